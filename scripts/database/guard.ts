@@ -1,0 +1,14 @@
+import { spawn } from 'node:child_process'
+
+/**
+ * Runs a command that must not outlive whoever started this guard: `node guard.ts COMMAND ARGS…`. When standard input
+ * ends, because the parent closed it, exited or was killed with -9, the command gets SIGTERM.
+ */
+const [command = '', ...args] = process.argv.slice(2)
+const child = spawn(command, args, { stdio: 'ignore' })
+child.on('error', () => process.exit(127))
+child.on('exit', (code) => process.exit(code ?? 1))
+
+process.stdin.on('end', () => child.kill('SIGTERM')).resume()
+// A Ctrl-C in the terminal is for the parent, which decides when the command may go.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})

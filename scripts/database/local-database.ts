@@ -1,0 +1,74 @@
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { AppError } from '../../src/errors.ts'
+import { findProgram, startPrivateServer } from './private-server.ts'
+
+const ROOT = join(import.meta.dirname, '../..')
+const DATA = join(ROOT, '.data')
+const IMAGE = 'mysql:9.7'
+const PACKAGES = ['mariadb-server-core', 'mariadb-client-core']
+
+/** A server for this checkout to work with. */
+export interface LocalDatabase {
+  url: string
+  /** Which server it is and where, for people. */
+  label: string
+  /** Ends what was started for it; the data stays. */
+  stop(): Promise<void>
+}
+
+/**
+ * The database that DATABASE_URL names; without one, the first of: a MySQL or MariaDB program on this machine, Docker,
+ * Debian's packages (as root). Its data stays in `.data/` or, under Docker, in a volume.
+ *
+ * @throws AppError naming the ways out when there is none.
+ */
+export async function openLocalDatabase(env: NodeJS.ProcessEnv = process.env): Promise<LocalDatabase> {
+  const given = env['DATABASE_URL']
+  if (given) return { url: given, label: 'the one in DATABASE_URL', stop: async () => {} }
+  const program = findProgram()
+  if (program) return startPrivateServer(program, DATA)
+  if (await hasDocker()) return startContainer(`offloop-${createHash('sha1').update(ROOT).digest('hex').slice(0, 8)}`)
+  return startPrivateServer(installProgram(), DATA)
+}
+
+/** Whether testcontainers finds an engine: it knows Docker, Podman, Colima and remote ones. */
+export async function hasDocker(): Promise<boolean> {
+  const { getContainerRuntimeClient } = await import('testcontainers')
+  return getContainerRuntimeClient().then(
+    () => true,
+    () => false,
+  )
+}
+
+/** Starts `image`; with a volume its data outlives the container. */
+export async function startContainer(volume?: string, image = IMAGE): Promise<LocalDatabase> {
+  const { MySqlContainer } = await import('@testcontainers/mysql')
+  const container = new MySqlContainer(image).withDatabase('offloop')
+  if (volume) container.withBindMounts([{ source: volume, target: '/var/lib/mysql', mode: 'rw' }])
+  const started = await container.start()
+  return {
+    url: started.getConnectionUri(true),
+    label: `${image} in Docker${volume ? `, data in the volume ${volume}` : ''}`,
+    async stop() {
+      await started.stop()
+    },
+  }
+}
+
+/** MariaDB's programs without its service: no daemon, nothing that starts at boot, no account. */
+export function installProgram(): string {
+  if (!existsSync('/etc/debian_version') || process.getuid?.() !== 0)
+    throw new AppError(
+      'unavailable',
+      'No MySQL found. Set DATABASE_URL, or install MySQL or MariaDB, or start Docker; as root on Debian it is installed for you.',
+    )
+  console.log(`Installing ${PACKAGES.join(' and ')}`)
+  for (const args of [['update', '-qq'], ['install', '-y', '-qq', '--no-install-recommends', ...PACKAGES]])
+    execFileSync('apt-get', args, { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } })
+  const program = findProgram()
+  if (!program) throw new AppError('unavailable', 'apt-get installed MariaDB, yet there is no mariadbd')
+  return program
+}

@@ -1,0 +1,49 @@
+import { readFileSync } from 'node:fs'
+import { cors } from 'hono/cors'
+import type { Config } from './config.ts'
+import { type Deps, featureRoutes } from './features/index.ts'
+import { accessLog } from './http/access-log.ts'
+import { bodyLimit } from './http/body-limit.ts'
+import { deadline } from './http/deadline.ts'
+import { serveDocs } from './http/docs.ts'
+import { fallback } from './http/fallback.ts'
+import { healthRoutes } from './http/health.ts'
+import { errorHandler } from './http/problem.ts'
+import { requestId } from './http/request-id.ts'
+import { createRouter } from './http/router.ts'
+import { PAGE_POLICY, securityHeaders } from './http/security-headers.ts'
+import type { Log } from './log.ts'
+import type { Metrics } from './ops/metrics.ts'
+
+const MAX_BODY_BYTES = 1024 * 1024
+
+export interface AppDeps extends Deps {
+  config: Pick<Config['http'], 'corsOrigins' | 'requestTimeoutMs'>
+  log: Log
+  metrics: Metrics
+  /** Aborted once the service stops. */
+  stopping: AbortSignal
+}
+
+/** The HTTP side of the service, without a socket: `app.request('/v1/products/1')` works as it is. */
+export function createApp({ config, log, metrics, stopping, ...deps }: AppDeps) {
+  const app = createRouter()
+  app.onError(errorHandler(log))
+  app.notFound(fallback(app))
+
+  app.use(requestId)
+  app.use(accessLog(log, metrics.observeRequest))
+  app.use(securityHeaders)
+  if (config.corsOrigins.length > 0) app.use(cors({ origin: config.corsOrigins, exposeHeaders: ['ETag', 'Location', 'X-Request-Id'] }))
+  app.use(deadline(config.requestTimeoutMs))
+  app.use(bodyLimit(MAX_BODY_BYTES))
+
+  for (const [path, routes] of Object.entries(featureRoutes(deps))) app.route(path, routes)
+  app.route('/health', healthRoutes({ check: (signal) => deps.database.ping(signal), stopping }))
+  app.get('/metrics', async (c) => c.body(await metrics.page(), 200, { 'Content-Type': metrics.contentType }))
+  serveDocs(app)
+
+  const page = readFileSync(new URL('../public/index.html', import.meta.url), 'utf8')
+  app.get('/', (c) => c.html(page, 200, { 'Content-Security-Policy': PAGE_POLICY }))
+  return app
+}

@@ -1,0 +1,66 @@
+import { availableParallelism } from 'node:os'
+import { z } from 'zod'
+import { AppError } from './errors.ts'
+
+/** The password of `.env.example` and `docker-compose.yml`: fine on a laptop, refused in production. */
+const DEVELOPMENT_PASSWORD = 'offloop-development'
+
+const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
+const milliseconds = integer(1, 3_600_000)
+const list = z.string().transform((value) => value.split(',').map((item) => item.trim()).filter(Boolean))
+
+/** Every variable that offloop reads, with its default; `.env.example` explains them. */
+const environment = z
+  .object({
+    NODE_ENV: z.enum(['development', 'production', 'test']).default('development'),
+    DATABASE_URL: z
+      .string({ error: 'is not set; it looks like mysql://user:password@host:3306/database' })
+      .regex(/^mysql:\/\/[^/]+\/[^/?]+(\?.*)?$/, 'must look like mysql://user:password@host:3306/database')
+      .refine(URL.canParse, 'is not a valid URL (percent-encode special characters in the password)'),
+    DATABASE_POOL_SIZE: integer(1, 1_000).default(10),
+    HOST: z.string().min(1).default('127.0.0.1'),
+    PORT: integer(0, 65_535).default(3000),
+    CORS_ORIGINS: list.pipe(z.array(z.url('must be a comma-separated list of origins such as https://example.com'))).default([]),
+    REQUEST_TIMEOUT_MS: milliseconds.default(5_000),
+    DRAIN_TIMEOUT_MS: milliseconds.default(10_000),
+    COMPUTE_THREADS: integer(1, 256).default(availableParallelism()),
+    DEMO_INLINE: z.stringbool().default(false),
+    LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+    LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
+  })
+  .superRefine((env, context) => {
+    if (env.NODE_ENV === 'production' && URL.canParse(env.DATABASE_URL) && new URL(env.DATABASE_URL).password === DEVELOPMENT_PASSWORD)
+      context.addIssue({ code: 'custom', path: ['DATABASE_URL'], message: 'still has the development password; choose another one for production' })
+  })
+
+export type Config = ReturnType<typeof loadConfig>
+
+/**
+ * Reads the environment once; nothing else in `src/` does.
+ *
+ * @throws AppError naming every variable that is wrong, so that one look is enough to repair them all.
+ */
+export function loadConfig(env: NodeJS.ProcessEnv) {
+  const result = environment.safeParse(withoutEmpty(env))
+  if (!result.success) throw new AppError('invalid', describe(result.error))
+  const { data } = result
+  return Object.freeze({
+    database: { url: data.DATABASE_URL, poolSize: data.DATABASE_POOL_SIZE },
+    http: {
+      host: data.HOST,
+      port: data.PORT,
+      corsOrigins: data.CORS_ORIGINS,
+      requestTimeoutMs: data.REQUEST_TIMEOUT_MS,
+      drainTimeoutMs: data.DRAIN_TIMEOUT_MS,
+    },
+    compute: { threads: data.COMPUTE_THREADS },
+    log: { level: data.LOG_LEVEL, format: data.LOG_FORMAT ?? (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json') },
+    demoInline: data.DEMO_INLINE,
+  } as const)
+}
+
+/** `PORT=` in an env file means "not set", as people expect. */
+const withoutEmpty = (env: NodeJS.ProcessEnv) => Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
+
+const describe = (error: z.ZodError) =>
+  ['Bad configuration:', ...error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`)].join('\n')

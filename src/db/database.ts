@@ -1,0 +1,133 @@
+import { CompiledQuery, DefaultQueryExecutor, Kysely } from 'kysely'
+import { createConnection, createPool, type PoolConnection, type PoolOptions } from 'mysql2'
+import type { Config } from '../config.ts'
+import { AppError } from '../errors.ts'
+import { GatedDialect, GatedDriver } from './driver.ts'
+import { Gate } from './gate.ts'
+import type { Tables } from './tables.ts'
+
+/** What a query takes: the database, or a transaction on it. */
+export type Db = Kysely<Tables>
+
+const CONNECT_TIMEOUT_MS = 2_000
+const KILL_TIMEOUT_MS = 1_000
+const MAX_WAITERS = 40
+const MAX_WAIT_MS = 2_000
+const IDLE_TIMEOUT_MS = 60_000
+
+/** Set on every session, so that no server's defaults decide what a date means or whether a bad value is an error. */
+const SQL_MODE = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'
+const PREPARE_SESSION = `set time_zone = '+00:00', sql_mode = '${SQL_MODE}'`
+
+const PING = CompiledQuery.raw('select 1')
+const READ_SQL_MODE = CompiledQuery.raw('select @@global.sql_mode as mode')
+
+/** The process's one pool of connections. `main.ts` opens it; everything else gets handles from `withSignal()`. */
+export class Database implements AsyncDisposable {
+  readonly gate: Gate
+  readonly #driver: GatedDriver
+  readonly #dialect: GatedDialect
+
+  /**
+   * Opens the pool and checks that the server is one we can work with.
+   *
+   * @throws AppError `unavailable` when it cannot be reached, refuses us, or escapes strings as mysql2 does not.
+   */
+  static async open(config: Config['database']): Promise<Database> {
+    const database = new Database(config)
+    try {
+      await database.#checkServer()
+      return database
+    } catch (error) {
+      await database[Symbol.asyncDispose]()
+      throw new AppError('unavailable', `Cannot use the database ${redact(config.url)}: ${explain(error)}`, { cause: error })
+    }
+  }
+
+  private constructor({ url, poolSize }: Config['database']) {
+    this.gate = new Gate({ permits: poolSize, maxWaiters: MAX_WAITERS, maxWaitMs: MAX_WAIT_MS })
+    const pool = createPool(poolOptions(url, poolSize)).on('connection', prepareSession)
+    this.#driver = new GatedDriver(pool, this.gate, (threadId) => killSession(url, threadId))
+    this.#dialect = new GatedDialect(this.#driver)
+  }
+
+  /**
+   * A handle whose statements and transactions end when `signal` aborts. Cheap: take one for each request.
+   * Without a signal, statements run for as long as they need.
+   */
+  withSignal(signal?: AbortSignal): Db {
+    const driver = this.#driver
+    const provider: Provider = {
+      async provideConnection(consumer) {
+        const connection = await driver.acquireConnection({ signal })
+        try {
+          return await consumer(connection)
+        } finally {
+          await driver.releaseConnection(connection)
+        }
+      },
+    }
+    const executor = new DefaultQueryExecutor(this.#dialect.createQueryCompiler(), this.#dialect.createAdapter(), provider)
+    return new Kysely({ config: { dialect: this.#dialect }, dialect: this.#dialect, driver, executor })
+  }
+
+  /** @throws AppError `unavailable` or `saturated` when the database does not answer; the signal's reason. */
+  async ping(signal: AbortSignal): Promise<void> {
+    await this.withSignal(signal).executeQuery(PING)
+  }
+
+  async [Symbol.asyncDispose]() {
+    await this.#driver.destroy()
+  }
+
+  async #checkServer() {
+    const { rows } = await this.withSignal().executeQuery<{ mode: string }>(READ_SQL_MODE)
+    if (rows[0]?.mode.includes('NO_BACKSLASH_ESCAPES'))
+      throw new Error('its sql_mode has NO_BACKSLASH_ESCAPES, under which text cannot be escaped safely; remove that mode')
+  }
+}
+
+type Provider = ConstructorParameters<typeof DefaultQueryExecutor>[2]
+
+const poolOptions = (uri: string, poolSize: number): PoolOptions => ({
+  uri,
+  connectionLimit: poolSize,
+  maxIdle: Math.ceil(poolSize / 2),
+  idleTimeout: IDLE_TIMEOUT_MS,
+  connectTimeout: CONNECT_TIMEOUT_MS,
+  enableKeepAlive: true,
+  timezone: 'Z',
+  supportBigNumbers: true,
+  bigNumberStrings: true,
+  stringifyObjects: true,
+  flags: ['-LOCAL_FILES'],
+})
+
+function prepareSession(connection: PoolConnection) {
+  // mysql2 takes a broken connection out of the pool on its first error and throws the second one at the process.
+  connection.on('error', () => {})
+  connection.query(PREPARE_SESSION, (error) => error && connection.destroy())
+}
+
+/** Through a connection of its own, since the pool may have none to spare. */
+async function killSession(uri: string, threadId: number): Promise<void> {
+  const control = createConnection({ uri, connectTimeout: KILL_TIMEOUT_MS })
+  const timeout = AbortSignal.timeout(KILL_TIMEOUT_MS)
+  await new Promise<void>((resolve) => {
+    timeout.addEventListener('abort', () => resolve())
+    control.on('error', () => resolve())
+    control.query(`kill ${threadId}`, () => resolve())
+  })
+  control.destroy()
+}
+
+function redact(url: string) {
+  const { host, pathname } = new URL(url)
+  return `${host}${pathname}`
+}
+
+function explain(error: unknown): string {
+  const cause = error instanceof AppError && error.cause ? error.cause : error
+  if (cause instanceof AggregateError) return explain(cause.errors[0])
+  return cause instanceof Error ? cause.message : String(cause)
+}

@@ -1,0 +1,58 @@
+/** Each code of the HTTP contract with its status; `cancelled` is only ever logged, because its client is gone. */
+export const STATUS = {
+  bad_request: 400,
+  forbidden: 403,
+  not_found: 404,
+  method_not_allowed: 405,
+  request_timeout: 408,
+  conflict: 409,
+  precondition_failed: 412,
+  too_large: 413,
+  unsupported_media_type: 415,
+  invalid: 422,
+  rate_limited: 429,
+  headers_too_large: 431,
+  cancelled: 499,
+  internal: 500,
+  saturated: 503,
+  unavailable: 503,
+  deadline_exceeded: 504,
+} as const
+
+export type ErrorCode = keyof typeof STATUS
+
+/** One thing wrong with the input: where (`body.price`) and what. */
+export interface Issue {
+  path: string
+  message: string
+}
+
+interface AppErrorOptions extends ErrorOptions {
+  errors?: Issue[]
+  /** Response headers that belong to the error, such as `Allow`. */
+  headers?: Record<string, string>
+  /** Seconds after which the caller may try again; becomes `Retry-After`. */
+  retryAfter?: number
+}
+
+/**
+ * The one error class for failures that a caller is meant to see. Its message is shown to clients, so it must hold no
+ * secrets; what went wrong inside belongs in `cause`, which is only logged.
+ */
+export class AppError extends Error {
+  override readonly name = 'AppError'
+  readonly code: ErrorCode
+  readonly errors: Issue[] | undefined
+  readonly headers: Record<string, string>
+
+  constructor(code: ErrorCode, message: string, { errors, headers, retryAfter, ...options }: AppErrorOptions = {}) {
+    super(message, options)
+    this.code = code
+    this.errors = errors
+    this.headers = retryAfter === undefined ? { ...headers } : { ...headers, 'Retry-After': String(retryAfter) }
+  }
+
+  get status() {
+    return STATUS[this.code]
+  }
+}

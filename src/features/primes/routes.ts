@@ -1,0 +1,44 @@
+import { createRoute, z } from '@hono/zod-openapi'
+import type { Compute } from '../../compute/compute.ts'
+import { UNCANCELLABLE } from '../../compute/implement.ts'
+import { AppError } from '../../errors.ts'
+import { createRouter } from '../../http/router.ts'
+import { countPrimesIn } from './compute.ts'
+import { countPrimes } from './contract.ts'
+
+const MAX = 50_000_000
+
+/** `/v1/primes`: CPU-heavy work, on a worker thread as it should be, or on the event loop to see what that costs. */
+export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInline: boolean }) {
+  const router = createRouter()
+
+  router.openapi(count, async (c) => {
+    const { mode, ...range } = c.req.valid('query')
+    if (mode === 'inline' && !demoInline)
+      throw new AppError('forbidden', 'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it')
+    const startedAt = performance.now()
+    const count = mode === 'inline' ? countPrimesIn(range, UNCANCELLABLE) : await compute.run(countPrimes, range, { signal: c.var.signal })
+    return c.json({ ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) }, 200)
+  })
+
+  return router
+}
+
+const Bound = z.coerce.number().int().min(0).max(MAX)
+
+const Query = z
+  .strictObject({ from: Bound.default(0), to: Bound.openapi({ example: 1_400_000 }), mode: z.enum(['offload', 'inline']).default('offload') })
+  .refine(({ from, to }) => from <= to, { path: ['to'], message: 'Must not be below from' })
+
+const Count = z
+  .object({ from: z.int(), to: z.int(), count: z.int(), mode: z.enum(['offload', 'inline']), elapsedMs: z.int() })
+  .openapi('PrimeCount')
+
+const count = createRoute({
+  method: 'get',
+  path: '/',
+  tags: ['primes'],
+  summary: 'Count the primes p with from ≤ p < to',
+  request: { query: Query },
+  responses: { 200: { description: 'Counted', content: { 'application/json': { schema: Count } } } },
+})

@@ -1,0 +1,12 @@
+import { event } from '../../names.ts'
+
+/** The topic of everything that happens to products. */
+export const PRODUCTS = 'products'
+
+export interface ProductChange {
+  id: number
+  version: number
+  change: 'created' | 'updated' | 'deleted'
+}
+
+export const productChanged = event<ProductChange>()('product.changed')

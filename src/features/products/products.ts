@@ -1,0 +1,94 @@
+import type { Transaction } from 'kysely'
+import type { Db } from '../../db/database.ts'
+import type { Tables } from '../../db/tables.ts'
+import { transaction } from '../../db/transaction.ts'
+import { AppError } from '../../errors.ts'
+import type { Realtime } from '../../realtime/realtime.ts'
+import { PRODUCTS, type ProductChange, productChanged } from './contract.ts'
+import * as queries from './queries.ts'
+import type { Product, ProductInput, ProductPage, ProductPatch } from './schema.ts'
+
+export interface ProductDeps {
+  db: Db
+  realtime: Realtime
+}
+
+/** Whether the caller who wants a change has seen this version: what `If-Match` says. */
+export type IsCurrent = (version: number) => boolean
+
+/** @throws AppError `not_found`. */
+export async function getProduct(db: Db, id: number): Promise<Product> {
+  return (await queries.findProduct(db, id)) ?? missing(id)
+}
+
+/** One page in the order of creation. @throws AppError `invalid` when the cursor is not one of ours. */
+export async function listProducts(db: Db, { limit, cursor }: { limit: number; cursor?: string | undefined }): Promise<ProductPage> {
+  const after = cursor === undefined ? 0 : decodeCursor(cursor)
+  const items = await queries.listProductsAfter(db, after, limit + 1)
+  if (items.length <= limit) return { items, nextCursor: null }
+  items.pop()
+  return { items, nextCursor: encodeCursor(items.at(-1) as Product) }
+}
+
+/** @throws AppError `conflict` when the name is taken. */
+export async function createProduct({ db, realtime }: ProductDeps, input: ProductInput): Promise<Product> {
+  const product = await transaction(db, async (trx) => {
+    const id = await queries.insertProduct(trx, input)
+    return getProduct(trx, id)
+  })
+  announce(realtime, product, 'created')
+  return product
+}
+
+/** @throws AppError `not_found`, `precondition_failed` unless `isCurrent`, `conflict` when the name is taken. */
+export async function updateProduct(
+  { db, realtime }: ProductDeps,
+  id: number,
+  patch: ProductPatch,
+  isCurrent: IsCurrent,
+): Promise<Product> {
+  const product = await transaction(db, async (trx) => {
+    await lockCurrent(trx, id, isCurrent)
+    await queries.changeProduct(trx, id, patch)
+    return getProduct(trx, id)
+  })
+  announce(realtime, product, 'updated')
+  return product
+}
+
+/** @throws AppError `not_found`, `precondition_failed` unless `isCurrent`. */
+export async function deleteProduct({ db, realtime }: ProductDeps, id: number, isCurrent: IsCurrent): Promise<void> {
+  const version = await transaction(db, async (trx) => {
+    const current = await lockCurrent(trx, id, isCurrent)
+    await queries.removeProduct(trx, id)
+    return current
+  })
+  announce(realtime, { id, version: version + 1 }, 'deleted')
+}
+
+/** Locks the row and gives its version, provided that the caller has seen that version. */
+async function lockCurrent(trx: Transaction<Tables>, id: number, isCurrent: IsCurrent): Promise<number> {
+  const { version } = (await queries.lockVersion(trx, id)) ?? missing(id)
+  if (!isCurrent(version))
+    throw new AppError('precondition_failed', `The product is at version ${version} by now: read it again`)
+  return version
+}
+
+function announce(realtime: Realtime, { id, version }: Pick<Product, 'id' | 'version'>, change: ProductChange['change']) {
+  realtime.emit(PRODUCTS, productChanged, { id, version, change })
+}
+
+function missing(id: number): never {
+  throw new AppError('not_found', `There is no product ${id}`)
+}
+
+const encodeCursor = ({ id }: Product) => Buffer.from(`id:${id}`).toString('base64url')
+
+function decodeCursor(cursor: string): number {
+  const [, id] = Buffer.from(cursor, 'base64url').toString().match(/^id:(\d{1,10})$/) ?? []
+  if (id === undefined)
+    throw new AppError('invalid', 'The request does not fit: query.cursor', {
+      errors: [{ path: 'query.cursor', message: 'Not a cursor that this list gave out' }],
+    })
+  return Number(id)
+}

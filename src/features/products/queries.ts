@@ -1,0 +1,64 @@
+import type { Transaction } from 'kysely'
+import type { Db } from '../../db/database.ts'
+import { isDuplicateKey } from '../../db/errors.ts'
+import { prepared } from '../../db/prepared.ts'
+import type { Tables } from '../../db/tables.ts'
+import { AppError } from '../../errors.ts'
+import type { Product, ProductInput, ProductPatch } from './schema.ts'
+
+const COLUMNS = ['id', 'name', 'price', 'stock', 'version', 'created_at as createdAt', 'updated_at as updatedAt'] as const
+
+const productById = prepared((db, id: number) => db.selectFrom('product').select(COLUMNS).where('id', '=', id))
+
+const productsAfter = prepared((db, id: number, limit: number) =>
+  db.selectFrom('product').select(COLUMNS).where('id', '>', id).orderBy('id').limit(limit),
+)
+
+type Row = Awaited<ReturnType<typeof productById>>[number]
+
+export async function findProduct(db: Db, id: number): Promise<Product | undefined> {
+  const [row] = await productById(db, id)
+  return row && toProduct(row)
+}
+
+/** At most `limit` products whose ids follow `id`, in their order. */
+export async function listProductsAfter(db: Db, id: number, limit: number): Promise<Product[]> {
+  const rows = await productsAfter(db, id, limit)
+  return rows.map(toProduct)
+}
+
+/** Reads a product's version and holds its row until the transaction ends. */
+export const lockVersion = (trx: Transaction<Tables>, id: number) =>
+  trx.selectFrom('product').select('version').where('id', '=', id).forUpdate().executeTakeFirst()
+
+/** @throws AppError `conflict` when the name is taken. */
+export async function insertProduct(db: Db, input: ProductInput): Promise<number> {
+  const { insertId } = await db.insertInto('product').values(input).executeTakeFirstOrThrow().catch(nameTaken(input))
+  return Number(insertId)
+}
+
+/** @throws AppError `conflict` when the new name is taken. */
+export async function changeProduct(db: Db, id: number, patch: ProductPatch): Promise<void> {
+  const changes = Object.fromEntries(Object.entries(patch).filter(([, value]) => value !== undefined))
+  await db
+    .updateTable('product')
+    .set((eb) => ({ ...changes, version: eb('version', '+', 1) }))
+    .where('id', '=', id)
+    .execute()
+    .catch(nameTaken(patch))
+}
+
+export async function removeProduct(db: Db, id: number): Promise<void> {
+  await db.deleteFrom('product').where('id', '=', id).execute()
+}
+
+const toProduct = ({ createdAt, updatedAt, ...row }: Row): Product => ({
+  ...row,
+  createdAt: createdAt.toISOString(),
+  updatedAt: updatedAt.toISOString(),
+})
+
+const nameTaken = ({ name }: ProductPatch) => (error: unknown) => {
+  if (isDuplicateKey(error, 'product_name')) throw new AppError('conflict', `There is a product named "${name}" already`)
+  throw error
+}

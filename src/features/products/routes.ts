@@ -1,0 +1,110 @@
+import { createRoute, z } from '@hono/zod-openapi'
+import type { Database } from '../../db/database.ts'
+import type { AppContext } from '../../http/env.ts'
+import { allowsChange, bodyTag, isFresh, versionTag } from '../../http/etag.ts'
+import { createRouter } from '../../http/router.ts'
+import type { Realtime } from '../../realtime/realtime.ts'
+import { createProduct, deleteProduct, getProduct, type IsCurrent, listProducts, updateProduct } from './products.ts'
+import { PageQuery, Product, ProductId, ProductInput, ProductPage, ProductPatch } from './schema.ts'
+
+/** `/v1/products`: plain async CRUD, and the shape to copy. */
+export function productRoutes({ database, realtime }: { database: Database; realtime: Realtime }) {
+  const router = createRouter()
+  const withSignal = (c: AppContext) => ({ db: database.withSignal(c.var.signal), realtime })
+
+  router.openapi(list, async (c) => {
+    const page = await listProducts(withSignal(c).db, c.req.valid('query'))
+    const body = JSON.stringify(page)
+    return answer(c, body, bodyTag(body))
+  })
+
+  router.openapi(create, async (c) => {
+    const product = await createProduct(withSignal(c), c.req.valid('json'))
+    return c.json(product, 201, { Location: `/v1/products/${product.id}`, ETag: versionTag(product.version) })
+  })
+
+  router.openapi(read, async (c) => {
+    const product = await getProduct(withSignal(c).db, c.req.valid('param').id)
+    return answer(c, JSON.stringify(product), versionTag(product.version))
+  })
+
+  router.openapi(update, async (c) => {
+    const product = await updateProduct(withSignal(c), c.req.valid('param').id, c.req.valid('json'), isCurrentFor(c))
+    return c.json(product, 200, { ETag: versionTag(product.version) })
+  })
+
+  router.openapi(remove, async (c) => {
+    await deleteProduct(withSignal(c), c.req.valid('param').id, isCurrentFor(c))
+    return c.body(null, 204)
+  })
+
+  return router
+}
+
+/** A read: 304 without a body for a client that has this version. A plain `Response` keeps Hono's headers out of the way. */
+function answer(c: AppContext, body: string, tag: string) {
+  const headers = { 'Content-Type': 'application/json', 'Cache-Control': 'no-cache', ETag: tag }
+  if (isFresh(c.req.header('if-none-match'), tag)) return new Response(null, { status: 304, headers }) as never
+  return new Response(body, { headers }) as never
+}
+
+const isCurrentFor = (c: AppContext): IsCurrent => {
+  const ifMatch = c.req.header('if-match')
+  return (version) => allowsChange(ifMatch, versionTag(version))
+}
+
+const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
+  description,
+  content: { 'application/json': { schema } },
+})
+const body = <Schema extends z.ZodType>(schema: Schema) => ({
+  body: { required: true, content: { 'application/json': { schema } } },
+})
+
+const tags = ['products']
+const IfMatch = z.object({ 'if-match': z.string().optional().openapi({ description: 'The `ETag` that the change builds on' }) })
+
+const list = createRoute({
+  method: 'get',
+  path: '/',
+  tags,
+  summary: 'List products, oldest first',
+  request: { query: PageQuery },
+  responses: { 200: json(ProductPage, 'One page') },
+})
+
+const create = createRoute({
+  method: 'post',
+  path: '/',
+  tags,
+  summary: 'Create a product',
+  request: body(ProductInput),
+  responses: { 201: json(Product, 'Created') },
+})
+
+const read = createRoute({
+  method: 'get',
+  path: '/{id}',
+  tags,
+  summary: 'Read a product',
+  request: { params: ProductId },
+  responses: { 200: json(Product, 'The product') },
+})
+
+const update = createRoute({
+  method: 'patch',
+  path: '/{id}',
+  tags,
+  summary: 'Change some of a product',
+  request: { params: ProductId, headers: IfMatch, ...body(ProductPatch) },
+  responses: { 200: json(Product, 'Changed') },
+})
+
+const remove = createRoute({
+  method: 'delete',
+  path: '/{id}',
+  tags,
+  summary: 'Delete a product',
+  request: { params: ProductId, headers: IfMatch },
+  responses: { 204: { description: 'Deleted' } },
+})

@@ -1,0 +1,37 @@
+import { z } from '@hono/zod-openapi'
+
+const Name = z.string().trim().min(1).max(200).openapi({ example: 'Espresso machine' })
+const Price = z
+  .string()
+  .regex(/^\d{1,10}(\.\d{1,2})?$/, 'A price is a decimal string such as "12.50", with at most 10 digits before the point and 2 after')
+  .openapi({ example: '249.00' })
+const Stock = z.int().min(0).max(4_294_967_295).openapi({ example: 12 })
+
+export const ProductInput = z.strictObject({ name: Name, price: Price, stock: Stock }).openapi('ProductInput')
+
+export const ProductPatch = ProductInput.partial()
+  .refine((patch) => Object.keys(patch).length > 0, 'Give at least one of name, price and stock')
+  .openapi('ProductPatch')
+
+export const Product = ProductInput.extend({
+  id: z.int().openapi({ example: 7 }),
+  version: z.int().openapi({ example: 1 }),
+  createdAt: z.iso.datetime(),
+  updatedAt: z.iso.datetime(),
+}).openapi('Product')
+
+export const ProductPage = z
+  .strictObject({ items: z.array(Product), nextCursor: z.string().nullable().openapi({ description: 'Null on the last page' }) })
+  .openapi('ProductPage')
+
+export const ProductId = z.strictObject({ id: z.coerce.number().int().min(1).max(4_294_967_295).openapi({ example: 7 }) })
+
+export const PageQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(100).default(20),
+  cursor: z.string().optional().openapi({ description: '`nextCursor` of the page before' }),
+})
+
+export type ProductInput = z.infer<typeof ProductInput>
+export type ProductPatch = z.infer<typeof ProductPatch>
+export type Product = z.infer<typeof Product>
+export type ProductPage = z.infer<typeof ProductPage>

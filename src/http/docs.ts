@@ -1,0 +1,53 @@
+import { randomBytes } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import type { OpenAPIHono } from '@hono/zod-openapi'
+import { Scalar } from '@scalar/hono-api-reference'
+import type { Env } from './env.ts'
+import { bodyTag, isFresh } from './etag.ts'
+
+/** Scalar's page, as its package ships it: served by us, because `/docs` must work without the internet. */
+const BUNDLE = new URL('../../node_modules/@scalar/api-reference/dist/browser/standalone.js', import.meta.url)
+
+const INFO = {
+  openapi: '3.1.0',
+  info: {
+    title: 'offloop',
+    version: 'v1',
+    description: 'An async backend whose event loop stays free. Every error is `application/problem+json` (RFC 9457).',
+  },
+}
+
+/** `/openapi.json`, generated from the schemas that validate, and `/docs`, a page to read and try it. */
+export function serveDocs(app: OpenAPIHono<Env>): void {
+  let document: string | undefined
+  app.get('/openapi.json', (c) => {
+    document ??= JSON.stringify(app.getOpenAPI31Document(INFO))
+    return c.body(document, 200, { 'Content-Type': 'application/json' })
+  })
+
+  app.get('/docs', (c, next) => {
+    const nonce = randomBytes(16).toString('base64')
+    c.header('Content-Security-Policy', docsPolicy(nonce))
+    return Scalar<Env>({
+      url: '/openapi.json',
+      cdn: '/docs/scalar.js',
+      nonce,
+      pageTitle: 'offloop API',
+      telemetry: false,
+      withDefaultFonts: false,
+    })(c, next)
+  })
+
+  let bundle: Promise<Buffer<ArrayBuffer>> | undefined
+  app.get('/docs/scalar.js', async (c) => {
+    bundle ??= readFile(BUNDLE)
+    const script = await bundle
+    const tag = bodyTag(String(script.byteLength))
+    if (isFresh(c.req.header('if-none-match'), tag)) return c.body(null, 304, { ETag: tag })
+    return c.body(script, 200, { 'Content-Type': 'text/javascript; charset=UTF-8', 'Cache-Control': 'no-cache', ETag: tag })
+  })
+}
+
+/** The page configures itself in an inline script, hence the nonce, and styles itself inline. */
+const docsPolicy = (nonce: string) =>
+  `default-src 'self'; script-src 'self' 'nonce-${nonce}'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'`

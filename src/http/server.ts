@@ -1,0 +1,117 @@
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, STATUS_CODES, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { getRequestListener } from '@hono/node-server'
+import type { Hono } from 'hono'
+import { AppError, type ErrorCode } from '../errors.ts'
+import type { Env } from './env.ts'
+import { problemOf, problemResponse } from './problem.ts'
+
+const HEADERS_TIMEOUT_MS = 10_000
+const REQUEST_TIMEOUT_MS = 60_000
+const KEEP_ALIVE_TIMEOUT_MS = 65_000
+const DRAIN_POLL_MS = 20
+
+/** The listening socket, from the bytes up to the app: what Node's parser lets through but should not is refused here. */
+export class HttpServer implements AsyncDisposable {
+  readonly node: Server
+  readonly #stopping: AbortSignal
+
+  /** @param stopping when it aborts, answers ask their clients to close the connection. */
+  constructor(stopping: AbortSignal) {
+    this.#stopping = stopping
+    this.node = createServer({
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      // Longer than a load balancer's usual minute: the side that closes first must be the one that sends requests.
+      keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    })
+    this.node.on('clientError', refuseBytes)
+  }
+
+  /** Starts to listen and gives the URL. @throws AppError when the port is taken or not allowed. */
+  async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
+    const listener = getRequestListener(app.fetch, { errorHandler: refuseRequest })
+    this.node.on('request', (incoming: IncomingMessage, outgoing: ServerResponse) => {
+      if (this.#stopping.aborted) outgoing.setHeader('Connection', 'close')
+      const flaw = flawOf(incoming)
+      if (flaw) sendProblem(outgoing, flaw)
+      else void listener(incoming, outgoing)
+    })
+    this.node.listen(port, host)
+    await once(this.node, 'listening').catch((error) => {
+      throw new AppError('unavailable', explainListen(error, host, port), { cause: error })
+    })
+    return urlOf(this.node.address() as AddressInfo)
+  }
+
+  /**
+   * Refuses new connections and resolves when the requests in flight are answered, or after `timeoutMs`.
+   * Node waits for idle keep-alive connections too, hence the closing over and over.
+   */
+  async drain(timeoutMs: number): Promise<void> {
+    const closed = new AbortController()
+    this.node.close(() => closed.abort())
+    const until = performance.now() + timeoutMs
+    while (!closed.signal.aborted && performance.now() < until) {
+      this.node.closeIdleConnections()
+      await sleep(DRAIN_POLL_MS, undefined, { signal: closed.signal }).catch(() => {})
+    }
+  }
+
+  async [Symbol.asyncDispose]() {
+    if (!this.node.listening && this.node.address() === null) this.node.closeAllConnections()
+    await this.drain(0)
+    this.node.closeAllConnections()
+  }
+}
+
+/** What makes a request ambiguous, so that a proxy and we could disagree on where it goes. */
+function flawOf({ url = '', method, rawHeaders }: IncomingMessage): AppError | undefined {
+  if (url[0] !== '/' && !(url === '*' && method === 'OPTIONS'))
+    return new AppError('bad_request', 'Send a path, not an absolute URL, as the request target')
+  let hosts = 0
+  for (let index = 0; index < rawHeaders.length; index += 2)
+    if (rawHeaders[index]?.length === 4 && rawHeaders[index]?.toLowerCase() === 'host') hosts++
+  if (hosts > 1) return new AppError('bad_request', 'Send one Host header')
+  return undefined
+}
+
+function sendProblem(outgoing: ServerResponse, error: AppError) {
+  outgoing.writeHead(error.status, { 'Content-Type': 'application/problem+json', Connection: 'close' })
+  outgoing.end(JSON.stringify(problemOf(error, '')))
+}
+
+/** A request that cannot be turned into a `Request`: a malformed host or path. */
+const refuseRequest = (error: unknown) =>
+  problemResponse(new AppError('bad_request', error instanceof Error ? error.message : 'Malformed request'), '')
+
+const CODES_OF_PARSER: Record<string, [ErrorCode, string]> = {
+  HPE_HEADER_OVERFLOW: ['headers_too_large', 'The headers are too large'],
+  ERR_HTTP_REQUEST_TIMEOUT: ['request_timeout', 'The request did not arrive in time'],
+}
+
+/** Bytes that are no HTTP request, or not a whole one. */
+function refuseBytes(error: NodeJS.ErrnoException, socket: Socket) {
+  if (!socket.writable || error.code === 'ECONNRESET') return socket.destroy()
+  const [code, message] = CODES_OF_PARSER[error.code ?? ''] ?? ['bad_request', 'This is not a valid HTTP request']
+  const problem = new AppError(code, message)
+  const body = JSON.stringify(problemOf(problem, ''))
+  const head = [
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
+    'Content-Type: application/problem+json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    'Connection: close',
+  ]
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
+}
+
+function explainListen(error: NodeJS.ErrnoException, host: string, port: number) {
+  if (error.code === 'EADDRINUSE') return `Port ${port} is in use: stop what listens there, or set PORT to another one`
+  if (error.code === 'EACCES') return `Port ${port} may not be used by this user: set PORT to one above 1023`
+  return `Cannot listen on ${host}:${port}: ${error.message}`
+}
+
+const urlOf = ({ address, family, port }: AddressInfo) =>
+  `http://${['0.0.0.0', '::', '127.0.0.1', '::1'].includes(address) ? 'localhost' : family === 'IPv6' ? `[${address}]` : address}:${port}`

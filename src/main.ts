@@ -1,0 +1,57 @@
+import { createApp } from './app.ts'
+import { Compute } from './compute/compute.ts'
+import { loadConfig } from './config.ts'
+import { Database } from './db/database.ts'
+import { assertMigrated } from './db/migrate.ts'
+import { topics } from './features/index.ts'
+import { HttpServer } from './http/server.ts'
+import { openLog } from './log.ts'
+import { Metrics } from './ops/metrics.ts'
+import { runService, type Service } from './service.ts'
+import { Realtime } from './realtime/realtime.ts'
+
+/** Opens everything in order; what is open already is closed again when a later step fails. */
+export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
+  const config = loadConfig(env)
+  const log = openLog(config.log)
+  const metrics = new Metrics()
+  const stopping = new AbortController()
+
+  await using opening = new AsyncDisposableStack()
+  const database = opening.use(await Database.open(config.database))
+  await assertMigrated(database.withSignal())
+  const compute = opening.use(
+    await Compute.open({
+      ...config.compute,
+      entry: new URL('./thread.ts', import.meta.url),
+      stopping: stopping.signal,
+      onTiming: metrics.observeTask,
+      onCrash: (error, thread) => log.error({ err: error, thread }, 'A worker thread ended'),
+    }),
+  )
+  const server = opening.use(new HttpServer(stopping.signal))
+  const realtime = opening.use(new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }))
+  metrics.gauge('database_connections_busy', 'Connections that run something', () => database.gate.inside)
+  metrics.gauge('database_waiters', 'Requests that wait for a connection', () => database.gate.waiting)
+  metrics.gauge('compute_queued', 'Tasks that wait for a thread', () => compute.queued)
+  metrics.gauge('compute_running', 'Tasks on a thread', () => compute.running)
+  metrics.gauge('realtime_connections', 'Connected Socket.IO clients', () => realtime.connections)
+
+  const app = createApp({ config: config.http, log, metrics, stopping: stopping.signal, database, compute, realtime, demoInline: config.demoInline })
+  const url = await server.listen(app, config.http.host, config.http.port)
+  log.info({ url, threads: config.compute.threads, node: process.version }, 'listening')
+
+  const resources = opening.move()
+  return {
+    url,
+    log,
+    async stop() {
+      stopping.abort()
+      await realtime[Symbol.asyncDispose]()
+      await server.drain(config.http.drainTimeoutMs)
+      await resources.disposeAsync()
+    },
+  }
+}
+
+if (import.meta.main) process.exit(await runService(() => openService(process.env)))
