@@ -9,13 +9,14 @@ import { serveDocs } from './http/docs.ts'
 import { fallback } from './http/fallback.ts'
 import { healthRoutes } from './http/health.ts'
 import { errorHandler } from './http/problem.ts'
-import { requestId } from './http/request-id.ts'
 import { createRouter } from './http/router.ts'
-import { PAGE_POLICY, securityHeaders } from './http/security-headers.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './ops/metrics.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
+
+/** The page's own styles and scripts, from this server only. */
+const PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 
 export interface AppDeps extends Deps {
   config: Pick<Config['http'], 'corsOrigins' | 'requestTimeoutMs'>
@@ -31,12 +32,10 @@ export function createApp({ config, log, metrics, stopping, ...deps }: AppDeps) 
   app.onError(errorHandler(log))
   app.notFound(fallback(app))
 
-  app.use(requestId)
   app.use(accessLog(log, metrics.observeRequest))
-  app.use(securityHeaders)
   if (config.corsOrigins.length > 0) app.use(cors({ origin: config.corsOrigins, exposeHeaders: ['ETag', 'Location', 'X-Request-Id'] }))
   app.use(deadline(config.requestTimeoutMs))
-  app.use(bodyLimit(MAX_BODY_BYTES))
+  app.on(['POST', 'PUT', 'PATCH', 'DELETE'], '*', bodyLimit(MAX_BODY_BYTES))
 
   for (const [path, routes] of Object.entries(featureRoutes(deps))) app.route(path, routes)
   app.route('/health', healthRoutes({ check: (signal) => deps.database.ping(signal), stopping }))

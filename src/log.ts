@@ -4,17 +4,20 @@ import type { Config } from './config.ts'
 
 export type Log = Logger
 
+const LOG_BUFFER_BYTES = 8 * 1024
+const LOG_FLUSH_MS = 1_000
+
 /**
  * Opens the process's one log on standard output. JSON lines are buffered (a write per request would cost the event
  * loop more than the line itself) and flushed at exit; a terminal gets readable lines at once.
  */
 export function openLog({ level, format }: Config['log']): Log {
-  const stream = format === 'pretty' ? pretty({ sync: true, ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l' }) : jsonLines()
-  return pino({ level, timestamp: pino.stdTimeFunctions.isoTime }, stream)
+  const stream = format === 'pretty' ? pretty({ sync: true, translateTime: 'HH:MM:ss.l' }) : jsonLines()
+  return pino({ level, base: null }, stream)
 }
 
 function jsonLines() {
-  const destination = pino.destination({ dest: 1, sync: false, minLength: 4096, periodicFlush: 1_000 })
+  const destination = pino.destination({ dest: 1, sync: false, minLength: LOG_BUFFER_BYTES, periodicFlush: LOG_FLUSH_MS })
   process.on('exit', () => destination.flushSync())
   return destination
 }

@@ -25,8 +25,8 @@ export interface LocalDatabase {
  *
  * @throws AppError naming the ways out when there is none.
  */
-export async function openLocalDatabase(env: NodeJS.ProcessEnv = process.env): Promise<LocalDatabase> {
-  const given = env['DATABASE_URL']
+export async function openLocalDatabase(): Promise<LocalDatabase> {
+  const given = process.env['DATABASE_URL']
   if (given) return { url: given, label: 'the one in DATABASE_URL', stop: async () => {} }
   const program = findProgram()
   if (program) return startPrivateServer(program, DATA)

@@ -1,4 +1,4 @@
-import { CompiledQuery, DefaultQueryExecutor, Kysely } from 'kysely'
+import { CompiledQuery, DefaultQueryExecutor, type DialectAdapter, Kysely, type KyselyProps, type QueryCompiler } from 'kysely'
 import { createConnection, createPool, type PoolConnection, type PoolOptions } from 'mysql2'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
@@ -26,7 +26,9 @@ const READ_SQL_MODE = CompiledQuery.raw('select @@global.sql_mode as mode')
 export class Database implements AsyncDisposable {
   readonly gate: Gate
   readonly #driver: GatedDriver
-  readonly #dialect: GatedDialect
+  readonly #props: Omit<KyselyProps, 'executor'>
+  readonly #compiler: QueryCompiler
+  readonly #adapter: DialectAdapter
 
   /**
    * Opens the pool and checks that the server is one we can work with.
@@ -48,7 +50,10 @@ export class Database implements AsyncDisposable {
     this.gate = new Gate({ permits: poolSize, maxWaiters: MAX_WAITERS, maxWaitMs: MAX_WAIT_MS })
     const pool = createPool(poolOptions(url, poolSize)).on('connection', prepareSession)
     this.#driver = new GatedDriver(pool, this.gate, (threadId) => killSession(url, threadId))
-    this.#dialect = new GatedDialect(this.#driver)
+    const dialect = new GatedDialect(this.#driver)
+    this.#props = { config: { dialect }, dialect, driver: this.#driver }
+    this.#compiler = dialect.createQueryCompiler()
+    this.#adapter = dialect.createAdapter()
   }
 
   /**
@@ -67,8 +72,7 @@ export class Database implements AsyncDisposable {
         }
       },
     }
-    const executor = new DefaultQueryExecutor(this.#dialect.createQueryCompiler(), this.#dialect.createAdapter(), provider)
-    return new Kysely({ config: { dialect: this.#dialect }, dialect: this.#dialect, driver, executor })
+    return new Kysely({ ...this.#props, executor: new DefaultQueryExecutor(this.#compiler, this.#adapter, provider) })
   }
 
   /** @throws AppError `unavailable` or `saturated` when the database does not answer; the signal's reason. */

@@ -4,7 +4,7 @@ import { FileMigrationProvider, type MigrationInfo, Migrator } from 'kysely/migr
 import { AppError } from '../errors.ts'
 import type { Db } from './database.ts'
 
-const MIGRATIONS = path.join(import.meta.dirname, '../../migrations')
+export const MIGRATIONS = path.join(import.meta.dirname, '../../migrations')
 
 /**
  * Brings the schema up to date and names the migrations it ran. Several processes may call it at once: they take turns

@@ -11,13 +11,13 @@ export const fallback =
   (c) => {
     const { method, path } = c.req
     const allow = allowedMethods(app, path)
-    if (allow.length === 0) return problemResponse(new AppError('not_found', `There is nothing at ${path}`), path, c.var.requestId)
+    if (allow.length === 0) return problemResponse(new AppError('not_found', `There is nothing at ${path}`), path, c.get('requestId'))
     const headers = { Allow: allow.join(', ') }
     if (method === 'OPTIONS') return new Response(null, { status: 204, headers })
     return problemResponse(
       new AppError('method_not_allowed', `${path} does not take ${method}`, { headers }),
       path,
-      c.var.requestId,
+      c.get('requestId'),
     )
   }
 

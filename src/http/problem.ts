@@ -29,7 +29,7 @@ export const errorHandler =
   (log: Log): ErrorHandler<Env> =>
   (thrown, c) => {
     const error = toAppError(thrown)
-    const { requestId } = c.var
+    const requestId = c.get('requestId')
     if (error.code === 'internal') log.error({ err: thrown, requestId }, 'A request failed')
     else if (error.status >= 500) log.warn({ code: error.code, reason: reasonOf(error), requestId }, error.message)
     return problemResponse(error, c.req.path, requestId)

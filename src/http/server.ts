@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, STATUS_CODES, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, STATUS_CODES, type Server } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
@@ -7,6 +7,7 @@ import type { Hono } from 'hono'
 import { AppError, type ErrorCode } from '../errors.ts'
 import type { Env } from './env.ts'
 import { problemOf, problemResponse } from './problem.ts'
+import { AppResponse } from './response.ts'
 
 const HEADERS_TIMEOUT_MS = 10_000
 const REQUEST_TIMEOUT_MS = 60_000
@@ -15,13 +16,14 @@ const DRAIN_POLL_MS = 20
 
 /** The listening socket, from the bytes up to the app: what Node's parser lets through but should not is refused here. */
 export class HttpServer implements AsyncDisposable {
-  readonly node: Server
+  readonly node: Server<typeof IncomingMessage, typeof AppResponse>
   readonly #stopping: AbortSignal
 
   /** @param stopping when it aborts, answers ask their clients to close the connection. */
   constructor(stopping: AbortSignal) {
     this.#stopping = stopping
     this.node = createServer({
+      ServerResponse: AppResponse,
       headersTimeout: HEADERS_TIMEOUT_MS,
       requestTimeout: REQUEST_TIMEOUT_MS,
       // Longer than a load balancer's usual minute: the side that closes first must be the one that sends requests.
@@ -33,8 +35,8 @@ export class HttpServer implements AsyncDisposable {
   /** Starts to listen and gives the URL. @throws AppError when the port is taken or not allowed. */
   async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
     const listener = getRequestListener(app.fetch, { errorHandler: refuseRequest })
-    this.node.on('request', (incoming: IncomingMessage, outgoing: ServerResponse) => {
-      if (this.#stopping.aborted) outgoing.setHeader('Connection', 'close')
+    this.node.on('request', (incoming, outgoing) => {
+      if (this.#stopping.aborted) outgoing.shouldKeepAlive = false
       const flaw = flawOf(incoming)
       if (flaw) sendProblem(outgoing, flaw)
       else void listener(incoming, outgoing)
@@ -78,9 +80,9 @@ function flawOf({ url = '', method, rawHeaders }: IncomingMessage): AppError | u
   return undefined
 }
 
-function sendProblem(outgoing: ServerResponse, error: AppError) {
+function sendProblem(outgoing: AppResponse, error: AppError) {
   outgoing.writeHead(error.status, { 'Content-Type': 'application/problem+json', Connection: 'close' })
-  outgoing.end(JSON.stringify(problemOf(error, '')))
+  outgoing.end(JSON.stringify(problemOf(error, '', outgoing.requestId)))
 }
 
 /** A request that cannot be turned into a `Request`: a malformed host or path. */

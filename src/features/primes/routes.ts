@@ -17,7 +17,7 @@ export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInl
     if (mode === 'inline' && !demoInline)
       throw new AppError('forbidden', 'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it')
     const startedAt = performance.now()
-    const count = mode === 'inline' ? countPrimesIn(range, UNCANCELLABLE) : await compute.run(countPrimes, range, { signal: c.var.signal })
+    const count = mode === 'inline' ? countPrimesIn(range, UNCANCELLABLE) : await compute.run(countPrimes, range, { signal: c.get('signal') })
     return c.json({ ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) }, 200)
   })
 

@@ -10,7 +10,7 @@ import { PageQuery, Product, ProductId, ProductInput, ProductPage, ProductPatch 
 /** `/v1/products`: plain async CRUD, and the shape to copy. */
 export function productRoutes({ database, realtime }: { database: Database; realtime: Realtime }) {
   const router = createRouter()
-  const withSignal = (c: AppContext) => ({ db: database.withSignal(c.var.signal), realtime })
+  const withSignal = (c: AppContext) => ({ db: database.withSignal(c.get('signal')), realtime })
 
   router.openapi(list, async (c) => {
     const page = await listProducts(withSignal(c).db, c.req.valid('query'))

@@ -1,0 +1,39 @@
+import { randomUUID } from 'node:crypto'
+import { type IncomingMessage, type OutgoingHttpHeader, type OutgoingHttpHeaders, ServerResponse } from 'node:http'
+
+/** For an API: its answers are data, so no browser may run, frame, sniff or embed them. Pages override the policy. */
+const SECURITY_HEADERS = {
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'strict-transport-security': 'max-age=31536000; includeSubDomains',
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+}
+
+type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[]
+
+/** Ids from outside are kept only if they are safe to log and to send back. */
+const ACCEPTABLE_ID = /^[\w.:-]{1,128}$/
+
+/**
+ * What every response carries, whoever writes it: the request's id and the security headers. They are added where Node
+ * writes the head, because a middleware that touches Hono's headers costs a tenth of a small request's time
+ * (docs/decisions/003-http-fast-path.md).
+ */
+export class AppResponse extends ServerResponse<IncomingMessage> {
+  /** The caller's `X-Request-Id`, or a new one. */
+  readonly requestId: string
+
+  constructor(request: IncomingMessage) {
+    super(request)
+    const given = request.headers['x-request-id']
+    this.requestId = typeof given === 'string' && ACCEPTABLE_ID.test(given) ? given : randomUUID()
+  }
+
+  /** Headers that override one of ours must be named in lower case. */
+  override writeHead(status: number, message?: string | Headers, headers: Headers = {}): this {
+    const given = typeof message === 'object' ? message : headers
+    return super.writeHead(status, { ...SECURITY_HEADERS, 'x-request-id': this.requestId, ...(given as OutgoingHttpHeaders) })
+  }
+}
