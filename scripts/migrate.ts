@@ -39,7 +39,9 @@ try {
   process.exitCode = 1
 }
 
-const report = (verb: string, names: string[]) => (names.length > 0 ? names.map((name) => `${verb}: ${name}`) : ['Nothing to do'])
+function report(verb: string, names: string[]) {
+  return names.length > 0 ? names.map((name) => `${verb}: ${name}`) : ['Nothing to do']
+}
 
 async function onDatabase(run: ((db: Db) => Promise<string[]>) | undefined): Promise<string[]> {
   if (!run) throw new AppError('bad_request', USAGE)
