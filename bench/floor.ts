@@ -11,7 +11,11 @@ const BY_ID = `select ${COLUMNS} from product where id = ?`
 const LIST = `select ${COLUMNS} from product where id > ? order by id limit ?`
 const LIMIT = 20
 
-const pool = createPool({ uri: process.env['DATABASE_URL'] ?? '', connectionLimit: Number(process.env['DATABASE_POOL_SIZE'] ?? 10), timezone: 'Z' })
+const pool = createPool({
+  uri: process.env['DATABASE_URL'] ?? '',
+  connectionLimit: Number(process.env['DATABASE_POOL_SIZE'] ?? 10),
+  timezone: 'Z',
+})
 
 const server = createServer((request, response) => {
   const id = request.url?.match(/^\/v1\/products\/(\d+)$/)?.[1]

@@ -27,7 +27,8 @@ export async function down(db: Kysely<unknown>): Promise<void> {
 const commands: Record<string, (db: Db) => Promise<string[]>> = {
   up: async (db) => report('Migrated', await migrateUp(db)),
   down: async (db) => report('Undone', await migrateDown(db)),
-  status: async (db) => (await migrationStatus(db)).map(({ name, executedAt }) => `${name}  ${executedAt?.toISOString() ?? 'pending'}`),
+  status: async (db) =>
+    (await migrationStatus(db)).map(({ name, executedAt }) => `${name}  ${executedAt?.toISOString() ?? 'pending'}`),
 }
 
 const [command = '', name = ''] = process.argv.slice(2)
@@ -55,7 +56,8 @@ async function onDatabase(run: ((db: Db) => Promise<string[]>) | undefined): Pro
 }
 
 function create(name: string): string {
-  if (!/^[a-z][a-z0-9-]*$/.test(name)) throw new AppError('bad_request', 'Name the migration in lower case with dashes: add-supplier')
+  if (!/^[a-z][a-z0-9-]*$/.test(name))
+    throw new AppError('bad_request', 'Name the migration in lower case with dashes: add-supplier')
   const last = Math.max(0, ...readdirSync(MIGRATIONS).map((file) => Number.parseInt(file, 10) || 0))
   const file = join(MIGRATIONS, `${String(last + 1).padStart(3, '0')}-${name}.ts`)
   writeFileSync(file, TEMPLATE, { flag: 'wx' })

@@ -16,7 +16,8 @@ import type { Metrics } from './ops/metrics.ts'
 const MAX_BODY_BYTES = 1024 * 1024
 
 /** The page's own styles and scripts, from this server only. */
-const PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+const PAGE_POLICY =
+  "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 
 export interface AppDeps extends Deps {
   config: Pick<Config['http'], 'corsOrigins' | 'requestTimeoutMs'>
@@ -33,7 +34,8 @@ export function createApp({ config, log, metrics, stopping, ...deps }: AppDeps) 
   app.notFound(fallback(app))
 
   app.use(accessLog(log, metrics.observeRequest))
-  if (config.corsOrigins.length > 0) app.use(cors({ origin: config.corsOrigins, exposeHeaders: ['ETag', 'Location', 'X-Request-Id'] }))
+  if (config.corsOrigins.length > 0)
+    app.use(cors({ origin: config.corsOrigins, exposeHeaders: ['ETag', 'Location', 'X-Request-Id'] }))
   app.use(deadline(config.requestTimeoutMs))
   app.on(['POST', 'PUT', 'PATCH', 'DELETE'], '*', bodyLimit(MAX_BODY_BYTES))
 

@@ -7,7 +7,12 @@ const DEVELOPMENT_PASSWORD = 'offloop-development'
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
 const milliseconds = integer(1, 3_600_000)
-const list = z.string().transform((value) => value.split(',').map((item) => item.trim()).filter(Boolean))
+const list = z.string().transform((value) =>
+  value
+    .split(',')
+    .map((item) => item.trim())
+    .filter(Boolean),
+)
 
 /** Every variable that offloop reads, with its default; `.env.example` explains them. */
 const environment = z
@@ -29,8 +34,16 @@ const environment = z
     LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
   })
   .superRefine((env, context) => {
-    if (env.NODE_ENV === 'production' && URL.canParse(env.DATABASE_URL) && new URL(env.DATABASE_URL).password === DEVELOPMENT_PASSWORD)
-      context.addIssue({ code: 'custom', path: ['DATABASE_URL'], message: 'still has the development password; choose another one for production' })
+    if (
+      env.NODE_ENV === 'production' &&
+      URL.canParse(env.DATABASE_URL) &&
+      new URL(env.DATABASE_URL).password === DEVELOPMENT_PASSWORD
+    )
+      context.addIssue({
+        code: 'custom',
+        path: ['DATABASE_URL'],
+        message: 'still has the development password; choose another one for production',
+      })
   })
 
 export type Config = ReturnType<typeof loadConfig>
@@ -54,7 +67,10 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       drainTimeoutMs: data.DRAIN_TIMEOUT_MS,
     },
     compute: { threads: data.COMPUTE_THREADS },
-    log: { level: data.LOG_LEVEL, format: data.LOG_FORMAT ?? (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json') },
+    log: {
+      level: data.LOG_LEVEL,
+      format: data.LOG_FORMAT ?? (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),
+    },
     demoInline: data.DEMO_INLINE,
   } as const)
 }

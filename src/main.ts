@@ -7,8 +7,8 @@ import { topics } from './features/index.ts'
 import { HttpServer } from './http/server.ts'
 import { openLog } from './log.ts'
 import { Metrics } from './ops/metrics.ts'
-import { runService, type Service } from './service.ts'
 import { Realtime } from './realtime/realtime.ts'
+import { runService, type Service } from './service.ts'
 
 /** Opens everything in order; what is open already is closed again when a later step fails. */
 export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
@@ -37,7 +37,16 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
   metrics.gauge('compute_running', 'Tasks on a thread', () => compute.running)
   metrics.gauge('realtime_connections', 'Connected Socket.IO clients', () => realtime.connections)
 
-  const app = createApp({ config: config.http, log, metrics, stopping: stopping.signal, database, compute, realtime, demoInline: config.demoInline })
+  const app = createApp({
+    config: config.http,
+    log,
+    metrics,
+    stopping: stopping.signal,
+    database,
+    compute,
+    realtime,
+    demoInline: config.demoInline,
+  })
   const url = await server.listen(app, config.http.host, config.http.port)
   log.info({ url, threads: config.compute.threads, node: process.version }, 'listening')
 

@@ -27,6 +27,4 @@ export const event =
     Object.freeze({ name })
 
 /** The Socket.IO listener map of a union of events: what a typed client listens to. */
-export type Listeners<E> = E extends Event<infer Name, infer Payload>
-  ? Record<Name, (payload: Payload) => void>
-  : never
+export type Listeners<E> = E extends Event<infer Name, infer Payload> ? Record<Name, (payload: Payload) => void> : never

@@ -66,8 +66,14 @@ export function installProgram(): string {
       'No MySQL found. Set DATABASE_URL, or install MySQL or MariaDB, or start Docker; as root on Debian it is installed for you.',
     )
   console.log(`Installing ${PACKAGES.join(' and ')}`)
-  for (const args of [['update', '-qq'], ['install', '-y', '-qq', '--no-install-recommends', ...PACKAGES]])
-    execFileSync('apt-get', args, { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } })
+  for (const args of [
+    ['update', '-qq'],
+    ['install', '-y', '-qq', '--no-install-recommends', ...PACKAGES],
+  ])
+    execFileSync('apt-get', args, {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    })
   const program = findProgram()
   if (!program) throw new AppError('unavailable', 'apt-get installed MariaDB, yet there is no mariadbd')
   return program

@@ -16,7 +16,13 @@ const run = promisify(execFile)
 const START_TIMEOUT_MS = 60_000
 const POLL_MS = 50
 const GUARD = join(import.meta.dirname, 'guard.ts')
-const FOLDERS = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/usr/local/sbin', '/opt/homebrew/bin', '/usr/local/mysql/bin']
+const FOLDERS = [
+  ...(process.env['PATH'] ?? '').split(':'),
+  '/usr/sbin',
+  '/usr/local/sbin',
+  '/opt/homebrew/bin',
+  '/usr/local/mysql/bin',
+]
 
 /**
  * The MySQL or MariaDB server program of this machine, if it has one. MariaDB's counts only with the two programs that
@@ -78,7 +84,13 @@ async function initialise(program: string, data: string) {
   await rm(unfinished, { recursive: true, force: true })
   await mkdir(dirname(data), { recursive: true })
   if (data.endsWith('mariadb'))
-    await run('mariadb-install-db', ['--no-defaults', `--datadir=${unfinished}`, '--auth-root-authentication-method=normal', '--skip-test-db', ...asRoot()])
+    await run('mariadb-install-db', [
+      '--no-defaults',
+      `--datadir=${unfinished}`,
+      '--auth-root-authentication-method=normal',
+      '--skip-test-db',
+      ...asRoot(),
+    ])
   else await run(program, ['--no-defaults', '--initialize-insecure', `--datadir=${unfinished}`, ...asRoot()])
   await rename(unfinished, data)
 }

@@ -126,7 +126,9 @@ export class Compute implements AsyncDisposable {
   #assertOpen() {
     if (this.#closing.signal.aborted || this.#options.stopping?.aborted) throw stopping()
     if (this.#queue.size >= this.#options.threads * MAX_QUEUED_PER_THREAD)
-      throw new AppError('saturated', 'Too much work is waiting for a thread: try again later', { retryAfter: this.#waitSeconds() })
+      throw new AppError('saturated', 'Too much work is waiting for a thread: try again later', {
+        retryAfter: this.#waitSeconds(),
+      })
   }
 
   #waitSeconds() {
@@ -143,7 +145,17 @@ export class Compute implements AsyncDisposable {
     }
     // An Int32, because that is what a thread compares it with.
     const id = (this.#lastId = (this.#lastId + 1) | 0)
-    const call: Call = { id, task, input, queuedAt: performance.now(), resolve, reject, release, startedAt: 0, outcome: undefined }
+    const call: Call = {
+      id,
+      task,
+      input,
+      queuedAt: performance.now(),
+      resolve,
+      reject,
+      release,
+      startedAt: 0,
+      outcome: undefined,
+    }
     signal?.addEventListener('abort', onAbort)
     this.#queue.add(call)
   }
@@ -249,4 +261,5 @@ export class Compute implements AsyncDisposable {
 
 const stopping = () => new AppError('unavailable', 'The service is stopping', { retryAfter: 1 })
 
-const tooLate = (task: string, timeoutMs = 0) => new AppError('deadline_exceeded', `The task ${task} took longer than ${timeoutMs} ms`)
+const tooLate = (task: string, timeoutMs = 0) =>
+  new AppError('deadline_exceeded', `The task ${task} took longer than ${timeoutMs} ms`)

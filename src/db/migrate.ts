@@ -49,12 +49,15 @@ async function assertKnown(db: Db, folder: string) {
 async function executedMigrations(db: Db): Promise<string[]> {
   const tables = await db.introspection.getTables({ withInternalKyselyTables: true })
   if (!tables.some(({ name }) => name === 'kysely_migration')) return []
-  const rows = await db.withTables<{ kysely_migration: { name: string } }>().selectFrom('kysely_migration').select('name').execute()
+  const rows = await db
+    .withTables<{ kysely_migration: { name: string } }>()
+    .selectFrom('kysely_migration')
+    .select('name')
+    .execute()
   return rows.map(({ name }) => name)
 }
 
 /** MySQL commits DDL at once, so a transaction around a migration would only pretend. */
-const createMigrator = (db: Db, folder: string) =>
-  new Migrator({ db, provider: provider(folder), disableTransactions: true })
+const createMigrator = (db: Db, folder: string) => new Migrator({ db, provider: provider(folder), disableTransactions: true })
 
 const provider = (migrationFolder: string) => new FileMigrationProvider({ fs, path, migrationFolder })

@@ -12,6 +12,7 @@ export const allowsChange = (ifMatch: string | undefined, tag: string) =>
 
 /** Whether `If-None-Match` says that the client has this version already (RFC 9110, 13.1.2: weak comparison). */
 export const isFresh = (ifNoneMatch: string | undefined, tag: string) =>
-  ifNoneMatch !== undefined && (ifNoneMatch.trim() === '*' || tagsOf(ifNoneMatch).some((other) => other.replace(/^W\//, '') === tag))
+  ifNoneMatch !== undefined &&
+  (ifNoneMatch.trim() === '*' || tagsOf(ifNoneMatch).some((other) => other.replace(/^W\//, '') === tag))
 
 const tagsOf = (header: string): string[] => header.match(/(?:W\/)?"[^"]*"/g) ?? []

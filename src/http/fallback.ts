@@ -11,7 +11,8 @@ export const fallback =
   (c) => {
     const { method, path } = c.req
     const allow = allowedMethods(app, path)
-    if (allow.length === 0) return problemResponse(new AppError('not_found', `There is nothing at ${path}`), path, c.get('requestId'))
+    if (allow.length === 0)
+      return problemResponse(new AppError('not_found', `There is nothing at ${path}`), path, c.get('requestId'))
     const headers = { Allow: allow.join(', ') }
     if (method === 'OPTIONS') return new Response(null, { status: 204, headers })
     return problemResponse(
@@ -22,9 +23,7 @@ export const fallback =
   }
 
 function allowedMethods(app: Hono<Env>, path: string): string[] {
-  const methods = METHODS.filter((method) =>
-    app.router.match(method, path)[0].some(([[, route]]) => route.method === method),
-  )
+  const methods = METHODS.filter((method) => app.router.match(method, path)[0].some(([[, route]]) => route.method === method))
   if (methods.length === 0) return []
   return methods.includes('GET') ? [...methods, 'HEAD', 'OPTIONS'] : [...methods, 'OPTIONS']
 }

@@ -20,9 +20,12 @@ export const createRouter = () =>
   })
 
 const toIssues = (part: string, { issues }: ZodError): Issue[] =>
-  issues.flatMap((issue) => keysOf(issue).map((key) => ({ path: [part, ...issue.path, ...key].join('.'), message: messageOf(issue) })))
+  issues.flatMap((issue) =>
+    keysOf(issue).map((key) => ({ path: [part, ...issue.path, ...key].join('.'), message: messageOf(issue) })),
+  )
 
 /** An object's unknown keys come as one issue of the object: each of them gets a path of its own. */
-const keysOf = (issue: z.core.$ZodIssue): string[][] => (issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [key]) : [[]])
+const keysOf = (issue: z.core.$ZodIssue): string[][] =>
+  issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [key]) : [[]]
 
 const messageOf = (issue: z.core.$ZodIssue) => (issue.code === 'unrecognized_keys' ? 'Unknown key' : issue.message)

@@ -97,4 +97,5 @@ function isAllowedOrigin({ headers }: IncomingMessage, corsOrigins: readonly str
 }
 
 /** What the kernel has not taken yet. Engine.IO hides the `ws` socket that knows. */
-const bufferedBytes = ({ conn }: Socket) => (conn.transport as unknown as { socket: { bufferedAmount: number } }).socket.bufferedAmount
+const bufferedBytes = ({ conn }: Socket) =>
+  (conn.transport as unknown as { socket: { bufferedAmount: number } }).socket.bufferedAmount

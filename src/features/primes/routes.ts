@@ -17,7 +17,8 @@ export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInl
     if (mode === 'inline' && !demoInline)
       throw new AppError('forbidden', 'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it')
     const startedAt = performance.now()
-    const count = mode === 'inline' ? countPrimesIn(range, UNCANCELLABLE) : await compute.run(countPrimes, range, { signal: c.get('signal') })
+    const count =
+      mode === 'inline' ? countPrimesIn(range, UNCANCELLABLE) : await compute.run(countPrimes, range, { signal: c.get('signal') })
     return c.json({ ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) }, 200)
   })
 
@@ -27,7 +28,11 @@ export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInl
 const Bound = z.coerce.number().int().min(0).max(MAX)
 
 const Query = z
-  .strictObject({ from: Bound.default(0), to: Bound.openapi({ example: 1_400_000 }), mode: z.enum(['offload', 'inline']).default('offload') })
+  .strictObject({
+    from: Bound.default(0),
+    to: Bound.openapi({ example: 1_400_000 }),
+    mode: z.enum(['offload', 'inline']).default('offload'),
+  })
   .refine(({ from, to }) => from <= to, { path: ['to'], message: 'Must not be below from' })
 
 const Count = z

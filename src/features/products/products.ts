@@ -22,7 +22,10 @@ export async function getProduct(db: Db, id: number): Promise<Product> {
 }
 
 /** One page in the order of creation. @throws AppError `invalid` when the cursor is not one of ours. */
-export async function listProducts(db: Db, { limit, cursor }: { limit: number; cursor?: string | undefined }): Promise<ProductPage> {
+export async function listProducts(
+  db: Db,
+  { limit, cursor }: { limit: number; cursor?: string | undefined },
+): Promise<ProductPage> {
   const after = cursor === undefined ? 0 : decodeCursor(cursor)
   const items = await queries.listProductsAfter(db, after, limit + 1)
   if (items.length <= limit) return { items, nextCursor: null }
@@ -69,8 +72,7 @@ export async function deleteProduct({ db, realtime }: ProductDeps, id: number, i
 /** Locks the row and gives its version, provided that the caller has seen that version. */
 async function lockCurrent(trx: Transaction<Tables>, id: number, isCurrent: IsCurrent): Promise<number> {
   const { version } = (await queries.lockVersion(trx, id)) ?? missing(id)
-  if (!isCurrent(version))
-    throw new AppError('precondition_failed', `The product is at version ${version} by now: read it again`)
+  if (!isCurrent(version)) throw new AppError('precondition_failed', `The product is at version ${version} by now: read it again`)
   return version
 }
 
@@ -85,7 +87,10 @@ function missing(id: number): never {
 const encodeCursor = ({ id }: Product) => Buffer.from(`id:${id}`).toString('base64url')
 
 function decodeCursor(cursor: string): number {
-  const [, id] = Buffer.from(cursor, 'base64url').toString().match(/^id:(\d{1,10})$/) ?? []
+  const [, id] =
+    Buffer.from(cursor, 'base64url')
+      .toString()
+      .match(/^id:(\d{1,10})$/) ?? []
   if (id === undefined)
     throw new AppError('invalid', 'The request does not fit: query.cursor', {
       errors: [{ path: 'query.cursor', message: 'Not a cursor that this list gave out' }],

@@ -58,7 +58,9 @@ const toProduct = ({ createdAt, updatedAt, ...row }: Row): Product => ({
   updatedAt: updatedAt.toISOString(),
 })
 
-const nameTaken = ({ name }: ProductPatch) => (error: unknown) => {
-  if (isDuplicateKey(error, 'product_name')) throw new AppError('conflict', `There is a product named "${name}" already`)
-  throw error
-}
+const nameTaken =
+  ({ name }: ProductPatch) =>
+  (error: unknown) => {
+    if (isDuplicateKey(error, 'product_name')) throw new AppError('conflict', `There is a product named "${name}" already`)
+    throw error
+  }

@@ -3,7 +3,10 @@ import { z } from '@hono/zod-openapi'
 const Name = z.string().trim().min(1).max(200).openapi({ example: 'Espresso machine' })
 const Price = z
   .string()
-  .regex(/^\d{1,10}(\.\d{1,2})?$/, 'A price is a decimal string such as "12.50", with at most 10 digits before the point and 2 after')
+  .regex(
+    /^\d{1,10}(\.\d{1,2})?$/,
+    'A price is a decimal string such as "12.50", with at most 10 digits before the point and 2 after',
+  )
   .openapi({ example: '249.00' })
 const Stock = z.int().min(0).max(4_294_967_295).openapi({ example: 12 })
 

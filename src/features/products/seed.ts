@@ -7,12 +7,15 @@ const NOUNS = ['kettle', 'lamp', 'chair', 'desk', 'clock', 'shelf', 'bottle', 'b
 /** Fills an empty product table with examples, the same ones every time. Returns how many it added. */
 export async function seedProducts(db: Db): Promise<number> {
   if (await db.selectFrom('product').select('id').limit(1).executeTakeFirst()) return 0
-  await db.insertInto('product').values(Array.from({ length: COUNT }, example)).execute()
+  await db
+    .insertInto('product')
+    .values(Array.from({ length: COUNT }, example))
+    .execute()
   return COUNT
 }
 
 const example = (_: unknown, index: number) => ({
   name: `${ADJECTIVES[index % 10]} ${NOUNS[Math.floor(index / 10) % 10]} no. ${index + 1}`,
-  price: ((index * 37) % 20_000 / 100 + 5).toFixed(2),
+  price: (((index * 37) % 20_000) / 100 + 5).toFixed(2),
   stock: (index * 13) % 250,
 })
