@@ -1,6 +1,8 @@
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { AppError } from '../../src/errors.ts'
 import { findProgram, startPrivateServer } from './private-server.ts'
@@ -34,8 +36,33 @@ export async function openLocalDatabase(): Promise<LocalDatabase> {
   return startPrivateServer(installProgram(), DATA)
 }
 
+/**
+ * A server to throw away, for tests and load tests: found as above, but with its own empty data, set to be fast rather
+ * than durable. `TEST_DATABASE=docker` insists on the container. With DATABASE_URL it is that server, which stays.
+ */
+export async function openTemporaryDatabase(): Promise<LocalDatabase> {
+  const given = process.env['DATABASE_URL']
+  if (process.env['TEST_DATABASE'] === 'docker') return startContainer()
+  if (given) return { url: given, label: 'the one in DATABASE_URL', stop: async () => {} }
+  const program = findProgram()
+  if (program || !(await hasDocker())) return startTemporaryServer(program ?? installProgram())
+  return startContainer()
+}
+
+async function startTemporaryServer(program: string): Promise<LocalDatabase> {
+  const folder = await mkdtemp(join(tmpdir(), 'offloop-'))
+  const server = await startPrivateServer(program, folder, ['--innodb-flush-log-at-trx-commit=0', '--innodb-doublewrite=0'])
+  return {
+    ...server,
+    async stop() {
+      await server.stop()
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
+
 /** Whether testcontainers finds an engine: it knows Docker, Podman, Colima and remote ones. */
-export async function hasDocker(): Promise<boolean> {
+async function hasDocker(): Promise<boolean> {
   const { getContainerRuntimeClient } = await import('testcontainers')
   return getContainerRuntimeClient().then(
     () => true,
@@ -44,7 +71,7 @@ export async function hasDocker(): Promise<boolean> {
 }
 
 /** Starts `image`; with a volume its data outlives the container. */
-export async function startContainer(volume?: string, image = IMAGE): Promise<LocalDatabase> {
+async function startContainer(volume?: string, image = IMAGE): Promise<LocalDatabase> {
   const { MySqlContainer } = await import('@testcontainers/mysql')
   const container = new MySqlContainer(image).withDatabase('offloop')
   if (volume) container.withBindMounts([{ source: volume, target: '/var/lib/mysql', mode: 'rw' }])
@@ -59,7 +86,7 @@ export async function startContainer(volume?: string, image = IMAGE): Promise<Lo
 }
 
 /** MariaDB's programs without its service: no daemon, nothing that starts at boot, no account. */
-export function installProgram(): string {
+function installProgram(): string {
   if (!existsSync('/etc/debian_version') || process.getuid?.() !== 0)
     throw new AppError(
       'unavailable',

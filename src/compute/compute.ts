@@ -144,9 +144,9 @@ export class Compute implements AsyncDisposable {
       signal?.removeEventListener('abort', onAbort)
     }
     // An Int32, because that is what a thread compares it with.
-    const id = (this.#lastId = (this.#lastId + 1) | 0)
+    this.#lastId = (this.#lastId + 1) | 0
     const call: Call = {
-      id,
+      id: this.#lastId,
       task,
       input,
       queuedAt: performance.now(),

@@ -17,8 +17,8 @@ export function accessLog(log: Log, observe: (record: RequestRecord) => void): M
   const children = new Map<string, Log>()
   const childFor = (method: string, route: string, status: number) => {
     const key = `${method} ${route} ${status}`
-    let child = children.get(key)
-    if (!child) children.set(key, (child = log.child({ method, route, status })))
+    const child = children.get(key) ?? log.child({ method, route, status })
+    children.set(key, child)
     return child
   }
 
