@@ -3,6 +3,9 @@ import { AppError } from '../errors.ts'
 import type { Env } from './env.ts'
 import { problemResponse } from './problem.ts'
 
+/** Where middleware is registered: for every path, sometimes under a method. */
+const MIDDLEWARE = '/*'
+
 const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
 
 /** Answers what no route did: 405 with `Allow` where the path exists under another method, else 404. */
@@ -23,7 +26,9 @@ export const fallback =
   }
 
 function allowedMethods(app: Hono<Env>, path: string): string[] {
-  const methods = METHODS.filter((method) => app.router.match(method, path)[0].some(([[, route]]) => route.method === method))
+  const methods = METHODS.filter((method) =>
+    app.router.match(method, path)[0].some(([[, route]]) => route.method === method && route.path !== MIDDLEWARE),
+  )
   if (methods.length === 0) return []
   return methods.includes('GET') ? [...methods, 'HEAD', 'OPTIONS'] : [...methods, 'OPTIONS']
 }

@@ -81,8 +81,10 @@ function flawOf({ url = '', method, rawHeaders }: IncomingMessage): AppError | u
 }
 
 function sendProblem(outgoing: AppResponse, error: AppError) {
-  outgoing.writeHead(error.status, { 'Content-Type': 'application/problem+json', Connection: 'close' })
-  outgoing.end(JSON.stringify(problemOf(error, '', outgoing.requestId)))
+  const body = JSON.stringify(problemOf(error, '', outgoing.requestId))
+  outgoing.shouldKeepAlive = false
+  outgoing.writeHead(error.status, { 'content-type': 'application/problem+json', 'content-length': Buffer.byteLength(body) })
+  outgoing.end(body)
 }
 
 /** A request that cannot be turned into a `Request`: a malformed host or path. */

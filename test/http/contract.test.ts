@@ -1,0 +1,244 @@
+import { once } from 'node:events'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { connectTo, sendRaw } from '../support/raw-http.ts'
+import { request, startService, useService } from '../support/service.ts'
+
+const MIB = 1024 * 1024
+
+let service: Awaited<ReturnType<typeof startService>>
+let products: string
+
+beforeAll(async () => {
+  service = await startService({ CORS_ORIGINS: 'https://shop.example' })
+  products = `${service.url}/v1/products`
+})
+afterAll(() => service.close())
+
+const post = (body: BodyInit | null, headers: Record<string, string>) => fetch(products, { method: 'POST', body, headers })
+const json = { 'content-type': 'application/json' }
+
+describe('every error is a problem', () => {
+  test('with what a person and a program need, and the id to find it by', async () => {
+    const { status, headers, body } = await request(`${service.url}/nowhere`)
+    expect(status).toBe(404)
+    expect(headers.get('content-type')).toBe('application/problem+json')
+    expect(body).toEqual({
+      type: 'about:blank',
+      title: 'Not Found',
+      status: 404,
+      detail: 'There is nothing at /nowhere',
+      instance: '/nowhere',
+      code: 'not_found',
+      requestId: headers.get('x-request-id'),
+    })
+  })
+
+  test.each([
+    ['PUT', '/v1/products', 'GET, POST, HEAD, OPTIONS'],
+    ['POST', '/v1/products/1', 'GET, PATCH, DELETE, HEAD, OPTIONS'],
+    ['DELETE', '/health/live', 'GET, HEAD, OPTIONS'],
+    ['PATCH', '/', 'GET, HEAD, OPTIONS'],
+  ])('%s %s is a wrong method: 405 with the right ones', async (method, path, allow) => {
+    const { status, headers, body } = await request(service.url + path, method)
+    expect([status, headers.get('allow'), body.code]).toEqual([405, allow, 'method_not_allowed'])
+  })
+
+  test('OPTIONS names the methods of a path', async () => {
+    const { url } = await useService()
+    const { status, headers } = await request(`${url}/v1/products`, 'OPTIONS')
+    expect([status, headers.get('allow')]).toEqual([204, 'GET, POST, HEAD, OPTIONS'])
+  })
+
+  test.each([
+    ['text/plain', '{}'],
+    ['application/x-www-form-urlencoded', 'name=x'],
+    ['multipart/form-data; boundary=x', '--x--'],
+    ['text/html', '<p>'],
+  ])('a body of %s is 415', async (type, body) => {
+    const response = await post(body, { 'content-type': type })
+    expect([response.status, (await response.json()).code]).toEqual([415, 'unsupported_media_type'])
+  })
+
+  test('a body that does not say what it is is 415', async () => {
+    const response = await post(new Blob(['{}']), {})
+    expect(response.status).toBe(415)
+  })
+
+  test.each(['{', '{"name":}', 'null,', ''])('malformed JSON %j is 400', async (body) => {
+    const response = await post(body, json)
+    expect([response.status, (await response.json()).code]).toEqual([400, 'bad_request'])
+  })
+
+  test.each(['null', '[]', '7', '"text"', '{"__proto__":{"stock":1}}'])('JSON of another shape, %s, is 422', async (body) => {
+    const response = await post(body, json)
+    expect([response.status, (await response.json()).code]).toEqual([422, 'invalid'])
+  })
+
+  test('what breaks inside is a 500 that gives nothing away', async () => {
+    await service.database.withSignal().schema.alterTable('product').renameTo('hidden').execute()
+    const { status, body } = await request(`${products}/1`).finally(() =>
+      service.database.withSignal().schema.alterTable('hidden').renameTo('product').execute(),
+    )
+    expect([status, body.code, body.detail]).toEqual([500, 'internal', 'Something went wrong on our side'])
+    expect(JSON.stringify(body)).not.toMatch(/select|table|stack/i)
+  })
+})
+
+describe('a body over 1 MiB', () => {
+  test('is refused at once where its length is declared', async () => {
+    const socket = await connectTo(service.url)
+    socket.write(`POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${MIB + 1}\r\n\r\n{`)
+    const [answer] = await once(socket, 'data')
+    expect(String(answer)).toMatch(/^HTTP\/1.1 413 /)
+    expect(String(answer)).toContain('"code":"too_large"')
+    socket.destroy()
+  })
+
+  test('is refused while it arrives where its length is not declared', async () => {
+    const socket = await connectTo(service.url)
+    socket.write('POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n')
+    const chunk = `10000\r\n${'x'.repeat(0x10000)}\r\n`
+    for (let sent = 0; sent <= MIB; sent += 0x10000) socket.write(chunk)
+    // The last chunk, of length 0, is never sent: the answer comes before the body's end.
+    const [answer] = await once(socket, 'data')
+    expect(String(answer)).toMatch(/^HTTP\/1.1 413 /)
+    socket.destroy()
+  })
+
+  test('of just 1 MiB is read', async () => {
+    const body = `{"name":"${'x'.repeat(MIB - 11)}"}`
+    expect(body.length).toBe(MIB)
+    expect((await post(body, json)).status).toBe(422)
+  })
+})
+
+describe('requests that a proxy could take for something else', () => {
+  test.each([
+    ['two Host headers', 'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n', 400],
+    ['no Host header', 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n', 400],
+    ['a malformed Host', 'GET / HTTP/1.1\r\nHost: a b/c\r\nConnection: close\r\n\r\n', 400],
+    ['an absolute URL as target', 'GET http://internal/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n', 400],
+    [
+      'Content-Length and Transfer-Encoding',
+      'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+      400,
+    ],
+    ['a header with a bare newline in it', 'GET / HTTP/1.1\r\nHost: a\r\nX: a\nb\r\n\r\n', 400],
+    ['no HTTP at all', 'hello\r\n\r\n', 400],
+    ['20 KB of headers', `GET / HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, 431],
+  ])('%s: refused', async (_, bytes, status) => {
+    expect((await sendRaw(service.url, bytes)).status).toBe(status)
+  })
+
+  test('are told why, as a problem', async () => {
+    const { head, body } = await sendRaw(service.url, 'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n')
+    expect(head.toLowerCase()).toContain('content-type: application/problem+json')
+    expect(JSON.parse(body)).toMatchObject({ status: 400, code: 'bad_request', detail: 'Send one Host header' })
+  })
+
+  test('do not keep others from being served', async () => {
+    const socket = await connectTo(service.url)
+    socket.write('GET /v1/products HTTP/1.1\r\nHos')
+    expect((await request(products)).status).toBe(200)
+    socket.destroy()
+  })
+})
+
+describe('the request id', () => {
+  test("is the caller's where it is safe to log", async () => {
+    const { headers } = await request(products, 'GET', undefined, { 'x-request-id': 'trace-1:a.b_c' })
+    expect(headers.get('x-request-id')).toBe('trace-1:a.b_c')
+  })
+
+  test.each(['two words', 'x'.repeat(129), '<script>'])('is ours instead of %j', async (id) => {
+    const { headers } = await request(products, 'GET', undefined, { 'x-request-id': id })
+    expect(headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
+  })
+
+  test('differs between requests on one connection', async () => {
+    const get = 'GET /health/live HTTP/1.1\r\nHost: a\r\n'
+    const { text } = await sendRaw(service.url, `${get}\r\n${get}Connection: close\r\n\r\n`)
+    const ids = text.match(/(?<=^x-request-id: ).*$/gm)
+    expect([ids?.length, new Set(ids).size]).toEqual([2, 2])
+  })
+})
+
+describe('headers', () => {
+  test.each(['/v1/products', '/nowhere', '/health/live', '/openapi.json'])(
+    '%s forbids what a browser need not do',
+    async (path) => {
+      const { headers } = await request(service.url + path)
+      expect(Object.fromEntries(headers)).toMatchObject({
+        'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+        'x-content-type-options': 'nosniff',
+        'x-frame-options': 'DENY',
+        'referrer-policy': 'no-referrer',
+        'cross-origin-resource-policy': 'same-origin',
+        'strict-transport-security': expect.stringContaining('max-age='),
+      })
+    },
+  )
+
+  test('HEAD gives those of GET and no body', async () => {
+    const [get, head] = [await fetch(products), await fetch(products, { method: 'HEAD' })]
+    expect([head.status, await head.text(), head.headers.get('etag')]).toEqual([200, '', get.headers.get('etag')])
+  })
+
+  test('let the pages of listed origins in, and no others', async () => {
+    const allowed = await request(products, 'GET', undefined, { origin: 'https://shop.example' })
+    expect(allowed.headers.get('access-control-allow-origin')).toBe('https://shop.example')
+    const other = await request(products, 'GET', undefined, { origin: 'https://evil.example' })
+    expect(other.headers.get('access-control-allow-origin')).toBeNull()
+  })
+
+  test('answer the preflight of a listed origin', async () => {
+    const { status, headers } = await request(`${products}/1`, 'OPTIONS', undefined, {
+      origin: 'https://shop.example',
+      'access-control-request-method': 'PATCH',
+      'access-control-request-headers': 'content-type,if-match',
+    })
+    expect([status, headers.get('access-control-allow-origin')]).toEqual([204, 'https://shop.example'])
+    expect(headers.get('access-control-allow-methods')).toContain('PATCH')
+  })
+})
+
+describe('operations', () => {
+  test('live and ready answer while all is well', async () => {
+    expect((await request(`${service.url}/health/live`)).body).toEqual({ status: 'ok' })
+    expect((await request(`${service.url}/health/ready`)).body).toEqual({ status: 'ok' })
+  })
+
+  test('the page links to everything', async () => {
+    const html = await (await fetch(service.url)).text()
+    for (const link of ['/docs', '/openapi.json', '/v1/products', '/v1/primes', '/health/ready', '/metrics'])
+      expect(html).toContain(`href="${link}`)
+  })
+
+  test('the OpenAPI document describes what the routes validate', async () => {
+    const { body } = await request(`${service.url}/openapi.json`)
+    expect(body.openapi).toBe('3.1.0')
+    expect(Object.keys(body.paths).sort()).toEqual([
+      '/health/live',
+      '/health/ready',
+      '/v1/primes',
+      '/v1/products',
+      '/v1/products/{id}',
+    ])
+    expect(body.components.schemas.ProductInput).toMatchObject({
+      required: ['name', 'price', 'stock'],
+      additionalProperties: false,
+      properties: { name: { maxLength: 200 }, stock: { minimum: 0 } },
+    })
+  })
+
+  test('the docs load nothing from anywhere else', async () => {
+    const page = await fetch(`${service.url}/docs`)
+    const html = await page.text()
+    expect(html).not.toMatch(/(src|href)="?https?:/)
+    expect(html).toContain('src="/docs/scalar.js"')
+    expect(page.headers.get('content-security-policy')).toMatch(/default-src 'self'; script-src 'self' 'nonce-/)
+    const script = await fetch(`${service.url}/docs/scalar.js`)
+    expect([script.status, script.headers.get('content-type')]).toEqual([200, 'text/javascript; charset=UTF-8'])
+    expect((await script.text()).length).toBeGreaterThan(MIB)
+  })
+})
