@@ -38,11 +38,12 @@ export async function openLocalDatabase(): Promise<LocalDatabase> {
 
 /**
  * A server to throw away, for tests and load tests: found as above, but with its own empty data, set to be fast rather
- * than durable. `TEST_DATABASE=docker` insists on the container. With DATABASE_URL it is that server, which stays.
+ * than durable. `TEST_DATABASE=docker` insists on the container, `TEST_DATABASE=mysql:8.4` on that image. With DATABASE_URL
+ * it is that server, which stays.
  */
 export async function openTemporaryDatabase(): Promise<LocalDatabase> {
-  const given = process.env['DATABASE_URL']
-  if (process.env['TEST_DATABASE'] === 'docker') return startContainer()
+  const { TEST_DATABASE: image, DATABASE_URL: given } = process.env
+  if (image) return startContainer(undefined, image === 'docker' ? IMAGE : image)
   if (given) return { url: given, label: 'the one in DATABASE_URL', stop: async () => {} }
   const program = findProgram()
   if (program || !(await hasDocker())) return startTemporaryServer(program ?? installProgram())

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -38,8 +38,8 @@ const findInFolders = (program: string) => FOLDERS.map((folder) => join(folder, 
 
 /**
  * Starts `program` as a private child on a free port, reachable from this machine only, with its data in `folder`.
- * It ends with `stop()`, or when this process does, however that ends. A server that another process started on the
- * same folder is shared.
+ * It ends with `stop()`, or when this process does, however that ends. A server that another process runs
+ * on the same folder is shared.
  *
  * @param options further server options, such as those that trade durability for speed in tests.
  * @throws AppError with the end of the server's log when it does not start.
@@ -50,20 +50,15 @@ export async function startPrivateServer(program: string, folder: string, option
   const data = join(folder, version.startsWith('MariaDB') ? 'mariadb' : 'mysql')
   const connectionFile = `${data}.json`
 
-  const shared = await readConnection(connectionFile)
-  if (shared) return { url: shared, label: `${label}, shared with the process that started it`, stop: async () => {} }
+  const known = await readConnection(connectionFile)
+  if (known && (await canConnect(known.href)))
+    return { url: known.href, label: `${label}, shared with the process that started it`, stop: async () => {} }
 
   if (!existsSync(data)) await initialise(program, data)
-  const { server, url } = await start(program, data, options)
+  const url = await chooseUrl(known)
   await writeFile(connectionFile, JSON.stringify({ url }), { mode: 0o600 })
-  return {
-    url,
-    label,
-    async stop() {
-      await rm(connectionFile, { force: true })
-      await stop(server)
-    },
-  }
+  const server = await start(program, data, url, options)
+  return { url: url.href, label, stop: () => stop(server) }
 }
 
 async function versionOf(program: string): Promise<string> {
@@ -72,10 +67,17 @@ async function versionOf(program: string): Promise<string> {
   return `${stdout.includes('MariaDB') ? 'MariaDB' : 'MySQL'} ${number}`
 }
 
-async function readConnection(file: string): Promise<string | undefined> {
+async function readConnection(file: string): Promise<URL | undefined> {
   if (!existsSync(file)) return undefined
   const { url } = JSON.parse(await readFile(file, 'utf8')) as { url: string }
-  return (await canConnect(url)) ? url : undefined
+  return new URL(url)
+}
+
+/** The one of the last time, so that other programs may keep it, unless its port is taken by now. */
+async function chooseUrl(known?: URL): Promise<URL> {
+  const url = known ?? new URL(`mysql://offloop:${randomBytes(16).toString('hex')}@127.0.0.1/offloop`)
+  url.port = String((known && (await bindable(Number(known.port)))) || (await bindable(0)))
+  return url
 }
 
 /** Under another name until it is complete: a killed first start leaves nothing that looks like a database. */
@@ -95,11 +97,10 @@ async function initialise(program: string, data: string) {
   await rename(unfinished, data)
 }
 
-async function start(program: string, data: string, options: string[]) {
-  const port = await freePort()
-  const password = randomBytes(16).toString('hex')
+async function start(program: string, data: string, { href, port, password }: URL, options: string[]) {
   const log = `${data}.log`
-  await writeFile(`${data}.sql`, setUp(password), { mode: 0o600 })
+  const setUpFile = `${data}.sql`
+  await writeFile(setUpFile, setUp(password), { mode: 0o600 })
   const server = spawn(
     process.execPath,
     [
@@ -112,7 +113,7 @@ async function start(program: string, data: string, options: string[]) {
       '--socket=mysqld.sock',
       '--pid-file=mysqld.pid',
       `--log-error=${log}`,
-      `--init-file=${data}.sql`,
+      `--init-file=${setUpFile}`,
       '--skip-name-resolve',
       '--skip-log-bin',
       '--character-set-server=utf8mb4',
@@ -123,14 +124,14 @@ async function start(program: string, data: string, options: string[]) {
     ],
     { stdio: ['pipe', 'ignore', 'ignore'], detached: true },
   )
-  const url = `mysql://offloop:${password}@127.0.0.1:${port}/offloop`
-  await untilReady(server, url, log)
-  await rm(`${data}.sql`)
-  return { server, url }
+  await untilReady(server, href, log)
+  await rm(setUpFile)
+  return server
 }
 
-/** Users from the network need the password; the server's root has none, but only this folder's socket lets it in. */
+/** From the network only our user gets in, by its password; the server's root only by the socket in this folder. */
 const setUp = (password: string) => `
+DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1', ''@'localhost';
 CREATE DATABASE IF NOT EXISTS offloop;
 CREATE USER IF NOT EXISTS 'offloop'@'%';
 ALTER USER 'offloop'@'%' IDENTIFIED BY '${password}';
@@ -158,13 +159,17 @@ async function stop(server: ChildProcess) {
 const tail = async (file: string) =>
   existsSync(file) ? (await readFile(file, 'utf8')).trimEnd().split('\n').slice(-8).join('\n') : '(it wrote none)'
 
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const address = probe.address()
-  probe.close()
-  await once(probe, 'close')
-  return typeof address === 'object' && address ? address.port : 0
+/** The port, or any free one for 0; undefined when it is taken. */
+async function bindable(port: number): Promise<number | undefined> {
+  const probe = createServer().listen(port, '127.0.0.1')
+  try {
+    await once(probe, 'listening')
+    return (probe.address() as AddressInfo).port
+  } catch {
+    return undefined
+  } finally {
+    probe.close()
+  }
 }
 
 /** Both servers refuse to run as root unless told so by name. */

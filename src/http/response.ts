@@ -24,6 +24,8 @@ const ACCEPTABLE_ID = /^[\w.:-]{1,128}$/
 export class AppResponse extends ServerResponse<IncomingMessage> {
   /** The caller's `X-Request-Id`, or a new one. */
   readonly requestId: string
+  /** Once it aborts, answers close their connection, so that the client's next request goes elsewhere. */
+  stopping: AbortSignal | undefined
 
   constructor(request: IncomingMessage) {
     super(request)
@@ -34,6 +36,7 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
   /** Headers that override one of ours must be named in lower case. */
   override writeHead(status: number, message?: string | Headers, headers: Headers = {}): this {
     const given = typeof message === 'object' ? message : headers
+    if (this.stopping?.aborted) this.shouldKeepAlive = false
     return super.writeHead(status, { ...SECURITY_HEADERS, 'x-request-id': this.requestId, ...(given as OutgoingHttpHeaders) })
   }
 }

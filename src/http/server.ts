@@ -36,7 +36,7 @@ export class HttpServer implements AsyncDisposable {
   async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
     const listener = getRequestListener(app.fetch, { errorHandler: refuseRequest })
     this.node.on('request', (incoming, outgoing) => {
-      if (this.#stopping.aborted) outgoing.shouldKeepAlive = false
+      outgoing.stopping = this.#stopping
       const flaw = flawOf(incoming)
       if (flaw) sendProblem(outgoing, flaw)
       else void listener(incoming, outgoing)
@@ -63,9 +63,8 @@ export class HttpServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose]() {
-    if (!this.node.listening && this.node.address() === null) this.node.closeAllConnections()
-    await this.drain(0)
     this.node.closeAllConnections()
+    if (this.node.listening) await new Promise((resolve) => this.node.close(resolve))
   }
 }
 

@@ -10,7 +10,12 @@ export async function createEmptyDatabase() {
   await onServer(`create database ${name} character set utf8mb4`)
   const url = new URL(inject('serverUrl'))
   url.pathname = `/${name}`
-  return { url: url.href, drop: () => onServer(`drop database ${name}`) }
+  return {
+    url: url.href,
+    async drop() {
+      await onServer(`drop database ${name}`)
+    },
+  }
 }
 
 /** A migrated database of the test's own, and an open pool on it. */

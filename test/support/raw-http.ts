@@ -14,7 +14,7 @@ export async function sendRaw(url: string, bytes: string) {
   const socket = await connectTo(url)
   socket.write(bytes)
   const chunks: Buffer[] = []
-  socket.on('data', (chunk) => chunks.push(chunk))
+  socket.on('data', (chunk: Buffer) => chunks.push(chunk))
   socket.on('error', () => {})
   await once(socket, 'close')
   const text = Buffer.concat(chunks).toString()

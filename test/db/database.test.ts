@@ -1,0 +1,164 @@
+import { CompiledQuery, sql } from 'kysely'
+import { describe, expect, test } from 'vitest'
+import { Database, type Db } from '../../src/db/database.ts'
+import { onServer, useDatabase } from '../support/database.ts'
+import { until } from '../support/until.ts'
+
+const sleepFor = (db: Db, seconds: number, marker: string) =>
+  sql<{ done: number }>`select sleep(${sql.lit(seconds)}) as done, ${sql.lit(marker)} as marker`.execute(db)
+
+/** Whether a statement with this text runs on the server. */
+const isRunning = async (marker: string) => {
+  const list = await onServer('show full processlist')
+  return list.some(({ Info, info = Info }) => String(info).includes(`'${marker}' as marker`))
+}
+
+describe('a statement whose signal aborts', () => {
+  test('is killed on the server, and its caller told why at once', async () => {
+    const { database } = await useDatabase()
+    const controller = new AbortController()
+    const sleeping = sleepFor(database.withSignal(controller.signal), 30, 'killed-1')
+    await until(() => isRunning('killed-1'), 'the statement runs')
+    controller.abort(new Error('gone'))
+    await expect(sleeping).rejects.toThrow('gone')
+    await until(async () => !(await isRunning('killed-1')), 'the statement is gone', 2_000)
+  })
+
+  test('never starts when the signal has aborted before', async () => {
+    const { database } = await useDatabase()
+    await expect(
+      database
+        .withSignal(AbortSignal.abort(new Error('gone')))
+        .selectFrom('product')
+        .selectAll()
+        .execute(),
+    ).rejects.toThrow('gone')
+  })
+
+  test('gives back its locks and its transaction', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
+    const controller = new AbortController()
+    const held = database
+      .withSignal(controller.signal)
+      .transaction()
+      .execute(async (trx) => {
+        await trx.updateTable('product').set({ stock: 2 }).execute()
+        await sleepFor(trx, 30, 'killed-2')
+      })
+    await until(() => isRunning('killed-2'), 'the transaction waits')
+    controller.abort(new Error('gone'))
+    await expect(held).rejects.toThrow('gone')
+    await db.updateTable('product').set({ price: '2.00' }).execute()
+    expect(await db.selectFrom('product').select(['price', 'stock']).execute()).toEqual([{ price: '2.00', stock: 1 }])
+  })
+
+  test('leaves the pool as large as it was', async () => {
+    const { database } = await useDatabase({ poolSize: 2 })
+    for (let round = 0; round < 5; round++) {
+      const controller = new AbortController()
+      const both = [1, 2].map(() => sleepFor(database.withSignal(controller.signal), 30, `killed-3-${round}`).catch(() => {}))
+      await until(() => isRunning(`killed-3-${round}`), 'they run')
+      controller.abort(new Error('gone'))
+      await Promise.all(both)
+    }
+    await until(() => database.gate.inside === 0, 'all permits are back')
+    await Promise.all([1, 2, 3, 4].map(() => sleepFor(database.withSignal(), 0, 'after')))
+  })
+
+  test('kills no other statement, however close the abort comes to its end', async () => {
+    const { database } = await useDatabase({ poolSize: 2 })
+    const others = Promise.all(Array.from({ length: 30 }, () => sleepFor(database.withSignal(), 0.01, 'bystander')))
+    for (let round = 0; round < 30; round++) {
+      const controller = new AbortController()
+      const statement = sleepFor(database.withSignal(controller.signal), 0.001, 'victim').catch(() => {})
+      setTimeout(() => controller.abort(new Error('gone')), Math.random() * 4)
+      await statement
+    }
+    await others
+  })
+})
+
+describe('when all connections are busy', () => {
+  test('40 may wait, one more is refused at once', async () => {
+    const { database } = await useDatabase({ poolSize: 1 })
+    const controller = new AbortController()
+    const busy = Array.from({ length: 41 }, () =>
+      sleepFor(database.withSignal(controller.signal), 30, 'busy').catch(({ message }) => message),
+    )
+    await until(() => database.gate.waiting === 40, 'they wait')
+    await expect(database.ping(AbortSignal.timeout(5_000))).rejects.toMatchObject({
+      code: 'saturated',
+      headers: { 'Retry-After': '1' },
+    })
+    controller.abort(new Error('gone'))
+    expect(new Set(await Promise.all(busy))).toEqual(new Set(['gone']))
+  })
+
+  test('nobody waits for more than 2 s', async () => {
+    const { database } = await useDatabase({ poolSize: 1 })
+    const controller = new AbortController()
+    const busy = sleepFor(database.withSignal(controller.signal), 30, 'busy-2').catch(() => {})
+    const startedAt = performance.now()
+    await expect(database.ping(AbortSignal.timeout(10_000))).rejects.toMatchObject({ code: 'saturated' })
+    expect(performance.now() - startedAt).toBeGreaterThan(1_900)
+    controller.abort()
+    await busy
+  })
+})
+
+describe('a session', () => {
+  test('speaks UTC and refuses values that do not fit, whatever the server prefers', async () => {
+    const { database } = await useDatabase()
+    const { rows } = await sql<{ zone: string; mode: string }>`select @@time_zone as zone, @@sql_mode as mode`.execute(
+      database.withSignal(),
+    )
+    expect(rows[0]?.zone).toBe('+00:00')
+    expect(rows[0]?.mode).toContain('STRICT_ALL_TABLES')
+    const tooLong = { name: 'x'.repeat(201), price: '1.00', stock: 1 }
+    await expect(database.withSignal().insertInto('product').values(tooLong).execute()).rejects.toThrow(/too long/i)
+  })
+
+  test('gives integers that a number cannot hold as text, exactly', async () => {
+    const { database } = await useDatabase()
+    const { rows } = await sql<{ big: string }>`select cast(9007199254740993 as unsigned) as big`.execute(database.withSignal())
+    expect(rows[0]?.big).toBe('9007199254740993')
+  })
+
+  test('takes an object for a value, never for SQL', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
+    const injected = { name: 1 } as unknown as string
+    expect(await db.selectFrom('product').select('id').where('name', '=', injected).execute()).toEqual([])
+  })
+
+  test('runs one statement at a time and reads no files', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    await expect(db.executeQuery(CompiledQuery.raw('select 1; select 2'))).rejects.toThrow(/syntax/i)
+    await expect(db.executeQuery(CompiledQuery.raw(`load data local infile '/etc/hosts' into table product`))).rejects.toThrow()
+  })
+})
+
+describe('opening', () => {
+  test.each([
+    ['a server that is not there', 'mysql://root@127.0.0.1:1/x', /Cannot use the database 127\.0\.0\.1:1\/x: .*ECONNREFUSED/],
+    ['a host that does not exist', 'mysql://root@nowhere.invalid/x', /Cannot use the database nowhere\.invalid\/x: /],
+  ])('%s says so in one line', async (_, url, message) => {
+    await expect(Database.open({ url, poolSize: 1 })).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringMatching(message),
+    })
+  })
+
+  test('with a wrong password says so, and does not print it', async () => {
+    const { url } = await useDatabase()
+    const wrong = new URL(url)
+    wrong.password = 'hunter2'
+    const error = await Database.open({ url: wrong.href, poolSize: 1 }).catch((error) => error)
+    expect(error.message).toMatch(/Access denied/)
+    expect(error.message).not.toContain('hunter2')
+  })
+})

@@ -1,0 +1,90 @@
+import { CompiledQuery } from 'kysely'
+import { describe, expect, test } from 'vitest'
+import type { Db } from '../../src/db/database.ts'
+import { transaction } from '../../src/db/transaction.ts'
+import { useDatabase } from '../support/database.ts'
+
+const killMyself = CompiledQuery.raw('kill connection_id()')
+
+const addOne = (db: Db, name: string) =>
+  db
+    .updateTable('product')
+    .set((eb) => ({ stock: eb('stock', '+', 1) }))
+    .where('name', '=', name)
+    .execute()
+
+const product = (name: string) => ({ name, price: '1.00', stock: 0 })
+
+describe('a transaction', () => {
+  test('keeps everything, or nothing when it throws', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    await transaction(db, (trx) => trx.insertInto('product').values(product('kept')).execute())
+    const failing = transaction(db, async (trx) => {
+      await trx.insertInto('product').values(product('dropped')).execute()
+      throw new Error('changed my mind')
+    })
+    await expect(failing).rejects.toThrow('changed my mind')
+    expect(await db.selectFrom('product').select('name').execute()).toEqual([{ name: 'kept' }])
+  })
+
+  test('that loses a deadlock is run again, and both are done in the end', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    await db
+      .insertInto('product')
+      .values([product('a'), product('b')])
+      .execute()
+    let runs = 0
+    let locked = 0
+    const bothHoldOne = Promise.withResolvers<void>()
+    const addInOrder = ([first = '', second = '']: string[]) =>
+      transaction(db, async (trx) => {
+        runs++
+        await addOne(trx, first)
+        if (++locked === 2) bothHoldOne.resolve()
+        await bothHoldOne.promise
+        await addOne(trx, second)
+      })
+    await Promise.all([addInOrder(['a', 'b']), addInOrder(['b', 'a'])])
+    expect(runs).toBe(3)
+    expect(await db.selectFrom('product').select('stock').execute()).toEqual([{ stock: 2 }, { stock: 2 }])
+  })
+
+  test('that loses three times gives up as saturated, and leaves nothing behind', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    let runs = 0
+    const losing = transaction(db, async (trx) => {
+      runs++
+      await trx.insertInto('product').values(product('never')).execute()
+      throw Object.assign(new Error('Deadlock found'), { errno: 1213 })
+    })
+    await expect(losing).rejects.toMatchObject({ code: 'saturated' })
+    expect(runs).toBe(3)
+    expect(await db.selectFrom('product').selectAll().execute()).toEqual([])
+  })
+
+  test('is not run again for any other error', async () => {
+    const { database } = await useDatabase()
+    let runs = 0
+    const failing = transaction(database.withSignal(), async () => {
+      runs++
+      throw new Error('no')
+    })
+    await expect(failing).rejects.toThrow('no')
+    expect(runs).toBe(1)
+  })
+
+  test('does not reach the next borrower of its connection, even when its session dies', async () => {
+    const { database } = await useDatabase({ poolSize: 1 })
+    const db = database.withSignal()
+    const dying = transaction(db, async (trx) => {
+      await trx.insertInto('product').values(product('lost')).execute()
+      await trx.executeQuery(killMyself).catch(() => {})
+      throw new Error('dead')
+    })
+    await expect(dying).rejects.toThrow('dead')
+    expect(await db.selectFrom('product').selectAll().execute()).toEqual([])
+  })
+})

@@ -1,0 +1,165 @@
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { io } from 'socket.io-client'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { createEmptyDatabase, useDatabase } from './support/database.ts'
+import { useProcess } from './support/process.ts'
+import { connectTo } from './support/raw-http.ts'
+import { request } from './support/service.ts'
+import { until } from './support/until.ts'
+
+/** Half a second of work for one thread, or more. */
+const HEAVY = '/v1/primes?to=4000000'
+/** More than anyone waits for. */
+const ENDLESS = '/v1/primes?to=50000000'
+
+async function useMain(env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = []) {
+  const { url: DATABASE_URL, database } = await useDatabase()
+  const main = useProcess('src/main.ts', { DATABASE_URL, REQUEST_TIMEOUT_MS: '20000', ...env }, nodeOptions)
+  return { ...main, database }
+}
+
+const isRefused = (url: string) =>
+  fetch(url).then(
+    () => false,
+    () => true,
+  )
+
+const metric = async (url: string, name: string) => {
+  const page = await (await fetch(`${url}/metrics`)).text()
+  return Number(page.match(new RegExp(`^${name} (.*)$`, 'm'))?.[1])
+}
+
+describe('SIGTERM', () => {
+  test('lets requests in flight finish, refuses new ones and exits with 0', async () => {
+    const { child, url: listening, exitCode, output } = await useMain()
+    const url = await listening()
+    const heavy = request(url + HEAVY)
+    await until(async () => (await metric(url, 'compute_running')) === 1, 'the task runs')
+    child.kill('SIGTERM')
+    await until(() => isRefused(url), 'new connections are refused')
+    const { status, headers, body } = await heavy
+    expect([status, body.count, headers.get('connection')]).toEqual([200, 283_146, 'close'])
+    expect(await exitCode).toBe(0)
+    expect(output()).toContain('"msg":"stopped"')
+  })
+
+  test('turns readiness to 503 for those who are still connected', async () => {
+    const { child, url: listening } = await useMain()
+    const url = await listening()
+    const heavy = request(url + HEAVY)
+    const socket = await connectTo(url)
+    socket.write('GET /health/ready HTTP/1.1\r\nHost: a\r\n')
+    await until(async () => (await metric(url, 'compute_running')) === 1, 'the task runs')
+    child.kill('SIGTERM')
+    await until(() => isRefused(url), 'new connections are refused')
+    socket.write('\r\n')
+    let answer = ''
+    for await (const chunk of socket) answer += chunk
+    expect(answer).toMatch(/^HTTP\/1.1 503 /)
+    expect(answer).toContain('The service is stopping')
+    expect((await heavy).status).toBe(200)
+  })
+
+  test('refuses queued tasks and cuts running ones at the drain deadline', async () => {
+    const { child, url: listening, exitCode } = await useMain({ DRAIN_TIMEOUT_MS: '500' })
+    const url = await listening()
+    const running = request(url + ENDLESS).catch(() => 'cut')
+    await until(async () => (await metric(url, 'compute_running')) === 1, 'the task runs')
+    const queued = request(url + ENDLESS)
+    await until(async () => (await metric(url, 'compute_queued')) === 1, 'the task waits')
+    child.kill('SIGTERM')
+    expect((await queued).body).toMatchObject({ status: 503, code: 'unavailable', detail: 'The service is stopping' })
+    expect(await running).toBe('cut')
+    expect(await exitCode).toBe(0)
+  })
+
+  test('tells connected sockets before it closes them', async () => {
+    const { child, url: listening, exitCode } = await useMain()
+    const socket = io(await listening(), { transports: ['websocket'], reconnection: false })
+    onTestFinished(() => void socket.close())
+    const heard: string[] = []
+    socket.on('server.stopping', () => heard.push('server.stopping')).on('disconnect', (reason) => heard.push(reason))
+    await until(() => socket.connected, 'it is connected')
+    child.kill('SIGTERM')
+    await until(() => heard.length === 2, 'it is told and closed')
+    expect(heard).toEqual(['server.stopping', 'transport close'])
+    expect(await exitCode).toBe(0)
+  })
+
+  test('sent twice exits at once', async () => {
+    const { child, url: listening, exitCode, output } = await useMain()
+    const url = await listening()
+    const running = request(url + ENDLESS).catch(() => 'cut')
+    await until(async () => (await metric(url, 'compute_running')) === 1, 'the task runs')
+    child.kill('SIGTERM')
+    await until(() => isRefused(url), 'it stops')
+    const again = setInterval(() => child.kill('SIGTERM'), 50)
+    expect(await exitCode).toBe(1)
+    clearInterval(again)
+    expect(await running).toBe('cut')
+    expect(output()).not.toContain('"msg":"stopped"')
+  })
+})
+
+describe('an error that nobody caught', () => {
+  test.each([
+    ['a rejected promise', `Promise.reject(new Error('boom'))`],
+    ['an exception', `(() => { throw new Error('boom') })()`],
+  ])('%s is logged, and the service stops in order with exit code 1', async (_, code) => {
+    const script = `process.once('SIGUSR2', () => { ${code} })`
+    const {
+      child,
+      url: listening,
+      exitCode,
+      output,
+    } = await useMain({}, ['--import', `data:text/javascript,${encodeURIComponent(script)}`])
+    const url = await listening()
+    const heavy = request(url + HEAVY)
+    await until(async () => (await metric(url, 'compute_running')) === 1, 'the task runs')
+    child.kill('SIGUSR2')
+    expect((await heavy).status).toBe(200)
+    expect(await exitCode).toBe(1)
+    expect(output()).toMatch(/"level":60.*boom/)
+    expect(output()).toContain('"msg":"stopped"')
+  })
+})
+
+describe('what keeps the service from starting is one clear line and a non-zero exit', () => {
+  const failing = async (env: NodeJS.ProcessEnv) => {
+    const { exitCode, output } = useProcess('src/main.ts', env)
+    const code = await exitCode
+    return [code, output().trim()]
+  }
+
+  test('a port in use', async () => {
+    const { url: DATABASE_URL } = await useDatabase()
+    const other = createServer().listen(0, '127.0.0.1')
+    await once(other, 'listening')
+    onTestFinished(() => void other.close())
+    const { port } = other.address() as AddressInfo
+    expect(await failing({ DATABASE_URL, PORT: String(port) })).toEqual([
+      1,
+      `Port ${port} is in use: stop what listens there, or set PORT to another one`,
+    ])
+  })
+
+  test('a database that cannot be reached', async () => {
+    const [code, output] = await failing({ DATABASE_URL: 'mysql://root@127.0.0.1:1/shop' })
+    expect(code).toBe(1)
+    expect(output).toMatch(/^Cannot use the database 127\.0\.0\.1:1\/shop: .*ECONNREFUSED.*$/)
+  })
+
+  test('a database that lacks a migration', async () => {
+    const { url: DATABASE_URL, drop } = await createEmptyDatabase()
+    onTestFinished(() => void drop())
+    expect(await failing({ DATABASE_URL })).toEqual([1, 'The database lacks 001-product: run `npm run migrate up` first'])
+  })
+
+  test('bad configuration, every variable of it', async () => {
+    const [code, output] = await failing({ PORT: 'three', LOG_LEVEL: 'loud' })
+    expect(code).toBe(1)
+    expect(output).toMatch(/^Bad configuration:\n {2}DATABASE_URL: is not set.*\n {2}PORT: .*\n {2}LOG_LEVEL: .*$/)
+  })
+})

@@ -1,0 +1,107 @@
+import { globSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createConnection } from 'mysql2/promise'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { findProgram, startPrivateServer } from '../scripts/database/private-server.ts'
+import { prepareDatabase } from '../scripts/prepare-database.ts'
+import { Database } from '../src/db/database.ts'
+import { openService } from '../src/main.ts'
+import { request } from './support/service.ts'
+import { until } from './support/until.ts'
+
+const program = findProgram()
+
+/** A server of the test's own that it may kill. Where there is only Docker, `npm run test:docker` kills the container. */
+async function useServer() {
+  const folder = await mkdtemp(join(tmpdir(), 'offloop-outage-'))
+  const start = () => startPrivateServer(program ?? '', folder)
+  let server = await start()
+  onTestFinished(async () => {
+    await server.stop()
+    await rm(folder, { recursive: true })
+  })
+  return {
+    url: server.url,
+    async kill() {
+      const [pidFile = ''] = globSync(join(folder, '*/mysqld.pid'))
+      process.kill(Number(await readFile(pidFile, 'utf8')), 'SIGKILL')
+    },
+    async restart() {
+      server = await start()
+    },
+  }
+}
+
+describe.runIf(program)('a database killed with -9 under load', () => {
+  test('gives 503s, not a crash, and the service is well again within 5 s of its return', async () => {
+    const server = await useServer()
+    await prepareDatabase(server.url)
+    const service = await openService({ DATABASE_URL: server.url, LOG_LEVEL: 'silent', PORT: '0', COMPUTE_THREADS: '1' })
+    onTestFinished(() => service.stop())
+    const codes = new Map<string, number>()
+    const load = startLoad(`${service.url}/v1/products/1`, codes)
+
+    await until(() => (codes.get('200') ?? 0) > 50, 'it answers')
+    await server.kill()
+    await until(() => (codes.get('503 unavailable') ?? 0) > 50, 'it says that it cannot')
+    expect((await request(`${service.url}/health/ready`)).body).toMatchObject({ status: 503, code: 'unavailable' })
+    expect((await request(`${service.url}/health/live`)).status).toBe(200)
+
+    await server.restart()
+    const back = performance.now()
+    await until(async () => (await request(`${service.url}/health/ready`)).status === 200, 'it is ready', 5_000)
+    await until(async () => (await request(`${service.url}/v1/products/1`)).status === 200, 'it serves', 5_000)
+    expect(performance.now() - back).toBeLessThan(5_000)
+    await load.stop()
+    expect([...codes.keys()].sort()).toEqual(['200', '503 unavailable'])
+  })
+
+  test('whose answer to a commit is lost says that the outcome is unknown', async () => {
+    const server = await useServer()
+    await prepareDatabase(server.url)
+    await using database = await Database.open({ url: server.url, poolSize: 1 })
+    const committing = database
+      .withSignal()
+      .transaction()
+      .execute(async (trx) => {
+        await trx.insertInto('product').values({ name: 'Maybe', price: '1.00', stock: 1 }).execute()
+        await server.kill()
+      })
+    await expect(committing).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining('look whether it did'),
+    })
+  })
+})
+
+describe.runIf(program)('a server with the mode NO_BACKSLASH_ESCAPES', () => {
+  test('is refused, because text cannot be escaped safely on it', async () => {
+    const { url } = await useServer()
+    const administrator = await createConnection({ uri: url })
+    await administrator.query(`set global sql_mode = 'NO_BACKSLASH_ESCAPES'`)
+    await administrator.end()
+    await expect(Database.open({ url, poolSize: 1 })).rejects.toMatchObject({
+      message: expect.stringContaining('NO_BACKSLASH_ESCAPES'),
+    })
+  })
+})
+
+/** Twenty clients that ask on and on, and count what they are told. */
+function startLoad(url: string, codes: Map<string, number>) {
+  let stopped = false
+  const clients = Array.from({ length: 20 }, async () => {
+    while (!stopped) {
+      const { status, body } = await request(url)
+      const code = body.code ? `${status} ${body.code}` : String(status)
+      codes.set(code, (codes.get(code) ?? 0) + 1)
+    }
+  })
+  return {
+    async stop() {
+      stopped = true
+      await Promise.all(clients)
+    },
+  }
+}

@@ -1,0 +1,97 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { Database } from '../../src/db/database.ts'
+import { createEmptyDatabase } from '../support/database.ts'
+import { useProcess } from '../support/process.ts'
+import { until } from '../support/until.ts'
+
+const run = promisify(execFile)
+
+async function useEmptyDatabase() {
+  const { url, drop } = await createEmptyDatabase()
+  onTestFinished(drop)
+  return url
+}
+
+describe('npm start', () => {
+  test('migrates, adds examples, listens, and prints four commands that work', async () => {
+    const { output, url } = useProcess('scripts/start.ts', { DATABASE_URL: await useEmptyDatabase() })
+    await url()
+    await until(() => output().includes('Ctrl-C'), 'it has printed all')
+    expect(output()).toContain('Migrated: 001-product')
+    expect(output()).toContain('Added 1000 example products')
+    expect(output()).toContain('Database: the one in DATABASE_URL')
+    const commands = output().match(/^ {2}curl .*$/gm) ?? []
+    const answers = await Promise.all(
+      commands.map(async (command) => JSON.parse((await run('sh', ['-c', `${command} -sf`])).stdout)),
+    )
+    expect(answers).toMatchObject([{ id: 1 }, { items: [{ id: 1 }, {}, {}] }, { price: '24.50' }, { count: 107_126 }])
+  })
+
+  test('stops at Ctrl-C, which npm passes on a second time', async () => {
+    const { child, url, exitCode, output } = useProcess('scripts/start.ts', { DATABASE_URL: await useEmptyDatabase() })
+    await url()
+    child.kill('SIGINT')
+    child.kill('SIGINT')
+    expect(await exitCode).toBe(0)
+    expect(output()).toContain('stopped')
+  })
+
+  test('adds nothing to a database that has products', async () => {
+    const DATABASE_URL = await useEmptyDatabase()
+    const first = useProcess('scripts/start.ts', { DATABASE_URL })
+    await first.url()
+    first.child.kill('SIGTERM')
+    await first.exitCode
+    const second = useProcess('scripts/start.ts', { DATABASE_URL })
+    await second.url()
+    expect(second.output()).not.toMatch(/Migrated|Added/)
+  })
+
+  test('refuses a database that is newer than the checkout, and leaves it alone', async () => {
+    const DATABASE_URL = await useEmptyDatabase()
+    const first = useProcess('scripts/migrate.ts', { DATABASE_URL })
+    await first.exitCode
+    {
+      await using database = await Database.open({ url: DATABASE_URL, poolSize: 1 })
+      const db = database.withSignal()
+      await db.schema
+        .createTable('kysely_migration')
+        .addColumn('name', 'varchar(255)')
+        .addColumn('timestamp', 'varchar(255)')
+        .execute()
+      await db
+        .withTables<{ kysely_migration: { name: string; timestamp: string } }>()
+        .insertInto('kysely_migration')
+        .values({ name: '999-later', timestamp: '' })
+        .execute()
+    }
+    const { exitCode, output } = useProcess('scripts/start.ts', { DATABASE_URL })
+    expect(await exitCode).toBe(1)
+    expect(output().trim()).toBe(
+      'The database is newer than this checkout: it has 999-later. Check out the version that migrated it',
+    )
+  })
+})
+
+describe('npm run migrate', () => {
+  test('goes up, lists and goes down', async () => {
+    const DATABASE_URL = await useEmptyDatabase()
+    const migrate = async (...args: string[]) => {
+      const { stdout } = await run(process.execPath, ['scripts/migrate.ts', ...args], { env: { ...process.env, DATABASE_URL } })
+      return stdout.trim()
+    }
+    expect(await migrate('up')).toBe('Migrated: 001-product')
+    expect(await migrate('up')).toBe('Nothing to do')
+    expect(await migrate('status')).toMatch(/^001-product {2}\d{4}-\d\d-\d\dT/)
+    expect(await migrate('down')).toBe('Undone: 001-product')
+    expect(await migrate('status')).toBe('001-product  pending')
+  })
+
+  test('explains itself when it is not understood', async () => {
+    const { exitCode, output } = useProcess('scripts/migrate.ts')
+    expect(await exitCode).toBe(1)
+    expect(output()).toMatch(/^Usage: npm run migrate up/)
+  })
+})

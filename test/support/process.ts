@@ -1,0 +1,31 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { until } from './until.ts'
+
+const ROOT = join(import.meta.dirname, '../..')
+
+/** A `node` of its own that runs a file of the project, killed at the end of the test if it still runs. */
+export function useProcess(file: string, env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = []) {
+  const child = spawn(process.execPath, [...nodeOptions, join(ROOT, file)], {
+    cwd: ROOT,
+    env: { PATH: process.env['PATH'], NODE_ENV: 'test', COMPUTE_THREADS: '1', PORT: '0', ...env },
+  })
+  const output: string[] = []
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => output.push(String(chunk)))
+  onTestFinished(() => void child.kill('SIGKILL'))
+  return {
+    child,
+    /** What it has printed so far, on both streams. */
+    output: () => output.join(''),
+    exitCode: exitCodeOf(child),
+    /** The URL that it prints once it listens. */
+    url: () => until(() => output.join('').match(/http:\/\/localhost:\d+/)?.[0], 'it listens', 15_000),
+  }
+}
+
+async function exitCodeOf(child: ChildProcess): Promise<number | null> {
+  const [code] = await once(child, 'close')
+  return code
+}
