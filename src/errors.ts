@@ -1,5 +1,5 @@
 /** Each code of the HTTP contract with its status; `cancelled` is only ever logged, because its client is gone. */
-export const STATUS = {
+const STATUS = {
   bad_request: 400,
   forbidden: 403,
   not_found: 404,

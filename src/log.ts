@@ -12,12 +12,9 @@ const LOG_FLUSH_MS = 1_000
  * loop more than the line itself) and flushed at exit; a terminal gets readable lines at once.
  */
 export function openLog({ level, format }: Config['log']): Log {
-  const stream = format === 'pretty' ? pretty({ sync: true, translateTime: 'HH:MM:ss.l' }) : jsonLines()
+  const stream =
+    format === 'pretty'
+      ? pretty({ sync: true, translateTime: 'HH:MM:ss.l' })
+      : pino.destination({ sync: false, minLength: LOG_BUFFER_BYTES, periodicFlush: LOG_FLUSH_MS })
   return pino({ level, base: null }, stream)
-}
-
-function jsonLines() {
-  const destination = pino.destination({ dest: 1, sync: false, minLength: LOG_BUFFER_BYTES, periodicFlush: LOG_FLUSH_MS })
-  process.on('exit', () => destination.flushSync())
-  return destination
 }

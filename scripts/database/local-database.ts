@@ -4,12 +4,16 @@ import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { AppError } from '../../src/errors.ts'
+import { canConnect } from './can-connect.ts'
 import { findProgram, startPrivateServer } from './private-server.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const DATA = join(ROOT, '.data')
 const IMAGE = 'mysql:9.7'
+const CONTAINER_TIMEOUT_MS = 60_000
+const POLL_MS = 100
 const PACKAGES = ['mariadb-server-core', 'mariadb-client-core']
 
 /** A server for this checkout to work with. */
@@ -77,12 +81,23 @@ async function startContainer(volume?: string, image = IMAGE): Promise<LocalData
   const container = new MySqlContainer(image).withDatabase('offloop')
   if (volume) container.withBindMounts([{ source: volume, target: '/var/lib/mysql', mode: 'rw' }])
   const started = await container.start()
+  const url = started.getConnectionUri(true)
+  await untilReachable(url)
   return {
-    url: started.getConnectionUri(true),
+    url,
     label: `${image} in Docker${volume ? `, data in the volume ${volume}` : ''}`,
     async stop() {
       await started.stop()
     },
+  }
+}
+
+/** The port opens a little before the server lets anyone in. */
+async function untilReachable(url: string) {
+  const deadline = AbortSignal.timeout(CONTAINER_TIMEOUT_MS)
+  while (!(await canConnect(url))) {
+    if (deadline.aborted) throw new AppError('unavailable', 'The MySQL container started, but lets nobody in: see `docker logs`')
+    await sleep(POLL_MS)
   }
 }
 

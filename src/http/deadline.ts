@@ -15,6 +15,13 @@ export const deadline =
     const timer = setTimeout(onTimeout, timeoutMs)
     c.req.raw.signal.addEventListener('abort', onGone, { once: true })
     c.set('signal', controller.signal)
-    await next()
-    clearTimeout(timer)
+    try {
+      await (c.req.method === 'GET' ? next() : Promise.race([next(), rejectionOf(controller.signal)]))
+    } finally {
+      clearTimeout(timer)
+    }
   }
+
+/** A body that does not arrive is the one thing waited for that no signal reaches: its request is answered without it. */
+const rejectionOf = (signal: AbortSignal) =>
+  new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }))

@@ -85,8 +85,8 @@ describe('every error is a problem', () => {
   })
 })
 
-describe('a body over 1 MiB', () => {
-  test('is refused at once where its length is declared', async () => {
+describe('a body', () => {
+  test('over 1 MiB is refused at once where its length is declared', async () => {
     const socket = await connectTo(service.url)
     socket.write(`POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${MIB + 1}\r\n\r\n{`)
     const [answer] = await once(socket, 'data')
@@ -95,7 +95,7 @@ describe('a body over 1 MiB', () => {
     socket.destroy()
   })
 
-  test('is refused while it arrives where its length is not declared', async () => {
+  test('over 1 MiB is refused while it arrives where its length is not declared', async () => {
     const socket = await connectTo(service.url)
     socket.write('POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n')
     const chunk = `10000\r\n${'x'.repeat(0x10000)}\r\n`
@@ -103,6 +103,15 @@ describe('a body over 1 MiB', () => {
     // The last chunk, of length 0, is never sent: the answer comes before the body's end.
     const [answer] = await once(socket, 'data')
     expect(String(answer)).toMatch(/^HTTP\/1.1 413 /)
+    socket.destroy()
+  })
+
+  test('that stops arriving is not waited for beyond the deadline', async () => {
+    const { url } = await useService({ REQUEST_TIMEOUT_MS: '200' })
+    const socket = await connectTo(url)
+    socket.write('POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"name":')
+    const [answer] = await once(socket, 'data')
+    expect(String(answer)).toMatch(/^HTTP\/1.1 504 /)
     socket.destroy()
   })
 

@@ -13,7 +13,7 @@ const program = findProgram() ?? ''
 
 async function useFolder() {
   const folder = await mkdtemp(join(tmpdir(), 'offloop-private-'))
-  onTestFinished(() => rm(folder, { recursive: true }))
+  onTestFinished(() => rm(folder, { recursive: true, maxRetries: 20, retryDelay: 100 }))
   return folder
 }
 
