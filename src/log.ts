@@ -14,7 +14,7 @@ const LOG_FLUSH_MS = 1_000
 export function openLog({ level, format }: Config['log']): Log {
   const stream =
     format === 'pretty'
-      ? pretty({ sync: true, translateTime: 'HH:MM:ss.l' })
+      ? pretty({ sync: true, singleLine: true, translateTime: 'HH:MM:ss.l' })
       : pino.destination({ sync: false, minLength: LOG_BUFFER_BYTES, periodicFlush: LOG_FLUSH_MS })
   return pino({ level, base: null }, stream)
 }

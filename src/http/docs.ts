@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { Scalar } from '@scalar/hono-api-reference'
+import { AppError } from '../errors.ts'
 import type { Env } from './env.ts'
 import { bodyTag, isFresh } from './etag.ts'
 
@@ -41,7 +42,10 @@ export function serveDocs(app: OpenAPIHono<Env>): void {
   let bundle: Promise<Buffer<ArrayBuffer>> | undefined
   app.get('/docs/scalar.js', async (c) => {
     bundle ??= readFile(BUNDLE)
-    const script = await bundle
+    const script = await bundle.catch((cause) => {
+      bundle = undefined
+      throw new AppError('not_found', 'The API reference is not installed: npm install @scalar/api-reference', { cause })
+    })
     const tag = bodyTag(String(script.byteLength))
     if (isFresh(c.req.header('if-none-match'), tag)) return c.body(null, 304, { ETag: tag })
     return c.body(script, 200, { 'Content-Type': 'text/javascript; charset=UTF-8', 'Cache-Control': 'no-cache', ETag: tag })
