@@ -1,6 +1,7 @@
 import './load-env.ts'
 import { readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { loadConfig } from '../src/config.ts'
 import { Database, type Db } from '../src/db/database.ts'
 import { MIGRATIONS, migrateDown, migrateUp, migrationStatus } from '../src/db/migrate.ts'
 import { AppError } from '../src/errors.ts'
@@ -48,7 +49,8 @@ async function onDatabase(run: ((db: Db) => Promise<string[]>) | undefined): Pro
   if (!run) throw new AppError('bad_request', USAGE)
   const local = await openLocalDatabase()
   try {
-    await using database = await Database.open({ url: local.url, poolSize: 1 })
+    const config = loadConfig({ ...process.env, DATABASE_URL: local.url })
+    await using database = await Database.open(config.database)
     return await run(database.withSignal())
   } finally {
     await local.stop()

@@ -1,5 +1,4 @@
-import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { Database } from '../../src/db/database.ts'
@@ -16,9 +15,11 @@ async function useEmptyDatabase() {
   return database
 }
 
-/** The project's migrations and these. */
+/** The project's migrations and these, within the project, so that they find its packages. */
 async function useMigrations(files: Record<string, string>) {
-  const folder = await mkdtemp(join(tmpdir(), 'offloop-migrations-'))
+  const data = join(MIGRATIONS, '../.data')
+  await mkdir(data, { recursive: true })
+  const folder = await mkdtemp(join(data, 'test-migrations-'))
   onTestFinished(() => rm(folder, { recursive: true }))
   await cp(MIGRATIONS, folder, { recursive: true })
   for (const [file, text] of Object.entries(files)) await writeFile(join(folder, file), text)

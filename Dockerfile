@@ -1,0 +1,37 @@
+# offloop's image: Node, the production packages and the sources; Node runs the TypeScript as it is, so nothing is built.
+# It needs DATABASE_URL and nothing else: .env.example lists what it takes. `docker compose up --build` has it all.
+
+FROM node:26-slim AS base
+WORKDIR /app
+
+# What npm installs for production. Optional packages stay out: they are Node itself, for machines with an older one.
+FROM base AS packages
+COPY package.json package-lock.json ./
+RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund
+
+# The script of /docs: one file out of a package that would bring 300 others along.
+FROM base AS api-reference
+COPY package-lock.json docker/fetch-api-reference.ts ./
+RUN --mount=type=cache,target=/root/.npm node fetch-api-reference.ts
+
+FROM base
+# Node is no good PID 1: it leaves orphans as zombies, and a signal that it has no handler for yet is lost. tini reaps,
+# passes SIGTERM on, and exits with Node's exit code.
+RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+
+COPY --from=packages /app/node_modules node_modules
+COPY --from=api-reference /app/node_modules node_modules
+COPY package.json ./
+COPY public public
+COPY migrations migrations
+COPY scripts scripts
+COPY src src
+
+ENV NODE_ENV=production HOST=0.0.0.0 PORT=3000
+EXPOSE 3000
+# The base image's user `node`, who owns nothing in /app; as a number, by which Kubernetes can tell it is not root.
+USER 1000:1000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT}/health/live`).then(({ ok }) => process.exit(ok ? 0 : 1))"]
+ENTRYPOINT ["tini", "--"]
+CMD ["node", "src/main.ts"]

@@ -1,0 +1,127 @@
+import { execFile } from 'node:child_process'
+import { devNull } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+const ROOT = join(import.meta.dirname, '..')
+/** Long enough to pull and build images over a slow line. */
+const UP_TIMEOUT_MS = 15 * 60_000
+const COMMAND_TIMEOUT_MS = 90_000
+const MAX_OUTPUT_BYTES = 64 * 1024 * 1024
+const LOG_LINES = 100
+const NEVER = new AbortController().signal
+
+/** A fresh clone's settings, whatever this shell or an `.env` says, but on a host port that is free. */
+const SETTINGS = { PORT: '0', NODE_ENV: '', MYSQL_PASSWORD: '', MYSQL_ROOT_PASSWORD: '', LOG_LEVEL: '', LOG_FORMAT: '' }
+
+/** How a command ended, and what it wrote. */
+export interface Ended {
+  code: number
+  stdout: string
+  stderr: string
+}
+
+interface Options {
+  timeout?: number
+  signal?: AbortSignal
+  settings?: Record<string, string>
+}
+
+/** `docker-compose.yml` under a project name of its own, apart from the one that a developer may have running. */
+export class Stack {
+  readonly #project: string
+  readonly #interrupted: AbortSignal
+
+  /** @param interrupted when it aborts, every command ends but `remove()`. */
+  constructor(project: string, interrupted: AbortSignal) {
+    this.#project = project
+    this.#interrupted = interrupted
+  }
+
+  /** Starts everything in its order, and gives the URL of the app. */
+  async up(...options: string[]): Promise<string> {
+    await this.#compose(['up', '--detach', ...options], { timeout: UP_TIMEOUT_MS })
+    return `http://${await this.#compose(['port', 'app', '3000'])}`
+  }
+
+  /** SIGTERM to a service, and SIGKILL when its grace period is over. */
+  async stop(service: string): Promise<void> {
+    await this.#compose(['stop', service])
+  }
+
+  /** SIGKILL to a service. */
+  async kill(service: string): Promise<void> {
+    await this.#compose(['kill', service])
+  }
+
+  /** Starts a service again that was stopped or killed. */
+  async start(service: string): Promise<void> {
+    await this.#compose(['start', service])
+  }
+
+  /** Removes the containers; the data stays. */
+  async down(): Promise<void> {
+    await this.#compose(['down'])
+  }
+
+  /** Removes everything: containers, network, data and the images that were built. */
+  async remove(): Promise<void> {
+    await this.#compose(['down', '--volumes', '--rmi=local', '--remove-orphans'], { signal: NEVER })
+  }
+
+  /** Runs a command in a running service. */
+  exec(service: string, ...command: string[]): Promise<Ended> {
+    return ended(this.#compose(['exec', '-T', service, ...command]))
+  }
+
+  /** Runs a service once more, on its own, with other settings. */
+  run(service: string, settings: Record<string, string>): Promise<Ended> {
+    return ended(this.#compose(['run', '--rm', '--no-deps', '-T', service], { settings }))
+  }
+
+  /** One field of a service's container, in the words of a Go template. */
+  async inspect(service: string, field: string): Promise<string> {
+    return docker(['inspect', `--format={{${field}}}`, await this.#containerOf(service)])
+  }
+
+  /** What a service logged, one JSON object a line. */
+  async logOf(service: string): Promise<Record<string, unknown>[]> {
+    const text = await docker(['logs', await this.#containerOf(service)])
+    return text.split('\n').map((line) => JSON.parse(line))
+  }
+
+  /** The end of everyone's log, for people. */
+  logs(): Promise<string> {
+    return this.#compose(['logs', `--tail=${LOG_LINES}`])
+  }
+
+  #containerOf(service: string): Promise<string> {
+    return this.#compose(['ps', '--all', '--quiet', service])
+  }
+
+  #compose(command: string[], { settings, ...options }: Options = {}): Promise<string> {
+    const project = [`--project-name=${this.#project}`, '--file=docker-compose.yml', `--env-file=${devNull}`]
+    const env = { ...process.env, ...SETTINGS, ...settings }
+    return docker(['compose', ...project, ...command], { signal: this.#interrupted, env, ...options })
+  }
+}
+
+async function docker(args: string[], options: Omit<Options, 'settings'> & { env?: NodeJS.ProcessEnv } = {}): Promise<string> {
+  const { stdout } = await run('docker', args, {
+    cwd: ROOT,
+    timeout: COMMAND_TIMEOUT_MS,
+    maxBuffer: MAX_OUTPUT_BYTES,
+    ...options,
+  })
+  return stdout.trim()
+}
+
+/** A command's failure as a value. */
+function ended(command: Promise<string>): Promise<Ended> {
+  return command.then(
+    (stdout) => ({ code: 0, stdout, stderr: '' }),
+    ({ code, stdout, stderr }) => ({ code, stdout, stderr }),
+  )
+}

@@ -1,0 +1,223 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { io, type Socket } from 'socket.io-client'
+import type { ServerEvents } from '../src/features/index.ts'
+import type { ProductChange } from '../src/features/products/contract.ts'
+import type { ClientEvents } from '../src/realtime/realtime.ts'
+import { Stack } from './stack.ts'
+
+const REQUEST_TIMEOUT_MS = 10_000
+const WAIT_TIMEOUT_MS = 60_000
+const RECOVERY_TIMEOUT_MS = 5_000
+const POLL_MS = 50
+const TESTS_TIMEOUT_MS = 15 * 60_000
+const MESSAGE_LINES = 20
+
+/** About a second of work for one thread. */
+const SLOW_PRIMES = '/v1/primes?to=10000000'
+
+/** `npm run test:docker`: proves, on real containers, what the Dockerfile and docker-compose.yml promise. */
+const interruption = new AbortController()
+const interrupted = interruption.signal
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interruption.abort())
+
+const stack = new Stack(`offloop-test-${randomBytes(4).toString('hex')}`, interrupted)
+let url = ''
+let passed = 0
+let failed = 0
+
+if (await check('docker compose up --build brings it up', comesUp)) {
+  await check('a product is created and read', keepsProducts)
+  await check('primes are counted', countsPrimes)
+  await check('the API is described, and /docs has its script', hasDocs)
+  await check('Socket.IO pushes what changed', pushesChanges)
+  await check('the health check finds it healthy', isHealthy)
+  await check('it runs as a user with no capabilities, and can gain none', hasNoPrivileges)
+  await check('its file system is read-only, but for /tmp', hasReadOnlyFiles)
+  await check('PID 1 is tini and reaps orphans', reapsOrphans)
+  await check('MySQL killed with -9: 503s, and well within 5 s of its return', survivesOutage)
+  await check('SIGTERM: the request in flight gets its answer, then the app exits with 0', stopsInOrder)
+  await check('the data survives docker compose down and up', keepsData)
+  await check('production refuses the development password', refusesPassword)
+}
+if (failed > 0) console.error(await stack.logs().catch(String))
+await check('docker compose down --volumes leaves nothing behind', () => stack.remove())
+await check('npm test passes on mysql:9.7', passesTests)
+
+console.log(`${passed} passed, ${failed} failed`)
+process.exit(failed > 0 ? 1 : 0)
+
+/** Runs one check and prints its line. After an interruption they all fail at once, and what they started goes. */
+async function check(name: string, prove: () => Promise<void>): Promise<boolean> {
+  try {
+    await prove()
+    passed++
+    console.log(`ok - ${name}`)
+    return true
+  } catch (error) {
+    failed++
+    console.log(`not ok - ${name}: ${explain(error)}`)
+    return false
+  }
+}
+
+async function comesUp() {
+  url = await stack.up('--build')
+  await eventually('/health/ready says 200', async () => (await get('/health/ready')).ok)
+}
+
+async function keepsProducts() {
+  const created = await createProduct('Container kettle')
+  assert.deepEqual(await readProduct(created.id), created)
+}
+
+async function countsPrimes() {
+  const response = await get('/v1/primes?to=100000')
+  const { count } = (await response.json()) as { count: number }
+  assert.equal(count, 9_592)
+}
+
+async function hasDocs() {
+  const document = (await (await get('/openapi.json')).json()) as { paths: object }
+  assert.ok('/v1/products/{id}' in document.paths)
+  const script = await get('/docs/scalar.js')
+  assert.equal(script.status, 200)
+  assert.match(await script.text(), /scalar/i)
+}
+
+async function pushesChanges() {
+  const socket: Socket<ServerEvents, ClientEvents> = io(url, { transports: ['websocket'], reconnection: false })
+  const heard = Promise.withResolvers<ProductChange>()
+  socket.on('connect_error', heard.reject)
+  socket.on('product.changed', heard.resolve)
+  const timer = setTimeout(() => heard.reject(new Error('No product.changed arrived')), REQUEST_TIMEOUT_MS)
+  try {
+    const answer = await Promise.race([socket.emitWithAck('subscribe', 'products'), heard.promise])
+    assert.deepEqual(answer, { ok: true })
+    const { id, version } = await createProduct('Pushed kettle')
+    assert.deepEqual(await heard.promise, { id, version, change: 'created' })
+  } finally {
+    clearTimeout(timer)
+    socket.close()
+  }
+}
+
+async function isHealthy() {
+  await eventually('Docker finds it healthy', async () => (await stack.inspect('app', '.State.Health.Status')) === 'healthy')
+}
+
+async function hasNoPrivileges() {
+  const { stdout } = await stack.exec('app', 'cat', '/proc/1/status')
+  const field = (name: string) => stdout.match(new RegExp(`^${name}:\\s+(\\S+)`, 'm'))?.[1]
+  assert.notEqual(field('Uid'), '0')
+  assert.match(field('CapEff') ?? '', /^0+$/)
+  assert.equal(field('NoNewPrivs'), '1')
+}
+
+async function hasReadOnlyFiles() {
+  const { stderr } = await stack.exec('app', 'touch', '/app/note')
+  assert.match(stderr, /Read-only file system/)
+  const temporary = await stack.exec('app', 'touch', '/tmp/note')
+  assert.equal(temporary.code, 0, temporary.stderr)
+}
+
+async function reapsOrphans() {
+  const init = await stack.exec('app', 'cat', '/proc/1/comm')
+  assert.equal(init.stdout, 'tini')
+  const { stdout: orphan } = await stack.exec('app', 'sh', '-c', 'sleep 0.1 >/dev/null & echo $!')
+  assert.match(orphan, /^\d+$/)
+  // A process that ended is a zombie, and stays in /proc, for as long as PID 1 does not ask for its exit code.
+  await eventually('the orphan is gone', async () => (await stack.exec('app', 'test', '-e', `/proc/${orphan}`)).code === 1)
+}
+
+async function survivesOutage() {
+  await stack.kill('mysql')
+  await eventually('reads are 503', async () => (await get('/v1/products')).status === 503)
+  assert.equal((await get('/health/ready')).status, 503)
+  assert.equal((await get('/health/live')).status, 200)
+  await stack.start('mysql')
+  await eventually('MySQL is healthy', async () => (await stack.inspect('mysql', '.State.Health.Status')) === 'healthy')
+  await eventually('reads are 200', async () => (await get('/v1/products')).status === 200, RECOVERY_TIMEOUT_MS)
+}
+
+async function stopsInOrder() {
+  const [response] = await Promise.all([get(SLOW_PRIMES), stopOnceBusy()])
+  assert.equal(response.status, 200)
+  assert.equal(await stack.inspect('app', '.State.ExitCode'), '0')
+  const log = await stack.logOf('app')
+  const lines = log.map(({ msg, route }) => (msg === 'request' ? route : msg))
+  assert.ok(lines.indexOf('stopping') < lines.lastIndexOf('/v1/primes'), 'the answer came before the signal')
+  assert.equal(lines.at(-1), 'stopped')
+}
+
+async function stopOnceBusy() {
+  await eventually('a thread is busy', async () => (await (await get('/metrics')).text()).includes('compute_running 1'))
+  await stack.stop('app')
+}
+
+async function keepsData() {
+  url = await stack.up()
+  await eventually('/health/ready says 200', async () => (await get('/health/ready')).ok)
+  const product = await createProduct('Lasting kettle')
+  await stack.down()
+  url = await stack.up()
+  await eventually('/health/ready says 200', async () => (await get('/health/ready')).ok)
+  assert.deepEqual(await readProduct(product.id), product)
+}
+
+async function refusesPassword() {
+  const { code, stderr } = await stack.run('app', { NODE_ENV: 'production' })
+  assert.equal(code, 1)
+  assert.match(stderr, /DATABASE_URL: still has the development password/)
+}
+
+/** The same tests as ever, on a server that testcontainers starts. */
+async function passesTests() {
+  const tests = spawn('npm', ['test'], {
+    stdio: 'inherit',
+    env: { ...process.env, TEST_DATABASE: 'docker' },
+    timeout: TESTS_TIMEOUT_MS,
+    signal: interrupted,
+  })
+  const [code] = await once(tests, 'exit')
+  assert.ok(code === 0, `it exited with ${code}`)
+}
+
+function get(path: string) {
+  return fetch(url + path, { signal: AbortSignal.any([interrupted, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]) })
+}
+
+async function createProduct(name: string) {
+  const response = await fetch(`${url}/v1/products`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ name, price: '24.50', stock: 3 }),
+    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+  })
+  assert.equal(response.status, 201)
+  return (await response.json()) as { id: number; version: number }
+}
+
+async function readProduct(id: number) {
+  const response = await get(`/v1/products/${id}`)
+  assert.equal(response.status, 200)
+  return response.json()
+}
+
+/** Polls until it is so. What does not answer yet is no error. */
+async function eventually(what: string, isSo: () => Promise<boolean>, timeoutMs = WAIT_TIMEOUT_MS) {
+  const deadline = AbortSignal.timeout(timeoutMs)
+  while (!(await isSo().catch(() => false))) {
+    assert.ok(!deadline.aborted, `${what}: not within ${timeoutMs} ms`)
+    await sleep(POLL_MS, undefined, { signal: interrupted })
+  }
+}
+
+/** The end of it: Docker puts a whole build into a message. */
+function explain(error: unknown) {
+  const message = error instanceof Error ? error.message : String(error)
+  return message.trim().split('\n').slice(-MESSAGE_LINES).join('\n  ')
+}

@@ -1,0 +1,109 @@
+import { describe, expect, test } from 'vitest'
+import { Gate, type GateOptions } from '../../src/db/gate.ts'
+
+const A_MINUTE_MS = 60_000
+const saturated = { code: 'saturated', status: 503, headers: { 'Retry-After': '1' } }
+
+describe('a gate', () => {
+  test('lets in as many as it has permits, without a wait', () => {
+    const gate = newGate({ permits: 2 })
+    expect([gate.enter(), gate.enter()]).toEqual([undefined, undefined])
+    expect([gate.inside, gate.waiting]).toEqual([2, 0])
+  })
+
+  test('takes permits back', () => {
+    const gate = newGate({ permits: 1 })
+    gate.enter()
+    gate.leave()
+    expect(gate.inside).toBe(0)
+    expect(gate.enter()).toBeUndefined()
+  })
+
+  test('admits those who wait in the order in which they came', async () => {
+    const gate = newGate({ permits: 1 })
+    gate.enter()
+    const admitted: number[] = []
+    const waiting = [1, 2, 3].map((place) => gate.enter()?.then(() => admitted.push(place)))
+    expect(gate.waiting).toBe(3)
+    for (const entered of waiting) {
+      gate.leave()
+      await entered
+    }
+    expect(admitted).toEqual([1, 2, 3])
+    expect([gate.inside, gate.waiting]).toEqual([1, 0])
+  })
+
+  test('hands a permit over: who comes in between cannot snatch it', async () => {
+    const gate = newGate({ permits: 1 })
+    gate.enter()
+    const first = gate.enter()
+    gate.leave()
+    const second = gate.enter()
+    expect([gate.inside, gate.waiting]).toEqual([1, 1])
+    await first
+    gate.leave()
+    await second
+    gate.leave()
+    expect([gate.inside, gate.waiting]).toEqual([0, 0])
+  })
+})
+
+describe('who waits', () => {
+  test('is refused at once where too many wait already', async () => {
+    const gate = newGate({ permits: 1, maxWaiters: 1 })
+    gate.enter()
+    const waiting = gate.enter()
+    await expect(gate.enter()).rejects.toMatchObject(saturated)
+    expect(gate.waiting).toBe(1)
+    gate.leave()
+    await waiting
+  })
+
+  test('is refused after too long, and takes no permit later', async () => {
+    const gate = newGate({ permits: 1, maxWaitMs: 20 })
+    gate.enter()
+    await expect(gate.enter()).rejects.toMatchObject(saturated)
+    expect(gate.waiting).toBe(0)
+    gate.leave()
+    expect(gate.inside).toBe(0)
+  })
+
+  test('leaves the queue when its signal aborts, and the next moves up', async () => {
+    const gate = newGate({ permits: 1, maxWaiters: 2 })
+    gate.enter()
+    const controller = new AbortController()
+    const reason = new Error('The client is gone')
+    const [impatient, patient] = [gate.enter(controller.signal), gate.enter()]
+    controller.abort(reason)
+    await expect(impatient).rejects.toBe(reason)
+    expect(gate.waiting).toBe(1)
+
+    const newcomer = gate.enter()
+    gate.leave()
+    await patient
+    gate.leave()
+    await newcomer
+    expect([gate.inside, gate.waiting]).toEqual([1, 0])
+  })
+
+  test('does not wait at all on a signal that is aborted already', async () => {
+    const gate = newGate({ permits: 1, maxWaitMs: 1_000 })
+    gate.enter()
+    const reason = new Error('The client is gone')
+    await expect(gate.enter(AbortSignal.abort(reason))).rejects.toBe(reason)
+    expect(gate.waiting).toBe(0)
+  })
+
+  test('keeps its permit when the signal aborts after the admission', async () => {
+    const gate = newGate({ permits: 1 })
+    gate.enter()
+    const controller = new AbortController()
+    const entered = gate.enter(controller.signal)
+    gate.leave()
+    controller.abort()
+    await expect(entered).resolves.toBeUndefined()
+    expect(gate.inside).toBe(1)
+  })
+})
+
+const newGate = (options: Partial<GateOptions>) => new Gate({ permits: 1, maxWaiters: 10, maxWaitMs: A_MINUTE_MS, ...options })
