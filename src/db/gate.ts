@@ -55,6 +55,7 @@ export class Gate {
   }
 
   async #wait(signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted()
     if (this.#waiters.size >= this.#options.maxWaiters) throw saturated()
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const waiter: Waiter = { admit: () => leaveQueue(resolve), refuse: (reason) => leaveQueue(() => reject(reason)) }
