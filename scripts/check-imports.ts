@@ -23,7 +23,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   main: ['app', 'registry', 'http', 'db', 'compute', 'realtime', 'ops', 'leaf'],
 }
 
-const LEAVES = ['config.ts', 'errors.ts', 'log.ts', 'names.ts', 'service.ts']
+const LEAVES = ['config.ts', 'errors.ts', 'log.ts', 'names.ts', 'schemas.ts', 'service.ts']
 
 const wrong = globSync('**/*.ts', { cwd: SRC }).flatMap((file) =>
   importsOf(file)

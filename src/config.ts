@@ -14,6 +14,8 @@ const list = z.string().transform((value) =>
     .filter(Boolean),
 )
 
+const passwordOf = (url: string) => (URL.canParse(url) ? new URL(url).password : undefined)
+
 /** Every variable that offloop reads, with its default; `.env.example` explains them. */
 const environment = z
   .object({
@@ -33,17 +35,11 @@ const environment = z
     LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
   })
-  .superRefine((env, context) => {
-    if (
-      env.NODE_ENV === 'production' &&
-      URL.canParse(env.DATABASE_URL) &&
-      new URL(env.DATABASE_URL).password === DEVELOPMENT_PASSWORD
-    )
-      context.addIssue({
-        code: 'custom',
-        path: ['DATABASE_URL'],
-        message: 'still has the development password; choose another one for production',
-      })
+  .refine(({ NODE_ENV, DATABASE_URL }) => NODE_ENV !== 'production' || passwordOf(DATABASE_URL) !== DEVELOPMENT_PASSWORD, {
+    path: ['DATABASE_URL'],
+    message: 'still has the development password; choose another one for production',
+    // Whatever else is wrong: all of it is named at once.
+    when: () => true,
   })
 
 export type Config = ReturnType<typeof loadConfig>
@@ -57,7 +53,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
   const result = environment.safeParse(withoutEmpty(env))
   if (!result.success) throw new AppError('invalid', describe(result.error))
   const { data } = result
-  return Object.freeze({
+  return freeze({
     database: { url: data.DATABASE_URL, poolSize: data.DATABASE_POOL_SIZE },
     http: {
       host: data.HOST,
@@ -73,6 +69,12 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     },
     demoInline: data.DEMO_INLINE,
   } as const)
+}
+
+/** At every depth: who holds the configuration cannot change it for others. */
+function freeze<T extends object>(value: T): T {
+  for (const part of Object.values(value)) if (typeof part === 'object') freeze(part)
+  return Object.freeze(value)
 }
 
 /** `PORT=` in an env file means "not set", as people expect. */

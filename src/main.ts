@@ -56,8 +56,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
     log,
     async stop() {
       stopping.abort()
-      await realtime[Symbol.asyncDispose]()
-      await server.drain(config.http.drainTimeoutMs)
+      await Promise.all([server.drain(config.http.drainTimeoutMs), realtime[Symbol.asyncDispose]()])
       await resources.disposeAsync()
     },
   }

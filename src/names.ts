@@ -27,4 +27,8 @@ export const event =
     Object.freeze({ name })
 
 /** The Socket.IO listener map of a union of events: what a typed client listens to. */
-export type Listeners<E> = E extends Event<infer Name, infer Payload> ? Record<Name, (payload: Payload) => void> : never
+export type Listeners<E extends Event<string, unknown>> = {
+  [Name in E['name']]: (payload: PayloadOf<Extract<E, { name: Name }>>) => void
+}
+
+type PayloadOf<E> = E extends Event<string, infer Payload> ? Payload : never

@@ -100,6 +100,9 @@ async function initialise(program: string, data: string) {
 async function start(program: string, data: string, { href, port, password }: URL, options: string[]) {
   const log = `${data}.log`
   const setUpFile = `${data}.sql`
+  // Its own: a server that starts deletes what it takes for leftovers of itself, and /tmp may have those of another.
+  const temporary = `${data}.tmp`
+  await mkdir(temporary, { recursive: true })
   await writeFile(setUpFile, setUp(password), { mode: 0o600 })
   const server = spawn(
     process.execPath,
@@ -110,6 +113,7 @@ async function start(program: string, data: string, { href, port, password }: UR
       `--datadir=${data}`,
       `--port=${port}`,
       '--bind-address=127.0.0.1',
+      `--tmpdir=${temporary}`,
       '--socket=mysqld.sock',
       '--pid-file=mysqld.pid',
       `--log-error=${log}`,

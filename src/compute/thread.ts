@@ -11,6 +11,8 @@ interface ThreadEvents {
 /** The event loop's end of one worker thread. */
 export class Thread {
   readonly name: string
+  /** Whether its end is decided: whatever it still says comes too late. */
+  terminating = false
   readonly #worker: Worker
   readonly #cancelled = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
   #error: Error | undefined
@@ -19,7 +21,9 @@ export class Thread {
   static async start(entry: URL, name: string, events: ThreadEvents): Promise<Thread> {
     const thread = new Thread(entry, name)
     await thread.#ready()
-    thread.#worker.on('message', (message: ThreadMessage) => message !== 'ready' && events.done(message))
+    thread.#worker.on('message', (message: ThreadMessage) => {
+      if (message !== 'ready' && !thread.terminating) events.done(message)
+    })
     thread.#worker.on('exit', (code) => events.exit(thread.#error ?? new Error(`The thread exited with code ${code}`)))
     return thread
   }
@@ -44,6 +48,7 @@ export class Thread {
   }
 
   async terminate(): Promise<void> {
+    this.terminating = true
     await this.#worker.terminate()
   }
 

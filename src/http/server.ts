@@ -18,6 +18,7 @@ const DRAIN_POLL_MS = 20
 export class HttpServer implements AsyncDisposable {
   readonly node: Server<typeof IncomingMessage, typeof AppResponse>
   readonly #stopping: AbortSignal
+  #listener: ReturnType<typeof getRequestListener> | undefined
 
   /** @param stopping when it aborts, answers ask their clients to close the connection. */
   constructor(stopping: AbortSignal) {
@@ -29,18 +30,14 @@ export class HttpServer implements AsyncDisposable {
       // Longer than a load balancer's usual minute: the side that closes first must be the one that sends requests.
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     })
+    // Now, because Socket.IO puts itself before the listeners that are there when it comes.
+    this.node.on('request', (incoming, outgoing) => this.#handle(incoming, outgoing))
     this.node.on('clientError', refuseBytes)
   }
 
   /** Starts to listen and gives the URL. @throws AppError when the port is taken or not allowed. */
   async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
-    const listener = getRequestListener(app.fetch, { errorHandler: refuseRequest })
-    this.node.on('request', (incoming, outgoing) => {
-      outgoing.stopping = this.#stopping
-      const flaw = flawOf(incoming)
-      if (flaw) sendProblem(outgoing, flaw)
-      else void listener(incoming, outgoing)
-    })
+    this.#listener = getRequestListener(app.fetch, { errorHandler: refuseRequest })
     this.node.listen(port, host)
     await once(this.node, 'listening').catch((error) => {
       throw new AppError('unavailable', explainListen(error, host, port), { cause: error })
@@ -65,6 +62,13 @@ export class HttpServer implements AsyncDisposable {
   async [Symbol.asyncDispose]() {
     this.node.closeAllConnections()
     if (this.node.listening) await new Promise((resolve) => this.node.close(resolve))
+  }
+
+  #handle(incoming: IncomingMessage, outgoing: AppResponse) {
+    outgoing.stopping = this.#stopping
+    const flaw = flawOf(incoming)
+    if (flaw) sendProblem(outgoing, flaw)
+    else void this.#listener?.(incoming, outgoing)
   }
 }
 

@@ -1,4 +1,5 @@
 import type { IncomingMessage, Server as NodeServer } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Server, type Socket } from 'socket.io'
 import type { Event } from '../names.ts'
 
@@ -6,6 +7,9 @@ const MAX_MESSAGE_BYTES = 16 * 1024
 /** What may wait for one slow reader; then it is disconnected, and reads the truth again when it comes back. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 const MAX_TOPIC_LENGTH = 100
+/** What clients get to take the goodbye and close. */
+const CLOSE_TIMEOUT_MS = 1_000
+const CLOSE_POLL_MS = 10
 
 /** How the server answers `subscribe` and `unsubscribe`. */
 export type Acknowledgement = { ok: true } | { ok: false; code: 'not_found' | 'invalid'; message: string }
@@ -16,6 +20,9 @@ export interface ClientEvents {
   unsubscribe: (topic: string, acknowledge?: (answer: Acknowledgement) => void) => void
 }
 
+/** Engine.IO's end of a connection. */
+type Connection = Socket['conn']
+
 export interface RealtimeOptions {
   /** Which topics exist; a string, or a pattern such as /^report:\d+$/. */
   topics: readonly (string | RegExp)[]
@@ -25,8 +32,10 @@ export interface RealtimeOptions {
 
 /** Push to browsers over Socket.IO, websocket only. An event is a hint: the truth is read by HTTP. */
 export class Realtime implements AsyncDisposable {
-  readonly #io: Server<ClientEvents, Record<string, (payload: unknown) => void>>
+  readonly #io: Server<ClientEvents, Record<string, (payload?: unknown) => void>>
   readonly #topics: RealtimeOptions['topics']
+  readonly #connections = new Set<Connection>()
+  #closing = false
 
   constructor(server: NodeServer, { topics, corsOrigins }: RealtimeOptions) {
     this.#topics = topics
@@ -34,36 +43,55 @@ export class Realtime implements AsyncDisposable {
       transports: ['websocket'],
       serveClient: false,
       maxHttpBufferSize: MAX_MESSAGE_BYTES,
-      allowRequest: (request, decide) => decide(null, isAllowedOrigin(request, corsOrigins)),
+      allowRequest: (request, decide) => decide(null, !this.#closing && isAllowedOrigin(request, corsOrigins)),
     })
+    this.#io.engine.on('connection', (connection: Connection) => this.#keep(connection))
     this.#io.on('connection', (socket) => this.#serve(socket))
   }
 
   /** How many clients are connected. */
   get connections(): number {
-    return this.#io.engine.clientsCount
+    return this.#connections.size
   }
 
   /** Tells everyone who subscribed to `topic`. Call it after the commit that it tells of. */
   emit<Name extends string, Payload>(topic: string, { name }: Event<Name, Payload>, payload: Payload): void {
-    this.#dropSlowReaders(topic)
     this.#io.to(topic).emit(name, payload)
   }
 
-  /** Tells every client that the server stops, so that it connects elsewhere, and closes the connections. */
+  /** Tells every client that the server stops, so that it connects elsewhere, and closes the connections within 1 s. */
   async [Symbol.asyncDispose]() {
-    this.#io.emit('server.stopping', {})
-    for (const socket of this.#io.sockets.sockets.values()) socket.conn.close()
-    this.#io.engine.close()
+    this.#closing = true
+    this.#io.emit('server.stopping')
+    for (const connection of this.#connections) connection.close()
+    const deadline = performance.now() + CLOSE_TIMEOUT_MS
+    while (this.#connections.size > 0 && performance.now() < deadline) await sleep(CLOSE_POLL_MS)
+    for (const connection of this.#connections) terminate(connection)
+  }
+
+  /** Counts what waits for a reader on our side: neither Socket.IO nor `ws` sets a bound to it. */
+  #keep(connection: Connection) {
+    this.#connections.add(connection)
+    // Engine.IO forgets a connection when it says goodbye; this is when it is gone.
+    websocketOf(connection).once('close', () => this.#connections.delete(connection))
+    let waiting = 0
+    connection.on('packetCreate', ({ data }: { data?: string | Buffer }) => {
+      waiting += data?.length ?? 0
+      if (waiting + websocketOf(connection).bufferedAmount > MAX_BUFFERED_BYTES) terminate(connection)
+    })
+    connection.on('drain', () => {
+      waiting = 0
+    })
   }
 
   #serve(socket: Socket<ClientEvents>) {
-    socket.on('subscribe', (topic, acknowledge) => {
+    // A client that leaves out the topic sends its acknowledgement in its place.
+    socket.on('subscribe', (topic, acknowledge: unknown = topic) => {
       const answer = this.#check(topic)
       if (answer.ok) socket.join(topic)
       reply(acknowledge, answer)
     })
-    socket.on('unsubscribe', (topic, acknowledge) => {
+    socket.on('unsubscribe', (topic, acknowledge: unknown = topic) => {
       const answer = this.#check(topic)
       if (answer.ok) socket.leave(topic)
       reply(acknowledge, answer)
@@ -77,13 +105,6 @@ export class Realtime implements AsyncDisposable {
     if (this.#topics.some((known) => (typeof known === 'string' ? known === topic : known.test(topic)))) return { ok: true }
     return { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
   }
-
-  #dropSlowReaders(topic: string) {
-    for (const id of this.#io.sockets.adapter.rooms.get(topic) ?? []) {
-      const socket = this.#io.sockets.sockets.get(id)
-      if (socket && bufferedBytes(socket) > MAX_BUFFERED_BYTES) socket.conn.transport.close()
-    }
-  }
 }
 
 function reply(acknowledge: unknown, answer: Acknowledgement) {
@@ -96,6 +117,14 @@ function isAllowedOrigin({ headers }: IncomingMessage, corsOrigins: readonly str
   return !origin || corsOrigins.includes(origin) || (URL.canParse(origin) && new URL(origin).host === host)
 }
 
-/** What the kernel has not taken yet. Engine.IO hides the `ws` socket that knows. */
-const bufferedBytes = ({ conn }: Socket) =>
-  (conn.transport as unknown as { socket: { bufferedAmount: number } }).socket.bufferedAmount
+interface Websocket {
+  bufferedAmount: number
+  once(event: 'close', listener: () => void): void
+  terminate(): void
+}
+
+/** The `ws` socket under a connection, which Engine.IO does not show. */
+const websocketOf = ({ transport }: Connection) => (transport as unknown as { socket: Websocket }).socket
+
+/** At once: a polite close waits for a reader that does not read. */
+const terminate = (connection: Connection) => websocketOf(connection).terminate()

@@ -3,6 +3,7 @@ import type { Compute } from '../../compute/compute.ts'
 import { UNCANCELLABLE } from '../../compute/implement.ts'
 import { AppError } from '../../errors.ts'
 import { createRouter } from '../../http/router.ts'
+import { integerParameter } from '../../schemas.ts'
 import { countPrimesIn } from './compute.ts'
 import { countPrimes } from './contract.ts'
 
@@ -25,7 +26,7 @@ export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInl
   return router
 }
 
-const Bound = z.coerce.number().int().min(0).max(MAX)
+const Bound = integerParameter(0, MAX)
 
 const Query = z
   .strictObject({

@@ -1,4 +1,5 @@
 import { z } from '@hono/zod-openapi'
+import { integerParameter } from '../../schemas.ts'
 
 const Name = z.string().trim().min(1).max(200).openapi({ example: 'Espresso machine' })
 const Price = z
@@ -27,10 +28,10 @@ export const ProductPage = z
   .strictObject({ items: z.array(Product), nextCursor: z.string().nullable().openapi({ description: 'Null on the last page' }) })
   .openapi('ProductPage')
 
-export const ProductId = z.strictObject({ id: z.coerce.number().int().min(1).max(4_294_967_295).openapi({ example: 7 }) })
+export const ProductId = z.strictObject({ id: integerParameter(1, 4_294_967_295).openapi({ example: 7 }) })
 
 export const PageQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(100).default(20),
+  limit: integerParameter(1, 100).default(20),
   cursor: z.string().optional().openapi({ description: '`nextCursor` of the page before' }),
 })
 

@@ -1,0 +1,548 @@
+import { getPriority } from 'node:os'
+import { setFlagsFromString } from 'node:v8'
+import type { Worker } from 'node:worker_threads'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { Compute, type ComputeOptions, type Outcome, type RunOptions, TaskError, type Timing } from '../../src/compute/compute.ts'
+import type { AppError } from '../../src/errors.ts'
+import type { Task } from '../../src/names.ts'
+import {
+  type Cells,
+  computeFor,
+  count,
+  echo,
+  endWhenCancelled,
+  exhaustMemory,
+  exit,
+  fail,
+  giveFunction,
+  holdAsking,
+  holdDeaf,
+  Latch,
+  look,
+  nowhere,
+  spin,
+  throwFunction,
+  throwLater,
+  watchCancelled,
+} from '../support/tasks.ts'
+import { until } from '../support/until.ts'
+
+const MAX_QUEUED_PER_THREAD = 50
+
+describe('a task', () => {
+  test('runs on a thread with its input and resolves with its output', async () => {
+    const { compute } = await useCompute()
+    expect(await compute.run(echo, { from: 1, to: [2, 3] })).toEqual({ from: 1, to: [2, 3] })
+    expect(await compute.run(echo, undefined)).toBeUndefined()
+  })
+
+  test.each([
+    ['typed arrays', new Float64Array([1.5, -0, Number.NaN])],
+    ['maps and sets', new Map<unknown, unknown>([['a', new Set([1n, 2n])]])],
+    ['dates', new Date('2026-11-20T12:00:00.000Z')],
+    ['bytes', new Uint8Array([0, 255]).buffer],
+    ['errors', new TypeError('as a value')],
+    ['cycles', cyclic()],
+  ])('takes and gives %s', async (_, value) => {
+    const { compute } = await useCompute()
+    expect(await compute.run(echo, value)).toEqual(value)
+  })
+
+  test('sees shared memory as it is, not a copy', async () => {
+    const { compute } = await useCompute()
+    const counter = newCounter()
+    await compute.run(count, counter)
+    expect(counter[0]).toBe(1)
+  })
+
+  test('runs on another thread than the event loop, with an empty environment', async () => {
+    const { compute } = await useCompute()
+    const { isMainThread, threadId, environment } = await compute.run(look, null)
+    expect({ isMainThread, environment }).toEqual({ isMainThread: false, environment: [] })
+    expect(threadId).toBeGreaterThan(0)
+  })
+
+  test.runIf(process.platform === 'linux')('has the lowest priority, the event loop keeps its own', async () => {
+    const before = getPriority()
+    const { compute } = await useCompute()
+    expect((await compute.run(look, null)).priority).toBe(19)
+    expect(getPriority()).toBe(before)
+    expect(before).toBeLessThan(19)
+  })
+
+  test('runs at the same time as others, each on a thread of its own', async () => {
+    const { compute } = await useCompute({ threads: 3 })
+    await expectFullSize(compute, 3)
+  })
+})
+
+describe('the queue', () => {
+  test('is served in the order of the calls', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const counter = newCounter()
+    const { held, latch } = await hold(compute)
+    const places = Array.from({ length: 20 }, () => compute.run(count, counter))
+    expect([compute.running, compute.queued]).toEqual([1, 20])
+    latch.release()
+    expect(await Promise.all(places)).toEqual(places.map((_, place) => place))
+    await held
+    expect([compute.running, compute.queued]).toEqual([0, 0])
+  })
+
+  test('is bounded: one more is refused at once and told when to come back', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const { latch } = await hold(compute)
+    const leaving = new AbortController()
+    const waiting = Array.from({ length: MAX_QUEUED_PER_THREAD - 1 }, (_, index) => compute.run(echo, index))
+    const gone = compute.run(echo, 'gone', { signal: leaving.signal })
+    await expect(compute.run(echo, 'too many')).rejects.toMatchObject({
+      code: 'saturated',
+      status: 503,
+      headers: { 'Retry-After': expect.stringMatching(/^[1-9]\d*$/) },
+    })
+
+    leaving.abort()
+    await expect(gone).rejects.toBe(leaving.signal.reason)
+    const taken = compute.run(echo, 'in its place')
+    latch.release()
+    expect(await taken).toBe('in its place')
+    expect(await Promise.all(waiting)).toEqual(waiting.map((_, index) => index))
+  })
+
+  test('asks for more patience, the longer its tasks take', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    await compute.run(computeFor, 300)
+    const { latch } = await hold(compute)
+    const waiting = Array.from({ length: MAX_QUEUED_PER_THREAD }, () => compute.run(echo, 0))
+    const refusal = (await failure(compute.run(echo, 0))) as AppError
+    expect(Number(refusal.headers['Retry-After'])).toBeGreaterThan(1)
+    latch.release()
+    await Promise.all(waiting)
+  })
+})
+
+describe('what goes wrong in a task is its own failure', () => {
+  test('an exception: the cause has its message and the stack of the thread', async () => {
+    const { compute, crashes } = await useCompute()
+    const error = await failure(compute.run(fail, 'out of range'))
+    expect(error).toBeInstanceOf(TaskError)
+    expect(error.message).toBe('The task test.fail failed: out of range')
+    expect(error.cause).toMatchObject({ name: 'RangeError', message: 'out of range' })
+    expect((error.cause as Error).stack).toContain('tasks-thread.ts')
+    expect(crashes).toEqual([])
+  })
+
+  test('a name that no thread knows: the error says it', async () => {
+    const { compute } = await useCompute()
+    const error = await failure(compute.run(nowhere, null))
+    expect(error).toBeInstanceOf(TaskError)
+    expect(error.message).toContain('test.nowhere')
+  })
+
+  test('an input that cannot be sent: the thread is not even disturbed', async () => {
+    const { compute, crashes, timings } = await useCompute({ threads: 1 })
+    const { threadId } = await compute.run(look, null)
+    const { latch } = await hold(compute)
+    const inputs = [() => {}, Symbol('no'), { deep: { down: () => {} } }]
+    const refused = inputs.map((input) => failure(compute.run(echo, input)))
+    const next = compute.run(look, null)
+    latch.release()
+    for (const error of await Promise.all(refused)) expect(error.name).toBe('DataCloneError')
+    expect((await next).threadId).toBe(threadId)
+    expect([crashes.length, timings.length]).toEqual([0, 3])
+  })
+
+  test.each([
+    ['an output', giveFunction],
+    ['an exception', throwFunction],
+  ])('%s that cannot be sent: the thread lives on', async (_, task) => {
+    const { compute, crashes } = await useCompute({ threads: 1 })
+    const { threadId } = await compute.run(look, null)
+    const error = await failure(compute.run<null, unknown>(task, null))
+    expect(error).toBeInstanceOf(TaskError)
+    expect(error.message).toMatch(/could not be cloned/)
+    expect((await compute.run(look, null)).threadId).toBe(threadId)
+    expect(crashes).toEqual([])
+  })
+
+  test.each([
+    ['process.exit()', exit, 7, /exited with code 7/],
+    ['an error that nobody caught', throwLater, 'thrown later', /thrown later/],
+    ['memory that runs out', exhaustMemory, null, /memory/],
+  ] as [string, Task<unknown, never>, unknown, RegExp][])('%s: the thread is replaced', async (_, task, input, message) => {
+    limitMemoryOfNewThreads()
+    const { compute, crashes, timings } = await useCompute({ threads: 2 })
+    const neighbour = await hold(compute)
+    const error = await failure(compute.run(task, input))
+    expect(error).toBeInstanceOf(TaskError)
+    expect(error.message).toMatch(message)
+    expect(crashes).toEqual([expect.stringMatching(message)])
+    expect(timings).toMatchObject([{ task: task.name, outcome: 'crashed' }])
+
+    neighbour.latch.release()
+    await neighbour.held
+    await expectFullSize(compute, 2)
+  })
+
+  test('tasks that wait are served by the thread that replaces the lost one', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const lost = failure(compute.run(exit, 1))
+    const waiting = [compute.run(echo, 'first'), compute.run(echo, 'second')]
+    expect(await lost).toBeInstanceOf(TaskError)
+    expect(await Promise.all(waiting)).toEqual(['first', 'second'])
+  })
+})
+
+describe('cancelling', () => {
+  test('a signal that is aborted already: the task does not even queue', async () => {
+    const { compute } = await useCompute()
+    const counter = newCounter()
+    const reason = new Error('too late')
+    await expect(compute.run(count, counter, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
+    expect(await compute.run(count, counter)).toBe(0)
+  })
+
+  test('a task that waits is dropped at once and never runs', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const { latch } = await hold(compute)
+    const counter = newCounter()
+    const { abort, signal, reason } = cancellation()
+    const dropped = compute.run(count, counter, { signal })
+    const next = compute.run(count, counter)
+    abort()
+    await expect(dropped).rejects.toBe(reason)
+    expect(compute.queued).toBe(1)
+    latch.release()
+    expect(await next).toBe(0)
+  })
+
+  test('a task that asks ends, and its thread serves the next', async () => {
+    const { compute, crashes, timings } = await useCompute({ threads: 1 })
+    const { threadId } = await compute.run(look, null)
+    const { abort, signal, reason } = cancellation()
+    const { held } = await hold(compute, { signal, task: holdAsking })
+    const next = compute.run(look, null)
+    abort()
+    await expect(held).rejects.toBe(reason)
+    expect((await next).threadId).toBe(threadId)
+    expect(crashes).toEqual([])
+    expect(timings[1]).toMatchObject({ task: holdAsking.name, outcome: 'cancelled' })
+  })
+
+  test.each([
+    ['loops', spin],
+    ['waits', holdDeaf],
+  ])('a task that %s without asking is terminated after its grace, alone', async (_, task) => {
+    const { compute, crashes, timings } = await useCompute({ threads: 2 })
+    const neighbour = await hold(compute)
+    const { abort, signal, reason } = cancellation()
+    const { held } = await hold(compute, { signal, task })
+    const abortedAt = performance.now()
+    abort()
+    await expect(held).rejects.toBe(reason)
+    expect(compute.running).toBe(2)
+
+    await until(() => compute.running === 1, 'the task is terminated')
+    expect(performance.now() - abortedAt).toBeGreaterThan(95)
+    expect(timings).toMatchObject([{ task: task.name, outcome: 'cancelled' }])
+    expect(crashes).toEqual([])
+    neighbour.latch.release()
+    expect(await neighbour.held).toBeGreaterThan(0)
+    await expectFullSize(compute, 2)
+  })
+
+  test('a task is never told that another one was cancelled', async () => {
+    const { compute } = await useCompute({ threads: 2 })
+    const watching = await hold(compute, { task: watchCancelled })
+    const { abort, signal, reason } = cancellation()
+    const { held } = await hold(compute, { signal, task: endWhenCancelled })
+    const next = new Latch()
+    const onSameThread = compute.run(watchCancelled, next.cells)
+    abort()
+    await expect(held).rejects.toBe(reason)
+    await next.untilStarted()
+    for (const latch of [watching.latch, next]) latch.release()
+    expect(await Promise.all([watching.held, onSameThread])).toEqual([false, false])
+  })
+
+  test('a task whose end the event loop hears of late takes no other down', async () => {
+    const { compute, crashes } = await useCompute({ threads: 1 })
+    const { abort, signal, reason } = cancellation()
+    const { held } = await hold(compute, { signal, task: endWhenCancelled })
+    const next = compute.run(echo, 'unharmed')
+    // From here the timers come before the messages: the grace is over when the task's answer is read.
+    await new Promise(setImmediate)
+    abort()
+    blockEventLoop(150)
+    await expect(held).rejects.toBe(reason)
+    expect(await next).toBe('unharmed')
+    expect(crashes).toEqual([])
+    await expectFullSize(compute, 1)
+  })
+
+  test('after the end of a task nothing happens', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const { abort, signal } = cancellation()
+    const { threadId } = await compute.run(look, null, { signal, timeoutMs: 60_000 })
+    abort()
+    expect((await compute.run(look, null)).threadId).toBe(threadId)
+  })
+})
+
+describe('a deadline', () => {
+  test('ends a task that runs', async () => {
+    const { compute, timings } = await useCompute({ threads: 1 })
+    const late = compute.run(spin, new Latch().cells, { timeoutMs: 200 })
+    await expect(late).rejects.toMatchObject({
+      code: 'deadline_exceeded',
+      status: 504,
+      message: expect.stringContaining('200 ms'),
+    })
+    expect(await compute.run(echo, 'next')).toBe('next')
+    expect(timings[0]).toMatchObject({ task: spin.name, outcome: 'deadline_exceeded' })
+  })
+
+  test('ends a task that waits', async () => {
+    const { compute, timings } = await useCompute({ threads: 1 })
+    const { held, latch } = await hold(compute)
+    const counter = newCounter()
+    await expect(compute.run(count, counter, { timeoutMs: 20 })).rejects.toMatchObject({ code: 'deadline_exceeded' })
+    expect(compute.queued).toBe(0)
+    latch.release()
+    await held
+    expect(await compute.run(count, counter)).toBe(0)
+    expect(timings.map(({ task }) => task)).toEqual([holdDeaf.name, count.name])
+  })
+
+  test('leaves alone what ends in time', async () => {
+    const { compute } = await useCompute()
+    expect(await compute.run(echo, 'in time', { timeoutMs: 60_000 })).toBe('in time')
+  })
+})
+
+describe('stopping', () => {
+  test('refuses what waits and what is new, and lets finish what runs', async () => {
+    const stopping = new AbortController()
+    const { compute } = await useCompute({ threads: 1, stopping: stopping.signal })
+    const { held, latch } = await hold(compute)
+    const waiting = compute.run(echo, 'waits')
+    stopping.abort()
+    const refused = { code: 'unavailable', status: 503, headers: { 'Retry-After': '1' } }
+    await expect(waiting).rejects.toMatchObject(refused)
+    await expect(compute.run(echo, 'new')).rejects.toMatchObject(refused)
+    latch.release()
+    expect(await held).toBeGreaterThan(0)
+  })
+
+  test('disposing ends what runs, what waits and all threads', async () => {
+    const workers = watchWorkers()
+    const { compute, crashes } = await useCompute({ threads: 2 })
+    const running = [await hold(compute), await hold(compute, { task: spin })]
+    const waiting = compute.run(echo, 'waits')
+    const outcomes = Promise.allSettled([...running.map(({ held }) => held), waiting])
+    await compute[Symbol.asyncDispose]()
+    for (const outcome of await outcomes) expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'unavailable' } })
+    await expect(compute.run(echo, 'new')).rejects.toMatchObject({ code: 'unavailable' })
+    expect(workers.length).toBe(2)
+    expect(workers.filter(isAlive)).toEqual([])
+    expect(crashes).toEqual([])
+  })
+
+  test('disposing while a thread is being replaced leaves none', async () => {
+    const workers = watchWorkers()
+    const { compute } = await useCompute({ threads: 1 })
+    await failure(compute.run(exit, 1))
+    await compute[Symbol.asyncDispose]()
+    await until(() => !workers.some(isAlive), 'all threads end')
+  })
+})
+
+describe('opening', () => {
+  const loads = `parentPort.postMessage('ready'); parentPort.on('message', () => {})`
+
+  test.each([
+    ['throws', `throw new Error('broken on load')`, /broken on load/],
+    ['cannot be read', `import './no-such-file.js'`, /./],
+    ['ends without serving tasks', '', /before it was ready/],
+  ])('rejects when the entry file %s, and leaves no thread', async (_, source, message) => {
+    const workers = watchWorkers()
+    await expect(Compute.open({ threads: 3, entry: entryOf(source) })).rejects.toThrow(message)
+    expect(workers.length).toBe(3)
+    await until(() => !workers.some(isAlive), 'all threads end')
+  })
+
+  test.each([
+    ['ready', loads],
+    ['still loading', `await new Promise((resolve) => setTimeout(resolve, 50)); ${loads}`],
+  ])('rejects when one thread fails, and ends the one that is %s', async (_, source) => {
+    const workers = watchWorkers()
+    const oneFails = `if (threadId % 2) throw new Error('the odd one'); ${source}`
+    await expect(Compute.open({ threads: 2, entry: entryOf(oneFails) })).rejects.toThrow('the odd one')
+    expect(workers.length).toBe(2)
+    await until(() => !workers.some(isAlive), 'all threads end')
+  })
+
+  const entryOf = (source: string) =>
+    new URL(`data:text/javascript,import { parentPort, threadId } from 'node:worker_threads';${source}`)
+})
+
+describe('timings', () => {
+  test('say how long a task waited and how long it held its thread', async () => {
+    const { compute, timings } = await useCompute({ threads: 1 })
+    const startedAt = performance.now()
+    await Promise.all([compute.run(computeFor, 40), compute.run(computeFor, 20)])
+    const elapsedMs = performance.now() - startedAt
+    expect(timings.map(({ task, outcome }) => [task, outcome])).toEqual(timings.map(() => [computeFor.name, 'succeeded']))
+    const [first, second] = timings as [Timing, Timing]
+    expect(first.runMs).toBeGreaterThanOrEqual(40)
+    expect(first.queuedMs).toBeLessThan(first.runMs)
+    expect(second.queuedMs).toBeGreaterThanOrEqual(40)
+    expect(second.runMs).toBeGreaterThanOrEqual(20)
+    expect(second.queuedMs + second.runMs).toBeLessThanOrEqual(elapsedMs)
+    expect(first.thread).toBe(second.thread)
+  })
+
+  test('come once for each task that ran, with its outcome', async () => {
+    const { compute, timings } = await useCompute({ threads: 1 })
+    const cancel = cancellation()
+    await compute.run(echo, 1)
+    await failure(compute.run(fail, 'on purpose'))
+    const { held } = await hold(compute, { signal: cancel.signal, task: holdAsking })
+    cancel.abort()
+    await failure(held)
+    await failure(compute.run(holdAsking, new Latch().cells, { timeoutMs: 100 }))
+    await failure(compute.run(exit, 0))
+    await compute.run(echo, 2)
+    expect(timings.map(({ task, outcome }) => [task, outcome])).toEqual([
+      [echo.name, 'succeeded'],
+      [fail.name, 'failed'],
+      [holdAsking.name, 'cancelled'],
+      [holdAsking.name, 'deadline_exceeded'],
+      [exit.name, 'crashed'],
+      [echo.name, 'succeeded'],
+    ])
+  })
+})
+
+describe('under a storm', () => {
+  test('of 200 tasks each settles in its own way, and all threads are there again', async () => {
+    const { compute, timings } = await useCompute({ threads: 4 })
+    const cancelled = (task: Task<Cells, unknown>) => (index: number) => {
+      const controller = new AbortController()
+      setTimeout(() => controller.abort(new Error(`cancelled ${index}`)), Math.random() * 800)
+      return [compute.run(task, new Latch().cells, { signal: controller.signal }), `Error: cancelled ${index}`] as const
+    }
+    const late = (task: Task<Cells, unknown>) => () => {
+      const timeoutMs = Math.ceil(Math.random() * 500)
+      const outcome = `AppError: The task ${task.name} took longer than ${timeoutMs} ms`
+      return [compute.run(task, new Latch().cells, { timeoutMs }), outcome] as const
+    }
+    const failing = <Input>(task: Task<Input, unknown>, input: Input, why: string) =>
+      [compute.run(task, input), `TaskError: The task ${task.name} failed: ${why}`] as const
+    const kinds = [
+      cancelled(holdAsking),
+      (index: number) => [compute.run(echo, index), `gives ${index}`] as const,
+      late(holdAsking),
+      cancelled(spin),
+      (index: number) => [compute.run(computeFor, index % 10), 'gives undefined'] as const,
+      (index: number) => failing(exit, index, `The thread exited with code ${index}`),
+      cancelled(endWhenCancelled),
+      late(spin),
+      (index: number) => failing(fail, `failed ${index}`, `failed ${index}`),
+      cancelled(holdDeaf),
+      (index: number) => failing(throwLater, `thrown ${index}`, `thrown ${index}`),
+      (index: number) => [compute.run(echo, index), `gives ${index}`] as const,
+    ]
+    const runs = Array.from({ length: 200 }, (_, index) => kinds[index % kinds.length]?.(index) ?? failing(nowhere, null, ''))
+
+    const settled = await Promise.allSettled(runs.map(([promise]) => promise))
+    const expected = runs.map(([, outcome]) => outcome)
+    expect(settled.map(describeOutcome)).toEqual(expected)
+    await until(() => compute.running + compute.queued === 0, 'all threads are free')
+    const timed = (outcome: Outcome) => timings.filter((timing) => timing.outcome === outcome).length
+    const counted = (pattern: RegExp) => expected.filter((outcome) => pattern.test(outcome)).length
+    expect([timed('succeeded'), timed('failed'), timed('crashed')]).toEqual([
+      counted(/^gives/),
+      counted(/: failed/),
+      counted(/exited|thrown/),
+    ])
+    await expectFullSize(compute, 4)
+  })
+})
+
+async function useCompute(options: Partial<ComputeOptions> = {}) {
+  const timings: Timing[] = []
+  const crashes: string[] = []
+  const compute = await Compute.open({
+    threads: 2,
+    entry: new URL('../support/tasks-thread.ts', import.meta.url),
+    onTiming: (timing) => timings.push(timing),
+    onCrash: ({ message }) => crashes.push(message),
+    ...options,
+  })
+  onTestFinished(() => compute[Symbol.asyncDispose]())
+  return { compute, timings, crashes }
+}
+
+/** Occupies a thread, until the latch is released unless the task says otherwise. */
+async function hold(compute: Compute, { task = holdDeaf, ...options }: RunOptions & { task?: Task<Cells, unknown> } = {}) {
+  const latch = new Latch()
+  const held = compute.run(task, latch.cells, options)
+  held.catch(() => {})
+  await latch.untilStarted()
+  return { held, latch }
+}
+
+/** As many tasks as there should be threads run at the same time, each on one of its own. */
+async function expectFullSize(compute: Compute, threads: number) {
+  const holds = await Promise.all(Array.from({ length: threads }, () => hold(compute)))
+  expect([compute.running, compute.queued]).toEqual([threads, 0])
+  for (const { latch } of holds) latch.release()
+  const threadIds = await Promise.all(holds.map(({ held }) => held))
+  expect(new Set(threadIds).size).toBe(threads)
+}
+
+function cancellation() {
+  const controller = new AbortController()
+  const reason = new Error('Nobody waits any more')
+  return { signal: controller.signal, reason, abort: () => controller.abort(reason) }
+}
+
+/** The error that a promise rejects with. */
+const failure = (promise: Promise<unknown>): Promise<Error> =>
+  promise.then(
+    (output) => expect.unreachable(`Succeeded with ${output}`),
+    (error) => error,
+  )
+
+const describeOutcome = (result: PromiseSettledResult<unknown>) =>
+  result.status === 'fulfilled' ? `gives ${result.value}` : `${result.reason.name}: ${result.reason.message}`
+
+/** Every thread started from here on. */
+function watchWorkers() {
+  const workers: Worker[] = []
+  const onWorker = (worker: Worker) => workers.push(worker)
+  process.on('worker', onWorker)
+  onTestFinished(() => void process.off('worker', onWorker))
+  return workers
+}
+
+const isAlive = ({ threadId }: Worker) => threadId !== -1
+
+/** The default is gigabytes, which take seconds to fill. */
+function limitMemoryOfNewThreads() {
+  setFlagsFromString('--max-old-space-size=64')
+  onTestFinished(() => setFlagsFromString('--max-old-space-size=0'))
+}
+
+function blockEventLoop(ms: number) {
+  for (const end = performance.now() + ms; performance.now() < end; );
+}
+
+const newCounter = () => new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
+
+function cyclic() {
+  const self: { self?: unknown } = {}
+  self.self = self
+  return self
+}

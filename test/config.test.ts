@@ -1,0 +1,163 @@
+import { availableParallelism } from 'node:os'
+import { describe, expect, test } from 'vitest'
+import { type Config, loadConfig } from '../src/config.ts'
+import { AppError } from '../src/errors.ts'
+
+const DATABASE_URL = 'mysql://shop:secret@db.example:3306/shop'
+const DEVELOPMENT_URL = 'mysql://root:offloop-development@localhost:3306/offloop'
+
+describe('what is not set has a default', () => {
+  const defaults = {
+    database: { url: DATABASE_URL, poolSize: 10 },
+    http: { host: '127.0.0.1', port: 3000, corsOrigins: [], requestTimeoutMs: 5_000, drainTimeoutMs: 10_000 },
+    compute: { threads: availableParallelism() },
+    demoInline: false,
+  }
+
+  test('everything but the database', () => {
+    expect(loadConfig({ DATABASE_URL })).toMatchObject({ ...defaults, log: { level: 'info' } })
+  })
+
+  test('an empty variable is not set', () => {
+    const names = [
+      'NODE_ENV',
+      'DATABASE_POOL_SIZE',
+      'HOST',
+      'PORT',
+      'CORS_ORIGINS',
+      'COMPUTE_THREADS',
+      'DEMO_INLINE',
+      'LOG_FORMAT',
+    ]
+    const empty = Object.fromEntries(names.map((name) => [name, '']))
+    expect(loadConfig({ DATABASE_URL, ...empty })).toMatchObject(defaults)
+  })
+
+  test('the log is JSON where nobody looks at it', () => {
+    for (const NODE_ENV of ['production', 'test']) expect(loadConfig({ DATABASE_URL, NODE_ENV }).log.format).toBe('json')
+    expect(loadConfig({ DATABASE_URL, LOG_FORMAT: 'pretty' }).log.format).toBe('pretty')
+  })
+})
+
+test('what is set is taken', () => {
+  const config = loadConfig({
+    DATABASE_URL,
+    DATABASE_POOL_SIZE: '25',
+    HOST: '0.0.0.0',
+    PORT: '8080',
+    CORS_ORIGINS: 'https://shop.example, http://localhost:5173,',
+    REQUEST_TIMEOUT_MS: '2500',
+    DRAIN_TIMEOUT_MS: '30000',
+    COMPUTE_THREADS: '3',
+    DEMO_INLINE: 'true',
+    LOG_LEVEL: 'warn',
+    LOG_FORMAT: 'json',
+    OF_ANOTHER_PROGRAM: 'left alone',
+  })
+  expect(config).toEqual({
+    database: { url: DATABASE_URL, poolSize: 25 },
+    http: {
+      host: '0.0.0.0',
+      port: 8080,
+      corsOrigins: ['https://shop.example', 'http://localhost:5173'],
+      requestTimeoutMs: 2_500,
+      drainTimeoutMs: 30_000,
+    },
+    compute: { threads: 3 },
+    log: { level: 'warn', format: 'json' },
+    demoInline: true,
+  })
+})
+
+describe('what does not fit', () => {
+  test.each([
+    ['NODE_ENV', 'staging'],
+    ['DATABASE_POOL_SIZE', '0'],
+    ['PORT', '65536'],
+    ['PORT', 'http'],
+    ['PORT', '80.5'],
+    ['CORS_ORIGINS', 'shop.example'],
+    ['REQUEST_TIMEOUT_MS', '0'],
+    ['DRAIN_TIMEOUT_MS', '1h'],
+    ['COMPUTE_THREADS', '-1'],
+    ['DEMO_INLINE', 'perhaps'],
+    ['LOG_LEVEL', 'loud'],
+    ['LOG_FORMAT', 'xml'],
+  ])('%s=%s is refused by name', (name, value) => {
+    expect(namesRefused({ DATABASE_URL, [name]: value })).toEqual([name])
+  })
+
+  test('is named all at once', () => {
+    expect(namesRefused({ PORT: 'http', COMPUTE_THREADS: 'many', LOG_LEVEL: 'loud' }).sort()).toEqual([
+      'COMPUTE_THREADS',
+      'DATABASE_URL',
+      'LOG_LEVEL',
+      'PORT',
+    ])
+  })
+
+  test('is named together with the development password', () => {
+    const names = namesRefused({ NODE_ENV: 'production', DATABASE_URL: DEVELOPMENT_URL, PORT: 'http' })
+    expect(names.sort()).toEqual(['DATABASE_URL', 'PORT'])
+  })
+})
+
+describe('DATABASE_URL', () => {
+  test('is the one that must be set; the refusal shows an example', () => {
+    for (const env of [{}, { DATABASE_URL: '' }])
+      expect(refusal(env)).toBe(
+        'Bad configuration:\n  DATABASE_URL: is not set; it looks like mysql://user:password@host:3306/database',
+      )
+  })
+
+  test.each([
+    'postgres://shop:secret@db.example/shop',
+    'mysql://db.example',
+    'mysql://db.example/',
+    'db.example',
+    'mysql://shop:secr#et@db/shop',
+  ])('cannot be %s', (url) => {
+    expect(namesRefused({ DATABASE_URL: url })).toEqual(['DATABASE_URL'])
+  })
+
+  test('is not repeated in a refusal, since it may hold a password', () => {
+    expect(refusal({ DATABASE_URL: 'mysql://shop:secret@db.example' })).not.toContain('secret')
+  })
+
+  test('may hold anything in its password, percent-encoded, and options', () => {
+    const url = 'mysql://shop:p%40ss%2Fword%23@db.example:3307/shop?ssl=true'
+    expect(loadConfig({ DATABASE_URL: url }).database.url).toBe(url)
+  })
+
+  test('has the development password in development only', () => {
+    expect(loadConfig({ DATABASE_URL: DEVELOPMENT_URL }).database.url).toBe(DEVELOPMENT_URL)
+    const message = refusal({ NODE_ENV: 'production', DATABASE_URL: DEVELOPMENT_URL })
+    expect(message).toContain('DATABASE_URL: still has the development password')
+    expect(message).not.toContain('offloop-development')
+  })
+})
+
+test('nobody can change it, at any depth', () => {
+  const config = loadConfig({ DATABASE_URL, CORS_ORIGINS: 'https://shop.example' })
+  for (const part of [config, config.database, config.http, config.http.corsOrigins, config.compute, config.log])
+    expect([part, Object.isFrozen(part)]).toEqual([part, true])
+})
+
+function refusal(env: NodeJS.ProcessEnv): string {
+  let config: Config
+  try {
+    config = loadConfig(env)
+  } catch (error) {
+    expect(error).toBeInstanceOf(AppError)
+    return (error as AppError).message
+  }
+  return expect.unreachable(`Took ${JSON.stringify(config)}`)
+}
+
+const namesRefused = (env: NodeJS.ProcessEnv) => [
+  ...new Set(
+    refusal(env)
+      .match(/^ {2}\w+/gm)
+      ?.map((name) => name.trim()),
+  ),
+]

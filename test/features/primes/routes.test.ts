@@ -1,0 +1,127 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { request, startService, useService } from '../../support/service.ts'
+import { until } from '../../support/until.ts'
+
+/** Minutes of work. */
+const ENDLESS = 'from=0&to=50000000'
+const THREADS = 2
+
+let service: Awaited<ReturnType<typeof startService>>
+let primes: string
+
+beforeAll(async () => {
+  service = await startService({ COMPUTE_THREADS: `${THREADS}`, REQUEST_TIMEOUT_MS: '60000' })
+  primes = `${service.url}/v1/primes`
+})
+afterAll(() => service.close())
+
+describe('counting', () => {
+  test('answers with the range, the count, the way and the time it took', async () => {
+    const { status, headers, body } = await request(`${primes}?from=100&to=1000&mode=offload`)
+    expect([status, headers.get('content-type')]).toEqual([200, 'application/json'])
+    expect(body).toEqual({ from: 100, to: 1_000, count: 143, mode: 'offload', elapsedMs: expect.any(Number) })
+    expect(body.elapsedMs).toBeGreaterThanOrEqual(0)
+  })
+
+  test('starts at 0 and goes to a thread unless told otherwise', async () => {
+    expect((await request(`${primes}?to=1000`)).body).toMatchObject({ from: 0, to: 1_000, count: 168, mode: 'offload' })
+  })
+
+  test('takes empty ranges and the very end', async () => {
+    expect((await request(`${primes}?from=10&to=10`)).body.count).toBe(0)
+    expect((await request(`${primes}?from=49999990&to=50000000`)).body.count).toBe(1)
+  })
+})
+
+describe('what does not fit is 422 and named', () => {
+  test.each([
+    ['from=11&to=10', 'query.to'],
+    ['to=50000001', 'query.to'],
+    ['from=50000001&to=50000001', 'query.from'],
+    ['from=-1&to=10', 'query.from'],
+    ['to=1.5', 'query.to'],
+    ['to=many', 'query.to'],
+    ['from=1', 'query.to'],
+    ['to=', 'query.to'],
+    ['from=&to=10', 'query.from'],
+    ['to=10&to=20', 'query.to'],
+    ['to=10&mode=sieve', 'query.mode'],
+    ['to=10&until=20', 'query.until'],
+  ])('?%s: %s', async (query, path) => {
+    const { status, body } = await request(`${primes}?${query}`)
+    expect([status, body.code]).toEqual([422, 'invalid'])
+    expect(body.errors.map((issue: { path: string }) => issue.path)).toContain(path)
+  })
+})
+
+describe('mode=inline', () => {
+  test('is forbidden, and the refusal says how to allow it', async () => {
+    const { status, body } = await request(`${primes}?to=10&mode=inline`)
+    expect([status, body.code]).toEqual([403, 'forbidden'])
+    expect(body.detail).toContain('DEMO_INLINE=true')
+  })
+
+  test('counts the same where DEMO_INLINE=true allows it', async () => {
+    const { url } = await useService({ DEMO_INLINE: 'true' })
+    for (const range of ['from=0&to=50000', 'from=999000&to=1000000']) {
+      const [offload, inline] = [
+        await request(`${url}/v1/primes?${range}&mode=offload`),
+        await request(`${url}/v1/primes?${range}&mode=inline`),
+      ]
+      expect([offload.body.mode, inline.body.mode]).toEqual(['offload', 'inline'])
+      expect(inline.body.count).toBe(offload.body.count)
+    }
+  })
+})
+
+test('light requests are answered while every thread counts', async () => {
+  const clients = Array.from({ length: THREADS }, () => startRequest(`${primes}?${ENDLESS}`))
+  await untilRunning(THREADS)
+  for (let index = 0; index < 20; index++) expect((await request(`${service.url}/health/live`)).status).toBe(200)
+  expect(await running(service.url)).toBe(THREADS)
+  for (const client of clients) client.abort()
+  await untilRunning(0)
+})
+
+test('a client that goes away frees its thread for the next', async () => {
+  const clients = Array.from({ length: THREADS }, () => startRequest(`${primes}?${ENDLESS}`))
+  await untilRunning(THREADS)
+  for (const client of clients) client.abort()
+  await untilRunning(0)
+  expect((await request(`${primes}?to=100`)).body.count).toBe(25)
+})
+
+test('a client that goes away leaves its place in the queue', async () => {
+  const clients = Array.from({ length: THREADS + 3 }, () => startRequest(`${primes}?${ENDLESS}`))
+  await until(async () => (await gauge(service.url, 'compute_queued')) === 3, 'three tasks wait')
+  for (const client of clients.splice(-2)) client.abort()
+  await until(async () => (await gauge(service.url, 'compute_queued')) === 1, 'one task waits')
+  expect(await running(service.url)).toBe(THREADS)
+  for (const client of clients) client.abort()
+  await until(async () => (await gauge(service.url, 'compute_queued')) === 0, 'none waits')
+  await untilRunning(0)
+})
+
+test('a request that takes too long is told so, and frees its thread', async () => {
+  const { url } = await useService({ REQUEST_TIMEOUT_MS: '300', COMPUTE_THREADS: '1' })
+  const { status, body } = await request(`${url}/v1/primes?${ENDLESS}`)
+  expect([status, body.code, body.detail]).toEqual([504, 'deadline_exceeded', 'No answer within 300 ms'])
+  await until(async () => (await running(url)) === 0, 'thread free', 1_000)
+  expect((await request(`${url}/v1/primes?to=100`)).body.count).toBe(25)
+})
+
+function startRequest(url: string) {
+  const controller = new AbortController()
+  fetch(url, { signal: controller.signal }).catch(() => {})
+  return controller
+}
+
+const untilRunning = (tasks: number) =>
+  until(async () => (await running(service.url)) === tasks, tasks === 0 ? 'threads free' : `${tasks} tasks run`, 1_000)
+
+const running = (url: string) => gauge(url, 'compute_running')
+
+async function gauge(url: string, name: string): Promise<number> {
+  const page = await (await fetch(`${url}/metrics`)).text()
+  return Number(page.match(new RegExp(`^${name} (\\d+)$`, 'm'))?.[1])
+}

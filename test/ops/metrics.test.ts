@@ -1,0 +1,111 @@
+import { io } from 'socket.io-client'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { request, startService } from '../support/service.ts'
+import { until } from '../support/until.ts'
+
+let service: Awaited<ReturnType<typeof startService>>
+
+beforeAll(async () => {
+  service = await startService({ COMPUTE_THREADS: '1' })
+})
+afterAll(() => service.close())
+
+test('the page is in the text format of Prometheus', async () => {
+  const response = await fetch(`${service.url}/metrics`)
+  expect(response.status).toBe(200)
+  expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
+  const lines = (await response.text()).trim().split('\n')
+  expect(lines.filter((line) => !/^(# (HELP|TYPE) \w+ .+|\w+(\{.*\})? \S+)?$/.test(line))).toEqual([])
+})
+
+describe('requests', () => {
+  test('are counted by method, pattern and status, not by path', async () => {
+    for (const id of [880_001, 880_002, 880_003]) await request(`${service.url}/v1/products/${id}`)
+    await request(`${service.url}/v1/products/880004`, 'DELETE')
+    const page = await readPage()
+    expect(page.get('http_request_duration_seconds_count{method="GET",route="/v1/products/:id",status="404"}')).toBe(3)
+    expect(page.get('http_request_duration_seconds_count{method="DELETE",route="/v1/products/:id",status="404"}')).toBe(1)
+    expect([...page.keys()].filter((name) => name.includes('88000'))).toEqual([])
+  })
+
+  test('that do not fit are counted under their pattern too', async () => {
+    await request(`${service.url}/v1/products/seven`)
+    const page = await readPage()
+    expect(page.get('http_request_duration_seconds_count{method="GET",route="/v1/products/:id",status="422"}')).toBe(1)
+  })
+
+  test('to paths that do not exist share one series', async () => {
+    const before = (await readPage()).size
+    for (let index = 0; index < 20; index++) await request(`${service.url}/nowhere/${index}/at-all`)
+    const page = await readPage()
+    expect([...page.keys()].filter((name) => name.includes('nowhere'))).toEqual([])
+    // One series: its buckets, its sum and its count.
+    expect(page.size - before).toBeLessThan(20)
+  })
+
+  test('have their time in seconds', async () => {
+    await request(`${service.url}/health/live`)
+    const page = await readPage()
+    const labels = 'method="GET",route="/health/live",status="200"'
+    expect(page.get(`http_request_duration_seconds_count{${labels}}`)).toBe(1)
+    expect(page.get(`http_request_duration_seconds_bucket{le="10",${labels}}`)).toBe(1)
+    expect(page.get(`http_request_duration_seconds_sum{${labels}}`)).toBeGreaterThan(0)
+  })
+})
+
+describe('compute', () => {
+  test('shows what runs and what waits', async () => {
+    const controller = new AbortController()
+    const endless = Array.from({ length: 3 }, () =>
+      fetch(`${service.url}/v1/primes?to=50000000`, { signal: controller.signal }).catch(() => {}),
+    )
+    await until(async () => (await readPage()).get('compute_queued') === 2, 'two tasks wait')
+    expect((await readPage()).get('compute_running')).toBe(1)
+    controller.abort()
+    await Promise.all(endless)
+    await until(async () => {
+      const page = await readPage()
+      return page.get('compute_queued') === 0 && page.get('compute_running') === 0
+    }, 'nothing runs or waits')
+  })
+
+  test('counts tasks by name and outcome', async () => {
+    await request(`${service.url}/v1/primes?to=1000`)
+    const page = await readPage()
+    expect(page.get('compute_task_duration_seconds_count{task="primes.count",outcome="succeeded"}')).toBeGreaterThan(0)
+  })
+})
+
+test('the database shows its connections and who waits for one', async () => {
+  const page = await readPage()
+  expect([page.get('database_connections_busy'), page.get('database_waiters')]).toEqual([0, 0])
+})
+
+test('connected clients are counted', async () => {
+  const socket = io(service.url, { transports: ['websocket'], reconnection: false })
+  await until(() => socket.connected, 'the client is connected')
+  expect((await readPage()).get('realtime_connections')).toBe(1)
+  socket.close()
+  await until(async () => (await readPage()).get('realtime_connections') === 0, 'the client is gone')
+})
+
+test.each([
+  'process_cpu_seconds_total',
+  'process_resident_memory_bytes',
+  'nodejs_eventloop_lag_p99_seconds',
+  'nodejs_heap_size_used_bytes',
+])('the process shows its %s', async (name) => {
+  expect((await readPage()).get(name)).toBeGreaterThan(0)
+})
+
+/** Every series with its value. */
+async function readPage(): Promise<Map<string, number>> {
+  const text = await (await fetch(`${service.url}/metrics`)).text()
+  const lines = text.split('\n').filter((line) => line && !line.startsWith('#'))
+  return new Map(
+    lines.map((line) => {
+      const end = line.lastIndexOf(' ')
+      return [line.slice(0, end), Number(line.slice(end + 1))]
+    }),
+  )
+}
