@@ -13,6 +13,8 @@ import { until } from './support/until.ts'
 
 const program = findProgram()
 
+const ENV = { NODE_ENV: 'test', LOG_LEVEL: 'silent', PORT: '0', COMPUTE_THREADS: '1' }
+
 /** A server of the test's own that it may kill. Where there is only Docker, `npm run test:docker` kills the container. */
 async function useServer() {
   const folder = await mkdtemp(join(tmpdir(), 'offloop-outage-'))
@@ -24,9 +26,9 @@ async function useServer() {
   })
   return {
     url: server.url,
-    async kill() {
+    async send(signal: NodeJS.Signals) {
       const [pidFile = ''] = globSync(join(folder, '*/mysqld.pid'))
-      process.kill(Number(await readFile(pidFile, 'utf8')), 'SIGKILL')
+      process.kill(Number(await readFile(pidFile, 'utf8')), signal)
     },
     async restart() {
       server = await start()
@@ -38,13 +40,13 @@ describe.runIf(program)('a database killed with -9 under load', () => {
   test('gives 503s, not a crash, and the service is well again within 5 s of its return', async () => {
     const server = await useServer()
     await prepareDatabase(server.url)
-    const service = await openService({ DATABASE_URL: server.url, LOG_LEVEL: 'silent', PORT: '0', COMPUTE_THREADS: '1' })
+    const service = await openService({ ...ENV, DATABASE_URL: server.url })
     onTestFinished(() => service.stop())
     const codes = new Map<string, number>()
     const load = startLoad(`${service.url}/v1/products/1`, codes)
 
     await until(() => (codes.get('200') ?? 0) > 50, 'it answers')
-    await server.kill()
+    await server.send('SIGKILL')
     await until(() => (codes.get('503 unavailable') ?? 0) > 50, 'it says that it cannot')
     expect((await request(`${service.url}/health/ready`)).body).toMatchObject({ status: 503, code: 'unavailable' })
     expect((await request(`${service.url}/health/live`)).status).toBe(200)
@@ -67,12 +69,40 @@ describe.runIf(program)('a database killed with -9 under load', () => {
       .transaction()
       .execute(async (trx) => {
         await trx.insertInto('product').values({ name: 'Maybe', price: '1.00', stock: 1 }).execute()
-        await server.kill()
+        await server.send('SIGKILL')
       })
     await expect(committing).rejects.toMatchObject({
       code: 'unavailable',
       message: expect.stringContaining('look whether it did'),
     })
+  })
+})
+
+describe.runIf(program)('a database that hangs', () => {
+  test('costs each request its deadline, and is forgiven when it goes on', async () => {
+    const server = await useServer()
+    await prepareDatabase(server.url)
+    const service = await openService({ ...ENV, DATABASE_URL: server.url, REQUEST_TIMEOUT_MS: '300' })
+    onTestFinished(() => service.stop())
+    const product = `${service.url}/v1/products/1`
+    expect((await request(product)).status).toBe(200)
+    await server.send('SIGSTOP')
+    try {
+      expect((await request(product)).body).toMatchObject({ status: 504, code: 'deadline_exceeded' })
+      expect((await request(`${service.url}/health/ready`)).status).toBe(503)
+    } finally {
+      await server.send('SIGCONT')
+    }
+    await until(async () => (await request(product)).status === 200, 'it serves again', 5_000)
+  })
+
+  test('does not hold up the stop', async () => {
+    const server = await useServer()
+    await prepareDatabase(server.url)
+    const service = await openService({ ...ENV, DATABASE_URL: server.url })
+    expect((await request(`${service.url}/v1/products/1`)).status).toBe(200)
+    await server.send('SIGSTOP')
+    await service.stop().finally(() => server.send('SIGCONT'))
   })
 })
 

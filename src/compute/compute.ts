@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { AppError } from '../errors.ts'
 import type { Task } from '../names.ts'
 import type { DoneMessage } from './protocol.ts'
+import { TaskError } from './task-error.ts'
 import { Thread } from './thread.ts'
 
 const MAX_QUEUED_PER_THREAD = 50
@@ -40,15 +41,6 @@ export interface Timing {
   queuedMs: number
   /** Milliseconds from there until its thread was free again. */
   runMs: number
-}
-
-/** A task failed on its thread: it threw, or it took the thread down. `cause` has the error and the thread's stack. */
-export class TaskError extends Error {
-  override readonly name = 'TaskError'
-
-  constructor(task: string, cause: unknown) {
-    super(`The task ${task} failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
-  }
 }
 
 interface Call {

@@ -40,8 +40,13 @@ export class MysqlConnection implements DatabaseConnection {
         if (isUnavailable(error)) this.#raw.destroy()
         reject(translate(error))
       }
-      if (parameters.length === 0) this.#raw.query(sql, onResult)
-      else this.#raw.execute(sql, parameters as unknown[] as string[], onResult)
+      try {
+        if (parameters.length === 0) this.#raw.query(sql, onResult)
+        else this.#raw.execute(sql, parameters as unknown[] as string[], onResult)
+      } catch (error) {
+        // A value that cannot be bound, such as undefined.
+        onResult(error as Error, undefined)
+      }
     })
   }
 

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { CompiledQuery, DefaultQueryExecutor, type DialectAdapter, Kysely, type KyselyProps, type QueryCompiler } from 'kysely'
 import { createConnection, createPool, type PoolConnection, type PoolOptions } from 'mysql2'
 import type { Config } from '../config.ts'
@@ -14,6 +15,7 @@ const KILL_TIMEOUT_MS = 1_000
 const MAX_WAITERS = 40
 const MAX_WAIT_MS = 2_000
 const IDLE_TIMEOUT_MS = 60_000
+const CLOSE_TIMEOUT_MS = 1_000
 
 /** Set on every session, so that no server's defaults decide what a date means or whether a bad value is an error. */
 const SQL_MODE = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'
@@ -80,8 +82,9 @@ export class Database implements AsyncDisposable {
     await this.withSignal(signal).executeQuery(PING)
   }
 
+  /** Says goodbye to the server, which may not answer any more. */
   async [Symbol.asyncDispose]() {
-    await this.#driver.destroy()
+    await Promise.race([this.#driver.destroy(), sleep(CLOSE_TIMEOUT_MS, undefined, { ref: false })])
   }
 
   async #checkServer() {

@@ -80,6 +80,16 @@ describe('a statement whose signal aborts', () => {
   })
 })
 
+test('a statement that cannot be sent leaves no trace on its signal', async () => {
+  const { database } = await useDatabase({ poolSize: 1 })
+  const controller = new AbortController()
+  const unbindable = CompiledQuery.raw('select ?', [() => 'no SQL value'])
+  await expect(database.withSignal(controller.signal).executeQuery(unbindable)).rejects.toThrow(/function/)
+  const next = sleepFor(database.withSignal(), 0.1, 'unharmed')
+  controller.abort()
+  expect((await next).rows).toHaveLength(1)
+})
+
 describe('when all connections are busy', () => {
   test('40 may wait, one more is refused at once', async () => {
     const { database } = await useDatabase({ poolSize: 1 })
