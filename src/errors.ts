@@ -21,6 +21,8 @@ const STATUS = {
 
 export type ErrorCode = keyof typeof STATUS
 
+export const ERROR_CODES = Object.keys(STATUS) as ErrorCode[]
+
 /** One thing wrong with the input: where (`body.price`) and what. */
 export interface Issue {
   path: string

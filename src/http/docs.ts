@@ -2,12 +2,32 @@ import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { Scalar } from '@scalar/hono-api-reference'
-import { AppError } from '../errors.ts'
+import { AppError, ERROR_CODES } from '../errors.ts'
 import type { Env } from './env.ts'
 import { bodyTag, isFresh } from './etag.ts'
 
 /** Scalar's page, as its package ships it: served by us, because `/docs` must work without the internet. */
 const BUNDLE = new URL('../../node_modules/@scalar/api-reference/dist/browser/standalone.js', import.meta.url)
+
+/** What `problemOf` writes, as JSON Schema. */
+const Problem = {
+  type: 'object',
+  required: ['type', 'title', 'status', 'detail', 'instance', 'code'],
+  properties: {
+    type: { type: 'string' },
+    title: { type: 'string' },
+    status: { type: 'integer' },
+    detail: { type: 'string' },
+    instance: { type: 'string', description: 'The path that was asked for' },
+    code: { type: 'string', enum: ERROR_CODES },
+    requestId: { type: 'string' },
+    errors: {
+      type: 'array',
+      description: 'With `invalid`: everything that does not fit',
+      items: { type: 'object', properties: { path: { type: 'string' }, message: { type: 'string' } } },
+    },
+  },
+}
 
 const INFO = {
   openapi: '3.1.0',
@@ -22,7 +42,7 @@ const INFO = {
 export function serveDocs(app: OpenAPIHono<Env>): void {
   let document: string | undefined
   app.get('/openapi.json', (c) => {
-    document ??= JSON.stringify(app.getOpenAPI31Document(INFO))
+    document ??= JSON.stringify(describe(app))
     return c.body(document, 200, { 'Content-Type': 'application/json' })
   })
 
@@ -34,7 +54,11 @@ export function serveDocs(app: OpenAPIHono<Env>): void {
       cdn: '/docs/scalar.js',
       nonce,
       pageTitle: 'offloop API',
+      // Nothing that leads to a service of Scalar's.
       telemetry: false,
+      agent: { disabled: true },
+      mcp: { disabled: true },
+      showDeveloperTools: 'never',
       withDefaultFonts: false,
     })(c, next)
   })
@@ -50,6 +74,19 @@ export function serveDocs(app: OpenAPIHono<Env>): void {
     if (isFresh(c.req.header('if-none-match'), tag)) return c.body(null, 304, { ETag: tag })
     return c.body(script, 200, { 'Content-Type': 'text/javascript; charset=UTF-8', 'Cache-Control': 'no-cache', ETag: tag })
   })
+}
+
+/** Every operation may answer with a problem: the routes declare only what is theirs. */
+function describe(app: OpenAPIHono<Env>) {
+  const { paths = {}, components, ...document } = app.getOpenAPI31Document(INFO)
+  const problem = {
+    description: 'Any error',
+    content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
+  }
+  for (const { get, post, put, patch, delete: remove } of Object.values(paths))
+    for (const operation of [get, post, put, patch, remove])
+      if (operation) operation.responses = { ...operation.responses, default: problem }
+  return { ...document, paths, components: { ...components, schemas: { ...components?.schemas, Problem } } }
 }
 
 /** The page configures itself in an inline script, hence the nonce, and styles itself inline. */

@@ -408,17 +408,17 @@ describe('timings', () => {
     const cancel = cancellation()
     await compute.run(echo, 1)
     await failure(compute.run(fail, 'on purpose'))
+    await failure(compute.run(holdAsking, new Latch().cells, { timeoutMs: 100 }))
     const { held } = await hold(compute, { signal: cancel.signal, task: holdAsking })
     cancel.abort()
     await failure(held)
-    await failure(compute.run(holdAsking, new Latch().cells, { timeoutMs: 100 }))
     await failure(compute.run(exit, 0))
     await compute.run(echo, 2)
     expect(timings.map(({ task, outcome }) => [task, outcome])).toEqual([
       [echo.name, 'succeeded'],
       [fail.name, 'failed'],
-      [holdAsking.name, 'cancelled'],
       [holdAsking.name, 'deadline_exceeded'],
+      [holdAsking.name, 'cancelled'],
       [exit.name, 'crashed'],
       [echo.name, 'succeeded'],
     ])

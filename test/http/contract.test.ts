@@ -234,6 +234,8 @@ describe('operations', () => {
       '/v1/products',
       '/v1/products/{id}',
     ])
+    expect(body.paths['/v1/products/{id}'].get.responses.default.content).toHaveProperty(['application/problem+json'])
+    expect(body.components.schemas.Problem.properties.code.enum).toContain('saturated')
     expect(body.components.schemas.ProductInput).toMatchObject({
       required: ['name', 'price', 'stock'],
       additionalProperties: false,
