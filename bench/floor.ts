@@ -19,14 +19,18 @@ const pool = createPool({
 
 const server = createServer((request, response) => {
   const id = request.url?.match(/^\/v1\/products\/(\d+)$/)?.[1]
-  const answer = (error: Error | null, body: unknown) => {
-    response.writeHead(error ? 500 : 200, { 'Content-Type': 'application/json' })
-    response.end(JSON.stringify(error ? { error: error.message } : body))
+  const answer = (error: Error | null, value: unknown) => {
+    const body = JSON.stringify(error ? { error: error.message } : value)
+    // With its length the answer goes out whole; without, Node would send it in chunks.
+    const headers = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body) }
+    response.writeHead(error ? 500 : 200, headers).end(body)
   }
   if (id) pool.execute<RowDataPacket[]>(BY_ID, [Number(id)], (error, rows) => answer(error, rows?.[0]))
   else
     pool.execute<RowDataPacket[]>(LIST, [0, LIMIT + 1], (error, rows) =>
-      answer(error, { items: rows?.slice(0, LIMIT), nextCursor: rows?.at(LIMIT)?.['id'] }),
+      answer(error, { items: rows?.slice(0, LIMIT), nextCursor: rows?.at(LIMIT - 1)?.['id'] }),
     )
 })
+
 server.listen(0, '127.0.0.1', () => process.send?.({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }))
+process.on('disconnect', () => process.exit())

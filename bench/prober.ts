@@ -1,0 +1,86 @@
+import { once } from 'node:events'
+import { Agent, get } from 'node:http'
+import { constants, setPriority } from 'node:os'
+import { Worker } from 'node:worker_threads'
+import { nowMs } from './clock.ts'
+import type { Beats } from './pacer.ts'
+
+/**
+ * Asks for one URL at a steady rate, as many people who know nothing of each other do, and times each answer from the
+ * moment its request was due. autocannon cannot: each of its connections waits for an answer before it asks again, so
+ * that a server which stops for a second delays one request per connection and is spared the others; it sends each
+ * second's requests in one burst; and its percentiles are whole milliseconds.
+ *
+ * A process of its own, so that no other load delays what it measures: `fork` it and send it a ProbeOrder.
+ */
+export interface ProbeOrder {
+  url: string
+  perSecond: number
+  /** Until the first request; the pacer needs some 100 ms of it to start. */
+  startInMs: number
+  durationMs: number
+}
+
+export interface ProbeResult {
+  /** One for each request, whatever its end. */
+  latenciesMs: number[]
+  /** How many ended in anything but a 200. */
+  failed: number
+  /** How late each request left, which is part of its latency: it shows whether the prober itself lacked CPU. */
+  lagsMs: number[]
+}
+
+/** Further behind than that, requests wait in here, and their clocks run. */
+const MAX_CONNECTIONS = 256
+/** After the last request was sent; what is still without an answer then has failed. */
+const ANSWER_TIMEOUT_MS = 30_000
+
+favourThisProcess()
+process.on('message', async (order: ProbeOrder) => process.send?.(await probe(order)))
+process.on('disconnect', () => process.exit())
+
+/**
+ * In earnest the clients are on other machines and lack no CPU. Here they share the service's cores, and a prober that
+ * waits for one measures itself. Only root may ask for this; `lagsMs` shows how well it went.
+ */
+function favourThisProcess() {
+  try {
+    setPriority(constants.priority.PRIORITY_HIGHEST)
+  } catch {
+    // Not root: the figures are somewhat worse than the service is.
+  }
+}
+
+async function probe({ url, perSecond, startInMs, durationMs }: ProbeOrder): Promise<ProbeResult> {
+  const agent = new Agent({ keepAlive: true, maxSockets: MAX_CONNECTIONS })
+  const giveUp = AbortSignal.timeout(startInMs + durationMs + ANSWER_TIMEOUT_MS)
+  const result: ProbeResult = { latenciesMs: [], failed: 0, lagsMs: [] }
+  const answers: Promise<void>[] = []
+
+  const send = async (dueMs: number) => {
+    result.lagsMs.push(nowMs() - dueMs)
+    const status = await ask(url, agent, giveUp)
+    result.latenciesMs.push(nowMs() - dueMs)
+    if (status !== 200) result.failed++
+  }
+  const beats = { startAtMs: nowMs() + startInMs, intervalMs: 1_000 / perSecond, count: (durationMs * perSecond) / 1_000 }
+  await pace(beats, (dueMs) => answers.push(send(dueMs)))
+  await Promise.all(answers)
+  agent.destroy()
+  return result
+}
+
+/** Resolves with the answer's status once all of it has arrived, or with 0 when that does not happen. */
+function ask(url: string, agent: Agent, signal: AbortSignal): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<number>()
+  get(url, { agent, signal }, (response) => response.on('end', () => resolve(response.statusCode ?? 0)).resume())
+    .on('error', () => resolve(0))
+    .on('close', () => resolve(0))
+  return promise
+}
+
+async function pace({ startAtMs, intervalMs, count }: Beats, onBeat: (dueMs: number) => void): Promise<void> {
+  const pacer = new Worker(new URL('./pacer.ts', import.meta.url), { workerData: { startAtMs, intervalMs, count } })
+  pacer.on('message', (beat: number) => onBeat(startAtMs + beat * intervalMs))
+  await once(pacer, 'exit')
+}

@@ -1,0 +1,57 @@
+import type { BenchDatabase } from './database.ts'
+import { machine, versions } from './machine.ts'
+import { type PhaseFigures, RESPONSIVENESS } from './responsiveness.ts'
+import { POOL_SIZE } from './servers.ts'
+import { median, percentile } from './statistics.ts'
+import { type EndpointFigures, THROUGHPUT } from './throughput.ts'
+
+/** Where a latency curve ends: beyond it a few thousand requests say nothing. */
+const LAST_SHARE = 0.999
+const CURVE_POINTS = 80
+
+/** A share of the requests, and the latency that it stays below. */
+export type CurvePoint = [share: number, ms: number]
+
+export type Results = ReturnType<typeof collectResults>
+
+/** All that one run found, as `latest.json` has it: figures, and what they depend on. */
+export function collectResults(
+  { version, flushLogAtCommit }: BenchDatabase,
+  throughput: EndpointFigures[],
+  phases: PhaseFigures[],
+) {
+  return {
+    measuredAt: new Date().toISOString(),
+    machine,
+    versions: { ...versions, database: version },
+    settings: {
+      poolSize: POOL_SIZE,
+      flushLogAtCommit,
+      threads: machine.cores,
+      throughput: THROUGHPUT,
+      responsiveness: RESPONSIVENESS,
+    },
+    throughput,
+    responsiveness: {
+      phases: phases.map(({ latenciesMs, ...figures }) => ({ ...figures, curve: curveOf(latenciesMs) })),
+      /** Heavy requests per second with all threads, by those with one. */
+      speedUp: speedUp(phases),
+    },
+  }
+}
+
+/** Evenly spaced in the logarithm of what is left above: as far from 90 to 99 % as from 99 to 99.9 %. */
+const curveOf = (latenciesMs: number[]): CurvePoint[] =>
+  Array.from({ length: CURVE_POINTS }, (_, index) => {
+    const share = 1 - (1 - LAST_SHARE) ** (index / (CURVE_POINTS - 1))
+    return [share, percentile(latenciesMs, share)]
+  })
+
+function speedUp(phases: PhaseFigures[]): number {
+  const roundsOf = (name: string) => phases.find(({ phase }) => phase === name)?.rounds ?? []
+  const oneThread = roundsOf('offloaded to one thread')
+  const ratios = roundsOf('offloaded').map(
+    ({ heavyPerSecond: all }, index) => (all ?? NaN) / (oneThread[index]?.heavyPerSecond ?? NaN),
+  )
+  return median(ratios)
+}

@@ -1,0 +1,62 @@
+import { fork, spawn } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { end, fileHere, nextMessage, orEnd } from './child.ts'
+
+/** For the app and the floor alike; it is the app's default. */
+export const POOL_SIZE = 10
+
+const START_TIMEOUT_MS = 10_000
+const POLL_MS = 20
+
+/** A child process that listens on `url`. */
+export interface Server extends AsyncDisposable {
+  url: string
+}
+
+/** The app as in production: with its log, in a file, and with nothing from this shell's environment. */
+export async function startApp(databaseUrl: string, threads: number): Promise<Server> {
+  const folder = await mkdtemp(join(tmpdir(), 'offloop-bench-'))
+  const logFile = join(folder, 'app.log')
+  const log = openSync(logFile, 'w')
+  const app = spawn(process.execPath, [fileHere('../src/main.ts')], {
+    stdio: ['ignore', log, 'inherit'],
+    env: {
+      NODE_ENV: 'production',
+      DATABASE_URL: databaseUrl,
+      DATABASE_POOL_SIZE: String(POOL_SIZE),
+      PORT: '0',
+      COMPUTE_THREADS: String(threads),
+      DEMO_INLINE: 'true',
+    },
+  })
+  closeSync(log)
+  const url = await orEnd(app, listening(logFile), START_TIMEOUT_MS)
+  return {
+    // By number, as the floor does: nothing to resolve.
+    url: url.replace('localhost', '127.0.0.1'),
+    async [Symbol.asyncDispose]() {
+      await end(app)
+      await rm(folder, { recursive: true })
+    },
+  }
+}
+
+/** `floor.ts`: the same reads with nothing in between. */
+export async function startFloor(databaseUrl: string): Promise<Server> {
+  const floor = fork(fileHere('floor.ts'), { env: { DATABASE_URL: databaseUrl, DATABASE_POOL_SIZE: String(POOL_SIZE) } })
+  const { url } = await nextMessage<{ url: string }>(floor, START_TIMEOUT_MS)
+  return { url, [Symbol.asyncDispose]: () => end(floor) }
+}
+
+/** Reads the app's log until it says where it listens. */
+async function listening(logFile: string): Promise<string> {
+  for (;;) {
+    const url = (await readFile(logFile, 'utf8')).match(/"url":"(.*?)"/)?.[1]
+    if (url) return url
+    await sleep(POLL_MS)
+  }
+}

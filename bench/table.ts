@@ -1,0 +1,50 @@
+import type { Results } from './results.ts'
+
+const GAP = '   '
+
+/** The results for a terminal. */
+export function tableOf({ machine, versions, settings, throughput, responsiveness }: Results): string {
+  const { throughput: load, responsiveness: light } = settings
+  return [
+    `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB · Node ${versions.node} · ${versions.database}`,
+    `\nThroughput: ${load.connections} connections, medians of ${load.rounds} rounds of ${load.roundMs / 1_000} s`,
+    align([
+      ['', 'req/s', 'p50 ms', 'p99 ms', 'floor req/s', 'p50 ms', 'p99 ms', 'app ÷ floor'],
+      ...throughput.map(({ endpoint, app, floor, ratio }) => [
+        endpoint,
+        ...loadCells(app),
+        ...loadCells(floor),
+        number(ratio, 2),
+      ]),
+    ]),
+    `\nGET ${light.lightPath} at ${light.lightPerSecond} req/s while ${light.heavyConnections} clients ask for ${light.heavyPath}`,
+    align([
+      ['', 'p50 ms', 'p99 ms', 'max ms', 'p99 ÷ idle', 'refused', 'heavy req/s'],
+      ...responsiveness.phases.map(({ phase, p50Ms, p99Ms, maxMs, timesIdle, failed, sent, heavyPerSecond }) => [
+        phase,
+        number(p50Ms, 2),
+        number(p99Ms, 2),
+        number(maxMs, 1),
+        number(timesIdle, 1),
+        `${failed} of ${sent}`,
+        number(heavyPerSecond, 1),
+      ]),
+    ]),
+    `\n${settings.threads} threads do ${number(responsiveness.speedUp, 2)} × the heavy requests of one.`,
+  ].join('\n')
+}
+
+const loadCells = (figures?: Results['throughput'][number]['app']) => [
+  number(figures?.perSecond, 0),
+  number(figures?.p50Ms, 2),
+  number(figures?.p99Ms, 2),
+]
+
+const number = (value: number | undefined, digits: number) => value?.toFixed(digits) ?? '–'
+
+/** The first column to the left, figures to the right. */
+function align(rows: string[][]): string {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
+  const pad = (cell: string, column: number) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0))
+  return rows.map((row) => row.map(pad).join(GAP)).join('\n')
+}

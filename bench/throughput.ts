@@ -1,0 +1,91 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type autocannon from 'autocannon'
+import { type LoadFigures, startLoad } from './load.ts'
+import { median } from './statistics.ts'
+
+/** How the throughput is measured; the results name all of it. */
+export const THROUGHPUT = { rounds: 7, roundMs: 2_000, leadInMs: 300, connections: 20 } as const
+
+/** Between two loads: connections that the last one cut off are closed and replaced. */
+const PAUSE_MS = 200
+
+/** Those that the database is seeded with, all of them read in turn. */
+const PRODUCT_IDS = Array.from({ length: 100 }, (_, index) => index * 10 + 1)
+
+interface Endpoint {
+  name: string
+  /** Whether the floor serves it too. */
+  onFloor: boolean
+  options: Omit<autocannon.Options, 'url'>
+}
+
+const ENDPOINTS: Endpoint[] = [
+  {
+    name: 'GET /v1/products/{id}',
+    onFloor: true,
+    options: { requests: PRODUCT_IDS.map((id) => ({ path: `/v1/products/${id}` })) },
+  },
+  { name: 'GET /v1/products', onFloor: true, options: { requests: [{ path: '/v1/products' }] } },
+  {
+    name: 'POST /v1/products',
+    onFloor: false,
+    options: {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      // autocannon puts another id in each of them: names are unique.
+      idReplacement: true,
+      requests: [{ path: '/v1/products', body: '{"name":"Teapot [<id>]","price":"24.50","stock":3}' }],
+    },
+  },
+]
+
+/** Medians over the rounds. */
+export interface EndpointFigures {
+  endpoint: string
+  app: LoadFigures
+  floor?: LoadFigures
+  /** The app's requests per second by the floor's: the median of each round's ratio. */
+  ratio?: number
+  rounds: { app: LoadFigures; floor?: LoadFigures }[]
+}
+
+/** Drives the app and the floor in turns, so that whatever else the machine does hits both. */
+export async function measureThroughput(appUrl: string, floorUrl: string): Promise<EndpointFigures[]> {
+  const figures: EndpointFigures[] = []
+  for (const endpoint of ENDPOINTS) figures.push(await measureEndpoint(endpoint, appUrl, floorUrl))
+  return figures
+}
+
+async function measureEndpoint({ name, onFloor, options }: Endpoint, appUrl: string, floorUrl: string): Promise<EndpointFigures> {
+  const rounds: EndpointFigures['rounds'] = []
+  // One more than counts, for the compilers.
+  for (let round = 0; round <= THROUGHPUT.rounds; round++) {
+    const app = await drive(appUrl, options)
+    rounds.push(onFloor ? { app, floor: await drive(floorUrl, options) } : { app })
+  }
+  return summarise(name, rounds.slice(1))
+}
+
+async function drive(url: string, options: Endpoint['options']): Promise<LoadFigures> {
+  const load = startLoad({ url, connections: THROUGHPUT.connections, ...options })
+  await sleep(THROUGHPUT.leadInMs)
+  load.begin()
+  await sleep(THROUGHPUT.roundMs)
+  const figures = await load.end()
+  await sleep(PAUSE_MS)
+  return figures
+}
+
+function summarise(endpoint: string, rounds: EndpointFigures['rounds']): EndpointFigures {
+  const app = medians(rounds.map((round) => round.app))
+  const floors = rounds.flatMap((round) => round.floor ?? [])
+  if (floors.length === 0) return { endpoint, app, rounds }
+  const ratio = median(floors.map((floor, index) => (rounds[index]?.app.perSecond ?? Number.NaN) / floor.perSecond))
+  return { endpoint, app, floor: medians(floors), ratio, rounds }
+}
+
+const medians = (figures: LoadFigures[]): LoadFigures => ({
+  perSecond: median(figures.map(({ perSecond }) => perSecond)),
+  p50Ms: median(figures.map(({ p50Ms }) => p50Ms)),
+  p99Ms: median(figures.map(({ p99Ms }) => p99Ms)),
+})
