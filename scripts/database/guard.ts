@@ -5,10 +5,10 @@ import { spawn } from 'node:child_process'
  * ends, because the parent closed it, exited or was killed with -9, the command gets SIGTERM.
  */
 const [command = '', ...args] = process.argv.slice(2)
-const child = spawn(command, args, { stdio: 'ignore' })
+// A Ctrl-C in the terminal is for the parent, which decides when the command may go: neither it nor this guard hears it.
+const child = spawn('sh', ['-c', `trap '' INT HUP; exec "$0" "$@"`, command, ...args], { stdio: 'ignore' })
 child.on('error', () => process.exit(127))
 child.on('exit', (code) => process.exit(code ?? 1))
 
 process.stdin.on('end', () => child.kill('SIGTERM')).resume()
-// A Ctrl-C in the terminal is for the parent, which decides when the command may go.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})

@@ -126,7 +126,9 @@ async function start(program: string, data: string, { href, port, password }: UR
       ...asRoot(),
       ...options,
     ],
-    { stdio: ['pipe', 'ignore', 'ignore'], detached: true },
+    // Not detached: Linux shares the CPU out between sessions first (sched_autogroup), and in a session of its own the
+    // server would wait for our low-priority threads as if they were its equals.
+    { stdio: ['pipe', 'ignore', 'ignore'] },
   )
   await untilReady(server, href, log)
   await rm(setUpFile)
