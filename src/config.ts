@@ -14,6 +14,8 @@ const list = z.string().transform((value) =>
     .filter(Boolean),
 )
 
+const isOrigin = (text: string) => URL.canParse(text) && new URL(text).origin === text
+
 const passwordOf = (url: string) => (URL.canParse(url) ? new URL(url).password : undefined)
 
 /** Every variable that offloop reads, with its default; `.env.example` explains them. */
@@ -27,7 +29,13 @@ const environment = z
     DATABASE_POOL_SIZE: integer(1, 1_000).default(10),
     HOST: z.string().min(1).default('127.0.0.1'),
     PORT: integer(0, 65_535).default(3000),
-    CORS_ORIGINS: list.pipe(z.array(z.url('must be a comma-separated list of origins such as https://example.com'))).default([]),
+    CORS_ORIGINS: list
+      .pipe(
+        z.array(
+          z.string().refine(isOrigin, 'must be a comma-separated list of origins such as https://example.com, without a path'),
+        ),
+      )
+      .default([]),
     REQUEST_TIMEOUT_MS: milliseconds.default(5_000),
     DRAIN_TIMEOUT_MS: milliseconds.default(10_000),
     COMPUTE_THREADS: integer(1, 256).default(availableParallelism()),

@@ -31,11 +31,14 @@ async function runTask({ id, task, input }: RunMessage, cancelled: Int32Array): 
   }
 }
 
-const contextOf = (id: number, flag: Int32Array): TaskContext => ({
-  get cancelled() {
-    return Atomics.load(flag, 0) === id
-  },
-  throwIfCancelled() {
-    if (this.cancelled) throw new Error('The task was cancelled')
-  },
-})
+function contextOf(id: number, flag: Int32Array): TaskContext {
+  const isCancelled = () => Atomics.load(flag, 0) === id
+  return {
+    get cancelled() {
+      return isCancelled()
+    },
+    throwIfCancelled() {
+      if (isCancelled()) throw new Error('The task was cancelled')
+    },
+  }
+}

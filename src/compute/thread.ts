@@ -2,6 +2,9 @@ import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type { DoneMessage, RunMessage, ThreadData, ThreadMessage } from './protocol.ts'
 
+/** Within a limit, a task that runs out of memory takes its thread along; without one, often the process. */
+const MAX_HEAP_MB = 1_024
+
 interface ThreadEvents {
   done: (message: DoneMessage) => void
   /** The thread is gone, with what ended it: an uncaught error, an exit code, or our `terminate()`. */
@@ -31,7 +34,7 @@ export class Thread {
   private constructor(entry: URL, name: string) {
     this.name = name
     const workerData: ThreadData = { cancelled: this.#cancelled }
-    this.#worker = new Worker(entry, { name, workerData, env: {} })
+    this.#worker = new Worker(entry, { name, workerData, env: {}, resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB } })
     this.#worker.on('error', (error: Error) => {
       this.#error = error
     })
