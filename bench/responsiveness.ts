@@ -1,8 +1,7 @@
-import { type ChildProcess, fork } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { end, fileHere, nextMessage } from './child.ts'
 import { startLoad } from './load.ts'
-import type { ProbeOrder, ProbeResult } from './prober.ts'
+import type { ProbeResult } from './prober.ts'
+import { type Prober, startProber } from './start-prober.ts'
 import { median, percentile } from './statistics.ts'
 
 /** How the light endpoint is timed; the results name all of it. */
@@ -23,8 +22,6 @@ const LEAD_IN_MS = 500
 /** Between two rounds: what the last one cut off comes to its end. */
 const PAUSE_MS = 500
 const WARM_UP_MS = 1_000
-/** More than the prober itself waits for answers. */
-const PROBE_TIMEOUT_MS = 60_000
 
 export type PhaseName = 'idle' | 'offloaded' | 'offloaded to one thread' | 'inline'
 
@@ -134,21 +131,5 @@ function summarise(phase: PhaseName, rounds: Round[], idle: Round[], latenciesMs
     ...(phase !== 'idle' && { heavyPerSecond: median(each('heavyPerSecond')) }),
     rounds,
     latenciesMs: latenciesMs.toSorted((a, b) => a - b),
-  }
-}
-
-interface Prober extends AsyncDisposable {
-  probe(order: ProbeOrder): Promise<ProbeResult>
-}
-
-/** `prober.ts`, which does one order at a time. */
-function startProber(): Prober {
-  const child: ChildProcess = fork(fileHere('prober.ts'))
-  return {
-    probe(order) {
-      child.send(order)
-      return nextMessage<ProbeResult>(child, order.durationMs + PROBE_TIMEOUT_MS)
-    },
-    [Symbol.asyncDispose]: () => end(child),
   }
 }

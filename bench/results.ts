@@ -2,6 +2,7 @@ import type { BenchDatabase } from './database.ts'
 import { machine, versions } from './machine.ts'
 import { type PhaseFigures, RESPONSIVENESS } from './responsiveness.ts'
 import { POOL_SIZE } from './servers.ts'
+import { isProberRealTime } from './start-prober.ts'
 import { median, percentile } from './statistics.ts'
 import { type EndpointFigures, THROUGHPUT } from './throughput.ts'
 
@@ -28,6 +29,7 @@ export function collectResults(
       poolSize: POOL_SIZE,
       flushLogAtCommit,
       threads: machine.cores,
+      proberRealTime: isProberRealTime,
       throughput: THROUGHPUT,
       responsiveness: RESPONSIVENESS,
     },
