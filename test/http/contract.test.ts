@@ -220,7 +220,15 @@ describe('operations', () => {
 
   test('the page links to everything', async () => {
     const html = await (await fetch(service.url)).text()
-    for (const link of ['/docs', '/openapi.json', '/v1/products', '/v1/primes', '/health/ready', '/metrics'])
+    for (const link of [
+      '/docs',
+      '/openapi.json',
+      '/v1/products',
+      '/v1/primes',
+      '/v1/mandelbrot.png',
+      '/health/ready',
+      '/metrics',
+    ])
       expect(html).toContain(`href="${link}`)
   })
 
@@ -230,6 +238,7 @@ describe('operations', () => {
     expect(Object.keys(body.paths).sort()).toEqual([
       '/health/live',
       '/health/ready',
+      '/v1/mandelbrot.png',
       '/v1/primes',
       '/v1/products',
       '/v1/products/{id}',
