@@ -2,6 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi'
 import type { Compute } from '../../compute/compute.ts'
 import { UNCANCELLABLE } from '../../compute/implement.ts'
 import { AppError } from '../../errors.ts'
+import { signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'
 import { integerParameter } from '../../schemas.ts'
 import { countPrimesIn } from './compute.ts'
@@ -19,7 +20,9 @@ export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInl
       throw new AppError('forbidden', 'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it')
     const startedAt = performance.now()
     const count =
-      mode === 'inline' ? countPrimesIn(range, UNCANCELLABLE) : await compute.run(countPrimes, range, { signal: c.get('signal') })
+      mode === 'inline'
+        ? countPrimesIn(range, UNCANCELLABLE)
+        : await compute.run(countPrimes, range, { signal: signalOf(c), timeoutMs: timeLeftMs(c) })
     return c.json({ ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) }, 200)
   })
 
