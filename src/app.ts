@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs'
-import { cors } from 'hono/cors'
 import type { Config } from './config.ts'
 import { type Deps, featureRoutes } from './features/index.ts'
 import { accessLog } from './http/access-log.ts'
 import { bodyLimit } from './http/body-limit.ts'
+import { cors } from './http/cors.ts'
 import { serveDocs } from './http/docs.ts'
 import { beginExchange } from './http/exchange.ts'
 import { fallback } from './http/fallback.ts'
@@ -40,8 +40,7 @@ export function createApp({ config, log, metrics, stopping, ...deps }: AppDeps) 
       logRequest(record)
     }),
   )
-  if (config.corsOrigins.length > 0)
-    app.use(cors({ origin: config.corsOrigins, exposeHeaders: ['ETag', 'Location', 'X-Request-Id'] }))
+  if (config.corsOrigins.length > 0) app.use(cors(config.corsOrigins))
   app.on(['POST', 'PUT', 'PATCH', 'DELETE'], '*', bodyLimit(MAX_BODY_BYTES))
 
   for (const [path, routes] of Object.entries(featureRoutes(deps))) app.route(path, routes)
