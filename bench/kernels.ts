@@ -1,5 +1,5 @@
 import { UNCANCELLABLE } from '../src/compute/implement.ts'
-import type { Tile, View } from '../src/features/mandelbrot/contract.ts'
+import type { Canvas, Tile, View } from '../src/features/mandelbrot/contract.ts'
 import { escapeRow } from '../src/features/mandelbrot/escape-row.ts'
 import { escapeRowWasm } from '../src/features/mandelbrot/escape-row-wasm.ts'
 import { drawRows } from '../src/features/mandelbrot/tile.ts'
@@ -11,7 +11,7 @@ const WARM_UPS = 3
 const RUNS = 15
 
 const view: View = { width: SIZE, height: SIZE, iterations: 200, x: -0.6, y: 0, scale: 3 }
-const pixels = new Uint8Array(new SharedArrayBuffer(SIZE * SIZE))
+const canvas: Canvas = { pixels: new Uint8Array(new SharedArrayBuffer(SIZE * SIZE)), missing: new Int32Array(1) }
 
 if (!escapeRowWasm) throw new Error('The kernel is not built')
 compare('the loop alone', rows(escapeRow), rows(escapeRowWasm))
@@ -26,7 +26,7 @@ function rows(escapes: typeof escapeRow) {
 }
 
 function tile(kernel: Tile['kernel']) {
-  return () => drawRows({ view, kernel, from: 0, to: SIZE, pixels }, UNCANCELLABLE)
+  return () => drawRows({ view, kernel, first: 0, every: 1, canvas }, UNCANCELLABLE)
 }
 
 /** Takes turns, so that both have the same share of whatever else the machine does. */

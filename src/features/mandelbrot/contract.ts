@@ -23,22 +23,28 @@ export interface View {
 /** Both draw the same picture. `wasm` is compiled ahead, and `typescript` takes its place where it is not built. */
 export type Kernel = 'wasm' | 'typescript'
 
-/** The rows from ≤ row < to of a picture: one thread's share of the work. */
+/** A PNG. */
+export type Png = Uint8Array<ArrayBuffer>
+
+/** Memory that all threads share. */
+export interface Canvas {
+  /** One palette index a pixel. */
+  pixels: Uint8Array
+  /** One number: how many tiles are not drawn yet. */
+  missing: Int32Array
+}
+
+/**
+ * Some rows of a picture: the first, and from there every so many. Neighbouring rows would be the natural tile, but those
+ * through the middle of the set cost many times what those at its edge do; dealt out like cards, all tiles cost the same.
+ */
 export interface Tile {
   view: View
   kernel: Kernel
-  from: number
-  to: number
-  /** The whole picture, one palette index a pixel, in memory that all threads share. */
-  pixels: Uint8Array
+  first: number
+  every: number
+  canvas: Canvas
 }
 
-export const drawTile = task<Tile, void>('mandelbrot.tile')
-
-export interface Picture {
-  width: number
-  height: number
-  pixels: Uint8Array
-}
-
-export const encodePicture = task<Picture, Uint8Array<ArrayBuffer>>('mandelbrot.encode')
+/** Draws a tile onto the canvas; whoever draws the last one gives the picture. */
+export const drawTile = task<Tile, Png | undefined>('mandelbrot.tile', { join: (left, right) => left ?? right })

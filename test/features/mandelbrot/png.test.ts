@@ -13,12 +13,12 @@ describe('a PNG', () => {
     [257, 129],
   ])('of %d × %d pixels has them all, and the palette', (width, height) => {
     const pixels = Uint8Array.from({ length: width * height }, (_, at) => (at * 7919) >> 3)
-    const decoded = decodePng(Buffer.from(encodePng({ width, height, pixels }, palette)))
+    const decoded = decodePng(Buffer.from(encodePng({ width, height }, pixels, palette)))
     expect(decoded).toEqual({ width, height, palette: Buffer.from(palette), pixels: Buffer.from(pixels) })
   })
 
   test('can be moved to another thread, however small it is', () => {
-    const png = encodePng({ width: 1, height: 1, pixels: Uint8Array.of(1) }, palette)
+    const png = encodePng({ width: 1, height: 1 }, Uint8Array.of(1), palette)
     const { byteLength } = png
     expect(structuredClone(png, { transfer: [png.buffer] }).byteLength).toBe(byteLength)
     expect(png.byteLength).toBe(0)

@@ -153,6 +153,16 @@ test('a picture that takes too long is given up, and frees its threads', async (
   await until(async () => (await gauge(url, 'compute_running')) === 0, 'thread free', 1_000)
 })
 
+test('a picture that is being drawn when the service stops is finished', async () => {
+  const { url, stop } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000' })
+  const drawn = fetch(`${url}/v1/mandelbrot.png?width=1000&height=1000&iterations=2000&x=-0.2&scale=0.1`)
+  await until(async () => (await gauge(url, 'compute_running')) === 2, 'it is being drawn')
+  await stop()
+  const response = await drawn
+  expect(response.status).toBe(200)
+  expect(decodePng(Buffer.from(await response.arrayBuffer()))).toMatchObject({ width: 1_000, height: 1_000 })
+})
+
 test('the API document has it as a picture', async () => {
   const { body } = await request(`${service.url}/openapi.json`)
   const { parameters, responses } = body.paths['/v1/mandelbrot.png'].get
