@@ -23,6 +23,7 @@ import {
   Latch,
   look,
   nowhere,
+  progressFor,
   spin,
   throwFunction,
   throwLater,
@@ -76,6 +77,36 @@ describe('a task', () => {
   test('runs at the same time as others, each on a thread of its own', async () => {
     const { compute } = await useCompute({ threads: 3 })
     await expectFullSize(compute, 3)
+  })
+})
+
+describe('progress', () => {
+  test('is told now and then, as it grows', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const told: number[] = []
+    await compute.run(progressFor, 450, { onProgress: (fraction) => told.push(fraction) })
+    expect(told.length).toBeGreaterThan(1)
+    expect(told.length).toBeLessThanOrEqual(6)
+    expect(told).toEqual(told.toSorted())
+    expect(told.at(-1)).toBeLessThanOrEqual(1)
+  })
+
+  test('of a task that is cancelled is told no more', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const { abort, signal, reason } = cancellation()
+    const told: number[] = []
+    const onProgress = (fraction: number) => {
+      told.push(fraction)
+      abort()
+    }
+    await expect(compute.run(progressFor, 400, { signal, onProgress })).rejects.toBe(reason)
+    await until(() => compute.running === 0, 'it is terminated')
+    expect(told.length).toBe(1)
+  })
+
+  test('is nothing to a caller who does not ask for it', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    expect(await compute.run(progressFor, 5)).toBeUndefined()
   })
 })
 

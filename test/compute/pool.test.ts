@@ -48,15 +48,15 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
   test('is not sent there again and again', async () => {
     const post = vi.spyOn(Worker.prototype, 'postMessage')
     onTestFinished(() => post.mockRestore())
-    const { compute } = await useShortTasks({ threads: 2 })
+    const { compute } = await useShortTasks({ threads: 2, maxQueued: 1_000 })
     const { latch } = await hold(compute, { task: holdOrNot as never })
     post.mockClear()
-    const callers = Array.from({ length: 20 }, async () => {
-      for (let calls = 0; calls < 30; calls++) await compute.run(holdOrNot, null)
+    const callers = Array.from({ length: 80 }, async () => {
+      for (let calls = 0; calls < 20; calls++) await compute.run(holdOrNot, null)
     })
     await Promise.all(callers)
     latch.release()
-    expect(post.mock.calls.length).toBeLessThan(1.2 * 600)
+    expect(post.mock.calls.length).toBeLessThan(1.2 * 1_600)
   })
 
   test('survives when that thread is terminated', async () => {
