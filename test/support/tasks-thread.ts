@@ -2,6 +2,7 @@ import { readlinkSync } from 'node:fs'
 import { getPriority } from 'node:os'
 import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { getHeapStatistics } from 'node:v8'
 import { isMainThread, threadId } from 'node:worker_threads'
 import { implement, type TaskContext } from '../../src/compute/implement.ts'
 import { serveTasks } from '../../src/compute/serve-tasks.ts'
@@ -17,6 +18,12 @@ implement(tasks.look, () => ({
   isMainThread,
   environment: Object.keys(process.env),
   priority: process.platform === 'linux' ? getPriority(Number(basename(readlinkSync('/proc/thread-self')))) : 0,
+}))
+implement(tasks.lookAtProcess, () => ({
+  pid: process.pid,
+  ppid: process.ppid,
+  environment: Object.keys(process.env),
+  heapLimitMb: getHeapStatistics().heap_size_limit / 2 ** 20,
 }))
 implement(tasks.count, (counter) => Atomics.add(counter, 0, 1))
 implement(tasks.computeFor, compute)
@@ -70,6 +77,9 @@ implement(tasks.holdOrNot, (cells) => {
 })
 implement(tasks.spin, (cells) => {
   Atomics.store(cells, STARTED, 1)
+  for (;;);
+})
+implement(tasks.endlessly, () => {
   for (;;);
 })
 implement(tasks.endWhenCancelled, (cells, context) => {

@@ -33,6 +33,9 @@ export interface Surroundings {
 export const echo = task<unknown, unknown>('test.echo')
 /** Says where it runs. */
 export const look = task<null, Surroundings>('test.look')
+export const lookAtProcess = task<null, { pid: number; ppid: number; environment: string[]; heapLimitMb: number }>(
+  'test.look-at-process',
+)
 /** Counts its runs in shared memory; gives how many there were before this one. */
 export const count = task<Int32Array<SharedArrayBuffer>, number>('test.count')
 /** Computes for so many milliseconds without asking. */
@@ -88,6 +91,8 @@ export const countRun = task<{ runs: Int32Array<SharedArrayBuffer>; place: numbe
 export const holdAsking = task<Cells, number>('test.hold-asking')
 export const holdDeaf = task<Cells, number>('test.hold-deaf')
 export const spin = task<Cells, never>('test.spin')
+/** `spin`, without shared memory. */
+export const endlessly = task<null, never>('test.endlessly')
 /** Ends well, but only once nobody waits for it. */
 export const endWhenCancelled = task<Cells, number>('test.end-when-cancelled')
 /** Whether it was ever told that it is cancelled, looking until released. */
