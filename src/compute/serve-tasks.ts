@@ -34,7 +34,13 @@ function threadPort(parent: NonNullable<typeof parentPort>): Port {
   return {
     cells: (workerData as ThreadData).cells,
     post: (message, transfer) => parent.postMessage(message, transfer),
-    listen: (onMessage) => parent.on('message', onMessage),
+    listen(onMessage) {
+      parent.on('message', onMessage)
+      // A message that cannot be read: whose it was is known from what the event loop still waits for.
+      parent.on('messageerror', (error) => {
+        throw error
+      })
+    },
   }
 }
 

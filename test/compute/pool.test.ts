@@ -11,6 +11,7 @@ import {
   echo,
   exit,
   exitAfterwards,
+  failToRead,
   holdOrNot,
   Latch,
   list,
@@ -185,6 +186,27 @@ describe('threads', () => {
     await until(() => workers.filter(isAlive).length === 2, 'the idle one ends')
     for (const { latch } of holds) latch.release()
     expect(new Set(await Promise.all(holds.map(({ held }) => held))).size).toBe(2)
+  })
+})
+
+describe('a message that cannot be read', () => {
+  test('here: the call fails, and its thread is replaced', async () => {
+    const workers = watchWorkers()
+    const { compute, crashes } = await useCompute({ threads: 1 })
+    const { held } = await hold(compute)
+    const next = compute.run(echo, 'next')
+    workers[0]?.emit('messageerror', new Error('unreadable'))
+    expect(await failure(held)).toMatchObject({ name: 'TaskError', message: expect.stringContaining('unreadable') })
+    expect(await next).toBe('next')
+    expect(crashes).toEqual(['unreadable'])
+  })
+
+  test('on the thread: so it does there', async () => {
+    const { compute, crashes } = await useCompute({ threads: 1 })
+    const error = await failure(compute.run(failToRead, 'unreadable', { timeoutMs: 5_000 }))
+    expect(error).toMatchObject({ name: 'TaskError', message: expect.stringContaining('unreadable') })
+    expect(crashes).toEqual(['unreadable'])
+    await expectFullSize(compute, 1)
   })
 })
 

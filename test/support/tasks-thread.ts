@@ -3,7 +3,7 @@ import { getPriority } from 'node:os'
 import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getHeapStatistics } from 'node:v8'
-import { isMainThread, threadId } from 'node:worker_threads'
+import { isMainThread, parentPort, threadId } from 'node:worker_threads'
 import { implement, type TaskContext } from '../../src/compute/implement.ts'
 import { serveTasks } from '../../src/compute/serve-tasks.ts'
 import * as tasks from './tasks.ts'
@@ -121,6 +121,10 @@ implement(tasks.growStrings, () => {
 implement(tasks.exitAfterwards, () => {
   setImmediate(() => process.exit(0))
   return null
+})
+implement(tasks.failToRead, (message) => {
+  setImmediate(() => parentPort?.emit('messageerror', new Error(message)))
+  return new Promise<null>(() => {})
 })
 implement(tasks.kill, (signal) => {
   process.kill(process.pid, signal)

@@ -108,6 +108,8 @@ export const growMap = task<null, never>('test.grow-map')
 export const growStrings = task<null, never>('test.grow-strings')
 /** Ends well; its thread ends a moment later. */
 export const exitAfterwards = task<null, null>('test.exit-afterwards')
+/** Its thread behaves as if the next message could not be read. */
+export const failToRead = task<string, null>('test.fail-to-read')
 /** Kills its own process, as native code might. */
 export const kill = task<NodeJS.Signals, never>('test.kill')
 export const abort = task<null, never>('test.abort')
