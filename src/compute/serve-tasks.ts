@@ -46,8 +46,8 @@ function threadPort(parent: NonNullable<typeof parentPort>): Port {
 
 /** A task that computes without end does not hear that its service was killed. This thread looks every second. */
 const WATCH_PARENT = `
-  const { ppid } = process
-  setInterval(() => process.ppid === ppid || process.kill(process.pid, 'SIGKILL'), 1_000)
+  const { workerData: parent } = require('node:worker_threads')
+  setInterval(() => process.ppid === parent || process.kill(process.pid, 'SIGKILL'), 1_000)
 `
 
 /** A child process shares no memory: it is sent one message at a time, and told in a message what is cancelled. */
@@ -55,7 +55,7 @@ function processPort(): Port {
   if (!process.send) throw new Error('Tasks are served by worker threads and child processes only')
   const cells = new Int32Array(new SharedArrayBuffer((SLOTS + 1) * Int32Array.BYTES_PER_ELEMENT))
   process.on('disconnect', () => process.exit())
-  new Worker(WATCH_PARENT, { eval: true, env: {} }).unref()
+  new Worker(WATCH_PARENT, { eval: true, env: {}, workerData: process.ppid }).unref()
   return {
     cells,
     post: (message) => process.send?.(message),

@@ -123,6 +123,7 @@ describe('what ends the process fails that task alone', () => {
     const { compute } = await useCompute({ threads: 1 })
     const { pid } = await compute.run(lookAtProcess, null, isolated)
     process.kill(pid, 'SIGKILL')
+    // The event loop does not know yet.
     while (isAlive(pid));
     const atOnce = await Promise.allSettled([compute.run(echo, 'next', isolated)])
     expect(atOnce).toMatchObject([{ reason: { name: 'TaskError', message: expect.stringContaining('SIGKILL') } }])
