@@ -39,6 +39,8 @@ const environment = z
     REQUEST_TIMEOUT_MS: milliseconds.default(5_000),
     DRAIN_TIMEOUT_MS: milliseconds.default(10_000),
     COMPUTE_THREADS: integer(1, 256).default(availableParallelism()),
+    COMPUTE_MIN_THREADS: integer(0, 256).optional(),
+    COMPUTE_MAX_HEAP_MB: integer(16, 1_048_576).default(1_024),
     DEMO_INLINE: z.stringbool().default(false),
     LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
@@ -48,6 +50,10 @@ const environment = z
     message: 'still has the development password; choose another one for production',
     // Whatever else is wrong: all of it is named at once.
     when: () => true,
+  })
+  .refine(({ COMPUTE_THREADS, COMPUTE_MIN_THREADS }) => !(Number(COMPUTE_MIN_THREADS) > COMPUTE_THREADS), {
+    path: ['COMPUTE_MIN_THREADS'],
+    message: 'must not be above COMPUTE_THREADS',
   })
 
 export type Config = ReturnType<typeof loadConfig>
@@ -70,7 +76,11 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       requestTimeoutMs: data.REQUEST_TIMEOUT_MS,
       drainTimeoutMs: data.DRAIN_TIMEOUT_MS,
     },
-    compute: { threads: data.COMPUTE_THREADS },
+    compute: {
+      threads: data.COMPUTE_THREADS,
+      minThreads: data.COMPUTE_MIN_THREADS ?? Math.ceil(data.COMPUTE_THREADS / 2),
+      maxHeapMb: data.COMPUTE_MAX_HEAP_MB,
+    },
     log: {
       level: data.LOG_LEVEL,
       format: data.LOG_FORMAT ?? (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),

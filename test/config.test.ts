@@ -10,7 +10,7 @@ describe('what is not set has a default', () => {
   const defaults = {
     database: { url: DATABASE_URL, poolSize: 10 },
     http: { host: '127.0.0.1', port: 3000, corsOrigins: [], requestTimeoutMs: 5_000, drainTimeoutMs: 10_000 },
-    compute: { threads: availableParallelism() },
+    compute: { threads: availableParallelism(), minThreads: Math.ceil(availableParallelism() / 2), maxHeapMb: 1_024 },
     demoInline: false,
   }
 
@@ -26,6 +26,7 @@ describe('what is not set has a default', () => {
       'PORT',
       'CORS_ORIGINS',
       'COMPUTE_THREADS',
+      'COMPUTE_MIN_THREADS',
       'DEMO_INLINE',
       'LOG_FORMAT',
     ]
@@ -49,6 +50,8 @@ test('what is set is taken', () => {
     REQUEST_TIMEOUT_MS: '2500',
     DRAIN_TIMEOUT_MS: '30000',
     COMPUTE_THREADS: '3',
+    COMPUTE_MIN_THREADS: '1',
+    COMPUTE_MAX_HEAP_MB: '256',
     DEMO_INLINE: 'true',
     LOG_LEVEL: 'warn',
     LOG_FORMAT: 'json',
@@ -63,7 +66,7 @@ test('what is set is taken', () => {
       requestTimeoutMs: 2_500,
       drainTimeoutMs: 30_000,
     },
-    compute: { threads: 3 },
+    compute: { threads: 3, minThreads: 1, maxHeapMb: 256 },
     log: { level: 'warn', format: 'json' },
     demoInline: true,
   })
@@ -80,11 +83,19 @@ describe('what does not fit', () => {
     ['REQUEST_TIMEOUT_MS', '0'],
     ['DRAIN_TIMEOUT_MS', '1h'],
     ['COMPUTE_THREADS', '-1'],
+    ['COMPUTE_MIN_THREADS', '257'],
+    ['COMPUTE_MAX_HEAP_MB', '1'],
     ['DEMO_INLINE', 'perhaps'],
     ['LOG_LEVEL', 'loud'],
     ['LOG_FORMAT', 'xml'],
   ])('%s=%s is refused by name', (name, value) => {
     expect(namesRefused({ DATABASE_URL, [name]: value })).toEqual([name])
+  })
+
+  test('more threads that stay than there are is refused', () => {
+    expect(refusal({ DATABASE_URL, COMPUTE_THREADS: '2', COMPUTE_MIN_THREADS: '3' })).toContain(
+      'must not be above COMPUTE_THREADS',
+    )
   })
 
   test('is named all at once', () => {

@@ -1,17 +1,30 @@
+import type { Transferable } from 'node:worker_threads'
 import type { Task } from '../names.ts'
 
-/** What a task learns about its caller while it runs. */
+/** What a task learns about its caller while it runs, and can tell it. */
 export interface TaskContext {
   /** Whether nobody waits for the result any more. Reading it costs a few nanoseconds. */
   readonly cancelled: boolean
   /** Ends the task when it was cancelled. One that never asks is terminated, together with its thread. */
   throwIfCancelled(): void
+  /** Says how much is done, from 0 to 1; as often as you like, since the caller gets it a few times a second at most. */
+  progress(fraction: number): void
+  /** Gives `value` back with these buffers moved instead of copied: `return context.transfer(bytes, [bytes.buffer])`. */
+  transfer<Value>(value: Value, buffers: readonly Transferable[]): Value
 }
 
-export type Implementation = (input: never, context: TaskContext) => unknown
+export interface Implementation {
+  run: (input: unknown, context: TaskContext) => unknown
+  join: ((left: unknown, right: unknown) => unknown) | undefined
+}
 
 /** The context of a call that nobody can cancel: for a task's function called directly, as a test does. */
-export const UNCANCELLABLE: TaskContext = { cancelled: false, throwIfCancelled() {} }
+export const UNCANCELLABLE: TaskContext = {
+  cancelled: false,
+  throwIfCancelled() {},
+  progress() {},
+  transfer: (value) => value,
+}
 
 const implementations = new Map<string, Implementation>()
 
@@ -26,7 +39,7 @@ export function implement<Input, Output>(
   run: (input: Input, context: TaskContext) => Output | Promise<Output>,
 ): void {
   if (implementations.has(task.name)) throw new Error(`Two tasks are named ${task.name}`)
-  implementations.set(task.name, run)
+  implementations.set(task.name, { run, join: task.join } as Implementation)
 }
 
 /** @throws Error when no loaded `compute.ts` implements it. */

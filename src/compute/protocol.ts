@@ -1,18 +1,86 @@
-/** What the event loop and a worker thread say to each other, and nothing else. */
+import type { Transferable } from 'node:worker_threads'
+
+/** What the event loop and an executor (a worker thread, or a child process) say to each other, and nothing else. */
+
+/** How many messages an executor may hold: enough for the shortest tasks to follow each other without a pause. */
+export const MAX_IN_FLIGHT = 32
+
+/**
+ * Shared memory of a thread and the event loop, Int32s. `CANCELLED`: the id of the message that was cancelled last.
+ * `ITEM`: which of its inputs a chunk works on. From `SLOTS` on: the ids of messages that were sent and not begun.
+ * Whoever swaps such an id for 0 has the message: the thread, to run it, or the event loop, to take it back.
+ */
+export const CANCELLED = 0
+export const ITEM = 1
+export const SLOTS = 2
+export type Cells = Int32Array<SharedArrayBuffer>
 
 /** Handed to a thread when it starts. */
 export interface ThreadData {
-  /** One Int32: the id of the task that was cancelled last. Written by the event loop, read in the midst of a task. */
-  cancelled: Int32Array<SharedArrayBuffer>
+  cells: Cells
 }
+
+/** What a message asks for: one run; one run for each input of a list; or that, with the outputs joined to one. */
+export type Mode = 'one' | 'each' | 'joined'
 
 export interface RunMessage {
+  /** Unique in the process; never 0. */
   id: number
+  slot: number
   task: string
+  mode: Mode
   input: unknown
+  wantsProgress: boolean
 }
 
-export type ThreadMessage = 'ready' | DoneMessage
+/** To a child process only: threads read the same from shared memory. */
+export interface CancelMessage {
+  cancel: number
+}
+
+/** An executor has loaded its tasks. */
+export interface ReadyMessage {
+  ready: true
+}
+
+export interface ProgressMessage {
+  id: number
+  progress: number
+}
 
 /** `error` is a clone: `structuredClone` keeps an Error's name, message and stack, but not its class. */
-export type DoneMessage = { id: number; runMs: number } & ({ ok: true; output: unknown } | { ok: false; error: unknown })
+export type DoneMessage = {
+  id: number
+  /** Milliseconds since the epoch. */
+  startedAt: number
+  runMs: number
+} & ({ output: unknown } | { error: unknown; item: number })
+
+export type ExecutorMessage = ReadyMessage | ProgressMessage | DoneMessage
+
+/** What runs messages, one after the other: a worker thread, or a child process. */
+export interface Executor {
+  readonly name: string
+  /** How many messages it may hold, begun or not. */
+  readonly capacity: number
+  /** Which input of its chunk it works on. */
+  readonly item: number
+  /** @throws DataCloneError when the input cannot be sent. */
+  send(message: RunMessage, transfer: readonly Transferable[]): void
+  /** Takes a message back; false when it was begun. */
+  recall(message: RunMessage): boolean
+  /** Asks the message's task to end. */
+  cancel(id: number): void
+  /** Ends it together with what it does; `exit` is told as of any other end. */
+  terminate(): Promise<void>
+}
+
+export interface ExecutorEvents {
+  done: (message: DoneMessage) => void
+  progress: (message: ProgressMessage) => void
+  /** It is gone, with what ended it: an uncaught error, an exit code, a signal. */
+  exit: (error: Error) => void
+}
+
+/** Starts one, and resolves when it has loaded its tasks. @throws Error when it ends before that, or takes too long. */
+export type StartExecutor = (events: ExecutorEvents) => Promise<Executor>

@@ -1,44 +1,186 @@
-import { isMainThread, parentPort, workerData } from 'node:worker_threads'
-import { implementationOf, type TaskContext } from './implement.ts'
+import { parentPort, type Transferable, workerData } from 'node:worker_threads'
+import { type Implementation, implementationOf, type TaskContext } from './implement.ts'
 import { lowerPriority } from './priority.ts'
-import type { DoneMessage, RunMessage, ThreadData, ThreadMessage } from './protocol.ts'
+import {
+  CANCELLED,
+  type CancelMessage,
+  type Cells,
+  type ExecutorMessage,
+  ITEM,
+  type RunMessage,
+  SLOTS,
+  type ThreadData,
+} from './protocol.ts'
 
-/** Turns this worker thread into one that serves tasks: the last thing its entry file does, after loading them. */
+const PROGRESS_EVERY_MS = 100
+
+/** The executor's end of its connection to the event loop. */
+interface Port {
+  cells: Cells
+  post(message: ExecutorMessage, transfer: Transferable[]): void
+  listen(onMessage: (message: RunMessage) => void): void
+}
+
+/** Turns this thread or child process into one that serves tasks: the last thing its entry file does, after loading them. */
 export function serveTasks(): void {
-  if (isMainThread || !parentPort) throw new Error('Tasks are served by worker threads only')
-  const port = parentPort
-  const { cancelled } = workerData as ThreadData
+  const port = parentPort ? threadPort(parentPort) : processPort()
   lowerPriority()
-  port.on('message', async (message: RunMessage) => {
-    const done = await runTask(message, cancelled)
-    try {
-      port.postMessage(done)
-    } catch (error) {
-      // The output cannot be cloned: a function in it, say.
-      port.postMessage({ id: message.id, ok: false, error, runMs: done.runMs } satisfies DoneMessage)
-    }
-  })
-  port.postMessage('ready' satisfies ThreadMessage)
+  const serve = inTurn((message: RunMessage) => serveMessage(message, port))
+  port.listen(serve)
+  port.post({ ready: true }, [])
 }
 
-async function runTask({ id, task, input }: RunMessage, cancelled: Int32Array): Promise<DoneMessage> {
-  const startedAt = performance.now()
-  try {
-    const output = await implementationOf(task)(input as never, contextOf(id, cancelled))
-    return { id, ok: true, output, runMs: performance.now() - startedAt }
-  } catch (error) {
-    return { id, ok: false, error, runMs: performance.now() - startedAt }
-  }
-}
-
-function contextOf(id: number, flag: Int32Array): TaskContext {
-  const isCancelled = () => Atomics.load(flag, 0) === id
+function threadPort(parent: NonNullable<typeof parentPort>): Port {
   return {
-    get cancelled() {
-      return isCancelled()
-    },
-    throwIfCancelled() {
-      if (isCancelled()) throw new Error('The task was cancelled')
-    },
+    cells: (workerData as ThreadData).cells,
+    post: (message, transfer) => parent.postMessage(message, transfer),
+    listen: (onMessage) => parent.on('message', onMessage),
   }
 }
+
+/** A child process shares no memory: it is sent one message at a time, and told in a message what is cancelled. */
+function processPort(): Port {
+  if (!process.send) throw new Error('Tasks are served by worker threads and child processes only')
+  const cells = new Int32Array(new SharedArrayBuffer((SLOTS + 1) * Int32Array.BYTES_PER_ELEMENT))
+  process.on('disconnect', () => process.exit())
+  return {
+    cells,
+    post: (message) => process.send?.(message),
+    listen: (onMessage) =>
+      process.on('message', (message: RunMessage | CancelMessage) => {
+        if ('cancel' in message) return Atomics.store(cells, CANCELLED, message.cancel)
+        cells[message.slot] = message.id
+        onMessage(message)
+      }),
+  }
+}
+
+/** One message after the other, also where a task is asynchronous. */
+function inTurn(serve: (message: RunMessage) => Promise<void> | undefined): (message: RunMessage) => void {
+  const waiting: RunMessage[] = []
+  let busy = false
+  const advance = () => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) {
+      const pending = serve(next)
+      if (!pending) continue
+      busy = true
+      void pending.then(() => {
+        busy = false
+        advance()
+      })
+      return
+    }
+  }
+  return (message) => {
+    waiting.push(message)
+    if (!busy) advance()
+  }
+}
+
+/** Returns a promise only for a task that does: the others are through at once. */
+function serveMessage(message: RunMessage, port: Port): Promise<void> | undefined {
+  const { id, slot } = message
+  // Taken back: the event loop gave it to another thread, or nobody waits for it.
+  if (Atomics.compareExchange(port.cells, slot, id, 0) !== id) return undefined
+  const startedAt = performance.timeOrigin + performance.now()
+  const context = new Context(message, port)
+  const timing = () => ({ id, startedAt, runMs: performance.timeOrigin + performance.now() - startedAt })
+  const give = (output: unknown) => {
+    try {
+      port.post({ ...timing(), output }, context.transfers)
+    } catch (error) {
+      // It cannot be cloned: a function in it, say.
+      refuse(error)
+    }
+  }
+  const refuse = (error: unknown) => {
+    const item = Atomics.load(port.cells, ITEM)
+    try {
+      port.post({ ...timing(), error, item }, [])
+    } catch (unclonable) {
+      port.post({ ...timing(), error: unclonable, item }, [])
+    }
+  }
+  try {
+    const output = runMessage(message, context, port.cells)
+    if (isPromise(output)) return output.then(give, refuse)
+    give(output)
+  } catch (error) {
+    refuse(error)
+  }
+  return undefined
+}
+
+function runMessage({ task, mode, input }: RunMessage, context: TaskContext, cells: Cells): unknown {
+  const implementation = implementationOf(task)
+  if (mode === 'one') return implementation.run(input, context)
+  const chunk = new Chunk(implementation, input as unknown[], mode === 'joined')
+  return chunk.run(context, cells)
+}
+
+/** The inputs of a chunk one by one; a promise from where the first of them gives one. */
+class Chunk {
+  readonly #run: Implementation['run']
+  readonly #join: Implementation['join']
+  readonly #inputs: unknown[]
+  readonly #outputs: unknown[] = []
+
+  constructor({ run, join }: Implementation, inputs: unknown[], joined: boolean) {
+    this.#run = run
+    this.#join = joined ? join : undefined
+    this.#inputs = inputs
+  }
+
+  run(context: TaskContext, cells: Cells, from = 0): unknown {
+    for (let item = from; item < this.#inputs.length; item++) {
+      Atomics.store(cells, ITEM, item)
+      context.throwIfCancelled()
+      const output = this.#run(this.#inputs[item], context)
+      if (isPromise(output))
+        return output.then((value) => {
+          this.#collect(value)
+          return this.run(context, cells, item + 1)
+        })
+      this.#collect(output)
+    }
+    return this.#outputs
+  }
+
+  #collect(output: unknown) {
+    if (this.#join && this.#outputs.length > 0) this.#outputs[0] = this.#join(this.#outputs[0], output)
+    else this.#outputs.push(output)
+  }
+}
+
+class Context implements TaskContext {
+  readonly transfers: Transferable[] = []
+  readonly #message: RunMessage
+  readonly #port: Port
+  #progressAt = 0
+
+  constructor(message: RunMessage, port: Port) {
+    this.#message = message
+    this.#port = port
+  }
+
+  get cancelled() {
+    return Atomics.load(this.#port.cells, CANCELLED) === this.#message.id
+  }
+
+  throwIfCancelled() {
+    if (this.cancelled) throw new Error('The task was cancelled')
+  }
+
+  progress(fraction: number) {
+    if (!this.#message.wantsProgress || performance.now() < this.#progressAt + PROGRESS_EVERY_MS) return
+    this.#progressAt = performance.now()
+    this.#port.post({ id: this.#message.id, progress: fraction }, [])
+  }
+
+  transfer<Value>(value: Value, buffers: readonly Transferable[]): Value {
+    this.transfers.push(...buffers)
+    return value
+  }
+}
+
+const isPromise = (value: unknown): value is Promise<unknown> => value instanceof Promise

@@ -1,65 +1,105 @@
 import { once } from 'node:events'
-import { Worker } from 'node:worker_threads'
-import type { DoneMessage, RunMessage, ThreadData, ThreadMessage } from './protocol.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Transferable, Worker } from 'node:worker_threads'
+import {
+  CANCELLED,
+  type Cells,
+  type Executor,
+  type ExecutorEvents,
+  type ExecutorMessage,
+  ITEM,
+  MAX_IN_FLIGHT,
+  type RunMessage,
+  SLOTS,
+  type ThreadData,
+} from './protocol.ts'
 
-/** Within a limit, a task that runs out of memory takes its thread along; without one, often the process. */
-const MAX_HEAP_MB = 1_024
+const START_TIMEOUT_MS = 30_000
 
-interface ThreadEvents {
-  done: (message: DoneMessage) => void
-  /** The thread is gone, with what ended it: an uncaught error, an exit code, or our `terminate()`. */
-  exit: (error: Error) => void
+export interface ThreadOptions {
+  name: string
+  /** The file that it runs: loads the tasks, then calls `serveTasks()`. */
+  entry: URL
+  /** Beyond it, a task that runs out of memory takes its thread along; without a limit, it would be the process. */
+  maxHeapMb: number
 }
 
 /** The event loop's end of one worker thread. */
-export class Thread {
+export class Thread implements Executor {
   readonly name: string
-  /** Whether its end is decided: whatever it still says comes too late. */
-  terminating = false
+  readonly capacity = MAX_IN_FLIGHT
   readonly #worker: Worker
-  readonly #cancelled = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
+  readonly #cells: Cells = new Int32Array(new SharedArrayBuffer((SLOTS + MAX_IN_FLIGHT) * Int32Array.BYTES_PER_ELEMENT))
   #error: Error | undefined
 
-  /** Starts the thread; resolves when it has loaded its tasks. @throws Error when it ends before that. */
-  static async start(entry: URL, name: string, events: ThreadEvents): Promise<Thread> {
-    const thread = new Thread(entry, name)
+  /** Resolves when it has loaded its tasks. @throws Error when it ends before that, or takes longer than 30 s. */
+  static async start(options: ThreadOptions, events: ExecutorEvents): Promise<Thread> {
+    const thread = new Thread(options)
     await thread.#ready()
-    thread.#worker.on('message', (message: ThreadMessage) => {
-      if (message !== 'ready' && !thread.terminating) events.done(message)
+    thread.#worker.on('message', (message: ExecutorMessage) => {
+      if ('progress' in message) events.progress(message)
+      else if ('id' in message) events.done(message)
     })
     thread.#worker.on('exit', (code) => events.exit(thread.#error ?? new Error(`The thread exited with code ${code}`)))
     return thread
   }
 
-  private constructor(entry: URL, name: string) {
+  private constructor({ name, entry, maxHeapMb }: ThreadOptions) {
     this.name = name
-    const workerData: ThreadData = { cancelled: this.#cancelled }
-    this.#worker = new Worker(entry, { name, workerData, env: {}, resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB } })
+    const workerData: ThreadData = { cells: this.#cells }
+    this.#worker = new Worker(entry, { name, workerData, env: {}, resourceLimits: { maxOldGenerationSizeMb: maxHeapMb } })
     this.#worker.on('error', (error: Error) => {
       this.#error = error
     })
+    // An answer that cannot be read: whose it was cannot be known either.
+    this.#worker.on('messageerror', (error: Error) => {
+      this.#error = error
+      void this.terminate()
+    })
   }
 
-  /** @throws DataCloneError when the input cannot be sent to a thread. */
-  run(message: RunMessage): void {
-    this.#worker.postMessage(message)
+  get item() {
+    return Atomics.load(this.#cells, ITEM)
   }
 
-  /** Asks the running task to end. */
+  send(message: RunMessage, transfer: readonly Transferable[]): void {
+    // Free are those that hold 0; there is one, since no more than MAX_IN_FLIGHT are in flight.
+    message.slot = this.#cells.indexOf(0, SLOTS)
+    Atomics.store(this.#cells, message.slot, message.id)
+    try {
+      this.#worker.postMessage(message, transfer)
+    } catch (error) {
+      Atomics.store(this.#cells, message.slot, 0)
+      throw error
+    }
+  }
+
+  recall({ slot, id }: RunMessage): boolean {
+    return Atomics.compareExchange(this.#cells, slot, id, 0) === id
+  }
+
   cancel(id: number): void {
-    Atomics.store(this.#cancelled, 0, id)
+    Atomics.store(this.#cells, CANCELLED, id)
   }
 
   async terminate(): Promise<void> {
-    this.terminating = true
     await this.#worker.terminate()
   }
 
   async #ready() {
-    const exited = once(this.#worker, 'exit').then(() => {
+    const settled = new AbortController()
+    const { signal } = settled
+    const exited = once(this.#worker, 'exit', { signal }).then(() => {
       throw this.#error ?? new Error('The thread exited before it was ready')
     })
-    exited.catch(() => {})
-    await Promise.race([once(this.#worker, 'message'), exited])
+    const late = sleep(START_TIMEOUT_MS, undefined, { signal }).then(async () => {
+      await this.terminate()
+      throw new Error(`The thread was not ready within ${START_TIMEOUT_MS} ms`)
+    })
+    try {
+      await Promise.race([once(this.#worker, 'message', { signal }), exited, late])
+    } finally {
+      settled.abort()
+    }
   }
 }

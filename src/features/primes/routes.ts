@@ -19,7 +19,9 @@ export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInl
       throw new AppError('forbidden', 'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it')
     const startedAt = performance.now()
     const count =
-      mode === 'inline' ? countPrimesIn(range, UNCANCELLABLE) : await compute.run(countPrimes, range, { signal: c.get('signal') })
+      mode === 'inline'
+        ? countPrimesIn(range, UNCANCELLABLE)
+        : await compute.map(countPrimes, [range], { signal: c.get('signal') }).reduce(0)
     return c.json({ ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) }, 200)
   })
 

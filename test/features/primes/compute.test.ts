@@ -61,7 +61,7 @@ describe('counting primes', () => {
     const cancelled = new Error('Cancelled')
     let looks = 0
     const context = {
-      cancelled: false,
+      ...UNCANCELLABLE,
       throwIfCancelled() {
         if (++looks === 3) throw cancelled
       },

@@ -1,0 +1,179 @@
+import { AppError } from '../errors.ts'
+import { Call, type CallOptions } from './call.ts'
+import type { Pool } from './pool.ts'
+import type { Source } from './source.ts'
+import { TaskError } from './task-error.ts'
+
+/** How much work goes to a thread at once: many times what sending it costs, and not so much that others wait for long. */
+const CHUNK_MS = 4
+/** Towards the end chunks become smaller, so that all threads end together; less than that is not worth a message. */
+const MIN_CHUNK_MS = 0.25
+/** More would hold up the event loop while they are copied. */
+const MAX_ITEMS = 1_024
+/** How many times larger than the last a chunk may be: items that the compiler has not seen yet say little. */
+const MAX_GROWTH = 16
+/** The chunk that a thread works on, and the next one. */
+const CHUNKS_PER_THREAD = 2
+/** Weight of the newest chunk in the moving average of the time that an item takes. */
+const AVERAGE_WEIGHT = 0.3
+
+export interface ChunksOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key'> {
+  task: string
+  mode: 'each' | 'joined'
+  threads: number
+  /** How many chunks may be in the works. */
+  maxInFlight?: number | undefined
+  /** How many chunks may be begun before the first of them is read. */
+  maxAhead: number
+  /** Told after each chunk how many items are done. */
+  onProgress: (done: number) => void
+  /** What errors call the item at this place. */
+  nameOf: (place: number) => number
+}
+
+interface Result<Output> {
+  output: Output[]
+  runMs: number
+}
+
+/**
+ * Runs a source's items in chunks, on several threads, and gives the outputs of each chunk in the order of the items.
+ * How many make a chunk follows from how long they take. The first error ends the rest.
+ */
+export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
+  readonly #pool: Pool
+  readonly #source: Source<Input>
+  readonly #options: ChunksOptions
+  readonly #maxInFlight: number
+  readonly #ending = new AbortController()
+  /** Begun and not read, in order. */
+  readonly #results: Promise<Result<Output>>[] = []
+  #inFlight = 0
+  #taken = 0
+  #done = 0
+  #lastSize = 1
+  #msPerItem: number | undefined
+  /** The items of an asynchronous source that are on their way. */
+  #taking: Promise<void> | undefined
+  #isExhausted = false
+
+  constructor(pool: Pool, source: Source<Input>, options: ChunksOptions) {
+    this.#pool = pool
+    this.#source = source
+    this.#options = options
+    this.#maxInFlight = options.maxInFlight ?? options.threads * CHUNKS_PER_THREAD
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Output[]> {
+    const stopListening = this.#listen()
+    try {
+      for (;;) {
+        this.#advance()
+        this.#ending.signal.throwIfAborted()
+        if (this.#results.length > 0) {
+          const { output } = await (this.#results[0] as Promise<Result<Output>>)
+          this.#results.shift()
+          yield output
+        } else if (this.#taking) await this.#taking
+        else return
+      }
+    } finally {
+      stopListening()
+      this.#source.close()
+      this.#fail(new AppError('cancelled', 'Nobody reads the rest'))
+    }
+  }
+
+  #listen(): () => void {
+    const { signal, timeoutMs, task } = this.#options
+    signal?.throwIfAborted()
+    const onAbort = () => this.#fail(signal?.reason)
+    const onTimeout = () => this.#fail(new AppError('deadline_exceeded', `The tasks ${task} took longer than ${timeoutMs} ms`))
+    const timer = timeoutMs === undefined ? undefined : setTimeout(onTimeout, timeoutMs)
+    signal?.addEventListener('abort', onAbort)
+    return () => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /** Everything in flight ends with this error, the first one that comes. */
+  #fail(error: unknown) {
+    this.#ending.abort(error)
+  }
+
+  #advance() {
+    while (this.#mayTake()) {
+      const items = this.#source.take(this.#size())
+      if (items instanceof Promise) {
+        this.#taking = items
+          .then((taken) => this.#launch(taken))
+          .finally(() => {
+            this.#taking = undefined
+          })
+        this.#taking.then(
+          () => this.#advance(),
+          (error) => this.#fail(error),
+        )
+      } else this.#launch(items)
+    }
+  }
+
+  #mayTake() {
+    if (this.#isExhausted || this.#taking || this.#ending.signal.aborted) return false
+    return this.#inFlight < this.#maxInFlight && this.#results.length < this.#options.maxAhead
+  }
+
+  /** How many items the next chunk has. */
+  #size(): number {
+    if (this.#msPerItem === undefined) return 1
+    const { threads } = this.#options
+    const left = this.#source.total === undefined ? Number.POSITIVE_INFINITY : this.#source.total - this.#taken
+    const evenly = Math.max(left / (threads * CHUNKS_PER_THREAD), MIN_CHUNK_MS / this.#msPerItem)
+    const size = Math.min(CHUNK_MS / this.#msPerItem, evenly, this.#lastSize * MAX_GROWTH, MAX_ITEMS)
+    return Math.max(1, Math.floor(size))
+  }
+
+  #launch(items: Input[]) {
+    if (items.length === 0) {
+      this.#isExhausted = true
+      return
+    }
+    const first = this.#taken
+    this.#taken += items.length
+    this.#lastSize = items.length
+    this.#inFlight++
+    const result = this.#call(items, first > 0)
+    this.#results.push(result)
+    result.then(
+      ({ runMs }) => this.#finished(items.length, runMs),
+      (error) => this.#fail(error),
+    )
+  }
+
+  #finished(items: number, runMs: number) {
+    this.#inFlight--
+    this.#done += items
+    const newest = runMs / items
+    this.#msPerItem ??= newest
+    this.#msPerItem += AVERAGE_WEIGHT * (newest - this.#msPerItem)
+    this.#options.onProgress(this.#done)
+    this.#advance()
+  }
+
+  /** @param accepted it continues what has begun, so it is not refused. */
+  async #call(items: Input[], accepted: boolean): Promise<Result<Output>> {
+    const { task, mode, priority, key, timeoutMs, nameOf } = this.#options
+    const first = this.#taken - items.length
+    const options: CallOptions = { priority, key, signal: this.#ending.signal, timeoutMs: accepted ? undefined : timeoutMs }
+    try {
+      return await new Promise<Result<Output>>((resolve, reject) =>
+        this.#pool.add(new Call({ task, mode, input: items, items: items.length, accepted }, options, resolve, reject)),
+      )
+    } catch (error) {
+      if (error instanceof TaskError && error.item !== undefined)
+        throw new TaskError(task, error.cause, nameOf(first + error.item))
+      throw error
+    }
+  }
+}

@@ -1,0 +1,134 @@
+import type { Task, TaskOptions } from '../names.ts'
+import type { CallOptions } from './call.ts'
+import { Chunks } from './chunks.ts'
+import type { Pool } from './pool.ts'
+import { type Items, sourceOf } from './source.ts'
+
+/** Into how many pieces the work is cut, for each thread, where there are fewer items than that and they can be cut. */
+const PIECES_PER_THREAD = 64
+/** How many chunks, for each thread, a stream is ahead of its reader. */
+const STREAM_AHEAD = 4
+
+export interface MapOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key'> {
+  /** On how many threads at once; all of them if absent. */
+  concurrency?: number
+  /** Told after each chunk how many items are done, and of how many where that is known. */
+  onProgress?: (progress: { done: number; total: number | undefined }) => void
+}
+
+/**
+ * What `compute.map()` gives: work that starts once somebody wants its results. `await` it for all of them in order, read
+ * them with `for await` as they come, or `reduce()` them to one.
+ */
+export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncIterable<Output> {
+  readonly #pool: Pool
+  readonly #task: Task<Input, Output>
+  readonly #items: Items<Input>
+  readonly #threads: number
+  readonly #options: MapOptions
+  #all: Promise<Output[]> | undefined
+
+  constructor(pool: Pool, task: Task<Input, Output>, items: Items<Input>, threads: number, options: MapOptions) {
+    this.#pool = pool
+    this.#task = task
+    this.#items = items
+    this.#threads = Math.min(threads, options.concurrency ?? threads)
+    this.#options = options
+  }
+
+  /** All results, in order. */
+  // biome-ignore lint/suspicious/noThenProperty: to be awaited is what it is for
+  then<Result = Output[], Failure = never>(
+    onFulfilled?: ((outputs: Output[]) => Result | PromiseLike<Result>) | null,
+    onRejected?: ((reason: unknown) => Failure | PromiseLike<Failure>) | null,
+  ): Promise<Result | Failure> {
+    this.#all ??= this.#collect()
+    return this.#all.then(onFulfilled, onRejected)
+  }
+
+  /** The results in order, as they come; the threads are never far ahead. Leaving the loop ends what they do. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Output> {
+    for await (const outputs of this.#outputs(this.#threads * STREAM_AHEAD)) yield* outputs
+  }
+
+  /**
+   * All results in one, by the task's `join`: on the threads within each chunk, and here from chunk to chunk.
+   *
+   * @param initial is joined before the first, and is the result where there are no items.
+   * @throws Error when the task has no `join`.
+   */
+  async reduce(initial: Output): Promise<Output> {
+    const join = this.#join
+    if (!join) throw new Error(`The outputs of ${this.#task.name} cannot be reduced: its contract has no join`)
+    let result = initial
+    for await (const [output] of this.#chunks('joined', Number.POSITIVE_INFINITY, this.#pieces()))
+      result = join(result, output as Output)
+    return result
+  }
+
+  get #join() {
+    return this.#task.join as TaskOptions<Input, Output>['join']
+  }
+
+  async #collect(): Promise<Output[]> {
+    const all: Output[][] = []
+    for await (const outputs of this.#outputs(Number.POSITIVE_INFINITY)) all.push(outputs)
+    return all.flat()
+  }
+
+  #outputs(maxAhead: number): AsyncIterable<Output[]> {
+    const pieces = this.#pieces()
+    const chunks = this.#chunks('each', maxAhead, pieces)
+    return pieces && this.#join ? joinPieces(chunks, pieces, this.#join) : chunks
+  }
+
+  /** The items cut into pieces, where they can be and there are too few of them to keep all threads busy to the end. */
+  #pieces(): (readonly Input[])[] | undefined {
+    const split = this.#task.split as TaskOptions<Input, Output>['split']
+    if (!split || !Array.isArray(this.#items)) return undefined
+    const parts = Math.ceil((this.#threads * PIECES_PER_THREAD) / this.#items.length)
+    return this.#items.map((item: Input) => {
+      const pieces = split(item, parts)
+      return pieces.length > 0 ? pieces : [item]
+    })
+  }
+
+  #chunks(mode: 'each' | 'joined', maxAhead: number, pieces: (readonly Input[])[] | undefined): Chunks<Input, Output> {
+    const { onProgress, concurrency, ...options } = this.#options
+    const owners = pieces?.flatMap((its, item) => its.map(() => item))
+    const source = sourceOf(pieces?.flat() ?? this.#items)
+    const total = pieces?.length ?? source.total
+    return new Chunks(this.#pool, source, {
+      ...options,
+      task: this.#task.name,
+      mode,
+      threads: this.#threads,
+      maxInFlight: concurrency,
+      maxAhead,
+      nameOf: (place) => owners?.[place] ?? place,
+      onProgress: (done) => onProgress?.({ done: owners ? (owners[done] ?? pieces?.length ?? 0) : done, total }),
+    })
+  }
+}
+
+/** Puts together the outputs of each item's pieces, which may lie in several chunks. */
+async function* joinPieces<Input, Output>(
+  chunks: AsyncIterable<Output[]>,
+  pieces: readonly (readonly Input[])[],
+  join: (left: Output, right: Output) => Output,
+): AsyncGenerator<Output[]> {
+  let item = 0
+  let joined: Output[] = []
+  let count = 0
+  for await (const outputs of chunks) {
+    const whole: Output[] = []
+    for (const output of outputs) {
+      joined = [count === 0 ? output : join(joined[0] as Output, output)]
+      if (++count < (pieces[item]?.length ?? 0)) continue
+      whole.push(...joined)
+      item++
+      count = 0
+    }
+    if (whole.length > 0) yield whole
+  }
+}

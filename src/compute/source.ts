@@ -1,0 +1,76 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
+export type Items<Item> = Iterable<Item> | AsyncIterable<Item>
+
+/** How long a chunk waits for more items of a source that has none at the moment. */
+const STALL_MS = 4
+
+/** Where a map takes its items from, some at a time. */
+export interface Source<Item> {
+  /** How many there are in all, where that is known. */
+  readonly total: number | undefined
+  /** The next `count` items, or fewer; none at the end. */
+  take(count: number): Item[] | Promise<Item[]>
+  /** No more will be taken. */
+  close(): void
+}
+
+export function sourceOf<Item>(items: Items<Item>): Source<Item> {
+  if (Array.isArray(items)) return arraySource(items)
+  return Symbol.iterator in items ? iterableSource(items) : asyncSource(items)
+}
+
+function arraySource<Item>(items: readonly Item[]): Source<Item> {
+  let taken = 0
+  return {
+    total: items.length,
+    take(count) {
+      const next = items.slice(taken, taken + count)
+      taken += next.length
+      return next
+    },
+    close() {},
+  }
+}
+
+function iterableSource<Item>(items: Iterable<Item>): Source<Item> {
+  const iterator = items[Symbol.iterator]()
+  return {
+    total: undefined,
+    take(count) {
+      const next: Item[] = []
+      while (next.length < count) {
+        const { done, value } = iterator.next()
+        if (done) break
+        next.push(value)
+      }
+      return next
+    },
+    close: () => void iterator.return?.(),
+  }
+}
+
+function asyncSource<Item>(items: AsyncIterable<Item>): Source<Item> {
+  const iterator = items[Symbol.asyncIterator]()
+  /** Asked for, and not yet there when the last chunk was closed. */
+  let coming: Promise<IteratorResult<Item>> | undefined
+  return {
+    total: undefined,
+    async take(count) {
+      const next: Item[] = []
+      let stalled: Promise<undefined> | undefined
+      while (next.length < count) {
+        coming ??= iterator.next()
+        // The first may take its time; with it in hand, the others must come soon.
+        const result = await (stalled ? Promise.race([coming, stalled]) : coming)
+        if (!result) break
+        coming = undefined
+        if (result.done) break
+        next.push(result.value)
+        stalled ??= sleep(STALL_MS, undefined, { ref: false })
+      }
+      return next
+    },
+    close: () => void Promise.resolve(iterator.return?.()).catch(() => {}),
+  }
+}
