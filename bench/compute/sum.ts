@@ -1,0 +1,80 @@
+import { number } from '../align.ts'
+import { machine } from '../machine.ts'
+import { median, medianRatio } from '../statistics.ts'
+import { inTurns, millisecondsOf } from './in-turns.ts'
+import { MemoryWatch } from './memory.ts'
+import { openCompute } from './open-compute.ts'
+import { atMost, type Report } from './report.ts'
+import { type Slice, sum, sumOf } from './tasks.ts'
+
+/** 1 GiB of doubles, in slices of 8 MiB. */
+const SETTINGS = { doubles: 2 ** 27, slice: 2 ** 20, rounds: 9, threads: machine.cores } as const
+
+/** Large data and little to do with it: what counts is that nobody copies it. */
+export async function measureSum(started: AsyncDisposableStack): Promise<Report> {
+  const compute = started.use(await openCompute(SETTINGS.threads))
+  const values = compute.share(Float64Array, SETTINGS.doubles)
+  const expected = fill(values)
+  const whole: Slice = { values, from: 0, to: SETTINGS.doubles }
+  const memory = new MemoryWatch()
+  const measure = async (add: () => PromiseLike<number> | number) => {
+    let total = Number.NaN
+    let ms = Number.NaN
+    const growthMiB = await memory.growthDuring(async () => {
+      ms = await millisecondsOf(async () => {
+        total = await add()
+      })
+    })
+    if (total !== expected) throw new Error(`The sum is ${expected}, not ${total}`)
+    return { ms, growthMiB }
+  }
+  const rounds = await inTurns(
+    SETTINGS.rounds,
+    {
+      'sequential, on the event loop': () => sumOf(whole),
+      'shared, one thread': () => compute.run(sum, whole),
+      'shared, compute.map on all threads': () => compute.map(sum, slicesOf(values)).reduce(0),
+    },
+    measure,
+  )
+  const cloned = await measure(() => compute.run(sum, { ...whole, values: values.slice() }))
+
+  const msOf = (name: keyof typeof rounds) => rounds[name].map(({ ms }) => ms)
+  const figures = Object.entries({ ...rounds, 'cloned to one thread (once)': [cloned] }).map(([name, all]) => ({
+    name,
+    ms: median(all.map(({ ms }) => ms)),
+    growthMiB: Math.max(...all.map(({ growthMiB }) => growthMiB)),
+  }))
+  const oneThread = msOf('shared, one thread').map((ms) => ms / SETTINGS.threads)
+  const growthOf = (name: keyof typeof rounds) => Math.max(...rounds[name].map(({ growthMiB }) => growthMiB))
+  return {
+    title: `The sum of 1 GiB of doubles; medians of ${SETTINGS.rounds} rounds`,
+    rows: [['', 'ms', 'memory + MiB'], ...figures.map(({ name, ms, growthMiB }) => [name, number(ms, 1), number(growthMiB, 1)])],
+    targets: [
+      atMost(
+        'Shared sum: all threads ÷ (one thread / cores)',
+        medianRatio(msOf('shared, compute.map on all threads'), oneThread),
+        1.1,
+      ),
+      atMost(
+        'Shared sum: growth of memory, MiB',
+        Math.max(growthOf('shared, one thread'), growthOf('shared, compute.map on all threads')),
+        16,
+      ),
+    ],
+    figures: { settings: SETTINGS, ways: figures },
+  }
+}
+
+/** Touches every page. Whole numbers, so that the sum is exact in whatever order. */
+function fill(values: Float64Array): number {
+  for (let index = 0; index < values.length; index++) values[index] = index & 0xff
+  return sumOf({ values, from: 0, to: values.length })
+}
+
+const slicesOf = (values: Float64Array): Slice[] =>
+  Array.from({ length: SETTINGS.doubles / SETTINGS.slice }, (_, index) => ({
+    values,
+    from: index * SETTINGS.slice,
+    to: (index + 1) * SETTINGS.slice,
+  }))
