@@ -1,4 +1,5 @@
-# offloop's image: Node, the production packages and the sources; Node runs the TypeScript as it is, so nothing is built.
+# offloop's image: Node, the production packages and the sources; Node runs the TypeScript as it is, so nothing is built
+# but the kernels.
 # It needs DATABASE_URL and nothing else: .env.example lists what it takes. `docker compose up --build` has it all.
 
 FROM node:26-slim AS base
@@ -14,6 +15,16 @@ FROM base AS api-reference
 COPY package-lock.json docker/fetch-api-reference.ts ./
 RUN --mount=type=cache,target=/root/.npm node fetch-api-reference.ts
 
+# What scripts/build-kernels.ts compiles. npm installs the compiler alone, at the version and the hash of the lockfile.
+FROM base AS kernels
+COPY package.json package-lock.json ./
+RUN --mount=type=cache,target=/root/.npm npm pkg delete dependencies optionalDependencies \
+  && npm pkg set --json 'devDependencies={"assemblyscript":"*"}' \
+  && npm install --ignore-scripts --no-audit --no-fund
+COPY scripts/build-kernels.ts scripts/
+COPY src src
+RUN node scripts/build-kernels.ts
+
 FROM base
 # Node is no good PID 1: it leaves orphans as zombies, and a signal that it has no handler for yet is lost. tini reaps,
 # passes SIGTERM on, and exits with Node's exit code.
@@ -25,7 +36,7 @@ COPY package.json ./
 COPY public public
 COPY migrations migrations
 COPY scripts scripts
-COPY src src
+COPY --from=kernels /app/src src
 
 ENV NODE_ENV=production HOST=0.0.0.0 PORT=3000
 EXPOSE 3000

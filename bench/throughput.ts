@@ -4,7 +4,7 @@ import { type LoadFigures, startLoad } from './load.ts'
 import { median, medianRatio } from './statistics.ts'
 
 /** How the throughput is measured; the results name all of it. */
-export const THROUGHPUT = { rounds: 7, roundMs: 2_000, leadInMs: 300, connections: 20 } as const
+export const THROUGHPUT = { warmUpRounds: 3, rounds: 7, roundMs: 2_000, leadInMs: 300, connections: 20 } as const
 
 /** Between two loads: connections that the last one cut off are closed and replaced. */
 const PAUSE_MS = 200
@@ -58,12 +58,12 @@ export async function measureThroughput(appUrl: string, floorUrl: string): Promi
 
 async function measureEndpoint({ name, onFloor, options }: Endpoint, appUrl: string, floorUrl: string): Promise<EndpointFigures> {
   const rounds: EndpointFigures['rounds'] = []
-  // One more than counts, for the compilers.
-  for (let round = 0; round <= THROUGHPUT.rounds; round++) {
+  // It takes some four seconds of load until V8 has compiled the app's many functions; the floor's few are done sooner.
+  for (let round = -THROUGHPUT.warmUpRounds; round < THROUGHPUT.rounds; round++) {
     const app = await drive(appUrl, options)
     rounds.push(onFloor ? { app, floor: await drive(floorUrl, options) } : { app })
   }
-  return summarise(name, rounds.slice(1))
+  return summarise(name, rounds.slice(THROUGHPUT.warmUpRounds))
 }
 
 async function drive(url: string, options: Endpoint['options']): Promise<LoadFigures> {

@@ -32,6 +32,7 @@ let failed = 0
 if (await check('docker compose up --build brings it up', comesUp)) {
   await check('a product is created and read', keepsProducts)
   await check('primes are counted', countsPrimes)
+  await check('the Mandelbrot set is drawn by the kernel, and the compiler stayed outside', hasKernels)
   await check('the API is described, and /docs has its script', hasDocs)
   await check('Socket.IO pushes what changed', pushesChanges)
   await check('the health check finds it healthy', isHealthy)
@@ -78,6 +79,13 @@ async function countsPrimes() {
   const response = await get('/v1/primes?to=100000')
   const { count } = (await response.json()) as { count: number }
   assert.equal(count, 9_592)
+}
+
+async function hasKernels() {
+  const response = await get('/v1/mandelbrot.png')
+  assert.deepEqual([response.status, response.headers.get('content-type')], [200, 'image/png'])
+  assert.equal((await stack.exec('app', 'test', '-f', 'src/features/mandelbrot/escape-row.wasm')).code, 0)
+  assert.equal((await stack.exec('app', 'test', '-e', 'node_modules/assemblyscript')).code, 1)
 }
 
 async function hasDocs() {

@@ -1,5 +1,6 @@
 // Runs before every npm script, under whatever Node the machine has: installs the locked packages where they are absent
-// or older than the lockfile, and makes sure that the Node 26 among them runs. Plain JavaScript, no dependencies.
+// or older than the lockfile, makes sure that the Node 26 among them runs, and has it compile what kernels changed. Plain
+// JavaScript, no dependencies.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, statSync } from 'node:fs'
 
@@ -23,6 +24,8 @@ if (node.stderr?.includes('libatomic') && process.getuid?.() === 0 && existsSync
 if (node.status !== 0) fail(`Node ${NODE_MAJOR} from npm does not run here: ${node.stderr}`)
 if (Number(node.stdout.slice(1).split('.')[0]) < NODE_MAJOR)
   fail(`npm has no Node ${NODE_MAJOR} for ${process.platform}-${process.arch}: install it yourself and try again`)
+
+run('node', ['scripts/build-kernels.ts'])
 
 /** @param {string} command @param {string[]} args */
 function run(command, args) {

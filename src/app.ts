@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs'
-import { cors } from 'hono/cors'
 import type { Config } from './config.ts'
 import { type Deps, featureRoutes } from './features/index.ts'
 import { accessLog } from './http/access-log.ts'
 import { bodyLimit } from './http/body-limit.ts'
-import { deadline } from './http/deadline.ts'
+import { cors } from './http/cors.ts'
 import { serveDocs } from './http/docs.ts'
+import { beginExchange } from './http/exchange.ts'
 import { fallback } from './http/fallback.ts'
 import { healthRoutes } from './http/health.ts'
 import { errorHandler } from './http/problem.ts'
@@ -33,10 +33,14 @@ export function createApp({ config, log, metrics, stopping, ...deps }: AppDeps) 
   app.onError(errorHandler(log))
   app.notFound(fallback(app))
 
-  app.use(accessLog(log, metrics.observeRequest))
-  if (config.corsOrigins.length > 0)
-    app.use(cors({ origin: config.corsOrigins, exposeHeaders: ['ETag', 'Location', 'X-Request-Id'] }))
-  app.use(deadline(config.requestTimeoutMs))
+  const logRequest = accessLog(log)
+  app.use(
+    beginExchange(config.requestTimeoutMs, (record) => {
+      metrics.observeRequest(record)
+      logRequest(record)
+    }),
+  )
+  if (config.corsOrigins.length > 0) app.use(cors(config.corsOrigins))
   app.on(['POST', 'PUT', 'PATCH', 'DELETE'], '*', bodyLimit(MAX_BODY_BYTES))
 
   for (const [path, routes] of Object.entries(featureRoutes(deps))) app.route(path, routes)

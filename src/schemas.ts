@@ -8,3 +8,12 @@ export const integerParameter = (min: number, max: number) =>
     .transform(Number)
     .pipe(z.int().min(min).max(max))
     .openapi({ type: 'integer', minimum: min, maximum: max })
+
+/** A finite decimal number in a path or query; `z.coerce` would take '' for 0, '0x10' for 16 and 'Infinity' as it is. */
+export const numberParameter = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^-?\d{1,20}(\.\d{1,40})?(e-?\d{1,3})?$/i, `Must be a number from ${min} to ${max}`)
+    .transform(Number)
+    .pipe(z.number().min(min).max(max))
+    .openapi({ type: 'number', minimum: min, maximum: max })

@@ -5,6 +5,9 @@ export type Priority = 'interactive' | 'batch'
 
 export type Outcome = 'succeeded' | 'failed' | 'cancelled' | 'deadline_exceeded' | 'crashed'
 
+/** The longest that Node's timers can wait; a longer one would fire at once. */
+export const MAX_TIMER_MS = 2 ** 31 - 1
+
 export interface CallOptions {
   signal?: AbortSignal | undefined
   /** For waiting and running together; the signal alone decides if absent. */
@@ -37,6 +40,10 @@ export class Call {
   /** Set while an executor has it. */
   message: RunMessage | undefined
   outcome: Outcome | undefined
+  /** About the size of its input, if somebody wants to know. */
+  bytesIn = 0
+  /** How many executors ended before they began it. */
+  losses = 0
   /** Its place in the queue, while it waits. */
   line: object | undefined
   previous: Call | undefined

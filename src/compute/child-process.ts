@@ -28,6 +28,8 @@ export class TaskProcess implements Executor {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     })
     await ready(child)
+    // What it is sent while it dies; its exit says the rest.
+    child.on('error', () => {})
     child.on('message', (message: ExecutorMessage) => {
       if ('progress' in message) events.progress(message)
       else if ('id' in message) events.done(message)

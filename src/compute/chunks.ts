@@ -1,5 +1,5 @@
 import { AppError } from '../errors.ts'
-import { Call, type CallOptions } from './call.ts'
+import { Call, type CallOptions, MAX_TIMER_MS } from './call.ts'
 import type { Pool } from './pool.ts'
 import type { Source } from './source.ts'
 import { TaskError } from './task-error.ts'
@@ -53,9 +53,11 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   #done = 0
   #lastSize = 1
   #msPerItem: number | undefined
-  /** The items of an asynchronous source that are on their way. */
-  #taking: Promise<void> | undefined
+  /** The items of an asynchronous source that are on their way: resolves when they are launched. */
+  #taking: PromiseWithResolvers<void> | undefined
   #isExhausted = false
+  /** The pool has taken a chunk on, so it does not refuse the others. */
+  #isAccepted = false
 
   constructor(pool: Pool, source: Source<Input>, options: ChunksOptions) {
     this.#pool = pool
@@ -74,7 +76,7 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
           const { output } = await (this.#results[0] as Promise<Result<Output>>)
           this.#results.shift()
           yield output
-        } else if (this.#taking) await this.#taking
+        } else if (this.#taking) await this.#taking.promise
         else return
       }
     } finally {
@@ -89,7 +91,7 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     signal?.throwIfAborted()
     const onAbort = () => this.#fail(signal?.reason)
     const onTimeout = () => this.#fail(new AppError('deadline_exceeded', `The tasks ${task} took longer than ${timeoutMs} ms`))
-    const timer = timeoutMs === undefined ? undefined : setTimeout(onTimeout, timeoutMs)
+    const timer = timeoutMs === undefined ? undefined : setTimeout(onTimeout, Math.min(timeoutMs, MAX_TIMER_MS))
     signal?.addEventListener('abort', onAbort)
     return () => {
       clearTimeout(timer)
@@ -100,23 +102,30 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   /** Everything in flight ends with this error, the first one that comes. */
   #fail(error: unknown) {
     this.#ending.abort(error)
+    this.#taking?.reject(this.#ending.signal.reason)
   }
 
   #advance() {
     while (this.#mayTake()) {
       const items = this.#source.take(this.#size())
-      if (items instanceof Promise) {
-        this.#taking = items
-          .then((taken) => this.#launch(taken))
-          .finally(() => {
-            this.#taking = undefined
-          })
-        this.#taking.then(
-          () => this.#advance(),
-          (error) => this.#fail(error),
-        )
-      } else this.#launch(items)
+      if (items instanceof Promise) void this.#launchLater(items)
+      else this.#launch(items)
     }
+  }
+
+  async #launchLater(items: Promise<Input[]>) {
+    const taking = Promise.withResolvers<void>()
+    // Nobody waits for it while there are results to read.
+    taking.promise.catch(() => {})
+    this.#taking = taking
+    try {
+      this.#launch(await items)
+    } catch (error) {
+      this.#fail(error)
+    }
+    this.#taking = undefined
+    taking.resolve()
+    this.#advance()
   }
 
   #mayTake() {
@@ -139,16 +148,13 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
       this.#isExhausted = true
       return
     }
-    const first = this.#taken
+    const result = this.#call(items, this.#taken)
     this.#taken += items.length
     this.#lastSize = items.length
     this.#inFlight++
-    const result = this.#call(items, first > 0)
     this.#results.push(result)
-    result.then(
-      ({ runMs }) => this.#finished(items.length, runMs),
-      (error) => this.#fail(error),
-    )
+    // What the source or `onProgress` throws ends the map, too.
+    result.then(({ runMs }) => this.#finished(items.length, runMs)).catch((error) => this.#fail(error))
   }
 
   #finished(items: number, runMs: number) {
@@ -161,17 +167,20 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     this.#advance()
   }
 
-  /** @param accepted it continues what has begun, so it is not refused. */
-  async #call(items: Input[], accepted: boolean): Promise<Result<Output>> {
+  /** @param first the place of the first of them. */
+  async #call(items: Input[], first: number): Promise<Result<Output>> {
     const { task, mode, priority, key, timeoutMs, nameOf } = this.#options
-    const first = this.#taken - items.length
-    const options: CallOptions = { priority, key, signal: this.#ending.signal, timeoutMs: accepted ? undefined : timeoutMs }
+    const { signal } = this.#ending
+    const accepted = this.#isAccepted
+    const options: CallOptions = { priority, key, signal, timeoutMs: accepted ? undefined : timeoutMs }
     try {
-      return await new Promise<Result<Output>>((resolve, reject) =>
-        this.#pool.add(new Call({ task, mode, input: items, items: items.length, accepted }, options, resolve, reject)),
-      )
+      return await new Promise<Result<Output>>((resolve, reject) => {
+        this.#pool.add(new Call({ task, mode, input: items, items: items.length, accepted }, options, resolve, reject))
+        this.#isAccepted = true
+      })
     } catch (error) {
-      if (error instanceof TaskError && error.item !== undefined)
+      // Where another chunk has failed, this is that one's error.
+      if (!signal.aborted && error instanceof TaskError && error.item !== undefined)
         throw new TaskError(task, error.cause, nameOf(first + error.item))
       throw error
     }

@@ -32,7 +32,7 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
     this.#pool = pool
     this.#task = task
     this.#items = items
-    this.#threads = Math.min(threads, options.concurrency ?? threads)
+    this.#threads = Math.max(1, Math.min(threads, options.concurrency ?? threads))
     this.#options = options
   }
 
@@ -95,6 +95,7 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
 
   #chunks(mode: 'each' | 'joined', maxAhead: number, pieces: (readonly Input[])[] | undefined): Chunks<Input, Output> {
     const { onProgress, concurrency, ...options } = this.#options
+    const maxInFlight = concurrency === undefined ? undefined : this.#threads
     const owners = pieces?.flatMap((its, item) => its.map(() => item))
     const source = sourceOf(pieces?.flat() ?? this.#items)
     const total = pieces?.length ?? source.total
@@ -103,7 +104,7 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
       task: this.#task.name,
       mode,
       threads: this.#threads,
-      maxInFlight: concurrency,
+      maxInFlight,
       maxAhead,
       nameOf: (place) => owners?.[place] ?? place,
       onProgress: (done) => onProgress?.({ done: owners ? (owners[done] ?? pieces?.length ?? 0) : done, total }),

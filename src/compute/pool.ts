@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AppError } from '../errors.ts'
-import type { Call, Outcome } from './call.ts'
+import { type Call, MAX_TIMER_MS, type Outcome } from './call.ts'
 import type { DoneMessage, Executor, ProgressMessage, StartExecutor } from './protocol.ts'
 import { Queue } from './queue.ts'
 import { RunTimes } from './run-times.ts'
@@ -15,8 +15,8 @@ const AHEAD_MS = 5
 const OVERDUE_MS = 10
 const RESTART_DELAY_MS = 100
 const MAX_RESTART_DELAY_MS = 5_000
-/** The longest that Node's timers can wait; a longer one would fire at once. */
-const MAX_TIMER_MS = 2 ** 31 - 1
+/** A call that ended so many executors before they began it was too much for them to receive: it fails. */
+const MAX_LOSSES = 2
 
 export interface PoolOptions {
   start: StartExecutor
@@ -67,7 +67,7 @@ export class Pool implements AsyncDisposable {
   constructor(options: PoolOptions) {
     this.#options = options
     options.stopping?.addEventListener('abort', () => this.#refuse(({ accepted }) => !accepted), { once: true })
-    const reaper = setInterval(() => this.#endIdle(), options.idleMs).unref()
+    const reaper = setInterval(() => this.#endIdle(), Math.min(options.idleMs, MAX_TIMER_MS)).unref()
     this.#closing.signal.addEventListener('abort', () => clearInterval(reaper))
   }
 
@@ -154,7 +154,14 @@ export class Pool implements AsyncDisposable {
       this.#send(call, member)
     }
     if (this.#queue.size === 0) this.#balance()
-    else if (this.#idle.length === 0 && this.#members.size + this.#starting < this.#options.max) void this.#replaceMember()
+    if (this.#idle.length === 0 && this.#mayGrow()) void this.#replaceMember()
+  }
+
+  /** What was sent ahead needs an executor of its own, too, should the one that has it be held up. */
+  #mayGrow(): boolean {
+    if (this.#members.size + this.#starting >= this.#options.max) return false
+    if (this.#queue.size > 0) return true
+    return this.#starting === 0 && [...this.#members].some(({ calls }) => calls.length > 1)
   }
 
   /** Jobs leave one executor to the requests, which would else wait for the longest of them. */
@@ -168,10 +175,11 @@ export class Pool implements AsyncDisposable {
   #soonIdle(call: Call): Member | undefined {
     const estimateMs = this.#runTimes.measuredMs(call) ?? Number.POSITIVE_INFINITY
     if (estimateMs > AHEAD_MS || call.options.transfer) return undefined
+    const overdue = performance.now() - OVERDUE_MS
     let soonest: Member | undefined
     for (const member of this.#members) {
-      const { calls, state, executor, expectedMs } = member
-      if (state !== 'serving' || calls.length >= executor.capacity || expectedMs > AHEAD_MS) continue
+      const { calls, state, executor, expectedMs, since } = member
+      if (state !== 'serving' || since < overdue || calls.length >= executor.capacity || expectedMs > AHEAD_MS) continue
       if (calls[0]?.estimateMs === undefined || calls[0].priority !== call.priority) continue
       if (!soonest || expectedMs < soonest.expectedMs) soonest = member
     }
@@ -182,6 +190,8 @@ export class Pool implements AsyncDisposable {
     const { task, mode, input, options } = call
     lastId = (lastId + 1) | 0 || 1
     const message = { id: lastId, slot: 0, task, mode, input, wantsProgress: options.onProgress !== undefined }
+    // Transferred buffers are empty afterwards.
+    if (this.#options.onTiming) call.bytesIn ||= bytesOf(input)
     try {
       member.executor.send(message, options.transfer ?? [])
     } catch (error) {
@@ -213,8 +223,8 @@ export class Pool implements AsyncDisposable {
     else call.settle('succeeded', () => call.resolve((call.mode === 'one' ? message.output : message) as never))
     this.#report(call, member, message)
     this.#runTimes.learn(call, message.runMs)
-    if (member.state === 'ending') member.state = 'serving'
     this.#take(call, member)
+    if (member.state === 'ending' && member.calls.length === 0) member.state = 'serving'
     this.#recallOverdue()
     this.#dispatch()
   }
@@ -269,8 +279,8 @@ export class Pool implements AsyncDisposable {
   /** Asks a call to end; if it does not, its executor ends with it, and with nothing else. */
   #end(call: Call, member: Member, id: number) {
     this.#queue.unshift(this.#recall(member))
-    // One more has begun: this one is through, and the message that says so is on its way.
-    if (member.calls.length > 1) return
+    // Another has begun since: this one is through, and the message that says so is on its way.
+    if (member.calls.at(-1) !== call) return
     member.state = 'ending'
     member.executor.cancel(id)
     // A turn later: timers come before messages, and one may have arrived that says it has ended.
@@ -285,14 +295,26 @@ export class Pool implements AsyncDisposable {
 
   #exited(member: Member, error: Error) {
     if (this.#closing.signal.aborted || !this.#members.has(member)) return
-    this.#queue.unshift(this.#recall(member))
-    const [call] = member.calls
-    call?.settle('crashed', () => call.reject(new TaskError(call.task, error, itemOf(call, member.executor))))
+    this.#rescue(member, error)
+    // One, unless answers were lost.
+    for (const call of member.calls)
+      call.settle('crashed', () => call.reject(new TaskError(call.task, error, itemOf(call, member.executor))))
     this.#reportCut(member)
     this.#dismiss(member)
     if (member.state !== 'terminating') this.#options.onCrash?.(error, member.executor.name)
     void this.#replaceMember()
     this.#dispatch()
+  }
+
+  /** What an executor had not begun when it ended is served by others, unless it was that which ended it. */
+  #rescue(member: Member, error: Error) {
+    const [first] = member.calls
+    const rescued = this.#recall(member)
+    if (first && first === rescued[0] && ++first.losses === MAX_LOSSES) {
+      rescued.shift()
+      first.settle('crashed', () => first.reject(new TaskError(first.task, error)))
+    }
+    this.#queue.unshift(rescued)
   }
 
   #dismiss(member: Member) {
@@ -354,7 +376,7 @@ export class Pool implements AsyncDisposable {
 
   #report(call: Call, { executor }: Member, { startedAt, runMs, ...message }: Pick<DoneMessage, 'startedAt' | 'runMs'>) {
     this.#queue.charge(call, runMs)
-    const { task, outcome = 'crashed', items, queuedAt } = call
+    const { task, outcome = 'crashed', items, queuedAt, bytesIn } = call
     this.#options.onTiming?.({
       task,
       thread: executor.name,
@@ -365,7 +387,7 @@ export class Pool implements AsyncDisposable {
       endedAt: startedAt + runMs,
       queuedMs: startedAt - queuedAt,
       runMs,
-      bytesIn: bytesOf(call.input),
+      bytesIn,
       bytesOut: 'output' in message ? bytesOf(message.output) : 0,
     })
   }

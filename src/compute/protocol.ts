@@ -39,7 +39,7 @@ export interface CancelMessage {
 }
 
 /** An executor has loaded its tasks. */
-export interface ReadyMessage {
+interface ReadyMessage {
   ready: true
 }
 

@@ -94,9 +94,10 @@ class Lane {
   delete(call: Call): boolean {
     const { key } = call.options
     const line = this.#lines.get(key)
+    const isNext = line?.first === call && this.first === call
     if (!line?.delete(call)) return false
     if (!line.first) this.#lines.delete(key)
-    else if (this.#lines.size > 1) {
+    else if (isNext && this.#lines.size > 1) {
       // It has had its turn: the next one comes when all others had theirs.
       this.#lines.delete(key)
       this.#lines.set(key, line)

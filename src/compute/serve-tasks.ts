@@ -82,6 +82,7 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
   const { id, slot } = message
   // Taken back: the event loop gave it to another thread, or nobody waits for it.
   if (Atomics.compareExchange(port.cells, slot, id, 0) !== id) return undefined
+  Atomics.store(port.cells, ITEM, 0)
   const startedAt = performance.timeOrigin + performance.now()
   const context = new Context(message, port)
   const timing = () => ({ id, startedAt, runMs: performance.timeOrigin + performance.now() - startedAt })
@@ -90,6 +91,8 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
       port.post({ ...timing(), output }, context.transfers)
     } catch (error) {
       // It cannot be cloned: a function in it, say.
+      const item = message.mode === 'each' ? (output as unknown[]).findIndex(isUnclonable) : -1
+      if (item >= 0) Atomics.store(port.cells, ITEM, item)
       refuse(error)
     }
   }
@@ -180,6 +183,15 @@ class Context implements TaskContext {
   transfer<Value>(value: Value, buffers: readonly Transferable[]): Value {
     this.transfers.push(...buffers)
     return value
+  }
+}
+
+function isUnclonable(value: unknown): boolean {
+  try {
+    structuredClone(value)
+    return false
+  } catch {
+    return true
   }
 }
 

@@ -2,6 +2,7 @@ import type { Compute } from '../compute/compute.ts'
 import type { Database } from '../db/database.ts'
 import type { Listeners } from '../names.ts'
 import type { Realtime } from '../realtime/realtime.ts'
+import { mandelbrotRoutes } from './mandelbrot/routes.ts'
 import { primeRoutes } from './primes/routes.ts'
 import { PRODUCTS, type productChanged } from './products/contract.ts'
 import { productRoutes } from './products/routes.ts'
@@ -19,6 +20,7 @@ export const featureRoutes = (deps: Deps) =>
   ({
     '/v1/products': productRoutes(deps),
     '/v1/primes': primeRoutes(deps),
+    '/v1/mandelbrot.png': mandelbrotRoutes(deps),
   }) as const
 
 /** The topics that clients may subscribe to. */

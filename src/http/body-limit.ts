@@ -2,10 +2,12 @@ import type { MiddlewareHandler } from 'hono'
 import { bodyLimit as countingBodyLimit } from 'hono/body-limit'
 import { AppError } from '../errors.ts'
 import type { Env } from './env.ts'
+import { signalOf } from './exchange.ts'
 
 /**
  * Refuses bodies over `maxBytes` with 413: at once where their length is declared, else as soon as the bytes that have
- * arrived exceed it. Requests without a body pass untouched, which Hono's own middleware would not leave them.
+ * arrived exceed it. A body that does not arrive is not waited for beyond the deadline.
+ * Requests without a body pass untouched, which Hono's own middleware would not leave them.
  */
 export function bodyLimit(maxBytes: number): MiddlewareHandler<Env> {
   const tooLarge = () => {
@@ -13,8 +15,14 @@ export function bodyLimit(maxBytes: number): MiddlewareHandler<Env> {
   }
   const countingLimit = countingBodyLimit({ maxSize: maxBytes, onError: tooLarge })
   return (c, next) => {
-    if (c.req.header('transfer-encoding')) return countingLimit(c, next)
-    if (Number(c.req.header('content-length') ?? 0) > maxBytes) tooLarge()
-    return next()
+    const chunked = c.req.header('transfer-encoding')
+    const length = Number(c.req.header('content-length') ?? 0)
+    if (!chunked && length === 0) return next()
+    if (length > maxBytes) tooLarge()
+    return Promise.race([chunked ? countingLimit(c, next) : next(), abortOf(signalOf(c))])
   }
 }
+
+/** A body is the one thing that a handler awaits and no signal reaches: its request is answered without it. */
+const abortOf = (signal: AbortSignal) =>
+  new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }))

@@ -1,6 +1,7 @@
 import type { Hono, NotFoundHandler } from 'hono'
 import { AppError } from '../errors.ts'
 import type { Env } from './env.ts'
+import { requestIdOf } from './exchange.ts'
 import { problemResponse } from './problem.ts'
 
 /** Where middleware is registered: for every path, sometimes under a method. */
@@ -14,14 +15,13 @@ export const fallback =
   (c) => {
     const { method, path } = c.req
     const allow = allowedMethods(app, path)
-    if (allow.length === 0)
-      return problemResponse(new AppError('not_found', `There is nothing at ${path}`), path, c.get('requestId'))
+    if (allow.length === 0) return problemResponse(new AppError('not_found', `There is nothing at ${path}`), path, requestIdOf(c))
     const headers = { Allow: allow.join(', ') }
     if (method === 'OPTIONS') return new Response(null, { status: 204, headers })
     return problemResponse(
       new AppError('method_not_allowed', `${path} does not take ${method}`, { headers }),
       path,
-      c.get('requestId'),
+      requestIdOf(c),
     )
   }
 

@@ -4,6 +4,7 @@ import { HTTPException } from 'hono/http-exception'
 import { AppError, type ErrorCode } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { Env } from './env.ts'
+import { requestIdOf } from './exchange.ts'
 
 /** The body of every error answer: https://www.rfc-editor.org/rfc/rfc9457 with a code that programs can switch on. */
 export const problemOf = ({ code, status, message, errors }: AppError, instance: string, requestId?: string) => ({
@@ -29,7 +30,7 @@ export const errorHandler =
   (log: Log): ErrorHandler<Env> =>
   (thrown, c) => {
     const error = toAppError(thrown)
-    const requestId = c.get('requestId')
+    const requestId = requestIdOf(c)
     if (error.code === 'internal') log.error({ err: thrown, requestId }, 'A request failed')
     else if (error.status >= 500) log.warn({ code: error.code, reason: reasonOf(error), requestId }, error.message)
     return problemResponse(error, c.req.path, requestId)

@@ -7,17 +7,25 @@ const MAX_MESSAGE_BYTES = 16 * 1024
 /** What may wait for one slow reader; then it is disconnected, and reads the truth again when it comes back. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 const MAX_TOPIC_LENGTH = 100
+/** For each client: topics may be patterns, and then there is no end to them. */
+const MAX_TOPICS = 100
 /** What clients get to take the goodbye and close. */
 const CLOSE_TIMEOUT_MS = 1_000
 const CLOSE_POLL_MS = 10
 
 /** How the server answers `subscribe` and `unsubscribe`. */
-export type Acknowledgement = { ok: true } | { ok: false; code: 'not_found' | 'invalid'; message: string }
+export type Acknowledgement = { ok: true } | { ok: false; code: 'not_found' | 'invalid' | 'too_many'; message: string }
 
 /** What a client may send. */
 export interface ClientEvents {
   subscribe: (topic: string, acknowledge?: (answer: Acknowledgement) => void) => void
   unsubscribe: (topic: string, acknowledge?: (answer: Acknowledgement) => void) => void
+}
+
+const TOO_MANY: Acknowledgement = {
+  ok: false,
+  code: 'too_many',
+  message: `A client may subscribe to at most ${MAX_TOPICS} topics: unsubscribe from one first`,
 }
 
 /** Engine.IO's end of a connection. */
@@ -87,7 +95,8 @@ export class Realtime implements AsyncDisposable {
   #serve(socket: Socket<ClientEvents>) {
     // A client that leaves out the topic sends its acknowledgement in its place.
     socket.on('subscribe', (topic, acknowledge: unknown = topic) => {
-      const answer = this.#check(topic)
+      const known = this.#check(topic)
+      const answer = known.ok && isFull(socket, topic) ? TOO_MANY : known
       if (answer.ok) socket.join(topic)
       reply(acknowledge, answer)
     })
@@ -106,6 +115,9 @@ export class Realtime implements AsyncDisposable {
     return { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
   }
 }
+
+/** Socket.IO puts each socket into a room of its own besides. */
+const isFull = ({ rooms }: Socket, topic: string) => !rooms.has(topic) && rooms.size > MAX_TOPICS
 
 function reply(acknowledge: unknown, answer: Acknowledgement) {
   if (typeof acknowledge === 'function') acknowledge(answer)

@@ -1,13 +1,13 @@
 import { getPriority } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
-import type { Worker } from 'node:worker_threads'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Outcome } from '../../src/compute/call.ts'
-import { Compute, type ComputeOptions, type RunOptions } from '../../src/compute/compute.ts'
+import { Compute } from '../../src/compute/compute.ts'
 import { TaskError } from '../../src/compute/task-error.ts'
 import type { Timing } from '../../src/compute/timing.ts'
 import type { AppError } from '../../src/errors.ts'
 import type { Task } from '../../src/names.ts'
+import { cancellation, expectFullSize, failure, hold, isAlive, newCounter, useCompute, watchWorkers } from '../support/compute.ts'
 import {
   type Cells,
   computeFor,
@@ -23,6 +23,7 @@ import {
   Latch,
   look,
   nowhere,
+  progressFor,
   spin,
   throwFunction,
   throwLater,
@@ -76,6 +77,36 @@ describe('a task', () => {
   test('runs at the same time as others, each on a thread of its own', async () => {
     const { compute } = await useCompute({ threads: 3 })
     await expectFullSize(compute, 3)
+  })
+})
+
+describe('progress', () => {
+  test('is told now and then, as it grows', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const told: number[] = []
+    await compute.run(progressFor, 450, { onProgress: (fraction) => told.push(fraction) })
+    expect(told.length).toBeGreaterThan(1)
+    expect(told.length).toBeLessThanOrEqual(6)
+    expect(told).toEqual(told.toSorted())
+    expect(told.at(-1)).toBeLessThanOrEqual(1)
+  })
+
+  test('of a task that is cancelled is told no more', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const { abort, signal, reason } = cancellation()
+    const told: number[] = []
+    const onProgress = (fraction: number) => {
+      told.push(fraction)
+      abort()
+    }
+    await expect(compute.run(progressFor, 400, { signal, onProgress })).rejects.toBe(reason)
+    await until(() => compute.running === 0, 'it is terminated')
+    expect(told.length).toBe(1)
+  })
+
+  test('is nothing to a caller who does not ask for it', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    expect(await compute.run(progressFor, 5)).toBeUndefined()
   })
 })
 
@@ -474,64 +505,8 @@ describe('under a storm', () => {
   })
 })
 
-async function useCompute(options: Partial<ComputeOptions> = {}) {
-  const timings: Timing[] = []
-  const crashes: string[] = []
-  const compute = await Compute.open({
-    threads: 2,
-    entry: new URL('../support/tasks-thread.ts', import.meta.url),
-    onTiming: (timing) => timings.push(timing),
-    onCrash: ({ message }) => crashes.push(message),
-    ...options,
-  })
-  onTestFinished(() => compute[Symbol.asyncDispose]())
-  return { compute, timings, crashes }
-}
-
-/** Occupies a thread, until the latch is released unless the task says otherwise. */
-async function hold(compute: Compute, { task = holdDeaf, ...options }: RunOptions & { task?: Task<Cells, unknown> } = {}) {
-  const latch = new Latch()
-  const held = compute.run(task, latch.cells, options)
-  held.catch(() => {})
-  await latch.untilStarted()
-  return { held, latch }
-}
-
-/** As many tasks as there should be threads run at the same time, each on one of its own. */
-async function expectFullSize(compute: Compute, threads: number) {
-  const holds = await Promise.all(Array.from({ length: threads }, () => hold(compute)))
-  expect([compute.running, compute.queued]).toEqual([threads, 0])
-  for (const { latch } of holds) latch.release()
-  const threadIds = await Promise.all(holds.map(({ held }) => held))
-  expect(new Set(threadIds).size).toBe(threads)
-}
-
-function cancellation() {
-  const controller = new AbortController()
-  const reason = new Error('Nobody waits any more')
-  return { signal: controller.signal, reason, abort: () => controller.abort(reason) }
-}
-
-/** The error that a promise rejects with. */
-const failure = (promise: Promise<unknown>): Promise<Error> =>
-  promise.then(
-    (output) => expect.unreachable(`Succeeded with ${output}`),
-    (error) => error,
-  )
-
 const describeOutcome = (result: PromiseSettledResult<unknown>) =>
   result.status === 'fulfilled' ? `gives ${result.value}` : `${result.reason.name}: ${result.reason.message}`
-
-/** Every thread started from here on. */
-function watchWorkers() {
-  const workers: Worker[] = []
-  const onWorker = (worker: Worker) => workers.push(worker)
-  process.on('worker', onWorker)
-  onTestFinished(() => void process.off('worker', onWorker))
-  return workers
-}
-
-const isAlive = ({ threadId }: Worker) => threadId !== -1
 
 /** The default is gigabytes, which take seconds to fill. */
 function limitMemoryOfNewThreads() {
@@ -548,8 +523,6 @@ function stopTimers() {
 function blockEventLoop(ms: number) {
   for (const end = performance.now() + ms; performance.now() < end; );
 }
-
-const newCounter = () => new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
 
 function cyclic() {
   const self: { self?: unknown } = {}

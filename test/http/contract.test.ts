@@ -210,6 +210,16 @@ describe('headers', () => {
     expect([status, headers.get('access-control-allow-origin')]).toEqual([204, 'https://shop.example'])
     expect(headers.get('access-control-allow-methods')).toContain('PATCH')
   })
+
+  test.each([
+    ['without an origin', {}],
+    ['that names no method', { origin: 'https://shop.example' }],
+    ['without an origin that names a method', { 'access-control-request-method': 'PATCH' }],
+  ])('leave OPTIONS %s to the app: it is no preflight', async (_, headers: Record<string, string>) => {
+    const known = await request(`${products}/1`, 'OPTIONS', undefined, headers)
+    expect([known.status, known.headers.get('allow')]).toEqual([204, 'GET, PATCH, DELETE, HEAD, OPTIONS'])
+    expect((await request(`${service.url}/nowhere`, 'OPTIONS', undefined, headers)).status).toBe(404)
+  })
 })
 
 describe('operations', () => {
@@ -220,7 +230,15 @@ describe('operations', () => {
 
   test('the page links to everything', async () => {
     const html = await (await fetch(service.url)).text()
-    for (const link of ['/docs', '/openapi.json', '/v1/products', '/v1/primes', '/health/ready', '/metrics'])
+    for (const link of [
+      '/docs',
+      '/openapi.json',
+      '/v1/products',
+      '/v1/primes',
+      '/v1/mandelbrot.png',
+      '/health/ready',
+      '/metrics',
+    ])
       expect(html).toContain(`href="${link}`)
   })
 
@@ -230,6 +248,7 @@ describe('operations', () => {
     expect(Object.keys(body.paths).sort()).toEqual([
       '/health/live',
       '/health/ready',
+      '/v1/mandelbrot.png',
       '/v1/primes',
       '/v1/products',
       '/v1/products/{id}',

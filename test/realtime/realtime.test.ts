@@ -61,6 +61,21 @@ describe('subscribing', () => {
     expect(await client.timeout(2_000).emitWithAck('unsubscribe')).toMatchObject({ ok: false, code: 'invalid' })
   })
 
+  test('to more than 100 topics is refused, until one is left', async () => {
+    const { url } = await openRealtime([/^thing:\d+$/])
+    const client = await connect(url)
+    for (let index = 0; index < 100; index++) expect(await subscribe(client, `thing:${index}`)).toEqual({ ok: true })
+    expect(await subscribe(client, 'thing:100')).toEqual({
+      ok: false,
+      code: 'too_many',
+      message: 'A client may subscribe to at most 100 topics: unsubscribe from one first',
+    })
+    expect(await subscribe(client, 'thing:99')).toEqual({ ok: true })
+    expect(await unsubscribe(client, 'thing:99')).toEqual({ ok: true })
+    expect(await subscribe(client, 'thing:100')).toEqual({ ok: true })
+    expect(await subscribe(await connect(url), 'thing:101')).toEqual({ ok: true })
+  })
+
   test('works without an acknowledgement', async () => {
     const client = await connect()
     const heard = listen(client)
@@ -318,9 +333,9 @@ const create = async (): Promise<{ id: number; name: string }> =>
   (await request(products, 'POST', { name: `Lantern ${++names}`, price: '9.00', stock: 1 })).body
 
 /** Realtime alone, with a topic that carries what a test likes. */
-async function openRealtime() {
+async function openRealtime(topics: (string | RegExp)[] = ['load']) {
   const server = createServer()
-  const realtime = new Realtime(server, { topics: ['load'], corsOrigins: [] })
+  const realtime = new Realtime(server, { topics, corsOrigins: [] })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   onTestFinished(async () => {

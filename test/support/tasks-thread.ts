@@ -1,6 +1,7 @@
 import { readlinkSync } from 'node:fs'
 import { getPriority } from 'node:os'
 import { basename } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { isMainThread, threadId } from 'node:worker_threads'
 import { implement, type TaskContext } from '../../src/compute/implement.ts'
 import { serveTasks } from '../../src/compute/serve-tasks.ts'
@@ -18,8 +19,41 @@ implement(tasks.look, () => ({
   priority: process.platform === 'linux' ? getPriority(Number(basename(readlinkSync('/proc/thread-self')))) : 0,
 }))
 implement(tasks.count, (counter) => Atomics.add(counter, 0, 1))
-implement(tasks.computeFor, (ms) => {
-  for (const end = performance.now() + ms; performance.now() < end; );
+implement(tasks.computeFor, compute)
+implement(tasks.give, (ms) => {
+  compute(ms)
+  return ms
+})
+implement(tasks.giveLater, (ms) => sleep(ms, ms))
+implement(tasks.double, (number) => number * 2)
+implement(tasks.write, String)
+implement(tasks.list, ({ from, to, failAt, exitAt }) => {
+  const numbers: number[] = []
+  for (let number = from; number < to; number++) {
+    if (number === failAt) throw new RangeError(`No ${number}`)
+    if (number === exitAt) process.exit(1)
+    numbers.push(number)
+  }
+  return numbers
+})
+implement(tasks.giveFunctionAt, ({ number, at }) => (number === at ? () => {} : number))
+
+implement(tasks.fill, ({ array, value }) => void array.fill(value as never))
+let kept: Uint8Array | undefined
+implement(tasks.moveBack, (bytes, context) => {
+  kept = bytes
+  return context.transfer(bytes, [bytes.buffer])
+})
+implement(tasks.lookAtKept, () => kept?.byteLength ?? -1)
+implement(tasks.progressFor, (ms, context) => {
+  for (let done = 0; done < ms; done++) {
+    compute(1)
+    context.progress((done + 1) / ms)
+  }
+})
+implement(tasks.countRun, ({ runs, place, ms }) => {
+  Atomics.add(runs, place, 1)
+  compute(ms)
 })
 
 implement(tasks.holdAsking, (cells, context) => {
@@ -28,6 +62,10 @@ implement(tasks.holdAsking, (cells, context) => {
 })
 implement(tasks.holdDeaf, (cells) => {
   holdUntilReleased(cells, () => {})
+  return threadId
+})
+implement(tasks.holdOrNot, (cells) => {
+  if (cells) holdUntilReleased(cells, () => {})
   return threadId
 })
 implement(tasks.spin, (cells) => {
@@ -64,8 +102,27 @@ implement(tasks.throwLater, (message) => {
 implement(tasks.exhaustMemory, () => {
   for (const kept: number[][] = []; ; ) kept.push(new Array(10_000).fill(0.5))
 })
+implement(tasks.growMap, () => {
+  for (const kept = new Map<string, object>(); ; ) kept.set(`key ${kept.size}`, { size: kept.size })
+})
+implement(tasks.growStrings, () => {
+  for (const kept: string[] = []; ; ) kept.push(`${'x'.repeat(1_000)}${kept.length}`.toUpperCase())
+})
+implement(tasks.exitAfterwards, () => {
+  setImmediate(() => process.exit(0))
+  return null
+})
+implement(tasks.kill, (signal) => {
+  process.kill(process.pid, signal)
+  return new Promise<never>(() => {})
+})
+implement(tasks.abort, () => process.abort())
 
 serveTasks()
+
+function compute(ms: number) {
+  for (const end = performance.now() + ms; performance.now() < end; );
+}
 
 function holdUntilReleased(cells: Cells, look: () => void) {
   Atomics.store(cells, STARTED, 1)

@@ -38,6 +38,52 @@ export const count = task<Int32Array<SharedArrayBuffer>, number>('test.count')
 /** Computes for so many milliseconds without asking. */
 export const computeFor = task<number, void>('test.compute-for')
 
+/** `computeFor`, and gives the milliseconds back. */
+export const give = task<number, number>('test.give')
+/** The same without holding the thread. */
+export const giveLater = task<number, number>('test.give-later')
+export const double = task<number, number>('test.double')
+/** Joining strings is not commutative: it shows any disorder. */
+export const write = task<number, string>('test.write', { join: (left, right) => left + right })
+
+export interface Range {
+  from: number
+  to: number
+  /** Fails, or exits, at this number. */
+  failAt?: number
+  exitAt?: number
+}
+/** All numbers of a range, which can be cut. */
+export const list = task<Range, number[]>('test.list', {
+  split: ({ from, to, ...rest }, parts) => {
+    const width = Math.ceil((to - from) / parts)
+    return Array.from({ length: Math.ceil((to - from) / width) || 0 }, (_, part) => ({
+      from: from + part * width,
+      to: Math.min(to, from + (part + 1) * width),
+      ...rest,
+    }))
+  },
+  join: (left, right) => [...left, ...right],
+})
+
+/** Gives what cannot be sent for this number. */
+export const giveFunctionAt = task<{ number: number; at: number }, unknown>('test.give-function-at')
+
+/** Writes its place into memory that it shares. */
+export const fill = task<
+  { array: { [place: number]: number | bigint; fill(value: never): unknown }; value: number | bigint },
+  void
+>('test.fill')
+/** Gives its bytes back by moving them, and keeps what is left; `lookAtKept` gives its length. */
+export const moveBack = task<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>('test.move-back')
+export const lookAtKept = task<null, number>('test.look-at-kept')
+/** Says how far it is after each of so many milliseconds. */
+export const progressFor = task<number, void>('test.progress-for')
+/** Returns at once, or holds its thread: a short task that suddenly hangs. */
+export const holdOrNot = task<Cells | null, number>('test.hold-or-not')
+/** Counts its runs at its own place in shared memory, for as long as it is told. */
+export const countRun = task<{ runs: Int32Array<SharedArrayBuffer>; place: number; ms: number }, void>('test.count-run')
+
 /** Hold their thread until released. All give the id of their thread. */
 export const holdAsking = task<Cells, number>('test.hold-asking')
 export const holdDeaf = task<Cells, number>('test.hold-deaf')
@@ -53,5 +99,12 @@ export const giveFunction = task<null, unknown>('test.give-function')
 export const exit = task<number, never>('test.exit')
 export const throwLater = task<string, never>('test.throw-later')
 export const exhaustMemory = task<null, never>('test.exhaust-memory')
+export const growMap = task<null, never>('test.grow-map')
+export const growStrings = task<null, never>('test.grow-strings')
+/** Ends well; its thread ends a moment later. */
+export const exitAfterwards = task<null, null>('test.exit-afterwards')
+/** Kills its own process, as native code might. */
+export const kill = task<NodeJS.Signals, never>('test.kill')
+export const abort = task<null, never>('test.abort')
 /** A contract that no thread implements. */
 export const nowhere = task<null, null>('test.nowhere')

@@ -2,6 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi'
 import type { Database } from '../../db/database.ts'
 import type { AppContext } from '../../http/env.ts'
 import { allowsChange, bodyTag, isFresh, versionTag } from '../../http/etag.ts'
+import { signalOf } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { createProduct, deleteProduct, getProduct, type IsCurrent, listProducts, updateProduct } from './products.ts'
@@ -10,7 +11,7 @@ import { PageQuery, Product, ProductId, ProductInput, ProductPage, ProductPatch 
 /** `/v1/products`: plain async CRUD, and the shape to copy. */
 export function productRoutes({ database, realtime }: { database: Database; realtime: Realtime }) {
   const router = createRouter()
-  const withSignal = (c: AppContext) => ({ db: database.withSignal(c.get('signal')), realtime })
+  const withSignal = (c: AppContext) => ({ db: database.withSignal(signalOf(c)), realtime })
 
   router.openapi(list, async (c) => {
     const page = await listProducts(withSignal(c).db, c.req.valid('query'))

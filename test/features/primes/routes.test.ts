@@ -106,7 +106,7 @@ test('a client that goes away leaves its place in the queue', async () => {
 test('a request that takes too long is told so, and frees its thread', async () => {
   const { url } = await useService({ REQUEST_TIMEOUT_MS: '300', COMPUTE_THREADS: '1' })
   const { status, body } = await request(`${url}/v1/primes?${ENDLESS}`)
-  expect([status, body.code, body.detail]).toEqual([504, 'deadline_exceeded', 'No answer within 300 ms'])
+  expect([status, body.code]).toEqual([504, 'deadline_exceeded'])
   await until(async () => (await running(url)) === 0, 'thread free', 1_000)
   expect((await request(`${url}/v1/primes?to=100`)).body.count).toBe(25)
 })

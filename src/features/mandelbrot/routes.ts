@@ -1,0 +1,66 @@
+import { createRoute, z } from '@hono/zod-openapi'
+import type { Compute } from '../../compute/compute.ts'
+import { bodyTag, isFresh } from '../../http/etag.ts'
+import { signalOf, timeLeftMs } from '../../http/exchange.ts'
+import { createRouter } from '../../http/router.ts'
+import { integerParameter, numberParameter } from '../../schemas.ts'
+import { DRAWING_VERSION, MAX_ITERATIONS, MAX_SIZE, type View } from './contract.ts'
+import { Painter } from './painter.ts'
+
+/** For a day nobody need ask again: that long a new version of the drawing may take to be seen. */
+const CACHE_CONTROL = 'public, max-age=86400'
+
+/** `/v1/mandelbrot.png`: one request's work on all threads, in memory that they share. */
+export function mandelbrotRoutes({ compute }: { compute: Compute }) {
+  const router = createRouter()
+  const painter = new Painter(compute)
+
+  router.openapi(draw, async (c) => {
+    const { kernel, ...view } = c.req.valid('query')
+    const headers = { 'Content-Type': 'image/png', 'Cache-Control': CACHE_CONTROL, ETag: tagOf(view) }
+    if (isFresh(c.req.header('if-none-match'), headers.ETag)) return new Response(null, { status: 304, headers }) as never
+    const png = await painter.draw(view, kernel, { signal: signalOf(c), timeoutMs: timeLeftMs(c) })
+    return new Response(png, { headers }) as never
+  })
+
+  return router
+}
+
+/**
+ * Known before anything is drawn, since a picture is a function of its view. The same pixels make other bytes where zlib
+ * is another one, which it is on each kind of processor; not so with another kernel.
+ */
+const tagOf = ({ width, height, iterations, x, y, scale }: View) =>
+  bodyTag(JSON.stringify([DRAWING_VERSION, process.versions.zlib, process.arch, width, height, iterations, x, y, scale]))
+
+/** A parameter that may be left out. OpenAPI has to be told, since the default comes after digits have become a number. */
+const optional = (parameter: ReturnType<typeof numberParameter>, value: number) =>
+  parameter.default(value).openapi({ default: value })
+
+const Size = integerParameter(1, MAX_SIZE)
+
+/** Beyond 2 in any direction there is nothing to see. */
+const Coordinate = numberParameter(-4, 4)
+
+const Query = z.strictObject({
+  width: optional(Size, 960),
+  height: optional(Size, 640),
+  iterations: optional(integerParameter(1, MAX_ITERATIONS), 500),
+  x: optional(Coordinate, -0.65),
+  y: optional(Coordinate, 0),
+  scale: optional(numberParameter(1e-12, 8), 3.6),
+  kernel: z.enum(['wasm', 'typescript']).default('wasm'),
+})
+
+const draw = createRoute({
+  method: 'get',
+  path: '/',
+  tags: ['mandelbrot'],
+  summary: 'Draw a part of the Mandelbrot set',
+  description: '`scale` is how much of the plane the longer side shows, `x` and `y` the point in the middle.',
+  request: { query: Query },
+  responses: {
+    200: { description: 'Drawn', content: { 'image/png': { schema: z.string().openapi({ format: 'binary' }) } } },
+    304: { description: 'The client has it already' },
+  },
+})

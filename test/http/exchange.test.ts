@@ -1,0 +1,150 @@
+import { once } from 'node:events'
+import { expect, onTestFinished, test } from 'vitest'
+import type { AppContext } from '../../src/http/env.ts'
+import { beginExchange, type RequestRecord, requestIdOf, signalOf, timeLeftMs } from '../../src/http/exchange.ts'
+import { errorHandler } from '../../src/http/problem.ts'
+import { createRouter } from '../../src/http/router.ts'
+import { HttpServer } from '../../src/http/server.ts'
+import { openLog } from '../../src/log.ts'
+import { connectTo } from '../support/raw-http.ts'
+import { until } from '../support/until.ts'
+
+const LONG_MS = 60_000
+
+const log = openLog({ level: 'silent', format: 'json' })
+
+type Handler = (c: AppContext) => Response | Promise<Response>
+
+/** An app of one route, which notes what is told of each request. */
+function appOf(handler: Handler, timeoutMs = LONG_MS) {
+  const records: RequestRecord[] = []
+  const app = createRouter()
+  app.onError(errorHandler(log))
+  app.use(beginExchange(timeoutMs, (record) => records.push(record)))
+  app.get('/things/:id', handler)
+  return { app, records }
+}
+
+/** The same behind a socket. */
+async function serve(handler: Handler, timeoutMs?: number) {
+  const { app, records } = appOf(handler, timeoutMs)
+  const server = new HttpServer(new AbortController().signal)
+  const url = await server.listen(app, '127.0.0.1', 0)
+  onTestFinished(() => server[Symbol.asyncDispose]())
+  return { url, records }
+}
+
+/** A client that asks for a thing and can hang up. */
+async function ask(url: string) {
+  const socket = await connectTo(url)
+  onTestFinished(() => void socket.destroy())
+  socket.write('GET /things/1 HTTP/1.1\r\nHost: a\r\n\r\n')
+  return socket
+}
+
+const aborted = (signal: AbortSignal) =>
+  new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+
+test('a request is told of once, with its pattern, status, time and id', async () => {
+  const { url, records } = await serve(() => new Response('a thing', { status: 203 }))
+  const response = await fetch(`${url}/things/7`)
+  expect(await response.text()).toBe('a thing')
+  await until(() => records.length > 0, 'it is told of')
+  const requestId = response.headers.get('x-request-id')
+  expect(records).toEqual([{ method: 'GET', route: '/things/:id', status: 203, ms: expect.any(Number), requestId }])
+})
+
+test('a streamed answer is told of when its end is out, not before', async () => {
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>()
+  const writer = writable.getWriter()
+  const { url, records } = await serve(() => new Response(readable))
+  const response = await fetch(`${url}/things/7`)
+  const reader = response.body?.getReader()
+  void writer.write(Buffer.from('first'))
+  expect(String(Buffer.from((await reader?.read())?.value ?? []))).toBe('first')
+  expect(records).toEqual([])
+  void writer.close()
+  expect((await reader?.read())?.done).toBe(true)
+  await until(() => records.length > 0, 'it is told of')
+  expect(records[0]?.status).toBe(200)
+})
+
+test('a client that goes away aborts the signal, and stands in the log as 499', async () => {
+  let signal: AbortSignal | undefined
+  const { url, records } = await serve((c) => {
+    signal = signalOf(c)
+    return aborted(signal)
+  })
+  const socket = await ask(url)
+  await until(() => signal, 'it is being served')
+  socket.destroy()
+  await until(() => records.length > 0, 'it is told of')
+  expect(signal?.reason).toMatchObject({ code: 'cancelled' })
+  expect(records.map(({ status }) => status)).toEqual([499])
+})
+
+test('who asks for the signal after the client has gone finds it aborted', async () => {
+  const { promise: released, resolve: release } = Promise.withResolvers<void>()
+  let signal: AbortSignal | undefined
+  let serving = false
+  const { url, records } = await serve(async (c) => {
+    serving = true
+    await released
+    signal = signalOf(c)
+    return c.text('too late')
+  })
+  const socket = await ask(url)
+  await until(() => serving, 'it is being served')
+  socket.destroy()
+  await until(() => records.length > 0, 'it is told of')
+  release()
+  await until(() => signal, 'the signal is asked for')
+  expect(signal?.reason).toMatchObject({ code: 'cancelled' })
+})
+
+test('nothing aborts the signal of a request that is answered', async () => {
+  const signals: AbortSignal[] = []
+  const serveOnce: Handler = (c) => {
+    signals.push(signalOf(c))
+    return signals.length === 1 ? c.text('in time') : aborted(signalOf(c))
+  }
+  const { url, records } = await serve(serveOnce, 100)
+  const socket = await ask(url)
+  await once(socket, 'data')
+  // Its deadline is after that of the first.
+  expect((await fetch(`${url}/things/2`)).status).toBe(504)
+  socket.destroy()
+  expect([records[0]?.status, signals[0]?.aborted]).toEqual([200, false])
+})
+
+test('the deadline aborts the signal: 504', async () => {
+  const { url, records } = await serve((c) => aborted(signalOf(c)), 30)
+  const response = await fetch(`${url}/things/7`)
+  expect(await response.json()).toMatchObject({ status: 504, code: 'deadline_exceeded', detail: 'No answer within 30 ms' })
+  await until(() => records.length > 0, 'it is told of')
+  expect([records[0]?.status, records[0]?.requestId]).toEqual([504, response.headers.get('x-request-id')])
+})
+
+test('the time left counts from the arrival of the request', async () => {
+  const { app } = appOf(async (c) => {
+    const before = timeLeftMs(c)
+    await until(() => timeLeftMs(c) < before, 'time passes')
+    return c.json([before, timeLeftMs(c)])
+  })
+  const [before, after] = (await (await app.request('/things/7')).json()) as [number, number]
+  expect(before).toBeLessThanOrEqual(LONG_MS)
+  expect(before).toBeGreaterThan(LONG_MS - 5_000)
+  expect(after).toBeLessThan(before)
+})
+
+test('without a socket there is an id, and a signal with the deadline alone', async () => {
+  const ids: string[] = []
+  const { app } = appOf((c) => {
+    ids.push(requestIdOf(c), requestIdOf(c))
+    expect(signalOf(c)).toBe(signalOf(c))
+    return aborted(signalOf(c))
+  }, 30)
+  const response = await app.request('/things/7')
+  expect(await response.json()).toMatchObject({ code: 'deadline_exceeded', requestId: ids[0] })
+  expect(ids[1]).toBe(ids[0])
+})

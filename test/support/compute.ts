@@ -1,0 +1,65 @@
+import type { Worker } from 'node:worker_threads'
+import { expect, onTestFinished } from 'vitest'
+import { Compute, type ComputeOptions, type RunOptions } from '../../src/compute/compute.ts'
+import type { Timing } from '../../src/compute/timing.ts'
+import type { Task } from '../../src/names.ts'
+import { type Cells, holdDeaf, Latch } from './tasks.ts'
+
+/** Threads of their own for a test, with all that they report; they end with it. */
+export async function useCompute(options: Partial<ComputeOptions> = {}) {
+  const timings: Timing[] = []
+  const crashes: string[] = []
+  const compute = await Compute.open({
+    threads: 2,
+    entry: new URL('./tasks-thread.ts', import.meta.url),
+    onTiming: (timing) => timings.push(timing),
+    onCrash: ({ message }) => crashes.push(message),
+    ...options,
+  })
+  onTestFinished(() => compute[Symbol.asyncDispose]())
+  return { compute, timings, crashes }
+}
+
+/** Occupies a thread, until the latch is released unless the task says otherwise. */
+export async function hold(compute: Compute, { task = holdDeaf, ...options }: RunOptions & { task?: Task<Cells, unknown> } = {}) {
+  const latch = new Latch()
+  const held = compute.run(task, latch.cells, options)
+  held.catch(() => {})
+  await latch.untilStarted()
+  return { held, latch }
+}
+
+/** As many tasks as there should be threads run at the same time, each on one of its own. */
+export async function expectFullSize(compute: Compute, threads: number) {
+  const holds = await Promise.all(Array.from({ length: threads }, () => hold(compute)))
+  expect([compute.running, compute.queued]).toEqual([threads, 0])
+  for (const { latch } of holds) latch.release()
+  const threadIds = await Promise.all(holds.map(({ held }) => held))
+  expect(new Set(threadIds).size).toBe(threads)
+}
+
+export function cancellation() {
+  const controller = new AbortController()
+  const reason = new Error('Nobody waits any more')
+  return { signal: controller.signal, reason, abort: () => controller.abort(reason) }
+}
+
+/** The error that a promise rejects with. */
+export const failure = (promise: PromiseLike<unknown>): PromiseLike<Error> =>
+  promise.then(
+    (output) => expect.unreachable(`Succeeded with ${output}`),
+    (error) => error,
+  )
+
+/** Every thread started from here on. */
+export function watchWorkers() {
+  const workers: Worker[] = []
+  const onWorker = (worker: Worker) => workers.push(worker)
+  process.on('worker', onWorker)
+  onTestFinished(() => void process.off('worker', onWorker))
+  return workers
+}
+
+export const isAlive = ({ threadId }: Worker) => threadId !== -1
+
+export const newCounter = () => new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
