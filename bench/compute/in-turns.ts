@@ -1,3 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** Part of collecting garbage goes on in the background, on the cores that the threads need. */
+const PAUSE_MS = 20
+
 /**
  * Measures each contestant `rounds` times, in turns, so that whatever else the machine does hits all of them; one more
  * turn, the first, is for the compilers and does not count.
@@ -13,6 +18,7 @@ export async function inTurns<Name extends string, Contestant, Figure>(
     for (const [name, contestant] of entries) {
       // No one pays for the garbage of the one before.
       globalThis.gc?.()
+      await sleep(PAUSE_MS)
       const figure = await measure(contestant)
       if (round > 0) figures[name].push(figure)
     }

@@ -1,5 +1,5 @@
 import { number } from '../align.ts'
-import { MemoryWatch } from './memory.ts'
+import { memoryGrowth } from './memory-growth.ts'
 import { openCompute } from './open-compute.ts'
 import { atMost, type Report } from './report.ts'
 import { sum } from './tasks.ts'
@@ -12,19 +12,15 @@ export async function measureReaders(started: AsyncDisposableStack): Promise<Rep
   const { doubles, readers } = SETTINGS
   const compute = started.use(await openCompute(readers))
   const table = compute.share(Float64Array, doubles).fill(1)
-  const memory = new MemoryWatch()
-  let growthMiB = 0
-  for (let round = 0; round < SETTINGS.rounds; round++)
-    growthMiB = Math.max(
-      growthMiB,
-      await memory.growthDuring(async () => {
-        const tasks = Array.from({ length: readers }, () => compute.run(sum, { values: table, from: 0, to: doubles }))
-        for (const total of await Promise.all(tasks))
-          if (total !== doubles) throw new Error(`The sum is ${doubles}, not ${total}`)
-      }),
-    )
+  const read = async () => {
+    for (let round = 0; round < SETTINGS.rounds; round++) {
+      const tasks = Array.from({ length: readers }, () => compute.run(sum, { values: table, from: 0, to: doubles }))
+      for (const total of await Promise.all(tasks)) if (total !== doubles) throw new Error(`The sum is ${doubles}, not ${total}`)
+    }
+  }
+  const growthMiB = await memoryGrowth(read)
   return {
-    title: `${readers} tasks that read one shared table of 256 MiB at once; the most of ${SETTINGS.rounds} rounds`,
+    title: `${readers} tasks that read one shared table of 256 MiB at once, ${SETTINGS.rounds} times`,
     rows: [
       ['', 'memory + MiB'],
       ['all of them together', number(growthMiB, 1)],
