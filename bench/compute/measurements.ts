@@ -1,4 +1,5 @@
 import { measureLightEndpoint } from './light-endpoint.ts'
+import { measureMandelbrot } from './mandelbrot.ts'
 import { measureReaders } from './readers.ts'
 import type { Report } from './report.ts'
 import { measureRoundTrip } from './round-trip.ts'
@@ -13,5 +14,6 @@ export const MEASUREMENTS: Record<string, (started: AsyncDisposableStack) => Pro
   sum: measureSum,
   readers: measureReaders,
   uneven: measureUneven,
+  mandelbrot: measureMandelbrot,
   'light-endpoint': measureLightEndpoint,
 }

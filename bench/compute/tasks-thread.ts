@@ -1,5 +1,6 @@
 import { implement } from '../../src/compute/implement.ts'
 import { serveTasks } from '../../src/compute/serve-tasks.ts'
+import '../../src/features/mandelbrot/compute.ts'
 import '../../src/features/primes/compute.ts'
 import { double, sum, sumOf } from './tasks.ts'
 
