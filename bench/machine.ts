@@ -1,8 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { arch, availableParallelism, cpus, platform, totalmem } from 'node:os'
 
-const PACKAGES = ['hono', '@hono/node-server', 'mysql2', 'kysely', 'autocannon']
-
 /** What the figures depend on. Nothing that says whose machine it is. */
 export const machine = {
   cpu: cpus()[0]?.model.trim() ?? 'unknown',
@@ -11,10 +9,11 @@ export const machine = {
   platform: `${platform()} ${arch()}`,
 }
 
-export const versions = {
+/** Those of Node and of some packages. */
+export const versionsOf = (packages: string[]) => ({
   node: process.version,
-  ...Object.fromEntries(PACKAGES.map((name) => [name, versionOf(name)])),
-}
+  ...Object.fromEntries(packages.map((name) => [name, versionOf(name)])),
+})
 
 function versionOf(name: string): string {
   const file = new URL(`../node_modules/${name}/package.json`, import.meta.url)

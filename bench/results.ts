@@ -1,10 +1,13 @@
 import type { BenchDatabase } from './database.ts'
-import { machine, versions } from './machine.ts'
-import { type PhaseFigures, RESPONSIVENESS } from './responsiveness.ts'
+import { machine, versionsOf } from './machine.ts'
+import type { PhaseFigures } from './phases.ts'
+import { type PhaseName, RESPONSIVENESS } from './responsiveness.ts'
 import { POOL_SIZE } from './servers.ts'
 import { isProberRealTime } from './start-prober.ts'
-import { median, percentile } from './statistics.ts'
+import { medianRatio, percentile } from './statistics.ts'
 import { type EndpointFigures, THROUGHPUT } from './throughput.ts'
+
+const PACKAGES = ['hono', '@hono/node-server', 'mysql2', 'kysely', 'autocannon']
 
 /** Where a latency curve ends: beyond it a few thousand requests say nothing. */
 const LAST_SHARE = 0.999
@@ -19,12 +22,12 @@ export type Results = ReturnType<typeof collectResults>
 export function collectResults(
   { version, flushLogAtCommit }: BenchDatabase,
   throughput: EndpointFigures[],
-  phases: PhaseFigures[],
+  phases: PhaseFigures<PhaseName>[],
 ) {
   return {
     measuredAt: new Date().toISOString(),
     machine,
-    versions: { ...versions, database: version },
+    versions: { ...versionsOf(PACKAGES), database: version },
     settings: {
       poolSize: POOL_SIZE,
       flushLogAtCommit,
@@ -49,11 +52,8 @@ const curveOf = (latenciesMs: number[]): CurvePoint[] =>
     return [share, percentile(latenciesMs, share)]
   })
 
-function speedUp(phases: PhaseFigures[]): number {
-  const roundsOf = (name: string) => phases.find(({ phase }) => phase === name)?.rounds ?? []
-  const oneThread = roundsOf('offloaded to one thread')
-  const ratios = roundsOf('offloaded').map(
-    ({ heavyPerSecond: all }, index) => (all ?? NaN) / (oneThread[index]?.heavyPerSecond ?? NaN),
-  )
-  return median(ratios)
+function speedUp(phases: PhaseFigures<PhaseName>[]): number {
+  const ratesOf = (name: PhaseName) =>
+    phases.find(({ phase }) => phase === name)?.rounds.map(({ heavyPerSecond = Number.NaN }) => heavyPerSecond) ?? []
+  return medianRatio(ratesOf('offloaded'), ratesOf('offloaded to one thread'))
 }

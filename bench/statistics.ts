@@ -11,3 +11,7 @@ export function median(values: readonly number[]): number {
   const middle = sorted.length / 2
   return ((sorted[Math.ceil(middle) - 1] ?? Number.NaN) + (sorted[Math.floor(middle)] ?? Number.NaN)) / 2
 }
+
+/** The median of each round's ratio: whatever else the machine does in a round slows both of its figures. */
+export const medianRatio = (values: readonly number[], others: readonly number[]) =>
+  median(values.map((value, round) => value / (others[round] ?? Number.NaN)))

@@ -1,6 +1,5 @@
+import { align, number } from './align.ts'
 import type { Results } from './results.ts'
-
-const GAP = '   '
 
 /** The results for a terminal. */
 export function tableOf({ machine, versions, settings, throughput, responsiveness }: Results): string {
@@ -39,12 +38,3 @@ const loadCells = (figures?: Results['throughput'][number]['app']) => [
   number(figures?.p50Ms, 2),
   number(figures?.p99Ms, 2),
 ]
-
-const number = (value: number | undefined, digits: number) => value?.toFixed(digits) ?? '–'
-
-/** The first column to the left, figures to the right. */
-function align(rows: string[][]): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
-  const pad = (cell: string, column: number) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0))
-  return rows.map((row) => row.map(pad).join(GAP)).join('\n')
-}

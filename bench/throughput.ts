@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type autocannon from 'autocannon'
 import { type LoadFigures, startLoad } from './load.ts'
-import { median } from './statistics.ts'
+import { median, medianRatio } from './statistics.ts'
 
 /** How the throughput is measured; the results name all of it. */
 export const THROUGHPUT = { warmUpRounds: 3, rounds: 7, roundMs: 2_000, leadInMs: 300, connections: 20 } as const
@@ -80,7 +80,10 @@ function summarise(endpoint: string, rounds: EndpointFigures['rounds']): Endpoin
   const app = medians(rounds.map((round) => round.app))
   const floors = rounds.flatMap((round) => round.floor ?? [])
   if (floors.length === 0) return { endpoint, app, rounds }
-  const ratio = median(floors.map((floor, index) => (rounds[index]?.app.perSecond ?? Number.NaN) / floor.perSecond))
+  const ratio = medianRatio(
+    rounds.map((round) => round.app.perSecond),
+    floors.map((floor) => floor.perSecond),
+  )
   return { endpoint, app, floor: medians(floors), ratio, rounds }
 }
 

@@ -1,0 +1,33 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** Part of collecting garbage goes on in the background, on the cores that the threads need. */
+const PAUSE_MS = 20
+
+/**
+ * Measures each contestant `rounds` times, in turns, so that whatever else the machine does hits all of them; one more
+ * turn, the first, is for the compilers and does not count.
+ */
+export async function inTurns<Name extends string, Contestant, Figure>(
+  rounds: number,
+  contestants: Record<Name, Contestant>,
+  measure: (contestant: Contestant) => Promise<Figure>,
+): Promise<Record<Name, Figure[]>> {
+  const entries = Object.entries(contestants) as [Name, Contestant][]
+  const figures = Object.fromEntries(entries.map(([name]) => [name, []])) as unknown as Record<Name, Figure[]>
+  for (let round = 0; round <= rounds; round++)
+    for (const [name, contestant] of entries) {
+      // No one pays for the garbage of the one before.
+      globalThis.gc?.()
+      await sleep(PAUSE_MS)
+      const figure = await measure(contestant)
+      if (round > 0) figures[name].push(figure)
+    }
+  return figures
+}
+
+/** How long `work` takes. */
+export async function millisecondsOf(work: () => unknown): Promise<number> {
+  const startedAt = performance.now()
+  await work()
+  return performance.now() - startedAt
+}

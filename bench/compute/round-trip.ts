@@ -1,0 +1,62 @@
+import { number } from '../align.ts'
+import { machine } from '../machine.ts'
+import { median, medianRatio, percentile } from '../statistics.ts'
+import { BareThreads } from './bare-threads.ts'
+import { inTurns } from './in-turns.ts'
+import { openCompute } from './open-compute.ts'
+import { partCores } from './part-cores.ts'
+import { openPiscina, openPoolifier } from './peers.ts'
+import { atMost, type Report } from './report.ts'
+import { double } from './tasks.ts'
+
+const SETTINGS = { calls: 1_000, rounds: 11, threads: machine.cores } as const
+
+type Double = (n: number) => Promise<number>
+
+/** One task that does nothing, sent and awaited, then the next: what waking a thread and coming back costs. */
+export async function measureRoundTrip(started: AsyncDisposableStack): Promise<Report> {
+  const compute = started.use(await openCompute(SETTINGS.threads))
+  const bare = started.use(new BareThreads(SETTINGS.threads))
+  const piscina = openPiscina()
+  const poolifier = openPoolifier()
+  const contestants = {
+    'postMessage alone': (n: number) => bare.double(n),
+    'compute.run': (n: number) => compute.run(double, n),
+    piscina: (n: number) => piscina.run(n),
+    poolifier: (n: number) => poolifier.execute(n),
+  }
+  // Each has started its threads when it answers.
+  for (const call of Object.values(contestants)) await call(1)
+  const onOwnCore = partCores()
+  const rounds = await inTurns(SETTINGS.rounds, contestants, timeCalls)
+
+  const p50s = (name: keyof typeof contestants) => rounds[name].map(({ p50Us }) => p50Us)
+  const figures = (Object.keys(rounds) as (keyof typeof contestants)[]).map((name) => ({
+    name,
+    p50Us: median(p50s(name)),
+    p99Us: median(rounds[name].map(({ p99Us }) => p99Us)),
+    timesBare: medianRatio(p50s(name), p50s('postMessage alone')),
+  }))
+  return {
+    title: `A task that does nothing, there and back, one after another; medians of ${SETTINGS.rounds} rounds of ${SETTINGS.calls}`,
+    rows: [
+      ['', 'p50 µs', 'p99 µs', 'p50 ÷ alone'],
+      ...figures.map(({ name, p50Us, p99Us, timesBare }) => [name, number(p50Us, 1), number(p99Us, 1), number(timesBare, 2)]),
+    ],
+    targets: [
+      atMost('Round trip: p50 ÷ that of postMessage alone', medianRatio(p50s('compute.run'), p50s('postMessage alone')), 1.15),
+    ],
+    figures: { settings: { ...SETTINGS, onOwnCore }, contestants: figures },
+  }
+}
+
+async function timeCalls(call: Double) {
+  const us: number[] = []
+  for (let n = 0; n < SETTINGS.calls; n++) {
+    const startedAt = performance.now()
+    const doubled = await call(n)
+    us.push((performance.now() - startedAt) * 1_000)
+    if (doubled !== 2 * n) throw new Error(`${doubled} is not twice ${n}`)
+  }
+  return { p50Us: percentile(us, 0.5), p99Us: percentile(us, 0.99) }
+}

@@ -1,0 +1,97 @@
+import type { Compute } from '../../src/compute/compute.ts'
+import { countPrimes } from '../../src/features/primes/contract.ts'
+import { number } from '../align.ts'
+import { machine } from '../machine.ts'
+import { median, medianRatio } from '../statistics.ts'
+import { inTurns, millisecondsOf } from './in-turns.ts'
+import { memoryGrowth } from './memory-growth.ts'
+import { openCompute } from './open-compute.ts'
+import { atMost, type Report } from './report.ts'
+import { type Slice, sum, sumOf } from './tasks.ts'
+
+/** 1 GiB of doubles, in slices of 8 MiB. */
+const SETTINGS = { doubles: 2 ** 27, slice: 2 ** 20, rounds: 9, threads: machine.cores } as const
+const WARM_UP_PASSES = 20
+
+/** Large data and little to do with it: what counts is that nobody copies it. */
+export async function measureSum(started: AsyncDisposableStack): Promise<Report> {
+  const compute = started.use(await openCompute(SETTINGS.threads))
+  const values = compute.share(Float64Array, SETTINGS.doubles)
+  const expected = fill(values)
+  const whole: Slice = { values, from: 0, to: SETTINGS.doubles }
+  await warmUp(compute, whole)
+  const measure = async (add: () => PromiseLike<number> | number) => {
+    let total = Number.NaN
+    let ms = Number.NaN
+    const growthMiB = await memoryGrowth(async () => {
+      ms = await millisecondsOf(async () => {
+        total = await add()
+      })
+    })
+    if (total !== expected) throw new Error(`The sum is ${expected}, not ${total}`)
+    return { ms, growthMiB }
+  }
+  const rounds = await inTurns(
+    SETTINGS.rounds,
+    {
+      'sequential, on the event loop': () => sumOf(whole),
+      'shared, one thread': () => compute.run(sum, whole),
+      'shared, compute.map on all threads': () => compute.map(sum, slicesOf(values)).reduce(0),
+    },
+    measure,
+  )
+  const cloned = await measure(() => compute.run(sum, { ...whole, values: values.slice() }))
+
+  const msOf = (name: keyof typeof rounds) => rounds[name].map(({ ms }) => ms)
+  const figures = Object.entries({ ...rounds, 'cloned to one thread (once)': [cloned] }).map(([name, all]) => ({
+    name,
+    ms: median(all.map(({ ms }) => ms)),
+    growthMiB: Math.max(...all.map(({ growthMiB }) => growthMiB)),
+  }))
+  const oneThread = msOf('shared, one thread').map((ms) => ms / SETTINGS.threads)
+  const growthOf = (name: keyof typeof rounds) => Math.max(...rounds[name].map(({ growthMiB }) => growthMiB))
+  return {
+    title: `The sum of 1 GiB of doubles; medians of ${SETTINGS.rounds} rounds`,
+    rows: [['', 'ms', 'memory + MiB'], ...figures.map(({ name, ms, growthMiB }) => [name, number(ms, 1), number(growthMiB, 1)])],
+    targets: [
+      atMost(
+        'Shared sum: all threads ÷ (one thread / cores)',
+        medianRatio(msOf('shared, compute.map on all threads'), oneThread),
+        1.1,
+      ),
+      atMost(
+        'Shared sum: growth of memory, MiB',
+        Math.max(growthOf('shared, one thread'), growthOf('shared, compute.map on all threads')),
+        16,
+      ),
+    ],
+    figures: { settings: SETTINGS, ways: figures },
+  }
+}
+
+/**
+ * The threads of a service have more than one task. With one alone, V8 compiles it into the loop that calls it, and this
+ * one comes out half as fast. And all of the loop is run until it is compiled, since until then it makes garbage, for
+ * which V8 takes memory.
+ */
+async function warmUp(compute: Compute, whole: Slice) {
+  for (let pass = 0; pass < WARM_UP_PASSES; pass++) await compute.map(countPrimes, [{ from: 0, to: 200_000 }])
+  for (let pass = 0; pass < 2; pass++) {
+    sumOf(whole)
+    await compute.run(sum, whole)
+    await compute.map(sum, slicesOf(whole.values)).reduce(0)
+  }
+}
+
+/** Touches every page. Whole numbers, so that the sum is exact in whatever order. */
+function fill(values: Float64Array): number {
+  for (let index = 0; index < values.length; index++) values[index] = index & 0xff
+  return sumOf({ values, from: 0, to: values.length })
+}
+
+const slicesOf = (values: Float64Array): Slice[] =>
+  Array.from({ length: SETTINGS.doubles / SETTINGS.slice }, (_, index) => ({
+    values,
+    from: index * SETTINGS.slice,
+    to: (index + 1) * SETTINGS.slice,
+  }))
