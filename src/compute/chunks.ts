@@ -33,7 +33,17 @@ export interface ChunksOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' 
 
 interface Result<Output> {
   output: Output[]
+  /** How many items it is of: those that follow came back, because they took longer than expected. */
+  items: number
   runMs: number
+}
+
+/** Items that have to be launched before any others, and who waits for their outputs. */
+interface Remainder<Input, Output> {
+  items: Input[]
+  /** The place of the first of them. */
+  first: number
+  resolve: (outputs: Promise<Output[]>) => void
 }
 
 /**
@@ -47,7 +57,8 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   readonly #maxInFlight: number
   readonly #ending = new AbortController()
   /** Begun and not read, in order. */
-  readonly #results: Promise<Result<Output>>[] = []
+  readonly #results: Promise<Output[]>[] = []
+  readonly #remainders: Remainder<Input, Output>[] = []
   #inFlight = 0
   #taken = 0
   #done = 0
@@ -73,9 +84,9 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
         this.#advance()
         this.#ending.signal.throwIfAborted()
         if (this.#results.length > 0) {
-          const { output } = await (this.#results[0] as Promise<Result<Output>>)
+          const outputs = await (this.#results[0] as Promise<Output[]>)
           this.#results.shift()
-          yield output
+          yield outputs
         } else if (this.#taking) await this.#taking.promise
         else return
       }
@@ -102,15 +113,24 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   /** Everything in flight ends with this error, the first one that comes. */
   #fail(error: unknown) {
     this.#ending.abort(error)
-    this.#taking?.reject(this.#ending.signal.reason)
+    const { reason } = this.#ending.signal
+    this.#taking?.reject(reason)
+    for (const { resolve } of this.#remainders.splice(0)) resolve(Promise.reject(reason))
   }
 
   #advance() {
-    while (this.#mayTake()) {
-      const items = this.#source.take(this.#size())
-      if (items instanceof Promise) void this.#launchLater(items)
-      else this.#launch(items)
+    while (this.#inFlight < this.#maxInFlight && !this.#ending.signal.aborted) {
+      const remainder = this.#remainders.shift()
+      if (remainder) this.#resume(remainder)
+      else if (this.#mayTake()) this.#take()
+      else return
     }
+  }
+
+  #take() {
+    const items = this.#source.take(this.#size())
+    if (items instanceof Promise) void this.#launchLater(items)
+    else this.#launchNext(items)
   }
 
   async #launchLater(items: Promise<Input[]>) {
@@ -119,7 +139,7 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     taking.promise.catch(() => {})
     this.#taking = taking
     try {
-      this.#launch(await items)
+      this.#launchNext(await items)
     } catch (error) {
       this.#fail(error)
     }
@@ -129,8 +149,7 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   }
 
   #mayTake() {
-    if (this.#isExhausted || this.#taking || this.#ending.signal.aborted) return false
-    return this.#inFlight < this.#maxInFlight && this.#results.length < this.#options.maxAhead
+    return !this.#isExhausted && !this.#taking && this.#results.length < this.#options.maxAhead
   }
 
   /** How many items the next chunk has. */
@@ -143,26 +162,53 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     return Math.max(1, Math.floor(size))
   }
 
-  #launch(items: Input[]) {
+  #launchNext(items: Input[]) {
     if (items.length === 0) {
       this.#isExhausted = true
       return
     }
-    const result = this.#call(items, this.#taken)
+    const first = this.#taken
     this.#taken += items.length
     this.#lastSize = items.length
-    this.#inFlight++
-    this.#results.push(result)
-    // What the source or `onProgress` throws ends the map, too.
-    result.then(({ runMs }) => this.#finished(items.length, runMs)).catch((error) => this.#fail(error))
+    this.#results.push(this.#launch(items, first))
   }
 
-  #finished(items: number, runMs: number) {
+  /** As many of them as make a chunk by now; the others are next. */
+  #resume({ items, first, resolve }: Remainder<Input, Output>) {
+    const size = this.#size()
+    const rest = items.slice(size)
+    const outputs = [this.#launch(items.slice(0, size), first)]
+    if (rest.length > 0) outputs.push(this.#remainder(rest, first + size))
+    resolve(Promise.all(outputs).then((parts) => parts.flat()))
+  }
+
+  #launch(items: Input[], first: number): Promise<Output[]> {
+    this.#inFlight++
+    const result = this.#call(items, first)
+    const outputs = result.then(({ output, items: served }) => {
+      if (served === items.length) return output
+      return this.#remainder(items.slice(served), first + served).then((others) => [...output, ...others])
+    })
+    // What the source or `onProgress` throws ends the map, too.
+    result.then((its) => this.#finished(its)).catch((error) => this.#fail(error))
+    outputs.catch(() => {})
+    return outputs
+  }
+
+  #remainder(items: Input[], first: number): Promise<Output[]> {
+    const { promise, resolve } = Promise.withResolvers<Output[]>()
+    this.#remainders.push({ items, first, resolve })
+    promise.catch(() => {})
+    return promise
+  }
+
+  #finished({ items, runMs }: Result<Output>) {
     this.#inFlight--
     this.#done += items
     const newest = runMs / items
     this.#msPerItem ??= newest
-    this.#msPerItem += AVERAGE_WEIGHT * (newest - this.#msPerItem)
+    // Where items become heavier, the newest tell more than the average.
+    this.#msPerItem = Math.max(newest, this.#msPerItem + AVERAGE_WEIGHT * (newest - this.#msPerItem))
     this.#options.onProgress(this.#done)
     this.#advance()
   }

@@ -61,8 +61,8 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
     const join = this.#join
     if (!join) throw new Error(`The outputs of ${this.#task.name} cannot be reduced: its contract has no join`)
     let result = initial
-    for await (const [output] of this.#chunks('joined', Number.POSITIVE_INFINITY, this.#pieces()))
-      result = join(result, output as Output)
+    for await (const outputs of this.#chunks('joined', Number.POSITIVE_INFINITY, this.#pieces()))
+      for (const output of outputs) result = join(result, output)
     return result
   }
 

@@ -46,6 +46,9 @@ interface Member {
   state: 'serving' | 'ending' | 'terminating'
 }
 
+/** What is known of a run that has ended, in whatever way. */
+type Ended = Pick<DoneMessage, 'startedAt' | 'runMs'> & { items?: number; output?: unknown }
+
 let lastId = 0
 
 /**
@@ -222,7 +225,7 @@ export class Pool implements AsyncDisposable {
       call.settle('failed', () => call.reject(new TaskError(call.task, message.error, itemOf(call, message))))
     else call.settle('succeeded', () => call.resolve((call.mode === 'one' ? message.output : message) as never))
     this.#report(call, member, message)
-    this.#runTimes.learn(call, message.runMs)
+    this.#runTimes.learn(call, message.runMs, 'items' in message ? message.items : call.items)
     this.#take(call, member)
     if (member.state === 'ending' && member.calls.length === 0) member.state = 'serving'
     this.#recallOverdue()
@@ -374,9 +377,9 @@ export class Pool implements AsyncDisposable {
     if (call) this.#report(call, member, { startedAt, runMs: performance.now() - member.since })
   }
 
-  #report(call: Call, { executor }: Member, { startedAt, runMs, ...message }: Pick<DoneMessage, 'startedAt' | 'runMs'>) {
+  #report(call: Call, { executor }: Member, { startedAt, runMs, items = call.items, output }: Ended) {
     this.#queue.charge(call, runMs)
-    const { task, outcome = 'crashed', items, queuedAt, bytesIn } = call
+    const { task, outcome = 'crashed', queuedAt, bytesIn } = call
     this.#options.onTiming?.({
       task,
       thread: executor.name,
@@ -388,7 +391,7 @@ export class Pool implements AsyncDisposable {
       queuedMs: startedAt - queuedAt,
       runMs,
       bytesIn,
-      bytesOut: 'output' in message ? bytesOf(message.output) : 0,
+      bytesOut: output === undefined ? 0 : bytesOf(output),
     })
   }
 }

@@ -48,13 +48,16 @@ export interface ProgressMessage {
   progress: number
 }
 
-/** `error` is a clone: `structuredClone` keeps an Error's name, message and stack, but not its class. */
+/**
+ * `items` is how many inputs of a chunk were served: when that takes much longer than expected, the rest comes back.
+ * `error` is a clone: `structuredClone` keeps an Error's name, message and stack, but not its class.
+ */
 export type DoneMessage = {
   id: number
   /** Milliseconds since the epoch. */
   startedAt: number
   runMs: number
-} & ({ output: unknown } | { error: unknown; item: number })
+} & ({ output: unknown; items: number } | { error: unknown; item: number })
 
 export type ExecutorMessage = ReadyMessage | ProgressMessage | DoneMessage
 

@@ -3,6 +3,9 @@ import type { Call, Priority } from './call.ts'
 /** How the threads' time is divided while calls of both priorities wait: four fifths to requests, the rest to jobs. */
 const SHARES: Record<Priority, number> = { interactive: 0.8, batch: 0.2 }
 
+/** A job that took long is made up for, but no longer than that: jobs would else wait for hours after it. */
+const MAX_DEBT_MS = 10_000
+
 /**
  * The calls that wait, in the order in which they are served: each priority gets its share of the threads' time (stride
  * scheduling: whoever has used less of it, for its share, is next), and within a priority the callers take turns.
@@ -52,7 +55,8 @@ export class Queue {
   /** Says what a served call took of the threads' time. */
   charge({ priority }: Call, ms: number): void {
     const lane = this.#lanes[priority]
-    lane.usedMs += ms / lane.share
+    const most = this.#lanes[other(priority)].usedMs + MAX_DEBT_MS
+    lane.usedMs = Math.max(lane.usedMs, Math.min(lane.usedMs + ms / lane.share, most))
   }
 
   *[Symbol.iterator]() {

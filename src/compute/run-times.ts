@@ -19,7 +19,7 @@ export class RunTimes {
     return this.measuredMs(call) ?? this.#overallMs * call.items
   }
 
-  learn({ task, items }: Call, runMs: number): void {
+  learn({ task }: Call, runMs: number, items: number): void {
     const newest = runMs / items
     const averageMs = this.#averageMs.get(task) ?? newest
     this.#averageMs.set(task, averageMs + AVERAGE_WEIGHT * (newest - averageMs))

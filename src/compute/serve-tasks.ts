@@ -13,6 +13,8 @@ import {
 } from './protocol.ts'
 
 const PROGRESS_EVERY_MS = 100
+/** A chunk that takes several times what it was meant to ends after that long: other threads take over what is left. */
+const MAX_CHUNK_MS = 20
 
 /** The executor's end of its connection to the event loop. */
 interface Port {
@@ -92,19 +94,20 @@ function inTurn(serve: (message: RunMessage) => Promise<void> | undefined): (mes
 
 /** Returns a promise only for a task that does: the others are through at once. */
 function serveMessage(message: RunMessage, port: Port): Promise<void> | undefined {
-  const { id, slot } = message
+  const { id, slot, task, mode, input } = message
   // Taken back: the event loop gave it to another thread, or nobody waits for it.
   if (Atomics.compareExchange(port.cells, slot, id, 0) !== id) return undefined
   Atomics.store(port.cells, ITEM, 0)
   const startedAt = performance.timeOrigin + performance.now()
   const context = new Context(message, port)
   const timing = () => ({ id, startedAt, runMs: performance.timeOrigin + performance.now() - startedAt })
+  let chunk: Chunk | undefined
   const give = (output: unknown) => {
     try {
-      port.post({ ...timing(), output }, context.transfers)
+      port.post({ ...timing(), output, items: chunk?.served ?? 1 }, context.transfers)
     } catch (error) {
       // It cannot be cloned: a function in it, say.
-      const item = message.mode === 'each' ? (output as unknown[]).findIndex(isUnclonable) : -1
+      const item = mode === 'each' ? (output as unknown[]).findIndex(isUnclonable) : -1
       if (item >= 0) Atomics.store(port.cells, ITEM, item)
       refuse(error)
     }
@@ -118,7 +121,9 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
     }
   }
   try {
-    const output = runMessage(message, context, port.cells)
+    const implementation = implementationOf(task)
+    if (mode !== 'one') chunk = new Chunk(implementation, input as unknown[], mode === 'joined')
+    const output = chunk ? chunk.run(context, port.cells) : implementation.run(input, context)
     if (isPromise(output)) return output.then(give, refuse)
     give(output)
   } catch (error) {
@@ -127,19 +132,15 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
   return undefined
 }
 
-function runMessage({ task, mode, input }: RunMessage, context: TaskContext, cells: Cells): unknown {
-  const implementation = implementationOf(task)
-  if (mode === 'one') return implementation.run(input, context)
-  const chunk = new Chunk(implementation, input as unknown[], mode === 'joined')
-  return chunk.run(context, cells)
-}
-
 /** The inputs of a chunk one by one; a promise from where the first of them gives one. */
 class Chunk {
   readonly #run: Implementation['run']
   readonly #join: Implementation['join']
   readonly #inputs: unknown[]
   readonly #outputs: unknown[] = []
+  readonly #endAt = performance.now() + MAX_CHUNK_MS
+  /** How many of them have an output. */
+  served = 0
 
   constructor({ run, join }: Implementation, inputs: unknown[], joined: boolean) {
     this.#run = run
@@ -147,15 +148,15 @@ class Chunk {
     this.#inputs = inputs
   }
 
-  run(context: TaskContext, cells: Cells, from = 0): unknown {
-    for (let item = from; item < this.#inputs.length; item++) {
-      Atomics.store(cells, ITEM, item)
+  run(context: TaskContext, cells: Cells): unknown {
+    while (this.served < this.#inputs.length && (this.served === 0 || performance.now() < this.#endAt)) {
+      Atomics.store(cells, ITEM, this.served)
       context.throwIfCancelled()
-      const output = this.#run(this.#inputs[item], context)
+      const output = this.#run(this.#inputs[this.served], context)
       if (isPromise(output))
         return output.then((value) => {
           this.#collect(value)
-          return this.run(context, cells, item + 1)
+          return this.run(context, cells)
         })
       this.#collect(output)
     }
@@ -163,6 +164,7 @@ class Chunk {
   }
 
   #collect(output: unknown) {
+    this.served++
     if (this.#join && this.#outputs.length > 0) this.#outputs[0] = this.#join(this.#outputs[0], output)
     else this.#outputs.push(output)
   }

@@ -15,6 +15,7 @@ import {
   nowhere,
   spin,
   write,
+  writeAfter,
 } from '../support/tasks.ts'
 import { until } from '../support/until.ts'
 
@@ -80,6 +81,23 @@ describe('a map', () => {
     const longest = timings.find(({ runMs }) => runMs >= 60)
     // While one thread was busy with it, the other went on.
     expect(timings.filter(({ thread }) => thread !== longest?.thread).length).toBeGreaterThan(6)
+  })
+
+  test('shares out what is left of a batch whose items are heavier than those before', async () => {
+    const { compute, timings } = await useCompute({ threads: 2 })
+    const items = numbers(3_000).map((number) => ({ number, ms: number < 2_950 ? 0 : 12 }))
+    const expected = items.map(({ number }) => `${number} `)
+    expect(await compute.map(writeAfter, items)).toEqual(expected)
+    expect(await compute.map(writeAfter, items).reduce('')).toBe(expected.join(''))
+    expect(sum(timings.map(({ items }) => items))).toBe(2 * items.length)
+    // All 50 of them in one batch would take 600 ms.
+    expect(Math.max(...timings.map(({ runMs }) => runMs))).toBeLessThan(300)
+  })
+
+  test('a batch that is cut short by an error ends as any other', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const items = numbers(1_000).map((number) => ({ number, ms: number < 950 ? 0 : number === 990 ? -1 : 5 }))
+    expect(await failure(compute.map(writeAfter, items))).toMatchObject({ item: 990 })
   })
 
   test('uses no more threads than it may', async () => {

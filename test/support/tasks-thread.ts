@@ -33,6 +33,11 @@ implement(tasks.give, (ms) => {
 })
 implement(tasks.giveLater, (ms) => sleep(ms, ms))
 implement(tasks.double, (number) => number * 2)
+implement(tasks.writeAfter, ({ number, ms }) => {
+  if (ms < 0) throw new RangeError('There is no such time')
+  compute(ms)
+  return `${number} `
+})
 implement(tasks.write, String)
 implement(tasks.list, ({ from, to, failAt, exitAt }) => {
   const numbers: number[] = []

@@ -48,6 +48,10 @@ export const giveLater = task<number, number>('test.give-later')
 export const double = task<number, number>('test.double')
 /** Joining strings is not commutative: it shows any disorder. */
 export const write = task<number, string>('test.write', { join: (left, right) => left + right })
+/** The same, after so many milliseconds of computing; a negative number of them fails. */
+export const writeAfter = task<{ number: number; ms: number }, string>('test.write-after', {
+  join: (left, right) => left + right,
+})
 
 export interface Range {
   from: number
