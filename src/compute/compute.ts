@@ -20,7 +20,12 @@ export interface ComputeOptions {
   minThreads?: number
   /** Threads beyond `minThreads` end after so long without work. */
   idleMs?: number
-  /** Each thread's memory for objects; typed arrays and Buffers do not count. A task that needs more fails. */
+  /**
+   * Each thread's memory for objects and strings; typed arrays and Buffers do not count. A task that fills it bit by bit
+   * fails alone. A single object that goes beyond it by more than some 50 MB (an array of millions, a large Map or object
+   * that grows) ends the whole process, which V8 does not let Node prevent: what may hold such ones needs a limit well
+   * above them, or `isolation: 'process'`.
+   */
   maxHeapMb?: number
   /** How many calls of each priority may wait. */
   maxQueued?: number

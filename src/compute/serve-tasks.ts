@@ -1,4 +1,4 @@
-import { parentPort, type Transferable, workerData } from 'node:worker_threads'
+import { parentPort, type Transferable, Worker, workerData } from 'node:worker_threads'
 import { type Implementation, implementationOf, type TaskContext } from './implement.ts'
 import { lowerPriority } from './priority.ts'
 import {
@@ -34,15 +34,28 @@ function threadPort(parent: NonNullable<typeof parentPort>): Port {
   return {
     cells: (workerData as ThreadData).cells,
     post: (message, transfer) => parent.postMessage(message, transfer),
-    listen: (onMessage) => parent.on('message', onMessage),
+    listen(onMessage) {
+      parent.on('message', onMessage)
+      // A message that cannot be read: whose it was is known from what the event loop still waits for.
+      parent.on('messageerror', (error) => {
+        throw error
+      })
+    },
   }
 }
+
+/** A task that computes without end does not hear that its service was killed. This thread looks every second. */
+const WATCH_PARENT = `
+  const { workerData: parent } = require('node:worker_threads')
+  setInterval(() => process.ppid === parent || process.kill(process.pid, 'SIGKILL'), 1_000)
+`
 
 /** A child process shares no memory: it is sent one message at a time, and told in a message what is cancelled. */
 function processPort(): Port {
   if (!process.send) throw new Error('Tasks are served by worker threads and child processes only')
   const cells = new Int32Array(new SharedArrayBuffer((SLOTS + 1) * Int32Array.BYTES_PER_ELEMENT))
   process.on('disconnect', () => process.exit())
+  new Worker(WATCH_PARENT, { eval: true, env: {}, workerData: process.ppid }).unref()
   return {
     cells,
     post: (message) => process.send?.(message),

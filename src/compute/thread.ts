@@ -20,7 +20,7 @@ export interface ThreadOptions {
   name: string
   /** The file that it runs: loads the tasks, then calls `serveTasks()`. */
   entry: URL
-  /** Beyond it, a task that runs out of memory takes its thread along; without a limit, it would be the process. */
+  /** Beyond it, a task that runs out of memory takes its thread along; see ComputeOptions for what it does not stop. */
   maxHeapMb: number
 }
 

@@ -22,6 +22,9 @@ const numbers = (length: number) => Array.from({ length }, (_, index) => index)
 /** Items that take between 0 and 6 ms, in no order. */
 const UNEVEN = numbers(60).map((index) => (index * 37) % 7)
 
+/** So many that chunks have grown, and the last is not full. */
+const BEFORE_STALL = 3_333
+
 describe('a map', () => {
   test.each([
     ['an array', (items: number[]) => items],
@@ -162,9 +165,9 @@ describe('a stream of results', () => {
     const { compute } = await useCompute()
     const { promise: more, resolve } = Promise.withResolvers<void>()
     const results = compute.map(double, stalling(more))[Symbol.asyncIterator]()
-    for (const expected of [0, 2, 4]) expect((await results.next()).value).toBe(expected)
+    for (let item = 0; item < BEFORE_STALL; item++) expect((await results.next()).value).toBe(2 * item)
     resolve()
-    expect((await results.next()).value).toBe(6)
+    expect((await results.next()).value).toBe(2 * BEFORE_STALL)
     expect((await results.next()).done).toBe(true)
   })
 
@@ -445,11 +448,11 @@ function* endlessly<Item>(item: Item) {
   for (;;) yield item
 }
 
-/** Gives three items at once, and one more when told. */
+/** Gives some items at once, and one more when told. */
 async function* stalling(more: Promise<void>) {
-  yield* [0, 1, 2]
+  yield* numbers(BEFORE_STALL)
   await more
-  yield 3
+  yield BEFORE_STALL
 }
 
 /** An endless source that knows how many were taken from it, and whether it was closed. */

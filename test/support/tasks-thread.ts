@@ -2,7 +2,8 @@ import { readlinkSync } from 'node:fs'
 import { getPriority } from 'node:os'
 import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { isMainThread, threadId } from 'node:worker_threads'
+import { getHeapStatistics } from 'node:v8'
+import { isMainThread, parentPort, threadId } from 'node:worker_threads'
 import { implement, type TaskContext } from '../../src/compute/implement.ts'
 import { serveTasks } from '../../src/compute/serve-tasks.ts'
 import * as tasks from './tasks.ts'
@@ -17,6 +18,12 @@ implement(tasks.look, () => ({
   isMainThread,
   environment: Object.keys(process.env),
   priority: process.platform === 'linux' ? getPriority(Number(basename(readlinkSync('/proc/thread-self')))) : 0,
+}))
+implement(tasks.lookAtProcess, () => ({
+  pid: process.pid,
+  ppid: process.ppid,
+  environment: Object.keys(process.env),
+  heapLimitMb: getHeapStatistics().heap_size_limit / 2 ** 20,
 }))
 implement(tasks.count, (counter) => Atomics.add(counter, 0, 1))
 implement(tasks.computeFor, compute)
@@ -72,6 +79,9 @@ implement(tasks.spin, (cells) => {
   Atomics.store(cells, STARTED, 1)
   for (;;);
 })
+implement(tasks.endlessly, () => {
+  for (;;);
+})
 implement(tasks.endWhenCancelled, (cells, context) => {
   Atomics.store(cells, STARTED, 1)
   while (!context.cancelled) Atomics.wait(cells, RELEASED, 0, LOOK_EVERY_MS)
@@ -111,6 +121,10 @@ implement(tasks.growStrings, () => {
 implement(tasks.exitAfterwards, () => {
   setImmediate(() => process.exit(0))
   return null
+})
+implement(tasks.failToRead, (message) => {
+  setImmediate(() => parentPort?.emit('messageerror', new Error(message)))
+  return new Promise<null>(() => {})
 })
 implement(tasks.kill, (signal) => {
   process.kill(process.pid, signal)

@@ -33,6 +33,9 @@ export interface Surroundings {
 export const echo = task<unknown, unknown>('test.echo')
 /** Says where it runs. */
 export const look = task<null, Surroundings>('test.look')
+export const lookAtProcess = task<null, { pid: number; ppid: number; environment: string[]; heapLimitMb: number }>(
+  'test.look-at-process',
+)
 /** Counts its runs in shared memory; gives how many there were before this one. */
 export const count = task<Int32Array<SharedArrayBuffer>, number>('test.count')
 /** Computes for so many milliseconds without asking. */
@@ -88,6 +91,8 @@ export const countRun = task<{ runs: Int32Array<SharedArrayBuffer>; place: numbe
 export const holdAsking = task<Cells, number>('test.hold-asking')
 export const holdDeaf = task<Cells, number>('test.hold-deaf')
 export const spin = task<Cells, never>('test.spin')
+/** `spin`, without shared memory. */
+export const endlessly = task<null, never>('test.endlessly')
 /** Ends well, but only once nobody waits for it. */
 export const endWhenCancelled = task<Cells, number>('test.end-when-cancelled')
 /** Whether it was ever told that it is cancelled, looking until released. */
@@ -103,6 +108,8 @@ export const growMap = task<null, never>('test.grow-map')
 export const growStrings = task<null, never>('test.grow-strings')
 /** Ends well; its thread ends a moment later. */
 export const exitAfterwards = task<null, null>('test.exit-afterwards')
+/** Its thread behaves as if the next message could not be read. */
+export const failToRead = task<string, null>('test.fail-to-read')
 /** Kills its own process, as native code might. */
 export const kill = task<NodeJS.Signals, never>('test.kill')
 export const abort = task<null, never>('test.abort')
