@@ -3,9 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 /** Part of collecting garbage goes on in the background, on the cores that the threads need. */
 const PAUSE_MS = 20
 
+const WARM_UP_ROUNDS = 3
+
 /**
- * Measures each contestant `rounds` times, in turns, so that whatever else the machine does hits all of them; one more
- * turn, the first, is for the compilers and does not count.
+ * Measures each contestant `rounds` times, in turns, so that whatever else the machine does hits all of them; the first
+ * turns are for the compilers and do not count.
  */
 export async function inTurns<Name extends string, Contestant, Figure>(
   rounds: number,
@@ -14,13 +16,13 @@ export async function inTurns<Name extends string, Contestant, Figure>(
 ): Promise<Record<Name, Figure[]>> {
   const entries = Object.entries(contestants) as [Name, Contestant][]
   const figures = Object.fromEntries(entries.map(([name]) => [name, []])) as unknown as Record<Name, Figure[]>
-  for (let round = 0; round <= rounds; round++)
+  for (let round = -WARM_UP_ROUNDS; round < rounds; round++)
     for (const [name, contestant] of entries) {
       // No one pays for the garbage of the one before.
       globalThis.gc?.()
       await sleep(PAUSE_MS)
       const figure = await measure(contestant)
-      if (round > 0) figures[name].push(figure)
+      if (round >= 0) figures[name].push(figure)
     }
   return figures
 }
