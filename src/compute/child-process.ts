@@ -1,10 +1,11 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Serializer } from 'node:v8'
 import type { Transferable } from 'node:worker_threads'
 import type { CancelMessage, Executor, ExecutorEvents, ExecutorMessage, RunMessage } from './protocol.ts'
-import { SLOTS } from './protocol.ts'
+import { SLOTS, START_TIMEOUT_MS } from './protocol.ts'
 import type { ThreadOptions } from './thread.ts'
 
 /**
@@ -84,8 +85,12 @@ async function ready(child: ChildProcess) {
   const exited = once(child, 'exit', { signal }).then(([code, killedBy]) => {
     throw endOf(code, killedBy)
   })
+  const late = sleep(START_TIMEOUT_MS, undefined, { signal }).then(() => {
+    child.kill('SIGKILL')
+    throw new Error(`The process was not ready within ${START_TIMEOUT_MS} ms`)
+  })
   try {
-    await Promise.race([once(child, 'message', { signal }), exited])
+    await Promise.race([once(child, 'message', { signal }), exited, late])
   } finally {
     settled.abort()
   }

@@ -41,18 +41,25 @@ export interface RunOptions extends CallOptions {
   isolation?: 'thread' | 'process'
 }
 
-type TypedArray =
-  | Float64Array
-  | Float32Array
-  | Int32Array
-  | Uint32Array
-  | Int16Array
-  | Uint16Array
-  | Int8Array
-  | Uint8Array
-  | Uint8ClampedArray
-  | BigInt64Array
-  | BigUint64Array
+/** What can be shared, by the name of its class. */
+interface SharedArrays {
+  Float64Array: Float64Array<SharedArrayBuffer>
+  Float32Array: Float32Array<SharedArrayBuffer>
+  Int32Array: Int32Array<SharedArrayBuffer>
+  Uint32Array: Uint32Array<SharedArrayBuffer>
+  Int16Array: Int16Array<SharedArrayBuffer>
+  Uint16Array: Uint16Array<SharedArrayBuffer>
+  Int8Array: Int8Array<SharedArrayBuffer>
+  Uint8Array: Uint8Array<SharedArrayBuffer>
+  Uint8ClampedArray: Uint8ClampedArray<SharedArrayBuffer>
+  BigInt64Array: BigInt64Array<SharedArrayBuffer>
+  BigUint64Array: BigUint64Array<SharedArrayBuffer>
+}
+
+interface TypedArrayClass<Name extends keyof SharedArrays> {
+  new (buffer: SharedArrayBuffer): { readonly [Symbol.toStringTag]: Name }
+  readonly BYTES_PER_ELEMENT: number
+}
 
 /** The process's worker threads. `main.ts` opens it. */
 export class Compute implements AsyncDisposable {
@@ -132,12 +139,13 @@ export class Compute implements AsyncDisposable {
     return new Mapping(this.#threads, task, items, this.threads, options)
   }
 
-  /** Memory that every thread sees, once, whatever its size: send it with any input. It holds zeros. */
-  share<Shared extends TypedArray>(
-    type: { new (buffer: SharedArrayBuffer): Shared; BYTES_PER_ELEMENT: number },
-    length: number,
-  ): Shared {
-    return new type(new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT))
+  /**
+   * Memory that every thread sees, once, whatever its size: send it with any input. It holds zeros.
+   * It is free again only when the event loop and all threads that saw it have collected their ends of it, which threads
+   * without garbage of their own put off: use large ones again instead of making new ones.
+   */
+  share<Name extends keyof SharedArrays>(type: TypedArrayClass<Name>, length: number): SharedArrays[Name] {
+    return new type(new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT)) as unknown as SharedArrays[Name]
   }
 
   async [Symbol.asyncDispose]() {

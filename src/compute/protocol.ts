@@ -85,5 +85,8 @@ export interface ExecutorEvents {
   exit: (error: Error) => void
 }
 
+/** What an executor may take to load its tasks. */
+export const START_TIMEOUT_MS = 30_000
+
 /** Starts one, and resolves when it has loaded its tasks. @throws Error when it ends before that, or takes too long. */
 export type StartExecutor = (events: ExecutorEvents) => Promise<Executor>

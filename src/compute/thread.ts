@@ -11,10 +11,9 @@ import {
   MAX_IN_FLIGHT,
   type RunMessage,
   SLOTS,
+  START_TIMEOUT_MS,
   type ThreadData,
 } from './protocol.ts'
-
-const START_TIMEOUT_MS = 30_000
 
 export interface ThreadOptions {
   name: string
