@@ -1,3 +1,5 @@
+import { randomFill } from 'node:crypto'
+import { promisify } from 'node:util'
 import { number } from '../align.ts'
 import { machine } from '../machine.ts'
 import { median, medianRatio, percentile } from '../statistics.ts'
@@ -11,6 +13,10 @@ import { double } from './tasks.ts'
 
 const SETTINGS = { calls: 1_000, rounds: 11, threads: machine.cores } as const
 
+const bytes = new Uint8Array(8)
+/** About the least that Node has its own threads do. */
+const fill = promisify<Uint8Array, void>(randomFill)
+
 type Double = (n: number) => Promise<number>
 
 /** One task that does nothing, sent and awaited, then the next: what waking a thread and coming back costs. */
@@ -22,6 +28,11 @@ export async function measureRoundTrip(started: AsyncDisposableStack): Promise<R
   const contestants = {
     'postMessage alone': (n: number) => bare.double(n),
     'compute.run': (n: number) => compute.run(double, n),
+    'compute.run in a child process': (n: number) => compute.run(double, n, { isolation: 'process' }),
+    'libuv, eight random bytes': async (n: number) => {
+      await fill(bytes)
+      return 2 * n
+    },
     piscina: (n: number) => piscina.run(n),
     poolifier: (n: number) => poolifier.execute(n),
   }

@@ -13,6 +13,8 @@ const CANCEL_GRACE_MS = 100
 const AHEAD_MS = 5
 /** What was sent ahead, behind a call that takes longer than that, goes to another executor. */
 const OVERDUE_MS = 10
+/** An executor that has not begun its only call after that long lacks a core. */
+const STARVED_MS = 2
 const RESTART_DELAY_MS = 100
 const MAX_RESTART_DELAY_MS = 5_000
 /** A call that ended so many executors before they began it was too much for them to receive: it fails. */
@@ -240,11 +242,18 @@ export class Pool implements AsyncDisposable {
   /** Executors that are idle take over half of what a busy one has not begun. */
   #balance() {
     for (const idle of this.#idle.toReversed()) {
-      let busiest: Member | undefined
-      for (const member of this.#members) if (member.calls.length > (busiest?.calls.length ?? 1)) busiest = member
+      const busiest = this.#mostBehind()
       if (!busiest || (busiest.calls[0]?.priority === 'batch' && !this.#mayServeBatch())) return
-      for (const call of this.#recall(busiest, Math.ceil((busiest.calls.length - 1) / 2))) this.#send(call, idle)
+      for (const call of this.#recall(busiest, Math.ceil(busiest.calls.length / 2))) this.#send(call, idle)
     }
+  }
+
+  #mostBehind(): Member | undefined {
+    const late = performance.now() - STARVED_MS
+    let busiest: Member | undefined
+    for (const member of this.#members)
+      if (member.calls.length > (busiest?.calls.length ?? (member.since < late ? 0 : 1))) busiest = member
+    return busiest
   }
 
   /** What waits behind a call that takes much longer than expected is served before all others. */
