@@ -16,7 +16,7 @@ const SETTINGS = {
   lightPerSecond,
   heavyPath,
   heavyConnections: 4 * cores,
-  rounds: 5,
+  rounds: 9,
   roundMs: 4_000,
   proberRealTime: isProberRealTime,
 } as const

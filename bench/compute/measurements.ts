@@ -1,8 +1,10 @@
+import { measureEndless } from './endless.ts'
 import { measureLightEndpoint } from './light-endpoint.ts'
 import { measureMandelbrot } from './mandelbrot.ts'
 import { measureReaders } from './readers.ts'
 import type { Report } from './report.ts'
 import { measureRoundTrip } from './round-trip.ts'
+import { measureStorm } from './storm.ts'
 import { measureSum } from './sum.ts'
 import { measureTinyTasks } from './tiny-tasks.ts'
 import { measureUneven } from './uneven.ts'
@@ -16,4 +18,6 @@ export const MEASUREMENTS: Record<string, (started: AsyncDisposableStack) => Pro
   uneven: measureUneven,
   mandelbrot: measureMandelbrot,
   'light-endpoint': measureLightEndpoint,
+  storm: measureStorm,
+  endless: measureEndless,
 }

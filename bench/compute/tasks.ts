@@ -3,6 +3,13 @@ import { task } from '../../src/names.ts'
 /** As little as a task can do: what it costs is what sending it costs. */
 export const double = task<number, number>('bench.double')
 
+/** Ends when it is asked to. */
+export const untilCancelled = task<null, never>('bench.until-cancelled')
+/** Does not even ask. */
+export const neverAsk = task<null, never>('bench.never-ask')
+/** Takes its thread down, with an exit code that says whose it was. */
+export const endThread = task<number, never>('bench.end-thread')
+
 export interface Slice {
   values: Float64Array
   from: number
