@@ -10,9 +10,9 @@ import { bytesOf, type Timing } from './timing.ts'
 /** What a cancelled task gets to end by itself before its executor is terminated. */
 const CANCEL_GRACE_MS = 100
 /** An executor is sent its next call ahead, unless it has more than that to do. */
-const AHEAD_MS = 5
+const AHEAD_MS = 10
 /** What was sent ahead, behind a call that takes longer than that, goes to another executor. */
-const OVERDUE_MS = 10
+const OVERDUE_MS = 20
 /** An executor that has not begun its only call after that long lacks a core. */
 const STARVED_MS = 2
 const RESTART_DELAY_MS = 100
