@@ -162,7 +162,7 @@ async function stopsInOrder() {
 }
 
 async function stopOnceBusy() {
-  await eventually('a thread is busy', async () => (await (await get('/metrics')).text()).includes('compute_running 1'))
+  await eventually('a thread is busy', async () => /^compute_running [1-9]/m.test(await (await get('/metrics')).text()))
   await stack.stop('app')
 }
 
