@@ -88,6 +88,8 @@ describe.runIf(program)('a database that hangs', () => {
     expect((await request(product)).status).toBe(200)
     await server.send('SIGSTOP')
     try {
+      // Its threads stop one by one: the first request may still be served.
+      await until(async () => (await request(product)).status === 504, 'it hangs')
       expect((await request(product)).body).toMatchObject({ status: 504, code: 'deadline_exceeded' })
       expect((await request(`${service.url}/health/ready`)).status).toBe(503)
     } finally {
