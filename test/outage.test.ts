@@ -89,8 +89,7 @@ describe.runIf(program)('a database that hangs', () => {
     await server.send('SIGSTOP')
     try {
       // Its threads stop one by one: the first request may still be served.
-      await until(async () => (await request(product)).status === 504, 'it hangs')
-      expect((await request(product)).body).toMatchObject({ status: 504, code: 'deadline_exceeded' })
+      await until(async () => (await request(product)).body.code === 'deadline_exceeded', 'it hangs')
       expect((await request(`${service.url}/health/ready`)).status).toBe(503)
     } finally {
       await server.send('SIGCONT')
