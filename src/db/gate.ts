@@ -20,7 +20,7 @@ interface Waiter {
  */
 export class Gate {
   readonly #options: GateOptions
-  /** First come, first served. Not a Set: V8 chains the tables of one that changes all the time, and with them what waited. */
+  /** First come, first served. */
   readonly #waiters: Waiter[] = []
   #inside = 0
 
