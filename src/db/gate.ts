@@ -20,8 +20,7 @@ interface Waiter {
  */
 export class Gate {
   readonly #options: GateOptions
-  /** First come, first served. */
-  readonly #waiters: Waiter[] = []
+  readonly #waiters = new Set<Waiter>()
   #inside = 0
 
   constructor(options: GateOptions) {
@@ -29,7 +28,7 @@ export class Gate {
   }
 
   get waiting() {
-    return this.#waiters.length
+    return this.#waiters.size
   }
 
   get inside() {
@@ -50,14 +49,14 @@ export class Gate {
   }
 
   leave() {
-    const next = this.#waiters[0]
+    const [next] = this.#waiters
     if (next) next.admit()
     else this.#inside--
   }
 
   async #wait(signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted()
-    if (this.#waiters.length >= this.#options.maxWaiters) throw saturated()
+    if (this.#waiters.size >= this.#options.maxWaiters) throw saturated()
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const waiter: Waiter = { admit: () => leaveQueue(resolve), refuse: (reason) => leaveQueue(() => reject(reason)) }
     const onAbort = () => waiter.refuse(signal?.reason)
@@ -65,11 +64,11 @@ export class Gate {
     const leaveQueue = (settle: () => void) => {
       clearTimeout(timer)
       signal?.removeEventListener('abort', onAbort)
-      this.#waiters.splice(this.#waiters.indexOf(waiter), 1)
+      this.#waiters.delete(waiter)
       settle()
     }
     signal?.addEventListener('abort', onAbort)
-    this.#waiters.push(waiter)
+    this.#waiters.add(waiter)
     return promise
   }
 }
