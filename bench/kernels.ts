@@ -3,19 +3,19 @@ import type { Canvas, Tile, View } from '../src/features/mandelbrot/contract.ts'
 import { escapeRow } from '../src/features/mandelbrot/escape-row.ts'
 import { escapeRowWasm } from '../src/features/mandelbrot/escape-row-wasm.ts'
 import { drawRows } from '../src/features/mandelbrot/tile.ts'
+import { inTurns, millisecondsOf } from './compute/in-turns.ts'
 import { median } from './statistics.ts'
 
 /** `npm run bench:kernels`: what compiling ahead gains on one thread, for docs/kernels.md. */
 const SIZE = 1_024
-const WARM_UPS = 3
-const RUNS = 15
+const ROUNDS = 15
 
 const view: View = { width: SIZE, height: SIZE, iterations: 200, x: -0.6, y: 0, scale: 3 }
 const canvas: Canvas = { pixels: new Uint8Array(new SharedArrayBuffer(SIZE * SIZE)), missing: new Int32Array(1) }
 
 if (!escapeRowWasm) throw new Error('The kernel is not built')
-compare('the loop alone', rows(escapeRow), rows(escapeRowWasm))
-compare('with the colours', tile('typescript'), tile('wasm'))
+await compare('the loop alone', rows(escapeRow), rows(escapeRowWasm))
+await compare('with the colours', tile('typescript'), tile('wasm'))
 
 function rows(escapes: typeof escapeRow) {
   const step = view.scale / SIZE
@@ -29,16 +29,8 @@ function tile(kernel: Tile['kernel']) {
   return () => drawRows({ view, kernel, first: 0, every: 1, canvas }, UNCANCELLABLE)
 }
 
-/** Takes turns, so that both have the same share of whatever else the machine does. */
-function compare(what: string, typescript: () => void, kernel: () => void) {
-  for (let run = 0; run < WARM_UPS; run++) for (const draw of [typescript, kernel]) draw()
-  const times = Array.from({ length: RUNS }, () => [msOf(typescript), msOf(kernel)] as const)
-  const [before, after] = [median(times.map(([ms]) => ms)), median(times.map(([, ms]) => ms))]
+async function compare(what: string, typescript: () => void, kernel: () => void) {
+  const times = await inTurns(ROUNDS, { typescript, kernel }, millisecondsOf)
+  const [before, after] = [median(times.typescript), median(times.kernel)]
   console.log(`${what}: TypeScript ${before.toFixed(1)} ms, kernel ${after.toFixed(1)} ms, ${(before / after).toFixed(2)} ×`)
-}
-
-function msOf(run: () => void): number {
-  const startedAt = performance.now()
-  run()
-  return performance.now() - startedAt
 }

@@ -1,12 +1,11 @@
 import { number } from '../align.ts'
 import { machine } from '../machine.ts'
+import { MIB } from './memory-growth.ts'
 import { openCompute } from './open-compute.ts'
 import { atMost, type Report } from './report.ts'
 import { double } from './tasks.ts'
 
 const SETTINGS = { seconds: 30, threads: machine.cores } as const
-
-const MIB = 2 ** 20
 
 /** An endless asynchronous source, read through `compute.map`: memory must not depend on how much has come. */
 export async function measureEndless(started: AsyncDisposableStack): Promise<Report> {

@@ -1,7 +1,7 @@
 /** Rare enough to leave the cores to the threads. */
 const SAMPLE_EVERY_MS = 5
 
-const MIB = 2 ** 20
+export const MIB = 2 ** 20
 
 /** How far the resident memory of this process gets above what it is now, in MiB, while `work` goes on. */
 export async function memoryGrowth(work: () => Promise<unknown>): Promise<number> {

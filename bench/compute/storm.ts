@@ -1,13 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Compute } from '../../src/compute/compute.ts'
 import { number } from '../align.ts'
+import { MIB } from './memory-growth.ts'
 import { openCompute } from './open-compute.ts'
 import { atLeast, atMost, type Report } from './report.ts'
 import { double, endThread, neverAsk, untilCancelled } from './tasks.ts'
 
 const SETTINGS = { tasks: 1_000, threads: 4, withinMs: 4_000 } as const
-
-const MIB = 2 ** 20
 
 /** What a task was to come to, and whether it did. */
 interface Case {

@@ -1,21 +1,21 @@
 import type { Transferable } from 'node:worker_threads'
+import type { Limits } from './limits.ts'
 import type { Mode, RunMessage } from './protocol.ts'
 
 export type Priority = 'interactive' | 'batch'
 
 export type Outcome = 'succeeded' | 'failed' | 'cancelled' | 'deadline_exceeded' | 'crashed'
 
-/** The longest that Node's timers can wait; a longer one would fire at once. */
-export const MAX_TIMER_MS = 2 ** 31 - 1
-
-export interface CallOptions {
-  signal?: AbortSignal | undefined
-  /** For waiting and running together; the signal alone decides if absent. */
-  timeoutMs?: number | undefined
+export interface CallOptions extends Limits {
   /** Requests are `interactive`, jobs are `batch`: neither can starve the other. */
   priority?: Priority | undefined
   /** Who calls, say a customer's id: those who wait are served in turns, however much one of them asks for. */
   key?: string | undefined
+  /**
+   * What the task gets to end by itself once it was cancelled, before its thread is terminated; 100 ms if absent. Longer for
+   * native code that always ends, but not at once, and that would not survive the end of its thread.
+   */
+  graceMs?: number | undefined
   /** Buffers of the input that are moved to the thread instead of copied; they are empty here afterwards. */
   transfer?: readonly Transferable[]
   /** Told now and then how much of the task is done, from 0 to 1. */

@@ -1,11 +1,10 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Serializer } from 'node:v8'
 import type { Transferable } from 'node:worker_threads'
-import type { CancelMessage, Executor, ExecutorEvents, ExecutorMessage, RunMessage } from './protocol.ts'
-import { SLOTS, START_TIMEOUT_MS } from './protocol.ts'
+import { deliverMessages, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
+import { type CancelMessage, type RunMessage, SLOTS } from './protocol.ts'
 import type { ThreadOptions } from './thread.ts'
 
 /**
@@ -29,15 +28,13 @@ export class TaskProcess implements Executor {
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     })
-    await ready(child)
+    const process = new TaskProcess(name, child)
+    await untilReady({ connection: child, kind: 'process', endOf, terminate: () => process.terminate() })
     // What it is sent while it dies; its exit says the rest.
     child.on('error', () => {})
-    child.on('message', (message: ExecutorMessage) => {
-      if ('progress' in message) events.progress(message)
-      else if ('id' in message) events.done(message)
-    })
+    deliverMessages(child, events)
     child.on('exit', (code, signal) => events.exit(endOf(code, signal)))
-    return new TaskProcess(name, child)
+    return process
   }
 
   private constructor(name: string, child: ChildProcess) {
@@ -76,23 +73,6 @@ function assertClonable(input: unknown) {
     new Serializer().writeValue(input)
   } catch (cause) {
     throw new DOMException((cause as Error).message, { name: 'DataCloneError', cause })
-  }
-}
-
-async function ready(child: ChildProcess) {
-  const settled = new AbortController()
-  const { signal } = settled
-  const exited = once(child, 'exit', { signal }).then(([code, killedBy]) => {
-    throw endOf(code, killedBy)
-  })
-  const late = sleep(START_TIMEOUT_MS, undefined, { signal }).then(() => {
-    child.kill('SIGKILL')
-    throw new Error(`The process was not ready within ${START_TIMEOUT_MS} ms`)
-  })
-  try {
-    await Promise.race([once(child, 'message', { signal }), exited, late])
-  } finally {
-    settled.abort()
   }
 }
 

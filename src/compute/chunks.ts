@@ -1,11 +1,12 @@
 import { AppError } from '../errors.ts'
-import { Call, type CallOptions, MAX_TIMER_MS } from './call.ts'
+import { Call, type CallOptions } from './call.ts'
+import { watchLimits } from './limits.ts'
 import type { Pool } from './pool.ts'
 import type { Source } from './source.ts'
 import { TaskError } from './task-error.ts'
 
 /** How much work goes to a thread at once: many times what sending it costs, and not so much that others wait for long. */
-const CHUNK_MS = 4
+const CHUNK_MS = 8
 /** Towards the end chunks become smaller, so that all threads end together; less than that is not worth a message. */
 const MIN_CHUNK_MS = 0.25
 /** More would hold up the event loop while they are copied. */
@@ -64,6 +65,8 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   #done = 0
   #lastSize = 1
   #msPerItem: number | undefined
+  /** The same in the past, until there is one of today's. */
+  readonly #pastMsPerItem: number | undefined
   /** The items of an asynchronous source that are on their way: resolves when they are launched. */
   #taking: PromiseWithResolvers<void> | undefined
   #isExhausted = false
@@ -75,10 +78,17 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     this.#source = source
     this.#options = options
     this.#maxInFlight = options.maxInFlight ?? options.threads * CHUNKS_PER_THREAD
+    this.#pastMsPerItem = pool.msPerItem(options.task, options.mode)
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Output[]> {
-    const stopListening = this.#listen()
+    this.#options.signal?.throwIfAborted()
+    const { task } = this.#options
+    const endWatch = watchLimits(
+      this.#options,
+      () => `The tasks ${task}`,
+      (_, reason) => this.#fail(reason),
+    )
     try {
       for (;;) {
         this.#advance()
@@ -91,22 +101,9 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
         else return
       }
     } finally {
-      stopListening()
+      endWatch?.()
       this.#source.close()
       this.#fail(new AppError('cancelled', 'Nobody reads the rest'))
-    }
-  }
-
-  #listen(): () => void {
-    const { signal, timeoutMs, task } = this.#options
-    signal?.throwIfAborted()
-    const onAbort = () => this.#fail(signal?.reason)
-    const onTimeout = () => this.#fail(new AppError('deadline_exceeded', `The tasks ${task} took longer than ${timeoutMs} ms`))
-    const timer = timeoutMs === undefined ? undefined : setTimeout(onTimeout, Math.min(timeoutMs, MAX_TIMER_MS))
-    signal?.addEventListener('abort', onAbort)
-    return () => {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', onAbort)
     }
   }
 
@@ -154,11 +151,12 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
 
   /** How many items the next chunk has. */
   #size(): number {
-    if (this.#msPerItem === undefined) return 1
+    const msPerItem = this.#msPerItem ?? this.#pastMsPerItem
+    if (msPerItem === undefined) return 1
     const { threads } = this.#options
     const left = this.#source.total === undefined ? Number.POSITIVE_INFINITY : this.#source.total - this.#taken
-    const evenly = Math.max(left / (threads * CHUNKS_PER_THREAD), MIN_CHUNK_MS / this.#msPerItem)
-    const size = Math.min(CHUNK_MS / this.#msPerItem, evenly, this.#lastSize * MAX_GROWTH, MAX_ITEMS)
+    const evenly = Math.max(left / (threads * CHUNKS_PER_THREAD), MIN_CHUNK_MS / msPerItem)
+    const size = Math.min(CHUNK_MS / msPerItem, evenly, this.#lastSize * MAX_GROWTH, MAX_ITEMS)
     return Math.max(1, Math.floor(size))
   }
 

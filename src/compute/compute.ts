@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises'
 import type { Task } from '../names.ts'
 import { Call, type CallOptions } from './call.ts'
 import { TaskProcess } from './child-process.ts'
@@ -70,6 +71,8 @@ export class Compute implements AsyncDisposable {
 
   /** Starts all threads, so that no request pays for it. @throws Error when one cannot load its tasks. */
   static async open(options: ComputeOptions): Promise<Compute> {
+    // Libuv starts its threads at its first use, with the priority of whoever needs them: it must not be a thread of ours.
+    await stat(process.execPath)
     const compute = new Compute(options)
     try {
       await compute.#threads.warmUp()

@@ -1,5 +1,3 @@
-import type { Transferable } from 'node:worker_threads'
-
 /** What the event loop and an executor (a worker thread, or a child process) say to each other, and nothing else. */
 
 /** How many messages an executor may hold: enough for the shortest tasks to follow each other without a pause. */
@@ -60,33 +58,3 @@ export type DoneMessage = {
 } & ({ output: unknown; items: number } | { error: unknown; item: number })
 
 export type ExecutorMessage = ReadyMessage | ProgressMessage | DoneMessage
-
-/** What runs messages, one after the other: a worker thread, or a child process. */
-export interface Executor {
-  readonly name: string
-  /** How many messages it may hold, begun or not. */
-  readonly capacity: number
-  /** Which input of its chunk it works on. */
-  readonly item: number
-  /** @throws DataCloneError when the input cannot be sent. */
-  send(message: RunMessage, transfer: readonly Transferable[]): void
-  /** Takes a message back; false when it was begun. */
-  recall(message: RunMessage): boolean
-  /** Asks the message's task to end. */
-  cancel(id: number): void
-  /** Ends it together with what it does; `exit` is told as of any other end. */
-  terminate(): Promise<void>
-}
-
-export interface ExecutorEvents {
-  done: (message: DoneMessage) => void
-  progress: (message: ProgressMessage) => void
-  /** It is gone, with what ended it: an uncaught error, an exit code, a signal. */
-  exit: (error: Error) => void
-}
-
-/** What an executor may take to load its tasks. */
-export const START_TIMEOUT_MS = 30_000
-
-/** Starts one, and resolves when it has loaded its tasks. @throws Error when it ends before that, or takes too long. */
-export type StartExecutor = (events: ExecutorEvents) => Promise<Executor>

@@ -98,9 +98,9 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
   // Taken back: the event loop gave it to another thread, or nobody waits for it.
   if (Atomics.compareExchange(port.cells, slot, id, 0) !== id) return undefined
   Atomics.store(port.cells, ITEM, 0)
-  const startedAt = performance.timeOrigin + performance.now()
+  const begunAt = performance.now()
   const context = new Context(message, port)
-  const timing = () => ({ id, startedAt, runMs: performance.timeOrigin + performance.now() - startedAt })
+  const timing = () => ({ id, startedAt: performance.timeOrigin + begunAt, runMs: performance.now() - begunAt })
   let chunk: Chunk | undefined
   const give = (output: unknown) => {
     try {

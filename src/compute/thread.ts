@@ -1,19 +1,6 @@
-import { once } from 'node:events'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type Transferable, Worker } from 'node:worker_threads'
-import {
-  CANCELLED,
-  type Cells,
-  type Executor,
-  type ExecutorEvents,
-  type ExecutorMessage,
-  ITEM,
-  MAX_IN_FLIGHT,
-  type RunMessage,
-  SLOTS,
-  START_TIMEOUT_MS,
-  type ThreadData,
-} from './protocol.ts'
+import { deliverMessages, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
+import { CANCELLED, type Cells, ITEM, MAX_IN_FLIGHT, type RunMessage, SLOTS, type ThreadData } from './protocol.ts'
 
 export interface ThreadOptions {
   name: string
@@ -34,11 +21,13 @@ export class Thread implements Executor {
   /** Resolves when it has loaded its tasks. @throws Error when it ends before that, or takes longer than 30 s. */
   static async start(options: ThreadOptions, events: ExecutorEvents): Promise<Thread> {
     const thread = new Thread(options)
-    await thread.#ready()
-    thread.#worker.on('message', (message: ExecutorMessage) => {
-      if ('progress' in message) events.progress(message)
-      else if ('id' in message) events.done(message)
+    await untilReady({
+      connection: thread.#worker,
+      kind: 'thread',
+      endOf: () => thread.#error ?? new Error('The thread exited before it was ready'),
+      terminate: () => thread.terminate(),
     })
+    deliverMessages(thread.#worker, events)
     thread.#worker.on('exit', (code) => events.exit(thread.#error ?? new Error(`The thread exited with code ${code}`)))
     return thread
   }
@@ -83,22 +72,5 @@ export class Thread implements Executor {
 
   async terminate(): Promise<void> {
     await this.#worker.terminate()
-  }
-
-  async #ready() {
-    const settled = new AbortController()
-    const { signal } = settled
-    const exited = once(this.#worker, 'exit', { signal }).then(() => {
-      throw this.#error ?? new Error('The thread exited before it was ready')
-    })
-    const late = sleep(START_TIMEOUT_MS, undefined, { signal }).then(async () => {
-      await this.terminate()
-      throw new Error(`The thread was not ready within ${START_TIMEOUT_MS} ms`)
-    })
-    try {
-      await Promise.race([once(this.#worker, 'message', { signal }), exited, late])
-    } finally {
-      settled.abort()
-    }
   }
 }

@@ -1,4 +1,5 @@
-import type { Outcome } from './call.ts'
+import type { Call, Outcome } from './call.ts'
+import type { DoneMessage } from './protocol.ts'
 
 /** What one message cost: a task, or a chunk of a map. What was refused, or ended while it waited, has none. */
 export interface Timing {
@@ -19,6 +20,26 @@ export interface Timing {
   /** About what was copied or moved to the thread, and back; shared memory counts for nothing. */
   bytesIn: number
   bytesOut: number
+}
+
+/** What is known of a run that has ended, in whatever way. */
+export type Ended = Pick<DoneMessage, 'startedAt' | 'runMs'> & { items?: number; output?: unknown }
+
+export function timingOf(call: Call, thread: string, { startedAt, runMs, items = call.items, output }: Ended): Timing {
+  const { task, outcome = 'crashed', queuedAt, bytesIn } = call
+  return {
+    task,
+    thread,
+    outcome,
+    items,
+    queuedAt,
+    startedAt,
+    endedAt: startedAt + runMs,
+    queuedMs: startedAt - queuedAt,
+    runMs,
+    bytesIn,
+    bytesOut: output === undefined ? 0 : bytesOf(output),
+  }
 }
 
 const BYTES_PER_VALUE = 8

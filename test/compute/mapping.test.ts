@@ -73,6 +73,15 @@ describe('a map', () => {
     expect(timings.length).toBeLessThan(400)
   })
 
+  test('sends them in batches from the start, once the task is known', async () => {
+    const { compute, timings } = await useCompute()
+    await compute.map(double, numbers(2_000))
+    const first = timings.length
+    await compute.map(double, numbers(2_000))
+    expect(timings[0]?.items).toBe(1)
+    expect(timings[first]?.items).toBeGreaterThan(1)
+  })
+
   test('sends heavy items one by one, to whichever thread is free', async () => {
     const { compute, timings } = await useCompute({ threads: 2 })
     await compute.map(computeFor, [60, ...numbers(12).map(() => 8)])

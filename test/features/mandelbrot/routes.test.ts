@@ -1,8 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { PALETTE } from '../../../src/features/mandelbrot/colours.ts'
 import { decodePng } from '../../support/png.ts'
-import { request, startService, useService } from '../../support/service.ts'
-import { until } from '../../support/until.ts'
+import { metric, request, startRequest, startService, untilRunning, untilThreadsFree, useService } from '../../support/service.ts'
 
 /** Minutes of work: none of these points ever escapes. */
 const ENDLESS = 'width=2048&height=2048&iterations=5000&x=-0.2&scale=0.1&kernel=typescript'
@@ -113,7 +112,7 @@ describe('caching', () => {
     const { status, headers, png } = await draw(ENDLESS, { 'if-none-match': `"another", ${tag}` })
     expect([any.status, status, png.length]).toEqual([304, 304, 0])
     expect([headers.get('etag'), headers.get('cache-control')]).toEqual([tag, 'public, max-age=86400'])
-    expect(await gauge(service.url, 'compute_running')).toBe(0)
+    expect(await metric(service.url, 'compute_running')).toBe(0)
   })
 
   test('every view has a tag of its own, however it is written', async () => {
@@ -129,34 +128,34 @@ describe('caching', () => {
 })
 
 test('light requests are answered while every thread draws', async () => {
-  const client = startRequest(ENDLESS)
-  await untilRunning(THREADS)
+  const client = startRequest(`${mandelbrot}?${ENDLESS}`)
+  await untilRunning(service.url, THREADS)
   for (let index = 0; index < 20; index++) expect((await request(`${service.url}/health/live`)).status).toBe(200)
-  expect(await gauge(service.url, 'compute_running')).toBe(THREADS)
+  expect(await metric(service.url, 'compute_running')).toBe(THREADS)
   client.abort()
-  await untilRunning(0)
+  await untilThreadsFree(service.url)
 })
 
 test('a client that goes away frees all threads for the next', async () => {
   const before = await draw('width=200&height=200')
-  const client = startRequest(ENDLESS)
-  await untilRunning(THREADS)
+  const client = startRequest(`${mandelbrot}?${ENDLESS}`)
+  await untilRunning(service.url, THREADS)
   client.abort()
   expect((await draw('width=200&height=200')).png).toEqual(before.png)
-  await untilRunning(0)
+  await untilThreadsFree(service.url)
 })
 
 test('a picture that takes too long is given up, and frees its threads', async () => {
   const { url } = await useService({ REQUEST_TIMEOUT_MS: '300', COMPUTE_THREADS: '1' })
   const { status, body } = await request(`${url}/v1/mandelbrot.png?${ENDLESS}`)
   expect([status, body.code]).toEqual([504, 'deadline_exceeded'])
-  await until(async () => (await gauge(url, 'compute_running')) === 0, 'thread free', 1_000)
+  await untilThreadsFree(url)
 })
 
 test('a picture that is being drawn when the service stops is finished', async () => {
   const { url, stop } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000' })
   const drawn = fetch(`${url}/v1/mandelbrot.png?width=1000&height=1000&iterations=2000&x=-0.2&scale=0.1`)
-  await until(async () => (await gauge(url, 'compute_running')) === 2, 'it is being drawn')
+  await untilRunning(url, 2)
   await stop()
   const response = await drawn
   expect(response.status).toBe(200)
@@ -174,21 +173,3 @@ test('the API document has it as a picture', async () => {
     default: 3.6,
   })
 })
-
-function startRequest(query: string) {
-  const controller = new AbortController()
-  fetch(`${mandelbrot}?${query}`, { signal: controller.signal }).catch(() => {})
-  return controller
-}
-
-const untilRunning = (tasks: number) =>
-  until(
-    async () => (await gauge(service.url, 'compute_running')) === tasks,
-    tasks === 0 ? 'threads free' : `${tasks} tasks run`,
-    1_000,
-  )
-
-async function gauge(url: string, name: string): Promise<number> {
-  const page = await (await fetch(`${url}/metrics`)).text()
-  return Number(page.match(new RegExp(`^${name} (\\d+)$`, 'm'))?.[1])
-}

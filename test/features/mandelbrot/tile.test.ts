@@ -2,8 +2,9 @@ import { hash } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { UNCANCELLABLE } from '../../../src/compute/implement.ts'
 import { PALETTE } from '../../../src/features/mandelbrot/colours.ts'
-import { DRAWING_VERSION, type Kernel, type View } from '../../../src/features/mandelbrot/contract.ts'
+import { DRAWING_VERSION, type Kernel, type Tile, type View } from '../../../src/features/mandelbrot/contract.ts'
 import { drawRows } from '../../../src/features/mandelbrot/tile.ts'
+import { CancelledContext } from '../../support/cancelled-context.ts'
 
 const WHOLE: View = { width: 120, height: 80, iterations: 200, x: -0.65, y: 0, scale: 3.6 }
 
@@ -83,18 +84,10 @@ describe('a picture', () => {
 })
 
 test('looks at its caller before each row', () => {
-  const cancelled = new Error('Cancelled')
-  let looks = 0
-  const context = {
-    ...UNCANCELLABLE,
-    throwIfCancelled() {
-      if (++looks === 3) throw cancelled
-    },
-  }
+  const cancelled = new CancelledContext(3)
   const pixels = blank(WHOLE).fill(7)
-  expect(() => drawRows({ view: WHOLE, kernel: 'wasm', first: 0, every: 1, canvas: canvasOf(pixels) }, context)).toThrow(
-    cancelled,
-  )
+  const tile: Tile = { view: WHOLE, kernel: 'wasm', first: 0, every: 1, canvas: canvasOf(pixels) }
+  expect(() => drawRows(tile, cancelled.context)).toThrow(cancelled.reason)
   expect([rowOf(pixels, 1), rowOf(pixels, 2)].map((row) => row.every((index) => index === 7))).toEqual([false, true])
 })
 

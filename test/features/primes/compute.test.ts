@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { UNCANCELLABLE } from '../../../src/compute/implement.ts'
 import { countPrimesIn } from '../../../src/features/primes/compute.ts'
+import { CancelledContext } from '../../support/cancelled-context.ts'
 
 const count = (from: number, to: number) => countPrimesIn({ from, to }, UNCANCELLABLE)
 
@@ -58,16 +59,9 @@ describe('counting primes', () => {
   })
 
   test('stops soon after it was cancelled', () => {
-    const cancelled = new Error('Cancelled')
-    let looks = 0
-    const context = {
-      ...UNCANCELLABLE,
-      throwIfCancelled() {
-        if (++looks === 3) throw cancelled
-      },
-    }
-    expect(() => countPrimesIn({ from: 0, to: 1_000_000 }, context)).toThrow(cancelled)
-    expect(looks).toBe(3)
+    const cancelled = new CancelledContext(3)
+    expect(() => countPrimesIn({ from: 0, to: 1_000_000 }, cancelled.context)).toThrow(cancelled.reason)
+    expect(cancelled.looks).toBe(3)
   })
 })
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { request, startService, useService } from '../../support/service.ts'
+import { metric, request, startRequest, startService, untilRunning, untilThreadsFree, useService } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
 
 /** Minutes of work. */
@@ -76,53 +76,37 @@ describe('mode=inline', () => {
 
 test('light requests are answered while every thread counts', async () => {
   const clients = Array.from({ length: THREADS }, () => startRequest(`${primes}?${ENDLESS}`))
-  await untilRunning(THREADS)
+  await untilRunning(service.url, THREADS)
   for (let index = 0; index < 20; index++) expect((await request(`${service.url}/health/live`)).status).toBe(200)
-  expect(await running(service.url)).toBe(THREADS)
+  expect(await metric(service.url, 'compute_running')).toBe(THREADS)
   for (const client of clients) client.abort()
-  await untilRunning(0)
+  await untilThreadsFree(service.url)
 })
 
 test('a client that goes away frees its thread for the next', async () => {
   const clients = Array.from({ length: THREADS }, () => startRequest(`${primes}?${ENDLESS}`))
-  await untilRunning(THREADS)
+  await untilRunning(service.url, THREADS)
   for (const client of clients) client.abort()
-  await untilRunning(0)
+  await untilThreadsFree(service.url)
   expect((await request(`${primes}?to=100`)).body.count).toBe(25)
 })
 
 test('a client that goes away leaves its place in the queue', async () => {
   const clients = Array.from({ length: THREADS + 3 }, () => startRequest(`${primes}?${ENDLESS}`))
   const parts = 2 * THREADS
-  await until(async () => (await gauge(service.url, 'compute_queued')) === 5 * parts - THREADS, 'the parts of all five wait')
+  await until(async () => (await metric(service.url, 'compute_queued')) === 5 * parts - THREADS, 'the parts of all five wait')
   for (const client of clients.splice(-2)) client.abort()
-  await until(async () => (await gauge(service.url, 'compute_queued')) === 3 * parts - THREADS, 'the parts of two are gone')
-  expect(await running(service.url)).toBe(THREADS)
+  await until(async () => (await metric(service.url, 'compute_queued')) === 3 * parts - THREADS, 'the parts of two are gone')
+  expect(await metric(service.url, 'compute_running')).toBe(THREADS)
   for (const client of clients) client.abort()
-  await until(async () => (await gauge(service.url, 'compute_queued')) === 0, 'none waits')
-  await untilRunning(0)
+  await until(async () => (await metric(service.url, 'compute_queued')) === 0, 'none waits')
+  await untilThreadsFree(service.url)
 })
 
 test('a request that takes too long is told so, and frees its thread', async () => {
   const { url } = await useService({ REQUEST_TIMEOUT_MS: '300', COMPUTE_THREADS: '1' })
   const { status, body } = await request(`${url}/v1/primes?${ENDLESS}`)
   expect([status, body.code]).toEqual([504, 'deadline_exceeded'])
-  await until(async () => (await running(url)) === 0, 'thread free', 1_000)
+  await untilThreadsFree(url)
   expect((await request(`${url}/v1/primes?to=100`)).body.count).toBe(25)
 })
-
-function startRequest(url: string) {
-  const controller = new AbortController()
-  fetch(url, { signal: controller.signal }).catch(() => {})
-  return controller
-}
-
-const untilRunning = (tasks: number) =>
-  until(async () => (await running(service.url)) === tasks, tasks === 0 ? 'threads free' : `${tasks} tasks run`, 1_000)
-
-const running = (url: string) => gauge(url, 'compute_running')
-
-async function gauge(url: string, name: string): Promise<number> {
-  const page = await (await fetch(`${url}/metrics`)).text()
-  return Number(page.match(new RegExp(`^${name} (\\d+)$`, 'm'))?.[1])
-}

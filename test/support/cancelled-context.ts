@@ -1,0 +1,17 @@
+import { type TaskContext, UNCANCELLABLE } from '../../src/compute/implement.ts'
+
+/** What a task is given that is cancelled when it looks for the `last` time; `looks` counts. */
+export class CancelledContext {
+  readonly reason = new Error('Cancelled')
+  readonly context: TaskContext
+  looks = 0
+
+  constructor(last: number) {
+    this.context = {
+      ...UNCANCELLABLE,
+      throwIfCancelled: () => {
+        if (++this.looks === last) throw this.reason
+      },
+    }
+  }
+}
