@@ -15,14 +15,26 @@ const POLL_MS = 20
 /** A child process that listens on `url`. */
 export interface Server extends AsyncDisposable {
   url: string
+  pid: number
+}
+
+/** What else one of several apps needs. */
+interface AppOptions {
+  /** For its process, before the name of its file. */
+  nodeOptions?: string[]
+  env?: NodeJS.ProcessEnv
 }
 
 /** The app as in production: with its log, in a file, and with nothing from this shell's environment. */
-export async function startApp(databaseUrl: string, threads: number): Promise<Server> {
+export async function startApp(
+  databaseUrl: string,
+  threads: number,
+  { nodeOptions = [], env = {} }: AppOptions = {},
+): Promise<Server> {
   const folder = await mkdtemp(join(tmpdir(), 'offloop-bench-'))
   const logFile = join(folder, 'app.log')
   const log = openSync(logFile, 'w')
-  const app = spawn(process.execPath, [fileHere('../src/main.ts')], {
+  const app = spawn(process.execPath, [...nodeOptions, fileHere('../src/main.ts')], {
     stdio: ['ignore', log, 'inherit'],
     env: {
       NODE_ENV: 'production',
@@ -31,6 +43,7 @@ export async function startApp(databaseUrl: string, threads: number): Promise<Se
       PORT: '0',
       COMPUTE_THREADS: String(threads),
       DEMO_INLINE: 'true',
+      ...env,
     },
   })
   closeSync(log)
@@ -38,6 +51,7 @@ export async function startApp(databaseUrl: string, threads: number): Promise<Se
   return {
     // By number, as the floor does: nothing to resolve.
     url: url.replace('localhost', '127.0.0.1'),
+    pid: app.pid ?? 0,
     async [Symbol.asyncDispose]() {
       await end(app)
       await rm(folder, { recursive: true })
@@ -49,7 +63,7 @@ export async function startApp(databaseUrl: string, threads: number): Promise<Se
 export async function startFloor(databaseUrl: string): Promise<Server> {
   const floor = fork(fileHere('floor.ts'), { env: { DATABASE_URL: databaseUrl, DATABASE_POOL_SIZE: String(POOL_SIZE) } })
   const { url } = await nextMessage<{ url: string }>(floor, START_TIMEOUT_MS)
-  return { url, [Symbol.asyncDispose]: () => end(floor) }
+  return { url, pid: floor.pid ?? 0, [Symbol.asyncDispose]: () => end(floor) }
 }
 
 /** Reads the app's log until it says where it listens. */

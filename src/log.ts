@@ -4,8 +4,8 @@ import type { Config } from './config.ts'
 
 export type Log = Logger
 
-/** Just below 16 KiB, which is what Docker reads at a time. */
-const LOG_BUFFER_CHARACTERS = 16_000
+/** Just below 64 KiB, which is what a pipe holds on Linux. */
+const LOG_BUFFER_CHARACTERS = 64_000
 const LOG_FLUSH_MS = 1_000
 
 /**

@@ -25,37 +25,61 @@ export class Exchange {
   readonly startedAt = performance.now()
   readonly #timeoutMs: number
   readonly #outgoing: AppResponse | undefined
-  #signal: AbortSignal | undefined
+  #dueAt: number
+  #timer: NodeJS.Timeout | undefined
+  #controller: AbortController | undefined
 
   /** @param outgoing Node's response; absent where a test calls `app.request()` without a socket. */
   constructor(timeoutMs: number, outgoing: AppResponse | undefined) {
     this.requestId = outgoing?.requestId ?? randomUUID()
     this.#timeoutMs = timeoutMs
+    this.#dueAt = this.startedAt + timeoutMs
     this.#outgoing = outgoing
   }
 
   get timeLeftMs() {
-    return Math.max(0, Math.ceil(this.startedAt + this.#timeoutMs - performance.now()))
+    return Math.max(0, Math.ceil(this.#dueAt - performance.now()))
   }
 
   /** Made when it is first asked for, because a timer and two listeners are much for a request that awaits nothing. */
   get signal() {
-    this.#signal ??= this.#createSignal()
-    return this.#signal
+    this.#controller ??= this.#createController()
+    return this.#controller.signal
   }
 
-  #createSignal(): AbortSignal {
-    const controller = new AbortController()
+  /** For what takes as long as it takes, an upload or a stream of events: now only the client's leaving aborts the signal. */
+  liftDeadline(): void {
+    this.#setDeadline(Number.POSITIVE_INFINITY)
+  }
+
+  /** Begins the request's time anew, once what took long is over. */
+  renewDeadline(): void {
+    this.#setDeadline(performance.now() + this.#timeoutMs)
+  }
+
+  #setDeadline(dueAt: number) {
+    this.#dueAt = dueAt
+    clearTimeout(this.#timer)
+    if (this.#controller && !this.#outgoing?.closed) this.#startTimer(this.#controller)
+  }
+
+  #startTimer(controller: AbortController) {
+    if (this.#dueAt === Number.POSITIVE_INFINITY) return
     const onTimeout = () => controller.abort(new AppError('deadline_exceeded', `No answer within ${this.#timeoutMs} ms`))
-    const timer = setTimeout(onTimeout, this.timeLeftMs).unref()
+    this.#timer = setTimeout(onTimeout, this.timeLeftMs).unref()
+  }
+
+  #createController(): AbortController {
+    const controller = new AbortController()
     const outgoing = this.#outgoing
     const onClose = () => {
-      clearTimeout(timer)
+      clearTimeout(this.#timer)
       if (!outgoing?.writableFinished) controller.abort(new AppError('cancelled', 'The client closed the connection'))
     }
+    this.#startTimer(controller)
     if (outgoing?.closed) onClose()
     else outgoing?.on('close', onClose)
-    return controller.signal
+    return controller
   }
 }
 
@@ -64,19 +88,37 @@ export const requestIdOf = (c: AppContext) => c.get('exchange').requestId
 /** Aborts when the client goes away or the request's time is up; give it to everything that is awaited. */
 export const signalOf = (c: AppContext) => c.get('exchange').signal
 
+/** Ends the deadline of a request whose work takes as long as it takes; `renewDeadline` begins it anew. */
+export const liftDeadline = (c: AppContext) => c.get('exchange').liftDeadline()
+
+export const renewDeadline = (c: AppContext) => c.get('exchange').renewDeadline()
+
 /** The milliseconds that the request may still take. */
 export const timeLeftMs = (c: AppContext) => c.get('exchange').timeLeftMs
 
-/** Gives each request its exchange, before all other middleware, and tells `onEnd` when the last byte of its answer is out. */
-export const beginExchange =
-  (timeoutMs: number, onEnd: (record: RequestRecord) => void): MiddlewareHandler<Env> =>
-  (c, next) => {
+/**
+ * Gives each request its exchange, before all other middleware.
+ *
+ * @param onEnd told of the requests whose answer's last byte is out; of all that there are in one turn of the event loop
+ * together, because one after the other they are logged and counted for less: the code for it stays in the core's caches.
+ */
+export function beginExchange(timeoutMs: number, onEnd: (records: readonly RequestRecord[]) => void): MiddlewareHandler<Env> {
+  let ended: RequestRecord[] = []
+  const tell = () => {
+    const records = ended
+    ended = []
+    onEnd(records)
+  }
+  return (c, next) => {
     const outgoing = c.env?.outgoing
     const exchange = new Exchange(timeoutMs, outgoing)
     c.set('exchange', exchange)
-    outgoing?.on('close', () => onEnd(recordOf(c, exchange, outgoing)))
+    outgoing?.on('close', () => {
+      if (ended.push(recordOf(c, exchange, outgoing)) === 1) setImmediate(tell)
+    })
     return next()
   }
+}
 
 function recordOf(c: AppContext, { startedAt, requestId }: Exchange, outgoing: AppResponse): RequestRecord {
   return {
