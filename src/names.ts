@@ -22,6 +22,21 @@ export interface TaskOptions<Input, Output> {
   join?: (left: Output, right: Output) => Output
 }
 
+/**
+ * Work that outlives a request: a row in the database until it is done. `Input` and `Result` are JSON.
+ * Each option is the job's default.
+ */
+export interface Job<Input, Result> {
+  readonly name: string
+  readonly [types]?: (input: Input) => Result
+  /** How often it is begun at most, by whatever it ended: a failure, a timeout, the death of its process. */
+  readonly attempts: number
+  /** How long one attempt may take before its signal aborts. */
+  readonly timeoutMs: number
+  /** After the nth failure it waits up to `backoffMs * 2 ** (n - 1)`, at random. */
+  readonly backoffMs: number
+}
+
 /** A message pushed to browsers: a hint that carries an id and a version, never the truth itself. */
 export interface Event<Name extends string, Payload> {
   readonly name: Name
@@ -36,6 +51,14 @@ export interface Event<Name extends string, Payload> {
 export function task<Input, Output>(name: string, { split, join }: TaskOptions<Input, Output> = {}): Task<Input, Output> {
   if (split && !join) throw new Error(`The task ${name} has a split: it needs a join, too`)
   return Object.freeze({ name, split, join })
+}
+
+/** Names a job: `job<{ id: string }, Summary>('report.build', { attempts: 3 })`. */
+export function job<Input, Result = void>(
+  name: string,
+  { attempts = 5, timeoutMs = 600_000, backoffMs = 1_000 }: Partial<Omit<Job<Input, Result>, 'name'>> = {},
+): Job<Input, Result> {
+  return Object.freeze({ name, attempts, timeoutMs, backoffMs })
 }
 
 /** Names an event: `event<ProductChange>()('product.changed')`; two calls, so that the name's type is inferred. */

@@ -1,5 +1,5 @@
 import { describe, expect, expectTypeOf, test } from 'vitest'
-import { type Event, event, type Listeners, type Task, task } from '../src/names.ts'
+import { type Event, event, type Job, job, type Listeners, type Task, task } from '../src/names.ts'
 
 interface Range {
   from: number
@@ -21,6 +21,20 @@ describe('task()', () => {
     expectTypeOf(sum).not.toExtend<Task<Range, string>>()
     expectTypeOf(inputOf(sum)).toEqualTypeOf<Range>()
     expectTypeOf(outputOf(sum)).toEqualTypeOf<number>()
+  })
+})
+
+describe('job()', () => {
+  test('gives a frozen name with its options, and defaults for those that are not set', () => {
+    const build = job<Range, number>('build', { attempts: 3 })
+    expect(build).toEqual({ name: 'build', attempts: 3, timeoutMs: 600_000, backoffMs: 1_000 })
+    expect(Object.isFrozen(build)).toBe(true)
+  })
+
+  test('ties the types of input and result to the name', () => {
+    const build = job<Range, number>('build')
+    expectTypeOf(build).not.toExtend<Job<{ from: string }, number>>()
+    expectTypeOf(build).not.toExtend<Job<Range, string>>()
   })
 })
 

@@ -3,6 +3,10 @@ import type { Generated, GeneratedAlways } from 'kysely'
 /** One entry a table, as `migrations/` creates it. */
 export interface Tables {
   product: ProductTable
+  job: JobTable
+  job_attempt: JobAttemptTable
+  job_slot: JobSlotTable
+  report: ReportTable
 }
 
 interface ProductTable {
@@ -14,4 +18,62 @@ interface ProductTable {
   version: Generated<number>
   created_at: GeneratedAlways<Date>
   updated_at: GeneratedAlways<Date>
+}
+
+export type JobState = 'scheduled' | 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'
+
+interface JobTable {
+  id: string
+  kind: string
+  state: JobState
+  /** Smaller ones go first. */
+  priority: number
+  /** When a scheduled job is to be queued, the lease of a running one ends, a finished one is to be pruned. */
+  due_at: Date | null
+  attempt: Generated<number>
+  max_attempts: number
+  fence: Generated<number>
+  worker: string | null
+  dedupe_key: string | null
+  request_id: string | null
+  /** JSON, as are results. */
+  input: string
+  result: string | null
+  /** What people may see of the last failure. */
+  error: string | null
+  progress: Generated<number>
+  note: string | null
+  created_at: GeneratedAlways<Date>
+  started_at: Date | null
+  finished_at: Date | null
+}
+
+export type AttemptOutcome = 'succeeded' | 'failed' | 'cancelled' | 'lost' | 'released'
+
+interface JobAttemptTable {
+  job_id: string
+  fence: number
+  attempt: number
+  worker: string
+  started_at: GeneratedAlways<Date>
+  finished_at: Date | null
+  outcome: AttemptOutcome | null
+  /** What went wrong, for operators. */
+  error: string | null
+}
+
+interface JobSlotTable {
+  schedule: string
+  slot: Date
+}
+
+interface ReportTable {
+  id: string
+  upload: string | null
+  bytes: number
+  sha256: string
+  group_by: string | null
+  value_column: string | null
+  idempotency_key: string | null
+  created_at: GeneratedAlways<Date>
 }

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Transaction } from 'kysely'
+import type { IsolationLevel, Transaction } from 'kysely'
 import { AppError } from '../errors.ts'
 import type { Db } from './database.ts'
 import { isRetryable } from './errors.ts'
@@ -8,17 +8,24 @@ import type { Tables } from './tables.ts'
 const MAX_ATTEMPTS = 3
 const RETRY_DELAY_MS = 20
 
+/** What is to be done after the commit, for each transaction that runs. */
+const hooks = new WeakMap<Transaction<Tables>, (() => void)[]>()
+
 /**
  * Runs `story` in a transaction; commits when it resolves, rolls back when it throws. Two transactions that lock each
  * other out are an everyday event: the one that loses is run again from its start, so a story does nothing that cannot
- * be done twice (events are emitted after it returns).
+ * be done twice (events are emitted after it returns, or by `afterCommit`).
  *
  * @throws AppError `saturated` when it lost three times; whatever `story` throws.
  */
-export async function transaction<T>(db: Db, story: (trx: Transaction<Tables>) => Promise<T>): Promise<T> {
+export async function transaction<T>(
+  db: Db,
+  story: (trx: Transaction<Tables>) => Promise<T>,
+  isolation?: IsolationLevel,
+): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await db.transaction().execute(story)
+      return await attemptOnce(db, story, isolation)
     } catch (error) {
       if (!isRetryable(error)) throw error
       if (attempt === MAX_ATTEMPTS)
@@ -26,4 +33,27 @@ export async function transaction<T>(db: Db, story: (trx: Transaction<Tables>) =
       await sleep(Math.random() * RETRY_DELAY_MS * 2 ** attempt)
     }
   }
+}
+
+/**
+ * Has `act` called once the transaction is committed, and never if it is rolled back: for a function deep inside a story
+ * that has something to tell when the story is true. It must not throw, and nobody waits for it.
+ *
+ * @throws Error for a transaction that `transaction()` did not begin.
+ */
+export function afterCommit(trx: Transaction<Tables>, act: () => void): void {
+  const waiting = hooks.get(trx)
+  if (!waiting) throw new Error('Begin the transaction with transaction() of src/db/transaction.ts')
+  waiting.push(act)
+}
+
+async function attemptOnce<T>(db: Db, story: (trx: Transaction<Tables>) => Promise<T>, isolation?: IsolationLevel): Promise<T> {
+  const acts: (() => void)[] = []
+  const begin = isolation ? db.transaction().setIsolationLevel(isolation) : db.transaction()
+  const result = await begin.execute((trx) => {
+    hooks.set(trx, acts)
+    return story(trx)
+  })
+  for (const act of acts) act()
+  return result
 }

@@ -1,7 +1,7 @@
 import { CompiledQuery } from 'kysely'
 import { describe, expect, test } from 'vitest'
 import type { Db } from '../../src/db/database.ts'
-import { transaction } from '../../src/db/transaction.ts'
+import { afterCommit, transaction } from '../../src/db/transaction.ts'
 import { useDatabase } from '../support/database.ts'
 
 const killMyself = CompiledQuery.raw('kill connection_id()')
@@ -86,5 +86,49 @@ describe('a transaction', () => {
     })
     await expect(dying).rejects.toThrow('dead')
     expect(await db.selectFrom('product').selectAll().execute()).toEqual([])
+  })
+})
+
+describe('what is to be done after the commit', () => {
+  test('is done once the row can be seen, and once for a transaction that ran twice', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const committed = Promise.withResolvers<string[]>()
+    const told: number[] = []
+    let runs = 0
+    await transaction(db, async (trx) => {
+      await trx.insertInto('product').values(product('seen')).execute()
+      const run = ++runs
+      afterCommit(trx, () => {
+        told.push(run)
+        const names = db.selectFrom('product').select('name').execute()
+        committed.resolve(names.then((rows) => rows.map(({ name }) => name)))
+      })
+      if (run === 1) throw Object.assign(new Error('Deadlock found'), { errno: 1213 })
+    })
+    expect(told).toEqual([2])
+    expect(await committed.promise).toEqual(['seen'])
+  })
+
+  test('is not done when the transaction is rolled back', async () => {
+    const { database } = await useDatabase()
+    let told = false
+    const failing = transaction(database.withSignal(), async (trx) => {
+      afterCommit(trx, () => {
+        told = true
+      })
+      throw new Error('no')
+    })
+    await expect(failing).rejects.toThrow('no')
+    expect(told).toBe(false)
+  })
+
+  test('needs a transaction that knows of it', async () => {
+    const { database } = await useDatabase()
+    const foreign = database
+      .withSignal()
+      .transaction()
+      .execute(async (trx) => afterCommit(trx, () => {}))
+    await expect(foreign).rejects.toThrow('Begin the transaction with transaction()')
   })
 })

@@ -3,10 +3,13 @@ import type { Db } from '../../db/database.ts'
 import type { Tables } from '../../db/tables.ts'
 import { transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
+import { type PageRequest, Pager } from '../../paging.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { PRODUCTS, type ProductChange, productChanged } from './contract.ts'
 import * as queries from './queries.ts'
 import type { Product, ProductInput, ProductPage, ProductPatch } from './schema.ts'
+
+const pager = new Pager('id', /\d{1,10}/)
 
 export interface ProductDeps {
   db: Db
@@ -22,15 +25,8 @@ export async function getProduct(db: Db, id: number): Promise<Product> {
 }
 
 /** One page in the order of creation. @throws AppError `invalid` when the cursor is not one of ours. */
-export async function listProducts(
-  db: Db,
-  { limit, cursor }: { limit: number; cursor?: string | undefined },
-): Promise<ProductPage> {
-  const after = cursor === undefined ? 0 : decodeCursor(cursor)
-  const items = await queries.listProductsAfter(db, after, limit + 1)
-  if (items.length <= limit) return { items, nextCursor: null }
-  items.pop()
-  return { items, nextCursor: encodeCursor(items.at(-1) as Product) }
+export function listProducts(db: Db, page: PageRequest): Promise<ProductPage> {
+  return pager.read(page, (after = '0', limit) => queries.listProductsAfter(db, Number(after), limit))
 }
 
 /** @throws AppError `conflict` when the name is taken. */
@@ -82,18 +78,4 @@ function announce(realtime: Realtime, { id, version }: Pick<Product, 'id' | 'ver
 
 function missing(id: number): never {
   throw new AppError('not_found', `There is no product ${id}`)
-}
-
-const encodeCursor = ({ id }: Product) => Buffer.from(`id:${id}`).toString('base64url')
-
-function decodeCursor(cursor: string): number {
-  const [, id] =
-    Buffer.from(cursor, 'base64url')
-      .toString()
-      .match(/^id:(\d{1,10})$/) ?? []
-  if (id === undefined)
-    throw new AppError('invalid', 'The request does not fit: query.cursor', {
-      errors: [{ path: 'query.cursor', message: 'Not a cursor that this list gave out' }],
-    })
-  return Number(id)
 }

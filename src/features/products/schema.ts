@@ -1,4 +1,5 @@
 import { z } from '@hono/zod-openapi'
+import { pageOf, pageQuery } from '../../paging.ts'
 import { integerParameter } from '../../schemas.ts'
 
 const Name = z.string().trim().min(1).max(200).openapi({ example: 'Espresso machine' })
@@ -24,16 +25,11 @@ export const Product = ProductInput.extend({
   updatedAt: z.iso.datetime(),
 }).openapi('Product')
 
-export const ProductPage = z
-  .strictObject({ items: z.array(Product), nextCursor: z.string().nullable().openapi({ description: 'Null on the last page' }) })
-  .openapi('ProductPage')
+export const ProductPage = z.strictObject(pageOf(Product)).openapi('ProductPage')
 
 export const ProductId = z.strictObject({ id: integerParameter(1, 4_294_967_295).openapi({ example: 7 }) })
 
-export const PageQuery = z.strictObject({
-  limit: integerParameter(1, 100).default(20),
-  cursor: z.string().optional().openapi({ description: '`nextCursor` of the page before' }),
-})
+export const PageQuery = z.strictObject(pageQuery)
 
 export type ProductInput = z.infer<typeof ProductInput>
 export type ProductPatch = z.infer<typeof ProductPatch>

@@ -1,0 +1,42 @@
+import type { Db } from '../../db/database.ts'
+import { AppError } from '../../errors.ts'
+import type { Jobs } from '../../jobs/jobs.ts'
+import type { JobRecord } from '../../jobs/record.ts'
+import { Pager } from '../../paging.ts'
+import type { Job, JobDetail, JobPage, PageQuery } from './schema.ts'
+
+const pager = new Pager('job', /[\da-f-]{36}/)
+
+/** One page, newest first. @throws AppError `invalid` when the cursor is not one of ours. */
+export function listJobs(jobs: Jobs, db: Db, { state, kind, ...page }: PageQuery): Promise<JobPage> {
+  return pager.read(page, async (before, limit) => (await jobs.list(db, { state, kind, limit, before })).map(toJob))
+}
+
+/** A job with its history. @throws AppError `not_found`. */
+export async function getJob(jobs: Jobs, db: Db, id: string): Promise<JobDetail> {
+  const record = await jobs.find(db, id)
+  if (!record) throw new AppError('not_found', `There is no job ${id}`)
+  const attempts = await jobs.attempts(db, id)
+  return {
+    ...toJob(record),
+    input: record.input,
+    result: record.result,
+    attempts: attempts.map(({ startedAt, finishedAt, ...rest }) => ({
+      ...rest,
+      startedAt: startedAt.toISOString(),
+      finishedAt: toText(finishedAt),
+    })),
+    lastError: attempts.findLast(({ error }) => error !== null)?.error ?? null,
+  }
+}
+
+/** Without input and result, which may be large. */
+export const toJob = ({ input: _, result: __, createdAt, runAt, startedAt, finishedAt, ...rest }: JobRecord): Job => ({
+  ...rest,
+  createdAt: createdAt.toISOString(),
+  runAt: toText(runAt),
+  startedAt: toText(startedAt),
+  finishedAt: toText(finishedAt),
+})
+
+const toText = (date: Date | null) => date?.toISOString() ?? null

@@ -1,0 +1,67 @@
+import { createRoute, type z } from '@hono/zod-openapi'
+import type { Database } from '../../db/database.ts'
+import type { AppContext } from '../../http/env.ts'
+import { signalOf } from '../../http/exchange.ts'
+import { createRouter } from '../../http/router.ts'
+import type { Jobs } from '../../jobs/jobs.ts'
+import { getJob, listJobs, toJob } from './pages.ts'
+import { Job, JobDetail, JobId, JobPage, PageQuery } from './schema.ts'
+
+/** `/v1/jobs`: what operators see and do, for jobs of every kind. */
+export function jobRoutes({ database, jobs }: { database: Database; jobs: Jobs }) {
+  const router = createRouter()
+  const dbOf = (c: AppContext) => database.withSignal(signalOf(c))
+
+  router.openapi(list, async (c) => c.json(await listJobs(jobs, dbOf(c), c.req.valid('query')), 200))
+
+  router.openapi(read, async (c) => c.json(await getJob(jobs, dbOf(c), c.req.valid('param').id), 200))
+
+  router.openapi(retry, async (c) => c.json(toJob(await jobs.retry(c.req.valid('param').id, signalOf(c))), 202))
+
+  router.openapi(cancel, async (c) => c.json(toJob(await jobs.cancel(c.req.valid('param').id, signalOf(c))), 202))
+
+  return router
+}
+
+const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
+  description,
+  content: { 'application/json': { schema } },
+})
+
+const tags = ['jobs']
+
+const list = createRoute({
+  method: 'get',
+  path: '/',
+  tags,
+  summary: 'List jobs, newest first',
+  request: { query: PageQuery },
+  responses: { 200: json(JobPage, 'One page') },
+})
+
+const read = createRoute({
+  method: 'get',
+  path: '/{id}',
+  tags,
+  summary: 'Read a job, with every attempt at it',
+  request: { params: JobId },
+  responses: { 200: json(JobDetail, 'The job') },
+})
+
+const retry = createRoute({
+  method: 'post',
+  path: '/{id}/retry',
+  tags,
+  summary: 'Queue a failed or cancelled job again, with all of its attempts',
+  request: { params: JobId },
+  responses: { 202: json(Job, 'Queued') },
+})
+
+const cancel = createRoute({
+  method: 'delete',
+  path: '/{id}',
+  tags,
+  summary: 'Cancel a job: a running one is told to end within a second, wherever it runs',
+  request: { params: JobId },
+  responses: { 202: json(Job, 'Cancelled, or was before') },
+})

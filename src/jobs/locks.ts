@@ -1,0 +1,52 @@
+import { sql, type Transaction } from 'kysely'
+import type { Db } from '../db/database.ts'
+import type { Tables } from '../db/tables.ts'
+import { idList } from './queries.ts'
+import type { Claim } from './record.ts'
+
+type Trx = Transaction<Tables>
+
+/** How many rows one turn of the upkeep takes. */
+export const UPKEEP_BATCH = 100
+
+const QUEUED_COLUMNS = sql`id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, input`
+
+/**
+ * The first of the queue that nobody else is taking. `force index`, because the planner of a small or freshly filled table
+ * may find another index as good, and would sort.
+ */
+export const lockFirst = (trx: Trx, limit: number) => rowsOf<Claim>(claimQuery(limit), trx)
+
+export const claimQuery = (limit: number) => sql<Claim>`
+  select ${QUEUED_COLUMNS} from job force index (job_queue)
+  where state = 'queued' order by priority, id limit ${sql.lit(limit)} for update skip locked
+`
+
+/** Those of them that are queued and that nobody else is taking. */
+export const lockNamed = (trx: Trx, ids: readonly string[]) =>
+  rowsOf<Claim>(
+    sql`select ${QUEUED_COLUMNS} from job force index (primary)
+        where id in (${idList(ids)}) and state = 'queued' order by id for update skip locked`,
+    trx,
+  )
+
+/** Those of the claims that their worker still holds, their rows locked. */
+export async function lockHeld(trx: Trx, claims: readonly Claim[]): Promise<Set<Claim>> {
+  const { rows } = await sql<{ id: string; fence: number; state: string }>`
+    select id, fence, state from job force index (primary) where id in (${idList(idsOf(claims))}) order by id for update
+  `.execute(trx)
+  const fences = new Map(rows.map(({ id, fence, state }) => [id, state === 'running' ? fence : undefined]))
+  return new Set(claims.filter(({ id, fence }) => fences.get(id) === fence))
+}
+
+/** Those whose time has come and that nobody else is looking at, the longest overdue first. */
+export const lockDue = (trx: Trx, state: 'scheduled' | 'running') =>
+  rowsOf<{ id: string; attempt: number; maxAttempts: number }>(
+    sql`select id, attempt, max_attempts as maxAttempts from job force index (job_due)
+        where state = ${state} and due_at <= now(3) order by due_at limit ${sql.lit(UPKEEP_BATCH)} for update skip locked`,
+    trx,
+  )
+
+export const idsOf = (rows: readonly { id: string }[]) => rows.map(({ id }) => id)
+
+const rowsOf = async <Row>(query: ReturnType<typeof sql<Row>>, db: Db): Promise<Row[]> => (await query.execute(db)).rows

@@ -1,0 +1,36 @@
+import type { Log } from '../log.ts'
+import type { Consumer, Engine } from './engine.ts'
+import { Loop } from './loop.ts'
+
+/** Delivers without anything but the database: at once what this process queued, by polling what others did. */
+export class PollingEngine implements Engine {
+  readonly #loop: Loop
+  #consumer: Consumer | undefined
+
+  constructor({ log, pollMs }: { log: Log; pollMs: number }) {
+    this.#loop = new Loop({ name: 'claim', log, restMs: pollMs, runOnce: () => this.#runOnce() })
+  }
+
+  start(consumer: Consumer): void {
+    this.#consumer = consumer
+    this.#loop.start()
+  }
+
+  queued(): void {
+    this.#loop.wake()
+  }
+
+  room(): void {
+    this.#loop.wake()
+  }
+
+  stop(): Promise<void> {
+    return this.#loop.stop()
+  }
+
+  async #runOnce(): Promise<boolean> {
+    const consumer = this.#consumer
+    if (!consumer || consumer.room === 0) return false
+    return (await consumer.claim()) && consumer.room > 0
+  }
+}

@@ -1,0 +1,18 @@
+import type { Db } from '../db/database.ts'
+import { job } from '../names.ts'
+import { handle, type JobRegistry, schedule } from './handler.ts'
+import { pruneSlots } from './schedules.ts'
+import type { JobStore } from './store.ts'
+
+const pruneJobs = job<null>('jobs.prune')
+
+/** What jobs do for themselves, as jobs: every hour those that were kept for long enough go. */
+export const pruneRegistry = (store: JobStore, open: () => Db): JobRegistry => ({
+  handlers: [
+    handle(pruneJobs, async (_, { signal }) => {
+      while (!signal.aborted && (await store.prune()) > 0);
+      await pruneSlots(open())
+    }),
+  ],
+  schedules: [schedule('jobs.prune', '17 * * * *', pruneJobs, null)],
+})

@@ -1,0 +1,256 @@
+import { sql, type Transaction } from 'kysely'
+import type { Db } from '../db/database.ts'
+import type { Tables } from '../db/tables.ts'
+import { transaction } from '../db/transaction.ts'
+import { idsOf, lockDue, lockFirst, lockHeld, lockNamed } from './locks.ts'
+import { changesOf, closeAttempts, columns, idList, later, lockJob, now, readJob } from './queries.ts'
+import {
+  CHANGE_COLUMNS,
+  type Claim,
+  FINISHED,
+  isFinished,
+  type JobChange,
+  type JobRecord,
+  type Settlement,
+  toChange,
+  toRecord,
+} from './record.ts'
+
+type Trx = Transaction<Tables>
+
+const PRUNE_BATCH = 500
+/** How long a job of a kind that this process does not know is left to others: in a rolling deploy, the new ones. */
+const UNKNOWN_KIND_DELAY_MS = 5_000
+/** What a job waits at most after it lost its process for the first time; doubled each time, up to the second. */
+const LOSS_BACKOFF_MS = 1_000
+const MAX_LOSS_BACKOFF_MS = 60_000
+
+export interface ClaimOptions {
+  worker: string
+  /** What this process has handlers for. */
+  kinds: ReadonlySet<string>
+  limit: number
+  leaseMs: number
+  /** Only these, where the engine delivers ids; else the first ones of the queue. */
+  ids?: readonly string[] | undefined
+}
+
+export interface Claimed {
+  claims: Claim[]
+  /** Kinds that were met and are not known here. */
+  unknown: string[]
+  /** Whether there may be more in the queue. */
+  more: boolean
+}
+
+/**
+ * The truth about jobs: their rows. Everything that happens to a job happens here, in a transaction under READ COMMITTED,
+ * so that only the rows that are meant get locked; always the job before its attempts, jobs in the order of their ids.
+ * What delivers jobs to workers is the engine's business.
+ */
+export class JobStore {
+  readonly #open: () => Db
+  readonly #keepMs: number
+
+  /** @param open gives a handle for one call, with the signal that ends it. */
+  constructor(open: () => Db, { keepMs }: { keepMs: number }) {
+    this.#open = open
+    this.#keepMs = keepMs
+  }
+
+  /** Takes queued jobs for a worker: each gets a lease, a fence, and counts one more attempt. */
+  claim({ worker, kinds, limit, leaseMs, ids }: ClaimOptions): Promise<Claimed> {
+    return this.#transaction(async (trx) => {
+      const rows = await (ids ? lockNamed(trx, ids.slice(0, limit)) : lockFirst(trx, limit))
+      const unknown = rows.filter(({ kind }) => !kinds.has(kind))
+      const known = rows.filter(({ kind }) => kinds.has(kind))
+      if (unknown.length > 0) await postpone(trx, idsOf(unknown))
+      if (known.length > 0) await begin(trx, idsOf(known), worker, leaseMs)
+      return {
+        claims: known.map((row) => ({ ...row, fence: row.fence + 1, attempt: row.attempt + 1 })),
+        unknown: [...new Set(unknown.map(({ kind }) => kind))],
+        more: rows.length === limit,
+      }
+    })
+  }
+
+  /** Writes how attempts ended, and gives the jobs that it ended for: not those that the worker held no more. */
+  settle(settlements: readonly Settlement[]): Promise<JobChange[]> {
+    return this.#transaction(async (trx) => {
+      const held = await lockHeld(
+        trx,
+        settlements.map(({ claim }) => claim),
+      )
+      const mine = settlements.filter(({ claim }) => held.has(claim))
+      const bare = mine.filter(({ outcome }) => outcome.state === 'succeeded' && outcome.result === 'null')
+      if (bare.length > 0) await this.#succeed(trx, idsOf(bare.map(({ claim }) => claim)), null)
+      for (const settlement of mine) if (!bare.includes(settlement)) await this.#settleOne(trx, settlement)
+      return changesOf(trx, idsOf(mine.map(({ claim }) => claim)))
+    })
+  }
+
+  /** Makes the leases of what the worker still holds last for another `leaseMs`. */
+  renew(claims: readonly Claim[], leaseMs: number): Promise<void> {
+    return this.#transaction(async (trx) => {
+      const held = await lockHeld(trx, claims)
+      if (held.size > 0)
+        await sql`update job set due_at = ${later(leaseMs)} where id in (${idList(idsOf([...held]))})`.execute(trx)
+    })
+  }
+
+  /** The claims that hold no more, each with what became of the job; nothing if the job itself is gone. */
+  async lost(claims: readonly Claim[]): Promise<Map<Claim, JobChange | undefined>> {
+    const { rows } = await sql<JobChange & { fence: number }>`
+      select ${columns(['fence', ...CHANGE_COLUMNS])} from job where id in (${idList(idsOf(claims))})
+    `.execute(this.#open())
+    const byId = new Map(rows.map((row) => [row.id, row]))
+    const gone = claims.filter(({ id, fence }) => byId.get(id)?.fence !== fence || byId.get(id)?.state !== 'running')
+    return new Map(gone.map((claim) => [claim, byId.get(claim.id) && toChange(byId.get(claim.id) as JobChange)]))
+  }
+
+  /** Writes how far a job is; false when the worker holds it no more. */
+  async report({ id, fence }: Claim, progress: number, note: string | null): Promise<boolean> {
+    const { numUpdatedRows } = await this.#open()
+      .updateTable('job')
+      .set({ progress, note })
+      .where('id', '=', id)
+      .where('fence', '=', fence)
+      .where('state', '=', 'running')
+      .executeTakeFirst()
+    return numUpdatedRows > 0n
+  }
+
+  /** Queues scheduled jobs whose time has come, and tells which. */
+  promote(): Promise<JobChange[]> {
+    return this.#transaction(async (trx) => {
+      const ids = idsOf(await lockDue(trx, 'scheduled'))
+      if (ids.length === 0) return []
+      await sql`update job set state = 'queued', due_at = null where id in (${idList(ids)})`.execute(trx)
+      return changesOf(trx, ids)
+    })
+  }
+
+  /** Takes jobs from workers whose leases ran out: schedules them again, or fails those that used up their attempts. */
+  reclaim(): Promise<JobChange[]> {
+    return this.#transaction(async (trx) => {
+      const rows = await lockDue(trx, 'running')
+      if (rows.length === 0) return []
+      await closeAttempts(trx, idsOf(rows), 'lost', 'The process that ran it ended, or could not say in time that it goes on')
+      for (const { id, attempt, maxAttempts } of rows)
+        if (attempt >= maxAttempts) await this.#fail(trx, id, 'Every process that began it ended before it was done')
+        else await requeueLost(trx, id, attempt)
+      return changesOf(trx, idsOf(rows))
+    })
+  }
+
+  /** Ends an unfinished job, wherever it runs; its worker will see that it holds it no more. */
+  cancel(id: string, db = this.#open()): Promise<{ job: JobRecord; changed: boolean } | undefined> {
+    return this.#transaction(async (trx) => {
+      const row = await lockJob(trx, id)
+      if (!row || isFinished(row.state)) return row && { job: toRecord(row), changed: false }
+      await trx
+        .updateTable('job')
+        .set({ state: 'cancelled', ...this.#ending() })
+        .where('id', '=', id)
+        .execute()
+      await closeAttempts(trx, [id], 'cancelled')
+      return { job: await readJob(trx, id), changed: true }
+    }, db)
+  }
+
+  /** Queues a failed or cancelled job again, with all of its attempts. */
+  retry(id: string, db = this.#open()): Promise<{ job: JobRecord; changed: boolean } | undefined> {
+    return this.#transaction(async (trx) => {
+      const row = await lockJob(trx, id)
+      if (!row || (row.state !== 'failed' && row.state !== 'cancelled')) return row && { job: toRecord(row), changed: false }
+      const fresh = { attempt: 0, progress: 0, note: null, error: null, due_at: null, finished_at: null }
+      await trx
+        .updateTable('job')
+        .set({ state: 'queued', ...fresh })
+        .where('id', '=', id)
+        .execute()
+      return { job: await readJob(trx, id), changed: true }
+    }, db)
+  }
+
+  /** Deletes finished jobs that were kept for long enough, and gives their number: as many as one bite takes. */
+  async prune(): Promise<number> {
+    let pruned = 0n
+    for (const state of FINISHED) {
+      const { numAffectedRows = 0n } = await sql`
+        delete from job where state = ${state} and due_at < now(3) order by due_at limit ${sql.lit(PRUNE_BATCH)}
+      `.execute(this.#open())
+      pruned += numAffectedRows
+    }
+    return Number(pruned)
+  }
+
+  async #settleOne(trx: Trx, { claim: { id }, outcome }: Settlement): Promise<void> {
+    if (outcome.state === 'succeeded') return this.#succeed(trx, [id], outcome.result)
+    if (outcome.state === 'queued') return giveBack(trx, id)
+    await closeAttempts(trx, [id], 'failed', outcome.detail)
+    if (outcome.state === 'failed') return this.#fail(trx, id, outcome.error)
+    const { state, error, delayMs } = outcome
+    await trx
+      .updateTable('job')
+      .set({ state, error, due_at: later(delayMs), worker: null })
+      .where('id', '=', id)
+      .execute()
+  }
+
+  async #succeed(trx: Trx, ids: string[], result: string | null): Promise<void> {
+    const { due_at, finished_at } = this.#ending()
+    await sql`
+      update job set state = 'succeeded', result = ${result}, progress = 1, error = null, worker = null, dedupe_key = null,
+        due_at = ${due_at}, finished_at = ${finished_at} where id in (${idList(ids)})
+    `.execute(trx)
+    await closeAttempts(trx, ids, 'succeeded')
+  }
+
+  async #fail(trx: Trx, id: string, error: string): Promise<void> {
+    await trx
+      .updateTable('job')
+      .set({ state: 'failed', error, ...this.#ending() })
+      .where('id', '=', id)
+      .execute()
+  }
+
+  /** What every end has in common. */
+  #ending() {
+    return { worker: null, dedupe_key: null, due_at: later(this.#keepMs), finished_at: now }
+  }
+
+  #transaction<T>(story: (trx: Trx) => Promise<T>, db = this.#open()): Promise<T> {
+    return transaction(db, story, 'read committed')
+  }
+}
+
+async function begin(trx: Trx, ids: string[], worker: string, leaseMs: number): Promise<void> {
+  await sql`
+    update job set state = 'running', attempt = attempt + 1, fence = fence + 1, worker = ${worker}, progress = 0, note = null,
+      started_at = now(3), due_at = ${later(leaseMs)} where id in (${idList(ids)})
+  `.execute(trx)
+  await sql`
+    insert into job_attempt (job_id, fence, attempt, worker)
+    select id, fence, attempt, worker from job where id in (${idList(ids)})
+  `.execute(trx)
+}
+
+/** Neither an attempt nor a claim: nobody here could have done it. */
+const postpone = (trx: Trx, ids: string[]) =>
+  sql`update job set state = 'scheduled', due_at = ${later(UNKNOWN_KIND_DELAY_MS)} where id in (${idList(ids)})`.execute(trx)
+
+/** The attempt does not count: it was our stop that ended it. */
+async function giveBack(trx: Trx, id: string): Promise<void> {
+  await sql`update job set state = 'queued', attempt = attempt - 1, worker = null, due_at = null where id = ${id}`.execute(trx)
+  await closeAttempts(trx, [id], 'released')
+}
+
+/**
+ * Some of these jobs may be what ended the process, together with all that it ran: each waits for a random time, so that it
+ * does not meet the same neighbours again.
+ */
+async function requeueLost(trx: Trx, id: string, attempt: number): Promise<void> {
+  const due_at = later(Math.random() * Math.min(LOSS_BACKOFF_MS * 2 ** (attempt - 1), MAX_LOSS_BACKOFF_MS))
+  await trx.updateTable('job').set({ state: 'scheduled', due_at, worker: null }).where('id', '=', id).execute()
+}

@@ -1,0 +1,248 @@
+import { sql } from 'kysely'
+import { describe, expect, test } from 'vitest'
+import { transaction } from '../../src/db/transaction.ts'
+import { AppError } from '../../src/errors.ts'
+import { handle } from '../../src/jobs/handler.ts'
+import { job } from '../../src/names.ts'
+import { useCompute } from '../support/compute.ts'
+import { onServer, useDatabase } from '../support/database.ts'
+import { enqueue, useJobs } from '../support/jobs.ts'
+import { endlessly } from '../support/tasks.ts'
+import { until } from '../support/until.ts'
+
+const add = job<{ a: number; b: number }, number>('test.add')
+const adding = handle(add, ({ a, b }) => a + b)
+
+describe('a job', () => {
+  test('is done, and its row says what came of it', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const { jobs, statesOf } = useJobs(database, { handlers: [adding] })
+    const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { requestId: 'r-1' })
+    const done = await until(async () => (await jobs.find(db, id))?.finishedAt && jobs.find(db, id), 'it is done')
+    expect(done).toMatchObject({ id, kind: 'test.add', state: 'succeeded', result: 3, progress: 1, attempt: 1, error: null })
+    expect(statesOf(id)).toEqual(['queued', 'running', 'succeeded'])
+    expect(await jobs.attempts(db, id)).toMatchObject([{ attempt: 1, outcome: 'succeeded', error: null }])
+  })
+
+  test('exists only if the transaction that enqueued it commits', async () => {
+    const { database } = await useDatabase()
+    const { jobs, changes } = useJobs(database, { handlers: [adding] })
+    const failing = transaction(database.withSignal(), async (trx) => {
+      await jobs.enqueue(trx, add, { a: 1, b: 2 })
+      throw new Error('changed my mind')
+    })
+    await expect(failing).rejects.toThrow('changed my mind')
+    expect(await jobs.list(database.withSignal(), { limit: 1 })).toEqual([])
+    expect(changes).toEqual([])
+  })
+
+  test('that fails is tried again until its attempts are used up', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const broken = job<null>('test.broken', { attempts: 3, backoffMs: 1 })
+    const handlers = [handle(broken, (_, { attempt }) => Promise.reject(new Error(`secret ${attempt}`)))]
+    const { jobs } = useJobs(database, { handlers, timing: { pollMs: 20 } })
+    const { id } = await enqueue({ database, jobs }, broken, null)
+    await until(async () => (await jobs.find(db, id))?.state === 'failed', 'it has failed')
+    expect(await jobs.find(db, id)).toMatchObject({ attempt: 3, error: 'Something went wrong on our side' })
+    expect((await jobs.attempts(db, id)).map(({ error }) => error)).toEqual([
+      'Error: secret 1',
+      'Error: secret 2',
+      'Error: secret 3',
+    ])
+  })
+
+  test('whose error says that trying again cannot help fails at once, with its message', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const hopeless = job<null>('test.hopeless')
+    const handlers = [
+      handle(hopeless, () => {
+        throw new AppError('invalid', 'This is no CSV', { retryable: false })
+      }),
+    ]
+    const { jobs } = useJobs(database, { handlers })
+    const { id } = await enqueue({ database, jobs }, hopeless, null)
+    await until(async () => (await jobs.find(db, id))?.state === 'failed', 'it has failed')
+    expect(await jobs.find(db, id)).toMatchObject({ attempt: 1, error: 'This is no CSV' })
+  })
+})
+
+describe('enqueuing', () => {
+  test('with the key of an unfinished job gives that one; once it is finished, a new one', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const { jobs } = useJobs(database, { concurrency: 0 })
+    const first = await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { dedupeKey: 'sum' })
+    const again = await enqueue({ database, jobs }, add, { a: 3, b: 4 }, { dedupeKey: 'sum' })
+    expect(again).toEqual(first)
+    expect((await enqueue({ database, jobs }, add, { a: 3, b: 4 }, { dedupeKey: 'other' })).id).not.toBe(first.id)
+    await jobs.cancel(first.id)
+    expect((await enqueue({ database, jobs }, add, { a: 5, b: 6 }, { dedupeKey: 'sum' })).id).not.toBe(first.id)
+    expect((await jobs.find(db, first.id))?.input).toEqual({ a: 1, b: 2 })
+  })
+
+  test('from ten transactions at once with one key makes one job', async () => {
+    const { database } = await useDatabase({ poolSize: 10 })
+    const { jobs } = useJobs(database, { concurrency: 0 })
+    const ids = await Promise.all(
+      Array.from({ length: 10 }, () => enqueue({ database, jobs }, add, { a: 1, b: 2 }, { dedupeKey: 'sum' })),
+    )
+    expect(new Set(ids.map(({ id }) => id)).size).toBe(1)
+  })
+
+  test('refuses what is too large, what JSON cannot say, and a transaction whose commit nobody hears of', async () => {
+    const { database } = await useDatabase()
+    const { jobs } = useJobs(database, { concurrency: 0 })
+    const anything = job<unknown>('test.anything')
+    const put = (input: unknown) => enqueue({ database, jobs }, anything, input)
+    await expect(put('x'.repeat(70_000))).rejects.toMatchObject({
+      code: 'too_large',
+      message: 'The input of test.anything has 70002 bytes as JSON, the most is 65536: keep large data elsewhere',
+    })
+    await expect(put({ n: 1n })).rejects.toThrow('The input of test.anything cannot be written as JSON')
+    await expect(put(() => 1)).rejects.toThrow('The input of test.anything cannot be written as JSON')
+    const foreign = database
+      .withSignal()
+      .transaction()
+      .execute((trx) => jobs.enqueue(trx, anything, 1))
+    await expect(foreign).rejects.toThrow('Begin the transaction with transaction()')
+    expect(await jobs.list(database.withSignal(), { limit: 1 })).toEqual([])
+  })
+})
+
+describe('a handler', () => {
+  test('is given id, attempt and request, and what it says of its progress is in the row and told', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const stepping = job<null, unknown>('test.stepping')
+    const goOn = Promise.withResolvers<void>()
+    const handlers = [
+      handle(stepping, async (_, { id, attempt, requestId, progress }) => {
+        progress(0.1, 'reading')
+        progress(0.5, 'half')
+        await goOn.promise
+        return { id, attempt, requestId }
+      }),
+    ]
+    const { jobs, changes } = useJobs(database, { handlers, timing: { watchMs: 20 } })
+    const { id } = await enqueue({ database, jobs }, stepping, null, { requestId: 'r-7' })
+    await until(() => changes.some(({ progress }) => progress === 0.5), 'it is told')
+    expect(await jobs.find(db, id)).toMatchObject({ state: 'running', progress: 0.5, note: 'half' })
+    goOn.resolve()
+    await until(async () => (await jobs.find(db, id))?.state === 'succeeded', 'it is done')
+    expect(await jobs.find(db, id)).toMatchObject({ progress: 1, result: { id, attempt: 1, requestId: 'r-7' } })
+    expect(changes.filter(({ progress }) => progress === 0.1)).toEqual([])
+  })
+
+  test('whose time is up is told so, and the attempt has failed even if it does not listen', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const deaf = job<null>('test.deaf', { attempts: 1, timeoutMs: 50 })
+    const end = Promise.withResolvers<void>()
+    const { jobs } = useJobs(database, { handlers: [handle(deaf, () => end.promise)] })
+    const { id } = await enqueue({ database, jobs }, deaf, null)
+    await until(async () => (await jobs.find(db, id))?.state === 'failed', 'it has failed')
+    expect((await jobs.find(db, id))?.error).toBe('It was not done within 50 ms')
+    expect(jobs.running).toBe(1)
+    end.resolve()
+    await until(() => jobs.running === 0, 'its place is free')
+  })
+
+  test('that gives a result too large for its row fails for good', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const large = job<null, string>('test.large')
+    const { jobs } = useJobs(database, { handlers: [handle(large, () => 'x'.repeat(5_000_000))] })
+    const { id } = await enqueue({ database, jobs }, large, null)
+    await until(async () => (await jobs.find(db, id))?.state === 'failed', 'it has failed')
+    expect(await jobs.find(db, id)).toMatchObject({ attempt: 1, error: expect.stringContaining('The result of test.large has') })
+  })
+
+  test('of one kind there may be one', async () => {
+    const { database } = await useDatabase()
+    expect(() => useJobs(database, { handlers: [adding, adding] })).toThrow('Two handlers for one kind of job: test.add')
+  })
+})
+
+describe('a job of a kind that this process has no handler for', () => {
+  test('is left to others, without counting an attempt', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const { jobs } = useJobs(database)
+    const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 })
+    await until(async () => (await jobs.find(db, id))?.state === 'scheduled', 'it was put aside')
+    expect(await jobs.find(db, id)).toMatchObject({ attempt: 0, startedAt: null })
+    expect(await jobs.attempts(db, id)).toEqual([])
+    await jobs.stop()
+    await db.updateTable('job').set({ due_at: sql`now(3)` }).where('id', '=', id).execute()
+    useJobs(database, { handlers: [adding] })
+    await until(async () => (await jobs.find(db, id))?.finishedAt, 'another does it', 2_000)
+    expect(await jobs.find(db, id)).toMatchObject({ state: 'succeeded', attempt: 1 })
+  })
+})
+
+describe('finished jobs', () => {
+  test('are pruned after the time that they are kept, with their attempts, and no others', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const { jobs } = useJobs(database, { handlers: [adding], keepMs: 1 })
+    const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 })
+    await until(async () => (await jobs.find(db, id))?.finishedAt, 'it is done')
+    const { id: later } = await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { runAt: new Date(Date.now() + 60_000) })
+    await enqueue({ database, jobs }, job<null>('jobs.prune'), null)
+    await until(async () => !(await jobs.find(db, id)), 'it is gone')
+    expect(await jobs.attempts(db, id)).toEqual([])
+    expect((await jobs.find(db, later))?.state).toBe('scheduled')
+  })
+})
+
+describe('cancelling', () => {
+  test('a job that runs in another process aborts its signal within a second', async () => {
+    const { database } = await useDatabase()
+    const endless = job<null>('test.endless')
+    const started = Promise.withResolvers<void>()
+    const ended = Promise.withResolvers<unknown>()
+    const handlers = [
+      handle(endless, async (_, { signal }) => {
+        signal.addEventListener('abort', () => ended.resolve(signal.reason))
+        started.resolve()
+        await ended.promise
+        signal.throwIfAborted()
+      }),
+    ]
+    const here = useJobs(database, { concurrency: 0 })
+    const there = useJobs(database, { handlers })
+    const { id } = await enqueue({ database, jobs: here.jobs }, endless, null)
+    await started.promise
+    const cancelledAt = performance.now()
+    expect(await here.jobs.cancel(id)).toMatchObject({ state: 'cancelled' })
+    expect(await ended.promise).toMatchObject({ code: 'cancelled' })
+    expect(performance.now() - cancelledAt).toBeLessThan(1_000)
+    await until(() => there.jobs.running === 0, 'its place is free')
+    expect(here.statesOf(id)).toEqual(['queued', 'cancelled'])
+    expect(there.statesOf(id)).toEqual(['running', 'cancelled'])
+    expect(await here.jobs.attempts(database.withSignal(), id)).toMatchObject([{ outcome: 'cancelled' }])
+  })
+
+  test('stops the statement on the server and the task on its thread', async () => {
+    const { database } = await useDatabase()
+    const { compute } = await useCompute({ threads: 1 })
+    const query = job<null>('test.query')
+    const calculate = job<null>('test.calculate')
+    const handlers = [
+      handle(query, async (_, { signal }) => void (await sql`select sleep(60) as nap`.execute(database.withSignal(signal)))),
+      handle(calculate, (_, { signal }) => compute.run(endlessly, null, { priority: 'batch', signal })),
+    ]
+    const { jobs: elsewhere } = useJobs(database, { concurrency: 0 })
+    const { jobs } = useJobs(database, { handlers })
+    const { id: querying } = await enqueue({ database, jobs }, query, null)
+    const { id: calculating } = await enqueue({ database, jobs }, calculate, null)
+    const naps = async () => (await onServer('show processlist')).filter(({ Info }) => String(Info).includes('as nap')).length
+    await until(async () => compute.running === 1 && (await naps()) === 1, 'both are at work')
+    await Promise.all([elsewhere.cancel(querying), elsewhere.cancel(calculating)])
+    await until(async () => compute.running === 0 && (await naps()) === 0, 'both have stopped', 1_500)
+    await until(() => jobs.running === 0, 'their places are free', 1_000)
+  })
+})

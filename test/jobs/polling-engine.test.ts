@@ -1,0 +1,5 @@
+import { pino } from 'pino'
+import { PollingEngine } from '../../src/jobs/polling-engine.ts'
+import { engineContract } from './engine-contract.ts'
+
+engineContract('polling', () => new PollingEngine({ log: pino({ level: 'silent' }), pollMs: 500 }))

@@ -1,0 +1,92 @@
+import { sql } from 'kysely'
+import { describe, expect, test } from 'vitest'
+import type { Database } from '../../src/db/database.ts'
+import { handle, schedule } from '../../src/jobs/handler.ts'
+import { pruneSlots, Schedules } from '../../src/jobs/schedules.ts'
+import { job } from '../../src/names.ts'
+import { useDatabase } from '../support/database.ts'
+import { useJobs } from '../support/jobs.ts'
+import { until } from '../support/until.ts'
+
+const sweep = job<{ of: string }>('test.sweep')
+const daily = schedule('test.daily', '0 3 * * *', sweep, { of: 'reports' })
+
+/** A schedule's clockwork without its loop, and what it has fired. */
+function useSchedules(database: Database, schedules = [daily]) {
+  const fired: string[] = []
+  const make = () =>
+    new Schedules(
+      () => database.withSignal(),
+      schedules,
+      async (_, { name }) => fired.push(name),
+    )
+  return { fired, make }
+}
+
+const insertSlot = (database: Database, ago: string) =>
+  sql`insert into job_slot values (${daily.name}, date_format(now() - interval ${sql.raw(ago)}, '%Y-%m-%d 03:00:00'))`.execute(
+    database.withSignal(),
+  )
+
+const slotsOf = (database: Database) => database.withSignal().selectFrom('job_slot').selectAll().orderBy('slot').execute()
+
+describe('a schedule', () => {
+  test('that is new waits for its next slot', async () => {
+    const { database } = await useDatabase()
+    const { fired, make } = useSchedules(database)
+    await make().fire()
+    expect(fired).toEqual([])
+    const [{ slot } = {}] = await slotsOf(database)
+    expect(slot?.toISOString()).toMatch(/T03:00:00\.000Z$/)
+    expect(Date.now() - Number(slot)).toBeLessThan(86_400_000)
+  })
+
+  test('makes up for the slots that it missed by firing the last of them', async () => {
+    const { database } = await useDatabase()
+    const { fired, make } = useSchedules(database)
+    await insertSlot(database, '9 day')
+    const schedules = make()
+    await schedules.fire()
+    await schedules.fire()
+    expect(fired).toEqual(['test.daily'])
+    expect(await slotsOf(database)).toHaveLength(2)
+  })
+
+  test('fires a slot once, however many processes find it due at once', async () => {
+    const { database } = await useDatabase({ poolSize: 10 })
+    const { fired, make } = useSchedules(database)
+    await insertSlot(database, '3 day')
+    await Promise.all(Array.from({ length: 8 }, () => make().fire()))
+    expect(fired).toEqual(['test.daily'])
+  })
+
+  test('puts its job into the queue, second by second if need be', async () => {
+    const { database } = await useDatabase()
+    const done: string[] = []
+    const handlers = [handle(sweep, ({ of }) => void done.push(of))]
+    const schedules = [schedule('test.often', '* * * * * *', sweep, { of: 'uploads' })]
+    const processes = [1, 2].map(() => useJobs(database, { handlers, schedules, timing: { pollMs: 50 } }))
+    await until(() => done.length >= 3, 'it was fired')
+    await Promise.all(processes.map(({ jobs }) => jobs.stop()))
+    const rows = await database.withSignal().selectFrom('job').select('id').where('kind', '=', sweep.name).execute()
+    const slots = (await slotsOf(database)).filter((row) => row.schedule === 'test.often')
+    expect(rows.length).toBe(slots.length - 1)
+    expect(new Set(done)).toEqual(new Set(['uploads']))
+  })
+
+  test('keeps its newest slot for good, older ones for a week', async () => {
+    const { database } = await useDatabase()
+    for (const ago of ['30 day', '20 day', '3 day']) await insertSlot(database, ago)
+    await pruneSlots(database.withSignal())
+    expect(await slotsOf(database)).toHaveLength(1)
+    await sql`update job_slot set slot = slot - interval 1 year`.execute(database.withSignal())
+    await pruneSlots(database.withSignal())
+    expect(await slotsOf(database)).toHaveLength(1)
+  })
+
+  test('with a wrong expression, or the name of another, is refused at the start', async () => {
+    const { database } = await useDatabase()
+    expect(() => useSchedules(database, [schedule('test.bad', 'every day', sweep, { of: '' })]).make()).toThrow()
+    expect(() => useSchedules(database, [daily, daily]).make()).toThrow('Two schedules have one name: test.daily')
+  })
+})

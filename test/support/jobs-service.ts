@@ -1,0 +1,57 @@
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { pino } from 'pino'
+import { Database } from '../../src/db/database.ts'
+import { isDuplicateKey } from '../../src/db/errors.ts'
+import { handle } from '../../src/jobs/handler.ts'
+import { Jobs } from '../../src/jobs/jobs.ts'
+import { runService } from '../../src/service.ts'
+import { leaveMark, poison, sayWho, waitForSignal } from './test-jobs.ts'
+
+/** A service that does nothing but the jobs of test-jobs.ts, at a faster pace than a real one: TIMING is its Timing, in JSON. */
+const { DATABASE_URL: url = '', TIMING = '{}', CONCURRENCY = '5' } = process.env
+const log = pino({ level: 'warn' }, pino.destination({ sync: true }))
+
+process.exit(await runService(open, () => console.log(`pid ${process.pid} is ready`)))
+
+async function open() {
+  const database = await Database.open({ url, poolSize: 10 })
+  const jobs = new Jobs({ database, log, concurrency: Number(CONCURRENCY), keepMs: 600_000, timing: JSON.parse(TIMING) })
+  jobs.start({ handlers: handlersOn(database), schedules: [] })
+  return {
+    url,
+    log,
+    async stop(crashed?: boolean) {
+      await jobs.stop(crashed)
+      await database[Symbol.asyncDispose]()
+    },
+  }
+}
+
+function handlersOn(database: Database) {
+  return [
+    handle(leaveMark, async ({ mark, ms }, { signal }) => {
+      await sleep(ms / 2, undefined, { signal })
+      const db = database.withSignal(signal)
+      // Not `insert ignore`: it would make a warning of any error, and a lost mark of that.
+      const insert = db.insertInto('product').values({ name: mark, price: '1.00', stock: 1 }).execute()
+      await insert.catch((error) => {
+        if (!isDuplicateKey(error, 'product_name')) throw error
+      })
+      await sleep(ms / 2, undefined, { signal })
+    }),
+    handle(sayWho, async ({ ms }) => {
+      await sleep(ms)
+      return process.pid
+    }),
+    handle(waitForSignal, async (_, { signal }) => {
+      await once(signal, 'abort')
+      signal.throwIfAborted()
+    }),
+    handle(poison, async ({ way }) => {
+      if (way === 'exit') process.exit(1)
+      void Promise.reject(new Error('Nobody catches this'))
+      await sleep(60_000)
+    }),
+  ]
+}

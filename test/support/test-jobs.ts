@@ -1,0 +1,13 @@
+import { job } from '../../src/names.ts'
+
+/** Leaves one row behind, a while after it began: what it does can be counted. */
+export const leaveMark = job<{ mark: string; ms: number }>('test.leave-mark', { attempts: 50, backoffMs: 10 })
+
+/** Takes that long whatever its signal says, and gives the id of the process that did it. */
+export const sayWho = job<{ ms: number }, number>('test.say-who', { attempts: 5 })
+
+/** Runs until its signal aborts. */
+export const waitForSignal = job<null>('test.wait-for-signal', { attempts: 5 })
+
+/** Ends its process: at once, or by an error that nobody catches. */
+export const poison = job<{ way: 'exit' | 'throw' }>('test.poison', { attempts: 3 })
