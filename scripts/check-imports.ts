@@ -2,7 +2,7 @@ import { globSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 
 /**
- * Part of `npm run check`: imports in `src/` go one way, main → app → features → {db, compute, realtime} → leaves.
+ * Part of `npm run check`: imports in `src/` go one way, main → app → features → {db, compute, jobs, realtime} → leaves.
  * Whoever adds a folder says here what it may use.
  */
 const SRC = join(import.meta.dirname, '../src')
@@ -13,17 +13,18 @@ const MAY_IMPORT: Record<string, string[]> = {
   http: ['leaf'],
   db: ['leaf'],
   compute: ['leaf'],
+  jobs: ['db', 'leaf'],
   realtime: ['leaf'],
   ops: ['leaf'],
   thread: ['compute'],
-  feature: ['db', 'compute', 'realtime', 'leaf'],
-  routes: ['feature', 'http', 'db', 'compute', 'realtime', 'leaf'],
-  registry: ['feature', 'routes', 'db', 'compute', 'realtime', 'leaf'],
+  feature: ['db', 'compute', 'jobs', 'realtime', 'leaf'],
+  routes: ['feature', 'http', 'db', 'compute', 'jobs', 'realtime', 'leaf'],
+  registry: ['feature', 'routes', 'db', 'compute', 'jobs', 'realtime', 'leaf'],
   app: ['registry', 'http', 'ops', 'leaf'],
-  main: ['app', 'registry', 'http', 'db', 'compute', 'realtime', 'ops', 'leaf'],
+  main: ['app', 'registry', 'http', 'db', 'compute', 'jobs', 'realtime', 'ops', 'leaf'],
 }
 
-const LEAVES = ['config.ts', 'errors.ts', 'log.ts', 'names.ts', 'schemas.ts', 'service.ts']
+const LEAVES = ['config.ts', 'errors.ts', 'log.ts', 'names.ts', 'paging.ts', 'schemas.ts', 'service.ts']
 
 const wrong = globSync('**/*.ts', { cwd: SRC }).flatMap((file) =>
   importsOf(file)

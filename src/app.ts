@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { Config } from './config.ts'
-import { type Deps, featureRoutes } from './features/index.ts'
+import { type Deps, featureRoutes, uploads } from './features/index.ts'
 import { accessLog } from './http/access-log.ts'
 import { bodyLimit } from './http/body-limit.ts'
 import { cors } from './http/cors.ts'
@@ -10,7 +10,6 @@ import { fallback } from './http/fallback.ts'
 import { healthRoutes } from './http/health.ts'
 import { errorHandler } from './http/problem.ts'
 import { createRouter } from './http/router.ts'
-import type { Log } from './log.ts'
 import type { Metrics } from './ops/metrics.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
@@ -21,27 +20,25 @@ const PAGE_POLICY =
 
 export interface AppDeps extends Deps {
   config: Pick<Config['http'], 'corsOrigins' | 'requestTimeoutMs'>
-  log: Log
   metrics: Metrics
-  /** Aborted once the service stops. */
-  stopping: AbortSignal
 }
 
 /** The HTTP side of the service, without a socket: `app.request('/v1/products/1')` works as it is. */
-export function createApp({ config, log, metrics, stopping, ...deps }: AppDeps) {
+export function createApp({ config, metrics, ...deps }: AppDeps) {
+  const { log, stopping } = deps
   const app = createRouter()
   app.onError(errorHandler(log))
   app.notFound(fallback(app))
 
   const logRequest = accessLog(log)
   app.use(
-    beginExchange(config.requestTimeoutMs, (record) => {
-      metrics.observeRequest(record)
-      logRequest(record)
+    beginExchange(config.requestTimeoutMs, (records) => {
+      for (const record of records) metrics.observeRequest(record)
+      for (const record of records) logRequest(record)
     }),
   )
   if (config.corsOrigins.length > 0) app.use(cors(config.corsOrigins))
-  app.on(['POST', 'PUT', 'PATCH', 'DELETE'], '*', bodyLimit(MAX_BODY_BYTES))
+  app.on(['POST', 'PUT', 'PATCH', 'DELETE'], '*', bodyLimit(MAX_BODY_BYTES, uploads))
 
   for (const [path, routes] of Object.entries(featureRoutes(deps))) app.route(path, routes)
   app.route('/health', healthRoutes({ check: (signal) => deps.database.ping(signal), stopping }))

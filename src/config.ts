@@ -1,9 +1,12 @@
 import { availableParallelism } from 'node:os'
+import { resolve } from 'node:path'
 import { z } from 'zod'
 import { AppError } from './errors.ts'
 
 /** The password of `.env.example` and `docker-compose.yml`: fine on a laptop, refused in production. */
 const DEVELOPMENT_PASSWORD = 'offloop-development'
+
+const DAY_MS = 86_400_000
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
 const milliseconds = integer(1, 3_600_000)
@@ -41,6 +44,10 @@ const environment = z
     COMPUTE_THREADS: integer(1, 256).default(availableParallelism()),
     COMPUTE_MIN_THREADS: integer(0, 256).optional(),
     COMPUTE_MAX_HEAP_MB: integer(16, 1_048_576).default(1_024),
+    JOBS_CONCURRENCY: integer(0, 1_000).default(5),
+    JOBS_KEEP_DAYS: integer(1, 3_650).default(7),
+    REPORT_DIR: z.string().min(1).default('.data/reports'),
+    REPORT_MEMORY_MB: integer(64, 1_048_576).default(256),
     DEMO_INLINE: z.stringbool().default(false),
     LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
@@ -81,6 +88,8 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       minThreads: data.COMPUTE_MIN_THREADS ?? Math.ceil(data.COMPUTE_THREADS / 2),
       maxHeapMb: data.COMPUTE_MAX_HEAP_MB,
     },
+    jobs: { concurrency: data.JOBS_CONCURRENCY, keepMs: data.JOBS_KEEP_DAYS * DAY_MS },
+    reports: { directory: resolve(data.REPORT_DIR), memoryMb: data.REPORT_MEMORY_MB },
     log: {
       level: data.LOG_LEVEL,
       format: data.LOG_FORMAT ?? (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),

@@ -17,6 +17,7 @@ const STATUS = {
   saturated: 503,
   unavailable: 503,
   deadline_exceeded: 504,
+  storage_full: 507,
 } as const
 
 export type ErrorCode = keyof typeof STATUS
@@ -35,6 +36,8 @@ interface AppErrorOptions extends ErrorOptions {
   headers?: Record<string, string>
   /** Seconds after which the caller may try again; becomes `Retry-After`. */
   retryAfter?: number
+  /** False where trying again cannot help: a job that throws it fails at once. */
+  retryable?: boolean
 }
 
 /**
@@ -46,11 +49,17 @@ export class AppError extends Error {
   readonly code: ErrorCode
   readonly errors: Issue[] | undefined
   readonly headers: Record<string, string>
+  readonly retryable: boolean
 
-  constructor(code: ErrorCode, message: string, { errors, headers, retryAfter, ...options }: AppErrorOptions = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    { errors, headers, retryAfter, retryable = true, ...options }: AppErrorOptions = {},
+  ) {
     super(message, options)
     this.code = code
     this.errors = errors
+    this.retryable = retryable
     this.headers = retryAfter === undefined ? { ...headers } : { ...headers, 'Retry-After': String(retryAfter) }
   }
 

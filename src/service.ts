@@ -5,8 +5,12 @@ import type { Log } from './log.ts'
 export interface Service {
   url: string
   log: Log
-  /** Finishes what was accepted, within the drain deadline, then closes everything in the reverse order of its opening. */
-  stop(): Promise<void>
+  /**
+   * Finishes what was accepted, within the drain deadline, then closes everything in the reverse order of its opening.
+   *
+   * @param crashed whether an error that nobody caught is the reason.
+   */
+  stop(crashed?: boolean): Promise<void>
 }
 
 /** Under npm, Ctrl-C reaches a process twice: from the terminal, and passed on by npm. This close, it was one key. */
@@ -31,7 +35,7 @@ export async function runService(open: () => Promise<Service>, onReady?: (servic
   if (reason instanceof Error) log.fatal({ err: reason }, 'An error that nobody caught: stopping')
   else log.info({ signal: reason }, 'stopping')
   try {
-    await service.stop()
+    await service.stop(reason instanceof Error)
     log.info('stopped')
   } catch (error) {
     log.error({ err: error }, 'Could not stop cleanly')

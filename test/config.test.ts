@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os'
+import { resolve } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { type Config, loadConfig } from '../src/config.ts'
 import { AppError } from '../src/errors.ts'
@@ -11,6 +12,8 @@ describe('what is not set has a default', () => {
     database: { url: DATABASE_URL, poolSize: 10 },
     http: { host: '127.0.0.1', port: 3000, corsOrigins: [], requestTimeoutMs: 5_000, drainTimeoutMs: 10_000 },
     compute: { threads: availableParallelism(), minThreads: Math.ceil(availableParallelism() / 2), maxHeapMb: 1_024 },
+    jobs: { concurrency: 5, keepMs: 7 * 86_400_000 },
+    reports: { directory: resolve('.data/reports'), memoryMb: 256 },
     demoInline: false,
   }
 
@@ -50,8 +53,12 @@ test('what is set is taken', () => {
     REQUEST_TIMEOUT_MS: '2500',
     DRAIN_TIMEOUT_MS: '30000',
     COMPUTE_THREADS: '3',
+    REPORT_DIR: '/data/reports',
+    REPORT_MEMORY_MB: '512',
     COMPUTE_MIN_THREADS: '1',
     COMPUTE_MAX_HEAP_MB: '256',
+    JOBS_CONCURRENCY: '0',
+    JOBS_KEEP_DAYS: '30',
     DEMO_INLINE: 'true',
     LOG_LEVEL: 'warn',
     LOG_FORMAT: 'json',
@@ -67,6 +74,8 @@ test('what is set is taken', () => {
       drainTimeoutMs: 30_000,
     },
     compute: { threads: 3, minThreads: 1, maxHeapMb: 256 },
+    jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
+    reports: { directory: '/data/reports', memoryMb: 512 },
     log: { level: 'warn', format: 'json' },
     demoInline: true,
   })
@@ -150,7 +159,7 @@ describe('DATABASE_URL', () => {
 
 test('nobody can change it, at any depth', () => {
   const config = loadConfig({ DATABASE_URL, CORS_ORIGINS: 'https://shop.example' })
-  for (const part of [config, config.database, config.http, config.http.corsOrigins, config.compute, config.log])
+  for (const part of [config, config.database, config.http, config.http.corsOrigins, config.compute, config.jobs, config.log])
     expect([part, Object.isFrozen(part)]).toEqual([part, true])
 })
 

@@ -1,44 +1,17 @@
-import { globSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { createConnection } from 'mysql2/promise'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { findProgram, startPrivateServer } from '../scripts/database/private-server.ts'
 import { prepareDatabase } from '../scripts/prepare-database.ts'
 import { Database } from '../src/db/database.ts'
 import { openService } from '../src/main.ts'
+import { canOwnServer, useOwnServer } from './support/own-server.ts'
 import { request } from './support/service.ts'
 import { until } from './support/until.ts'
 
-const program = findProgram()
-
 const ENV = { NODE_ENV: 'test', LOG_LEVEL: 'silent', PORT: '0', COMPUTE_THREADS: '1' }
 
-/** A server of the test's own that it may kill. Where there is only Docker, `npm run test:docker` kills the container. */
-async function useServer() {
-  const folder = await mkdtemp(join(tmpdir(), 'offloop-outage-'))
-  const start = () => startPrivateServer(program ?? '', folder)
-  let server = await start()
-  onTestFinished(async () => {
-    await server.stop()
-    await rm(folder, { recursive: true })
-  })
-  return {
-    url: server.url,
-    async send(signal: NodeJS.Signals) {
-      const [pidFile = ''] = globSync(join(folder, '*/mysqld.pid'))
-      process.kill(Number(await readFile(pidFile, 'utf8')), signal)
-    },
-    async restart() {
-      server = await start()
-    },
-  }
-}
-
-describe.runIf(program)('a database killed with -9 under load', () => {
+describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
   test('gives 503s, not a crash, and the service is well again within 5 s of its return', async () => {
-    const server = await useServer()
+    const server = await useOwnServer()
     await prepareDatabase(server.url)
     const service = await openService({ ...ENV, DATABASE_URL: server.url })
     onTestFinished(() => service.stop())
@@ -61,7 +34,7 @@ describe.runIf(program)('a database killed with -9 under load', () => {
   })
 
   test('whose answer to a commit is lost says that the outcome is unknown', async () => {
-    const server = await useServer()
+    const server = await useOwnServer()
     await prepareDatabase(server.url)
     await using database = await Database.open({ url: server.url, poolSize: 1 })
     const committing = database
@@ -78,9 +51,9 @@ describe.runIf(program)('a database killed with -9 under load', () => {
   })
 })
 
-describe.runIf(program)('a database that hangs', () => {
+describe.runIf(canOwnServer)('a database that hangs', () => {
   test('costs each request its deadline, and is forgiven when it goes on', async () => {
-    const server = await useServer()
+    const server = await useOwnServer()
     await prepareDatabase(server.url)
     const service = await openService({ ...ENV, DATABASE_URL: server.url, REQUEST_TIMEOUT_MS: '300' })
     onTestFinished(() => service.stop())
@@ -98,7 +71,7 @@ describe.runIf(program)('a database that hangs', () => {
   })
 
   test('does not hold up the stop', async () => {
-    const server = await useServer()
+    const server = await useOwnServer()
     await prepareDatabase(server.url)
     const service = await openService({ ...ENV, DATABASE_URL: server.url })
     expect((await request(`${service.url}/v1/products/1`)).status).toBe(200)
@@ -107,9 +80,9 @@ describe.runIf(program)('a database that hangs', () => {
   })
 })
 
-describe.runIf(program)('a server with the mode NO_BACKSLASH_ESCAPES', () => {
+describe.runIf(canOwnServer)('a server with the mode NO_BACKSLASH_ESCAPES', () => {
   test('is refused, because text cannot be escaped safely on it', async () => {
-    const { url } = await useServer()
+    const { url } = await useOwnServer()
     const administrator = await createConnection({ uri: url })
     await administrator.query(`set global sql_mode = 'NO_BACKSLASH_ESCAPES'`)
     await administrator.end()

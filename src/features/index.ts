@@ -1,18 +1,33 @@
+import { join } from 'node:path'
 import type { Compute } from '../compute/compute.ts'
+import type { Config } from '../config.ts'
 import type { Database } from '../db/database.ts'
+import type { JobRegistry } from '../jobs/handler.ts'
+import type { Jobs } from '../jobs/jobs.ts'
+import type { Log } from '../log.ts'
 import type { Listeners } from '../names.ts'
 import type { Realtime } from '../realtime/realtime.ts'
+import { jobRoutes } from './jobs/routes.ts'
 import { mandelbrotRoutes } from './mandelbrot/routes.ts'
 import { primeRoutes } from './primes/routes.ts'
 import { PRODUCTS, type productChanged } from './products/contract.ts'
 import { productRoutes } from './products/routes.ts'
+import { REPORT_TOPIC, type reportFinished, type reportProgress } from './reports/contract.ts'
+import { reportJobs } from './reports/jobs.ts'
+import { reportRoutes } from './reports/routes.ts'
+import { DirectoryStorage } from './reports/storage.ts'
 
 /** What `main.ts` opens and features use. */
 export interface Deps {
   database: Database
   compute: Compute
+  jobs: Jobs
   realtime: Realtime
+  log: Log
+  /** Aborted once the service stops. */
+  stopping: AbortSignal
   demoInline: boolean
+  reports: Config['reports']
 }
 
 /** The registry: every feature's routes, and where they are mounted. */
@@ -21,10 +36,25 @@ export const featureRoutes = (deps: Deps) =>
     '/v1/products': productRoutes(deps),
     '/v1/primes': primeRoutes(deps),
     '/v1/mandelbrot.png': mandelbrotRoutes(deps),
+    '/v1/reports': reportRoutes({ ...deps, storage: uploadsOf(deps) }),
+    '/v1/jobs': jobRoutes(deps),
   }) as const
 
+/** Paths that take bodies beyond what others may: their routes read them by `receiveUpload`, which has its own limits. */
+export const uploads = ['/v1/reports']
+
+/** Every feature's handlers of jobs, and what is to happen by the clock. */
+export const featureJobs = (deps: Deps): JobRegistry => {
+  const { directory, memoryMb } = deps.reports
+  return reportJobs({ ...deps, storage: uploadsOf(deps), spillDirectory: join(directory, 'spill'), memoryMb })
+}
+
+const uploadsOf = ({ reports }: Deps) => new DirectoryStorage(join(reports.directory, 'uploads'))
+
 /** The topics that clients may subscribe to. */
-export const topics = [PRODUCTS]
+export const topics = [PRODUCTS, REPORT_TOPIC]
 
 /** What clients may hear: `io(url) as Socket<ServerEvents, ClientEvents>` is typed on both ends. */
-export type ServerEvents = Listeners<typeof productChanged> & { 'server.stopping': () => void }
+export type ServerEvents = Listeners<typeof productChanged | typeof reportProgress | typeof reportFinished> & {
+  'server.stopping': () => void
+}

@@ -8,8 +8,10 @@ import { signalOf } from './exchange.ts'
  * Refuses bodies over `maxBytes` with 413: at once where their length is declared, else as soon as the bytes that have
  * arrived exceed it. A body that does not arrive is not waited for beyond the deadline.
  * Requests without a body pass untouched, which Hono's own middleware would not leave them.
+ *
+ * @param uploads paths whose handlers take larger bodies, by `receiveUpload`, which has limits of its own.
  */
-export function bodyLimit(maxBytes: number): MiddlewareHandler<Env> {
+export function bodyLimit(maxBytes: number, uploads: readonly string[]): MiddlewareHandler<Env> {
   const tooLarge = () => {
     throw new AppError('too_large', `The body is larger than ${maxBytes} bytes`)
   }
@@ -17,7 +19,7 @@ export function bodyLimit(maxBytes: number): MiddlewareHandler<Env> {
   return (c, next) => {
     const chunked = c.req.header('transfer-encoding')
     const length = Number(c.req.header('content-length') ?? 0)
-    if (!chunked && length === 0) return next()
+    if ((!chunked && length === 0) || uploads.includes(c.req.path)) return next()
     if (length > maxBytes) tooLarge()
     return Promise.race([chunked ? countingLimit(c, next) : next(), abortOf(signalOf(c))])
   }

@@ -26,11 +26,23 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
   readonly requestId: string
   /** Once it aborts, answers close their connection, so that the client's next request goes elsewhere. */
   stopping: AbortSignal | undefined
+  #bodyTimer: NodeJS.Timeout | undefined
 
   constructor(request: IncomingMessage) {
     super(request)
     const given = request.headers['x-request-id']
     this.requestId = typeof given === 'string' && ACCEPTABLE_ID.test(given) ? given : randomUUID()
+  }
+
+  /** Cuts the connection unless the request's body is there by then: what dribbles in must not hold it for good. */
+  limitBody(request: IncomingMessage, timeoutMs: number): void {
+    this.#bodyTimer = setTimeout(() => request.socket.destroy(), timeoutMs).unref()
+    request.once('close', () => clearTimeout(this.#bodyTimer))
+  }
+
+  /** For a handler that sees to it itself. */
+  liftBodyLimit(): void {
+    clearTimeout(this.#bodyTimer)
   }
 
   /** Headers that override one of ours must be named in lower case. */

@@ -10,7 +10,7 @@ import { problemOf, problemResponse } from './problem.ts'
 import { AppResponse } from './response.ts'
 
 const HEADERS_TIMEOUT_MS = 10_000
-const REQUEST_TIMEOUT_MS = 60_000
+const BODY_TIMEOUT_MS = 60_000
 const KEEP_ALIVE_TIMEOUT_MS = 65_000
 const DRAIN_POLL_MS = 20
 
@@ -26,7 +26,8 @@ export class HttpServer implements AsyncDisposable {
     this.node = createServer({
       ServerResponse: AppResponse,
       headersTimeout: HEADERS_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
+      // Node has one for all requests; ours can be lifted for an upload.
+      requestTimeout: 0,
       // Longer than a load balancer's usual minute: the side that closes first must be the one that sends requests.
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     })
@@ -67,10 +68,13 @@ export class HttpServer implements AsyncDisposable {
   #handle(incoming: IncomingMessage, outgoing: AppResponse) {
     outgoing.stopping = this.#stopping
     const flaw = flawOf(incoming)
-    if (flaw) sendProblem(outgoing, flaw)
-    else void this.#listener?.(incoming, outgoing)
+    if (flaw) return sendProblem(outgoing, flaw)
+    if (hasBody(incoming)) outgoing.limitBody(incoming, BODY_TIMEOUT_MS)
+    void this.#listener?.(incoming, outgoing)
   }
 }
+
+const hasBody = ({ headers }: IncomingMessage) => 'transfer-encoding' in headers || 'content-length' in headers
 
 /** What makes a request ambiguous, so that a proxy and we could disagree on where it goes. */
 function flawOf({ url = '', method, rawHeaders }: IncomingMessage): AppError | undefined {

@@ -54,4 +54,19 @@ export class Metrics {
       },
     })
   }
+
+  /** The same for a figure with one label; without it where it cannot be read now, as when the database is away. */
+  gauges(name: string, help: string, label: string, read: () => Promise<Record<string, number>>) {
+    new Gauge({
+      name,
+      help,
+      labelNames: [label],
+      registers: [this.#registry],
+      async collect() {
+        const figures = await read().catch(() => ({}))
+        this.reset()
+        for (const [value, figure] of Object.entries(figures)) this.set({ [label]: value }, figure)
+      },
+    })
+  }
 }

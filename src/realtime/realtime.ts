@@ -67,6 +67,18 @@ export class Realtime implements AsyncDisposable {
     this.#io.to(topic).emit(name, payload)
   }
 
+  /**
+   * The same for news that the next one outdates: a reader who is behind misses it, so that nothing piles up for him.
+   */
+  emitLatest<Name extends string, Payload>(topic: string, { name }: Event<Name, Payload>, payload: Payload): void {
+    this.#io.to(topic).volatile.emit(name, payload)
+  }
+
+  /** The topics of a kind that somebody listens to. */
+  subscribed(pattern: RegExp): string[] {
+    return [...this.#io.of('/').adapter.rooms.keys()].filter((room) => pattern.test(room))
+  }
+
   /** Tells every client that the server stops, so that it connects elsewhere, and closes the connections within 1 s. */
   async [Symbol.asyncDispose]() {
     this.#closing = true

@@ -248,10 +248,16 @@ describe('operations', () => {
     expect(Object.keys(body.paths).sort()).toEqual([
       '/health/live',
       '/health/ready',
+      '/v1/jobs',
+      '/v1/jobs/{id}',
+      '/v1/jobs/{id}/retry',
       '/v1/mandelbrot.png',
       '/v1/primes',
       '/v1/products',
       '/v1/products/{id}',
+      '/v1/reports',
+      '/v1/reports/{id}',
+      '/v1/reports/{id}/events',
     ])
     expect(body.paths['/v1/products/{id}'].get.responses.default.content).toHaveProperty(['application/problem+json'])
     expect(body.components.schemas.Problem.properties.code.enum).toContain('saturated')

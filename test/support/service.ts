@@ -1,16 +1,22 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { openService } from '../../src/main.ts'
 import { createDatabase } from './database.ts'
+import { until } from './until.ts'
 
 /** The whole service, on a free port and a migrated database of its own; `close()` stops it and drops the database. */
 export async function startService(env: NodeJS.ProcessEnv = {}) {
   const { url: databaseUrl, database, close: closeDatabase } = await createDatabase()
+  const reportDirectory = await mkdtemp(join(tmpdir(), 'offloop-reports-'))
   const service = await openService({
     NODE_ENV: 'test',
     LOG_LEVEL: 'silent',
     PORT: '0',
     COMPUTE_THREADS: '2',
     DATABASE_URL: databaseUrl,
+    REPORT_DIR: reportDirectory,
     ...env,
   })
   let stopped: Promise<void> | undefined
@@ -19,10 +25,12 @@ export async function startService(env: NodeJS.ProcessEnv = {}) {
     url: service.url,
     databaseUrl,
     database,
+    reportDirectory,
     stop,
     async close() {
       await stop()
       await closeDatabase()
+      await rm(reportDirectory, { recursive: true })
     },
   }
 }
@@ -44,3 +52,23 @@ export async function request(url: string, method = 'GET', body?: unknown, heade
   const text = await response.text()
   return { status: response.status, headers: response.headers, body: text && JSON.parse(text) }
 }
+
+/** Sends a request whose answer nobody reads; abort it to go away. */
+export function startRequest(url: string): AbortController {
+  const controller = new AbortController()
+  fetch(url, { signal: controller.signal }).catch(() => {})
+  return controller
+}
+
+/** A figure without labels of the service's `/metrics`. */
+export async function metric(url: string, name: string): Promise<number> {
+  const page = await (await fetch(`${url}/metrics`)).text()
+  return Number(page.match(new RegExp(`^${name} (.*)$`, 'm'))?.[1])
+}
+
+export const untilRunning = (url: string, tasks: number) =>
+  until(async () => (await metric(url, 'compute_running')) === tasks, `${tasks} tasks run`)
+
+/** They must be free soon: tasks stop when nobody waits for them. */
+export const untilThreadsFree = (url: string) =>
+  until(async () => (await metric(url, 'compute_running')) === 0, 'threads free', 1_000)

@@ -1,0 +1,45 @@
+import { createReadStream } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { request } from 'node:http'
+import { pipeline } from 'node:stream/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Report } from '../../src/features/reports/schema.ts'
+
+const POLL_MS = 100
+
+/** Uploads a file, and gives its report as accepted. */
+export async function upload(appUrl: string, query: string, file: string): Promise<Report> {
+  const { size } = await stat(file)
+  const headers = { 'content-type': 'text/csv', 'content-length': size }
+  const outgoing = request(`${appUrl}/v1/reports?${query}`, { method: 'POST', headers })
+  const answer = new Promise<Report>((resolve, reject) => {
+    outgoing.on('error', reject).on('response', async (response) => {
+      const text = (await response.toArray()).join('')
+      if (response.statusCode === 202) resolve(JSON.parse(text))
+      else reject(new Error(text))
+    })
+  })
+  const [report] = await Promise.all([answer, pipeline(createReadStream(file, { highWaterMark: 1024 * 1024 }), outgoing)])
+  return report
+}
+
+/** Polls until the report is so, now and then only. */
+export async function untilReport(appUrl: string, id: string, isSo: (report: Report) => boolean): Promise<Report> {
+  for (;;) {
+    const report = (await (await fetch(`${appUrl}/v1/reports/${id}`)).json()) as Report
+    if (isSo(report)) return report
+    if (report.state === 'failed') throw new Error(`The report failed: ${report.error}`)
+    await sleep(POLL_MS)
+  }
+}
+
+export async function cancel(appUrl: string, id: string): Promise<void> {
+  const response = await fetch(`${appUrl}/v1/reports/${id}`, { method: 'DELETE' })
+  if (response.status !== 202) throw new Error(await response.text())
+}
+
+/** How many of the app's threads are busy. */
+export async function busyThreads(appUrl: string): Promise<number> {
+  const page = await (await fetch(`${appUrl}/metrics`)).text()
+  return Number(page.match(/^compute_running (\d+)/m)?.[1])
+}

@@ -1,0 +1,99 @@
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Compute } from '../../compute/compute.ts'
+import type { Database } from '../../db/database.ts'
+import { AppError } from '../../errors.ts'
+import type { JobContext } from '../../jobs/handler.ts'
+import { type Summary, summariseCsv } from './contract.ts'
+import * as queries from './queries.ts'
+import { namesOlderThan, type Storage } from './storage.ts'
+
+const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
+/** What the task gets to close its files before they are removed; it takes some 50 ms. */
+const CLOSE_TIMEOUT_MS = 500
+/** Its thread ends by itself within some 50 ms; terminated in the middle of it, DuckDB would take the process along. */
+const CANCEL_GRACE_MS = 1_000
+
+export interface BuildDeps {
+  database: Database
+  compute: Compute
+  storage: Storage
+  /** Where reports put what does not fit into memory. */
+  spillDirectory: string
+  memoryMb: number
+}
+
+/** Summarises a report's upload, unless one of the same bytes and columns was summarised before. */
+export async function build(deps: BuildDeps, { id, signal, progress }: JobContext): Promise<Summary> {
+  const db = deps.database.withSignal(signal)
+  const row = await queries.findRow(db, id)
+  if (!row?.upload) throw new AppError('not_found', 'The upload is gone', { retryable: false })
+  const earlier = await queries.findResult(db, row)
+  if (earlier) return earlier
+
+  const file = await deps.storage.locate(row.upload)
+  const { groupBy, value } = row
+  return inFolder(deps.spillDirectory, id, async (folder, closed) => {
+    const input = { file, folder, memoryMb: deps.memoryMb, groupBy, value, closed }
+    const outcome = await deps.compute.run(summariseCsv, input, {
+      priority: 'batch',
+      graceMs: CANCEL_GRACE_MS,
+      signal,
+      onProgress: progress,
+    })
+    if (!outcome.ok) throw new AppError('invalid', outcome.reason, { retryable: false })
+    return outcome.summary
+  })
+}
+
+/**
+ * Removes uploads that are a day old, and those that no report knows: of clients and processes that went away. The folders
+ * of reports that do not run any more go, too.
+ */
+export async function sweep({ database, storage, spillDirectory }: BuildDeps, signal: AbortSignal): Promise<void> {
+  const db = database.withSignal(signal)
+  for (const { id, upload } of await queries.listOldUploads(db, DAY_MS)) {
+    await storage.remove(upload)
+    await queries.forgetUpload(db, id)
+  }
+  const uploads = await storage.untouched(HOUR_MS)
+  const known = await queries.knownUploads(db, uploads)
+  for (const upload of uploads) if (!known.has(upload)) await storage.remove(upload)
+
+  const folders = await namesOlderThan(spillDirectory, HOUR_MS)
+  const running = await queries.runningReports(db, folders.map(idOf))
+  for (const folder of folders) if (!running.has(idOf(folder))) await removeFolder(join(spillDirectory, folder))
+}
+
+/**
+ * Runs a task in a folder of its own, which is gone afterwards whatever happens to the task's thread: that is why it is not
+ * the task's business.
+ */
+async function inFolder<T>(
+  directory: string,
+  id: string,
+  run: (folder: string, closed: Int32Array<SharedArrayBuffer>) => Promise<T>,
+): Promise<T> {
+  await removeFolders(directory, id)
+  await mkdir(directory, { recursive: true })
+  const folder = await mkdtemp(join(directory, `${id}.`))
+  const closed = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
+  try {
+    return await run(folder, closed)
+  } finally {
+    await Atomics.waitAsync(closed, 0, 0, CLOSE_TIMEOUT_MS).value
+    await removeFolder(folder)
+  }
+}
+
+/** What earlier attempts left whose processes were killed. */
+async function removeFolders(directory: string, id: string): Promise<void> {
+  const names = await readdir(directory).catch(() => [])
+  for (const name of names) if (idOf(name) === id) await removeFolder(join(directory, name))
+}
+
+/** Tried again where a task that does not end yet puts one more file into it. */
+const removeFolder = (folder: string) => rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
+
+const idOf = (folder: string) => folder.split('.')[0] ?? ''

@@ -1,0 +1,12 @@
+import { handle, type JobRegistry, schedule } from '../../jobs/handler.ts'
+import { type BuildDeps, build, sweep } from './build.ts'
+import { buildReport, sweepReports } from './contract.ts'
+
+/** What reports do as jobs: each of them, and every hour the sweep. */
+export const reportJobs = (deps: BuildDeps): JobRegistry => ({
+  handlers: [
+    handle(buildReport, (_, context) => build(deps, context)),
+    handle(sweepReports, (_, { signal }) => sweep(deps, signal)),
+  ],
+  schedules: [schedule('report.sweep', '41 * * * *', sweepReports, null)],
+})

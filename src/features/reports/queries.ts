@@ -1,0 +1,122 @@
+import { sql, type Transaction } from 'kysely'
+import type { Db } from '../../db/database.ts'
+import { isDuplicateKey } from '../../db/errors.ts'
+import type { JobState, Tables } from '../../db/tables.ts'
+import type { JobChange } from '../../jobs/record.ts'
+import { type Grouping, SUMMARY_VERSION, type Summary } from './contract.ts'
+
+/** An upload that has arrived, and what is wanted of it. */
+export interface Upload extends Grouping {
+  upload: string
+  bytes: number
+  sha256: string
+}
+
+const REPORT_COLUMNS = [
+  'report.id',
+  'job.state',
+  'job.progress',
+  'job.note',
+  'job.attempt',
+  'job.error',
+  'report.bytes',
+  'report.sha256',
+  'report.group_by as groupBy',
+  'report.value_column as value',
+  'job.created_at as createdAt',
+  'job.started_at as startedAt',
+  'job.finished_at as finishedAt',
+] as const
+
+const reports = (db: Db) => db.selectFrom('report').innerJoin('job', 'job.id', 'report.id')
+
+/** A report and its job in one row. */
+export type ReportRow = Awaited<ReturnType<typeof listRows>>[number]
+
+/** At most `limit` reports, newest first, that came before the report `before`. */
+export function listRows(db: Db, { limit, before }: { limit: number; before: string | undefined }) {
+  const query = reports(db).select(REPORT_COLUMNS).orderBy('report.id', 'desc').limit(limit)
+  return (before === undefined ? query : query.where('report.id', '<', before)).execute()
+}
+
+export const findRow = (db: Db, id: string) =>
+  reports(db)
+    .select([...REPORT_COLUMNS, 'job.result', 'report.upload'])
+    .where('report.id', '=', id)
+    .executeTakeFirst()
+
+/** The report that was made with this Idempotency-Key. */
+export const findByKey = (db: Db, key: string) =>
+  db
+    .selectFrom('report')
+    .select(['id', 'sha256', 'group_by as groupBy', 'value_column as value'])
+    .where('idempotency_key', '=', key)
+    .executeTakeFirst()
+
+/** @throws an error that `isKeyTaken` knows. */
+export async function insertReport(
+  trx: Transaction<Tables>,
+  id: string,
+  { upload, bytes, sha256, groupBy, value }: Upload,
+  idempotencyKey: string | null,
+): Promise<void> {
+  const columns = { group_by: groupBy, value_column: value, idempotency_key: idempotencyKey }
+  await trx
+    .insertInto('report')
+    .values({ id, upload, bytes, sha256, ...columns })
+    .execute()
+}
+
+export const isKeyTaken = (error: unknown) => isDuplicateKey(error, 'report_idempotency_key')
+
+/** What an earlier report of the same bytes and columns came to. */
+export async function findResult(
+  db: Db,
+  { sha256, groupBy, value }: Omit<Upload, 'upload' | 'bytes'>,
+): Promise<Summary | undefined> {
+  const row = await reports(db)
+    .select('job.result')
+    .where('report.sha256', '=', sha256)
+    .where(sql<boolean>`report.group_by <=> ${groupBy}`)
+    .where(sql<boolean>`report.value_column <=> ${value}`)
+    .where('job.state', '=', 'succeeded')
+    .orderBy('report.id', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  const summary = row?.result ? (JSON.parse(row.result) as Summary) : undefined
+  return summary?.version === SUMMARY_VERSION ? summary : undefined
+}
+
+/** What the jobs table says of these reports now. */
+export const readChanges = (db: Db, ids: readonly string[]): Promise<JobChange[]> =>
+  db.selectFrom('job').select(['id', 'kind', 'state', 'progress', 'note', 'attempt', 'error']).where('id', 'in', ids).execute()
+
+/** Says that the report's upload is gone. */
+export async function forgetUpload(db: Db, id: string): Promise<void> {
+  await db.updateTable('report').set({ upload: null }).where('id', '=', id).execute()
+}
+
+/** Uploads of finished reports that were made so long ago. */
+export async function listOldUploads(db: Db, olderThanMs: number): Promise<{ id: string; upload: string }[]> {
+  const rows = await reports(db)
+    .select(['report.id', 'report.upload'])
+    .where('report.upload', 'is not', null)
+    .where('report.created_at', '<', sql<Date>`now(3) - interval (${olderThanMs} * 1000) microsecond`)
+    .where('job.state', 'in', ['succeeded', 'failed', 'cancelled'] satisfies JobState[])
+    .execute()
+  return rows.flatMap(({ id, upload }) => (upload === null ? [] : [{ id, upload }]))
+}
+
+/** Which of these files are some report's. */
+export async function knownUploads(db: Db, uploads: readonly string[]): Promise<Set<string>> {
+  if (uploads.length === 0) return new Set()
+  const rows = await db.selectFrom('report').select('upload').where('upload', 'in', uploads).execute()
+  return new Set(rows.flatMap(({ upload }) => upload ?? []))
+}
+
+/** Which of these reports run. */
+export async function runningReports(db: Db, ids: readonly string[]): Promise<Set<string>> {
+  if (ids.length === 0) return new Set()
+  const rows = await db.selectFrom('job').select('id').where('id', 'in', ids).where('state', '=', 'running').execute()
+  return new Set(rows.map(({ id }) => id))
+}

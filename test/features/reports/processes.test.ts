@@ -1,0 +1,76 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, onTestFinished, test } from 'vitest'
+import type { Db } from '../../../src/db/database.ts'
+import { useDatabase } from '../../support/database.ts'
+import { useProcess } from '../../support/process.ts'
+import { accept, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
+import { request } from '../../support/service.ts'
+import { until } from '../../support/until.ts'
+
+/** Processes on one database and one directory: the first runs jobs, the others do only if told so. */
+async function useProcesses() {
+  const { url: DATABASE_URL, database } = await useDatabase()
+  const directory = await mkdtemp(join(tmpdir(), 'offloop-processes-'))
+  onTestFinished(() => rm(directory, { recursive: true, force: true }))
+  const start = async (env: NodeJS.ProcessEnv = {}) => {
+    const process = useProcess('src/main.ts', { DATABASE_URL, REPORT_DIR: directory, LOG_LEVEL: 'info', ...env })
+    return { ...process, url: await process.url() }
+  }
+  return { start, spill: join(directory, 'spill'), uploads: join(directory, 'uploads'), database }
+}
+
+const query = '?groupBy=word&value=number'
+
+test('a report is cancelled from another process: its thread is free and its files are gone', async () => {
+  const { start, spill, uploads } = await useProcesses()
+  const [runner, other] = [await start(), await start({ JOBS_CONCURRENCY: '0' })]
+  const { id } = await accept(other.url, slowCsv(80), { query })
+  await until(async () => (await readdir(spill).catch(() => [])).length > 0, 'it runs')
+  const { status, body } = await request(`${other.url}/v1/reports/${id}`, 'DELETE')
+  expect([status, body.state]).toEqual([202, 'cancelled'])
+  await until(async () => /^compute_running 0$/m.test(await pageOf(runner.url)), 'the thread is free', 1_500)
+  await until(async () => (await readdir(spill)).length + (await readdir(uploads)).length === 0, 'the files are gone', 1_500)
+  // The runner goes on with others.
+  const next = await accept(runner.url, 'a,b\n1,2\n')
+  expect((await untilFinished(runner.url, next.id)).state).toBe('succeeded')
+  expect((await readReport(runner.url, id)).state).toBe('cancelled')
+  expect(runner.child.exitCode).toBeNull()
+})
+
+test('the events of a report come from a process that does not run it', async () => {
+  const { start } = await useProcesses()
+  const other = await start({ JOBS_CONCURRENCY: '0' })
+  const { id } = await accept(other.url, slowCsv(60), { query })
+  const stream = fetch(`${other.url}/v1/reports/${id}/events`).then((response) => response.text())
+  await start()
+  const events = (await stream).match(/^event: .*$/gm) ?? []
+  expect(events.filter((line) => line === 'event: report.progress').length).toBeGreaterThan(1)
+  expect(events.filter((line) => line === 'event: report.finished')).toEqual([events.at(-1)])
+}, 30_000)
+
+test('the report of a killed process is finished by another one, which removes what is left of it', async () => {
+  const { start, spill, database } = await useProcesses()
+  const victim = await start()
+  const { id } = await accept(victim.url, slowCsv(80), { query })
+  await until(async () => (await readdir(spill).catch(() => [])).length > 0, 'it runs')
+  victim.child.kill('SIGKILL')
+  await victim.exitCode
+  const [left] = await readdir(spill)
+  expect(left).toMatch(id)
+  await endLease(database.withSignal(), id)
+  const heir = await start()
+  expect(await untilFinished(heir.url, id)).toMatchObject({ state: 'succeeded', attempt: 2 })
+  expect(await readdir(spill)).toEqual([])
+})
+
+/** As if the half minute were over for which a killed process still holds its jobs. */
+const endLease = (db: Db, id: string) =>
+  db
+    .updateTable('job')
+    .set({ due_at: new Date(0) })
+    .where('id', '=', id)
+    .execute()
+
+const pageOf = async (url: string) => (await fetch(`${url}/metrics`)).text()

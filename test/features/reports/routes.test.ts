@@ -1,0 +1,318 @@
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { readdirSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { io, type Socket } from 'socket.io-client'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import type { ServerEvents } from '../../../src/features/index.ts'
+import type { ClientEvents } from '../../../src/realtime/realtime.ts'
+import { connectTo } from '../../support/raw-http.ts'
+import { accept, datasetBytes, post, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
+import { request, startService, useService } from '../../support/service.ts'
+import { until } from '../../support/until.ts'
+
+const MIB = 1024 ** 2
+const GIB = 1024 ** 3
+const UNKNOWN = '01981c5e-5f0a-7c4e-9a54-6b1d5b0d8a11'
+
+let service: Awaited<ReturnType<typeof startService>>
+let url: string
+
+beforeAll(async () => {
+  service = await startService()
+  url = service.url
+})
+afterAll(() => service.close())
+
+const filesIn = (directory: string) =>
+  readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => name)
+
+const uploadFiles = () => filesIn(join(service.reportDirectory, 'uploads'))
+
+describe('uploading', () => {
+  test('is answered 202 with where the report is, which then succeeds', async () => {
+    const bytes = datasetBytes('seattle-weather.csv')
+    const { status, headers, body } = await post(url, bytes, { query: '?groupBy=weather&value=wind' })
+    expect(status).toBe(202)
+    expect(headers.get('location')).toBe(`/v1/reports/${body.id}`)
+    const sha256 = createHash('sha256').update(bytes).digest('hex')
+    expect(body).toMatchObject({ state: 'queued', progress: 0, bytes: bytes.length, sha256, groupBy: 'weather', value: 'wind' })
+    const report = await untilFinished(url, body.id)
+    expect(report).toMatchObject({ state: 'succeeded', progress: 1, attempt: 1, error: null, result: { rows: 1_461 } })
+  })
+
+  test('takes gzip, too', async () => {
+    const { id } = await accept(url, gzipSync(datasetBytes('airports.csv')), { headers: { 'content-encoding': 'gzip' } })
+    expect((await untilFinished(url, id)).result?.rows).toBe(3_376)
+  })
+
+  test.each(['', 'a,b\n', Buffer.from('89504e470d0a1a0a0000', 'hex')])(
+    'a file like %j fails at once, with words',
+    async (content) => {
+      const { id } = await accept(url, content)
+      const { state, attempt, error } = await untilFinished(url, id)
+      expect([state, attempt]).toEqual(['failed', 1])
+      expect(error).toMatch(/^The file is (empty|not a CSV)/)
+    },
+  )
+
+  test('a missing column fails at once and is named', async () => {
+    const { id } = await accept(url, 'a,b\n1,2\n', { query: '?groupBy=colour' })
+    expect(await untilFinished(url, id)).toMatchObject({
+      state: 'failed',
+      attempt: 1,
+      error: 'There is no column "colour"; the file has "a", "b"',
+    })
+  })
+
+  test.each<[Record<string, string>]>([
+    [{ 'content-type': 'text/plain' }],
+    [{ 'content-type': '' }],
+    [{ 'content-encoding': 'br' }],
+  ])('with %j is 415', async (headers) => {
+    const { status, body } = await post(url, 'a,b\n', { headers })
+    expect([status, body.code]).toEqual([415, 'unsupported_media_type'])
+  })
+
+  test.each(['value=a', 'groupBy=', 'colour=red'])('with ?%s is 422', async (query) => {
+    expect((await post(url, 'a\n1\n', { query: `?${query}` })).status).toBe(422)
+  })
+
+  test('of more than 1 GiB is 413, before a byte is sent', async () => {
+    const before = uploadFiles()
+    const socket = await connectTo(url)
+    socket.write(`POST /v1/reports HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\nContent-Length: ${GIB + 1}\r\n\r\n`)
+    expect(await answerOn(socket)).toMatch(/^HTTP\/1.1 413 /)
+    expect(uploadFiles()).toEqual(before)
+  })
+
+  test('that is broken off leaves nothing', async () => {
+    const before = uploadFiles()
+    const socket = await connectTo(url)
+    socket.write(`POST /v1/reports HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\nContent-Length: ${MIB}\r\n\r\na,b\n1,2\n`)
+    await until(() => uploadFiles().length === before.length + 1, 'it begins to arrive')
+    socket.destroy()
+    await until(() => uploadFiles().length === before.length, 'what came is gone')
+  })
+
+  test('may take longer than other requests', async () => {
+    const { url } = await useService({ REQUEST_TIMEOUT_MS: '200' })
+    const started = performance.now()
+    const body = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        if (performance.now() - started > 600) return controller.close()
+        controller.enqueue(Buffer.from(`${performance.now()}\n`))
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      },
+    })
+    const { id } = await accept(url, body)
+    expect((await untilFinished(url, id)).state).toBe('succeeded')
+  })
+
+  test.skipIf(process.getuid?.() !== 0 || process.platform !== 'linux')('to a full disk is 507, and leaves nothing', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'offloop-full-'))
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', directory])
+    onTestFinished(async () => {
+      execFileSync('umount', ['--lazy', directory])
+      await rm(directory, { recursive: true })
+    })
+    const { url } = await useService({ REPORT_DIR: directory })
+    const { status, body } = await post(url, Buffer.alloc(4 * MIB, 'a,b\n'))
+    expect([status, body.code]).toEqual([507, 'storage_full'])
+    expect(filesIn(directory)).toEqual([])
+    expect((await post(url, Buffer.alloc(MIB, 'a,b\n'))).status).toBe(202)
+  })
+})
+
+describe('an Idempotency-Key', () => {
+  const key = (value: string) => ({ headers: { 'idempotency-key': value } })
+
+  test('makes a repeat answer with the first', async () => {
+    const first = await accept(url, 'a,b\n1,2\n', key('repeat'))
+    const before = uploadFiles()
+    expect((await accept(url, 'a,b\n1,2\n', key('repeat'))).id).toBe(first.id)
+    expect(uploadFiles()).toEqual(before)
+  })
+
+  test('lets one of many win who race', async () => {
+    const before = uploadFiles().length
+    const reports = await Promise.all(Array.from({ length: 6 }, () => accept(url, 'a,b\n3,4\n', key('race'))))
+    expect(new Set(reports.map(({ id }) => id)).size).toBe(1)
+    expect(uploadFiles().length).toBe(before + 1)
+  })
+
+  test('that was used for another file, or other columns, is a conflict', async () => {
+    await accept(url, 'a,b\n1,2\n', key('taken'))
+    expect((await post(url, 'a,b\n1,3\n', key('taken'))).status).toBe(409)
+    expect((await post(url, 'a,b\n1,2\n', { ...key('taken'), query: '?groupBy=a' })).status).toBe(409)
+  })
+})
+
+describe('a report of the same bytes and columns', () => {
+  test('takes the result of the first, and one of other columns does not', async () => {
+    const { url, database } = await useService()
+    const first = await untilFinished(url, (await accept(url, 'a,b\nx,2\n', { query: '?groupBy=a' })).id)
+    const marked = JSON.stringify({ ...first.result, rows: 77 })
+    await database.withSignal().updateTable('job').set({ result: marked }).where('id', '=', first.id).execute()
+    const rowsOf = async (query: string) =>
+      (await untilFinished(url, (await accept(url, 'a,b\nx,2\n', { query })).id)).result?.rows
+    expect([await rowsOf('?groupBy=a'), await rowsOf('?groupBy=b'), await rowsOf('')]).toEqual([77, 1, 1])
+  })
+})
+
+describe('reading', () => {
+  test('answers 404 to an id that does not exist and 422 to one that cannot', async () => {
+    for (const [method, path] of [
+      ['GET', ''],
+      ['DELETE', ''],
+      ['GET', '/events'],
+    ] as const) {
+      expect((await request(`${url}/v1/reports/${UNKNOWN}${path}`, method)).status).toBe(404)
+      expect((await request(`${url}/v1/reports/seven${path}`, method)).status).toBe(422)
+    }
+  })
+
+  test('lists all, newest first, page by page, without results', async () => {
+    const { url } = await useService()
+    const made: string[] = []
+    for (let index = 0; index < 5; index++) made.unshift((await accept(url, `a\n${index}\n`)).id)
+    const ids: string[] = []
+    for (let cursor: string | null = ''; cursor !== null; ) {
+      const { body } = await request(`${url}/v1/reports?limit=2${cursor && `&cursor=${cursor}`}`)
+      ids.push(...body.items.map(({ id }: { id: string }) => id))
+      for (const item of body.items) expect(item).not.toHaveProperty('result')
+      cursor = body.nextCursor
+    }
+    expect(ids).toEqual(made)
+    expect((await request(`${url}/v1/reports?cursor=nonsense`)).status).toBe(422)
+  })
+
+  test('gives the groups as CSV, quoted, and with no formula for a spreadsheet to run', async () => {
+    const csv = 'who,v\n"=HYPERLINK(""x"")",1\n"Ann, Bob",2\n"Ann, Bob",4\n-5,3\n,5\n'
+    const { id } = await accept(url, csv, { query: '?groupBy=who&value=v' })
+    await untilFinished(url, id)
+    const response = await fetch(`${url}/v1/reports/${id}?format=csv`)
+    expect(response.headers.get('content-type')).toBe('text/csv; charset=utf-8')
+    expect((await response.text()).split('\r\n')).toEqual([
+      'who,count,sum of v,mean of v',
+      '"Ann, Bob",2,6,3',
+      '-5,1,3,3',
+      `"'=HYPERLINK(""x"")",1,1,1`,
+      ',1,5,5',
+      '',
+    ])
+  })
+
+  test('gives no CSV of a report without groups', async () => {
+    const { id } = await accept(url, 'who,v\nx,1\n')
+    await untilFinished(url, id)
+    expect((await request(`${url}/v1/reports/${id}?format=csv`)).status).toBe(409)
+  })
+})
+
+describe('cancelling', () => {
+  test('stops DuckDB, frees the thread, removes the files, and is the last that is heard', async () => {
+    const { url, reportDirectory } = await useService()
+    const report = await accept(url, slowCsv(60), { query: '?groupBy=word&value=number' })
+    const socket = await listen(url, report.id)
+    const stream = eventsOf(url, report.id)
+    await until(() => filesIn(reportDirectory).includes('report.duckdb'), 'DuckDB works')
+    const { status, body } = await request(`${url}/v1/reports/${report.id}`, 'DELETE')
+    expect([status, body.state]).toEqual([202, 'cancelled'])
+    await until(async () => (await busyThreads(url)) === 0, 'the thread is free', 1_500)
+    await until(() => filesIn(reportDirectory).length === 0, 'the files are gone', 1_500)
+    expect((await stream).at(-1)).toEqual(['report.finished', { id: report.id, state: 'cancelled' }])
+    await until(() => socket.at(-1)?.[0] === 'report.finished', 'the socket hears of it')
+    // Another report goes its whole way meanwhile: what would be told of the first one by mistake was told by then.
+    await untilFinished(url, (await accept(url, 'a,b\n1,2\n')).id)
+    expect(socket.filter(([name]) => name === 'report.finished').length).toBe(1)
+    expect(socket.at(-1)).toEqual(['report.finished', { id: report.id, state: 'cancelled' }])
+    expect((await readReport(url, report.id)).state).toBe('cancelled')
+  })
+
+  test('what has finished leaves it as it is, without its upload', async () => {
+    const { url, reportDirectory } = await useService()
+    const { id } = await accept(url, 'a,b\n1,2\n')
+    await untilFinished(url, id)
+    for (let time = 0; time < 2; time++) {
+      const { status, body } = await request(`${url}/v1/reports/${id}`, 'DELETE')
+      expect([status, body.state, body.result.rows]).toEqual([202, 'succeeded', 1])
+    }
+    expect(filesIn(reportDirectory)).toEqual([])
+  })
+})
+
+describe('events', () => {
+  test('go from how it is to its finish, over SSE as over Socket.IO', async () => {
+    const { url } = await useService()
+    const { id } = await accept(url, slowCsv(40), { query: '?groupBy=word&value=number' })
+    const [socket, stream] = [await listen(url, id), await eventsOf(url, id)]
+    await until(() => socket.at(-1)?.[0] === 'report.finished', 'the socket hears the end')
+    for (const events of [stream, socket]) {
+      expect(events.at(-1)).toEqual(['report.finished', { id, state: 'succeeded' }])
+      const fractions = events
+        .slice(0, -1)
+        .map(([name, data]) => (name === 'report.progress' ? Number(data['progress']) : Number.NaN))
+      expect(fractions.length).toBeGreaterThan(1)
+      expect(fractions).toEqual(fractions.toSorted((a, b) => a - b))
+    }
+  })
+
+  test('of a report that has finished are its finish', async () => {
+    const { id } = await accept(url, 'a,b\n1,2\n')
+    await untilFinished(url, id)
+    expect(await eventsOf(url, id)).toEqual([['report.finished', { id, state: 'succeeded' }]])
+  })
+
+  test('end when the service stops', async () => {
+    const { url, stop } = await useService({ JOBS_CONCURRENCY: '0' })
+    const { id } = await accept(url, 'a,b\n1,2\n')
+    const stream = eventsOf(url, id)
+    await until(async () => (await request(`${url}/health/live`)).status === 200, 'it is being served')
+    const stopping = performance.now()
+    await stop()
+    expect(performance.now() - stopping).toBeLessThan(5_000)
+    await stream
+  })
+})
+
+type Heard = [name: string, data: Record<string, unknown>]
+
+/** All that is heard of a report over Socket.IO. */
+async function listen(url: string, id: string): Promise<Heard[]> {
+  const socket: Socket<ServerEvents, ClientEvents> = io(url, { transports: ['websocket'], reconnection: false, forceNew: true })
+  onTestFinished(() => void socket.close())
+  const heard: Heard[] = []
+  socket.on('report.progress', (data) => heard.push(['report.progress', { ...data }]))
+  socket.on('report.finished', (data) => heard.push(['report.finished', data]))
+  expect(await socket.emitWithAck('subscribe', `report:${id}`)).toEqual({ ok: true })
+  return heard
+}
+
+/** All events of a report's stream, once it has ended. */
+async function eventsOf(url: string, id: string): Promise<Heard[]> {
+  const response = await fetch(`${url}/v1/reports/${id}/events`)
+  expect(response.headers.get('content-type')).toBe('text/event-stream')
+  const text = await response.text().catch(() => '')
+  return [...text.matchAll(/^event: (.*)\ndata: (.*)$/gm)].map(([, name = '', data = '']) => [name, JSON.parse(data)])
+}
+
+async function busyThreads(url: string): Promise<number> {
+  const page = await (await fetch(`${url}/metrics`)).text()
+  return Number(page.match(/^compute_running (\d+)/m)?.[1])
+}
+
+async function answerOn(socket: Awaited<ReturnType<typeof connectTo>>): Promise<string> {
+  let answer = ''
+  socket.on('error', () => {})
+  for await (const chunk of socket) {
+    answer += chunk
+    if (answer.includes('\r\n\r\n')) break
+  }
+  return answer
+}

@@ -1,0 +1,43 @@
+import { mkdir, readdir, utimes, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { sql } from 'kysely'
+import { expect, test } from 'vitest'
+import { sweep } from '../../../src/features/reports/build.ts'
+import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
+import { accept, readReport, untilFinished } from '../../support/reports.ts'
+import { useService } from '../../support/service.ts'
+
+const NEVER = new AbortController().signal
+
+test('the sweep removes day-old uploads of finished reports, orphans, and folders of reports that do not run', async () => {
+  const { url, database, reportDirectory } = await useService()
+  const [uploads, spill] = [join(reportDirectory, 'uploads'), join(reportDirectory, 'spill')]
+  const [old, fresh] = [await accept(url, 'a\n1\n'), await accept(url, 'a\n2\n')]
+  await Promise.all([old, fresh].map(({ id }) => untilFinished(url, id)))
+  await sql`update report set created_at = now(3) - interval 25 hour where id = ${old.id}`.execute(database.withSignal())
+  await writeFile(join(uploads, 'orphan'), '')
+  await writeFile(join(uploads, 'unfinished.part'), '')
+  await writeFile(join(uploads, 'arriving.part'), '')
+  await mkdir(join(spill, `${old.id}.x`), { recursive: true })
+  const yesterday = new Date(Date.now() - 86_400_000)
+  for (const file of [join(uploads, 'orphan'), join(uploads, 'unfinished.part'), join(spill, `${old.id}.x`)])
+    await utimes(file, yesterday, yesterday)
+  const before = await readdir(uploads)
+
+  const deps = {
+    database,
+    storage: new DirectoryStorage(uploads),
+    spillDirectory: spill,
+    memoryMb: 64,
+    compute: undefined as never,
+  }
+  await sweep(deps, NEVER)
+
+  const left = await readdir(uploads)
+  expect([before.length, left.length]).toEqual([5, 2])
+  expect(left).toContain('arriving.part')
+  expect(await readdir(spill)).toEqual([])
+  const rows = await database.withSignal().selectFrom('report').select(['id', 'upload']).execute()
+  expect(rows.filter(({ upload }) => upload !== null).map(({ id }) => id)).toEqual([fresh.id])
+  expect((await readReport(url, old.id)).result?.rows).toBe(1)
+})
