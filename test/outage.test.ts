@@ -70,6 +70,28 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
     await until(async () => (await request(product)).status === 200, 'it serves again', 5_000)
   })
 
+  test.each([
+    ['commit', undefined, { code: 'unavailable', message: expect.stringContaining('look whether it did') }],
+    ['rollback', new Error('The story failed'), { message: 'The story failed' }],
+  ])('is not waited for when a %s has no answer after the deadline', async (_, failure, outcome) => {
+    const server = await useOwnServer()
+    await prepareDatabase(server.url)
+    await using database = await Database.open({ url: server.url, poolSize: 1 })
+    const ending = database
+      .withSignal(AbortSignal.timeout(500))
+      .transaction()
+      .execute(async (trx) => {
+        await trx.insertInto('product').values({ name: 'Maybe', price: '1.00', stock: 1 }).execute()
+        await server.send('SIGSTOP')
+        if (failure) throw failure
+      })
+    try {
+      await expect(ending).rejects.toMatchObject(outcome)
+    } finally {
+      await server.send('SIGCONT')
+    }
+  })
+
   test('does not hold up the stop', async () => {
     const server = await useOwnServer()
     await prepareDatabase(server.url)

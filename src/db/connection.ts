@@ -2,6 +2,9 @@ import type { CompiledQuery, DatabaseConnection, QueryResult } from 'kysely'
 import type { PoolConnection, ResultSetHeader } from 'mysql2'
 import { isUnavailable, translate } from './errors.ts'
 
+/** What a commit or a rollback may take beyond the end of the signal, in milliseconds. */
+const ANSWER_GRACE_MS = 1_000
+
 /** Ends a session on the server; resolves when it is gone or cannot be reached, never rejects. */
 export type KillSession = (threadId: number) => Promise<void>
 
@@ -51,19 +54,20 @@ export class MysqlConnection implements DatabaseConnection {
   }
 
   /**
-   * Commits, whatever the signal says: a commit that is cut off may have happened or not.
+   * Commits, also when the signal has aborted: a commit that is cut off may have happened or not. Only a server that does
+   * not answer for a second after that is waited for no longer.
    *
    * @throws AppError `unavailable` when the answer to the commit was lost.
    */
   async commit(): Promise<void> {
-    await this.#send('commit').catch((error) => {
+    await this.#end('commit').catch((error) => {
       throw translate(error, 'The database went away while it saved the change: look whether it did before trying again')
     })
   }
 
   /** Rolls back; a connection that cannot is not used again, so that no open transaction reaches the next borrower. */
   async rollback(): Promise<void> {
-    if (!this.#killed) await this.#send('rollback').catch(() => this.#raw.destroy())
+    if (!this.#killed) await this.#end('rollback').catch(() => this.#raw.destroy())
   }
 
   // biome-ignore lint/correctness/useYield: it refuses instead
@@ -82,8 +86,26 @@ export class MysqlConnection implements DatabaseConnection {
     this.#raw.destroy()
   }
 
-  #send(sql: string): Promise<void> {
-    return new Promise((resolve, reject) => this.#raw.query(sql, (error) => (error ? reject(error) : resolve())))
+  #end(sql: 'commit' | 'rollback'): Promise<void> {
+    const signal = this.#signal
+    return new Promise((resolve, reject) => {
+      let timer: NodeJS.Timeout | undefined
+      const onTimeout = () => {
+        this.#raw.destroy()
+        reject(Object.assign(new Error(`No answer to the ${sql}`), { code: 'ETIMEDOUT' }))
+      }
+      const onAbort = () => {
+        timer = setTimeout(onTimeout, ANSWER_GRACE_MS)
+      }
+      if (signal?.aborted) onAbort()
+      else signal?.addEventListener('abort', onAbort)
+      this.#raw.query(sql, (error) => {
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', onAbort)
+        if (error) reject(error)
+        else resolve()
+      })
+    })
   }
 }
 
