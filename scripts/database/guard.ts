@@ -10,5 +10,11 @@ const child = spawn('sh', ['-c', `trap '' INT HUP; exec "$0" "$@"`, command, ...
 child.on('error', () => process.exit(127))
 child.on('exit', (code) => process.exit(code ?? 1))
 
-process.stdin.on('end', () => child.kill('SIGTERM')).resume()
+process.stdin
+  .on('end', () => {
+    child.kill('SIGTERM')
+    // One that a killed test had stopped hears nothing until it goes on.
+    child.kill('SIGCONT')
+  })
+  .resume()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})

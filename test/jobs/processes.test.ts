@@ -68,9 +68,9 @@ test('two processes that are killed over and over do every job, its effect once,
   }
   await until(async () => (await jobs.counts()).succeeded === JOBS, 'all are done', 30_000)
 
+  await expectSoundHistories(database, KILLS)
   const marks = await db.selectFrom('product').select('name').execute()
   expect(marks.map(({ name }) => name).toSorted()).toEqual(Array.from({ length: JOBS }, (_, index) => `mark ${index}`).toSorted())
-  await expectSoundHistories(database, KILLS)
 })
 
 /** One success each, as the last of its attempts; what came before it was lost with its process, and over when the next began. */

@@ -1,5 +1,5 @@
 import { globSync } from 'node:fs'
-import { mkdtemp, rm, stat } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createConnection } from 'mysql2/promise'
@@ -52,6 +52,18 @@ describe.runIf(program)('a private server', () => {
     await next.stop()
   })
 
+  test('ends with its owner, even one that somebody had stopped', async () => {
+    const folder = await useFolder()
+    const owner = useOwner(folder)
+    const url = await owner.url()
+    const [pidFile = ''] = globSync(join(folder, '*/mysqld.pid'))
+    const pid = Number(await readFile(pidFile, 'utf8'))
+    process.kill(pid, 'SIGSTOP')
+    owner.child.kill('SIGKILL')
+    await until(() => !isAlive(pid), 'the server is gone')
+    expect(await canConnect(url)).toBe(false)
+  })
+
   test('is shared with whoever comes later', async () => {
     const folder = await useFolder()
     const owner = useOwner(folder)
@@ -82,3 +94,11 @@ describe.runIf(program)('a private server', () => {
     })
   })
 })
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
