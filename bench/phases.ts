@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { keepAwake } from './keep-awake.ts'
 import { startLoad } from './load.ts'
+import { machine } from './machine.ts'
 import type { ProbeResult } from './prober.ts'
 import { type Prober, startProber } from './start-prober.ts'
 import { median, medianRatio, percentile } from './statistics.ts'
@@ -23,6 +25,8 @@ export interface Phase<Name extends string> {
   appUrl: string
   /** None when nothing else goes on. */
   heavyPath?: string
+  /** How many cores that keeps busy: the others are kept awake. */
+  busyCores: number
   rounds: number
   roundMs: number
   /** Whether light requests may get another answer than 200. */
@@ -72,10 +76,11 @@ export async function measurePhases<Name extends string>(
 }
 
 async function measureRound(
-  { name, appUrl, heavyPath, roundMs, mayFail = false }: Phase<string>,
+  { name, appUrl, heavyPath, busyCores, roundMs, mayFail = false }: Phase<string>,
   { lightPath, lightPerSecond: perSecond, heavyConnections: connections }: LoadSettings,
   prober: Prober,
 ) {
+  await using _awake = keepAwake(Math.max(0, machine.cores - busyCores))
   const [light, heavy] = await Promise.all([
     prober.probe({ url: appUrl + lightPath, perSecond, startInMs: LEAD_IN_MS, durationMs: roundMs }),
     heavyPath ? runHeavy({ url: appUrl + heavyPath, connections }, roundMs) : undefined,

@@ -1,3 +1,4 @@
+import { machine } from './machine.ts'
 import { measurePhases, type Phase, type PhaseFigures } from './phases.ts'
 
 /** How the light endpoint is timed; the results name all of it. */
@@ -24,10 +25,10 @@ export function measureResponsiveness(appUrl: string, oneThreadUrl: string): Pro
   const { heavyPath, rounds, roundMs, inlineRounds, inlineRoundMs } = RESPONSIVENESS
   const inline = { heavyPath: `${heavyPath}&mode=inline`, rounds: inlineRounds, roundMs: inlineRoundMs, mayFail: true }
   const phases: Phase<PhaseName>[] = [
-    { name: 'idle', appUrl, rounds, roundMs },
-    { name: 'offloaded', appUrl, heavyPath, rounds, roundMs },
-    { name: 'offloaded to one thread', appUrl: oneThreadUrl, heavyPath, rounds, roundMs },
-    { name: 'inline', appUrl, ...inline },
+    { name: 'idle', appUrl, busyCores: 0, rounds, roundMs },
+    { name: 'offloaded', appUrl, heavyPath, busyCores: machine.cores, rounds, roundMs },
+    { name: 'offloaded to one thread', appUrl: oneThreadUrl, heavyPath, busyCores: 1, rounds, roundMs },
+    { name: 'inline', appUrl, busyCores: 1, ...inline },
   ]
   return measurePhases(phases, RESPONSIVENESS)
 }

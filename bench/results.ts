@@ -1,4 +1,5 @@
 import type { BenchDatabase } from './database.ts'
+import { canKeepAwake } from './keep-awake.ts'
 import { machine, versionsOf } from './machine.ts'
 import type { PhaseFigures } from './phases.ts'
 import { type PhaseName, RESPONSIVENESS } from './responsiveness.ts'
@@ -33,6 +34,7 @@ export function collectResults(
       flushLogAtCommit,
       threads: machine.cores,
       proberRealTime: isProberRealTime,
+      coresKeptAwake: canKeepAwake,
       throughput: THROUGHPUT,
       responsiveness: RESPONSIVENESS,
     },

@@ -1,5 +1,6 @@
 import { number } from '../align.ts'
 import { openBenchDatabase } from '../database.ts'
+import { canKeepAwake } from '../keep-awake.ts'
 import { machine } from '../machine.ts'
 import { measurePhases, type Phase } from '../phases.ts'
 import { RESPONSIVENESS } from '../responsiveness.ts'
@@ -19,6 +20,7 @@ const SETTINGS = {
   rounds: 9,
   roundMs: 4_000,
   proberRealTime: isProberRealTime,
+  coresKeptAwake: canKeepAwake,
 } as const
 
 const THREADS = { 'cores − 1': Math.max(1, cores - 1), cores, '4 × cores': 4 * cores }
@@ -30,9 +32,9 @@ export async function measureLightEndpoint(started: AsyncDisposableStack): Promi
   const loaded: Phase<string>[] = []
   for (const [name, threads] of Object.entries(THREADS)) {
     const { url: appUrl } = started.use(await startApp(database.url, threads))
-    loaded.push({ name: `threads = ${name}`, appUrl, heavyPath, rounds, roundMs })
+    loaded.push({ name: `threads = ${name}`, appUrl, heavyPath, busyCores: threads, rounds, roundMs })
   }
-  const idle = { name: 'idle', appUrl: loaded[0]?.appUrl ?? '', rounds, roundMs }
+  const idle = { name: 'idle', appUrl: loaded[0]?.appUrl ?? '', busyCores: 0, rounds, roundMs }
   const phases = await measurePhases([idle, ...loaded], SETTINGS)
 
   const timesIdle = (name: keyof typeof THREADS) =>

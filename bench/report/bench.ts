@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { end, fileHere, nextMessage } from '../child.ts'
 import { openBenchDatabase } from '../database.ts'
 import { interruption } from '../interruption.ts'
+import { canKeepAwake, keepAwake } from '../keep-awake.ts'
 import { machine, versionsOf } from '../machine.ts'
 import { type Server, startApp } from '../servers.ts'
 import { isProberRealTime, type Prober, startProber } from '../start-prober.ts'
@@ -81,7 +82,7 @@ async function bench() {
     measuredAt: new Date().toISOString(),
     machine,
     versions: { ...versionsOf(['@duckdb/node-api']), database: database.version },
-    settings: { ...SETTINGS, threads: machine.cores, proberRealTime: isProberRealTime },
+    settings: { ...SETTINGS, threads: machine.cores, proberRealTime: isProberRealTime, coresKeptAwake: canKeepAwake },
     rounds,
     cancelled,
     targets: targetsOf(rounds, cancelled.freeAfterMs),
@@ -91,7 +92,7 @@ async function bench() {
 async function measureRound(groupBy: string, file: string, app: Server, prober: Prober): Promise<Round> {
   const { memoryMb, value } = SETTINGS
   const bare = await runBare({ file, directory: DIRECTORY, memoryMb, groupBy, value })
-  const idleP99Ms = await probe(prober, app, bare.ms * PROBED_SHARE)
+  const idleP99Ms = await probeIdle(prober, app, bare.ms * PROBED_SHARE)
   forgetPeak(app.pid)
   const uploadedAt = performance.now()
   const { id } = await upload(app.url, `groupBy=${groupBy}&value=${value}`, file)
@@ -114,6 +115,11 @@ async function measureRound(groupBy: string, file: string, app: Server, prober: 
     busyP99Ms,
     timesIdle: busyP99Ms / idleP99Ms,
   }
+}
+
+async function probeIdle(prober: Prober, app: Server, durationMs: number): Promise<number> {
+  await using _awake = keepAwake(machine.cores)
+  return await probe(prober, app, durationMs)
 }
 
 /** The p99 of the light endpoint. */
