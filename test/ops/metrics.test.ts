@@ -59,12 +59,12 @@ describe('compute', () => {
     )
     // Each has two parts of its work in the queue or on the thread.
     await until(async () => (await readPage()).get('compute_queued') === 5, 'all but one wait')
-    expect((await readPage()).get('compute_running')).toBe(1)
+    expect((await readPage()).get('compute_threads_busy')).toBe(1)
     controller.abort()
     await Promise.all(endless)
     await until(async () => {
       const page = await readPage()
-      return page.get('compute_queued') === 0 && page.get('compute_running') === 0
+      return page.get('compute_queued') === 0 && page.get('compute_threads_busy') === 0
     }, 'nothing runs or waits')
   })
 
@@ -77,7 +77,7 @@ describe('compute', () => {
 
 test('the database shows its connections and who waits for one', async () => {
   const page = await readPage()
-  expect([page.get('database_connections_busy'), page.get('database_waiters')]).toEqual([0, 0])
+  expect([page.get('database_pool_in_use'), page.get('database_pool_waiting')]).toEqual([0, 0])
 })
 
 test('connected clients are counted', async () => {
