@@ -38,7 +38,7 @@ export type AnswerMessage = { [Key in Subject]: { kind: 'answer'; id: number; su
 /** What the thread tells the event loop. */
 export type ThreadMessage =
   | { kind: 'open'; url: string | undefined }
-  | { kind: 'failed'; error: { code: string | undefined; message: string } }
+  | { kind: 'failed'; error: { code: string; message: string } }
   | { kind: 'incident'; incident: Incident }
   | { kind: 'ask'; id: number; subject: Subject }
   | { kind: 'settled'; id: number }

@@ -21,6 +21,6 @@ port.on('message', async (message: MainMessage) => {
 try {
   tell({ kind: 'open', url: server && (await OpsServer.listen(server, { inquiry, held: () => watch.held })) })
 } catch (error) {
-  const { code, message } = error as NodeJS.ErrnoException
+  const { code = '', message } = error as NodeJS.ErrnoException
   tell({ kind: 'failed', error: { code, message } })
 }

@@ -71,13 +71,22 @@ describe('compute', () => {
   test('counts tasks by name and outcome', async () => {
     await request(`${service.url}/v1/primes?to=1000`)
     const page = await readPage()
-    expect(page.get('compute_task_duration_seconds_count{task="primes.count",outcome="succeeded"}')).toBeGreaterThan(0)
+    const tasks = page.get('compute_task_duration_seconds_count{task="primes.count",outcome="succeeded"}')
+    expect(tasks).toBeGreaterThan(0)
+    expect(page.get('compute_queue_wait_seconds_count{task="primes.count"}')).toBeGreaterThanOrEqual(tasks ?? Number.NaN)
+    expect(page.get('compute_threads')).toBe(1)
   })
 })
 
-test('the database shows its connections and who waits for one', async () => {
-  const page = await readPage()
-  expect([page.get('database_pool_in_use'), page.get('database_pool_waiting')]).toEqual([0, 0])
+test('the database shows its connections, who waits for one, and how long they waited', async () => {
+  const before = await readPage()
+  const figures = ['size', 'in_use', 'waiting'].map((figure) => before.get(`database_pool_${figure}`))
+  expect(figures).toEqual([10, 0, 0])
+  await Promise.all(Array.from({ length: 30 }, () => request(`${service.url}/v1/products`)))
+  const after = await readPage()
+  const waited = (page: typeof after) => page.get('database_pool_wait_seconds_count') ?? Number.NaN
+  expect(waited(after)).toBeGreaterThan(waited(before))
+  expect(waited(after) - waited(before)).toBeLessThanOrEqual(20)
 })
 
 test('connected clients are counted', async () => {
@@ -91,7 +100,11 @@ test('connected clients are counted', async () => {
 test.each([
   'process_cpu_seconds_total',
   'process_resident_memory_bytes',
+  'nodejs_eventloop_lag_p50_seconds',
   'nodejs_eventloop_lag_p99_seconds',
+  'nodejs_eventloop_lag_max_seconds',
+  'nodejs_eventloop_utilization_ratio',
+  'nodejs_gc_duration_seconds_count{kind="minor"}',
   'nodejs_heap_size_used_bytes',
 ])('the process shows its %s', async (name) => {
   expect((await readPage()).get(name)).toBeGreaterThan(0)
