@@ -11,7 +11,7 @@ import { HttpServer } from './http/server.ts'
 import { Jobs } from './jobs/jobs.ts'
 import { openLog } from './log.ts'
 import { addFigures } from './ops/figures.ts'
-import { placeOf } from './ops/incident.ts'
+import { logIncident } from './ops/incident.ts'
 import { Metrics } from './ops/metrics.ts'
 import { Watchdog } from './ops/watchdog.ts'
 import { Realtime } from './realtime/realtime.ts'
@@ -37,7 +37,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       requestInProgress,
       onIncident(incident) {
         metrics.observeIncident(incident)
-        log.warn(incident, `The event loop was held for ${incident.heldMs} ms by ${placeOf(incident)}`)
+        logIncident(log, incident)
       },
       onCrash: (error) => log.error({ err: error }, 'The watchdog ended'),
     }),

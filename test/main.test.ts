@@ -143,7 +143,7 @@ describe('the event loop held', () => {
     expect(await metric(opsUrlIn(output()) ?? '', 'event_loop_incidents_total')).toBe(1)
   })
 
-  test('is nobody\'s concern with WATCHDOG_MS=0', async () => {
+  test("is nobody's concern with WATCHDOG_MS=0", async () => {
     const { url: listening, output } = await useMain({ DEMO_INLINE: 'true', WATCHDOG_MS: '0', LOG_LEVEL: 'info' })
     const url = await listening()
     await request(`${url}${HEAVY}&mode=inline`)

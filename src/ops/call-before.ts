@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { Session } from 'node:inspector'
 import { stripTypeScriptTypes } from 'node:module'
-import { SourceTextModule } from 'node:vm'
 
 /** A place in a source file, lines and columns from 1. */
 interface Place {
@@ -43,19 +42,18 @@ function inspectSource(source: string) {
   const session = new Session()
   session.connect()
   let scriptId = ''
+  // On its own thread a session answers at once.
+  session.post('Runtime.enable')
   session.post('Debugger.enable')
-  session.on('Debugger.scriptParsed', ({ params }) => {
-    scriptId = params.scriptId
+  session.post('Runtime.compileScript', { expression: asScript(source), sourceURL: '', persistScript: true }, (_, answer) => {
+    scriptId = answer?.scriptId ?? ''
   })
-  // Parses it, and nothing more.
-  void new SourceTextModule(source)
   const locationsFrom = (from: BreakLocation, restrictToFunction: boolean): BreakLocation[] => {
     let found: BreakLocation[] = []
     const { lineNumber, columnNumber } = from
     const start = { scriptId, lineNumber, columnNumber }
-    // On its own thread a session answers at once.
     session.post('Debugger.getPossibleBreakpoints', { start, restrictToFunction }, (_, answer) => {
-      found = answer?.locations as BreakLocation[]
+      found = answer?.locations ?? []
     })
     return found
   }
@@ -68,6 +66,20 @@ function inspectSource(source: string) {
     },
     close: () => session.disconnect(),
   }
+}
+
+/**
+ * V8's inspector compiles scripts, not modules. So what only a module may have makes way for blanks, which leaves everything in
+ * its place but the first line, which has no calls that take long; all is put into an async function, for `await`.
+ */
+function asScript(source: string): string {
+  const blank = (text: string) => text.replace(/[^\n]/g, ' ')
+  const body = source
+    .replace(/^import\b[^('"]*(['"])[^'"]*\1.*$/gm, blank)
+    .replace(/^export\s*(\*|\{)[^;]*?(;|$)/gm, blank)
+    .replace(/^export( default)?(?= )/gm, blank)
+    .replaceAll('import.meta', 'import_meta')
+  return `async()=>{${body}\n}`
 }
 
 const isSame = (a: BreakLocation, b: BreakLocation) => a.lineNumber === b.lineNumber && a.columnNumber === b.columnNumber

@@ -1,3 +1,5 @@
+import type { Log } from '../log.ts'
+
 /** What held the event loop: a place in the code, and the request that it was busy with. */
 export interface Culprit {
   /** The function's name; `(anonymous)` for one without, `(unknown)` where the stack told nothing. */
@@ -25,3 +27,7 @@ export const UNKNOWN: Culprit = { function: '(unknown)', file: '', line: 0 }
 
 /** `countPrimesIn (src/features/primes/compute.ts:15)`, for people. */
 export const placeOf = ({ function: name, file, line }: Culprit) => (file ? `${name} (${file}:${line})` : name)
+
+/** One line for each, with all that is known. */
+export const logIncident = (log: Log, incident: Incident) =>
+  log.warn(incident, `The event loop was held for ${incident.heldMs} ms by ${placeOf(incident)}`)

@@ -58,7 +58,11 @@ export class Metrics {
       help: 'For how long it was, all in all',
       registers,
     })
-    this.gauge('nodejs_eventloop_utilization_ratio', 'Share of the time since the last scrape in which it was not idle', utilization())
+    this.gauge(
+      'nodejs_eventloop_utilization_ratio',
+      'Share of the time since the last scrape in which it was not idle',
+      utilization(),
+    )
   }
 
   get contentType() {

@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { AppError } from '../errors.ts'
-import { problemOf } from '../http/problem.ts'
 import { urlOf } from '../http/address.ts'
+import { problemOf } from '../http/problem.ts'
 import { placeOf } from './incident.ts'
 import type { Inquiry } from './inquiry.ts'
 import type { ServerOptions } from './protocol.ts'
@@ -61,7 +61,10 @@ export class OpsServer {
     const { heldMs, culprit } = this.#sources.held()
     const seconds = (heldMs / 1_000).toFixed(1)
     if (heldMs > this.#options.maxHeldMs)
-      throw new AppError('unavailable', `The event loop has been held for ${seconds} s${culprit ? ` by ${placeOf(culprit)}` : ''}`)
+      throw new AppError(
+        'unavailable',
+        `The event loop has been held for ${seconds} s${culprit ? ` by ${placeOf(culprit)}` : ''}`,
+      )
     sendJson(response, { status: 'ok', heldMs: Math.round(heldMs), culprit })
   }
 

@@ -75,7 +75,7 @@ const LINE = /^ +at (?<awaits>async )?(?:(?<name>.*?)(?: \[as .*\])? \()?(?<url>
 /** The innermost function first; without those in no file, such as `Array.map`, and without the look's own. */
 export function framesOf({ stack }: Sight): Frame[] {
   const lines = stack.split('\n')
-  const own = lines.findLastIndex((line) => /^ +at (.* \()?<anonymous>:\d+:\d+\)?$/.test(line))
+  const own = lines.findIndex((line) => /^ +at (.* \()?<anonymous>:\d+:\d+\)?$/.test(line))
   return lines.slice(own + 1).flatMap((text) => {
     const { awaits, name = '', url, line, column } = LINE.exec(text)?.groups ?? {}
     if (!url || url === '<anonymous>') return []

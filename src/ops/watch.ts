@@ -64,7 +64,8 @@ export class Watch {
   /** For how long the event loop has been held, and by what as far as that is known by now. */
   get held(): Held {
     const heldMs = this.#heldMs(process.hrtime.bigint())
-    return { heldMs: heldMs > this.#options.periodMs ? heldMs : 0, culprit: this.#holding?.culprit }
+    if (heldMs < this.#options.periodMs) return { heldMs: 0, culprit: undefined }
+    return { heldMs, culprit: this.#holding?.culprit }
   }
 
   /** Resolves when all incidents that are over by now have been told of. */
@@ -77,8 +78,11 @@ export class Watch {
     const now = process.hrtime.bigint()
     const sinceMs = Number(now - this.#polledAt) / NS_PER_MS
     const beat = lastBeat(this.#options.beats)
-    if (sinceMs > this.#options.periodMs * 2) this.#awayNs += now - this.#polledAt
+    const wasAway = sinceMs > this.#options.periodMs * 2
+    if (wasAway) this.#awayNs += now - this.#polledAt
     if (beat !== this.#beat) this.#turned(beat)
+    // Beaten just before both were stopped.
+    if (wasAway && beat !== undefined && this.#awayNs === 0n) this.#awayNs = now - beat
     this.#polledAt = now
     if (beat === undefined || this.#holding || this.#options.thresholdMs === 0) return
     const heldMs = this.#heldMs(now)

@@ -42,6 +42,8 @@ export class Watchdog implements AsyncDisposable {
   readonly #thread: Worker
   readonly #heartbeat: Heartbeat
   readonly #endLooks: () => void
+  /** Without a threshold and a server nobody wants to know how the loop turns. */
+  readonly #isWanted: boolean
   readonly #sources: { [Key in Subject]: () => Promise<Answers[Key]> }
   readonly #settling = new Map<number, () => void>()
   #lastId = 0
@@ -57,8 +59,8 @@ export class Watchdog implements AsyncDisposable {
       name: 'watchdog',
       workerData,
       env: {},
-      // For `SourceTextModule`, which is experimental, as is `stripTypeScriptTypes`: call-before.ts
-      execArgv: ['--experimental-vm-modules', '--no-warnings'],
+      // `stripTypeScriptTypes` is experimental.
+      execArgv: ['--no-warnings'],
     })
     try {
       const url = await untilOpen(thread, server)
@@ -75,12 +77,13 @@ export class Watchdog implements AsyncDisposable {
     heartbeat: Heartbeat,
     url: string | undefined,
     endLooks: () => void,
-    { onIncident, readiness = alwaysReady, metricsPage = async () => '', onCrash = () => {} }: WatchdogOptions,
+    { thresholdMs, server, onIncident, readiness = alwaysReady, metricsPage = async () => '', onCrash = () => {} }: WatchdogOptions,
   ) {
     this.#thread = thread
     this.#heartbeat = heartbeat
     this.url = url
     this.#endLooks = endLooks
+    this.#isWanted = thresholdMs > 0 || server !== undefined
     this.#sources = { readiness: async () => withoutCause(await readiness()), metrics: metricsPage }
     thread.on('message', (message: ThreadMessage) => {
       if (message.kind === 'incident') onIncident(message.incident)
@@ -93,7 +96,7 @@ export class Watchdog implements AsyncDisposable {
 
   /** Begins to watch: not before, because whatever takes long while the service starts keeps nobody waiting. */
   start(): void {
-    this.#heartbeat.start()
+    if (this.#isWanted) this.#heartbeat.start()
   }
 
   /** Resolves when `onIncident` has been told of all that is over by now. */
@@ -133,7 +136,9 @@ async function untilOpen(thread: Worker, server: ServerOptions | undefined): Pro
 }
 
 const periodFor = (thresholdMs: number) =>
-  thresholdMs === 0 ? MAX_PERIOD_MS : Math.min(MAX_PERIOD_MS, Math.max(MIN_PERIOD_MS, Math.floor(thresholdMs / BEATS_PER_THRESHOLD)))
+  thresholdMs === 0
+    ? MAX_PERIOD_MS
+    : Math.min(MAX_PERIOD_MS, Math.max(MIN_PERIOD_MS, Math.floor(thresholdMs / BEATS_PER_THRESHOLD)))
 
 /** A cause may be anything, also what cannot be sent. */
 const withoutCause = (answer: ReadinessAnswer) => (answer.ready ? answer : { ready: answer.ready, reason: answer.reason })

@@ -4,7 +4,10 @@ import { expect, test } from 'vitest'
 import { expectEventLoopFree } from '../../src/ops/expect-event-loop-free.ts'
 import { failure } from '../support/compute.ts'
 
-const lineOf = (mark: string) => readFileSync(import.meta.filename, 'utf8').split('\n').findIndex((line) => line.endsWith(`// ${mark}`)) + 1
+const lineOf = (mark: string) =>
+  readFileSync(import.meta.filename, 'utf8')
+    .split('\n')
+    .findIndex((line) => line.endsWith(`// ${mark}`)) + 1
 
 function hold(ms: number) {
   const end = performance.now() + ms
@@ -25,7 +28,7 @@ test('fails naming function and line of what holds the event loop', async () => 
   expect(message).toContain(`expect-event-loop-free.test.ts:${lineOf('held here')})`)
 })
 
-test('the bound is the caller\'s', async () => {
+test("the bound is the caller's", async () => {
   const hundred = async () => hold(100)
   await expectEventLoopFree(hundred, { maxMs: 1_000 })
   expect(await failure(expectEventLoopFree(hundred, { maxMs: 20 }))).toBeInstanceOf(Error)

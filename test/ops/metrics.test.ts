@@ -1,3 +1,4 @@
+import { sql } from 'kysely'
 import { io } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { request, startService } from '../support/service.ts'
@@ -82,11 +83,18 @@ test('the database shows its connections, who waits for one, and how long they w
   const before = await readPage()
   const figures = ['size', 'in_use', 'waiting'].map((figure) => before.get(`database_pool_${figure}`))
   expect(figures).toEqual([10, 0, 0])
-  await Promise.all(Array.from({ length: 30 }, () => request(`${service.url}/v1/products`)))
-  const after = await readPage()
-  const waited = (page: typeof after) => page.get('database_pool_wait_seconds_count') ?? Number.NaN
-  expect(waited(after)).toBeGreaterThan(waited(before))
-  expect(waited(after) - waited(before)).toBeLessThanOrEqual(20)
+  await service.database
+    .withSignal()
+    .connection()
+    .execute(async (db) => {
+      await sql`lock tables product write`.execute(db)
+      const reads = Array.from({ length: 12 }, () => request(`${service.url}/v1/products`))
+      await until(async () => ((await readPage()).get('database_pool_waiting') ?? 0) >= 2, 'those beyond the pool wait')
+      await sql`unlock tables`.execute(db)
+      await Promise.all(reads)
+    })
+  const waits = (page: Map<string, number>) => page.get('database_pool_wait_seconds_count') ?? Number.NaN
+  expect(waits(await readPage())).toBeGreaterThanOrEqual(waits(before) + 2)
 })
 
 test('connected clients are counted', async () => {

@@ -16,7 +16,10 @@ async function useBlockingService(env: NodeJS.ProcessEnv = {}) {
   const { child, output, url: listening, exitCode } = useProcess(SERVICE, { TIRELESS: 'true', ...env })
   const url = await listening()
   const [, ops = ''] = await until(() => output().match(/"ops":"(.*?)"/), 'it says where')
-  const lines = () => output().split('\n').filter((line) => line.includes('"heldMs"'))
+  const lines = () =>
+    output()
+      .split('\n')
+      .filter((line) => line.includes('"heldMs"'))
   return {
     child,
     url,
@@ -27,7 +30,10 @@ async function useBlockingService(env: NodeJS.ProcessEnv = {}) {
   }
 }
 
-const lineOf = (mark: string) => readFileSync(SERVICE, 'utf8').split('\n').findIndex((line) => line.endsWith(`// ${mark}`)) + 1
+const lineOf = (mark: string) =>
+  readFileSync(SERVICE, 'utf8')
+    .split('\n')
+    .findIndex((line) => line.endsWith(`// ${mark}`)) + 1
 
 describe('what holds the event loop is named, with function, line and request', () => {
   test.each([
@@ -53,7 +59,12 @@ describe('what holds the event loop is named, with function, line and request', 
     const { url, incident } = await useBlockingService()
     const { body } = await request(`${url}/parse`)
     const { heldMs, at, ...culprit } = await incident()
-    expect(culprit).toMatchObject({ function: 'parseBigText', file: SERVICE, line: lineOf('held by the parser'), route: '/parse' })
+    expect(culprit).toMatchObject({
+      function: 'parseBigText',
+      file: SERVICE,
+      line: lineOf('held by the parser'),
+      route: '/parse',
+    })
     expect(Math.abs(at - body.startedAt)).toBeLessThan(100)
     expect(heldMs).toBeGreaterThan(100)
   })
@@ -66,7 +77,7 @@ describe('what holds the event loop is named, with function, line and request', 
     await writeFile(path, 'at last')
     await answer
     const { heldMs, ...culprit } = await incident()
-    expect(culprit).toMatchObject({ function: 'readWhole', file: SERVICE, line: lineOf('held by the file'), route: '/file' })
+    expect(culprit).toMatchObject({ function: 'readWholeFile', file: SERVICE, line: lineOf('held by the file'), route: '/file' })
     expect(heldMs).toBeGreaterThan(350)
     expect(heldMs).toBeLessThan(900)
   })

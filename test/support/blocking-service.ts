@@ -22,10 +22,7 @@ router.get('/after-waiting/:ms', async (c) => {
 })
 router.get('/parse', parseBigText)
 router.get('/expression', (c) => c.text(String(matches('aaaaaaaaaaaaaaaaaaaaaaaa!'))))
-router.get('/file', (c) => {
-  const text = readWhole(c.req.query('path') ?? '')
-  return c.text(text)
-})
+router.get('/file', readWholeFile)
 
 function spin(ms: number) {
   const end = Date.now() + ms
@@ -48,9 +45,10 @@ function matches(text: string) {
   return /^(\w+\s?)*$/.test(text) // held by the expression
 }
 
-function readWhole(path: string) {
+function readWholeFile(c: AppContext) {
+  const path = c.req.query('path') ?? ''
   const text = readFileSync(path, 'utf8') // held by the file
-  return text.trim()
+  return c.text(text)
 }
 
 const log = (incident: Incident) => console.log(JSON.stringify(incident))
