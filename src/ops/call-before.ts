@@ -53,7 +53,7 @@ function inspectSource(source: string) {
     const { lineNumber, columnNumber } = from
     const start = { scriptId, lineNumber, columnNumber }
     session.post('Debugger.getPossibleBreakpoints', { start, restrictToFunction }, (_, answer) => {
-      found = answer?.locations ?? []
+      found = (answer?.locations ?? []) as BreakLocation[]
     })
     return found
   }

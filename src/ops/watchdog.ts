@@ -77,7 +77,14 @@ export class Watchdog implements AsyncDisposable {
     heartbeat: Heartbeat,
     url: string | undefined,
     endLooks: () => void,
-    { thresholdMs, server, onIncident, readiness = alwaysReady, metricsPage = async () => '', onCrash = () => {} }: WatchdogOptions,
+    {
+      thresholdMs,
+      server,
+      onIncident,
+      readiness = alwaysReady,
+      metricsPage = async () => '',
+      onCrash = () => {},
+    }: WatchdogOptions,
   ) {
     this.#thread = thread
     this.#heartbeat = heartbeat

@@ -5,7 +5,7 @@ import { Watchdog } from '../../src/ops/watchdog.ts'
 
 /** What handlers may take of the event loop at once, on a machine that compiles them and runs three other files' tests meanwhile. */
 const MAX_MS = 100
-const HTTP_TESTS = /\/test\/(http|features|realtime)\//
+const HTTP_TESTS = /\/test\/(http|realtime)\/|\/routes\.test\.ts$/
 
 /**
  * The tests that send requests run under a watchdog: a test during which code in `src/` held the event loop fails, and says
