@@ -20,12 +20,12 @@ export async function expectEventLoopFree<Result>(
   watchdog.start()
   const result = await code()
   await watchdog.settle()
-  if (incidents.length > 0) throw new Error(describe(incidents, maxMs))
+  if (incidents.length > 0) throw new Error(describeIncidents(incidents, maxMs))
   return result
 }
 
 /** One line for each. */
-export const describe = (incidents: readonly Incident[], maxMs: number) =>
+export const describeIncidents = (incidents: readonly Incident[], maxMs: number) =>
   [
     `The event loop was held for longer than ${maxMs} ms:`,
     ...incidents.map((incident) => `  ${incident.heldMs} ms by ${placeOf(incident)}`),

@@ -53,7 +53,7 @@ export class Watch {
   #waitBefore: bigint | undefined
   #holding: Holding | undefined
   #restMs = MIN_REST_MS
-  #restUntil = 0
+  #restUntil = Number.NEGATIVE_INFINITY
 
   constructor(options: WatchOptions, onIncident: (incident: Incident) => void) {
     this.#options = options
@@ -81,7 +81,7 @@ export class Watch {
     const wasAway = sinceMs > this.#options.periodMs * 2
     if (wasAway) this.#awayNs += now - this.#polledAt
     if (beat !== this.#beat) this.#turned(beat)
-    // Beaten just before both were stopped.
+    // A beat that is new may be from before: then the event loop was stopped after it, too.
     if (wasAway && beat !== undefined && this.#awayNs === 0n) this.#awayNs = now - beat
     this.#polledAt = now
     if (beat === undefined || this.#holding || this.#options.thresholdMs === 0) return
@@ -117,8 +117,8 @@ export class Watch {
   }
 
   #mayLook(): boolean {
-    const now = performance.now()
     if (this.#options.tireless) return true
+    const now = performance.now()
     if (now < this.#restUntil) return false
     this.#restMs = now > this.#restUntil + MAX_REST_MS ? MIN_REST_MS : Math.min(this.#restMs * 2, MAX_REST_MS)
     this.#restUntil = now + this.#restMs
@@ -136,9 +136,9 @@ export class Watch {
 
   #conclude(heldMs: number) {
     const { thresholdMs } = this.#options
+    if (thresholdMs === 0 || (!this.#holding && heldMs < thresholdMs)) return
     // It may have come and gone between two polls.
     const holding = this.#holding ?? { at: Date.now() - heldMs, culprit: undefined, looking: undefined }
-    if (thresholdMs === 0 || (!this.#holding && heldMs < thresholdMs)) return
     const ending = this.#end(holding, Math.max(thresholdMs, heldMs)).finally(() => this.#ending.delete(ending))
     this.#ending.add(ending)
   }

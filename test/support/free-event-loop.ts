@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, expect } from 'vitest'
-import { describe } from '../../src/ops/expect-event-loop-free.ts'
+import { describeIncidents } from '../../src/ops/expect-event-loop-free.ts'
 import type { Incident } from '../../src/ops/incident.ts'
 import { Watchdog } from '../../src/ops/watchdog.ts'
 
@@ -23,7 +23,7 @@ if (HTTP_TESTS.test(expect.getState().testPath ?? '')) {
   afterEach(async () => {
     await watchdog.settle()
     const ours = incidents.splice(0).filter(({ file }) => file.startsWith('src/'))
-    expect(ours, ours.length > 0 ? describe(ours, MAX_MS) : '').toEqual([])
+    expect(ours, ours.length > 0 ? describeIncidents(ours, MAX_MS) : '').toEqual([])
   })
 
   afterAll(() => watchdog[Symbol.asyncDispose]())
