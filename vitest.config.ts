@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: 'test/support/server.ts',
+    setupFiles: 'test/support/free-event-loop.ts',
     // Each file in a process of its own: they start servers and threads, and catch signals.
     pool: 'forks',
     testTimeout: 20_000,

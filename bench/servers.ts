@@ -41,6 +41,7 @@ export async function startApp(
       DATABASE_URL: databaseUrl,
       DATABASE_POOL_SIZE: String(POOL_SIZE),
       PORT: '0',
+      OPS_PORT: '0',
       COMPUTE_THREADS: String(threads),
       DEMO_INLINE: 'true',
       ...env,

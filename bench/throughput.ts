@@ -19,12 +19,15 @@ interface Endpoint {
   options: Omit<autocannon.Options, 'url'>
 }
 
+/** Reads by id: what costs the service the least, so that whatever is added to a request shows most. */
+export const READ_BY_ID: Endpoint = {
+  name: 'GET /v1/products/{id}',
+  onFloor: true,
+  options: { requests: PRODUCT_IDS.map((id) => ({ path: `/v1/products/${id}` })) },
+}
+
 const ENDPOINTS: Endpoint[] = [
-  {
-    name: 'GET /v1/products/{id}',
-    onFloor: true,
-    options: { requests: PRODUCT_IDS.map((id) => ({ path: `/v1/products/${id}` })) },
-  },
+  READ_BY_ID,
   { name: 'GET /v1/products', onFloor: true, options: { requests: [{ path: '/v1/products' }] } },
   {
     name: 'POST /v1/products',
@@ -66,7 +69,8 @@ async function measureEndpoint({ name, onFloor, options }: Endpoint, appUrl: str
   return summarise(name, rounds.slice(THROUGHPUT.warmUpRounds))
 }
 
-async function drive(url: string, options: Endpoint['options']): Promise<LoadFigures> {
+/** One round of load on an endpoint. */
+export async function drive(url: string, options: Endpoint['options']): Promise<LoadFigures> {
   const load = startLoad({ url, connections: THROUGHPUT.connections, ...options })
   await sleep(THROUGHPUT.leadInMs)
   load.begin()

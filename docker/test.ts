@@ -183,7 +183,7 @@ async function stopsInOrder() {
 }
 
 async function stopOnceBusy() {
-  await eventually('a thread is busy', async () => /^compute_running [1-9]/m.test(await (await get('/metrics')).text()))
+  await eventually('a thread is busy', async () => /^compute_threads_busy [1-9]/m.test(await (await get('/metrics')).text()))
   await stack.stop('app')
 }
 

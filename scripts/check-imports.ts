@@ -15,7 +15,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   compute: ['leaf'],
   jobs: ['db', 'leaf'],
   realtime: ['leaf'],
-  ops: ['leaf'],
+  ops: ['http', 'leaf'],
   thread: ['compute'],
   feature: ['db', 'compute', 'jobs', 'realtime', 'leaf'],
   routes: ['feature', 'http', 'db', 'compute', 'jobs', 'realtime', 'leaf'],

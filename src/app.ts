@@ -9,6 +9,7 @@ import { beginExchange } from './http/exchange.ts'
 import { fallback } from './http/fallback.ts'
 import { healthRoutes } from './http/health.ts'
 import { errorHandler } from './http/problem.ts'
+import type { Readiness } from './http/readiness.ts'
 import { createRouter } from './http/router.ts'
 import type { Metrics } from './ops/metrics.ts'
 
@@ -21,11 +22,12 @@ const PAGE_POLICY =
 export interface AppDeps extends Deps {
   config: Pick<Config['http'], 'corsOrigins' | 'requestTimeoutMs'>
   metrics: Metrics
+  readiness: Readiness
 }
 
 /** The HTTP side of the service, without a socket: `app.request('/v1/products/1')` works as it is. */
-export function createApp({ config, metrics, ...deps }: AppDeps) {
-  const { log, stopping } = deps
+export function createApp({ config, metrics, readiness, ...deps }: AppDeps) {
+  const { log } = deps
   const app = createRouter()
   app.onError(errorHandler(log))
   app.notFound(fallback(app))
@@ -41,7 +43,7 @@ export function createApp({ config, metrics, ...deps }: AppDeps) {
   app.on(['POST', 'PUT', 'PATCH', 'DELETE'], '*', bodyLimit(MAX_BODY_BYTES, uploads))
 
   for (const [path, routes] of Object.entries(featureRoutes(deps))) app.route(path, routes)
-  app.route('/health', healthRoutes({ check: (signal) => deps.database.ping(signal), stopping }))
+  app.route('/health', healthRoutes(readiness))
   app.get('/metrics', async (c) => c.body(await metrics.page(), 200, { 'Content-Type': metrics.contentType }))
   serveDocs(app)
 

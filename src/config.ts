@@ -48,6 +48,10 @@ const environment = z
     JOBS_KEEP_DAYS: integer(1, 3_650).default(7),
     REPORT_DIR: z.string().min(1).default('.data/reports'),
     REPORT_MEMORY_MB: integer(64, 1_048_576).default(256),
+    WATCHDOG_MS: integer(0, 3_600_000).default(100),
+    OPS_HOST: z.string().min(1).default('127.0.0.1'),
+    OPS_PORT: z.union([z.literal('off'), integer(0, 65_535)], { error: 'must be a port, or off' }).default(9464),
+    OPS_LIVE_LIMIT_MS: milliseconds.default(10_000),
     DEMO_INLINE: z.stringbool().default(false),
     LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
@@ -90,6 +94,11 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     },
     jobs: { concurrency: data.JOBS_CONCURRENCY, keepMs: data.JOBS_KEEP_DAYS * DAY_MS },
     reports: { directory: resolve(data.REPORT_DIR), memoryMb: data.REPORT_MEMORY_MB },
+    watchdog: {
+      thresholdMs: data.WATCHDOG_MS,
+      server:
+        data.OPS_PORT === 'off' ? undefined : { host: data.OPS_HOST, port: data.OPS_PORT, maxHeldMs: data.OPS_LIVE_LIMIT_MS },
+    },
     log: {
       level: data.LOG_LEVEL,
       format: data.LOG_FORMAT ?? (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),

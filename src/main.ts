@@ -5,10 +5,15 @@ import { loadConfig } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
 import { type Deps, featureJobs, topics } from './features/index.ts'
+import { requestInProgress } from './http/exchange.ts'
+import { Readiness } from './http/readiness.ts'
 import { HttpServer } from './http/server.ts'
 import { Jobs } from './jobs/jobs.ts'
 import { openLog } from './log.ts'
+import { addFigures } from './ops/figures.ts'
+import { logIncident } from './ops/incident.ts'
 import { Metrics } from './ops/metrics.ts'
+import { Watchdog } from './ops/watchdog.ts'
 import { Realtime } from './realtime/realtime.ts'
 import { runService, type Service } from './service.ts'
 
@@ -22,7 +27,22 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
   const stopping = new AbortController()
 
   await using opening = new AsyncDisposableStack()
-  const database = opening.use(await Database.open(config.database))
+  const readiness = new Readiness(stopping.signal)
+  // First in, last out: probes have their answers for as long as there is a process.
+  const watchdog = opening.use(
+    await Watchdog.open({
+      ...config.watchdog,
+      readiness: readiness.find,
+      metricsPage: metrics.page,
+      requestInProgress,
+      onIncident(incident) {
+        metrics.observeIncident(incident)
+        logIncident(log, incident)
+      },
+      onCrash: (error) => log.error({ err: error }, 'The watchdog ended'),
+    }),
+  )
+  const database = opening.use(await Database.open({ ...config.database, onWait: metrics.observeConnectionWait }))
   await assertMigrated(database.withSignal())
   const compute = opening.use(
     await Compute.open({
@@ -36,24 +56,21 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
   const jobs = opening.use(new Jobs({ database, log, ...config.jobs }))
   const server = opening.use(new HttpServer(stopping.signal))
   const realtime = opening.use(new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }))
-  metrics.gauge('database_connections_busy', 'Connections that run something', () => database.gate.inside)
-  metrics.gauge('database_waiters', 'Requests that wait for a connection', () => database.gate.waiting)
-  metrics.gauge('compute_queued', 'Tasks that wait for a thread', () => compute.queued)
-  metrics.gauge('compute_running', 'Tasks on a thread', () => compute.running)
-  metrics.gauge('jobs_running', 'Jobs that run in this process', () => jobs.running)
-  metrics.gauges('jobs', 'Jobs by state, in all processes together', 'state', () => jobs.counts())
-  metrics.gauge('realtime_connections', 'Connected Socket.IO clients', () => realtime.connections)
+  addFigures(metrics, { database, compute, jobs, realtime })
 
   const { demoInline, reports } = config
   const deps: Deps = { database, compute, jobs, realtime, log, stopping: stopping.signal, demoInline, reports }
-  const app = createApp({ config: config.http, metrics, ...deps })
+  const app = createApp({ config: config.http, metrics, readiness, ...deps })
   jobs.start(featureJobs(deps))
   const url = await server.listen(app, config.http.host, config.http.port)
-  log.info({ url, threads: config.compute.threads, node: process.version }, 'listening')
+  readiness.begin((signal) => database.ping(signal))
+  watchdog.start()
+  log.info({ url, ops: watchdog.url, threads: config.compute.threads, node: process.version }, 'listening')
 
   const resources = opening.move()
   return {
     url,
+    opsUrl: watchdog.url,
     log,
     async stop(crashed = false) {
       stopping.abort()

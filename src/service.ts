@@ -4,6 +4,8 @@ import type { Log } from './log.ts'
 /** A running offloop. */
 export interface Service {
   url: string
+  /** Where its health and metrics are answered whatever holds the event loop; absent if OPS_PORT is off. */
+  opsUrl: string | undefined
   log: Log
   /**
    * Finishes what was accepted, within the drain deadline, then closes everything in the reverse order of its opening.

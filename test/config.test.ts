@@ -14,6 +14,7 @@ describe('what is not set has a default', () => {
     compute: { threads: availableParallelism(), minThreads: Math.ceil(availableParallelism() / 2), maxHeapMb: 1_024 },
     jobs: { concurrency: 5, keepMs: 7 * 86_400_000 },
     reports: { directory: resolve('.data/reports'), memoryMb: 256 },
+    watchdog: { thresholdMs: 100, server: { host: '127.0.0.1', port: 9464, maxHeldMs: 10_000 } },
     demoInline: false,
   }
 
@@ -59,6 +60,10 @@ test('what is set is taken', () => {
     COMPUTE_MAX_HEAP_MB: '256',
     JOBS_CONCURRENCY: '0',
     JOBS_KEEP_DAYS: '30',
+    WATCHDOG_MS: '250',
+    OPS_HOST: '10.0.0.7',
+    OPS_PORT: '9000',
+    OPS_LIVE_LIMIT_MS: '30000',
     DEMO_INLINE: 'true',
     LOG_LEVEL: 'warn',
     LOG_FORMAT: 'json',
@@ -76,9 +81,14 @@ test('what is set is taken', () => {
     compute: { threads: 3, minThreads: 1, maxHeapMb: 256 },
     jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
     reports: { directory: '/data/reports', memoryMb: 512 },
+    watchdog: { thresholdMs: 250, server: { host: '10.0.0.7', port: 9_000, maxHeldMs: 30_000 } },
     log: { level: 'warn', format: 'json' },
     demoInline: true,
   })
+})
+
+test('the ops port can be switched off', () => {
+  expect(loadConfig({ DATABASE_URL, OPS_PORT: 'off' }).watchdog.server).toBeUndefined()
 })
 
 describe('what does not fit', () => {
@@ -94,6 +104,10 @@ describe('what does not fit', () => {
     ['COMPUTE_THREADS', '-1'],
     ['COMPUTE_MIN_THREADS', '257'],
     ['COMPUTE_MAX_HEAP_MB', '1'],
+    ['WATCHDOG_MS', '-1'],
+    ['OPS_PORT', 'on'],
+    ['OPS_PORT', '65536'],
+    ['OPS_LIVE_LIMIT_MS', '0'],
     ['DEMO_INLINE', 'perhaps'],
     ['LOG_LEVEL', 'loud'],
     ['LOG_FORMAT', 'xml'],

@@ -20,6 +20,8 @@ async function useMain(env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = []) 
   return { ...main, database }
 }
 
+const opsUrlIn = (log: string) => log.match(/"ops":"(.*?)"/)?.[1]
+
 const isRefused = (url: string) =>
   fetch(url).then(
     () => false,
@@ -55,6 +57,22 @@ describe('SIGTERM', () => {
     expect(answer).toMatch(/^HTTP\/1.1 503 /)
     expect(answer).toContain('The service is stopping')
     expect((await heavy).status).toBe(200)
+  })
+
+  test('turns readiness to 503 on the ops port, which is open to the end', async () => {
+    const { child, url: listening, output, exitCode } = await useMain()
+    const url = await listening()
+    const ops = opsUrlIn(output())
+    expect((await request(`${ops}/health/ready`)).body).toEqual({ status: 'ok' })
+    const heavy = request(url + HEAVY)
+    await untilRunning(url, 1)
+    child.kill('SIGTERM')
+    await until(() => isRefused(url), 'new connections are refused')
+    const { status, body } = await request(`${ops}/health/ready`)
+    expect([status, body.detail]).toEqual([503, 'The service is stopping'])
+    expect((await request(`${ops}/health/live`)).status).toBe(200)
+    expect((await heavy).status).toBe(200)
+    expect(await exitCode).toBe(0)
   })
 
   test('refuses queued tasks and cuts running ones at the drain deadline', async () => {
@@ -100,6 +118,41 @@ describe('SIGTERM', () => {
   })
 })
 
+describe('the event loop held', () => {
+  test('is logged once with its length, function, line and request, and counted', async () => {
+    const { url: listening, output } = await useMain({ DEMO_INLINE: 'true' })
+    const url = await listening()
+    const { headers, body } = await request(`${url}${HEAVY}&mode=inline`)
+    await request(`${url}${HEAVY}&mode=offload`)
+    await until(() => output().includes('The event loop was held'), 'it is logged')
+    const [incident, ...others] = output()
+      .split('\n')
+      .filter((line) => line.includes('The event loop was held'))
+      .map((line) => JSON.parse(line))
+    expect(incident).toMatchObject({
+      level: 40,
+      function: expect.stringMatching(/^(countPrimesIn|isOddPrime)$/),
+      file: 'src/features/primes/compute.ts',
+      route: '/v1/primes',
+      requestId: headers.get('x-request-id'),
+    })
+    expect(Math.abs(incident.heldMs - body.elapsedMs)).toBeLessThan(100)
+    expect(others).toEqual([])
+    expect(await metric(url, 'event_loop_incidents_total')).toBe(1)
+    expect(await metric(url, 'event_loop_incident_seconds_total')).toBeCloseTo(incident.heldMs / 1_000)
+    expect(await metric(opsUrlIn(output()) ?? '', 'event_loop_incidents_total')).toBe(1)
+  })
+
+  test("is nobody's concern with WATCHDOG_MS=0", async () => {
+    const { url: listening, output } = await useMain({ DEMO_INLINE: 'true', WATCHDOG_MS: '0', LOG_LEVEL: 'info' })
+    const url = await listening()
+    await request(`${url}${HEAVY}&mode=inline`)
+    expect(await metric(url, 'event_loop_incidents_total')).toBe(0)
+    expect((await request(`${opsUrlIn(output())}/health/live`)).status).toBe(200)
+    expect(output()).not.toContain('was held')
+  })
+})
+
 describe('an error that nobody caught', () => {
   test.each([
     ['a rejected promise', `Promise.reject(new Error('boom'))`],
@@ -139,6 +192,17 @@ describe('what keeps the service from starting is one clear line and a non-zero 
     expect(await failing({ DATABASE_URL, PORT: String(port) })).toEqual([
       1,
       `Port ${port} is in use: stop what listens there, or set PORT to another one`,
+    ])
+  })
+
+  test('an ops port in use, before anything else is open', async () => {
+    const other = createServer().listen(0, '127.0.0.1')
+    await once(other, 'listening')
+    onTestFinished(() => void other.close())
+    const { port } = other.address() as AddressInfo
+    expect(await failing({ DATABASE_URL: 'mysql://root@127.0.0.1:1/shop', OPS_PORT: String(port) })).toEqual([
+      1,
+      `Port ${port} is in use: stop what listens there, or set OPS_PORT to another one`,
     ])
   })
 

@@ -41,5 +41,5 @@ export async function cancel(appUrl: string, id: string): Promise<void> {
 /** How many of the app's threads are busy. */
 export async function busyThreads(appUrl: string): Promise<number> {
   const page = await (await fetch(`${appUrl}/metrics`)).text()
-  return Number(page.match(/^compute_running (\d+)/m)?.[1])
+  return Number(page.match(/^compute_threads_busy (\d+)/m)?.[1])
 }

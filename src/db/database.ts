@@ -4,7 +4,7 @@ import { createConnection, createPool, type PoolConnection, type PoolOptions } f
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
 import { GatedDialect, GatedDriver } from './driver.ts'
-import { Gate } from './gate.ts'
+import { Gate, type GateOptions } from './gate.ts'
 import type { Tables } from './tables.ts'
 
 /** What a query takes: the database, or a transaction on it. */
@@ -24,6 +24,8 @@ const PREPARE_SESSION = `set time_zone = '+00:00', sql_mode = '${SQL_MODE}'`
 const PING = CompiledQuery.raw('select 1')
 const READ_SQL_MODE = CompiledQuery.raw('select @@global.sql_mode as mode')
 
+export type DatabaseOptions = Config['database'] & Pick<GateOptions, 'onWait'>
+
 /** The process's one pool of connections. `main.ts` opens it; everything else gets handles from `withSignal()`. */
 export class Database implements AsyncDisposable {
   readonly gate: Gate
@@ -37,7 +39,7 @@ export class Database implements AsyncDisposable {
    *
    * @throws AppError `unavailable` when it cannot be reached, refuses us, or escapes strings as mysql2 does not.
    */
-  static async open(config: Config['database']): Promise<Database> {
+  static async open(config: DatabaseOptions): Promise<Database> {
     const database = new Database(config)
     try {
       await database.#checkServer()
@@ -48,8 +50,8 @@ export class Database implements AsyncDisposable {
     }
   }
 
-  private constructor({ url, poolSize }: Config['database']) {
-    this.gate = new Gate({ permits: poolSize, maxWaiters: MAX_WAITERS, maxWaitMs: MAX_WAIT_MS })
+  private constructor({ url, poolSize, onWait }: DatabaseOptions) {
+    this.gate = new Gate({ permits: poolSize, maxWaiters: MAX_WAITERS, maxWaitMs: MAX_WAIT_MS, onWait })
     const pool = createPool(poolOptions(url, poolSize)).on('connection', prepareSession)
     this.#driver = new GatedDriver(pool, this.gate, (threadId) => killSession(url, threadId))
     const dialect = new GatedDialect(this.#driver)

@@ -7,6 +7,8 @@ export interface GateOptions {
   maxWaiters: number
   /** How long one may wait, in milliseconds. */
   maxWaitMs: number
+  /** Told how long one waited, in milliseconds, whether or not it got in. */
+  onWait?: ((ms: number) => void) | undefined
 }
 
 interface Waiter {
@@ -25,6 +27,11 @@ export class Gate {
 
   constructor(options: GateOptions) {
     this.#options = options
+  }
+
+  /** How many may be inside at once. */
+  get permits() {
+    return this.#options.permits
   }
 
   get waiting() {
@@ -61,7 +68,9 @@ export class Gate {
     const waiter: Waiter = { admit: () => leaveQueue(resolve), refuse: (reason) => leaveQueue(() => reject(reason)) }
     const onAbort = () => waiter.refuse(signal?.reason)
     const timer = setTimeout(() => waiter.refuse(saturated()), this.#options.maxWaitMs)
+    const since = performance.now()
     const leaveQueue = (settle: () => void) => {
+      this.#options.onWait?.(performance.now() - since)
       clearTimeout(timer)
       signal?.removeEventListener('abort', onAbort)
       this.#waiters.delete(waiter)

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
@@ -7,6 +8,9 @@ import type { AppResponse } from './response.ts'
 
 /** What the log says of a client that went away: there is no such status in HTTP, the number is nginx's. */
 const CLIENT_GONE = 499
+
+/** What the code that runs at the moment belongs to, across everything that it awaits. */
+const inProgress = new AsyncLocalStorage<AppContext>()
 
 /** What is known of a request once its answer is out. */
 export interface RequestRecord {
@@ -93,6 +97,14 @@ export const liftDeadline = (c: AppContext) => c.get('exchange').liftDeadline()
 
 export const renewDeadline = (c: AppContext) => c.get('exchange').renewDeadline()
 
+/** The request that the running code works for, if there is one that has no answer yet. */
+export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
+  const c = inProgress.getStore()
+  // A connection that was opened for one request serves others after it.
+  if (!c || c.env?.outgoing?.closed) return undefined
+  return { requestId: requestIdOf(c), route: routePath(c, -1) }
+}
+
 /** The milliseconds that the request may still take. */
 export const timeLeftMs = (c: AppContext) => c.get('exchange').timeLeftMs
 
@@ -113,6 +125,8 @@ export function beginExchange(timeoutMs: number, onEnd: (records: readonly Reque
     const outgoing = c.env?.outgoing
     const exchange = new Exchange(timeoutMs, outgoing)
     c.set('exchange', exchange)
+    // Not `run()`, which costs twice as much: what Node calls for the next request has a context of its own.
+    inProgress.enterWith(c)
     outgoing?.on('close', () => {
       if (ended.push(recordOf(c, exchange, outgoing)) === 1) setImmediate(tell)
     })

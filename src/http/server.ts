@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import type { Hono } from 'hono'
 import { AppError, type ErrorCode } from '../errors.ts'
+import { explainListen, urlOf } from './address.ts'
 import type { Env } from './env.ts'
 import { problemOf, problemResponse } from './problem.ts'
 import { AppResponse } from './response.ts'
@@ -117,12 +118,3 @@ function refuseBytes(error: NodeJS.ErrnoException, socket: Socket) {
   ]
   socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
 }
-
-function explainListen(error: NodeJS.ErrnoException, host: string, port: number) {
-  if (error.code === 'EADDRINUSE') return `Port ${port} is in use: stop what listens there, or set PORT to another one`
-  if (error.code === 'EACCES') return `Port ${port} may not be used by this user: set PORT to one above 1023`
-  return `Cannot listen on ${host}:${port}: ${error.message}`
-}
-
-const urlOf = ({ address, family, port }: AddressInfo) =>
-  `http://${['0.0.0.0', '::', '127.0.0.1', '::1'].includes(address) ? 'localhost' : family === 'IPv6' ? `[${address}]` : address}:${port}`

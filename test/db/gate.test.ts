@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { Gate, type GateOptions } from '../../src/db/gate.ts'
 
@@ -31,6 +32,20 @@ describe('a gate', () => {
     }
     expect(admitted).toEqual([1, 2, 3])
     expect([gate.inside, gate.waiting]).toEqual([1, 0])
+  })
+
+  test('tells how long those waited who had to, and of nobody else', async () => {
+    const waitsMs: number[] = []
+    const gate = newGate({ permits: 1, onWait: (ms) => waitsMs.push(ms) })
+    gate.enter()
+    expect(waitsMs).toEqual([])
+    const entered = gate.enter()
+    await sleep(20)
+    gate.leave()
+    await entered
+    const gone = gate.enter(AbortSignal.abort())
+    await expect(gone).rejects.toThrow()
+    expect(waitsMs).toEqual([expect.closeTo(20, -2)])
   })
 
   test('hands a permit over: who comes in between cannot snatch it', async () => {

@@ -1,3 +1,4 @@
+import { sql } from 'kysely'
 import { io } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { request, startService } from '../support/service.ts'
@@ -59,25 +60,41 @@ describe('compute', () => {
     )
     // Each has two parts of its work in the queue or on the thread.
     await until(async () => (await readPage()).get('compute_queued') === 5, 'all but one wait')
-    expect((await readPage()).get('compute_running')).toBe(1)
+    expect((await readPage()).get('compute_threads_busy')).toBe(1)
     controller.abort()
     await Promise.all(endless)
     await until(async () => {
       const page = await readPage()
-      return page.get('compute_queued') === 0 && page.get('compute_running') === 0
+      return page.get('compute_queued') === 0 && page.get('compute_threads_busy') === 0
     }, 'nothing runs or waits')
   })
 
   test('counts tasks by name and outcome', async () => {
     await request(`${service.url}/v1/primes?to=1000`)
     const page = await readPage()
-    expect(page.get('compute_task_duration_seconds_count{task="primes.count",outcome="succeeded"}')).toBeGreaterThan(0)
+    const tasks = page.get('compute_task_duration_seconds_count{task="primes.count",outcome="succeeded"}')
+    expect(tasks).toBeGreaterThan(0)
+    expect(page.get('compute_queue_wait_seconds_count{task="primes.count"}')).toBeGreaterThanOrEqual(tasks ?? Number.NaN)
+    expect(page.get('compute_threads')).toBe(1)
   })
 })
 
-test('the database shows its connections and who waits for one', async () => {
-  const page = await readPage()
-  expect([page.get('database_connections_busy'), page.get('database_waiters')]).toEqual([0, 0])
+test('the database shows its connections, who waits for one, and how long they waited', async () => {
+  const before = await readPage()
+  const figures = ['size', 'in_use', 'waiting'].map((figure) => before.get(`database_pool_${figure}`))
+  expect(figures).toEqual([10, 0, 0])
+  await service.database
+    .withSignal()
+    .connection()
+    .execute(async (db) => {
+      await sql`lock tables product write`.execute(db)
+      const reads = Array.from({ length: 12 }, () => request(`${service.url}/v1/products`))
+      await until(async () => ((await readPage()).get('database_pool_waiting') ?? 0) >= 2, 'those beyond the pool wait')
+      await sql`unlock tables`.execute(db)
+      await Promise.all(reads)
+    })
+  const waits = (page: Map<string, number>) => page.get('database_pool_wait_seconds_count') ?? Number.NaN
+  expect(waits(await readPage())).toBeGreaterThanOrEqual(waits(before) + 2)
 })
 
 test('connected clients are counted', async () => {
@@ -91,10 +108,15 @@ test('connected clients are counted', async () => {
 test.each([
   'process_cpu_seconds_total',
   'process_resident_memory_bytes',
+  'nodejs_eventloop_lag_p50_seconds',
   'nodejs_eventloop_lag_p99_seconds',
+  'nodejs_eventloop_lag_max_seconds',
+  'nodejs_eventloop_utilization_ratio',
+  'nodejs_gc_duration_seconds_count{kind="minor"}',
   'nodejs_heap_size_used_bytes',
 ])('the process shows its %s', async (name) => {
-  expect((await readPage()).get(name)).toBeGreaterThan(0)
+  // Delays are those since the last reading, and there may have been none.
+  await until(async () => ((await readPage()).get(name) ?? 0) > 0, 'it is above 0')
 })
 
 /** Every series with its value. */

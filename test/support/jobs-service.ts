@@ -20,6 +20,7 @@ async function open() {
   jobs.start({ handlers: handlersOn(database), schedules: [] })
   return {
     url,
+    opsUrl: undefined,
     log,
     async stop(crashed?: boolean) {
       await jobs.stop(crashed)

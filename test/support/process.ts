@@ -10,7 +10,7 @@ const ROOT = join(import.meta.dirname, '../..')
 export function useProcess(file: string, env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = []) {
   const child = spawn(process.execPath, [...nodeOptions, join(ROOT, file)], {
     cwd: ROOT,
-    env: { PATH: process.env['PATH'], NODE_ENV: 'test', COMPUTE_THREADS: '1', PORT: '0', ...env },
+    env: { PATH: process.env['PATH'], NODE_ENV: 'test', COMPUTE_THREADS: '1', PORT: '0', OPS_PORT: '0', ...env },
   })
   const output: string[] = []
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => output.push(String(chunk)))

@@ -14,6 +14,7 @@ export async function startService(env: NodeJS.ProcessEnv = {}) {
     NODE_ENV: 'test',
     LOG_LEVEL: 'silent',
     PORT: '0',
+    OPS_PORT: 'off',
     COMPUTE_THREADS: '2',
     DATABASE_URL: databaseUrl,
     REPORT_DIR: reportDirectory,
@@ -23,6 +24,7 @@ export async function startService(env: NodeJS.ProcessEnv = {}) {
   const stop = () => (stopped ??= service.stop())
   return {
     url: service.url,
+    opsUrl: service.opsUrl ?? '',
     databaseUrl,
     database,
     reportDirectory,
@@ -67,8 +69,8 @@ export async function metric(url: string, name: string): Promise<number> {
 }
 
 export const untilRunning = (url: string, tasks: number) =>
-  until(async () => (await metric(url, 'compute_running')) === tasks, `${tasks} tasks run`)
+  until(async () => (await metric(url, 'compute_threads_busy')) === tasks, `${tasks} tasks run`)
 
 /** They must be free soon: tasks stop when nobody waits for them. */
 export const untilThreadsFree = (url: string) =>
-  until(async () => (await metric(url, 'compute_running')) === 0, 'threads free', 1_000)
+  until(async () => (await metric(url, 'compute_threads_busy')) === 0, 'threads free', 1_000)

@@ -112,7 +112,7 @@ describe('caching', () => {
     const { status, headers, png } = await draw(ENDLESS, { 'if-none-match': `"another", ${tag}` })
     expect([any.status, status, png.length]).toEqual([304, 304, 0])
     expect([headers.get('etag'), headers.get('cache-control')]).toEqual([tag, 'public, max-age=86400'])
-    expect(await metric(service.url, 'compute_running')).toBe(0)
+    expect(await metric(service.url, 'compute_threads_busy')).toBe(0)
   })
 
   test('every view has a tag of its own, however it is written', async () => {
@@ -131,7 +131,7 @@ test('light requests are answered while every thread draws', async () => {
   const client = startRequest(`${mandelbrot}?${ENDLESS}`)
   await untilRunning(service.url, THREADS)
   for (let index = 0; index < 20; index++) expect((await request(`${service.url}/health/live`)).status).toBe(200)
-  expect(await metric(service.url, 'compute_running')).toBe(THREADS)
+  expect(await metric(service.url, 'compute_threads_busy')).toBe(THREADS)
   client.abort()
   await untilThreadsFree(service.url)
 })

@@ -30,7 +30,7 @@ test('a report is cancelled from another process: its thread is free and its fil
   await until(async () => (await readdir(spill).catch(() => [])).length > 0, 'it runs')
   const { status, body } = await request(`${other.url}/v1/reports/${id}`, 'DELETE')
   expect([status, body.state]).toEqual([202, 'cancelled'])
-  await until(async () => /^compute_running 0$/m.test(await pageOf(runner.url)), 'the thread is free', 1_500)
+  await until(async () => /^compute_threads_busy 0$/m.test(await pageOf(runner.url)), 'the thread is free', 1_500)
   await until(async () => (await readdir(spill)).length + (await readdir(uploads)).length === 0, 'the files are gone', 1_500)
   // The runner goes on with others.
   const next = await accept(runner.url, 'a,b\n1,2\n')

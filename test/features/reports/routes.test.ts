@@ -304,7 +304,7 @@ async function eventsOf(url: string, id: string): Promise<Heard[]> {
 
 async function busyThreads(url: string): Promise<number> {
   const page = await (await fetch(`${url}/metrics`)).text()
-  return Number(page.match(/^compute_running (\d+)/m)?.[1])
+  return Number(page.match(/^compute_threads_busy (\d+)/m)?.[1])
 }
 
 async function answerOn(socket: Awaited<ReturnType<typeof connectTo>>): Promise<string> {

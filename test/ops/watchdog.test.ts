@@ -1,0 +1,195 @@
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import type { Held } from '../../src/ops/watch.ts'
+import { useProcess } from '../support/process.ts'
+import { request } from '../support/service.ts'
+import { until } from '../support/until.ts'
+
+const SERVICE = 'test/support/blocking-service.ts'
+
+async function useBlockingService(env: NodeJS.ProcessEnv = {}) {
+  const { child, output, url: listening, exitCode } = useProcess(SERVICE, { TIRELESS: 'true', ...env })
+  const url = await listening()
+  const [, ops = ''] = await until(() => output().match(/"ops":"(.*?)"/), 'it says where')
+  const lines = () =>
+    output()
+      .split('\n')
+      .filter((line) => line.includes('"heldMs"'))
+  return {
+    child,
+    url,
+    ops,
+    exitCode,
+    incidents: () => lines().map((line) => JSON.parse(line)),
+    incident: async () => JSON.parse(await until(() => lines()[0], 'an incident is told of')),
+  }
+}
+
+const lineOf = (mark: string) =>
+  readFileSync(SERVICE, 'utf8')
+    .split('\n')
+    .findIndex((line) => line.endsWith(`// ${mark}`)) + 1
+
+describe('what holds the event loop is named, with function, line and request', () => {
+  test.each([
+    ['a loop', '/loop/600', 'spin', 'held by the loop', '/loop/:ms'],
+    ['a loop in a function that was awaited', '/after-waiting/600', 'spin', 'held by the loop', '/after-waiting/:ms'],
+    ['a regular expression that backtracks', '/expression', 'matches', 'held by the expression', '/expression'],
+  ])('%s, within 300 ms of its start', async (_, path, name, mark, route) => {
+    const { url, ops, incident } = await useBlockingService()
+    const startedAt = Date.now()
+    const answer = request(url + path, 'GET', undefined, { 'x-request-id': 'the-one' }).catch(() => {})
+    const culprit = await until(async () => (await held(ops)).culprit, 'it is named')
+    const namedAfterMs = Date.now() - startedAt
+    const expected = { function: name, file: SERVICE, line: lineOf(mark), requestId: 'the-one', route }
+    expect(culprit).toEqual(expected)
+    expect(namedAfterMs).toBeLessThan(300)
+    await answer
+    const told = await incident()
+    expect(told).toEqual({ at: expect.any(Number), heldMs: expect.any(Number), ...expected })
+    expect(told.at - startedAt).toBeLessThan(100)
+  })
+
+  test('JSON.parse of 50 MB, which nothing can interrupt, at its end', async () => {
+    const { url, incident } = await useBlockingService()
+    const { body } = await request(`${url}/parse`)
+    const { heldMs, at, ...culprit } = await incident()
+    expect(culprit).toMatchObject({
+      function: 'parseBigText',
+      file: SERVICE,
+      line: lineOf('held by the parser'),
+      route: '/parse',
+    })
+    expect(Math.abs(at - body.startedAt)).toBeLessThan(100)
+    expect(heldMs).toBeGreaterThan(100)
+  })
+
+  test('a synchronous read of a file that does not come, at its end', async () => {
+    const { url, incident } = await useBlockingService()
+    const path = await useFifo()
+    const answer = request(`${url}/file?path=${path}`).catch(() => {})
+    await sleep(500)
+    await writeFile(path, 'at last')
+    await answer
+    const { heldMs, ...culprit } = await incident()
+    expect(culprit).toMatchObject({ function: 'readWholeFile', file: SERVICE, line: lineOf('held by the file'), route: '/file' })
+    expect(heldMs).toBeGreaterThan(350)
+    expect(heldMs).toBeLessThan(900)
+  })
+})
+
+test('an incident has its whole length, and is told of once', async () => {
+  const { url, incidents } = await useBlockingService()
+  await fetch(`${url}/loop/400`)
+  await until(() => incidents().length > 0, 'it is told of')
+  await fetch(`${url}/loop/200`)
+  await until(() => incidents().length > 1, 'the next one is told of')
+  const [first, second] = incidents().map(({ heldMs }) => heldMs)
+  expect([first, second].map((ms) => Math.round(ms / 100))).toEqual([4, 2])
+  expect(first).toBeLessThan(430)
+})
+
+test('what is short, and an idle loop, is no incident', async () => {
+  const { url, incidents } = await useBlockingService()
+  for (let index = 0; index < 10; index++) await fetch(`${url}/loop/40`)
+  await sleep(300)
+  await fetch(`${url}/loop/200`)
+  await until(() => incidents().length > 0, 'the one after them is told of')
+  expect(incidents()).toHaveLength(1)
+})
+
+test('a process that was stopped was not held by its code', async () => {
+  const { child, url, incidents } = await useBlockingService()
+  child.kill('SIGSTOP')
+  await sleep(500)
+  child.kill('SIGCONT')
+  await fetch(`${url}/loop/200`)
+  await until(() => incidents().length > 0, 'the one after it is told of')
+  expect(incidents().map(({ function: name }) => name)).toEqual(['spin'])
+})
+
+test('in a row, incidents are told of all the same, but looked at seldom', async () => {
+  const { url, incidents } = await useBlockingService({ TIRELESS: 'false' })
+  for (let index = 0; index < 8; index++) {
+    await fetch(`${url}/loop/150`)
+    await until(() => incidents().length > index, 'it is told of')
+  }
+  const names = incidents().map(({ function: name }) => name)
+  expect(names[0]).toBe('spin')
+  const looks = names.filter((name) => name === 'spin').length
+  expect(looks).toBeLessThan(5)
+  expect(names.filter((name) => name === '(unknown)')).toHaveLength(8 - looks)
+})
+
+describe('with a threshold of 0', () => {
+  test('there are no incidents, and the ops server answers', async () => {
+    const { url, ops, incidents } = await useBlockingService({ WATCHDOG_MS: '0' })
+    await fetch(`${url}/loop/300`)
+    expect((await request(`${ops}/health/live`)).body).toMatchObject({ status: 'ok' })
+    expect(incidents()).toEqual([])
+  })
+})
+
+test('a process with a debugger is left alone', async () => {
+  const { output, url: listening } = useProcess(SERVICE, {}, ['--inspect=127.0.0.1:0'])
+  const url = await until(async () => output().match(/"url":"(.*?)"/)?.[1], 'it listens')
+  await listening()
+  await fetch(`${url}/loop/300`)
+  await fetch(`${url}/loop/1`)
+  expect(output()).not.toContain('"heldMs"')
+})
+
+test('it does not hold up the exit', async () => {
+  const { child, url, incident, exitCode } = await useBlockingService()
+  await fetch(`${url}/loop/200`)
+  await incident()
+  child.kill('SIGTERM')
+  expect(await exitCode).toBe(0)
+})
+
+describe('while the event loop is held for 3 s, the ops server', () => {
+  test('answers in less than 50 ms, says how long and by what, and counts the process as dead beyond the limit', async () => {
+    const { url, ops } = await useBlockingService()
+    expect((await request(`${ops}/health/ready`)).status).toBe(200)
+    expect(await page(ops)).toContain('a_figure 1\n')
+    const answer = fetch(`${url}/loop/3000`)
+    await until(async () => (await held(ops)).culprit, 'it is held')
+    const tookMs: number[] = []
+    while ((await held(ops)).heldMs < 900)
+      for (const path of ['/health/live', '/health/ready', '/metrics']) {
+        const startedAt = performance.now()
+        const { status } = await fetch(ops + path)
+        tookMs.push(performance.now() - startedAt)
+        expect([path, status]).toEqual([path, 200])
+      }
+    const figures = await page(ops)
+    expect(Number(figures.match(/^event_loop_held_seconds (.*)$/m)?.[1])).toBeGreaterThan(0.8)
+    expect(Number(figures.match(/^ops_snapshot_age_seconds (.*)$/m)?.[1])).toBeGreaterThan(0.8)
+    expect(figures).toContain('a_figure 1\n')
+    await until(async () => (await request(`${ops}/health/live`)).status === 503, 'it is held for too long', 1_500)
+    const { body } = await request(`${ops}/health/live`)
+    expect(body).toMatchObject({ code: 'unavailable', detail: expect.stringMatching(/held for \d\.\d s by spin \(test\//) })
+    expect(tookMs.toSorted((a, b) => a - b).at(Math.floor(tookMs.length * 0.95))).toBeLessThan(50)
+    await answer
+    await until(async () => (await request(`${ops}/health/live`)).status === 200, 'it turns again')
+    expect((await held(ops)).culprit).toBeUndefined()
+  })
+})
+
+const held = async (ops: string): Promise<Held> => (await request(`${ops}/health/live`)).body
+
+const page = async (ops: string) => (await fetch(`${ops}/metrics`)).text()
+
+/** Whoever reads it waits for whoever writes it. */
+async function useFifo(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'offloop-fifo-'))
+  onTestFinished(() => rm(folder, { recursive: true }))
+  const path = join(folder, 'fifo')
+  execFileSync('mkfifo', [path])
+  return path
+}

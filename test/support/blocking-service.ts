@@ -1,0 +1,72 @@
+import { readFileSync } from 'node:fs'
+import type { AppContext } from '../../src/http/env.ts'
+import { beginExchange, requestInProgress } from '../../src/http/exchange.ts'
+import { createRouter } from '../../src/http/router.ts'
+import { HttpServer } from '../../src/http/server.ts'
+import type { Incident } from '../../src/ops/incident.ts'
+import { Watchdog } from '../../src/ops/watchdog.ts'
+
+/** A service whose handlers hold the event loop, each in its own way; prints where it listens, then each incident. */
+const BIG_TEXT = JSON.stringify(Array.from({ length: 900_000 }, (_, id) => ({ id, name: `item ${id}`, tags: ['a', 'b', 'c'] })))
+
+const router = createRouter()
+router.use(beginExchange(60_000, () => {}))
+router.get('/loop/:ms', (c) => {
+  spin(Number(c.req.param('ms')))
+  return c.text('done')
+})
+router.get('/after-waiting/:ms', async (c) => {
+  await c.req.text()
+  await spinLater(Number(c.req.param('ms')))
+  return c.text('done')
+})
+router.get('/parse', parseBigText)
+router.get('/expression', (c) => c.text(String(matches('aaaaaaaaaaaaaaaaaaaaaaaa!'))))
+router.get('/file', readWholeFile)
+
+function spin(ms: number) {
+  const end = Date.now() + ms
+  while (Date.now() < end); // held by the loop
+}
+
+async function spinLater(ms: number) {
+  await new Promise((resolve) => setTimeout(resolve, 5))
+  spin(ms)
+}
+
+function parseBigText(c: AppContext) {
+  const startedAt = Date.now()
+  const items = JSON.parse(BIG_TEXT) // held by the parser
+  const { length } = items
+  return c.json({ length, startedAt })
+}
+
+function matches(text: string) {
+  return /^(\w+\s?)*$/.test(text) // held by the expression
+}
+
+function readWholeFile(c: AppContext) {
+  const path = c.req.query('path') ?? ''
+  const text = readFileSync(path, 'utf8') // held by the file
+  return c.text(text)
+}
+
+const log = (incident: Incident) => console.log(JSON.stringify(incident))
+const watchdog = await Watchdog.open({
+  thresholdMs: Number(process.env['WATCHDOG_MS'] ?? 100),
+  onIncident: log,
+  tireless: process.env['TIRELESS'] === 'true',
+  requestInProgress,
+  server: { host: '127.0.0.1', port: 0, maxHeldMs: 1_000 },
+  metricsPage: async () => 'a_figure 1\n',
+})
+const server = new HttpServer(new AbortController().signal)
+const url = await server.listen(router, '127.0.0.1', 0)
+watchdog.start()
+console.log(JSON.stringify({ url, ops: watchdog.url }))
+process.once('SIGTERM', async () => {
+  await server[Symbol.asyncDispose]()
+  await watchdog[Symbol.asyncDispose]()
+  process.exitCode = 0
+  process.removeAllListeners()
+})

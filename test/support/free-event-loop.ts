@@ -1,0 +1,30 @@
+import { afterAll, afterEach, beforeAll, expect } from 'vitest'
+import { describeIncidents } from '../../src/ops/expect-event-loop-free.ts'
+import type { Incident } from '../../src/ops/incident.ts'
+import { Watchdog } from '../../src/ops/watchdog.ts'
+
+/** What handlers may take of the event loop at once, on a machine that compiles them and runs three other files' tests meanwhile. */
+const MAX_MS = 100
+const HTTP_TESTS = /\/test\/(http|realtime)\/|\/routes\.test\.ts$/
+
+/**
+ * The tests that send requests run under a watchdog: a test during which code in `src/` held the event loop fails, and says
+ * which function and line it was. What tests themselves do is their own affair.
+ */
+if (HTTP_TESTS.test(expect.getState().testPath ?? '')) {
+  const incidents: Incident[] = []
+  let watchdog: Watchdog
+
+  beforeAll(async () => {
+    watchdog = await Watchdog.open({ thresholdMs: MAX_MS, onIncident: (incident) => incidents.push(incident), tireless: true })
+    watchdog.start()
+  })
+
+  afterEach(async () => {
+    await watchdog.settle()
+    const ours = incidents.splice(0).filter(({ file }) => file.startsWith('src/'))
+    expect(ours, ours.length > 0 ? describeIncidents(ours, MAX_MS) : '').toEqual([])
+  })
+
+  afterAll(() => watchdog[Symbol.asyncDispose]())
+}
