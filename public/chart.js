@@ -69,14 +69,15 @@ export function timeChart(
         })),
       ],
       plugins,
-      hooks: { setCursor: [() => showFigures()], setData: [() => showFigures()] },
+      hooks: { setCursor: [showFigures], setData: [showFigures] },
     },
     [[], ...lines.map(() => [])],
     canvas,
   )
   container.chart = chart
 
-  function showFigures() {
+  /** @param {uPlot} chart */
+  function showFigures(chart) {
     for (const [index, figure] of figures.entries()) {
       const values = chart.data[index + 1] ?? []
       const value = values[chart.cursor.idx ?? values.length - 1]
