@@ -13,6 +13,8 @@ import { openLog } from './log.ts'
 import { addFigures } from './ops/figures.ts'
 import { logIncident } from './ops/incident.ts'
 import { Metrics } from './ops/metrics.ts'
+import { Sampler } from './ops/sampler.ts'
+import { Spans } from './ops/spans.ts'
 import { Watchdog } from './ops/watchdog.ts'
 import { Realtime } from './realtime/realtime.ts'
 import { runService, type Service } from './service.ts'
@@ -24,6 +26,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
   const config = loadConfig(env)
   const log = openLog(config.log)
   const metrics = new Metrics()
+  const spans = new Spans()
   const stopping = new AbortController()
 
   await using opening = new AsyncDisposableStack()
@@ -37,6 +40,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       requestInProgress,
       onIncident(incident) {
         metrics.observeIncident(incident)
+        sampler.observeIncident(incident)
         logIncident(log, incident)
       },
       onCrash: (error) => log.error({ err: error }, 'The watchdog ended'),
@@ -49,18 +53,22 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       ...config.compute,
       entry: new URL('./thread.ts', import.meta.url),
       stopping: stopping.signal,
-      onTiming: metrics.observeTask,
+      onTiming(timing) {
+        metrics.observeTask(timing)
+        spans.observe(timing)
+      },
       onCrash: (error, thread) => log.error({ err: error, thread }, 'A worker thread ended'),
     }),
   )
   const jobs = opening.use(new Jobs({ database, log, ...config.jobs }))
   const server = opening.use(new HttpServer(stopping.signal))
   const realtime = opening.use(new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }))
+  const sampler = opening.use(new Sampler({ compute, database, realtime, spans }))
   addFigures(metrics, { database, compute, jobs, realtime })
 
   const { demoInline, reports } = config
   const deps: Deps = { database, compute, jobs, realtime, log, stopping: stopping.signal, demoInline, reports }
-  const app = createApp({ config: config.http, metrics, readiness, ...deps })
+  const app = createApp({ config: config.http, metrics, readiness, sampler, ...deps })
   jobs.start(featureJobs(deps))
   const url = await server.listen(app, config.http.host, config.http.port)
   readiness.begin((signal) => database.ping(signal))

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { events } from '../../src/features/index.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
 import { request, startService, useService } from '../support/service.ts'
 
@@ -228,18 +229,9 @@ describe('operations', () => {
     expect((await request(`${service.url}/health/ready`)).body).toEqual({ status: 'ok' })
   })
 
-  test('the page links to everything', async () => {
+  test('the page links to the API, for people and for programs, and to the figures', async () => {
     const html = await (await fetch(service.url)).text()
-    for (const link of [
-      '/docs',
-      '/openapi.json',
-      '/v1/products',
-      '/v1/primes',
-      '/v1/mandelbrot.png',
-      '/health/ready',
-      '/metrics',
-    ])
-      expect(html).toContain(`href="${link}`)
+    for (const link of ['/docs', '/openapi.json', '/metrics']) expect(html).toContain(`href="${link}"`)
   })
 
   test('the OpenAPI document describes what the routes validate', async () => {
@@ -252,6 +244,7 @@ describe('operations', () => {
       '/v1/jobs/{id}',
       '/v1/jobs/{id}/retry',
       '/v1/mandelbrot.png',
+      '/v1/ops',
       '/v1/primes',
       '/v1/products',
       '/v1/products/{id}',
@@ -266,6 +259,15 @@ describe('operations', () => {
       additionalProperties: false,
       properties: { name: { maxLength: 200 }, stock: { minimum: 0 } },
     })
+  })
+
+  test('the docs list every event with its topic and each field of its payload', async () => {
+    const { description } = (await request(`${service.url}/openapi.json`)).body.info
+    for (const { name, topic, payload } of events) {
+      const row = description.split('\n').find((line: string) => line.startsWith(`| \`${name}\` | \`${topic}\` |`))
+      for (const field of Object.keys(payload)) expect(row).toContain(`\`${field}\``)
+    }
+    expect(description).toContain('`server.stopping`')
   })
 
   test('the docs load nothing from anywhere else', async () => {
