@@ -7,6 +7,7 @@ import type { Jobs } from '../jobs/jobs.ts'
 import type { Log } from '../log.ts'
 import type { Listeners } from '../names.ts'
 import type { Realtime } from '../realtime/realtime.ts'
+import { JOBS, type jobChanged } from './jobs/contract.ts'
 import { jobRoutes } from './jobs/routes.ts'
 import { mandelbrotRoutes } from './mandelbrot/routes.ts'
 import { primeRoutes } from './primes/routes.ts'
@@ -52,9 +53,11 @@ export const featureJobs = (deps: Deps): JobRegistry => {
 const uploadsOf = ({ reports }: Deps) => new DirectoryStorage(join(reports.directory, 'uploads'))
 
 /** The topics that clients may subscribe to. */
-export const topics = [PRODUCTS, REPORT_TOPIC]
+export const topics = [PRODUCTS, REPORT_TOPIC, JOBS]
 
 /** What clients may hear: `io(url) as Socket<ServerEvents, ClientEvents>` is typed on both ends. */
-export type ServerEvents = Listeners<typeof productChanged | typeof reportProgress | typeof reportFinished> & {
+export type ServerEvents = Listeners<
+  typeof productChanged | typeof reportProgress | typeof reportFinished | typeof jobChanged
+> & {
   'server.stopping': () => void
 }
