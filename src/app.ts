@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import type { Config } from './config.ts'
 import { type Deps, featureRoutes, uploads } from './features/index.ts'
 import { accessLog } from './http/access-log.ts'
@@ -8,15 +7,12 @@ import { serveDocs } from './http/docs.ts'
 import { beginExchange } from './http/exchange.ts'
 import { fallback } from './http/fallback.ts'
 import { healthRoutes } from './http/health.ts'
+import { servePage } from './http/page.ts'
 import { errorHandler } from './http/problem.ts'
 import { createRouter } from './http/router.ts'
 import type { Metrics } from './ops/metrics.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
-
-/** The page's own styles and scripts, from this server only. */
-const PAGE_POLICY =
-  "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 
 export interface AppDeps extends Deps {
   config: Pick<Config['http'], 'corsOrigins' | 'requestTimeoutMs'>
@@ -44,8 +40,6 @@ export function createApp({ config, metrics, ...deps }: AppDeps) {
   app.route('/health', healthRoutes({ check: (signal) => deps.database.ping(signal), stopping }))
   app.get('/metrics', async (c) => c.body(await metrics.page(), 200, { 'Content-Type': metrics.contentType }))
   serveDocs(app)
-
-  const page = readFileSync(new URL('../public/index.html', import.meta.url), 'utf8')
-  app.get('/', (c) => c.html(page, 200, { 'Content-Security-Policy': PAGE_POLICY }))
+  servePage(app)
   return app
 }

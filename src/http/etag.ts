@@ -4,7 +4,7 @@ import { hash } from 'node:crypto'
 export const versionTag = (version: number) => `"${version}"`
 
 /** A strong ETag for a body that has no version of its own. */
-export const bodyTag = (body: string) => `"${hash('sha1', body, 'base64url')}"`
+export const bodyTag = (body: string | Uint8Array) => `"${hash('sha1', body, 'base64url')}"`
 
 /** Whether `If-Match` lets a change pass: absent, `*`, or one of its tags is the current one (RFC 9110, 13.1.1). */
 export const allowsChange = (ifMatch: string | undefined, tag: string) =>

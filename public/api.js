@@ -1,0 +1,50 @@
+/** What the service answered instead of what was asked for: its problem+json (RFC 9457), or that it could not be reached. */
+export class ApiError extends Error {
+  /**
+   * @param {string} detail
+   * @param {{ status?: number, code?: string, requestId?: string, errors?: { path: string, message: string }[] }} [problem]
+   * `status` is 0 where there was no answer
+   */
+  constructor(detail, { status = 0, code = 'unreachable', requestId, errors } = {}) {
+    super(detail)
+    this.name = 'ApiError'
+    this.status = status
+    this.code = code
+    this.requestId = requestId
+    this.errors = errors
+  }
+}
+
+/**
+ * Calls the service: `await api('GET', '/v1/products/1')`.
+ *
+ * @param {string} method
+ * @param {string} path
+ * @param {object} [options]
+ * @param {unknown} [options.body] a plain object is sent as JSON; text, a Blob or a File as it is
+ * @param {Record<string, string>} [options.headers]
+ * @param {AbortSignal} [options.signal]
+ * @returns {Promise<any>} the JSON of the answer, `undefined` where it is empty, else the Response itself
+ * @throws {ApiError} for every answer that is a problem, or when there is none; the signal's reason when it aborts
+ */
+export async function api(method, path, { body, headers = {}, signal } = {}) {
+  const isJson = body !== undefined && Object.getPrototypeOf(body) === Object.prototype
+  const response = await fetch(path, {
+    method,
+    headers: isJson ? { 'Content-Type': 'application/json', ...headers } : headers,
+    body: isJson ? JSON.stringify(body) : /** @type {BodyInit} */ (body),
+    signal,
+  }).catch((error) => {
+    throw signal?.aborted ? error : new ApiError('The service cannot be reached')
+  })
+  const type = response.headers.get('content-type') ?? ''
+  if (!response.ok) throw await errorOf(response, type)
+  if (response.status === 204) return undefined
+  return type.startsWith('application/json') ? response.json() : response
+}
+
+/** @param {Response} response @param {string} type */
+async function errorOf(response, type) {
+  const problem = type.startsWith('application/problem+json') ? await response.json() : {}
+  return new ApiError(problem.detail ?? response.statusText, { ...problem, status: response.status })
+}

@@ -1,0 +1,105 @@
+import uPlot from '/vendor/uplot.js'
+import { element } from './element.js'
+
+const HEIGHT = 200
+const FONT = '12px system-ui, sans-serif'
+
+/**
+ * @typedef {object} Line
+ * @property {string} label
+ * @property {string} colour a custom property of style.css: `--chart-1`
+ * @property {boolean} [area] filled down to zero
+ */
+
+/**
+ * @typedef {object} TimeChartOptions
+ * @property {string} label what a screen reader calls it
+ * @property {Line[]} lines
+ * @property {(value: number) => string} format of values, on the axis and in the legend
+ * @property {number} windowMs how much of the past it shows
+ * @property {number} [atLeast] the value axis reaches at least so far, so that noise does not look like a mountain
+ * @property {number} [height] in pixels
+ * @property {uPlot.Plugin[]} [plugins]
+ */
+
+/**
+ * Draws lines over the last `windowMs`, in the colours of the theme, as wide as its container. The legend below shows the
+ * newest values, or those under the pointer.
+ *
+ * `container.chart` is the uPlot instance.
+ *
+ * @param {HTMLElement & { chart?: uPlot }} container
+ * @param {TimeChartOptions} options
+ * @returns {(data: uPlot.AlignedData) => void} shows other data: milliseconds since the epoch, then each line's values
+ */
+export function timeChart(container, { label, lines, format, windowMs, atLeast = 0, height = HEIGHT, plugins = [] }) {
+  const canvas = element('div', { className: 'chart', role: 'img', 'aria-label': label })
+  const figures = lines.map(() => element('b', {}, '–'))
+  const legend = element('ul', { className: 'legend' })
+  for (const [index, { label, colour }] of lines.entries()) {
+    const key = element('i', { className: 'key' })
+    key.style.setProperty('background', `var(${colour})`)
+    legend.append(element('li', {}, key, `${label} `, figures[index]))
+  }
+  container.append(canvas, legend)
+
+  const chart = new uPlot(
+    {
+      width: widthOf(canvas),
+      height,
+      ms: 1,
+      legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
+      scales: {
+        x: { range: () => [Date.now() - windowMs, Date.now()] },
+        y: { range: (_, __, max) => [0, Math.max(atLeast, (max ?? 0) * 1.1)] },
+      },
+      axes: [axis({ space: 80 }), axis({ size: 60, space: 36, values: (_, ticks) => ticks.map((tick) => format(tick)) })],
+      series: [
+        {},
+        ...lines.map(({ colour, area }) => ({
+          stroke: () => themeColour(colour),
+          fill: area ? () => `color-mix(in srgb, ${themeColour(colour)} 14%, transparent)` : undefined,
+          width: 1.5,
+          points: { show: false },
+        })),
+      ],
+      plugins,
+      hooks: { setCursor: [() => showFigures()], setData: [() => showFigures()] },
+    },
+    [[], ...lines.map(() => [])],
+    canvas,
+  )
+  container.chart = chart
+
+  function showFigures() {
+    for (const [index, figure] of figures.entries()) {
+      const values = chart.data[index + 1] ?? []
+      const value = values[chart.cursor.idx ?? values.length - 1]
+      figure.textContent = typeof value === 'number' ? format(value) : '–'
+    }
+  }
+
+  new ResizeObserver(() => chart.setSize({ width: widthOf(canvas), height })).observe(canvas)
+  onThemeChange(() => chart.redraw())
+  return (data) => chart.setData(data)
+}
+
+/** The value that a custom property has now. @param {string} name */
+export const themeColour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
+
+/** @param {() => void} redraw what is on a canvas does not follow the theme by itself */
+export const onThemeChange = (redraw) => matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw)
+
+/** @param {Partial<uPlot.Axis>} options @returns {uPlot.Axis} */
+const axis = (options) => ({
+  font: FONT,
+  stroke: () => themeColour('--muted'),
+  grid: { stroke: () => themeColour('--line'), width: 1 },
+  ticks: { show: false },
+  gap: 6,
+  ...options,
+})
+
+/** @param {HTMLElement} element a chart of no width at all cannot be drawn */
+const widthOf = ({ clientWidth }) => Math.max(clientWidth, 40)

@@ -1,0 +1,42 @@
+/** Figures as people read them: three digits that matter, and a unit. All of them give `–` for what is not known. */
+
+const UNKNOWN = '–'
+const BYTES = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+
+/** @param {number | null | undefined} value */
+const isKnown = (value) => typeof value === 'number' && Number.isFinite(value)
+
+/** @param {number} value in three digits: 0.123, 1.23, 12.3, 123, 1,234 */
+const threeDigits = (value) =>
+  value.toLocaleString('en-GB', { maximumFractionDigits: Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2 })
+
+/** @param {number | null | undefined} value */
+export const number = (value) => (isKnown(value) ? threeDigits(/** @type {number} */ (value)) : UNKNOWN)
+
+/** A share from 0 to 1. @param {number | null | undefined} value */
+export const percent = (value) => (isKnown(value) ? `${threeDigits(/** @type {number} */ (value) * 100)} %` : UNKNOWN)
+
+/** A span of time, from microseconds to days. @param {number | null | undefined} ms */
+export function duration(ms) {
+  if (!isKnown(ms)) return UNKNOWN
+  const value = /** @type {number} */ (ms)
+  if (value < 1) return `${Math.round(value * 1_000)} µs`
+  if (value < 1_000) return `${threeDigits(value)} ms`
+  if (value < 60_000) return `${threeDigits(value / 1_000)} s`
+  const minutes = Math.floor(value / 60_000)
+  if (minutes < 60) return `${minutes} min ${Math.floor((value % 60_000) / 1_000)} s`
+  const hours = Math.floor(minutes / 60)
+  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`
+}
+
+/** @param {number | null | undefined} value */
+export function bytes(value) {
+  if (!isKnown(value)) return UNKNOWN
+  let amount = /** @type {number} */ (value)
+  let unit = 0
+  for (; amount >= 1_000 && unit < BYTES.length - 1; unit++) amount /= 1_024
+  return `${threeDigits(amount)} ${BYTES[unit]}`
+}
+
+/** The time of day, to the second. @param {number | string | Date} when milliseconds since the epoch, or a date */
+export const timeOfDay = (when) => new Date(when).toLocaleTimeString('en-GB')

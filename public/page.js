@@ -1,0 +1,20 @@
+import { api } from './api.js'
+import { openLive } from './live.js'
+
+/**
+ * The panels by the id of their section: each file in `panels/` is one, and the line here all that mounts it.
+ *
+ * @type {Record<string, import('./live.js').Mount>}
+ */
+const PANELS = {}
+
+const STATES = { connecting: 'Connecting', live: 'Live', paused: 'Paused', offline: 'Connection lost' }
+
+const live = openLive()
+const connection = /** @type {HTMLElement} */ (document.getElementById('connection'))
+live.onState((state) => {
+  connection.dataset.state = state
+  connection.textContent = STATES[state]
+})
+
+for (const [id, mount] of Object.entries(PANELS)) mount(/** @type {HTMLElement} */ (document.getElementById(id)), { live, api })
