@@ -1,0 +1,57 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { untilRunning, untilThreadsFree } from '../support/service.ts'
+import { until } from '../support/until.ts'
+import { button, panel, pointsOf, untilLive, untilText } from './support/panels.ts'
+import { startSite } from './support/site.ts'
+
+let site: Awaited<ReturnType<typeof startSite>>
+
+beforeAll(async () => {
+  site = await startSite()
+})
+afterAll(() => site.close())
+
+async function openTry() {
+  const page = await site.open()
+  await untilLive(page)
+  const tryIt = panel(page, 'try')
+  return { page, tryIt, status: tryIt.getByRole('status') }
+}
+
+const LATENCY = 0
+
+test('work on the event loop is felt by every user, work on threads is not', async () => {
+  const { page, tryIt, status } = await openTry()
+  await until(async () => (await pointsOf(page, 'try', LATENCY, 0)).length >= 5, 'the probe measures')
+  const worstSince = async (since: number) => Math.max(...(await pointsOf(page, 'try', LATENCY, since)))
+
+  const offloadedAt = Date.now()
+  await button(tryIt, 'On worker threads').click()
+  await untilText(status, /^Counted 283,146 primes 3 times on worker threads, in [\d.]+ m?s$/)
+  const offloaded = await worstSince(offloadedAt)
+
+  const inlineAt = Date.now()
+  await button(tryIt, 'On the event loop').click()
+  await untilText(status, /^Counted 283,146 primes 3 times on the event loop, in [\d.]+ m?s$/)
+  await until(async () => (await worstSince(inlineAt)) >= 200, 'the probe feels it')
+  expect(offloaded).toBeLessThan((await worstSince(inlineAt)) / 2)
+})
+
+test('what runs can be stopped, and then the threads are free', async () => {
+  const { tryIt, status } = await openTry()
+  await tryIt.getByLabel('at a time').fill('4')
+  await button(tryIt, 'On worker threads').click()
+  await untilRunning(site.url, 2)
+  await button(tryIt, 'Stop').click()
+  await untilText(status, /^Stopped after [0-3] of 4$/)
+  await untilThreadsFree(site.url)
+  expect(await button(tryIt, 'On worker threads').isEnabled()).toBe(true)
+})
+
+test('no more than a browser has connections for are begun at a time', async () => {
+  const { tryIt, status } = await openTry()
+  await tryIt.getByLabel('at a time').fill('5')
+  await button(tryIt, 'On worker threads').click()
+  expect(await tryIt.getByLabel('at a time').evaluate((input: HTMLInputElement) => input.validity.rangeOverflow)).toBe(true)
+  expect(await status.textContent()).not.toContain('Counting')
+})
