@@ -15,11 +15,11 @@ const MAY_IMPORT: Record<string, string[]> = {
   compute: ['leaf'],
   jobs: ['db', 'leaf'],
   realtime: ['leaf'],
-  ops: ['leaf'],
+  ops: ['http', 'db', 'compute', 'realtime', 'leaf'],
   thread: ['compute'],
   feature: ['db', 'compute', 'jobs', 'realtime', 'leaf'],
   routes: ['feature', 'http', 'db', 'compute', 'jobs', 'realtime', 'leaf'],
-  registry: ['feature', 'routes', 'db', 'compute', 'jobs', 'realtime', 'leaf'],
+  registry: ['feature', 'routes', 'ops', 'db', 'compute', 'jobs', 'realtime', 'leaf'],
   app: ['registry', 'http', 'ops', 'leaf'],
   main: ['app', 'registry', 'http', 'db', 'compute', 'jobs', 'realtime', 'ops', 'leaf'],
 }

@@ -9,6 +9,8 @@ import { HttpServer } from './http/server.ts'
 import { Jobs } from './jobs/jobs.ts'
 import { openLog } from './log.ts'
 import { Metrics } from './ops/metrics.ts'
+import { Sampler } from './ops/sampler.ts'
+import { Spans } from './ops/spans.ts'
 import { Realtime } from './realtime/realtime.ts'
 import { runService, type Service } from './service.ts'
 
@@ -19,6 +21,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
   const config = loadConfig(env)
   const log = openLog(config.log)
   const metrics = new Metrics()
+  const spans = new Spans()
   const stopping = new AbortController()
 
   await using opening = new AsyncDisposableStack()
@@ -29,13 +32,18 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       ...config.compute,
       entry: new URL('./thread.ts', import.meta.url),
       stopping: stopping.signal,
-      onTiming: metrics.observeTask,
+      onTiming(timing) {
+        metrics.observeTask(timing)
+        spans.observe(timing)
+      },
       onCrash: (error, thread) => log.error({ err: error, thread }, 'A worker thread ended'),
     }),
   )
   const jobs = opening.use(new Jobs({ database, log, ...config.jobs }))
   const server = opening.use(new HttpServer(stopping.signal))
   const realtime = opening.use(new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }))
+  const { poolSize } = config.database
+  const sampler = opening.use(new Sampler({ compute, database, realtime, spans, poolSize }))
   metrics.gauge('database_connections_busy', 'Connections that run something', () => database.gate.inside)
   metrics.gauge('database_waiters', 'Requests that wait for a connection', () => database.gate.waiting)
   metrics.gauge('compute_queued', 'Tasks that wait for a thread', () => compute.queued)
@@ -46,7 +54,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
 
   const { demoInline, reports } = config
   const deps: Deps = { database, compute, jobs, realtime, log, stopping: stopping.signal, demoInline, reports }
-  const app = createApp({ config: config.http, metrics, ...deps })
+  const app = createApp({ config: config.http, metrics, sampler, ...deps })
   jobs.start(featureJobs(deps))
   const url = await server.listen(app, config.http.host, config.http.port)
   log.info({ url, threads: config.compute.threads, node: process.version }, 'listening')

@@ -38,9 +38,18 @@ export interface Job<Input, Result> {
 }
 
 /** A message pushed to browsers: a hint that carries an id and a version, never the truth itself. */
-export interface Event<Name extends string, Payload> {
+export interface Event<Name extends string, Payload> extends EventGuide<Payload> {
   readonly name: Name
   readonly [types]?: Payload
+}
+
+/** What `/docs` says of an event. */
+export interface EventGuide<Payload> {
+  /** Who subscribes to this hears it. */
+  readonly topic: string
+  readonly when: string
+  /** What each field of the payload means, in Markdown. */
+  readonly payload: { readonly [Field in keyof Payload]-?: string }
 }
 
 /**
@@ -61,11 +70,11 @@ export function job<Input, Result = void>(
   return Object.freeze({ name, attempts, timeoutMs, backoffMs })
 }
 
-/** Names an event: `event<ProductChange>()('product.changed')`; two calls, so that the name's type is inferred. */
+/** Names an event: `event<ProductChange>()('product.changed', guide)`; two calls, so that the name's type is inferred. */
 export const event =
   <Payload>() =>
-  <Name extends string>(name: Name): Event<Name, Payload> =>
-    Object.freeze({ name })
+  <Name extends string>(name: Name, guide: EventGuide<Payload>): Event<Name, Payload> =>
+    Object.freeze({ name, ...guide })
 
 /** The Socket.IO listener map of a union of events: what a typed client listens to. */
 export type Listeners<E extends Event<string, unknown>> = {

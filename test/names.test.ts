@@ -39,11 +39,15 @@ describe('job()', () => {
 })
 
 describe('event()', () => {
-  const moved = event<{ id: number }>()('thing.moved')
-  const sold = event<{ id: number; price: string }>()('thing.sold')
+  const moved = event<{ id: number }>()('thing.moved', { topic: 'things', when: 'Now', payload: { id: 'which' } })
+  const sold = event<{ id: number; price: string }>()('thing.sold', {
+    topic: 'things',
+    when: 'Now',
+    payload: { id: 'which', price: 'for what' },
+  })
 
-  test('gives a frozen name and nothing else', () => {
-    expect(moved).toEqual({ name: 'thing.moved' })
+  test('gives a frozen name, and what the docs say of it', () => {
+    expect(moved).toEqual({ name: 'thing.moved', topic: 'things', when: 'Now', payload: { id: 'which' } })
     expect(Object.isFrozen(moved)).toBe(true)
   })
 

@@ -11,6 +11,8 @@ export interface CallOptions extends Limits {
   priority?: Priority | undefined
   /** Who calls, say a customer's id: those who wait are served in turns, however much one of them asks for. */
   key?: string | undefined
+  /** The request on whose behalf it is: its timing says so. */
+  requestId?: string | undefined
   /**
    * What the task gets to end by itself once it was cancelled, before its thread is terminated; 100 ms if absent. Longer for
    * native code that always ends, but not at once, and that would not survive the end of its thread.

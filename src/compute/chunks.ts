@@ -18,7 +18,7 @@ const CHUNKS_PER_THREAD = 2
 /** Weight of the newest chunk in the moving average of the time that an item takes. */
 const AVERAGE_WEIGHT = 0.3
 
-export interface ChunksOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key'> {
+export interface ChunksOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key' | 'requestId'> {
   task: string
   mode: 'each' | 'joined'
   threads: number
@@ -213,10 +213,10 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
 
   /** @param first the place of the first of them. */
   async #call(items: Input[], first: number): Promise<Result<Output>> {
-    const { task, mode, priority, key, timeoutMs, nameOf } = this.#options
+    const { task, mode, priority, key, requestId, timeoutMs, nameOf } = this.#options
     const { signal } = this.#ending
     const accepted = this.#isAccepted
-    const options: CallOptions = { priority, key, signal, timeoutMs: accepted ? undefined : timeoutMs }
+    const options: CallOptions = { priority, key, requestId, signal, timeoutMs: accepted ? undefined : timeoutMs }
     try {
       return await new Promise<Result<Output>>((resolve, reject) => {
         this.#pool.add(new Call({ task, mode, input: items, items: items.length, accepted }, options, resolve, reject))

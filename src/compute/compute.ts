@@ -108,6 +108,11 @@ export class Compute implements AsyncDisposable {
     return this.#threads.queued + this.#processes.queued
   }
 
+  /** The threads that there are, and the task that each of them runs. Child processes are not among them. */
+  threadStates(): { name: string; task: string | null }[] {
+    return this.#threads.states()
+  }
+
   /** Threads that are busy. */
   get running() {
     return this.#threads.running + this.#processes.running

@@ -9,7 +9,7 @@ const PIECES_PER_THREAD = 64
 /** How many chunks, for each thread, a stream is ahead of its reader. */
 const STREAM_AHEAD = 4
 
-export interface MapOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key'> {
+export interface MapOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key' | 'requestId'> {
   /** On how many threads at once; all of them if absent. */
   concurrency?: number
   /** Told after each chunk how many items are done, and of how many where that is known. */

@@ -63,6 +63,11 @@ export class Pool implements AsyncDisposable {
     return this.#crew.busy
   }
 
+  /** The executors that there are, and the task that each of them runs. */
+  states(): { name: string; task: string | null }[] {
+    return Array.from(this.#crew, ({ executor, calls }) => ({ name: executor.name, task: calls[0]?.task ?? null }))
+  }
+
   /** How long an input of the task took in the past; undefined if it never ran in that mode. */
   msPerItem(task: string, mode: Call['mode']): number | undefined {
     return this.#runTimes.msPerItem(task, mode)

@@ -20,6 +20,8 @@ export interface Timing {
   /** About what was copied or moved to the thread, and back; shared memory counts for nothing. */
   bytesIn: number
   bytesOut: number
+  /** As the caller gave it. */
+  requestId: string | undefined
 }
 
 /** What is known of a run that has ended, in whatever way. */
@@ -39,6 +41,7 @@ export function timingOf(call: Call, thread: string, { startedAt, runMs, items =
     runMs,
     bytesIn,
     bytesOut: output === undefined ? 0 : bytesOf(output),
+    requestId: call.options.requestId,
   }
 }
 

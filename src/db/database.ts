@@ -22,7 +22,7 @@ const SQL_MODE = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVIS
 const PREPARE_SESSION = `set time_zone = '+00:00', sql_mode = '${SQL_MODE}'`
 
 const PING = CompiledQuery.raw('select 1')
-const READ_SQL_MODE = CompiledQuery.raw('select @@global.sql_mode as mode')
+const DESCRIBE_SERVER = CompiledQuery.raw('select @@global.sql_mode as mode, version() as version')
 
 /** The process's one pool of connections. `main.ts` opens it; everything else gets handles from `withSignal()`. */
 export class Database implements AsyncDisposable {
@@ -31,6 +31,7 @@ export class Database implements AsyncDisposable {
   readonly #props: Omit<KyselyProps, 'executor'>
   readonly #compiler: QueryCompiler
   readonly #adapter: DialectAdapter
+  #serverVersion = ''
 
   /**
    * Opens the pool and checks that the server is one we can work with.
@@ -77,6 +78,11 @@ export class Database implements AsyncDisposable {
     return new Kysely({ ...this.#props, executor: new DefaultQueryExecutor(this.#compiler, this.#adapter, provider) })
   }
 
+  /** As the server calls itself: `9.7.0`, `10.11.14-MariaDB`. */
+  get serverVersion() {
+    return this.#serverVersion
+  }
+
   /** @throws AppError `unavailable` or `saturated` when the database does not answer; the signal's reason. */
   async ping(signal: AbortSignal): Promise<void> {
     await this.withSignal(signal).executeQuery(PING)
@@ -88,7 +94,8 @@ export class Database implements AsyncDisposable {
   }
 
   async #checkServer() {
-    const { rows } = await this.withSignal().executeQuery<{ mode: string }>(READ_SQL_MODE)
+    const { rows } = await this.withSignal().executeQuery<{ mode: string; version: string }>(DESCRIBE_SERVER)
+    this.#serverVersion = rows[0]?.version ?? ''
     if (rows[0]?.mode.includes('NO_BACKSLASH_ESCAPES'))
       throw new Error('its sql_mode has NO_BACKSLASH_ESCAPES, under which text cannot be escaped safely; remove that mode')
   }

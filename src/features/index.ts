@@ -6,14 +6,15 @@ import type { JobRegistry } from '../jobs/handler.ts'
 import type { Jobs } from '../jobs/jobs.ts'
 import type { Log } from '../log.ts'
 import type { Listeners } from '../names.ts'
+import { OPS, opsSample, opsSpans } from '../ops/contract.ts'
 import type { Realtime } from '../realtime/realtime.ts'
-import { JOBS, type jobChanged } from './jobs/contract.ts'
+import { JOBS, jobChanged } from './jobs/contract.ts'
 import { jobRoutes } from './jobs/routes.ts'
 import { mandelbrotRoutes } from './mandelbrot/routes.ts'
 import { primeRoutes } from './primes/routes.ts'
-import { PRODUCTS, type productChanged } from './products/contract.ts'
+import { PRODUCTS, productChanged } from './products/contract.ts'
 import { productRoutes } from './products/routes.ts'
-import { REPORT_TOPIC, type reportFinished, type reportProgress } from './reports/contract.ts'
+import { REPORT_TOPIC, reportFinished, reportProgress } from './reports/contract.ts'
 import { reportJobs } from './reports/jobs.ts'
 import { reportRoutes } from './reports/routes.ts'
 import { DirectoryStorage } from './reports/storage.ts'
@@ -53,11 +54,12 @@ export const featureJobs = (deps: Deps): JobRegistry => {
 const uploadsOf = ({ reports }: Deps) => new DirectoryStorage(join(reports.directory, 'uploads'))
 
 /** The topics that clients may subscribe to. */
-export const topics = [PRODUCTS, REPORT_TOPIC, JOBS]
+export const topics = [PRODUCTS, REPORT_TOPIC, JOBS, OPS]
+
+/** What they hear there; `/docs` lists it. */
+export const events = [productChanged, reportProgress, reportFinished, jobChanged, opsSample, opsSpans]
 
 /** What clients may hear: `io(url) as Socket<ServerEvents, ClientEvents>` is typed on both ends. */
-export type ServerEvents = Listeners<
-  typeof productChanged | typeof reportProgress | typeof reportFinished | typeof jobChanged
-> & {
+export type ServerEvents = Listeners<(typeof events)[number]> & {
   'server.stopping': () => void
 }

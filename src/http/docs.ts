@@ -3,8 +3,10 @@ import { readFile } from 'node:fs/promises'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { Scalar } from '@scalar/hono-api-reference'
 import { AppError, ERROR_CODES } from '../errors.ts'
+import type { Event } from '../names.ts'
 import type { Env } from './env.ts'
 import { bodyTag, isFresh } from './etag.ts'
+import { eventGuide } from './event-guide.ts'
 
 /** Scalar's page, as its package ships it: served by us, because `/docs` must work without the internet. */
 const BUNDLE = new URL('../../node_modules/@scalar/api-reference/dist/browser/standalone.js', import.meta.url)
@@ -29,20 +31,17 @@ const Problem = {
   },
 }
 
-const INFO = {
-  openapi: '3.1.0',
-  info: {
-    title: 'offloop',
-    version: 'v1',
-    description: 'An async backend whose event loop stays free. Every error is `application/problem+json` (RFC 9457).',
-  },
-}
+const DESCRIPTION = 'An async backend whose event loop stays free. Every error is `application/problem+json` (RFC 9457).'
 
-/** `/openapi.json`, generated from the schemas that validate, and `/docs`, a page to read and try it. */
-export function serveDocs(app: OpenAPIHono<Env>): void {
+/**
+ * `/openapi.json`, generated from the schemas that validate, and `/docs`, a page to read and try it.
+ *
+ * @param events what is pushed: OpenAPI has no place for it but its introduction.
+ */
+export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event<string, unknown>[]): void {
   let document: string | undefined
   app.get('/openapi.json', (c) => {
-    document ??= JSON.stringify(describe(app))
+    document ??= JSON.stringify(describe(app, events))
     return c.body(document, 200, { 'Content-Type': 'application/json' })
   })
 
@@ -77,8 +76,9 @@ export function serveDocs(app: OpenAPIHono<Env>): void {
 }
 
 /** Every operation may answer with a problem: the routes declare only what is theirs. */
-function describe(app: OpenAPIHono<Env>) {
-  const { paths = {}, components, ...document } = app.getOpenAPI31Document(INFO)
+function describe(app: OpenAPIHono<Env>, events: readonly Event<string, unknown>[]) {
+  const info = { title: 'offloop', version: 'v1', description: `${DESCRIPTION}\n\n${eventGuide(events)}` }
+  const { paths = {}, components, ...document } = app.getOpenAPI31Document({ openapi: '3.1.0', info })
   const problem = {
     description: 'Any error',
     content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },

@@ -74,6 +74,11 @@ export class Realtime implements AsyncDisposable {
     this.#io.to(topic).volatile.emit(name, payload)
   }
 
+  /** Whether anybody listens to `topic`; costs next to nothing. */
+  hasSubscribers(topic: string): boolean {
+    return this.#io.of('/').adapter.rooms.has(topic)
+  }
+
   /** The topics of a kind that somebody listens to. */
   subscribed(pattern: RegExp): string[] {
     return [...this.#io.of('/').adapter.rooms.keys()].filter((room) => pattern.test(room))

@@ -230,7 +230,11 @@ describe('a connection', () => {
 })
 
 describe('a reader that stops reading', () => {
-  const filled = event<{ place: number; text: string }>()('test.filled')
+  const filled = event<{ place: number; text: string }>()('test.filled', {
+    topic: 'load',
+    when: 'Now',
+    payload: { place: 'its number', text: 'much' },
+  })
   const text = 'x'.repeat(64 * KIB)
 
   test('is disconnected when 1 MiB waits for it, and others miss nothing', async () => {

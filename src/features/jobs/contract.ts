@@ -13,4 +13,11 @@ export interface JobsChange {
   more: boolean
 }
 
-export const jobChanged = event<JobsChange>()('job.changed')
+export const jobChanged = event<JobsChange>()('job.changed', {
+  topic: JOBS,
+  when: 'Up to five times a second, when jobs of the process that the client is connected to have changed.',
+  payload: {
+    jobs: 'at most 20: `id`, `kind`, `state`, `progress`, `note`, `attempt`',
+    more: 'whether others changed, too: then `GET /v1/jobs` tells',
+  },
+})

@@ -1,4 +1,5 @@
 import type { Compute } from '../../compute/compute.ts'
+import type { MapOptions } from '../../compute/mapping.ts'
 import { type Canvas, drawTile, type Kernel, MAX_SIZE, type Png, type Tile, type View } from './contract.ts'
 
 /** Many times the number of threads, so that they end together; `map` sends several at once where they are small. */
@@ -23,11 +24,11 @@ export class Painter {
   }
 
   /** @throws AppError and TaskError as `compute.run` does; the signal's reason. */
-  async draw(view: View, kernel: Kernel, limits: { signal: AbortSignal; timeoutMs: number }): Promise<Png> {
+  async draw(view: View, kernel: Kernel, options: MapOptions): Promise<Png> {
     const canvas = this.#spare.pop() ?? this.#newCanvas()
     const tiles = tilesOf(view, kernel, canvas)
     canvas.missing[0] = tiles.length
-    const png = await this.#compute.map(drawTile, tiles, limits).reduce(undefined)
+    const png = await this.#compute.map(drawTile, tiles, options).reduce(undefined)
     // Only now: threads may still draw on the canvas of a picture that was given up.
     if (this.#spare.length < MAX_SPARE) this.#spare.push(canvas)
     return png as Png

@@ -1,7 +1,7 @@
 import { createRoute, z } from '@hono/zod-openapi'
 import type { Compute } from '../../compute/compute.ts'
 import { bodyTag, isFresh } from '../../http/etag.ts'
-import { signalOf, timeLeftMs } from '../../http/exchange.ts'
+import { requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'
 import { integerParameter, numberParameter } from '../../schemas.ts'
 import { DRAWING_VERSION, MAX_ITERATIONS, MAX_SIZE, type View } from './contract.ts'
@@ -19,7 +19,11 @@ export function mandelbrotRoutes({ compute }: { compute: Compute }) {
     const { kernel, ...view } = c.req.valid('query')
     const headers = { 'Content-Type': 'image/png', 'Cache-Control': CACHE_CONTROL, ETag: tagOf(view) }
     if (isFresh(c.req.header('if-none-match'), headers.ETag)) return new Response(null, { status: 304, headers }) as never
-    const png = await painter.draw(view, kernel, { signal: signalOf(c), timeoutMs: timeLeftMs(c) })
+    const png = await painter.draw(view, kernel, {
+      signal: signalOf(c),
+      timeoutMs: timeLeftMs(c),
+      requestId: requestIdOf(c),
+    })
     return new Response(png, { headers }) as never
   })
 

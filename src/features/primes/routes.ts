@@ -2,7 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi'
 import type { Compute } from '../../compute/compute.ts'
 import { UNCANCELLABLE } from '../../compute/implement.ts'
 import { AppError } from '../../errors.ts'
-import { signalOf, timeLeftMs } from '../../http/exchange.ts'
+import { requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'
 import { integerParameter } from '../../schemas.ts'
 import { countPrimesIn } from './compute.ts'
@@ -22,7 +22,9 @@ export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInl
     const count =
       mode === 'inline'
         ? countPrimesIn(range, UNCANCELLABLE)
-        : await compute.map(countPrimes, [range], { signal: signalOf(c), timeoutMs: timeLeftMs(c) }).reduce(0)
+        : await compute
+            .map(countPrimes, [range], { signal: signalOf(c), timeoutMs: timeLeftMs(c), requestId: requestIdOf(c) })
+            .reduce(0)
     return c.json({ ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) }, 200)
   })
 

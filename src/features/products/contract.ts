@@ -9,4 +9,8 @@ export interface ProductChange {
   change: 'created' | 'updated' | 'deleted'
 }
 
-export const productChanged = event<ProductChange>()('product.changed')
+export const productChanged = event<ProductChange>()('product.changed', {
+  topic: PRODUCTS,
+  when: 'After a product was created, changed or deleted.',
+  payload: { id: 'the product', version: 'the one it has now: its `ETag`', change: '`created`, `updated` or `deleted`' },
+})

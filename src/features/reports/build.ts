@@ -25,7 +25,7 @@ export interface BuildDeps {
 }
 
 /** Summarises a report's upload, unless one of the same bytes and columns was summarised before. */
-export async function build(deps: BuildDeps, { id, signal, progress }: JobContext): Promise<Summary> {
+export async function build(deps: BuildDeps, { id, signal, progress, requestId }: JobContext): Promise<Summary> {
   const db = deps.database.withSignal(signal)
   const row = await queries.findRow(db, id)
   if (!row?.upload) throw new AppError('not_found', 'The upload is gone', { retryable: false })
@@ -40,6 +40,7 @@ export async function build(deps: BuildDeps, { id, signal, progress }: JobContex
       priority: 'batch',
       graceMs: CANCEL_GRACE_MS,
       signal,
+      requestId: requestId ?? undefined,
       onProgress: progress,
     })
     if (!outcome.ok) throw new AppError('invalid', outcome.reason, { retryable: false })

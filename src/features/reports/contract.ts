@@ -89,6 +89,20 @@ export interface ReportProgress {
   attempt: number
 }
 
-export const reportProgress = event<ReportProgress>()('report.progress')
+export const reportProgress = event<ReportProgress>()('report.progress', {
+  topic: topicOf('{id}'),
+  when: 'While a report is made. A slow reader gets the latest only.',
+  payload: {
+    id: 'the report',
+    state: '`queued` or `running`',
+    progress: 'from 0 to 1',
+    note: 'what it does, in words, or null',
+    attempt: '1 at the first time',
+  },
+})
 
-export const reportFinished = event<{ id: string; state: ReportState }>()('report.finished')
+export const reportFinished = event<{ id: string; state: ReportState }>()('report.finished', {
+  topic: topicOf('{id}'),
+  when: 'Once a report has come to its end.',
+  payload: { id: 'the report', state: '`succeeded`, `failed` or `cancelled`' },
+})

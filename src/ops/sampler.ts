@@ -1,0 +1,140 @@
+import type { Compute } from '../compute/compute.ts'
+import type { Database } from '../db/database.ts'
+import type { Realtime } from '../realtime/realtime.ts'
+import { OPS, type OpsSample, opsSample, opsSpans } from './contract.ts'
+import type { Incident } from './incident.ts'
+import { LoopDelay } from './loop-delay.ts'
+import type { Spans } from './spans.ts'
+
+const SAMPLE_EVERY_MS = 1_000
+const SPANS_EVERY_MS = 250
+/** Two minutes of samples, for a page that has just been opened. */
+const MAX_SAMPLES = 120
+const MAX_THREADS = 64
+const MAX_INCIDENTS = 5
+/** A sample must stay small, whatever names and paths there are in it. */
+const MAX_TEXT = 200
+
+export interface SamplerOptions {
+  compute: Compute
+  database: Database
+  realtime: Realtime
+  spans: Spans
+  /** How many connections the database's pool has. */
+  poolSize: number
+}
+
+/**
+ * Feeds the live page: once a second a sample of how the process does, four times a second the tasks that have ended.
+ * The last two minutes of samples are kept; nothing is sent, and no task looked at, while nobody listens.
+ */
+export class Sampler implements Disposable {
+  readonly #options: SamplerOptions
+  readonly #delay = new LoopDelay()
+  readonly #timers: NodeJS.Timeout[]
+  readonly #samples: OpsSample[] = []
+  #incidents: Incident[] = []
+  #requests = 0
+  #sampledAt = performance.now()
+  #utilization = performance.eventLoopUtilization()
+  #cpu = process.cpuUsage()
+
+  constructor(options: SamplerOptions) {
+    this.#options = options
+    this.#timers = [
+      setInterval(() => this.#tellSample(), SAMPLE_EVERY_MS).unref(),
+      setInterval(() => this.#tellSpans(), SPANS_EVERY_MS).unref(),
+    ]
+  }
+
+  /** The last two minutes, oldest first. */
+  get samples(): readonly OpsSample[] {
+    return this.#samples
+  }
+
+  /** Requests have been answered. */
+  countRequests(count: number): void {
+    this.#requests += count
+  }
+
+  /** The event loop was held; the next sample tells it. */
+  observeIncident(incident: Incident): void {
+    this.#incidents.push(incident)
+    this.#incidents = longest(this.#incidents)
+  }
+
+  [Symbol.dispose]() {
+    for (const timer of this.#timers) clearInterval(timer)
+    this.#delay[Symbol.dispose]()
+  }
+
+  #tellSample() {
+    const sample = this.#sample()
+    this.#samples.push(sample)
+    if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
+    if (this.#options.realtime.hasSubscribers(OPS)) this.#options.realtime.emitLatest(OPS, opsSample, sample)
+  }
+
+  #tellSpans() {
+    const { realtime, spans } = this.#options
+    spans.listening = realtime.hasSubscribers(OPS)
+    const batch = spans.take()
+    if (batch) realtime.emitLatest(OPS, opsSpans, batch)
+  }
+
+  #sample(): OpsSample {
+    const { compute, database, realtime, poolSize } = this.#options
+    const now = performance.now()
+    const elapsedMs = now - this.#sampledAt
+    const { rss, heapUsed, heapTotal, external } = process.memoryUsage()
+    const sample: OpsSample = {
+      at: Math.round(performance.timeOrigin + now),
+      loop: this.#readLoop(),
+      incidents: this.#incidents.map(shortened),
+      http: { requestsPerSecond: round((this.#requests * 1_000) / elapsedMs) },
+      compute: {
+        queued: compute.queued,
+        running: compute.running,
+        threads: compute.threadStates().slice(0, MAX_THREADS),
+      },
+      database: { size: poolSize, inUse: database.gate.inside, waiting: database.gate.waiting },
+      memory: { rss, heapUsed, heapTotal, external },
+      cpu: this.#readCpu(elapsedMs),
+      uptime: Math.round(now),
+      sockets: realtime.connections,
+    }
+    this.#sampledAt = now
+    this.#requests = 0
+    this.#incidents = []
+    return sample
+  }
+
+  #readLoop(): OpsSample['loop'] {
+    const { p50, p99, max } = this.#delay.read()
+    const before = this.#utilization
+    this.#utilization = performance.eventLoopUtilization()
+    const { utilization } = performance.eventLoopUtilization(this.#utilization, before)
+    return { p50: round(p50), p99: round(p99), max: round(max), utilization: round(utilization) }
+  }
+
+  #readCpu(elapsedMs: number): number {
+    const { user, system } = process.cpuUsage(this.#cpu)
+    this.#cpu = process.cpuUsage()
+    return round((user + system) / 1_000 / elapsedMs)
+  }
+}
+
+const longest = (incidents: Incident[]) =>
+  incidents.length <= MAX_INCIDENTS
+    ? incidents
+    : incidents.toSorted((one, other) => other.heldMs - one.heldMs).slice(0, MAX_INCIDENTS)
+
+/** The end of a path says more than its beginning. */
+const shortened = (incident: Incident): Incident => ({
+  ...incident,
+  function: incident.function.slice(0, MAX_TEXT),
+  file: incident.file.slice(-MAX_TEXT),
+  ...(incident.route !== undefined && { route: incident.route.slice(0, MAX_TEXT) }),
+})
+
+const round = (value: number) => Math.round(value * 1_000) / 1_000

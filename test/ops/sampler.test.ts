@@ -1,0 +1,139 @@
+import { io, type Socket } from 'socket.io-client'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import type { ServerEvents } from '../../src/features/index.ts'
+import type { OpsSample, SpanBatch, TaskSpan } from '../../src/ops/contract.ts'
+import type { ClientEvents } from '../../src/realtime/realtime.ts'
+import { openSampler } from '../support/sampler.ts'
+import { request, startService } from '../support/service.ts'
+import { until } from '../support/until.ts'
+
+const MAX_SAMPLE_BYTES = 8 * 1_024
+
+let service: Awaited<ReturnType<typeof startService>>
+
+beforeAll(async () => {
+  service = await startService({ COMPUTE_THREADS: '2', DEMO_INLINE: 'true' })
+})
+afterAll(() => service.close())
+
+describe('ops.sample', () => {
+  test('comes once a second, each of them about the second before', async () => {
+    const { samples } = await listen()
+    await until(() => samples.length >= 3, 'three samples')
+    const [first, second, third] = samples as [OpsSample, OpsSample, OpsSample]
+    expect(second.at - first.at).toBeGreaterThan(800)
+    expect(third.at - first.at).toBeGreaterThan(1_800)
+    expect(third.at - first.at).toBeLessThan(4_000)
+    expect(Math.abs(third.at - Date.now())).toBeLessThan(2_000)
+  })
+
+  test('tells how the process does', async () => {
+    const { samples } = await listen()
+    const sample = await until(() => samples[0], 'a sample')
+    expect(sample.compute).toMatchObject({ queued: 0, running: 0 })
+    expect(sample.compute.threads).toEqual(['compute-1', 'compute-2'].map((name) => ({ name, task: null })))
+    expect(sample.database).toEqual({ size: 10, inUse: expect.any(Number), waiting: 0 })
+    expect(sample.memory.rss).toBeGreaterThan(sample.memory.heapUsed)
+    expect(sample.sockets).toBe(1)
+    expect(sample.loop.p50).toBeLessThanOrEqual(sample.loop.p99)
+    expect(sample.loop.p99).toBeLessThanOrEqual(sample.loop.max)
+    expect(sample.loop.utilization).toBeGreaterThan(0)
+    expect(sample.loop.utilization).toBeLessThanOrEqual(1)
+  })
+
+  test('shows how long the loop was held, wherever in the second that began', async () => {
+    const { samples } = await listen()
+    for (let round = 0; round < 4; round++) {
+      const { elapsedMs } = (await request(`${service.url}/v1/primes?to=2000000&mode=inline`)).body
+      expect(elapsedMs).toBeGreaterThan(40)
+      // What the timer that looks was late by: less than the whole, as it was not due at the beginning.
+      await until(() => samples.some(({ loop }) => loop.max > elapsedMs - 25), `a delay of ${elapsedMs} ms`)
+      samples.length = 0
+    }
+  })
+
+  test('counts the requests of its second, and shows what runs and waits', async () => {
+    const { samples } = await listen()
+    for (let index = 0; index < 20; index++) await request(`${service.url}/health/live`)
+    await until(() => samples.some(({ http }) => http.requestsPerSecond > 5), 'the requests are counted')
+    const controller = new AbortController()
+    const endless = Array.from({ length: 4 }, () =>
+      fetch(`${service.url}/v1/primes?to=50000000`, { signal: controller.signal }).catch(() => {}),
+    )
+    await until(
+      () => samples.some(({ compute: { running, queued, threads } }) => running === 2 && queued > 0 && allRun(threads)),
+      'both threads run',
+    )
+    controller.abort()
+    await Promise.all(endless)
+  })
+
+  test('stays below 8 KiB, however many threads there are and whatever happened', async () => {
+    const { sampler, samples } = openSampler({ threads: 256 })
+    for (let index = 0; index < 1_000; index++)
+      sampler.observeIncident({
+        at: Date.now(),
+        heldMs: index,
+        function: 'f'.repeat(3_000),
+        file: `/${'deep/'.repeat(1_000)}end.ts`,
+        line: 1,
+        requestId: 'r'.repeat(128),
+        route: `/${'r'.repeat(3_000)}`,
+      })
+    const [sample] = await until(() => (samples.length > 0 ? samples : undefined), 'a sample')
+    expect(JSON.stringify(['ops.sample', sample]).length).toBeLessThan(MAX_SAMPLE_BYTES)
+    expect(sample?.incidents.map(({ heldMs }) => heldMs)).toEqual([999, 998, 997, 996, 995])
+    expect(sample?.incidents[0]?.file).toMatch(/deep\/end\.ts$/)
+    expect(sample?.compute.threads).toHaveLength(64)
+  })
+})
+
+test('GET /v1/ops has the last two minutes, and the versions', async () => {
+  await until(async () => (await request(`${service.url}/v1/ops`)).body.samples.length >= 2, 'two samples')
+  const { body } = await request(`${service.url}/v1/ops`)
+  expect(body.versions.node).toBe(process.versions.node)
+  expect(body.versions.database).toMatch(/^\d+\.\d+/)
+  expect(body.samples.map(({ at }: OpsSample) => at)).toEqual(body.samples.map(({ at }: OpsSample) => at).toSorted())
+  expect(body.samples.length).toBeLessThanOrEqual(120)
+})
+
+describe('ops.spans', () => {
+  test('tells every task that ended, with its request', async () => {
+    const { spans, samples } = await listen()
+    // Only from then on is anybody known to listen.
+    await until(() => samples.length > 0, 'a sample')
+    const response = await fetch(`${service.url}/v1/primes?to=1000`, { headers: { 'x-request-id': 'who-asked' } })
+    expect(response.status).toBe(200)
+    const [span] = await until(() => (spans.length > 0 ? spans : undefined), 'a span')
+    expect(span).toMatchObject({ task: 'primes.count', outcome: 'succeeded', requestId: 'who-asked', count: 1 })
+    expect(span?.thread).toMatch(/^compute-[12]$/)
+    expect(span?.endedAt).toBeGreaterThan(span?.startedAt ?? 0)
+    expect(Math.abs((span?.startedAt ?? 0) - Date.now())).toBeLessThan(10_000)
+    expect(span?.queuedMs).toBeGreaterThanOrEqual(0)
+  })
+
+  test('does not come to those who left', async () => {
+    const { socket, spans, samples } = await listen()
+    await until(() => samples.length > 0, 'a sample')
+    await socket.emitWithAck('unsubscribe', 'ops')
+    const heard = samples.length
+    await request(`${service.url}/v1/primes?to=1000`)
+    const other = await listen()
+    await until(() => other.samples.length >= 2, 'two samples for somebody else')
+    expect([samples.length, spans.length]).toEqual([heard, 0])
+  })
+})
+
+const allRun = (threads: OpsSample['compute']['threads']) => threads.every(({ task }) => task === 'primes.count')
+
+/** A client of the test's own, and all that it hears of `ops`. */
+async function listen() {
+  const socket: Socket<ServerEvents, ClientEvents> = io(service.url, { transports: ['websocket'], forceNew: true })
+  onTestFinished(() => void socket.close())
+  const samples: OpsSample[] = []
+  const spans: TaskSpan[] = []
+  socket.on('ops.sample', (sample: OpsSample) => samples.push(sample))
+  socket.on('ops.spans', (batch: SpanBatch) => spans.push(...batch.spans))
+  expect(await socket.emitWithAck('subscribe', 'ops')).toEqual({ ok: true })
+  return { socket, samples, spans }
+}
