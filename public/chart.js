@@ -65,14 +65,15 @@ export function timeChart(container, { label, lines, format, windowMs, atLeast =
         })),
       ],
       plugins,
-      hooks: { setCursor: [() => showFigures()], setData: [() => showFigures()] },
+      hooks: { setCursor: [showFigures], setData: [showFigures] },
     },
     [[], ...lines.map(() => [])],
     canvas,
   )
   container.chart = chart
 
-  function showFigures() {
+  /** uPlot calls it before its constructor returns. @param {uPlot} chart */
+  function showFigures(chart) {
     for (const [index, figure] of figures.entries()) {
       const values = chart.data[index + 1] ?? []
       const value = values[chart.cursor.idx ?? values.length - 1]

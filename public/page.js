@@ -1,10 +1,10 @@
 import { api } from './api.js'
 import { openLive } from './live.js'
-import { mount as jobs } from './panels/jobs.js'
-import { mount as mandelbrot } from './panels/mandelbrot.js'
-import { mount as products } from './panels/products.js'
-import { mount as reports } from './panels/reports.js'
-import { mount as tryIt } from './panels/try.js'
+import { mount as mountJobs } from './panels/jobs.js'
+import { mount as mountMandelbrot } from './panels/mandelbrot.js'
+import { mount as mountProducts } from './panels/products.js'
+import { mount as mountReports } from './panels/reports.js'
+import { mount as mountTry } from './panels/try.js'
 
 /**
  * The panels by the id of their section: each file in `panels/` is one, and the line here all that mounts it.
@@ -12,11 +12,11 @@ import { mount as tryIt } from './panels/try.js'
  * @type {Record<string, import('./live.js').Mount>}
  */
 const PANELS = {
-  try: tryIt,
-  mandelbrot,
-  reports,
-  jobs,
-  products,
+  try: mountTry,
+  mandelbrot: mountMandelbrot,
+  reports: mountReports,
+  jobs: mountJobs,
+  products: mountProducts,
 }
 
 const STATES = { connecting: 'Connecting', live: 'Live', paused: 'Paused', offline: 'Connection lost' }

@@ -58,13 +58,14 @@ export function mount(section, { api, live }) {
     const latest = [...changed].slice(-SHOWN)
     changed.clear()
     const fresh = new Set()
-    await Promise.all(
+    await Promise.allSettled(
       latest.map(async ([id, what]) => {
         if (what === 'deleted') return products.delete(id)
-        const product = await api('GET', `/v1/products/${id}`).catch(() => undefined)
-        if (product && put(product)) fresh.add(id)
+        const product = await api('GET', `/v1/products/${id}`)
+        if (put(product)) fresh.add(id)
       }),
     )
+    // One that is gone by now, or a service that is too busy: what could not be read stays as it was.
     show(fresh)
   }
 

@@ -32,7 +32,7 @@ export function servePage(app: OpenAPIHono<Env>): void {
   for (const [path, file] of pageFiles()) {
     const body = readFileSync(file)
     const tag = bodyTag(body)
-    const headers = { 'Content-Security-Policy': POLICY, 'Cache-Control': 'no-cache', ETag: tag }
+    const headers = { 'content-security-policy': POLICY, 'Cache-Control': 'no-cache', ETag: tag }
     const type = TYPES[extname(file.pathname)] as string
     app.get(path, (c) =>
       isFresh(c.req.header('if-none-match'), tag)

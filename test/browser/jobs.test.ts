@@ -29,7 +29,7 @@ test('a job comes to the top, shows how far it is and how it ended', async () =>
   expect(await jobs.locator('tbody tr').first().getAttribute('data-job')).toBe(id)
   const progress = rowOf(id).locator('progress')
   await until(async () => {
-    const value = await progress.evaluate((bar: HTMLProgressElement) => bar.value)
+    const value = await progress.evaluate((bar) => bar.value)
     return value > 0 && value < 1
   }, 'its progress is pushed')
   await untilState(rowOf(id), 'succeeded')

@@ -32,9 +32,11 @@ const numbersOf = (view: URLSearchParams | undefined, ...names: string[]) => nam
 const lookAt = (page: Page) =>
   panel(page, 'mandelbrot')
     .locator('canvas')
-    .evaluate((canvas: HTMLCanvasElement) => {
+    .evaluate((canvas) => {
       const { width, height, clientWidth } = canvas
-      const { data } = canvas.getContext('2d')?.getImageData(0, 0, width, height) ?? { data: [] }
+      const copy = canvas.cloneNode()
+      copy.getContext('2d', { willReadFrequently: true }).drawImage(canvas, 0, 0)
+      const { data } = copy.getContext('2d').getImageData(0, 0, width, height)
       const colours = new Set(new Uint32Array(Uint8Array.from(data).buffer))
       return { width, height, clientWidth, colours: colours.size, text: canvas.toDataURL() }
     })
@@ -83,7 +85,7 @@ test('a new click aborts the drawing before', async () => {
   const { page, picture } = await openPicture()
   const aborted: string[] = []
   page.on('requestfailed', (request) => aborted.push(`${new URL(request.url()).pathname} ${request.failure()?.errorText}`))
-  await picture.evaluate((element: HTMLButtonElement) => {
+  await picture.evaluate((element) => {
     element.click()
     element.click()
   })

@@ -37,17 +37,18 @@ test('a change made here is heard of on another page', async () => {
     await until(async () => (await first.textContent())?.match(`^${name}${stock} in stock`), `${name} comes first`)
 })
 
-test('of a thousand changes the last few are read, once', async () => {
+test('of many changes in a row the last few are read', async () => {
   const page = await site.open()
   await untilLive(page)
   const reads: string[] = []
-  page.on('request', (asked) => /\/v1\/products\/\d\d+$/.test(asked.url()) && reads.push(asked.url()))
+  page.on('request', ({ method, url }) => method() === 'GET' && /\/v1\/products\/\d\d+$/.test(url()) && reads.push(url()))
   const first = panel(page, 'products').locator('li').first()
-  for (let round = 0; round < 10; round++)
+  await first.waitFor()
+  for (let round = 1; round <= 20; round++)
     await Promise.all(
-      Array.from({ length: 100 }, (_, index) => request(`${site.url}/v1/products/${100 + index}`, 'PATCH', { stock: round })),
+      Array.from({ length: 10 }, (_, index) => request(`${site.url}/v1/products/${100 + index}`, 'PATCH', { stock: round })),
     )
   await request(`${site.url}/v1/products/500`, 'PATCH', { stock: 9_876 })
   await untilText(first, /no\. 500.*9876 in stock/)
-  expect(reads.length).toBeLessThan(200)
+  expect(reads.length).toBeLessThan(150)
 })

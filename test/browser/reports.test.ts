@@ -40,12 +40,12 @@ const watchProgress = (page: Page) =>
     const seen: [string, number][] = []
     Object.assign(section, { seen })
     const [bar, status] = [section.querySelector('progress'), section.querySelector('[role=status]')]
-    const look = () => bar && !bar.hidden && seen.push([status?.textContent ?? '', bar.value])
+    const look = () => bar.hidden || seen.push([status.textContent, bar.value])
+    const { MutationObserver } = section.ownerDocument.defaultView
     new MutationObserver(look).observe(section, { subtree: true, childList: true, attributes: true, characterData: true })
   })
 
-const progressSeen = (page: Page) =>
-  panel(page, 'reports').evaluate((section) => (section as unknown as { seen: [string, number][] }).seen)
+const progressSeen = (page: Page): Promise<[string, number][]> => panel(page, 'reports').evaluate(({ seen }) => seen)
 
 test('a CSV becomes a table and bars, by way of its upload and the progress of its job', async () => {
   const { page, reports, file, status } = await openReports()
@@ -88,8 +88,8 @@ test('cancelling ends the job, and the upload before it', async () => {
   expect(body.items[0].state).toBe('cancelled')
 
   await reports.evaluate((section) => {
-    section.querySelector<HTMLButtonElement>('button.primary')?.click()
-    section.querySelector<HTMLButtonElement>('.work button')?.click()
+    section.querySelector('button.primary').click()
+    section.querySelector('.work button').click()
   })
   await untilText(status, /^Cancelled$/)
   expect((await request(`${site.url}/v1/reports?limit=1`)).body.items[0].id).toBe(body.items[0].id)
@@ -110,13 +110,13 @@ test('what is wrong with a file is said in words', async () => {
 })
 
 test('a file may be dropped', async () => {
-  const { page, reports, status } = await openReports()
-  const transfer = await page.evaluateHandle(() => {
-    const transfer = new DataTransfer()
+  const { reports, status } = await openReports()
+  const dataTransfer = await reports.evaluateHandle((section) => {
+    const transfer = new section.ownerDocument.defaultView.DataTransfer()
     transfer.items.add(new File(['kind,price\na,1.5\na,2.5\nb,oops\n'], 'dropped.csv', { type: 'text/csv' }))
     return transfer
   })
-  await reports.locator('.drop').dispatchEvent('drop', { dataTransfer: transfer })
+  await reports.locator('.drop').dispatchEvent('drop', { dataTransfer })
   await untilText(reports.locator('.drop'), /^dropped\.csv, 31 B$/)
   await button(reports, 'Summarise').click()
   await untilText(status, /^Done$/)
@@ -129,7 +129,12 @@ test('a report that ends while the page hears nothing is shown nevertheless', as
   await file.setInputFiles(slow)
   await button(reports, 'Summarise').click()
   await untilText(status, /^Summarising/)
-  await session.send('Network.emulateNetworkConditions', { offline: true, latency: 0, downloadThroughput: -1, uploadThroughput: -1 })
+  await session.send('Network.emulateNetworkConditions', {
+    offline: true,
+    latency: 0,
+    downloadThroughput: -1,
+    uploadThroughput: -1,
+  })
   await session.detach()
   await until(async () => /^Done$/.test((await status.textContent()) ?? ''), 'the result is there', 25_000)
 })

@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import type { BrowserContextOptions, Page } from 'playwright-core'
 import { afterAll, beforeAll, test } from 'vitest'
 import { accept, slowCsv } from '../support/reports.ts'
+import { until } from '../support/until.ts'
 import { button, panel, pointsOf, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
-import { until } from '../support/until.ts'
 
 const FOLDER = join(import.meta.dirname, 'screenshots')
 const DESKTOP = { viewport: { width: 1_360, height: 1_000 } }
@@ -43,7 +43,9 @@ async function work(page: Page) {
   await button(reports, 'Summarise').click()
   for (let time = 0; time < 3; time++) await button(products, 'Restock 20').click()
   await untilText(panel(page, 'reports').getByRole('status'), /^Done$/, 20_000)
-  await panel(page, 'mandelbrot').locator('.picture').click({ position: { x: 210, y: 90 } })
+  await panel(page, 'mandelbrot')
+    .locator('.picture')
+    .click({ position: { x: 210, y: 90 } })
   await untilText(panel(page, 'mandelbrot'), /3 ×/)
   await button(tryIt, 'On worker threads').click()
   await untilText(panel(page, 'try').getByRole('status'), /^Counted/)

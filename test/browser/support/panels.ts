@@ -6,8 +6,17 @@ export const panel = (page: Page, id: string) => page.locator(`#${id}`)
 
 export const button = (within: Page | Locator, name: string) => within.getByRole('button', { name, exact: true })
 
-export const untilText = (locator: Locator, pattern: RegExp, timeoutMs?: number) =>
-  until(async () => (await locator.textContent())?.match(pattern), `there is ${pattern}`, timeoutMs)
+/** What matched. @throws Error that says what there was instead */
+export async function untilText(locator: Locator, pattern: RegExp, timeoutMs?: number): Promise<RegExpMatchArray> {
+  let text: string | null = null
+  const check = async () => {
+    text = await locator.textContent()
+    return text?.match(pattern)
+  }
+  return until(check, `there is ${pattern}`, timeoutMs).catch((error) => {
+    throw new Error(`${error.message}, but "${text}"`)
+  })
+}
 
 /** Whether the page hears what the service pushes. */
 export const untilLive = (page: Page, timeoutMs?: number) => untilText(page.locator('#connection'), /^Live$/, timeoutMs)
@@ -16,13 +25,8 @@ export const untilLive = (page: Page, timeoutMs?: number) => untilText(page.loca
 export const pointsOf = (page: Page, id: string, line: number, since: number): Promise<number[]> =>
   panel(page, id).evaluate(
     (section, { line, since }) => {
-      const container = [...section.querySelectorAll('*')].find((element) => 'chart' in element) as unknown as Charted
-      const [times = [], ...lines] = container.chart.data
-      return (lines[line] ?? []).filter((value, index): value is number => value !== null && (times[index] ?? 0) >= since)
+      const [times, ...lines] = [...section.querySelectorAll('*')].find(({ chart }) => chart).chart.data
+      return lines[line].filter((value: number | null, index: number) => value !== null && times[index] >= since)
     },
     { line, since },
   )
-
-interface Charted {
-  chart: { data: (number | null)[][] }
-}

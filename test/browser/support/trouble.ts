@@ -18,11 +18,7 @@ export async function watchForTrouble(context: BrowserContext, url: string): Pro
     }),
   )
   await context.exposeBinding('tellOfViolation', (_, text: string) => trouble.push(text))
-  await context.addInitScript(() => {
-    document.addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI, sourceFile, lineNumber }) => {
-      const { tellOfViolation } = globalThis as unknown as { tellOfViolation(text: string): void }
-      tellOfViolation(`Against the policy: ${violatedDirective} ${blockedURI} at ${sourceFile}:${lineNumber}`)
-    })
-  })
+  await context.addInitScript(`document.addEventListener('securitypolicyviolation', (violation) =>
+    tellOfViolation(['Against the policy:', violation.violatedDirective, violation.blockedURI, violation.sourceFile].join(' ')))`)
   return trouble
 }
