@@ -17,6 +17,7 @@ const FONT = '12px system-ui, sans-serif'
  * @property {Line[]} lines
  * @property {(value: number) => string} format of values, on the axis and in the legend
  * @property {number} windowMs how much of the past it shows
+ * @property {() => number} [now] the clock that its times are of; the browser's if absent
  * @property {number} [atLeast] the value axis reaches at least so far, so that noise does not look like a mountain
  * @property {number} [height] in pixels
  * @property {uPlot.Plugin[]} [plugins]
@@ -32,7 +33,10 @@ const FONT = '12px system-ui, sans-serif'
  * @param {TimeChartOptions} options
  * @returns {(data: uPlot.AlignedData) => void} shows other data: milliseconds since the epoch, then each line's values
  */
-export function timeChart(container, { label, lines, format, windowMs, atLeast = 0, height = HEIGHT, plugins = [] }) {
+export function timeChart(
+  container,
+  { label, lines, format, windowMs, now = Date.now, atLeast = 0, height = HEIGHT, plugins = [] },
+) {
   const canvas = element('div', { className: 'chart', role: 'img', 'aria-label': label })
   const figures = lines.map(() => element('b', {}, '–'))
   const legend = element('ul', { className: 'legend' })
@@ -51,7 +55,7 @@ export function timeChart(container, { label, lines, format, windowMs, atLeast =
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: {
-        x: { range: () => [Date.now() - windowMs, Date.now()] },
+        x: { range: () => [now() - windowMs, now()] },
         y: { range: (_, __, max) => [0, Math.max(atLeast, (max ?? 0) * 1.1)] },
       },
       axes: [axis({ space: 80 }), axis({ size: 60, space: 36, values: (_, ticks) => ticks.map((tick) => format(tick)) })],

@@ -1,0 +1,94 @@
+import { onThemeChange, themeColour } from '../chart.js'
+import { element } from '../element.js'
+import { bytes, duration, number } from '../format.js'
+import { onSamples } from '../samples.js'
+
+/** @typedef {import('../../src/ops/contract.ts').OpsSample} Sample */
+
+const MAX_SAMPLES = 120
+const SPARK_HEIGHT = 28
+
+/**
+ * Each figure: what it is called, its value as text and as a number for the line under it, where it has one.
+ *
+ * @type {{ label: string, text: (sample: Sample) => string, value?: (sample: Sample) => number }[]}
+ */
+const FIGURES = [
+  {
+    label: 'Requests per second',
+    text: ({ http }) => number(http.requestsPerSecond),
+    value: ({ http }) => http.requestsPerSecond,
+  },
+  { label: 'CPU, in cores', text: ({ cpu }) => number(cpu), value: ({ cpu }) => cpu },
+  { label: 'Memory (RSS)', text: ({ memory }) => bytes(memory.rss), value: ({ memory }) => memory.rss },
+  {
+    label: 'Heap in use',
+    text: ({ memory }) => `${bytes(memory.heapUsed)} of ${bytes(memory.heapTotal)}`,
+    value: ({ memory }) => memory.heapUsed,
+  },
+  { label: 'Outside the heap', text: ({ memory }) => bytes(memory.external), value: ({ memory }) => memory.external },
+  {
+    label: 'Connections in use',
+    text: ({ database }) => `${database.inUse} of ${database.size}`,
+    value: ({ database }) => database.inUse,
+  },
+  {
+    label: 'Waiting for a connection',
+    text: ({ database }) => number(database.waiting),
+    value: ({ database }) => database.waiting,
+  },
+  { label: 'Sockets', text: ({ sockets }) => number(sockets), value: ({ sockets }) => sockets },
+]
+
+/** The database's pool and the process: figures, with their last two minutes as lines. */
+export function mount(/** @type {HTMLElement} */ section, /** @type {import('../live.js').PanelContext} */ context) {
+  /** @type {Sample[]} */
+  let samples = []
+  const facts = element('p', { className: 'hint' })
+  const rows = FIGURES.map((figure) => ({ ...figure, shown: element('dd', {}, '–'), spark: element('canvas') }))
+  const list = element('dl', { className: 'figures' })
+  for (const { label, shown, spark } of rows) {
+    spark.setAttribute('aria-hidden', 'true')
+    list.append(element('div', {}, element('dt', {}, label), shown, spark))
+  }
+  section.append(list, facts)
+  function draw() {
+    const newest = samples.at(-1)
+    if (!newest) return
+    for (const { text, value, shown, spark } of rows) {
+      shown.textContent = text(newest)
+      if (value) drawSpark(spark, samples.map(value))
+    }
+  }
+
+  onSamples(context, (past, versions) => {
+    samples = past
+    const known = versions ? [`Node ${versions.node}`, `V8 ${versions.v8}`, `database ${versions.database}`] : []
+    facts.textContent = [`Up for ${duration(samples.at(-1)?.uptime)}`, ...known].join(' · ')
+    draw()
+  })
+  onThemeChange(draw)
+  new ResizeObserver(draw).observe(list)
+}
+
+/** A line without axes, from zero up: its right end is now. */
+function drawSpark(/** @type {HTMLCanvasElement} */ canvas, /** @type {number[]} */ values) {
+  const [width, height] = [canvas.clientWidth * devicePixelRatio, SPARK_HEIGHT * devicePixelRatio]
+  if (canvas.width !== width) canvas.width = width
+  if (canvas.height !== height) canvas.height = height
+  const context = canvas.getContext('2d')
+  if (!context) return
+  context.clearRect(0, 0, width, height)
+  const top = Math.max(...values) || 1
+  const line = devicePixelRatio * 1.5
+  context.beginPath()
+  for (const [index, value] of values.entries())
+    context.lineTo(
+      width - ((values.length - 1 - index) * width) / (MAX_SAMPLES - 1),
+      height - line - (value / top) * (height - 2 * line),
+    )
+  context.strokeStyle = themeColour('--chart-1')
+  context.lineWidth = line
+  context.lineJoin = 'round'
+  context.stroke()
+}
