@@ -58,7 +58,9 @@ test('the keyboard reaches everything that can be used', async () => {
   for (let press = 0; press < count + 10; press++) await page.keyboard.press('Tab')
   // A row of a list may be gone by now.
   const missed = await html.evaluate(({ usable, reached }) =>
-    usable.filter((element: { isConnected: boolean }) => element.isConnected && !reached.has(element)).map(({ outerHTML }: { outerHTML: string }) => outerHTML),
+    usable
+      .filter((element: { isConnected: boolean }) => element.isConnected && !reached.has(element))
+      .map(({ outerHTML }: { outerHTML: string }) => outerHTML),
   )
   expect(missed).toEqual([])
 })
