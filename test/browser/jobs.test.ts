@@ -1,7 +1,8 @@
 import type { Locator } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { accept, slowCsv, untilFinished } from '../support/reports.ts'
+import { accept, untilFinished } from '../support/reports.ts'
 import { until } from '../support/until.ts'
+import { newSlowCsv } from './support/new-slow-csv.ts'
 import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
 
@@ -24,7 +25,7 @@ const untilState = (row: Locator, state: string) =>
 
 test('a job comes to the top, shows how far it is and how it ended', async () => {
   const { jobs, rowOf } = await openJobs()
-  const { id } = await accept(site.url, slowCsv(30))
+  const { id } = await accept(site.url, newSlowCsv(30))
   await untilState(rowOf(id), 'running')
   expect(await jobs.locator('tbody tr').first().getAttribute('data-job')).toBe(id)
   const progress = rowOf(id).locator('progress')
@@ -39,7 +40,7 @@ test('a job comes to the top, shows how far it is and how it ended', async () =>
 
 test('a running job is cancelled, and tried again', async () => {
   const { rowOf } = await openJobs()
-  const { id } = await accept(site.url, slowCsv(30))
+  const { id } = await accept(site.url, newSlowCsv(30))
   await untilState(rowOf(id), 'running')
   await button(rowOf(id), 'Cancel').click()
   await untilState(rowOf(id), 'cancelled')

@@ -41,7 +41,7 @@ test('of many changes in a row the last few are read', async () => {
   const page = await site.open()
   await untilLive(page)
   const reads: string[] = []
-  page.on('request', ({ method, url }) => method() === 'GET' && /\/v1\/products\/\d\d+$/.test(url()) && reads.push(url()))
+  page.on('request', (read) => /\/v1\/products\/\d\d+$/.test(read.url()) && reads.push(read.url()))
   const first = panel(page, 'products').locator('li').first()
   await first.waitFor()
   for (let round = 1; round <= 20; round++)

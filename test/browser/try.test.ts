@@ -47,6 +47,26 @@ test('work on the event loop is felt by every user, work on threads is not', asy
   expect(latency).toBeLessThan((await untilJump(latencies, 'latency of the probe')) / 2)
 })
 
+test('the lanes show the tasks that have just run, on every thread', async () => {
+  const { page, tryIt, status } = await openTry()
+  await button(tryIt, 'On worker threads').click()
+  await untilText(status, /^Counted/)
+  const counted = (): Promise<Span[]> =>
+    panel(page, 'threads').evaluate(({ lanes }) => lanes.spans.filter(({ task }: { task: string }) => task === 'primes.count'))
+  await until(async () => new Set((await counted()).map(({ thread }) => thread)).size === 2, 'both threads are seen at work')
+  for (const { startedAt, endedAt, outcome } of await counted()) {
+    expect(outcome).toBe('succeeded')
+    expect(endedAt).toBeGreaterThan(startedAt)
+  }
+})
+
+interface Span {
+  thread: string
+  startedAt: number
+  endedAt: number
+  outcome: string
+}
+
 test('what runs can be stopped, and then the threads are free', async () => {
   const { tryIt, status } = await openTry()
   await tryIt.getByLabel('at a time').fill('4')
