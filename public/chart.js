@@ -76,7 +76,7 @@ export function timeChart(
   )
   container.chart = chart
 
-  /** uPlot calls it before its constructor returns. @param {uPlot} chart */
+  /** @param {uPlot} chart */
   function showFigures(chart) {
     for (const [index, figure] of figures.entries()) {
       const values = chart.data[index + 1] ?? []

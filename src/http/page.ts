@@ -32,6 +32,7 @@ export function servePage(app: OpenAPIHono<Env>): void {
   for (const [path, file] of pageFiles()) {
     const body = readFileSync(file)
     const tag = bodyTag(body)
+    // In lower case, to take the place of the policy that every answer has.
     const headers = { 'content-security-policy': POLICY, 'Cache-Control': 'no-cache', ETag: tag }
     const type = TYPES[extname(file.pathname)] as string
     app.get(path, (c) =>
