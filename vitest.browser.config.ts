@@ -6,8 +6,8 @@ export default defineConfig({
     include: ['test/browser/**/*.test.ts'],
     globalSetup: ['test/browser/support/require-chromium.ts', 'test/support/server.ts'],
     pool: 'forks',
-    // One browser and one service at a time: what is measured is the page, not the crowd.
-    fileParallelism: false,
+    // Each has a browser and a service with threads of its own: more of them would only wait for each other.
+    maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 60_000,
   },

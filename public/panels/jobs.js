@@ -3,7 +3,7 @@ import { percent, timeOfDay } from '../format.js'
 
 const SHOWN = 12
 /** Jobs of other processes are not heard of, and hints may be lost. */
-const READ_EVERY_MS = 4_000
+const READ_EVERY_MS = 3_000
 /** However fast jobs come and go. */
 const MIN_READ_PAUSE_MS = 1_000
 const TONES = { scheduled: 'warn', queued: '', running: 'info', succeeded: 'good', failed: 'bad', cancelled: '' }

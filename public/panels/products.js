@@ -2,8 +2,9 @@ import { element } from '../element.js'
 import { timeOfDay } from '../format.js'
 
 const SHOWN = 8
-/** Products to change: the oldest ones. */
+/** Products to change: the oldest ones, to begin with. */
 const CANDIDATES = 50
+const KEPT = 100
 /** However many change: the last few of them are read, so often. */
 const READ_EVERY_MS = 400
 const FRESH_MS = 1_500
@@ -26,52 +27,52 @@ export function mount(section, { api, live }) {
   const news = element('p', { className: 'hint', role: 'status' }, 'Of some product: every page that is open hears of it.')
   section.append(element('div', { className: 'row' }, sell, restock), news, list)
 
-  /** The latest change last. @type {Map<number, Product>} */
-  const products = new Map()
+  /** The latest change first. @type {Product[]} */
+  let products = []
   /** Changed, and not read yet. @type {Map<number, string>} */
   const changed = new Map()
+  let isReading = false
 
   async function readAll() {
-    const { items } = await api('GET', `/v1/products?limit=${CANDIDATES}`)
-    const byTime = items.toSorted((/** @type {Product} */ a, /** @type {Product} */ b) => a.updatedAt.localeCompare(b.updatedAt))
-    for (const product of byTime) put(product)
+    put((await api('GET', `/v1/products?limit=${CANDIDATES}`)).items)
     show()
   }
 
-  /** @param {Product} product an older version than the one that is known changes nothing */
-  function put(product) {
-    const known = products.get(product.id)
-    if (known && known.version >= product.version) return false
-    products.delete(product.id)
-    products.set(product.id, product)
-    return true
+  /** @param {Product[]} read of two versions of a product the later one counts, in whichever order they come */
+  function put(read) {
+    const known = new Map(products.map((product) => [product.id, product]))
+    const news = read.filter(({ id, version }) => version > (known.get(id)?.version ?? 0))
+    for (const product of news) known.set(product.id, product)
+    products = [...known.values()].sort((a, b) => b.updatedAt.localeCompare(a.updatedAt)).slice(0, KEPT)
+    return new Set(news.map(({ id }) => id))
   }
 
   /** @param {Set<number>} [fresh] */
   function show(fresh = new Set()) {
-    const latest = [...products.values()].slice(-SHOWN).reverse()
-    list.replaceChildren(...latest.map((product) => itemOf(product, fresh.has(product.id))))
+    list.replaceChildren(...products.slice(0, SHOWN).map((product) => itemOf(product, fresh.has(product.id))))
   }
 
   async function readChanged() {
-    if (changed.size === 0 || document.hidden) return
+    if (changed.size === 0 || isReading) return
     const latest = [...changed].slice(-SHOWN)
     changed.clear()
-    const fresh = new Set()
-    await Promise.allSettled(
-      latest.map(async ([id, what]) => {
-        if (what === 'deleted') return products.delete(id)
-        const product = await api('GET', `/v1/products/${id}`)
-        if (put(product)) fresh.add(id)
-      }),
-    )
-    // One that is gone by now, or a service that is too busy: what could not be read stays as it was.
-    show(fresh)
+    isReading = true
+    const read = await Promise.all(latest.map(([id, change]) => (change === 'deleted' ? undefined : readOne(id))))
+    isReading = false
+    const gone = new Set(latest.filter((_, place) => read[place] === undefined).map(([id]) => id))
+    products = products.filter(({ id }) => !gone.has(id))
+    show(put(read.filter(Boolean)))
   }
+
+  /** Nothing when it is gone; a service that is too busy to tell leaves it as it was. @param {number} id */
+  const readOne = (id) =>
+    api('GET', `/v1/products/${id}`).catch(({ status }) =>
+      status === 404 ? undefined : products.find((known) => known.id === id),
+    )
 
   /** @param {number} by how many are there more afterwards */
   async function change(by) {
-    const product = randomOf([...products.values()].filter(({ stock }) => stock + by >= 0))
+    const product = randomOf(products.filter(({ stock }) => stock + by >= 0))
     if (!product) return tell('There is no product to change: create one first', true)
     const { id, name, stock, version } = product
     try {

@@ -154,9 +154,11 @@ function probe(section, { api, live }) {
       await api('GET', path)
       keep(performance.now() - startedAt)
     } catch (error) {
-      if (/** @type {{ status?: number }} */ (error).status === 404) path = PROBED_INSTEAD
+      const { status } = /** @type {import('../api.js').ApiError} */ (error)
+      if (status === 404) path = PROBED_INSTEAD
       title.textContent = `Latency of ${path}, as this page feels it`
-      keep(null)
+      // To be refused after a while is no better than to wait.
+      keep(status === 0 ? null : performance.now() - startedAt)
     } finally {
       isAsking = false
     }

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, test } from 'vitest'
 import { events } from '../../src/features/index.ts'
 import { until } from '../support/until.ts'
 import { startSite } from './support/site.ts'

@@ -27,18 +27,22 @@ const LOOKS = [
   { name: 'phone', colorScheme: 'light', viewport: PHONE },
 ] as const
 
-test('in light, dark and on a phone axe finds nothing serious, and nothing is wider than the screen', { timeout: 60_000 }, async () => {
-  const page = await site.open({ reducedMotion: 'reduce', viewport: DESKTOP })
+test('in light, dark and on a phone axe finds nothing serious, and nothing is wider than the screen', {
+  timeout: 60_000,
+}, async () => {
+  // Who waits for a connection while the loop is held is refused in the end.
+  const tolerate = [/status of 503.*\/v1\/products\/1\)/]
+  const page = await site.open({ reducedMotion: 'reduce', viewport: DESKTOP, tolerate })
   await untilLive(page)
   await useEverything(page)
   await page.screenshot({ path: join(SCREENSHOTS, 'readme.png') })
   for (const { name, colorScheme, viewport } of LOOKS) {
     await page.emulateMedia({ colorScheme })
     await page.setViewportSize(viewport)
+    await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true })
     expect(await seriousIssues(page), name).toEqual([])
     const [needed, given] = await page.locator('html').evaluate(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])
     expect(needed, name).toBeLessThanOrEqual(given)
-    await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true })
   }
 })
 
@@ -80,7 +84,7 @@ async function useEverything(page: Page) {
   await untilText(picture, /9 ×/)
   await button(products, 'Restock 20').click()
   await untilText(reports.getByRole('status'), /^Done$/, 20_000)
-  await accept(site.url, newSlowCsv(30))
+  await accept(site.url, newSlowCsv(60))
   await untilText(panel(page, 'jobs'), /running\s*[1-9]\d? %/)
 }
 

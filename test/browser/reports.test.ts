@@ -5,12 +5,12 @@ import type { Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
-import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { newSlowCsv } from './support/new-slow-csv.ts'
+import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
 
 /** Megabytes that take DuckDB some seconds. */
-const SLOW_MEGABYTES = 40
+const SLOW_MEGABYTES = 25
 
 const folder = mkdtempSync(join(tmpdir(), 'offloop-csv-'))
 const slow = join(folder, 'slow.csv')
@@ -62,7 +62,7 @@ test('a CSV becomes a table and bars, by way of its upload and the progress of i
 
   expect(await reports.locator('tbody th .name').allTextContents()).toEqual(['id', 'number', 'word'])
   expect(await reports.locator('.spark').first().locator('i').count()).toBe(20)
-  await untilText(reports, /Sum of number by word, the largest 8 of 9,973/)
+  await untilText(reports, /Sum of number by word, the largest 8 of 9,974/)
   expect(await reports.locator('.bars li').count()).toBe(8)
 })
 

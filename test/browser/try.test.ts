@@ -12,9 +12,11 @@ beforeAll(async () => {
 afterAll(() => site.close())
 
 async function openTry() {
-  const page = await site.open()
+  // Who waits for a connection while the loop is held is refused in the end.
+  const page = await site.open({ tolerate: [/status of 503.*\/v1\/products\/1\)/] })
   await untilLive(page)
   const tryIt = panel(page, 'try')
+  await tryIt.getByLabel('at a time').fill('1')
   return { page, tryIt, status: tryIt.getByRole('status') }
 }
 
@@ -31,13 +33,13 @@ test('work on the event loop is felt by every user, work on threads is not', asy
 
   const offloadedAt = Date.now()
   await button(tryIt, 'On worker threads').click()
-  await untilText(status, /^Counted 283,146 primes 3 times on worker threads, in [\d.]+ m?s$/)
+  await untilText(status, /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/)
   await untilSampled(Date.now())
   const [latency, delay] = [Math.max(...(await latencies(offloadedAt))), Math.max(...(await delays(offloadedAt)))]
 
   const inlineAt = Date.now()
   await button(tryIt, 'On the event loop').click()
-  await untilText(status, /^Counted 283,146 primes 3 times on the event loop, in [\d.]+ m?s$/)
+  await untilText(status, /^Counted 283,146 primes once on the event loop, in [\d.]+ m?s$/)
   const untilJump = async (points: typeof delays, what: string) => {
     const worst = async () => Math.max(...(await points(inlineAt)))
     await until(async () => (await worst()) >= 200, `the ${what} jumps`)
