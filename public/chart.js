@@ -1,5 +1,6 @@
 import uPlot from '/vendor/uplot.js'
 import { element } from './element.js'
+import { timeOfDay } from './format.js'
 
 const HEIGHT = 200
 const FONT = '12px system-ui, sans-serif'
@@ -58,7 +59,7 @@ export function timeChart(
         x: { range: () => [now() - windowMs, now()] },
         y: { range: (_, __, max) => [0, Math.max(atLeast, (max ?? 0) * 1.1)] },
       },
-      axes: [axis({ space: 80 }), axis({ size: 60, space: 36, values: (_, ticks) => ticks.map((tick) => format(tick)) })],
+      axes: [axis({ space: 80, values: (_, ticks) => ticks.map(timeOfDay) }), axis({ size: 60, space: 36, values: (_, ticks) => ticks.map((tick) => format(tick)) })],
       series: [
         {},
         ...lines.map(({ colour, area }) => ({

@@ -20,6 +20,7 @@ export const percent = (value) => (isKnown(value) ? `${threeDigits(/** @type {nu
 export function duration(ms) {
   if (!isKnown(ms)) return UNKNOWN
   const value = /** @type {number} */ (ms)
+  if (value === 0) return '0 ms'
   if (value < 1) return `${Math.round(value * 1_000)} µs`
   if (value < 1_000) return `${threeDigits(value)} ms`
   if (value < 60_000) return `${threeDigits(value / 1_000)} s`

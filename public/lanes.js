@@ -30,7 +30,7 @@ const FONT = '11px system-ui, sans-serif'
 /** A colour of its own for each task, the same one every time. @param {string} task */
 export function colourOf(task) {
   let hash = 0
-  for (const character of task) hash = (hash * 31 + character.charCodeAt(0)) | 0
+  for (const character of task) hash = (hash * 5 + character.charCodeAt(0)) | 0
   return `--task-${(Math.abs(hash) % COLOURS) + 1}`
 }
 
@@ -112,12 +112,14 @@ function drawQueue({ context, width, positionOf }, { samples }, top) {
   context.fillStyle = themeColour('--line')
   context.fillRect(0, bottom, width, 1)
   context.fillStyle = themeColour('--chart-4')
+  context.globalAlpha = 0.55
   for (const [index, { at, compute }] of samples.entries()) {
     if (compute.queued === 0) continue
     const from = positionOf(samples[index - 1]?.at ?? at - 1_000)
     const height = (compute.queued / most) * (QUEUE_HEIGHT - 8)
     context.fillRect(from, bottom - height, Math.max(1, positionOf(at) - from), height)
   }
+  context.globalAlpha = 1
 }
 
 /**

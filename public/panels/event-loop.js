@@ -49,8 +49,9 @@ function listCulprits(/** @type {HTMLElement} */ list, /** @type {Incident[]} */
   const key = newest.map(({ at }) => at).join()
   if (list.dataset.key === key) return
   list.dataset.key = key
+  if (newest.length === 0) return list.replaceChildren()
   list.replaceChildren(
-    ...(newest.length === 0 ? [] : [element('h3', {}, 'What held it')]),
+    element('h3', {}, 'What held it'),
     element('ul', {}, ...newest.map((incident) => element('li', {}, ...describe(incident)))),
   )
 }

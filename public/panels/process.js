@@ -23,7 +23,7 @@ const FIGURES = [
   { label: 'Memory (RSS)', text: ({ memory }) => bytes(memory.rss), value: ({ memory }) => memory.rss },
   {
     label: 'Heap in use',
-    text: ({ memory }) => `${bytes(memory.heapUsed)} of ${bytes(memory.heapTotal)}`,
+    text: ({ memory }) => bytes(memory.heapUsed),
     value: ({ memory }) => memory.heapUsed,
   },
   { label: 'Outside the heap', text: ({ memory }) => bytes(memory.external), value: ({ memory }) => memory.external },

@@ -23,6 +23,16 @@ describe('a timing', () => {
       expect(next.startedAt).toBeGreaterThanOrEqual((timings[index]?.endedAt ?? 0) - CLOCKS_APART_MS)
   })
 
+  test('says on whose behalf a task, or each chunk of a map, ran', async () => {
+    const { compute, timings } = await useCompute({ threads: 1 })
+    await compute.run(echo, 'one', { requestId: 'who-ran' })
+    await compute.map(double, [1, 2, 3], { requestId: 'who-mapped' })
+    await compute.run(echo, 'nobody')
+    const requestIds = timings.map(({ requestId }) => requestId)
+    expect([requestIds[0], requestIds.at(-1)]).toEqual(['who-ran', undefined])
+    expect(new Set(requestIds.slice(1, -1))).toEqual(new Set(['who-mapped']))
+  })
+
   test('of a chunk counts its items', async () => {
     const { compute, timings } = await useCompute()
     await compute.map(double, Array(500).fill(1))

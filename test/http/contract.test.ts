@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { events } from '../../src/features/index.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
 import { request, startService, useService } from '../support/service.ts'
 
@@ -268,6 +269,15 @@ describe('operations', () => {
       additionalProperties: false,
       properties: { name: { maxLength: 200 }, stock: { minimum: 0 } },
     })
+  })
+
+  test('the docs list every event with its topic and each field of its payload', async () => {
+    const { description } = (await request(`${service.url}/openapi.json`)).body.info
+    for (const { name, topic, payload } of events) {
+      const row = description.split('\n').find((line: string) => line.startsWith(`| \`${name}\` | \`${topic}\` |`))
+      for (const field of Object.keys(payload)) expect(row).toContain(`\`${field}\``)
+    }
+    expect(description).toContain('`server.stopping`')
   })
 
   test('the docs load nothing from anywhere else', async () => {

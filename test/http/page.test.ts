@@ -1,0 +1,70 @@
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { sendRaw } from '../support/raw-http.ts'
+import { startService } from '../support/service.ts'
+
+const PANELS = readdirSync(join(import.meta.dirname, '../../public/panels'))
+
+let service: Awaited<ReturnType<typeof startService>>
+
+beforeAll(async () => {
+  service = await startService()
+})
+afterAll(() => service.close())
+
+describe('the page', () => {
+  test.each([
+    ['/', 'text/html; charset=UTF-8'],
+    ['/page.js', 'text/javascript; charset=UTF-8'],
+    ['/style.css', 'text/css; charset=UTF-8'],
+    ['/vendor/uplot.js', 'text/javascript; charset=UTF-8'],
+    ['/vendor/uplot.css', 'text/css; charset=UTF-8'],
+    ['/vendor/socket.io.js', 'text/javascript; charset=UTF-8'],
+    ...PANELS.map((name) => [`/panels/${name}`, 'text/javascript; charset=UTF-8']),
+  ])('serves %s as %s, and not again to those who have it', async (path, type) => {
+    const first = await fetch(service.url + path)
+    expect([first.status, first.headers.get('content-type')]).toEqual([200, type])
+    expect(first.headers.get('cache-control')).toBe('no-cache')
+    expect((await first.text()).length).toBeGreaterThan(100)
+    const tag = first.headers.get('etag') ?? ''
+    const again = await fetch(service.url + path, { headers: { 'if-none-match': tag } })
+    expect([again.status, again.headers.get('etag'), await again.text()]).toEqual([304, tag, ''])
+    const head = await fetch(service.url + path, { method: 'HEAD' })
+    expect([head.status, head.headers.get('etag')]).toEqual([200, tag])
+  })
+
+  test('has one policy, which lets nothing run but its own files', async () => {
+    const policy = (await fetch(service.url)).headers.get('content-security-policy') ?? ''
+    expect(policy).toMatch(/^default-src 'none'; script-src 'self'; style-src 'self';/)
+    expect(policy).not.toMatch(/unsafe|https?:|\*/)
+  })
+
+  test('has nothing inline, and loads nothing from anywhere else', async () => {
+    const html = await (await fetch(service.url)).text()
+    expect(html).not.toMatch(/<style|style=|<script(?![^>]* src="\/)|\son\w+=/)
+    expect(html).not.toMatch(/(src|href)="(https?:)?\/\//)
+  })
+
+  test.each(['/panels', '/panels/', '/panels/nothing.js', '/vendor/', '/index.html', '/page.js/', '/PAGE.JS'])(
+    'is not at %s',
+    async (path) => {
+      const response = await fetch(service.url + path)
+      expect([response.status, response.headers.get('content-type')]).toEqual([404, 'application/problem+json'])
+    },
+  )
+
+  test.each([
+    '/../package.json',
+    '/panels/../../package.json',
+    '/panels/..%2f..%2fpackage.json',
+    '/%2e%2e/package.json',
+    '/vendor/../../package.json',
+    '//etc/passwd',
+    '/panels/..\\..\\package.json',
+  ])('leads nowhere by %s', async (path) => {
+    const { status, text } = await sendRaw(service.url, `GET ${path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n`)
+    expect(status).toBe(404)
+    expect(text).not.toMatch(/"dependencies"|root:/)
+  })
+})
