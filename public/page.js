@@ -1,8 +1,13 @@
 import { api } from './api.js'
 import { openLive } from './live.js'
 import { mount as mountEventLoop } from './panels/event-loop.js'
+import { mount as mountJobs } from './panels/jobs.js'
+import { mount as mountMandelbrot } from './panels/mandelbrot.js'
 import { mount as mountProcess } from './panels/process.js'
+import { mount as mountProducts } from './panels/products.js'
+import { mount as mountReports } from './panels/reports.js'
 import { mount as mountThreads } from './panels/threads.js'
+import { mount as mountTry } from './panels/try.js'
 
 /**
  * The panels by the id of their section: each file in `panels/` is one, and the line here all that mounts it.
@@ -11,7 +16,12 @@ import { mount as mountThreads } from './panels/threads.js'
  */
 const PANELS = {
   'event-loop': mountEventLoop,
+  try: mountTry,
   threads: mountThreads,
+  mandelbrot: mountMandelbrot,
+  reports: mountReports,
+  jobs: mountJobs,
+  products: mountProducts,
   process: mountProcess,
 }
 

@@ -8,6 +8,7 @@ import type { Log } from '../log.ts'
 import type { Listeners } from '../names.ts'
 import { OPS, opsSample, opsSpans } from '../ops/contract.ts'
 import type { Realtime } from '../realtime/realtime.ts'
+import { JOBS, jobChanged } from './jobs/contract.ts'
 import { jobRoutes } from './jobs/routes.ts'
 import { mandelbrotRoutes } from './mandelbrot/routes.ts'
 import { primeRoutes } from './primes/routes.ts'
@@ -53,10 +54,10 @@ export const featureJobs = (deps: Deps): JobRegistry => {
 const uploadsOf = ({ reports }: Deps) => new DirectoryStorage(join(reports.directory, 'uploads'))
 
 /** The topics that clients may subscribe to. */
-export const topics = [PRODUCTS, REPORT_TOPIC, OPS]
+export const topics = [PRODUCTS, REPORT_TOPIC, JOBS, OPS]
 
 /** What they hear there; `/docs` lists it. */
-export const events = [productChanged, reportProgress, reportFinished, opsSample, opsSpans]
+export const events = [productChanged, reportProgress, reportFinished, jobChanged, opsSample, opsSpans]
 
 /** What clients may hear: `io(url) as Socket<ServerEvents, ClientEvents>` is typed on both ends. */
 export type ServerEvents = Listeners<(typeof events)[number]> & {

@@ -3,7 +3,16 @@ import { type RawBuilder, sql, type Transaction } from 'kysely'
 import type { Db } from '../db/database.ts'
 import { isDuplicateKey } from '../db/errors.ts'
 import type { AttemptOutcome, JobState, Tables } from '../db/tables.ts'
-import { type AttemptRecord, CHANGE_COLUMNS, type JobChange, type JobRecord, toRecord } from './record.ts'
+import {
+  type AttemptRecord,
+  BRIEF_COLUMNS,
+  CHANGE_COLUMNS,
+  type JobBrief,
+  type JobChange,
+  type JobRecord,
+  toBrief,
+  toRecord,
+} from './record.ts'
 
 type Trx = Transaction<Tables>
 
@@ -96,7 +105,7 @@ export async function findJob(db: Db, id: string): Promise<JobRecord | undefined
   return row && toRecord(row)
 }
 
-/** At most `limit` jobs, newest first, that came before the job `before`. */
+/** At most `limit` jobs, newest first, that came before the job `before`; their results would be megabytes. */
 export async function listJobs(
   db: Db,
   {
@@ -105,12 +114,12 @@ export async function listJobs(
     state,
     kind,
   }: { limit: number; before?: string | undefined; state?: JobState | undefined; kind?: string | undefined },
-): Promise<JobRecord[]> {
-  let query = db.selectFrom('job').selectAll().orderBy('id', 'desc').limit(limit)
+): Promise<JobBrief[]> {
+  let query = db.selectFrom('job').select(BRIEF_COLUMNS).orderBy('id', 'desc').limit(limit)
   if (before !== undefined) query = query.where('id', '<', before)
   if (state !== undefined) query = query.where('state', '=', state)
   if (kind !== undefined) query = query.where('kind', '=', kind)
-  return (await query.execute()).map(toRecord)
+  return (await query.execute()).map(toBrief)
 }
 
 /** Every time that the job was begun, in order. */

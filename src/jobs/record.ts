@@ -1,8 +1,8 @@
 import type { Selectable } from 'kysely'
 import type { AttemptOutcome, JobState, Tables } from '../db/tables.ts'
 
-/** A job as others may see it. */
-export interface JobRecord {
+/** A job as others may see it, without what may be large. */
+export interface JobBrief {
   id: string
   kind: string
   state: JobState
@@ -13,8 +13,6 @@ export interface JobRecord {
   progress: number
   note: string | null
   requestId: string | null
-  input: unknown
-  result: unknown
   /** What people may see of the last failure. */
   error: string | null
   createdAt: Date
@@ -22,6 +20,12 @@ export interface JobRecord {
   runAt: Date | null
   startedAt: Date | null
   finishedAt: Date | null
+}
+
+/** All of it. */
+export interface JobRecord extends JobBrief {
+  input: unknown
+  result: unknown
 }
 
 /** One time that it was begun. */
@@ -37,7 +41,7 @@ export interface AttemptRecord {
 }
 
 /** News of a job: what this process wrote of it, or saw. */
-export type JobChange = Pick<JobRecord, 'id' | 'kind' | 'state' | 'progress' | 'note' | 'attempt' | 'error'>
+export type JobChange = Pick<JobBrief, 'id' | 'kind' | 'state' | 'progress' | 'note' | 'attempt' | 'error'>
 
 /** A job that a worker holds, for as long as the row has this fence. */
 export interface Claim {
@@ -69,7 +73,26 @@ export const isFinished = (state: JobState) => (FINISHED as readonly JobState[])
 
 export const CHANGE_COLUMNS = ['id', 'kind', 'state', 'progress', 'note', 'attempt', 'error'] as const
 
-export const toRecord = (row: Selectable<Tables['job']>): JobRecord => ({
+type JobRow = Selectable<Tables['job']>
+
+export const toRecord = (row: JobRow): JobRecord => ({
+  ...toBrief(row),
+  input: JSON.parse(row.input),
+  result: row.result === null ? null : JSON.parse(row.result),
+})
+
+export const BRIEF_COLUMNS = [
+  ...CHANGE_COLUMNS,
+  'priority',
+  'max_attempts',
+  'request_id',
+  'due_at',
+  'created_at',
+  'started_at',
+  'finished_at',
+] as const
+
+export const toBrief = (row: Pick<JobRow, (typeof BRIEF_COLUMNS)[number]>): JobBrief => ({
   id: row.id,
   kind: row.kind,
   state: row.state,
@@ -79,8 +102,6 @@ export const toRecord = (row: Selectable<Tables['job']>): JobRecord => ({
   progress: row.progress,
   note: row.note,
   requestId: row.request_id,
-  input: JSON.parse(row.input),
-  result: row.result === null ? null : JSON.parse(row.result),
   error: row.error,
   createdAt: row.created_at,
   runAt: row.state === 'scheduled' ? row.due_at : null,

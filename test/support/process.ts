@@ -7,14 +7,20 @@ import { until } from './until.ts'
 const ROOT = join(import.meta.dirname, '../..')
 
 /** A `node` of its own that runs a file of the project, killed at the end of the test if it still runs. */
-export function useProcess(file: string, env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = []) {
+export function useProcess(...parameters: Parameters<typeof startProcess>) {
+  const started = startProcess(...parameters)
+  onTestFinished(() => void started.child.kill('SIGKILL'))
+  return started
+}
+
+/** The same, for whoever kills it himself. */
+export function startProcess(file: string, env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = []) {
   const child = spawn(process.execPath, [...nodeOptions, join(ROOT, file)], {
     cwd: ROOT,
     env: { PATH: process.env['PATH'], NODE_ENV: 'test', COMPUTE_THREADS: '1', PORT: '0', OPS_PORT: '0', ...env },
   })
   const output: string[] = []
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => output.push(String(chunk)))
-  onTestFinished(() => void child.kill('SIGKILL'))
   return {
     child,
     /** What it has printed so far, on both streams. */

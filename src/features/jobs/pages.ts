@@ -1,7 +1,7 @@
 import type { Db } from '../../db/database.ts'
 import { AppError } from '../../errors.ts'
 import type { Jobs } from '../../jobs/jobs.ts'
-import type { JobRecord } from '../../jobs/record.ts'
+import type { JobBrief } from '../../jobs/record.ts'
 import { Pager } from '../../paging.ts'
 import type { Job, JobDetail, JobPage, PageQuery } from './schema.ts'
 
@@ -31,7 +31,15 @@ export async function getJob(jobs: Jobs, db: Db, id: string): Promise<JobDetail>
 }
 
 /** Without input and result, which may be large. */
-export const toJob = ({ input: _, result: __, createdAt, runAt, startedAt, finishedAt, ...rest }: JobRecord): Job => ({
+export const toJob = ({
+  input: _,
+  result: __,
+  createdAt,
+  runAt,
+  startedAt,
+  finishedAt,
+  ...rest
+}: JobBrief & { input?: unknown; result?: unknown }): Job => ({
   ...rest,
   createdAt: createdAt.toISOString(),
   runAt: toText(runAt),

@@ -4,12 +4,23 @@ import type { AppContext } from '../../http/env.ts'
 import { signalOf } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'
 import type { Jobs } from '../../jobs/jobs.ts'
+import type { Realtime } from '../../realtime/realtime.ts'
+import { tellOfJobs } from './feed.ts'
 import { getJob, listJobs, toJob } from './pages.ts'
 import { Job, JobDetail, JobId, JobPage, PageQuery } from './schema.ts'
 
+interface RouteDeps {
+  database: Database
+  jobs: Jobs
+  realtime: Realtime
+  stopping: AbortSignal
+}
+
 /** `/v1/jobs`: what operators see and do, for jobs of every kind. */
-export function jobRoutes({ database, jobs }: { database: Database; jobs: Jobs }) {
+export function jobRoutes(deps: RouteDeps) {
+  const { database, jobs } = deps
   const router = createRouter()
+  tellOfJobs(deps)
   const dbOf = (c: AppContext) => database.withSignal(signalOf(c))
 
   router.openapi(list, async (c) => c.json(await listJobs(jobs, dbOf(c), c.req.valid('query')), 200))

@@ -1,0 +1,121 @@
+import { element } from '../element.js'
+import { timeOfDay } from '../format.js'
+
+const SHOWN = 8
+/** Products to change: the oldest ones, to begin with. */
+const CANDIDATES = 50
+const KEPT = 100
+/** However many change: the last few of them are read, so often. */
+const READ_EVERY_MS = 400
+const FRESH_MS = 1_500
+
+/**
+ * @typedef {object} Product
+ * @property {number} id
+ * @property {string} name
+ * @property {string} price
+ * @property {number} stock
+ * @property {number} version
+ * @property {string} updatedAt
+ */
+
+/** Products as they change, the latest change first. @type {import('../live.js').Mount} */
+export function mount(section, { api, live }) {
+  const sell = element('button', { type: 'button', onclick: () => change(-1) }, 'Sell one')
+  const restock = element('button', { type: 'button', onclick: () => change(20) }, 'Restock 20')
+  const list = element('ul', { className: 'products' })
+  const news = element('p', { className: 'hint', role: 'status' }, 'Of some product: every page that is open hears of it.')
+  section.append(element('div', { className: 'row' }, sell, restock), news, list)
+
+  /** The latest change first. @type {Product[]} */
+  let products = []
+  /** Changed, and not read yet. @type {Map<number, string>} */
+  const changed = new Map()
+  let isReading = false
+
+  async function readAll() {
+    put((await api('GET', `/v1/products?limit=${CANDIDATES}`)).items)
+    show()
+  }
+
+  /** @param {Product[]} read of two versions of a product the later one counts, in whichever order they come */
+  function put(read) {
+    const known = new Map(products.map((product) => [product.id, product]))
+    const news = read.filter(({ id, version }) => version > (known.get(id)?.version ?? 0))
+    for (const product of news) known.set(product.id, product)
+    products = [...known.values()].sort((a, b) => b.updatedAt.localeCompare(a.updatedAt)).slice(0, KEPT)
+    return new Set(news.map(({ id }) => id))
+  }
+
+  /** @param {Set<number>} [fresh] */
+  function show(fresh = new Set()) {
+    list.replaceChildren(...products.slice(0, SHOWN).map((product) => itemOf(product, fresh.has(product.id))))
+  }
+
+  async function readChanged() {
+    if (changed.size === 0 || isReading) return
+    const latest = [...changed].slice(-SHOWN)
+    changed.clear()
+    isReading = true
+    const read = await Promise.all(latest.map(([id, change]) => (change === 'deleted' ? undefined : readOne(id))))
+    isReading = false
+    const gone = new Set(latest.filter((_, place) => read[place] === undefined).map(([id]) => id))
+    products = products.filter(({ id }) => !gone.has(id))
+    show(put(read.filter(Boolean)))
+  }
+
+  /** Nothing when it is gone; a service that is too busy to tell leaves it as it was. @param {number} id */
+  const readOne = (id) =>
+    api('GET', `/v1/products/${id}`).catch(({ status }) =>
+      status === 404 ? undefined : products.find((known) => known.id === id),
+    )
+
+  /** @param {number} by how many are there more afterwards */
+  async function change(by) {
+    const product = randomOf(products.filter(({ stock }) => stock + by >= 0))
+    if (!product) return tell('There is no product to change: create one first', true)
+    const { id, name, stock, version } = product
+    try {
+      await api('PATCH', `/v1/products/${id}`, { body: { stock: stock + by }, headers: { 'If-Match': `"${version}"` } })
+      tell(`${name}: ${stock} became ${stock + by}`)
+    } catch (error) {
+      const { status, message } = /** @type {import('../api.js').ApiError} */ (error)
+      tell(status === 412 ? `Somebody else changed ${name} meanwhile. Try again` : message, true)
+      changed.set(id, 'updated')
+    }
+  }
+
+  /** @param {string} text @param {boolean} [isError] */
+  function tell(text, isError = false) {
+    news.textContent = text
+    news.classList.toggle('error', isError)
+  }
+
+  live.subscribe('products')
+  live.on('product.changed', ({ id, change }) => {
+    changed.delete(id)
+    changed.set(id, change)
+  })
+  live.onReconnect(() => readAll().catch((error) => tell(error.message, true)))
+  setInterval(readChanged, READ_EVERY_MS)
+}
+
+/** @param {Product} product @param {boolean} isFresh it has just changed */
+function itemOf({ id, name, price, stock, updatedAt }, isFresh) {
+  const item = element(
+    'li',
+    { 'data-product': `${id}` },
+    element('span', { className: 'name' }, name),
+    element('b', {}, `${stock} in stock`),
+    element('span', { className: 'hint' }, price),
+    element('span', { className: 'hint' }, timeOfDay(updatedAt)),
+  )
+  if (isFresh) {
+    item.dataset.fresh = ''
+    setTimeout(() => delete item.dataset.fresh, FRESH_MS)
+  }
+  return item
+}
+
+/** @template Item @param {Item[]} items @returns {Item | undefined} */
+const randomOf = (items) => items[Math.floor(Math.random() * items.length)]

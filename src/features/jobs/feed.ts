@@ -1,0 +1,55 @@
+import type { Jobs } from '../../jobs/jobs.ts'
+import type { JobChange } from '../../jobs/record.ts'
+import type { Realtime } from '../../realtime/realtime.ts'
+import { JOBS, type JobNews, jobChanged } from './contract.ts'
+
+const SEND_EVERY_MS = 200
+/** As many as a page shows. The others are only counted in. */
+const MAX_TOLD = 20
+
+interface FeedDeps {
+  jobs: Jobs
+  realtime: Realtime
+  stopping: AbortSignal
+}
+
+/**
+ * Tells subscribers which jobs changed, five times a second at the most: of each the newest, and of a storm the last few.
+ * Who reads slowly misses some, and reads the list instead.
+ */
+export function tellOfJobs({ jobs, realtime, stopping }: FeedDeps): void {
+  const told = new Map<string, JobChange>()
+  let more = false
+  let timer: NodeJS.Timeout | undefined
+
+  const send = () => {
+    timer = undefined
+    realtime.emitLatest(JOBS, jobChanged, { jobs: [...told.values()].map(toNews), more })
+    told.clear()
+    more = false
+  }
+
+  const stopListening = jobs.onChange((change) => {
+    // Out and in again, so that the one that changed last is at the end.
+    told.delete(change.id)
+    told.set(change.id, change)
+    timer ??= setTimeout(send, SEND_EVERY_MS).unref()
+    if (told.size <= MAX_TOLD) return
+    more = true
+    told.delete(told.keys().next().value as string)
+  })
+
+  stopping.addEventListener('abort', () => {
+    stopListening()
+    clearTimeout(timer)
+  })
+}
+
+const toNews = ({ id, kind, state, progress, note, attempt }: JobChange): JobNews => ({
+  id,
+  kind,
+  state,
+  progress,
+  note,
+  attempt,
+})

@@ -1,0 +1,139 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Page } from 'playwright-core'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { request } from '../support/service.ts'
+import { until } from '../support/until.ts'
+import { newSlowCsv } from './support/new-slow-csv.ts'
+import { button, panel, untilLive, untilText } from './support/panels.ts'
+import { startSite } from './support/site.ts'
+
+/** Megabytes that take DuckDB some seconds. */
+const SLOW_MEGABYTES = 25
+
+const folder = mkdtempSync(join(tmpdir(), 'offloop-csv-'))
+const slow = join(folder, 'slow.csv')
+let site: Awaited<ReturnType<typeof startSite>>
+
+beforeAll(async () => {
+  writeFileSync(slow, newSlowCsv(SLOW_MEGABYTES))
+  site = await startSite()
+})
+afterAll(async () => {
+  rmSync(folder, { recursive: true })
+  await site.close()
+})
+
+async function openReports(options?: Parameters<typeof site.open>[0]) {
+  const page = await site.open(options)
+  await untilLive(page)
+  const reports = panel(page, 'reports')
+  return { page, reports, file: reports.locator('input[type=file]'), status: reports.getByRole('status') }
+}
+
+const csv = (text: string) => ({ name: 'small.csv', mimeType: 'text/csv', buffer: Buffer.from(text) })
+
+/** Keeps every value that the progress bar of the report takes, with what is said beside it. */
+const watchProgress = (page: Page) =>
+  panel(page, 'reports').evaluate((section) => {
+    const seen: [string, number][] = []
+    Object.assign(section, { seen })
+    const [bar, status] = [section.querySelector('progress'), section.querySelector('[role=status]')]
+    const look = () => bar.hidden || seen.push([status.textContent, bar.value])
+    const { MutationObserver } = section.ownerDocument.defaultView
+    new MutationObserver(look).observe(section, { subtree: true, childList: true, attributes: true, characterData: true })
+  })
+
+const progressSeen = (page: Page): Promise<[string, number][]> => panel(page, 'reports').evaluate(({ seen }) => seen)
+
+test('a CSV becomes a table and bars, by way of its upload and the progress of its job', async () => {
+  const { page, reports, file, status } = await openReports()
+  await watchProgress(page)
+  await file.setInputFiles(slow)
+  await reports.getByLabel('Group by').fill('word')
+  await reports.getByLabel('Sum up').fill('number')
+  await button(reports, 'Summarise').click()
+  await untilText(status, /^Done$/, 25_000)
+
+  const seen = await progressSeen(page)
+  expect(seen.some(([text]) => /^Uploading slow\.csv, [\d.]+ MiB, \d+ %$/.test(text))).toBe(true)
+  expect(seen.some(([text, value]) => text.startsWith('Summarising') && value > 0 && value < 1)).toBe(true)
+
+  expect(await reports.locator('tbody th .name').allTextContents()).toEqual(['id', 'number', 'word'])
+  expect(await reports.locator('.spark').first().locator('i').count()).toBe(20)
+  await untilText(reports, /Sum of number by word, the largest 8 of 9,974/)
+  expect(await reports.locator('.bars li').count()).toBe(8)
+})
+
+test('the example is at hand for those who have no CSV', async () => {
+  const { reports, status } = await openReports()
+  await button(reports, 'Take an example').click()
+  await untilText(reports.locator('.drop'), /^orders\.csv, [\d.]+ MiB$/)
+  await button(reports, 'Summarise').click()
+  await untilText(status, /^Done$/, 20_000)
+  await untilText(reports, /150,000 rows, 6 columns/)
+  await untilText(reports, /Sum of total by region, 5 of them/)
+})
+
+test('cancelling ends the job, and the upload before it', async () => {
+  const { reports, file, status } = await openReports()
+  await file.setInputFiles(slow)
+  await button(reports, 'Summarise').click()
+  await untilText(status, /^Summarising/)
+  await button(reports, 'Cancel').click()
+  await untilText(status, /^Cancelled$/)
+  const { body } = await request(`${site.url}/v1/reports?limit=1`)
+  expect(body.items[0].state).toBe('cancelled')
+
+  await reports.evaluate((section) => {
+    section.querySelector('button.primary').click()
+    section.querySelector('.work button').click()
+  })
+  await untilText(status, /^Cancelled$/)
+  expect((await request(`${site.url}/v1/reports?limit=1`)).body.items[0].id).toBe(body.items[0].id)
+})
+
+test('what is wrong with a file is said in words', async () => {
+  const { reports, file, status } = await openReports({ tolerate: [/status of 422/] })
+  await file.setInputFiles(csv('a,b\n1,2\n'))
+  await reports.getByLabel('Group by').fill('colour')
+  await button(reports, 'Summarise').click()
+  await untilText(status, /^There is no column "colour"; the file has "a", "b"$/)
+  expect(await status.getAttribute('class')).toContain('error')
+
+  await reports.getByLabel('Group by').fill('')
+  await reports.getByLabel('Sum up').fill('b')
+  await button(reports, 'Summarise').click()
+  await untilText(status, /^Give groupBy, too: the column to sum up by$/)
+})
+
+test('a file may be dropped', async () => {
+  const { reports, status } = await openReports()
+  const dataTransfer = await reports.evaluateHandle((section) => {
+    const transfer = new section.ownerDocument.defaultView.DataTransfer()
+    transfer.items.add(new File(['kind,price\na,1.5\na,2.5\nb,oops\n'], 'dropped.csv', { type: 'text/csv' }))
+    return transfer
+  })
+  await reports.locator('.drop').dispatchEvent('drop', { dataTransfer })
+  await untilText(reports.locator('.drop'), /^dropped\.csv, 30 B$/)
+  await button(reports, 'Summarise').click()
+  await untilText(status, /^Done$/)
+  await untilText(reports, /3 rows, 2 columns/)
+})
+
+test('a report that ends while the page hears nothing is shown nevertheless', async () => {
+  const { page, reports, file, status } = await openReports()
+  const session = await page.context().newCDPSession(page)
+  await file.setInputFiles(slow)
+  await button(reports, 'Summarise').click()
+  await untilText(status, /^Summarising/)
+  await session.send('Network.emulateNetworkConditions', {
+    offline: true,
+    latency: 0,
+    downloadThroughput: -1,
+    uploadThroughput: -1,
+  })
+  await session.detach()
+  await until(async () => /^Done$/.test((await status.textContent()) ?? ''), 'the result is there', 25_000)
+})

@@ -1,0 +1,43 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { request } from '../support/service.ts'
+import { button, panel, untilLive, untilText } from './support/panels.ts'
+import { startSite } from './support/site.ts'
+
+let site: Awaited<ReturnType<typeof startSite>>
+
+beforeAll(async () => {
+  site = await startSite({ DEMO_INLINE: 'false' })
+})
+afterAll(() => site.close())
+
+describe('a service that does no heavy work on its event loop', () => {
+  test('is no error of the page: it says why, and how to see it', async () => {
+    const page = await site.open({ tolerate: [/status of 403/] })
+    const tryIt = panel(page, 'try')
+    await tryIt.getByLabel('at a time').fill('1')
+    await button(tryIt, 'On the event loop').click()
+    await untilText(tryIt.getByRole('status'), /^This service does no heavy work on its event loop.*DEMO_INLINE=true/)
+    await button(tryIt, 'On worker threads').click()
+    await untilText(tryIt.getByRole('status'), /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/)
+  })
+})
+
+describe('a service that dies and comes back', () => {
+  test('is read again by the page, which then hears of it as before', async () => {
+    // The browser complains of every call that nobody answers, and there is no way to keep it from that.
+    const page = await site.open({ tolerate: [/ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|closed before/] })
+    await untilLive(page)
+    const first = panel(page, 'products').locator('li').first()
+    await first.waitFor()
+    await site.kill()
+    await untilText(page.locator('#connection'), /^Connection lost$/)
+    await site.database.withSignal().updateTable('product').set({ stock: 1_234, version: 2 }).where('id', '=', 7).execute()
+    await site.start()
+    await untilLive(page)
+    await untilText(first, /no\. 7.*1234 in stock/)
+    await request(`${site.url}/v1/products/8`, 'PATCH', { stock: 4_321 })
+    await untilText(first, /no\. 8.*4321 in stock/)
+    const latency = await untilText(panel(page, 'try').locator('.legend'), /Latency \d/)
+    expect(latency).toBeTruthy()
+  })
+})

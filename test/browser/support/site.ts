@@ -1,0 +1,69 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { BrowserContextOptions, Page } from 'playwright-core'
+import { expect, onTestFinished } from 'vitest'
+import { seedProducts } from '../../../src/features/products/seed.ts'
+import { createDatabase } from '../../support/database.ts'
+import { startProcess } from '../../support/process.ts'
+import { launchChromium } from './chromium.ts'
+import { watchForTrouble } from './trouble.ts'
+
+/** Chromium, and the service in a process of its own as `node src/main.ts` runs it, with the example products. */
+export async function startSite(env: NodeJS.ProcessEnv = {}) {
+  const [browser, service] = await Promise.all([launchChromium(), startMain(env)])
+  return {
+    ...service,
+    /** Opens the live page, or another path; all that went wrong in it fails the test at its end. */
+    async open({ path = '/', tolerate = [], ...options }: OpenOptions = {}): Promise<Page> {
+      const context = await browser.newContext(options)
+      const trouble = await watchForTrouble(context, service.url)
+      onTestFinished(async () => {
+        await context.close()
+        expect(trouble.filter((line) => !tolerate.some((pattern) => pattern.test(line)))).toEqual([])
+      })
+      const page = await context.newPage()
+      await page.goto(service.url + path)
+      return page
+    },
+    async close() {
+      await browser.close()
+      await service.close()
+    },
+  }
+}
+
+interface OpenOptions extends BrowserContextOptions {
+  path?: string
+  /** What the test itself brings about, such as the browser's word on an answer of 403. */
+  tolerate?: RegExp[]
+}
+
+async function startMain(env: NodeJS.ProcessEnv) {
+  const { url: DATABASE_URL, database, close } = await createDatabase()
+  await seedProducts(database.withSignal())
+  const reports = await mkdtemp(join(tmpdir(), 'offloop-browser-'))
+  const settings = { DATABASE_URL, REPORT_DIR: reports, COMPUTE_THREADS: '2', DEMO_INLINE: 'true', OPS_PORT: '0', ...env }
+  let main = startProcess('src/main.ts', settings)
+  const url = await main.url()
+  return {
+    url,
+    database,
+    /** At once, as a crash would. */
+    async kill() {
+      main.child.kill('SIGKILL')
+      await main.exitCode
+    },
+    /** On the same port as before. */
+    async start() {
+      main = startProcess('src/main.ts', { ...settings, PORT: new URL(url).port })
+      await main.url()
+    },
+    async close() {
+      main.child.kill('SIGKILL')
+      await main.exitCode
+      await close()
+      await rm(reports, { recursive: true })
+    },
+  }
+}
