@@ -84,9 +84,10 @@ describe('progress', () => {
   test('is told now and then, as it grows', async () => {
     const { compute } = await useCompute({ threads: 1 })
     const told: number[] = []
+    const startedAt = performance.now()
     await compute.run(progressFor, 450, { onProgress: (fraction) => told.push(fraction) })
     expect(told.length).toBeGreaterThan(1)
-    expect(told.length).toBeLessThanOrEqual(6)
+    expect(told.length).toBeLessThanOrEqual(2 + (performance.now() - startedAt) / 100)
     expect(told).toEqual(told.toSorted())
     expect(told.at(-1)).toBeLessThanOrEqual(1)
   })

@@ -61,9 +61,9 @@ test('the report of a killed process is finished by another one, which removes w
   expect(left).toMatch(id)
   await endLease(database.withSignal(), id)
   const heir = await start()
-  expect(await untilFinished(heir.url, id)).toMatchObject({ state: 'succeeded', attempt: 2 })
+  expect(await untilFinished(heir.url, id, 30_000)).toMatchObject({ state: 'succeeded', attempt: 2 })
   expect(await readdir(spill)).toEqual([])
-})
+}, 60_000)
 
 /** As if the half minute were over for which a killed process still holds its jobs. */
 const endLease = (db: Db, id: string) =>
