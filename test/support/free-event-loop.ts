@@ -3,8 +3,11 @@ import { describeIncidents } from '../../src/ops/expect-event-loop-free.ts'
 import type { Incident } from '../../src/ops/incident.ts'
 import { Watchdog } from '../../src/ops/watchdog.ts'
 
-/** What handlers may take of the event loop at once, on a machine that compiles them and runs three other files' tests meanwhile. */
-const MAX_MS = 100
+/**
+ * What handlers may take of the event loop at once, on a small and shared machine that compiles them, collects garbage and runs
+ * three other files' tests meanwhile: with every core taken twice over, 124 ms were seen that nobody was to blame for.
+ */
+const MAX_MS = 250
 const HTTP_TESTS = /\/test\/(http|realtime)\/|\/routes\.test\.ts$/
 
 /**
