@@ -59,7 +59,10 @@ export function timeChart(
         x: { range: () => [now() - windowMs, now()] },
         y: { range: (_, __, max) => [0, Math.max(atLeast, (max ?? 0) * 1.1)] },
       },
-      axes: [axis({ space: 80, values: (_, ticks) => ticks.map(timeOfDay) }), axis({ size: 60, space: 36, values: (_, ticks) => ticks.map((tick) => format(tick)) })],
+      axes: [
+        axis({ space: 80, values: (_, ticks) => ticks.map(timeOfDay) }),
+        axis({ size: 60, space: 36, values: (_, ticks) => ticks.map((tick) => format(tick)) }),
+      ],
       series: [
         {},
         ...lines.map(({ colour, area }) => ({
