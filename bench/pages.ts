@@ -30,19 +30,22 @@ console.log(
 const stop = new AbortController()
 const load = requestOnAndOn(app, stop.signal)
 const [without, withPages, extra]: number[][] = [[], [], []]
-// The first turn does not count: V8 compiles.
-for (let round = 0; round <= ROUNDS; round++) {
-  const idle = await measure(app)
-  const pages = await openPages(app.url)
-  const busy = await measure(app)
-  for (const page of pages) page.close()
-  if (round === 0) continue
-  without?.push(idle)
-  withPages?.push(busy)
-  extra?.push(busy - idle)
+try {
+  // The first turn does not count: V8 compiles.
+  for (let round = 0; round <= ROUNDS; round++) {
+    const idle = await measure(app)
+    const pages = await openPages(app.url)
+    const busy = await measure(app)
+    for (const page of pages) page.close()
+    if (round === 0) continue
+    without?.push(idle)
+    withPages?.push(busy)
+    extra?.push(busy - idle)
+  }
+} finally {
+  stop.abort()
+  await load
 }
-stop.abort()
-await load
 
 const rowOf = (name: string, values: number[] = []) => [
   name,
@@ -69,7 +72,9 @@ async function measure({ pid }: Server): Promise<number> {
 }
 
 /** The process's first thread runs the event loop; the kernel counts its time in nanoseconds. */
-const mainThreadMs = (pid: number) => Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6
+function mainThreadMs(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6
+}
 
 async function openPages(url: string): Promise<Socket[]> {
   const pages = Array.from({ length: PAGES }, () => io(url, { transports: ['websocket'], forceNew: true, reconnection: false }))

@@ -37,13 +37,16 @@ export function openLive() {
     for (const tell of watching) tell(state())
   }
   /** @param {'subscribe' | 'unsubscribe'} verb @param {string} topic */
-  const send = (verb, topic) => (socket.connected ? socket.emitWithAck(verb, topic) : undefined)
+  const send = async (verb, topic) => {
+    // What a connection takes with it is said again on the next one.
+    if (socket.connected) await socket.emitWithAck(verb, topic).catch(() => {})
+  }
 
   /** Refetching comes after the subscriptions, so that nothing falls in between. */
   async function listenAgain() {
     tellState()
     if (!socket.connected || document.hidden) return
-    await Promise.allSettled([...topics.keys()].map((topic) => send('subscribe', topic)))
+    await Promise.all([...topics.keys()].map((topic) => send('subscribe', topic)))
     for (const refetch of returned) refetch()
   }
 

@@ -31,7 +31,7 @@ export interface OpsSample {
 }
 
 /** A thread that is there, whether or not it does anything. */
-export interface ThreadState {
+interface ThreadState {
   name: string
   task: string | null
 }

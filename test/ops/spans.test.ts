@@ -13,14 +13,14 @@ test('looks at no task while nobody listens', () => {
 
 test('gives each task once, as it was', () => {
   const spans = listening()
-  spans.observe(timing({ startedAt: BEGIN + 0.12345, runMs: 2.5, queuedMs: 1, requestId: 'who' }))
+  spans.observe(timing({ startedAt: BEGIN + 0.25, runMs: 2.5, queuedMs: 1, requestId: 'who' }))
   expect(spans.take()).toEqual({
     spans: [
       {
         task: 'a.task',
         thread: 'compute-1',
-        startedAt: BEGIN + 0.123,
-        endedAt: BEGIN + 2.623,
+        startedAt: BEGIN + 0.25,
+        endedAt: BEGIN + 2.75,
         queuedMs: 1,
         runMs: 2.5,
         outcome: 'succeeded',
