@@ -18,7 +18,7 @@ describe('a service that does no heavy work on its event loop', () => {
     await button(tryIt, 'On the event loop').click()
     await untilText(tryIt.getByRole('status'), /^This service does no heavy work on its event loop.*DEMO_INLINE=true/)
     await button(tryIt, 'On worker threads').click()
-    await untilText(tryIt.getByRole('status'), /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/)
+    await untilText(tryIt.getByRole('status'), /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/, 20_000)
   })
 })
 

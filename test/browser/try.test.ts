@@ -33,13 +33,13 @@ test('work on the event loop is felt by every user, work on threads is not', asy
 
   const offloadedAt = Date.now()
   await button(tryIt, 'On worker threads').click()
-  await untilText(status, /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/)
+  await untilText(status, /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/, 20_000)
   await untilSampled(Date.now())
   const [latency, delay] = [Math.max(...(await latencies(offloadedAt))), Math.max(...(await delays(offloadedAt)))]
 
   const inlineAt = Date.now()
   await button(tryIt, 'On the event loop').click()
-  await untilText(status, /^Counted 283,146 primes once on the event loop, in [\d.]+ m?s$/)
+  await untilText(status, /^Counted 283,146 primes once on the event loop, in [\d.]+ m?s$/, 20_000)
   const untilJump = async (points: typeof delays, what: string) => {
     const worst = async () => Math.max(...(await points(inlineAt)))
     await until(async () => (await worst()) >= 200, `the ${what} jumps`)
@@ -51,8 +51,9 @@ test('work on the event loop is felt by every user, work on threads is not', asy
 
 test('the lanes show the tasks that have just run, on every thread', async () => {
   const { page, tryIt, status } = await openTry()
+  await tryIt.getByLabel('at a time').fill('4')
   await button(tryIt, 'On worker threads').click()
-  await untilText(status, /^Counted/)
+  await untilText(status, /^Counted/, 20_000)
   const counted = (): Promise<Span[]> =>
     panel(page, 'threads').evaluate(({ lanes }) => lanes.spans.filter(({ task }: { task: string }) => task === 'primes.count'))
   await until(async () => new Set((await counted()).map(({ thread }) => thread)).size === 2, 'both threads are seen at work')

@@ -43,7 +43,16 @@ async function startMain(env: NodeJS.ProcessEnv) {
   const { url: DATABASE_URL, database, close } = await createDatabase()
   await seedProducts(database.withSignal())
   const reports = await mkdtemp(join(tmpdir(), 'offloop-browser-'))
-  const settings = { DATABASE_URL, REPORT_DIR: reports, COMPUTE_THREADS: '2', DEMO_INLINE: 'true', OPS_PORT: '0', ...env }
+  const settings = {
+    DATABASE_URL,
+    REPORT_DIR: reports,
+    COMPUTE_THREADS: '2',
+    DEMO_INLINE: 'true',
+    // Its worker threads yield to the browser, and there may not be a core for both.
+    REQUEST_TIMEOUT_MS: '20000',
+    OPS_PORT: '0',
+    ...env,
+  }
   let main = startProcess('src/main.ts', settings)
   const url = await main.url()
   return {
