@@ -31,7 +31,10 @@ describe('ops.sample', () => {
     const { samples } = await listen()
     const sample = await until(() => samples[0], 'a sample')
     expect(sample.compute).toMatchObject({ queued: 0, running: 0 })
-    expect(sample.compute.threads.map(({ name, task }) => `${name} ${task}`).toSorted()).toEqual(['compute-1 null', 'compute-2 null'])
+    expect(sample.compute.threads.map(({ name, task }) => `${name} ${task}`).toSorted()).toEqual([
+      'compute-1 null',
+      'compute-2 null',
+    ])
     expect(sample.database).toEqual({ size: 10, inUse: expect.any(Number), waiting: 0 })
     expect(sample.memory.rss).toBeGreaterThan(sample.memory.heapUsed)
     expect(sample.sockets).toBe(1)
