@@ -7,6 +7,7 @@ import { accept } from '../support/reports.ts'
 import { newSlowCsv } from './support/new-slow-csv.ts'
 import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
+import { HELD_UP } from './support/trouble.ts'
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const SCREENSHOTS = join(import.meta.dirname, 'screenshots')
@@ -32,9 +33,7 @@ const LOOKS = [
 test('in light, dark and on a phone axe finds nothing serious, and nothing is wider than the screen', {
   timeout: 60_000,
 }, async () => {
-  // Who waits for a connection while the loop is held is refused in the end.
-  const tolerate = [/status of 503.*\/v1\/products\/1\)/]
-  const page = await site.open({ reducedMotion: 'reduce', viewport: DESKTOP, tolerate })
+  const page = await site.open({ reducedMotion: 'reduce', viewport: DESKTOP, tolerate: [HELD_UP] })
   await untilLive(page)
   await useEverything(page)
   await page.screenshot({ path: join(SCREENSHOTS, 'readme.png'), fullPage: true, clip: UPPER_PART })

@@ -3,6 +3,7 @@ import { untilRunning, untilThreadsFree } from '../support/service.ts'
 import { until } from '../support/until.ts'
 import { button, panel, pointsOf, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
+import { HELD_UP } from './support/trouble.ts'
 
 let site: Awaited<ReturnType<typeof startSite>>
 
@@ -12,8 +13,7 @@ beforeAll(async () => {
 afterAll(() => site.close())
 
 async function openTry() {
-  // Who waits for a connection while the loop is held is refused in the end.
-  const page = await site.open({ tolerate: [/status of 503.*\/v1\/products\/1\)/] })
+  const page = await site.open({ tolerate: [HELD_UP] })
   await untilLive(page)
   const tryIt = panel(page, 'try')
   await tryIt.getByLabel('at a time').fill('1')

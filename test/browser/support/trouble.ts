@@ -1,5 +1,8 @@
 import type { BrowserContext } from 'playwright-core'
 
+/** Where a test holds the event loop: who waits for a connection of the database meanwhile is refused in the end. */
+export const HELD_UP = /status of 503/
+
 /** Everything that a page must not do, as it happens: errors, breaches of its Content-Security-Policy, calls elsewhere. */
 export async function watchForTrouble(context: BrowserContext, url: string): Promise<string[]> {
   const trouble: string[] = []
