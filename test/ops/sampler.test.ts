@@ -31,7 +31,10 @@ describe('ops.sample', () => {
     const { samples } = await listen()
     const sample = await until(() => samples[0], 'a sample')
     expect(sample.compute).toMatchObject({ queued: 0, running: 0 })
-    expect(sample.compute.threads.map(({ name, task }) => `${name} ${task}`).toSorted()).toEqual(['compute-1 null', 'compute-2 null'])
+    expect(sample.compute.threads.map(({ name, task }) => `${name} ${task}`).toSorted()).toEqual([
+      'compute-1 null',
+      'compute-2 null',
+    ])
     expect(sample.database).toEqual({ size: 10, inUse: expect.any(Number), waiting: 0 })
     expect(sample.memory.rss).toBeGreaterThan(sample.memory.heapUsed)
     expect(sample.sockets).toBe(1)
@@ -50,6 +53,14 @@ describe('ops.sample', () => {
       await until(() => samples.some(({ loop }) => loop.max > elapsedMs - 25), `a delay of ${elapsedMs} ms`)
       samples.length = 0
     }
+  })
+
+  test('counts a block for all the time that it lasted', async () => {
+    const { samples } = await listen()
+    const { elapsedMs } = (await request(`${service.url}/v1/primes?to=3000000&mode=inline`)).body
+    const sample = await until(() => samples.find(({ loop }) => loop.max > elapsedMs - 25), 'the delay')
+    // Who came at a random time of that second waited for half of it, or all.
+    expect(sample.loop.p99).toBeGreaterThan(sample.loop.max / 2)
   })
 
   test('counts the requests of its second, and shows what runs and waits', async () => {
