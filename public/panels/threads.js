@@ -102,16 +102,17 @@ export function mount(
   const laneHeight = () => (store.lanes.size > MANY_THREADS ? LOW_LANE_HEIGHT : LANE_HEIGHT)
 
   /** What is under the pointer. @param {PointerEvent} event */
-  function point({ offsetX, offsetY }) {
+  function point({ offsetX, offsetY, clientX, clientY }) {
     const time = timeline.start + (offsetX / surface.clientWidth) * timeline.widthMs
     const reach = (2 / surface.clientWidth) * timeline.widthMs
     const spans = [...store.lanes.values()][Math.floor(offsetY / laneHeight())] ?? []
     const span = spans[firstEndingAfter(spans, time - reach)]
     choose(span && span.startedAt <= time + reach ? span : undefined)
     if (!chosen) return
-    tip.style.left = offsetX < surface.clientWidth / 2 ? `${offsetX + 12}px` : 'auto'
-    tip.style.right = offsetX < surface.clientWidth / 2 ? 'auto' : `${surface.clientWidth - offsetX + 12}px`
-    tip.style.top = `${offsetY + 12}px`
+    const isLeft = offsetX < surface.clientWidth / 2
+    tip.style.left = isLeft ? `${clientX + 12}px` : 'auto'
+    tip.style.right = isLeft ? 'auto' : `${document.documentElement.clientWidth - clientX + 12}px`
+    tip.style.top = `${clientY + 12}px`
   }
 
   /** @param {Span | undefined} span */

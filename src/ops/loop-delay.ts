@@ -1,4 +1,4 @@
-/** A block shorter than that may fall between two looks; with fewer, 99 % of a second's looks would be all of them. */
+/** A block shorter than that may fall between two looks. */
 const EVERY_MS = 10
 
 /**
@@ -16,13 +16,13 @@ export class LoopDelay implements Disposable {
     this.#timer = setInterval(() => this.#look(), EVERY_MS).unref()
   }
 
-  /** Milliseconds since the last reading: what half of the looks, and 99 % of them, were within, and the latest. */
+  /** Milliseconds since the last reading: what half of the looks, and 99 % of them, were late by at most, and the latest. */
   read(): { p50: number; p99: number; max: number } {
     // Of two timers that are both late the other one may have come first: then this is where the delay is seen.
     this.#look()
     const late = this.#lateMs.toSorted((a, b) => a - b)
     this.#lateMs = []
-    const quantile = (share: number) => late[Math.ceil(share * late.length) - 1] ?? 0
+    const quantile = (share: number) => late[Math.floor(share * (late.length - 1))] ?? 0
     return { p50: quantile(0.5), p99: quantile(0.99), max: quantile(1) }
   }
 
@@ -32,7 +32,10 @@ export class LoopDelay implements Disposable {
 
   #look() {
     const now = performance.now()
-    this.#lateMs.push(Math.max(0, now - this.#lookedAt - EVERY_MS))
+    const lateMs = Math.max(0, now - this.#lookedAt - EVERY_MS)
+    this.#lateMs.push(lateMs)
+    // The looks that it missed meanwhile would have been late as well: without them, one long block is one look of many.
+    for (let missedMs = lateMs - EVERY_MS; missedMs > 0; missedMs -= EVERY_MS) this.#lateMs.push(missedMs)
     this.#lookedAt = now
   }
 }

@@ -55,6 +55,14 @@ describe('ops.sample', () => {
     }
   })
 
+  test('counts a block for all the time that it lasted', async () => {
+    const { samples } = await listen()
+    const { elapsedMs } = (await request(`${service.url}/v1/primes?to=3000000&mode=inline`)).body
+    const sample = await until(() => samples.find(({ loop }) => loop.max > elapsedMs - 25), 'the delay')
+    // Who came at a random time of that second waited for half of it, or all.
+    expect(sample.loop.p99).toBeGreaterThan(sample.loop.max / 2)
+  })
+
   test('counts the requests of its second, and shows what runs and waits', async () => {
     const { samples } = await listen()
     for (let index = 0; index < 20; index++) await request(`${service.url}/health/live`)
