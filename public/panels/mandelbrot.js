@@ -21,7 +21,7 @@ export function mount(section, { api }) {
   const canvas = element('canvas')
   const picture = element('button', { type: 'button', className: 'picture', onclick: zoomAt, onkeydown: move }, canvas)
   const zoomOut = element('button', { type: 'button', onclick: () => go({ ...view, scale: view.scale * ZOOM }) }, 'Zoom out')
-  const reset = element('button', { type: 'button', onclick: () => go(HOME) }, 'Reset')
+  const reset = element('button', { type: 'button', disabled: true, onclick: () => go(HOME) }, 'Reset')
   const caption = element('p', { className: 'hint', role: 'status' })
   const buttons = element('div', { className: 'row' }, zoomOut, reset)
   section.append(picture, element('div', { className: 'toolbar' }, caption, buttons))
