@@ -3,6 +3,7 @@ import '../scripts/load-env.ts'
 import { align, number } from './align.ts'
 import { fileHere } from './child.ts'
 import { openBenchDatabase } from './database.ts'
+import { measureHeld } from './held.ts'
 import { interruption } from './interruption.ts'
 import { machine, versionsOf } from './machine.ts'
 import { type Server, startApp } from './servers.ts'
@@ -18,6 +19,8 @@ const PAIRS = 6
 const WARM_UP_ROUNDS = 2
 const ROUNDS = 4
 const TARGET_RATIO = 0.97
+const MAX_NAMED_AFTER_MS = 300
+const MAX_ANSWER_MS = 50
 
 const OFF = {
   nodeOptions: ['--import', fileHere('unobserved.ts')],
@@ -26,13 +29,17 @@ const OFF = {
 
 await using started = new AsyncDisposableStack()
 const results = await Promise.race([bench(), interruption()])
-const { on, off, ratio, cpuRatio } = results
+const { on, off, ratio, cpuRatio, held } = results
 console.log(
   align([
     ['', 'requests/s', 'on ÷ off', 'CPU µs each', 'off ÷ on'],
     ['off', number(off.perSecond, 0), '', number(off.cpuUs, 1), ''],
     ['on', number(on.perSecond, 0), number(ratio, 3), number(on.cpuUs, 1), number(cpuRatio, 3)],
   ]),
+)
+console.log(
+  `\nHeld for ${number(held.heldMs, 0)} ms: named after ${number(held.namedAfterMs, 0)} ms at the latest; ` +
+    `${held.answers} answers of the ops port, p50 ${number(held.opsP50Ms, 1)} ms, max ${number(held.opsMaxMs, 1)} ms`,
 )
 writeResultJson('watchdog.json', results)
 
@@ -48,6 +55,7 @@ async function bench() {
   for (let pair = 0; pair < PAIRS; pair++) rounds.push(await measurePair(database.url, pair))
   const figures = (of: 'on' | 'off', key: keyof Round) => rounds.flat().map((round) => round[of][key])
   const medians = (of: 'on' | 'off') => ({ perSecond: median(figures(of, 'perSecond')), cpuUs: median(figures(of, 'cpuUs')) })
+  const held = await measureHeld(database.url)
   const ratio = medianRatio(figures('on', 'perSecond'), figures('off', 'perSecond'))
   return {
     measuredAt: new Date().toISOString(),
@@ -58,8 +66,13 @@ async function bench() {
     off: medians('off'),
     ratio,
     cpuRatio: medianRatio(figures('off', 'cpuUs'), figures('on', 'cpuUs')),
+    held,
     rounds,
-    targets: [{ name: 'throughput on by off', limit: TARGET_RATIO, value: ratio }],
+    targets: [
+      { name: 'throughput on by off', atLeast: TARGET_RATIO, value: ratio },
+      { name: 'named after, ms', atMost: MAX_NAMED_AFTER_MS, value: held.namedAfterMs },
+      { name: 'answers of the ops port, ms', atMost: MAX_ANSWER_MS, value: held.opsMaxMs },
+    ],
   }
 }
 

@@ -1,0 +1,75 @@
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
+import { machine } from './machine.ts'
+import { startApp } from './servers.ts'
+import { median } from './statistics.ts'
+
+/** Counted on the event loop, this takes some seconds. */
+const HOLDING_PATH = '/v1/primes?to=6000000&mode=inline'
+const OPS_PATHS = ['/health/live', '/health/ready', '/metrics']
+/** Each in a fresh process, because the watchdog rests after a look. */
+const STARTS = 5
+
+/** What a scrape and a probe meet while the event loop is held. */
+export interface HeldFigures {
+  /** For how long it was held, in milliseconds: the median. */
+  heldMs: number
+  /** From the request that holds it until its culprit is known: the highest. */
+  namedAfterMs: number
+  /** How long the ops port took to answer meanwhile. */
+  opsP50Ms: number
+  opsMaxMs: number
+  answers: number
+}
+
+/** Holds the event loop and asks the ops port on and on. */
+export async function measureHeld(databaseUrl: string): Promise<HeldFigures> {
+  const starts: Awaited<ReturnType<typeof holdOnce>>[] = []
+  for (let start = 0; start < STARTS; start++) starts.push(await holdOnce(databaseUrl))
+  const tookMs = starts.flatMap((start) => start.tookMs)
+  return {
+    heldMs: median(starts.map(({ heldMs }) => heldMs)),
+    namedAfterMs: Math.max(...starts.map(({ namedAfterMs }) => namedAfterMs)),
+    opsP50Ms: median(tookMs),
+    opsMaxMs: Math.max(...tookMs),
+    answers: tookMs.length,
+  }
+}
+
+async function holdOnce(databaseUrl: string) {
+  const port = await freePort()
+  await using app = await startApp(databaseUrl, machine.cores, { env: { OPS_PORT: String(port) } })
+  const ops = `http://127.0.0.1:${port}`
+  for (const path of OPS_PATHS) await ask(ops + path)
+  let isHeld = true
+  const startedAt = performance.now()
+  const holding = ask(app.url + HOLDING_PATH).then(({ ms }) => {
+    isHeld = false
+    return ms
+  })
+  let namedAfterMs = Number.POSITIVE_INFINITY
+  const tookMs: number[] = []
+  while (isHeld)
+    for (const path of OPS_PATHS) {
+      const { text, ms } = await ask(ops + path)
+      tookMs.push(ms)
+      if (path === '/health/live' && text.includes('"culprit"'))
+        namedAfterMs = Math.min(namedAfterMs, performance.now() - startedAt)
+    }
+  return { heldMs: await holding, namedAfterMs, tookMs }
+}
+
+async function ask(url: string) {
+  const startedAt = performance.now()
+  const text = await (await fetch(url)).text()
+  return { text, ms: performance.now() - startedAt }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
