@@ -35,6 +35,8 @@ export class Inquiry {
 
   /** What is known now: from this moment if the event loop turns, else from before. */
   async ask<Key extends Subject>(subject: Key): Promise<Known<Answers[Key]> | undefined> {
+    // Whoever comes while it is held need not find that out again.
+    if (this.#heldMs() > HELD_MS) return this.#known[subject]
     const id = ++this.#lastId
     const { promise: answered, resolve } = Promise.withResolvers<void>()
     this.#answered.set(id, resolve)
