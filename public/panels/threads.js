@@ -78,7 +78,7 @@ export function mount(
 
   /** Names and heights, when there is another thread or task. */
   function layOut() {
-    const height = store.lanes.size > MANY_THREADS ? LOW_LANE_HEIGHT : LANE_HEIGHT
+    const height = laneHeight()
     const newest = samples.at(-1)
     names.style.setProperty('--lane', `${height}px`)
     names.replaceChildren(

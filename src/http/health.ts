@@ -1,10 +1,10 @@
 import { createRoute, z } from '@hono/zod-openapi'
 import { AppError } from '../errors.ts'
 import type { Readiness } from './readiness.ts'
-import { createRouter } from './router.ts'
+import { createRouter, json } from './router.ts'
 
 const Health = z.object({ status: z.literal('ok') }).openapi('Health')
-const ok = { description: 'It does', content: { 'application/json': { schema: Health } } }
+const ok = json(Health, 'It does')
 
 const live = createRoute({
   method: 'get',

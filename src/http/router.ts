@@ -19,6 +19,12 @@ export const createRouter = () =>
     },
   })
 
+/** What a route answers with, as its OpenAPI document says it. */
+export const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
+  description,
+  content: { 'application/json': { schema } },
+})
+
 const toIssues = (part: string, { issues }: ZodError): Issue[] =>
   issues.flatMap((issue) =>
     keysOf(issue).map((key) => ({ path: [part, ...issue.path, ...key].join('.'), message: messageOf(issue) })),

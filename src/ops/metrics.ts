@@ -1,5 +1,5 @@
-import { performance } from 'node:perf_hooks'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { utilization } from './utilization.ts'
 
 /** Upper bounds in seconds, from a read by key to a request's deadline. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -112,16 +112,5 @@ export class Metrics {
         for (const [value, figure] of Object.entries(figures)) this.set({ [label]: value }, figure)
       },
     })
-  }
-}
-
-/** From one reading to the next. */
-function utilization(): () => number {
-  let last = performance.eventLoopUtilization()
-  return () => {
-    const now = performance.eventLoopUtilization()
-    const { utilization: ratio } = performance.eventLoopUtilization(now, last)
-    last = now
-    return ratio
   }
 }

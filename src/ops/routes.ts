@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi'
-import { createRouter } from '../http/router.ts'
+import { createRouter, json } from '../http/router.ts'
 import type { Sampler } from './sampler.ts'
 
 export interface OpsOptions {
@@ -61,5 +61,5 @@ const read = createRoute({
   tags: ['operations'],
   summary: 'How the process did in the last two minutes, second by second',
   description: 'What `ops.sample` told, oldest first.',
-  responses: { 200: { description: 'At most 120 samples', content: { 'application/json': { schema: Ops } } } },
+  responses: { 200: json(Ops, 'At most 120 samples') },
 })

@@ -5,6 +5,7 @@ import { OPS, type OpsSample, opsSample, opsSpans } from './contract.ts'
 import type { Incident } from './incident.ts'
 import { LoopDelay } from './loop-delay.ts'
 import type { Spans } from './spans.ts'
+import { utilization } from './utilization.ts'
 
 const SAMPLE_EVERY_MS = 1_000
 const SPANS_EVERY_MS = 250
@@ -34,7 +35,7 @@ export class Sampler implements Disposable {
   #incidents: Incident[] = []
   #requests = 0
   #sampledAt = performance.now()
-  #utilization = performance.eventLoopUtilization()
+  readonly #utilization = utilization()
   #cpu = process.cpuUsage()
 
   constructor(options: SamplerOptions) {
@@ -109,10 +110,7 @@ export class Sampler implements Disposable {
 
   #readLoop(): OpsSample['loop'] {
     const { p50, p99, max } = this.#delay.read()
-    const before = this.#utilization
-    this.#utilization = performance.eventLoopUtilization()
-    const { utilization } = performance.eventLoopUtilization(this.#utilization, before)
-    return { p50: round(p50), p99: round(p99), max: round(max), utilization: round(utilization) }
+    return { p50: round(p50), p99: round(p99), max: round(max), utilization: round(this.#utilization()) }
   }
 
   #readCpu(elapsedMs: number): number {

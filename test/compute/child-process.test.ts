@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { getPriority } from 'node:os'
 import { createInterface } from 'node:readline'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { TaskError } from '../../src/compute/task-error.ts'
 import type { Task } from '../../src/names.ts'
 import { cancellation, failure, useCompute } from '../support/compute.ts'
+import { isAlive } from '../support/process.ts'
 import {
   abort as abortProcess,
   computeFor,
@@ -160,13 +160,3 @@ describe('a child process', () => {
     await until(() => !isAlive(pid), 'it ends')
   })
 })
-
-/** A zombie is gone, too. */
-function isAlive(pid: number) {
-  try {
-    process.kill(pid, 0)
-    return process.platform !== 'linux' || !/\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
-  } catch {
-    return false
-  }
-}

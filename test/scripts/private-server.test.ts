@@ -6,7 +6,7 @@ import { createConnection } from 'mysql2/promise'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { canConnect } from '../../scripts/database/can-connect.ts'
 import { findProgram, startPrivateServer } from '../../scripts/database/private-server.ts'
-import { useProcess } from '../support/process.ts'
+import { isAlive, useProcess } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
 const program = findProgram() ?? ''
@@ -94,11 +94,3 @@ describe.runIf(program)('a private server', () => {
     })
   })
 })
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
-  }
-}

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { until } from './until.ts'
@@ -34,4 +35,14 @@ export function startProcess(file: string, env: NodeJS.ProcessEnv = {}, nodeOpti
 async function exitCodeOf(child: ChildProcess): Promise<number | null> {
   const [code] = await once(child, 'close')
   return code
+}
+
+/** Whether there is such a process: a zombie is gone. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return process.platform !== 'linux' || !/\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return false
+  }
 }

@@ -1,5 +1,5 @@
 import type { Jobs } from '../../jobs/jobs.ts'
-import type { JobChange } from '../../jobs/record.ts'
+import { type JobChange, toChange } from '../../jobs/record.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { JOBS, type JobNews, jobChanged } from './contract.ts'
 
@@ -45,11 +45,8 @@ export function tellOfJobs({ jobs, realtime, stopping }: FeedDeps): void {
   })
 }
 
-const toNews = ({ id, kind, state, progress, note, attempt }: JobChange): JobNews => ({
-  id,
-  kind,
-  state,
-  progress,
-  note,
-  attempt,
-})
+/** Only what a change consists of: some are whole records. */
+function toNews(change: JobChange): JobNews {
+  const { error: _, ...news } = toChange(change)
+  return news
+}

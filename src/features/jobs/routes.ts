@@ -1,8 +1,8 @@
-import { createRoute, type z } from '@hono/zod-openapi'
+import { createRoute } from '@hono/zod-openapi'
 import type { Database } from '../../db/database.ts'
 import type { AppContext } from '../../http/env.ts'
 import { signalOf } from '../../http/exchange.ts'
-import { createRouter } from '../../http/router.ts'
+import { createRouter, json } from '../../http/router.ts'
 import type { Jobs } from '../../jobs/jobs.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { tellOfJobs } from './feed.ts'
@@ -33,11 +33,6 @@ export function jobRoutes(deps: RouteDeps) {
 
   return router
 }
-
-const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
-  description,
-  content: { 'application/json': { schema } },
-})
 
 const tags = ['jobs']
 

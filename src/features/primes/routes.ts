@@ -3,7 +3,7 @@ import type { Compute } from '../../compute/compute.ts'
 import { UNCANCELLABLE } from '../../compute/implement.ts'
 import { AppError } from '../../errors.ts'
 import { requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
-import { createRouter } from '../../http/router.ts'
+import { createRouter, json } from '../../http/router.ts'
 import { integerParameter } from '../../schemas.ts'
 import { countPrimesIn } from './compute.ts'
 import { countPrimes } from './contract.ts'
@@ -51,5 +51,5 @@ const count = createRoute({
   tags: ['primes'],
   summary: 'Count the primes p with from ≤ p < to',
   request: { query: Query },
-  responses: { 200: { description: 'Counted', content: { 'application/json': { schema: Count } } } },
+  responses: { 200: json(Count, 'Counted') },
 })

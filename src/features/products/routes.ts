@@ -3,7 +3,7 @@ import type { Database } from '../../db/database.ts'
 import type { AppContext } from '../../http/env.ts'
 import { allowsChange, bodyTag, isFresh, versionTag } from '../../http/etag.ts'
 import { signalOf } from '../../http/exchange.ts'
-import { createRouter } from '../../http/router.ts'
+import { createRouter, json } from '../../http/router.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { createProduct, deleteProduct, getProduct, type IsCurrent, listProducts, updateProduct } from './products.ts'
 import { PageQuery, Product, ProductId, ProductInput, ProductPage, ProductPatch } from './schema.ts'
@@ -54,10 +54,6 @@ const isCurrentFor = (c: AppContext): IsCurrent => {
   return (version) => allowsChange(ifMatch, versionTag(version))
 }
 
-const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
-  description,
-  content: { 'application/json': { schema } },
-})
 const body = <Schema extends z.ZodType>(schema: Schema) => ({
   body: { required: true, content: { 'application/json': { schema } } },
 })

@@ -1,8 +1,8 @@
 import { sql, type Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
-import type { JobState, Tables } from '../../db/tables.ts'
-import type { JobChange } from '../../jobs/record.ts'
+import type { Tables } from '../../db/tables.ts'
+import { CHANGE_COLUMNS, FINISHED, type JobChange } from '../../jobs/record.ts'
 import { type Grouping, SUMMARY_VERSION, type Summary } from './contract.ts'
 
 /** An upload that has arrived, and what is wanted of it. */
@@ -89,7 +89,7 @@ export async function findResult(
 
 /** What the jobs table says of these reports now. */
 export const readChanges = (db: Db, ids: readonly string[]): Promise<JobChange[]> =>
-  db.selectFrom('job').select(['id', 'kind', 'state', 'progress', 'note', 'attempt', 'error']).where('id', 'in', ids).execute()
+  db.selectFrom('job').select(CHANGE_COLUMNS).where('id', 'in', ids).execute()
 
 /** Says that the report's upload is gone. */
 export async function forgetUpload(db: Db, id: string): Promise<void> {
@@ -102,7 +102,7 @@ export async function listOldUploads(db: Db, olderThanMs: number): Promise<{ id:
     .select(['report.id', 'report.upload'])
     .where('report.upload', 'is not', null)
     .where('report.created_at', '<', sql<Date>`now(3) - interval (${olderThanMs} * 1000) microsecond`)
-    .where('job.state', 'in', ['succeeded', 'failed', 'cancelled'] satisfies JobState[])
+    .where('job.state', 'in', FINISHED)
     .execute()
   return rows.flatMap(({ id, upload }) => (upload === null ? [] : [{ id, upload }]))
 }

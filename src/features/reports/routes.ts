@@ -4,7 +4,7 @@ import { AppError } from '../../errors.ts'
 import type { AppContext } from '../../http/env.ts'
 import { eventStream } from '../../http/event-stream.ts'
 import { requestIdOf, signalOf } from '../../http/exchange.ts'
-import { createRouter } from '../../http/router.ts'
+import { createRouter, json } from '../../http/router.ts'
 import { receiveUpload } from '../../http/upload.ts'
 import type { Jobs } from '../../jobs/jobs.ts'
 import type { Log } from '../../log.ts'
@@ -86,10 +86,6 @@ function assertCsv({ req }: AppContext) {
     throw new AppError('unsupported_media_type', 'Send the body as it is or with Content-Encoding: gzip')
 }
 
-const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
-  description,
-  content: { 'application/json': { schema } },
-})
 const tags = ['reports']
 const text = (description: string, type: string) => ({ description, content: { [type]: { schema: z.string() } } })
 const located = { headers: z.object({ Location: z.string() }) }
