@@ -1,5 +1,3 @@
-import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
 import { machine } from './machine.ts'
 import { startApp } from './servers.ts'
 import { median } from './statistics.ts'
@@ -37,10 +35,8 @@ export async function measureHeld(databaseUrl: string): Promise<HeldFigures> {
 }
 
 async function holdOnce(databaseUrl: string) {
-  const port = await freePort()
-  await using app = await startApp(databaseUrl, machine.cores, { env: { OPS_PORT: String(port) } })
-  const ops = `http://127.0.0.1:${port}`
-  for (const path of OPS_PATHS) await ask(ops + path)
+  await using app = await startApp(databaseUrl, machine.cores)
+  for (const path of OPS_PATHS) await ask(app.opsUrl + path)
   let isHeld = true
   const startedAt = performance.now()
   const holding = ask(app.url + HOLDING_PATH).then(({ ms }) => {
@@ -51,7 +47,7 @@ async function holdOnce(databaseUrl: string) {
   const tookMs: number[] = []
   while (isHeld)
     for (const path of OPS_PATHS) {
-      const { text, ms } = await ask(ops + path)
+      const { text, ms } = await ask(app.opsUrl + path)
       tookMs.push(ms)
       if (path === '/health/live' && text.includes('"culprit"'))
         namedAfterMs = Math.min(namedAfterMs, performance.now() - startedAt)
@@ -63,13 +59,4 @@ async function ask(url: string) {
   const startedAt = performance.now()
   const text = await (await fetch(url)).text()
   return { text, ms: performance.now() - startedAt }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }

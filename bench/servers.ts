@@ -18,6 +18,11 @@ export interface Server extends AsyncDisposable {
   pid: number
 }
 
+/** The app, which answers probes and scrapes on a port of their own. */
+interface App extends Server {
+  opsUrl: string
+}
+
 /** What else one of several apps needs. */
 interface AppOptions {
   /** For its process, before the name of its file. */
@@ -30,7 +35,7 @@ export async function startApp(
   databaseUrl: string,
   threads: number,
   { nodeOptions = [], env = {} }: AppOptions = {},
-): Promise<Server> {
+): Promise<App> {
   const folder = await mkdtemp(join(tmpdir(), 'offloop-bench-'))
   const logFile = join(folder, 'app.log')
   const log = openSync(logFile, 'w')
@@ -48,10 +53,11 @@ export async function startApp(
     },
   })
   closeSync(log)
-  const url = await orEnd(app, listening(logFile), START_TIMEOUT_MS)
+  const { url, ops = '' } = await orEnd(app, listening(logFile), START_TIMEOUT_MS)
   return {
     // By number, as the floor does: nothing to resolve.
     url: url.replace('localhost', '127.0.0.1'),
+    opsUrl: ops.replace('localhost', '127.0.0.1'),
     pid: app.pid ?? 0,
     async [Symbol.asyncDispose]() {
       await end(app)
@@ -67,11 +73,11 @@ export async function startFloor(databaseUrl: string): Promise<Server> {
   return { url, pid: floor.pid ?? 0, [Symbol.asyncDispose]: () => end(floor) }
 }
 
-/** Reads the app's log until it says where it listens. */
-async function listening(logFile: string): Promise<string> {
+/** Reads the app's log until it says where it listens; `ops` is absent where that port is switched off. */
+async function listening(logFile: string): Promise<{ url: string; ops?: string }> {
   for (;;) {
-    const url = (await readFile(logFile, 'utf8')).match(/"url":"(.*?)"/)?.[1]
-    if (url) return url
+    const line = (await readFile(logFile, 'utf8')).match(/^.*"url":".*$/m)?.[0]
+    if (line?.endsWith('}')) return JSON.parse(line)
     await sleep(POLL_MS)
   }
 }
