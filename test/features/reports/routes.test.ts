@@ -272,12 +272,11 @@ describe('events', () => {
   test('end when the service stops', async () => {
     const { url, stop } = await useService({ JOBS_CONCURRENCY: '0' })
     const { id } = await accept(url, 'a,b\n1,2\n')
-    const stream = eventsOf(url, id)
-    await until(async () => (await request(`${url}/health/live`)).status === 200, 'it is being served')
+    const stream = await openEvents(url, id)
     const stopping = performance.now()
-    await stop()
+    const [text] = await Promise.all([stream.text(), stop()])
     expect(performance.now() - stopping).toBeLessThan(5_000)
-    await stream
+    expect(text).not.toContain('event: report.finished')
   })
 })
 
@@ -296,10 +295,15 @@ async function listen(url: string, id: string): Promise<Heard[]> {
 
 /** All events of a report's stream, once it has ended. */
 async function eventsOf(url: string, id: string): Promise<Heard[]> {
+  const text = await (await openEvents(url, id)).text()
+  return [...text.matchAll(/^event: (.*)\ndata: (.*)$/gm)].map(([, name = '', data = '']) => [name, JSON.parse(data)])
+}
+
+/** Resolves when the service has begun to send a report's events. */
+async function openEvents(url: string, id: string): Promise<Response> {
   const response = await fetch(`${url}/v1/reports/${id}/events`)
   expect(response.headers.get('content-type')).toBe('text/event-stream')
-  const text = await response.text().catch(() => '')
-  return [...text.matchAll(/^event: (.*)\ndata: (.*)$/gm)].map(([, name = '', data = '']) => [name, JSON.parse(data)])
+  return response
 }
 
 async function busyThreads(url: string): Promise<number> {
