@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Compute } from '../../compute/compute.ts'
 import type { Database } from '../../db/database.ts'
@@ -12,8 +12,8 @@ const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
 /** What the task gets to close its files before they are removed; it takes some 50 ms. */
 const CLOSE_TIMEOUT_MS = 500
-/** Its thread ends by itself within some 50 ms; terminated in the middle of it, DuckDB would take the process along. */
-const CANCEL_GRACE_MS = 1_000
+/** A cancelled task ends by itself, mostly within 50 ms; terminated in the middle of it, DuckDB would take the process along. */
+const CANCEL_GRACE_MS = 10_000
 
 export interface BuildDeps {
   database: Database
@@ -33,8 +33,11 @@ export async function build(deps: BuildDeps, { id, signal, progress, requestId }
   if (earlier) return earlier
 
   const file = await deps.storage.locate(row.upload)
+  // A report that is cancelled loses its upload. Whoever closes a removed file last waits until its blocks are free, for
+  // seconds where it is large: not the task's thread, but one of libuv's.
+  await using _held = await open(file)
   const { groupBy, value } = row
-  return inFolder(deps.spillDirectory, id, async (folder, closed) => {
+  return await inFolder(deps.spillDirectory, id, signal, async (folder, closed) => {
     const input = { file, folder, memoryMb: deps.memoryMb, groupBy, value, closed }
     const outcome = await deps.compute.run(summariseCsv, input, {
       priority: 'batch',
@@ -74,6 +77,7 @@ export async function sweep({ database, storage, spillDirectory }: BuildDeps, si
 async function inFolder<T>(
   directory: string,
   id: string,
+  signal: AbortSignal,
   run: (folder: string, closed: Int32Array<SharedArrayBuffer>) => Promise<T>,
 ): Promise<T> {
   await removeFolders(directory, id)
@@ -83,7 +87,7 @@ async function inFolder<T>(
   try {
     return await run(folder, closed)
   } finally {
-    await Atomics.waitAsync(closed, 0, 0, CLOSE_TIMEOUT_MS).value
+    await Atomics.waitAsync(closed, 0, 0, signal.aborted ? CANCEL_GRACE_MS : CLOSE_TIMEOUT_MS).value
     await removeFolder(folder)
   }
 }
