@@ -1,3 +1,4 @@
+import { setImmediate as immediate } from 'node:timers/promises'
 import type { Log } from '../log.ts'
 import type { Consumer, Engine } from './engine.ts'
 import { Loop } from './loop.ts'
@@ -30,6 +31,8 @@ export class PollingEngine implements Engine {
 
   async #runOnce(): Promise<boolean> {
     const consumer = this.#consumer
+    // What ends together makes room for one claim together.
+    await immediate()
     if (!consumer || consumer.room === 0) return false
     return (await consumer.claim()) && consumer.room > 0
   }

@@ -12,6 +12,8 @@ import type { JobStore } from './store.ts'
 import type { Timing } from './timing.ts'
 
 const SETTLE_BATCH = 100
+/** How many jobs a worker holds at most, those included whose ends are not written yet; times its concurrency. */
+const MAX_HELD = 2
 
 export interface WorkerOptions {
   store: JobStore
@@ -40,6 +42,7 @@ export class Worker implements Consumer {
   readonly #settle: Loop
   readonly #unknown = new Set<string>()
   readonly #ended: { settlement: Settlement; written: () => void }[] = []
+  #working = 0
   #claiming = 0
   #renewedAt = 0
   #stopping = false
@@ -58,12 +61,16 @@ export class Worker implements Consumer {
     this.#settle = new Loop({ name: 'settle', log, restMs: timing.pollMs, runOnce: () => this.#settleOnce() })
   }
 
+  /** How many handlers are at work. */
   get running(): number {
-    return this.#runs.size
+    return this.#working
   }
 
+  /** The next jobs are claimed while the ends of the last ones are being written, but no further ahead than that. */
   get room(): number {
-    return this.#stopping ? 0 : this.#options.concurrency - this.#runs.size - this.#claiming
+    if (this.#stopping) return 0
+    const { concurrency } = this.#options
+    return Math.min(concurrency - this.#working, MAX_HELD * concurrency - this.#runs.size) - this.#claiming
   }
 
   start(): void {
@@ -129,13 +136,18 @@ export class Worker implements Consumer {
   #begin(claim: Claim): void {
     const run = new Run(claim, this.#handlers.get(claim.kind) as JobHandler)
     this.#runs.add(run)
+    this.#working++
     this.#options.onChange([toChange({ ...claim, state: 'running', progress: 0, note: null, error: null })])
     void this.#follow(run)
   }
 
-  /** From the handler's start until its place is free: when its end is written, and it has really ended. */
+  /** From the handler's start until its end is written and it has really ended, which leaves room for the next. */
   async #follow(run: Run): Promise<void> {
     const { verdict, settled } = run.start()
+    const left = settled.then(() => {
+      this.#working--
+      this.#options.onRoom()
+    })
     const { outcome, error } = await verdict
     const { promise: written, resolve } = Promise.withResolvers<void>()
     this.#ended.push({
@@ -144,7 +156,7 @@ export class Worker implements Consumer {
     })
     this.#settle.wake()
     if (error && !run.aborted) this.#log(run, outcome, error)
-    await Promise.all([written, settled])
+    await Promise.all([written, left])
     this.#runs.delete(run)
     this.#options.onRoom()
   }

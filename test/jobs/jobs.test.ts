@@ -166,6 +166,35 @@ describe('a handler', () => {
   })
 })
 
+describe('a process that may run one job at once', () => {
+  test('begins the next while the end of the last is being written, but not the one after that', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const begun: number[] = []
+    const first = Promise.withResolvers<void>()
+    const follow = job<number>('test.follow')
+    const handlers = [handle(follow, (number) => (begun.push(number) === 1 ? first.promise : undefined))]
+    const { jobs, statesOf } = useJobs(database, { concurrency: 1, handlers })
+    const ids: string[] = []
+    for (const number of [1, 2, 3]) ids.push((await enqueue({ database, jobs }, follow, number)).id)
+    await until(() => begun.length === 1, 'the first has begun')
+    await transaction(db, async (trx) => {
+      // Its end cannot be written.
+      await trx.selectFrom('job').selectAll().where('id', '=', String(ids[0])).forUpdate().execute()
+      first.resolve()
+      await until(() => begun.length === 2, 'the next has begun')
+      expect(statesOf(String(ids[0]))).toEqual(['queued', 'running'])
+      await until(() => jobs.running === 0, 'it has ended, too')
+      // Time enough to claim the last one, if there were room.
+      for (let turn = 0; turn < 10; turn++) await jobs.counts()
+      expect(begun).toEqual([1, 2])
+    })
+    await until(() => begun.length === 3, 'the last has begun')
+    expect(statesOf(String(ids[0]))).toEqual(['queued', 'running', 'succeeded'])
+    expect(begun).toEqual([1, 2, 3])
+  })
+})
+
 describe('a job of a kind that this process has no handler for', () => {
   test('is left to others, without counting an attempt', async () => {
     const { database } = await useDatabase()
