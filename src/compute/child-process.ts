@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { Serializer } from 'node:v8'
 import type { Transferable } from 'node:worker_threads'
 import { deliverMessages, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
-import { type CancelMessage, type RunMessage, SLOTS } from './protocol.ts'
+import { type CancelMessage, packRun, type RunMessage, SLOTS } from './protocol.ts'
 import type { ThreadOptions } from './thread.ts'
 
 /**
@@ -47,7 +47,7 @@ export class TaskProcess implements Executor {
     if (transfer.length > 0) throw new DOMException('Buffers cannot be transferred to another process', 'DataCloneError')
     assertClonable(message.input)
     message.slot = SLOTS
-    this.#child.send(message)
+    this.#child.send(packRun(message))
   }
 
   /** It is begun as soon as it is sent. */

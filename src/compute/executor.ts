@@ -1,7 +1,14 @@
 import { type EventEmitter, once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Transferable } from 'node:worker_threads'
-import type { DoneMessage, ExecutorMessage, ProgressMessage, RunMessage } from './protocol.ts'
+import {
+  type DoneMessage,
+  type PackedDone,
+  type PackedProgress,
+  type ProgressMessage,
+  type RunMessage,
+  unpackDone,
+} from './protocol.ts'
 
 /** What an executor may take to load its tasks. */
 const START_TIMEOUT_MS = 30_000
@@ -63,8 +70,8 @@ export async function untilReady({ connection, kind, endOf, terminate }: Start):
 
 /** Passes on what a ready executor says. */
 export function deliverMessages(connection: EventEmitter, { progress, done }: ExecutorEvents): void {
-  connection.on('message', (message: ExecutorMessage) => {
-    if ('progress' in message) progress(message)
-    else if ('id' in message) done(message)
+  connection.on('message', (message: PackedProgress | PackedDone) => {
+    if (message.length === 2) progress({ id: message[0], progress: message[1] })
+    else done(unpackDone(message))
   })
 }

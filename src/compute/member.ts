@@ -23,6 +23,11 @@ export class Member {
     return this.calls.length === 0 && this.state !== 'terminating'
   }
 
+  /** It is given more in one go when half is done: to wake an executor that sleeps costs more than many a call. */
+  get hasPlenty() {
+    return this.calls.length > this.executor.capacity / 2
+  }
+
   /** Its first call takes much longer than expected, while others wait behind it. */
   isOverdue(now: number): boolean {
     return this.calls.length > 1 && this.since < now - OVERDUE_MS

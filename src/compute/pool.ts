@@ -161,6 +161,7 @@ export class Pool implements AsyncDisposable {
     this.#runTimes.learn(call, message.runMs, 'items' in message ? message.items : call.items)
     this.#crew.take(call, member)
     if (member.state === 'ending' && member.calls.length === 0) member.state = 'serving'
+    if (member.hasPlenty) return
     this.#recallOverdue()
     this.#dispatch()
   }

@@ -5,11 +5,13 @@ import {
   CANCELLED,
   type CancelMessage,
   type Cells,
-  type ExecutorMessage,
   ITEM,
+  type Packed,
+  type PackedRun,
   type RunMessage,
   SLOTS,
   type ThreadData,
+  unpackRun,
 } from './protocol.ts'
 
 const PROGRESS_EVERY_MS = 100
@@ -19,7 +21,7 @@ const MAX_CHUNK_MS = 20
 /** The executor's end of its connection to the event loop. */
 interface Port {
   cells: Cells
-  post(message: ExecutorMessage, transfer: Transferable[]): void
+  post(message: Packed, transfer: Transferable[]): void
   listen(onMessage: (message: RunMessage) => void): void
 }
 
@@ -29,7 +31,7 @@ export function serveTasks(): void {
   lowerPriority()
   const serve = inTurn((message: RunMessage) => serveMessage(message, port))
   port.listen(serve)
-  port.post({ ready: true }, [])
+  port.post([], [])
 }
 
 function threadPort(parent: NonNullable<typeof parentPort>): Port {
@@ -37,7 +39,7 @@ function threadPort(parent: NonNullable<typeof parentPort>): Port {
     cells: (workerData as ThreadData).cells,
     post: (message, transfer) => parent.postMessage(message, transfer),
     listen(onMessage) {
-      parent.on('message', onMessage)
+      parent.on('message', (message: PackedRun) => onMessage(unpackRun(message)))
       // A message that cannot be read: whose it was is known from what the event loop still waits for.
       parent.on('messageerror', (error) => {
         throw error
@@ -62,8 +64,9 @@ function processPort(): Port {
     cells,
     post: (message) => process.send?.(message),
     listen: (onMessage) =>
-      process.on('message', (message: RunMessage | CancelMessage) => {
-        if ('cancel' in message) return Atomics.store(cells, CANCELLED, message.cancel)
+      process.on('message', (packed: PackedRun | CancelMessage) => {
+        if ('cancel' in packed) return Atomics.store(cells, CANCELLED, packed.cancel)
+        const message = unpackRun(packed)
         cells[message.slot] = message.id
         onMessage(message)
       }),
@@ -100,11 +103,12 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
   Atomics.store(port.cells, ITEM, 0)
   const begunAt = performance.now()
   const context = new Context(message, port)
-  const timing = () => ({ id, startedAt: performance.timeOrigin + begunAt, runMs: performance.now() - begunAt })
   let chunk: Chunk | undefined
+  const post = (failed: boolean, value: unknown, items: number, transfer: Transferable[] = []) =>
+    port.post([id, performance.timeOrigin + begunAt, performance.now() - begunAt, failed, value, items], transfer)
   const give = (output: unknown) => {
     try {
-      port.post({ ...timing(), output, items: chunk?.served ?? 1 }, context.transfers)
+      post(false, output, chunk?.served ?? 1, context.transfers)
     } catch (error) {
       // It cannot be cloned: a function in it, say.
       const item = mode === 'each' ? (output as unknown[]).findIndex(isUnclonable) : -1
@@ -115,9 +119,9 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
   const refuse = (error: unknown) => {
     const item = Atomics.load(port.cells, ITEM)
     try {
-      port.post({ ...timing(), error, item }, [])
+      post(true, error, item)
     } catch (unclonable) {
-      port.post({ ...timing(), error: unclonable, item }, [])
+      post(true, unclonable, item)
     }
   }
   try {
@@ -192,7 +196,7 @@ class Context implements TaskContext {
   progress(fraction: number) {
     if (!this.#message.wantsProgress || performance.now() < this.#progressAt + PROGRESS_EVERY_MS) return
     this.#progressAt = performance.now()
-    this.#port.post({ id: this.#message.id, progress: fraction }, [])
+    this.#port.post([this.#message.id, fraction], [])
   }
 
   transfer<Value>(value: Value, buffers: readonly Transferable[]): Value {

@@ -1,6 +1,6 @@
 import { type Transferable, Worker } from 'node:worker_threads'
 import { deliverMessages, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
-import { CANCELLED, type Cells, ITEM, MAX_IN_FLIGHT, type RunMessage, SLOTS, type ThreadData } from './protocol.ts'
+import { CANCELLED, type Cells, ITEM, MAX_IN_FLIGHT, packRun, type RunMessage, SLOTS, type ThreadData } from './protocol.ts'
 
 export interface ThreadOptions {
   name: string
@@ -55,7 +55,7 @@ export class Thread implements Executor {
     message.slot = this.#cells.indexOf(0, SLOTS)
     Atomics.store(this.#cells, message.slot, message.id)
     try {
-      this.#worker.postMessage(message, transfer)
+      this.#worker.postMessage(packRun(message), transfer)
     } catch (error) {
       Atomics.store(this.#cells, message.slot, 0)
       throw error
