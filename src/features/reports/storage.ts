@@ -1,4 +1,3 @@
-import { createWriteStream } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
@@ -33,8 +32,10 @@ export class DirectoryStorage implements Storage {
     const part = file + PART
     try {
       await mkdir(this.#directory, { recursive: true })
+      // Before anything arrives: a file that is still being opened while it is removed would stay.
+      const handle = await open(part, 'w')
       // Flushed, and then named: a power cut leaves all of it, or something that `untouched` finds.
-      await pipeline(bytes, createWriteStream(part, { flush: true, highWaterMark: WRITE_BYTES }))
+      await pipeline(bytes, handle.createWriteStream({ flush: true, highWaterMark: WRITE_BYTES }))
       await rename(part, file)
       await flushDirectory(this.#directory)
     } catch (error) {
