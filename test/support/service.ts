@@ -73,4 +73,4 @@ export const untilRunning = (url: string, tasks: number) =>
 
 /** They must be free soon: tasks stop when nobody waits for them. */
 export const untilThreadsFree = (url: string) =>
-  until(async () => (await metric(url, 'compute_threads_busy')) === 0, 'threads free', 5_000)
+  until(async () => (await metric(url, 'compute_threads_busy')) === 0, 'threads free', 1_000)
