@@ -8,7 +8,7 @@ const FONT = '12px system-ui, sans-serif'
 /**
  * @typedef {object} Line
  * @property {string} label
- * @property {string} colour a custom property of style.css: `--chart-1`
+ * @property {string} colour a custom property of theme.css: `--chart-1`
  * @property {boolean} [area] filled down to zero
  */
 
