@@ -36,18 +36,22 @@ export class Inquiry {
   /** What is known now: from this moment if the event loop turns, else from before. */
   async ask<Key extends Subject>(subject: Key): Promise<Known<Answers[Key]> | undefined> {
     // Whoever comes while it is held need not find that out again.
-    if (this.#heldMs() > HELD_MS) return this.#known[subject]
+    if (this.#isHeld()) return this.#known[subject]
     const id = ++this.#lastId
     const { promise: answered, resolve } = Promise.withResolvers<void>()
     this.#answered.set(id, resolve)
     this.#port.postMessage({ kind: 'ask', id, subject } satisfies ThreadMessage)
     const since = performance.now()
     const timer = setInterval(() => {
-      if (this.#heldMs() > HELD_MS || performance.now() - since > MAX_WAIT_MS) resolve()
+      if (this.#isHeld() || performance.now() - since > MAX_WAIT_MS) resolve()
     }, POLL_MS)
     await answered
     clearInterval(timer)
     this.#answered.delete(id)
     return this.#known[subject]
+  }
+
+  #isHeld(): boolean {
+    return this.#heldMs() > HELD_MS
   }
 }

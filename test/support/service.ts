@@ -72,5 +72,5 @@ export const untilRunning = (url: string, tasks: number) =>
   until(async () => (await metric(url, 'compute_threads_busy')) === tasks, `${tasks} tasks run`)
 
 /** They must be free soon: tasks stop when nobody waits for them. */
-export const untilThreadsFree = (url: string) =>
-  until(async () => (await metric(url, 'compute_threads_busy')) === 0, 'threads free', 1_000)
+export const untilThreadsFree = (url: string, timeoutMs = 1_000) =>
+  until(async () => (await metric(url, 'compute_threads_busy')) === 0, 'threads free', timeoutMs)

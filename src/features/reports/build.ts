@@ -37,6 +37,7 @@ export async function build(deps: BuildDeps, { id, signal, progress, requestId }
   // seconds where it is large: not the task's thread, but one of libuv's.
   await using _held = await open(file)
   const { groupBy, value } = row
+  // Awaited here: it would be let go of at once else.
   return await inFolder(deps.spillDirectory, id, signal, async (folder, closed) => {
     const input = { file, folder, memoryMb: deps.memoryMb, groupBy, value, closed }
     const outcome = await deps.compute.run(summariseCsv, input, {

@@ -6,7 +6,7 @@ import type { Db } from '../../../src/db/database.ts'
 import { useDatabase } from '../../support/database.ts'
 import { useProcess } from '../../support/process.ts'
 import { accept, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
-import { request } from '../../support/service.ts'
+import { request, untilThreadsFree } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
 
 /** Processes on one database and one directory: the first runs jobs, the others do only if told so. */
@@ -30,7 +30,7 @@ test('a report is cancelled from another process: its thread is free and its fil
   await until(async () => (await readdir(spill).catch(() => [])).length > 0, 'it runs')
   const { status, body } = await request(`${other.url}/v1/reports/${id}`, 'DELETE')
   expect([status, body.state]).toEqual([202, 'cancelled'])
-  await until(async () => /^compute_threads_busy 0$/m.test(await pageOf(runner.url)), 'the thread is free', 1_500)
+  await untilThreadsFree(runner.url, 1_500)
   await until(async () => (await readdir(spill)).length + (await readdir(uploads)).length === 0, 'the files are gone', 1_500)
   // The runner goes on with others.
   const next = await accept(runner.url, 'a,b\n1,2\n')
@@ -72,5 +72,3 @@ const endLease = (db: Db, id: string) =>
     .set({ due_at: new Date(0) })
     .where('id', '=', id)
     .execute()
-
-const pageOf = async (url: string) => (await fetch(`${url}/metrics`)).text()

@@ -11,7 +11,7 @@ import type { ServerEvents } from '../../../src/features/index.ts'
 import type { ClientEvents } from '../../../src/realtime/realtime.ts'
 import { connectTo } from '../../support/raw-http.ts'
 import { accept, datasetBytes, post, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
-import { request, startService, useService } from '../../support/service.ts'
+import { request, startService, untilThreadsFree, useService } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
 
 const MIB = 1024 ** 2
@@ -224,7 +224,7 @@ describe('cancelling', () => {
     await until(() => filesIn(reportDirectory).includes('report.duckdb'), 'DuckDB works')
     const { status, body } = await request(`${url}/v1/reports/${report.id}`, 'DELETE')
     expect([status, body.state]).toEqual([202, 'cancelled'])
-    await until(async () => (await busyThreads(url)) === 0, 'the thread is free', 1_500)
+    await untilThreadsFree(url, 1_500)
     await until(() => filesIn(reportDirectory).length === 0, 'the files are gone', 1_500)
     expect((await stream).at(-1)).toEqual(['report.finished', { id: report.id, state: 'cancelled' }])
     await until(() => socket.at(-1)?.[0] === 'report.finished', 'the socket hears of it')
@@ -304,11 +304,6 @@ async function openEvents(url: string, id: string): Promise<Response> {
   const response = await fetch(`${url}/v1/reports/${id}/events`)
   expect(response.headers.get('content-type')).toBe('text/event-stream')
   return response
-}
-
-async function busyThreads(url: string): Promise<number> {
-  const page = await (await fetch(`${url}/metrics`)).text()
-  return Number(page.match(/^compute_threads_busy (\d+)/m)?.[1])
 }
 
 async function answerOn(socket: Awaited<ReturnType<typeof connectTo>>): Promise<string> {
