@@ -1,4 +1,4 @@
-import { AppError } from '../errors.ts'
+import { Admission, type AdmissionOptions, stopping } from './admission.ts'
 import type { Call, Outcome } from './call.ts'
 import { Crew, type CrewOptions } from './crew.ts'
 import { watchLimits } from './limits.ts'
@@ -14,11 +14,7 @@ const CANCEL_GRACE_MS = 100
 /** A call that ended so many executors before they began it was too much for them to receive: it fails. */
 const MAX_LOSSES = 2
 
-export interface PoolOptions extends CrewOptions {
-  /** How many calls of each priority may wait. */
-  maxQueued: number
-  /** When it aborts, nothing new starts: queued calls are refused, running ones go on. */
-  stopping?: AbortSignal | undefined
+export interface PoolOptions extends CrewOptions, AdmissionOptions {
   onTiming?: ((timing: Timing) => void) | undefined
 }
 
@@ -36,6 +32,7 @@ export class Pool implements AsyncDisposable {
   readonly #queue = new Queue()
   readonly #runTimes = new RunTimes()
   readonly #crew: Crew
+  readonly #admission: Admission
 
   constructor(options: PoolOptions) {
     this.#options = options
@@ -45,6 +42,7 @@ export class Pool implements AsyncDisposable {
       progress: (member, message) => this.#progress(member, message),
       exited: (member, error) => this.#exited(member, error),
     })
+    this.#admission = new Admission(options, this.#queue, this.#crew)
     options.stopping?.addEventListener('abort', () => this.#refuse(({ accepted }) => !accepted), { once: true })
   }
 
@@ -81,7 +79,7 @@ export class Pool implements AsyncDisposable {
    */
   add(call: Call): void {
     call.options.signal?.throwIfAborted()
-    this.#assertRoom(call)
+    this.#admission.check(call)
     call.estimateMs = this.#runTimes.guessMs(call)
     call.release = watchLimits(
       call.options,
@@ -100,25 +98,6 @@ export class Pool implements AsyncDisposable {
       this.#reportCut(member)
     }
     await this.#crew[Symbol.asyncDispose]()
-  }
-
-  #assertRoom({ accepted, priority, options: { timeoutMs } }: Call) {
-    if (this.#crew.isClosing) throw stopping()
-    if (accepted) return
-    if (this.#options.stopping?.aborted) throw stopping()
-    if (this.#queue.sizeOf(priority) >= this.#options.maxQueued)
-      throw saturated('Too much work is waiting for a thread: try again later', this.#waitMs(priority))
-    if (timeoutMs === undefined || this.#crew.idle.length > 0) return
-    const lateMs = this.#waitMs(priority) - timeoutMs
-    if (lateMs > 0) throw saturated('The work before this will take too long: try again later', lateMs)
-  }
-
-  /** How long a newcomer will probably wait, judged by how long the tasks before it took in the past. */
-  #waitMs(priority: Call['priority']): number {
-    const now = performance.now()
-    let aheadMs = this.#queue.waitMs(priority)
-    for (const { expectedMs, since } of this.#crew) aheadMs += Math.max(0, expectedMs - (now - since))
-    return aheadMs / this.#options.max
   }
 
   /** Gives out what waits, as far as there is somebody to take it. */
@@ -273,8 +252,3 @@ export class Pool implements AsyncDisposable {
 
 /** Which item of its chunk a call had reached. */
 const itemOf = ({ mode }: Call, { item }: { item: number }) => (mode === 'one' ? undefined : item)
-
-const stopping = () => new AppError('unavailable', 'The service is stopping', { retryAfter: 1 })
-
-const saturated = (message: string, waitMs: number) =>
-  new AppError('saturated', message, { retryAfter: Math.max(1, Math.ceil(waitMs / 1_000)) })
