@@ -29,6 +29,7 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     const held = [long, longer].map(({ cells }) => compute.run(holdOrNot, cells))
     const short = Array.from({ length: 20 }, () => compute.run(holdOrNot, null))
     expect([compute.running, compute.queued]).toEqual([2, 0])
+    blockEventLoopUntil(() => long.started && longer.started)
     long.release()
     const [threadId] = await Promise.all([held[0], ...short])
     expect(new Set(await Promise.all(short))).toEqual(new Set([threadId]))
@@ -42,7 +43,9 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     await until(() => workers.filter(isAlive).length === 1, 'idle threads end')
     const latch = new Latch()
     const held = compute.run(holdOrNot, latch.cells)
-    const threadId = await compute.run(holdOrNot, null)
+    const short = compute.run(holdOrNot, null)
+    blockEventLoopUntil(() => latch.started)
+    const threadId = await short
     latch.release()
     expect(threadId).not.toBe(await held)
   })
@@ -69,7 +72,7 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     const held = failure(compute.run(holdOrNot, latch.cells, { signal }))
     const short = Array.from({ length: 10 }, () => compute.run(count, counter))
     expect(compute.queued).toBe(0)
-    while (!latch.started) blockEventLoop(1)
+    blockEventLoopUntil(() => latch.started)
     abort()
     expect(await held).toBe(reason)
     expect(await Promise.all(short)).toEqual(short.map((_, place) => place))
@@ -110,7 +113,7 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     const before = compute.run(holdOrNot, null)
     const held = failure(compute.run(holdOrNot, latch.cells, { signal }))
     const after = compute.run(holdOrNot, null)
-    while (!latch.started) blockEventLoop(1)
+    blockEventLoopUntil(() => latch.started)
     abort()
     expect(await held).toBe(reason)
     expect(await before).toBeGreaterThan(0)
@@ -287,18 +290,19 @@ describe('callers with keys', () => {
 
 describe('a task that could not start before its time is up', () => {
   test('is refused at once, and told when to come back; one with more time is not', async () => {
-    const { compute } = await useCompute({ threads: 1 })
+    const { compute, timings } = await useCompute({ threads: 1 })
     await compute.run(computeFor, 300)
+    const secondsBefore = (20 * (timings[0]?.runMs ?? 0)) / 1_000
     const { held } = await hold(compute)
     const waiting = Array.from({ length: 20 }, () => failure(compute.run(computeFor, 300)))
     const askedAt = performance.now()
     const refusal = (await failure(compute.run(echo, 'in 6 s', { timeoutMs: 1_000 }))) as AppError
     expect(performance.now() - askedAt).toBeLessThan(50)
     expect(refusal).toMatchObject({ code: 'saturated', status: 503 })
-    expect(Number(refusal.headers['Retry-After'])).toBeGreaterThanOrEqual(5)
-    expect(Number(refusal.headers['Retry-After'])).toBeLessThanOrEqual(7)
+    expect(Number(refusal.headers['Retry-After'])).toBeGreaterThanOrEqual(secondsBefore - 1)
+    expect(Number(refusal.headers['Retry-After'])).toBeLessThanOrEqual(secondsBefore + 1)
 
-    const accepted = failure(compute.run(echo, 'in 6 s', { timeoutMs: 10_000 }))
+    const accepted = failure(compute.run(echo, 'in 6 s', { timeoutMs: 60_000 }))
     expect(compute.queued).toBe(21)
     await compute[Symbol.asyncDispose]()
     expect(await accepted).toMatchObject({ code: 'unavailable' })
@@ -321,13 +325,22 @@ async function useShortTasks(options: Parameters<typeof useCompute>[0]) {
 }
 
 async function learn(compute: Compute) {
-  await compute.run(holdOrNot, null)
-  await compute.run(count, newCounter())
-  await compute.run(list, { from: 0, to: 3 })
-  await compute.run(moveBack, new Uint8Array(1))
-  await compute.run(countRun, { runs: newCounter(), place: 0, ms: 0 })
+  // On a busy machine one of them may seem long.
+  for (let times = 0; times < 20; times++) {
+    await compute.run(holdOrNot, null)
+    await compute.run(count, newCounter())
+    await compute.run(list, { from: 0, to: 3 })
+    await compute.run(moveBack, new Uint8Array(1))
+    await compute.run(countRun, { runs: newCounter(), place: 0, ms: 0 })
+  }
 }
 
 function blockEventLoop(ms: number) {
-  for (const end = performance.now() + ms; performance.now() < end; );
+  const end = performance.now() + ms
+  blockEventLoopUntil(() => performance.now() >= end)
+}
+
+/** What runs by then runs where it was sent: nothing is taken back meanwhile. */
+function blockEventLoopUntil(check: () => boolean) {
+  while (!check());
 }
