@@ -5,7 +5,7 @@ import type { Pool } from './pool.ts'
 import { type Items, sourceOf } from './source.ts'
 
 /** Into how many pieces the work is cut, for each thread, where there are fewer items than that and they can be cut. */
-const PIECES_PER_THREAD = 64
+const PIECES_PER_THREAD = 128
 /** How many chunks, for each thread, a stream is ahead of its reader. */
 const STREAM_AHEAD = 4
 
