@@ -84,10 +84,10 @@ describe('a map', () => {
 
   test('sends heavy items one by one, to whichever thread is free', async () => {
     const { compute, timings } = await useCompute({ threads: 2 })
-    await compute.map(computeFor, [60, ...numbers(12).map(() => 8)])
+    await compute.map(computeFor, [300, ...numbers(12).map(() => 8)])
     expect(timings.map(({ items }) => items)).toEqual(timings.map(() => 1))
     expect(new Set(timings.map(({ thread }) => thread)).size).toBe(2)
-    const longest = timings.find(({ runMs }) => runMs >= 60)
+    const longest = timings.find(({ runMs }) => runMs >= 300)
     // While one thread was busy with it, the other went on.
     expect(timings.filter(({ thread }) => thread !== longest?.thread).length).toBeGreaterThan(6)
   })
@@ -99,8 +99,8 @@ describe('a map', () => {
     expect(await compute.map(writeAfter, items)).toEqual(expected)
     expect(await compute.map(writeAfter, items).reduce('')).toBe(expected.join(''))
     expect(sum(timings.map(({ items }) => items))).toBe(2 * items.length)
-    // All 50 of them in one batch would take 600 ms.
-    expect(Math.max(...timings.map(({ runMs }) => runMs))).toBeLessThan(300)
+    // All 50 of them in one batch would be a single long one each time.
+    expect(timings.filter(({ runMs }) => runMs >= 12).length).toBeGreaterThan(20)
   })
 
   test('a batch that is cut short by an error ends as any other', async () => {
@@ -337,10 +337,10 @@ describe('cancelling a map', () => {
       compute.map(
         computeFor,
         endless.items(() => 5),
-        { timeoutMs: 200 },
+        { timeoutMs: 1_000 },
       ),
     )
-    expect(await late).toMatchObject({ code: 'deadline_exceeded', message: expect.stringContaining('200 ms') })
+    expect(await late).toMatchObject({ code: 'deadline_exceeded', message: expect.stringContaining('1000 ms') })
     expect([endless.closed, endless.taken > 10]).toEqual([1, true])
     expect(await compute.map(double, [1], { timeoutMs: 2 ** 40 })).toEqual([2])
   })
