@@ -1,9 +1,13 @@
+import { UNCANCELLABLE } from '../src/compute/implement.ts'
+import { countPrimesIn } from '../src/features/primes/compute.ts'
 import { machine } from './machine.ts'
 import { startApp } from './servers.ts'
 import { median } from './statistics.ts'
 
-/** Counted on the event loop, this takes some seconds. */
-const HOLDING_PATH = '/v1/primes?to=6000000&mode=inline'
+/** For about how long the event loop is held. */
+const HOLD_MS = 4_000
+/** Below it, counting primes takes some tenth of a second: long enough to tell how fast the machine is. */
+const SAMPLE = 1_000_000
 const OPS_PATHS = ['/health/live', '/health/ready', '/metrics']
 /** Each in a fresh process, because the watchdog rests after a look. */
 const STARTS = 5
@@ -37,9 +41,10 @@ export async function measureHeld(databaseUrl: string): Promise<HeldFigures> {
 async function holdOnce(databaseUrl: string) {
   await using app = await startApp(databaseUrl, machine.cores)
   for (const path of OPS_PATHS) await ask(app.opsUrl + path)
+  const to = primesFor(HOLD_MS)
   let isHeld = true
   const startedAt = performance.now()
-  const holding = ask(app.url + HOLDING_PATH).then(({ ms }) => {
+  const holding = ask(`${app.url}/v1/primes?to=${to}&mode=inline`).then(({ ms }) => {
     isHeld = false
     return ms
   })
@@ -53,6 +58,13 @@ async function holdOnce(databaseUrl: string) {
         namedAfterMs = Math.min(namedAfterMs, performance.now() - startedAt)
     }
   return { heldMs: await holding, namedAfterMs, tookMs }
+}
+
+/** How far this machine counts primes in that time: to test n takes some √n divisions, so all below n take some n^1.5. */
+function primesFor(ms: number): number {
+  const startedAt = performance.now()
+  countPrimesIn({ from: 0, to: SAMPLE }, UNCANCELLABLE)
+  return Math.round(SAMPLE * (ms / (performance.now() - startedAt)) ** (2 / 3))
 }
 
 async function ask(url: string) {
