@@ -63,18 +63,18 @@ async function measureEndpoint({ name, onFloor, options }: Endpoint, appUrl: str
   const rounds: EndpointFigures['rounds'] = []
   // It takes some four seconds of load until V8 has compiled the app's many functions; the floor's few are done sooner.
   for (let round = -THROUGHPUT.warmUpRounds; round < THROUGHPUT.rounds; round++) {
-    const app = await drive(appUrl, options)
-    rounds.push(onFloor ? { app, floor: await drive(floorUrl, options) } : { app })
+    const app = await drive(appUrl, options, THROUGHPUT.roundMs)
+    rounds.push(onFloor ? { app, floor: await drive(floorUrl, options, THROUGHPUT.roundMs) } : { app })
   }
   return summarise(name, rounds.slice(THROUGHPUT.warmUpRounds))
 }
 
 /** One round of load on an endpoint. */
-export async function drive(url: string, options: Endpoint['options']): Promise<LoadFigures> {
+export async function drive(url: string, options: Endpoint['options'], roundMs: number): Promise<LoadFigures> {
   const load = startLoad({ url, connections: THROUGHPUT.connections, ...options })
   await sleep(THROUGHPUT.leadInMs)
   load.begin()
-  await sleep(THROUGHPUT.roundMs)
+  await sleep(roundMs)
   const figures = await load.end()
   await sleep(PAUSE_MS)
   return figures
