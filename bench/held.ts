@@ -1,5 +1,6 @@
 import { UNCANCELLABLE } from '../src/compute/implement.ts'
 import { countPrimesIn } from '../src/features/primes/compute.ts'
+import { millisecondsOf } from './compute/in-turns.ts'
 import { machine } from './machine.ts'
 import { startApp } from './servers.ts'
 import { median } from './statistics.ts'
@@ -41,7 +42,7 @@ export async function measureHeld(databaseUrl: string): Promise<HeldFigures> {
 async function holdOnce(databaseUrl: string) {
   await using app = await startApp(databaseUrl, machine.cores)
   for (const path of OPS_PATHS) await ask(app.opsUrl + path)
-  const to = primesFor(HOLD_MS)
+  const to = await primesFor(HOLD_MS)
   let isHeld = true
   const startedAt = performance.now()
   const holding = ask(`${app.url}/v1/primes?to=${to}&mode=inline`).then(({ ms }) => {
@@ -61,10 +62,9 @@ async function holdOnce(databaseUrl: string) {
 }
 
 /** How far this machine counts primes in that time: to test n takes some √n divisions, so all below n take some n^1.5. */
-function primesFor(ms: number): number {
-  const startedAt = performance.now()
-  countPrimesIn({ from: 0, to: SAMPLE }, UNCANCELLABLE)
-  return Math.round(SAMPLE * (ms / (performance.now() - startedAt)) ** (2 / 3))
+async function primesFor(ms: number): Promise<number> {
+  const sampleMs = await millisecondsOf(() => countPrimesIn({ from: 0, to: SAMPLE }, UNCANCELLABLE))
+  return Math.round(SAMPLE * (ms / sampleMs) ** (2 / 3))
 }
 
 async function ask(url: string) {

@@ -1,11 +1,9 @@
 import { AppError } from '../errors.ts'
 import type { Call, Priority } from './call.ts'
-import type { Crew } from './crew.ts'
+import type { Crew, CrewOptions } from './crew.ts'
 import type { Queue } from './queue.ts'
 
-export interface AdmissionOptions {
-  /** How many executors there are at most. */
-  max: number
+export interface AdmissionOptions extends Pick<CrewOptions, 'max'> {
   /** How many calls of each priority may wait. */
   maxQueued: number
   /** When it aborts, nothing new starts: queued calls are refused, running ones go on. */

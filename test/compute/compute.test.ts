@@ -7,7 +7,17 @@ import { TaskError } from '../../src/compute/task-error.ts'
 import type { Timing } from '../../src/compute/timing.ts'
 import type { AppError } from '../../src/errors.ts'
 import type { Task } from '../../src/names.ts'
-import { cancellation, expectFullSize, failure, hold, isAlive, newCounter, useCompute, watchWorkers } from '../support/compute.ts'
+import {
+  blockEventLoop,
+  cancellation,
+  expectFullSize,
+  failure,
+  hold,
+  isAlive,
+  newCounter,
+  useCompute,
+  watchWorkers,
+} from '../support/compute.ts'
 import {
   type Cells,
   computeFor,
@@ -519,10 +529,6 @@ function limitMemoryOfNewThreads() {
 function stopTimers() {
   vi.useFakeTimers({ toFake: ['setTimeout'] })
   onTestFinished(() => void vi.useRealTimers())
-}
-
-function blockEventLoop(ms: number) {
-  for (const end = performance.now() + ms; performance.now() < end; );
 }
 
 function cyclic() {

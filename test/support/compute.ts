@@ -5,6 +5,8 @@ import type { Timing } from '../../src/compute/timing.ts'
 import type { Task } from '../../src/names.ts'
 import { type Cells, holdDeaf, Latch } from './tasks.ts'
 
+const MAX_BLOCK_MS = 10_000
+
 /** Threads of their own for a test, with all that they report; they end with it. */
 export async function useCompute(options: Partial<ComputeOptions> = {}) {
   const timings: Timing[] = []
@@ -63,3 +65,18 @@ export function watchWorkers() {
 export const isAlive = ({ threadId }: Worker) => threadId !== -1
 
 export const newCounter = () => new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
+
+export function blockEventLoop(ms: number) {
+  const end = performance.now() + ms
+  blockEventLoopUntil(() => performance.now() >= end)
+}
+
+/**
+ * What runs by then runs where it was sent: nothing is taken back meanwhile.
+ *
+ * @throws Error after 10 s: no test runner could end it.
+ */
+export function blockEventLoopUntil(check: () => boolean) {
+  for (const deadline = performance.now() + MAX_BLOCK_MS; !check(); )
+    if (performance.now() > deadline) throw new Error(`Not within ${MAX_BLOCK_MS} ms of blocking the event loop`)
+}
