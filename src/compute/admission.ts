@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { AppError } from '../errors.ts'
 import type { Call, Priority } from './call.ts'
 import type { Crew, CrewOptions } from './crew.ts'

@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import type { Transferable } from 'node:worker_threads'
 import type { Limits } from './limits.ts'
 import type { Mode, RunMessage } from './protocol.ts'

@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Call } from './call.ts'
 import type { Executor, StartExecutor } from './executor.ts'

@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { Admission, type AdmissionOptions, stopping } from './admission.ts'
 import type { Call, Outcome } from './call.ts'
 import { Crew, type CrewOptions } from './crew.ts'

@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os'
+import { performance } from 'node:perf_hooks'
 import { isMainThread, type Transferable, Worker, workerData } from 'node:worker_threads'
 import { type Implementation, implementationOf, type TaskContext } from './implement.ts'
 import { postMessage, receiveMessages } from './messages.ts'

@@ -1,3 +1,5 @@
+import { performance } from 'node:perf_hooks'
+
 /** A block shorter than that may fall between two looks. */
 const EVERY_MS = 10
 

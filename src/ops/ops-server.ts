@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { performance } from 'node:perf_hooks'
 import { AppError } from '../errors.ts'
 import { urlOf } from '../http/address.ts'
 import { problemOf } from '../http/problem.ts'

@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import type { Compute } from '../compute/compute.ts'
 import type { Database } from '../db/database.ts'
 import type { Realtime } from '../realtime/realtime.ts'

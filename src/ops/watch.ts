@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { coreWait } from './core-wait.ts'
 import { culpritOf } from './culprit.ts'
 import { type Beats, lastBeat } from './heartbeat.ts'

@@ -1,4 +1,5 @@
 import type { IncomingMessage, Server as NodeServer } from 'node:http'
+import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Server, type Socket } from 'socket.io'
 import type { Event } from '../names.ts'

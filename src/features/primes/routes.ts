@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { createRoute, z } from '@hono/zod-openapi'
 import type { Compute } from '../../compute/compute.ts'
 import { UNCANCELLABLE } from '../../compute/implement.ts'
