@@ -9,7 +9,7 @@ import {
   MysqlQueryCompiler,
   type TransactionSettings,
 } from 'kysely'
-import type { Pool, PoolConnection } from 'mysql2'
+import type { Pool } from 'mysql2'
 import { type KillSession, MysqlConnection } from './connection.ts'
 import { translate } from './errors.ts'
 import type { Gate } from './gate.ts'
@@ -34,15 +34,9 @@ export class GatedDriver implements Driver {
   async init() {}
 
   /** @throws AppError `saturated` when too many wait, `unavailable` without a database; the signal's reason. */
-  async acquireConnection({ signal }: AbortableOperationOptions = {}): Promise<MysqlConnection> {
+  acquireConnection({ signal }: AbortableOperationOptions = {}): Promise<MysqlConnection> {
     const entered = this.#gate.enter(signal)
-    if (entered) await entered
-    try {
-      return new MysqlConnection(await this.#borrow(), signal, this.#killSession)
-    } catch (error) {
-      this.#gate.leave()
-      throw translate(error)
-    }
+    return entered ? entered.then(() => this.#borrow(signal)) : this.#borrow(signal)
   }
 
   async releaseConnection(connection: MysqlConnection): Promise<void> {
@@ -69,9 +63,13 @@ export class GatedDriver implements Driver {
     return new Promise((resolve) => this.#pool.end(() => resolve()))
   }
 
-  #borrow(): Promise<PoolConnection> {
+  #borrow(signal: AbortSignal | undefined): Promise<MysqlConnection> {
     return new Promise((resolve, reject) =>
-      this.#pool.getConnection((error, connection) => (error ? reject(error) : resolve(connection))),
+      this.#pool.getConnection((error, connection) => {
+        if (!error) return resolve(new MysqlConnection(connection, signal, this.#killSession))
+        this.#gate.leave()
+        reject(translate(error))
+      }),
     )
   }
 }

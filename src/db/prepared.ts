@@ -16,7 +16,9 @@ export function prepared<Params extends readonly (string | number | Date)[], Row
   let compiled: CompiledQuery<Row> | undefined
   return async (db, ...params) => {
     compiled ??= compile(build(db, ...params), params)
-    const { rows } = await db.executeQuery<Row>({ ...compiled, parameters: params })
+    const query = { ...compiled, parameters: params }
+    // Not `db.executeQuery()`: that leads here by four promises more, for plugins and signals that we do not have.
+    const { rows } = await db.getExecutor().provideConnection((connection) => connection.executeQuery<Row>(query))
     return rows
   }
 }

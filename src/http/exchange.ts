@@ -1,11 +1,10 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
 import { AppError } from '../errors.ts'
 import type { AppContext, Env } from './env.ts'
-import type { AppResponse } from './response.ts'
+import { type AppResponse, newRequestId } from './response.ts'
 
 /** What the log says of a client that went away: there is no such status in HTTP, the number is nginx's. */
 const CLIENT_GONE = 499
@@ -36,7 +35,7 @@ export class Exchange {
 
   /** @param outgoing Node's response; absent where a test calls `app.request()` without a socket. */
   constructor(timeoutMs: number, outgoing: AppResponse | undefined) {
-    this.requestId = outgoing?.requestId ?? randomUUID()
+    this.requestId = outgoing?.requestId ?? newRequestId()
     this.#timeoutMs = timeoutMs
     this.#dueAt = this.startedAt + timeoutMs
     this.#outgoing = outgoing
@@ -46,7 +45,7 @@ export class Exchange {
     return Math.max(0, Math.ceil(this.#dueAt - performance.now()))
   }
 
-  /** Made when it is first asked for, because a timer and two listeners are much for a request that awaits nothing. */
+  /** Made when it is first asked for, because it and its timer are much for a request that awaits nothing. */
   get signal() {
     this.#controller ??= this.#createController()
     return this.#controller.signal
@@ -60,6 +59,12 @@ export class Exchange {
   /** Begins the request's time anew, once what took long is over. */
   renewDeadline(): void {
     this.#setDeadline(performance.now() + this.#timeoutMs)
+  }
+
+  /** The answer's last byte is out, or its connection gone. */
+  end(): void {
+    clearTimeout(this.#timer)
+    if (!this.#outgoing?.writableFinished) this.#controller?.abort(clientGone())
   }
 
   #setDeadline(dueAt: number) {
@@ -76,17 +81,13 @@ export class Exchange {
 
   #createController(): AbortController {
     const controller = new AbortController()
-    const outgoing = this.#outgoing
-    const onClose = () => {
-      clearTimeout(this.#timer)
-      if (!outgoing?.writableFinished) controller.abort(new AppError('cancelled', 'The client closed the connection'))
-    }
-    this.#startTimer(controller)
-    if (outgoing?.closed) onClose()
-    else outgoing?.on('close', onClose)
+    if (!this.#outgoing?.closed) this.#startTimer(controller)
+    else if (!this.#outgoing.writableFinished) controller.abort(clientGone())
     return controller
   }
 }
+
+const clientGone = () => new AppError('cancelled', 'The client closed the connection')
 
 export const requestIdOf = (c: AppContext) => c.get('exchange').requestId
 
@@ -129,6 +130,7 @@ export function beginExchange(timeoutMs: number, onEnd: (records: readonly Reque
     // Not `run()`, which costs twice as much: what Node calls for the next request has a context of its own.
     inProgress.enterWith(c)
     outgoing?.on('close', () => {
+      exchange.end()
       if (ended.push(recordOf(c, exchange, outgoing)) === 1) setImmediate(tell)
     })
     return next()

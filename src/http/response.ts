@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { type IncomingMessage, type OutgoingHttpHeader, type OutgoingHttpHeaders, ServerResponse } from 'node:http'
 
 /** For an API: its answers are data, so no browser may run, frame, sniff or embed them. Pages override the policy. */
@@ -16,6 +16,13 @@ type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[]
 /** Ids from outside are kept only if they are safe to log and to send back. */
 const ACCEPTABLE_ID = /^[\w.:-]{1,128}$/
 
+/** With the number of the request behind it, an id that no other process gives. A UUID for each takes ten times as long. */
+const PROCESS_ID = randomBytes(9).toString('base64url')
+let requests = 0
+
+/** An id for a request that comes without one. */
+export const newRequestId = () => `${PROCESS_ID}.${(++requests).toString(36)}`
+
 /**
  * What every response carries, whoever writes it: the request's id and the security headers. They are added where Node
  * writes the head, because a middleware that touches Hono's headers costs a tenth of a small request's time
@@ -31,7 +38,7 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
   constructor(request: IncomingMessage) {
     super(request)
     const given = request.headers['x-request-id']
-    this.requestId = typeof given === 'string' && ACCEPTABLE_ID.test(given) ? given : randomUUID()
+    this.requestId = typeof given === 'string' && ACCEPTABLE_ID.test(given) ? given : newRequestId()
   }
 
   /** Cuts the connection unless the request's body is there by then: what dribbles in must not hold it for good. */

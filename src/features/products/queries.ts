@@ -52,10 +52,10 @@ export async function removeProduct(db: Db, id: number): Promise<void> {
   await db.deleteFrom('product').where('id', '=', id).execute()
 }
 
-const toProduct = ({ createdAt, updatedAt, ...row }: Row): Product => ({
+const toProduct = (row: Row): Product => ({
   ...row,
-  createdAt: createdAt.toISOString(),
-  updatedAt: updatedAt.toISOString(),
+  createdAt: row.createdAt.toISOString(),
+  updatedAt: row.updatedAt.toISOString(),
 })
 
 const nameTaken =
