@@ -5,10 +5,12 @@ import { interruption } from './interruption.ts'
 import { machine } from './machine.ts'
 import { measureResponsiveness } from './responsiveness.ts'
 import { collectResults, type Results } from './results.ts'
-import { startApp, startFloor } from './servers.ts'
+import { startApp } from './servers.ts'
 import { tableOf } from './table.ts'
-import { measureThroughput } from './throughput.ts'
+import { drive, measureThroughput, READ_BY_ID } from './throughput.ts'
 import { writeResult, writeResultJson } from './write-result.ts'
+
+const WARM_UP_MS = 4_000
 
 /**
  * `npm run bench`: the service in production mode on a database of its own, measured from outside: what it adds to bare
@@ -22,13 +24,14 @@ writeResult('latency.svg', chartOf(results))
 
 async function bench(): Promise<Results> {
   const database = started.use(await openBenchDatabase())
-  const app = started.use(await startApp(database.url, machine.cores))
-  const floor = started.use(await startFloor(database.url))
-  const oneThread = started.use(await startApp(database.url, 1))
-
   console.log('Measuring throughput')
-  const throughput = await measureThroughput(app.url, floor.url)
+  const throughput = await measureThroughput(database.url)
+
   console.log('Measuring a light endpoint under heavy load')
+  const app = started.use(await startApp(database.url, machine.cores))
+  const oneThread = started.use(await startApp(database.url, 1))
+  // What is measured is a service that has been at work for a while.
+  for (const { url } of [app, oneThread]) await drive(url, READ_BY_ID.options, WARM_UP_MS)
   const phases = await measureResponsiveness(app.url, oneThread.url)
   return collectResults(database, throughput, phases)
 }

@@ -6,7 +6,7 @@ export function tableOf({ machine, versions, settings, throughput, responsivenes
   const { throughput: load, responsiveness: light } = settings
   return [
     `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB · Node ${versions.node} · ${versions.database}`,
-    `\nThroughput: ${load.connections} connections, medians of ${load.rounds} rounds of ${load.roundMs / 1_000} s`,
+    `\nThroughput: ${load.connections} connections, medians of ${load.pairs * load.rounds} rounds of ${load.roundMs / 1_000} s`,
     align([
       ['', 'req/s', 'p50 ms', 'p99 ms', 'floor req/s', 'p50 ms', 'p99 ms', 'app ÷ floor'],
       ...throughput.map(({ endpoint, app, floor, ratio }) => [
