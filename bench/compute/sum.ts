@@ -10,7 +10,7 @@ import { atMost, type Report } from './report.ts'
 import { type Slice, sum, sumOf } from './tasks.ts'
 
 /** 1 GiB of doubles, in slices of 8 MiB. */
-const SETTINGS = { doubles: 2 ** 27, slice: 2 ** 20, rounds: 9, threads: machine.cores } as const
+const SETTINGS = { doubles: 2 ** 27, slice: 2 ** 20, rounds: 31, threads: machine.cores } as const
 
 /** Large data and little to do with it: what counts is that nobody copies it. */
 export async function measureSum(started: AsyncDisposableStack): Promise<Report> {
@@ -35,6 +35,8 @@ export async function measureSum(started: AsyncDisposableStack): Promise<Report>
     {
       'sequential, on the event loop': () => sumOf(whole),
       'shared, one thread': () => compute.run(sum, whole),
+      // What the machine gives to all cores at once, with nothing to hand out in between.
+      'shared, an equal part by compute.run on each thread': () => sumOfParts(compute, values),
       'shared, compute.map on all threads': () => compute.map(sum, slicesOf(values)).reduce(0),
     },
     measure,
@@ -82,9 +84,15 @@ function fill(values: Float64Array): number {
   return sumOf({ values, from: 0, to: values.length })
 }
 
-const slicesOf = (values: Float64Array): Slice[] =>
-  Array.from({ length: SETTINGS.doubles / SETTINGS.slice }, (_, index) => ({
+async function sumOfParts(compute: Compute, values: Float64Array): Promise<number> {
+  const parts = slicesOf(values, Math.ceil(SETTINGS.doubles / SETTINGS.threads))
+  const sums = await Promise.all(parts.map((part) => compute.run(sum, part)))
+  return sums.reduce((a, b) => a + b)
+}
+
+const slicesOf = (values: Float64Array, length: number = SETTINGS.slice): Slice[] =>
+  Array.from({ length: Math.ceil(SETTINGS.doubles / length) }, (_, index) => ({
     values,
-    from: index * SETTINGS.slice,
-    to: (index + 1) * SETTINGS.slice,
+    from: index * length,
+    to: Math.min((index + 1) * length, SETTINGS.doubles),
   }))
