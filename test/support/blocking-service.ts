@@ -21,7 +21,7 @@ router.get('/after-waiting/:ms', async (c) => {
   return c.text('done')
 })
 router.get('/parse', parseBigText)
-router.get('/expression', (c) => c.text(String(matches('aaaaaaaaaaaaaaaaaaaaaaaa!'))))
+router.get('/expression', (c) => c.text(String(matches('aaaaaaaaaaaaaaaaaaaaaaaaa!'))))
 router.get('/file', readWholeFile)
 
 /** For so long by the clock of the thread: on a busy machine it gets only a part of the time. */
