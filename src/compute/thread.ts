@@ -1,20 +1,6 @@
-import { once } from 'node:events'
-import { MessageChannel, type MessagePort, type Transferable, Worker } from 'node:worker_threads'
-import { deliver, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
-import { postMessage, receiveMessages } from './messages.ts'
-import {
-  CANCELLED,
-  type Cells,
-  ITEM,
-  MAX_IN_FLIGHT,
-  type PackedDone,
-  type PackedProgress,
-  packRun,
-  type RunMessage,
-  SENT,
-  SLOTS,
-  type ThreadData,
-} from './protocol.ts'
+import { type Transferable, Worker } from 'node:worker_threads'
+import { deliverMessages, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
+import { CANCELLED, type Cells, ITEM, MAX_IN_FLIGHT, packRun, type RunMessage, SLOTS, type ThreadData } from './protocol.ts'
 
 export interface ThreadOptions {
   name: string
@@ -29,7 +15,6 @@ export class Thread implements Executor {
   readonly name: string
   readonly capacity = MAX_IN_FLIGHT
   readonly #worker: Worker
-  readonly #port: MessagePort
   readonly #cells: Cells = new Int32Array(new SharedArrayBuffer((SLOTS + MAX_IN_FLIGHT) * Int32Array.BYTES_PER_ELEMENT))
   #error: Error | undefined
 
@@ -38,31 +23,26 @@ export class Thread implements Executor {
     const thread = new Thread(options)
     await untilReady({
       connection: thread.#worker,
-      ready: (options) => once(thread.#port, 'message', options),
       kind: 'thread',
       endOf: () => thread.#error ?? new Error('The thread exited before it was ready'),
       terminate: () => thread.terminate(),
     })
-    const receiveRest = receiveMessages<PackedProgress | PackedDone>(thread.#port, {
-      onMessage: (message) => deliver(message, events),
-      onUnreadable: (error) => thread.#giveUp(error),
-    })
-    thread.#worker.on('exit', (code) => {
-      receiveRest()
-      events.exit(thread.#error ?? new Error(`The thread exited with code ${code}`))
-    })
+    deliverMessages(thread.#worker, events)
+    thread.#worker.on('exit', (code) => events.exit(thread.#error ?? new Error(`The thread exited with code ${code}`)))
     return thread
   }
 
   private constructor({ name, entry, maxHeapMb }: ThreadOptions) {
     this.name = name
-    const { port1, port2 } = new MessageChannel()
-    this.#port = port1
-    const workerData: ThreadData = { cells: this.#cells, port: port2 }
-    const resourceLimits = { maxOldGenerationSizeMb: maxHeapMb }
-    this.#worker = new Worker(entry, { name, workerData, transferList: [port2], env: {}, resourceLimits })
+    const workerData: ThreadData = { cells: this.#cells }
+    this.#worker = new Worker(entry, { name, workerData, env: {}, resourceLimits: { maxOldGenerationSizeMb: maxHeapMb } })
     this.#worker.on('error', (error: Error) => {
       this.#error = error
+    })
+    // An answer that cannot be read: whose it was cannot be known either.
+    this.#worker.on('messageerror', (error: Error) => {
+      this.#error = error
+      void this.terminate()
     })
   }
 
@@ -75,8 +55,7 @@ export class Thread implements Executor {
     message.slot = this.#cells.indexOf(0, SLOTS)
     Atomics.store(this.#cells, message.slot, message.id)
     try {
-      postMessage(this.#port, packRun(message), transfer)
-      Atomics.add(this.#cells, SENT, 1)
+      this.#worker.postMessage(packRun(message), transfer)
     } catch (error) {
       Atomics.store(this.#cells, message.slot, 0)
       throw error
@@ -93,11 +72,5 @@ export class Thread implements Executor {
 
   async terminate(): Promise<void> {
     await this.#worker.terminate()
-  }
-
-  /** An answer cannot be read: whose it was cannot be known either. */
-  #giveUp(error: Error) {
-    this.#error = error
-    void this.terminate()
   }
 }
