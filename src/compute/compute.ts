@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises'
+import { setFlagsFromString } from 'node:v8'
 import type { Task } from '../names.ts'
 import { Call, type CallOptions } from './call.ts'
 import { TaskProcess } from './child-process.ts'
@@ -71,6 +72,8 @@ export class Compute implements AsyncDisposable {
 
   /** Starts all threads, so that no request pays for it. @throws Error when one cannot load its tasks. */
   static async open(options: ComputeOptions): Promise<Compute> {
+    // Or else V8 compiles loops that no thread can be terminated in: docs/decisions/011-threads-that-end.md
+    setFlagsFromString('--no-turboshaft-loop-unrolling')
     // Libuv starts its threads at its first use, with the priority of whoever needs them: it must not be a thread of ours.
     await stat(process.execPath)
     const compute = new Compute(options)

@@ -2,6 +2,12 @@ import { type Transferable, Worker } from 'node:worker_threads'
 import { deliverMessages, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
 import { CANCELLED, type Cells, ITEM, MAX_IN_FLIGHT, packRun, type RunMessage, SLOTS, type ThreadData } from './protocol.ts'
 
+/**
+ * Node lets a thread that reached its limit have 16 MB more to end in, and V8 ends the process where one collection needs
+ * more than that. It may find all young objects alive, a third of this: docs/decisions/011-threads-that-end.md
+ */
+const MAX_YOUNG_GENERATION_MB = 36
+
 export interface ThreadOptions {
   name: string
   /** The file that it runs: loads the tasks, then calls `serveTasks()`. */
@@ -35,7 +41,8 @@ export class Thread implements Executor {
   private constructor({ name, entry, maxHeapMb }: ThreadOptions) {
     this.name = name
     const workerData: ThreadData = { cells: this.#cells }
-    this.#worker = new Worker(entry, { name, workerData, env: {}, resourceLimits: { maxOldGenerationSizeMb: maxHeapMb } })
+    const resourceLimits = { maxOldGenerationSizeMb: maxHeapMb, maxYoungGenerationSizeMb: MAX_YOUNG_GENERATION_MB }
+    this.#worker = new Worker(entry, { name, workerData, env: {}, resourceLimits })
     this.#worker.on('error', (error: Error) => {
       this.#error = error
     })

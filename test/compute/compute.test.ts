@@ -1,5 +1,4 @@
 import { getPriority } from 'node:os'
-import { setFlagsFromString } from 'node:v8'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Outcome } from '../../src/compute/call.ts'
 import { Compute } from '../../src/compute/compute.ts'
@@ -35,6 +34,7 @@ import {
   nowhere,
   progressFor,
   spin,
+  spinOverArrays,
   throwFunction,
   throwLater,
   watchCancelled,
@@ -215,8 +215,7 @@ describe('what goes wrong in a task is its own failure', () => {
     ['an error that nobody caught', throwLater, 'thrown later', /thrown later/],
     ['memory that runs out', exhaustMemory, null, /memory/],
   ] as [string, Task<unknown, never>, unknown, RegExp][])('%s: the thread is replaced', async (_, task, input, message) => {
-    limitMemoryOfNewThreads()
-    const { compute, crashes, timings } = await useCompute({ threads: 2 })
+    const { compute, crashes, timings } = await useCompute({ threads: 2, maxHeapMb: 32 })
     const neighbour = await hold(compute)
     const error = await failure(compute.run(task, input))
     expect(error).toBeInstanceOf(TaskError)
@@ -277,6 +276,7 @@ describe('cancelling', () => {
 
   test.each([
     ['loops', spin],
+    ['loops over arrays that V8 fills itself', spinOverArrays],
     ['waits', holdDeaf],
   ])('a task that %s without asking is terminated after its grace, alone', async (_, task) => {
     const { compute, crashes, timings } = await useCompute({ threads: 2 })
@@ -518,12 +518,6 @@ describe('under a storm', () => {
 
 const describeOutcome = (result: PromiseSettledResult<unknown>) =>
   result.status === 'fulfilled' ? `gives ${result.value}` : `${result.reason.name}: ${result.reason.message}`
-
-/** The default is gigabytes, which take seconds to fill. */
-function limitMemoryOfNewThreads() {
-  setFlagsFromString('--max-old-space-size=64')
-  onTestFinished(() => setFlagsFromString('--max-old-space-size=0'))
-}
 
 /** The grace never ends: on a machine that is busy, it may be over before the thread gets a core. */
 function stopTimers() {

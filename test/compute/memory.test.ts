@@ -88,4 +88,12 @@ describe('a task that needs more memory than its thread may have', () => {
     expect(crashes.length).toBe(1)
     await expectFullSize(compute, 2)
   })
+
+  test('fails alone however much of it is young', async () => {
+    const { compute, crashes } = await useCompute({ threads: 1, maxHeapMb: 53 })
+    for (let times = 1; times <= 12; times++) {
+      expect(await failure(compute.run(exhaustMemory, null))).toMatchObject({ cause: { code: 'ERR_WORKER_OUT_OF_MEMORY' } })
+      expect(crashes.length).toBe(times)
+    }
+  })
 })

@@ -11,6 +11,7 @@ import { type Cells, RELEASED, STARTED } from './tasks.ts'
 
 /** The worker thread of `test/compute`: tasks that behave, and tasks that do not. */
 const LOOK_EVERY_MS = 1
+const TURNS_UNTIL_COMPILED = 1_000_000
 
 implement(tasks.echo, (input) => input)
 implement(tasks.look, () => ({
@@ -83,6 +84,13 @@ implement(tasks.holdOrNot, (cells) => {
 implement(tasks.spin, (cells) => {
   Atomics.store(cells, STARTED, 1)
   for (;;);
+})
+const lastRow = { numbers: [0] }
+implement(tasks.spinOverArrays, (cells) => {
+  for (let turn = 0; ; turn++) {
+    lastRow.numbers = new Array(100).fill(turn)
+    if (turn === TURNS_UNTIL_COMPILED) Atomics.store(cells, STARTED, 1)
+  }
 })
 implement(tasks.endlessly, () => {
   for (;;);

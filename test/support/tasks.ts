@@ -95,6 +95,8 @@ export const countRun = task<{ runs: Int32Array<SharedArrayBuffer>; place: numbe
 export const holdAsking = task<Cells, number>('test.hold-asking')
 export const holdDeaf = task<Cells, number>('test.hold-deaf')
 export const spin = task<Cells, never>('test.spin')
+/** `spin`, with an array in each turn, and started once V8 has compiled it. */
+export const spinOverArrays = task<Cells, never>('test.spin-over-arrays')
 /** `spin`, without shared memory. */
 export const endlessly = task<null, never>('test.endlessly')
 /** Ends well, but only once nobody waits for it. */
