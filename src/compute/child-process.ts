@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { Serializer } from 'node:v8'
 import type { Transferable } from 'node:worker_threads'
-import { deliverMessages, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
-import { type CancelMessage, packRun, type RunMessage, SLOTS } from './protocol.ts'
+import { deliver, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
+import { type CancelMessage, type PackedDone, type PackedProgress, packRun, type RunMessage, SLOTS } from './protocol.ts'
 import type { ThreadOptions } from './thread.ts'
 
 /**
@@ -29,10 +29,16 @@ export class TaskProcess implements Executor {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     })
     const process = new TaskProcess(name, child)
-    await untilReady({ connection: child, kind: 'process', endOf, terminate: () => process.terminate() })
+    await untilReady({
+      connection: child,
+      ready: (options) => once(child, 'message', options),
+      kind: 'process',
+      endOf,
+      terminate: () => process.terminate(),
+    })
     // What it is sent while it dies; its exit says the rest.
     child.on('error', () => {})
-    deliverMessages(child, events)
+    child.on('message', (message: PackedProgress | PackedDone) => deliver(message, events))
     child.on('exit', (code, signal) => events.exit(endOf(code, signal)))
     return process
   }

@@ -43,6 +43,8 @@ export type StartExecutor = (events: ExecutorEvents) => Promise<Executor>
 /** How the event loop's end of an executor starts, whether that is a Worker or a ChildProcess. */
 interface Start {
   connection: EventEmitter
+  /** Resolves with its first message, which says that it has loaded its tasks. */
+  ready: (options: { signal: AbortSignal }) => Promise<unknown>
   /** `thread` or `process`, for the errors. */
   kind: string
   /** What its exit means before it was ready. */
@@ -50,8 +52,8 @@ interface Start {
   terminate: () => Promise<void>
 }
 
-/** Waits for its first message, which says that it has loaded its tasks. @throws Error when it ends before, or is late. */
-export async function untilReady({ connection, kind, endOf, terminate }: Start): Promise<void> {
+/** @throws Error when it ends before, or is late. */
+export async function untilReady({ connection, ready, kind, endOf, terminate }: Start): Promise<void> {
   const settled = new AbortController()
   const { signal } = settled
   const exited = once(connection, 'exit', { signal }).then((exit) => {
@@ -62,16 +64,14 @@ export async function untilReady({ connection, kind, endOf, terminate }: Start):
     throw new Error(`The ${kind} was not ready within ${START_TIMEOUT_MS} ms`)
   })
   try {
-    await Promise.race([once(connection, 'message', { signal }), exited, late])
+    await Promise.race([ready({ signal }), exited, late])
   } finally {
     settled.abort()
   }
 }
 
 /** Passes on what a ready executor says. */
-export function deliverMessages(connection: EventEmitter, { progress, done }: ExecutorEvents): void {
-  connection.on('message', (message: PackedProgress | PackedDone) => {
-    if (message.length === 2) progress({ id: message[0], progress: message[1] })
-    else done(unpackDone(message))
-  })
+export function deliver(message: PackedProgress | PackedDone, { progress, done }: ExecutorEvents): void {
+  if (message.length === 2) progress({ id: message[0], progress: message[1] })
+  else done(unpackDone(message))
 }

@@ -1,3 +1,5 @@
+import type { MessagePort } from 'node:worker_threads'
+
 /** What the event loop and an executor (a worker thread, or a child process) say to each other, and nothing else. */
 
 /** How many messages an executor may hold: enough for the shortest tasks to follow each other without a pause. */
@@ -5,17 +7,21 @@ export const MAX_IN_FLIGHT = 32
 
 /**
  * Shared memory of a thread and the event loop, Int32s. `CANCELLED`: the id of the message that was cancelled last.
- * `ITEM`: which of its inputs a chunk works on. From `SLOTS` on: the ids of messages that were sent and not begun.
- * Whoever swaps such an id for 0 has the message: the thread, to run it, or the event loop, to take it back.
+ * `ITEM`: which of its inputs a chunk works on. `SENT`: how many messages were sent to the thread, for it to look at while
+ * it waits for the next. From `SLOTS` on: the ids of messages that were sent and not begun. Whoever swaps such an id for 0
+ * has the message: the thread, to run it, or the event loop, to take it back.
  */
 export const CANCELLED = 0
 export const ITEM = 1
-export const SLOTS = 2
+export const SENT = 2
+export const SLOTS = 3
 export type Cells = Int32Array<SharedArrayBuffer>
 
 /** Handed to a thread when it starts. */
 export interface ThreadData {
   cells: Cells
+  /** Its end of the connection. Not `parentPort`: of that, the event loop's end cannot be read in bursts. */
+  port: MessagePort
 }
 
 /** What a message asks for: one run; one run for each input of a list; or that, with the outputs joined to one. */

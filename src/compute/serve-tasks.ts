@@ -1,6 +1,8 @@
+import { availableParallelism } from 'node:os'
 import { performance } from 'node:perf_hooks'
-import { parentPort, type Transferable, Worker, workerData } from 'node:worker_threads'
+import { isMainThread, type Transferable, Worker, workerData } from 'node:worker_threads'
 import { type Implementation, implementationOf, type TaskContext } from './implement.ts'
+import { postMessage, receiveMessages } from './messages.ts'
 import { lowerPriority } from './priority.ts'
 import {
   CANCELLED,
@@ -10,6 +12,7 @@ import {
   type Packed,
   type PackedRun,
   type RunMessage,
+  SENT,
   SLOTS,
   type ThreadData,
   unpackRun,
@@ -19,34 +22,54 @@ const PROGRESS_EVERY_MS = 100
 /** A chunk that takes several times what it was meant to ends after that long: other threads take over what is left. */
 const MAX_CHUNK_MS = 20
 
+/**
+ * How long a thread that has nothing left to do looks for its next message before it sleeps: about what it takes to wake it.
+ * With a single core, what it waits for could not happen meanwhile.
+ */
+const LINGER_MS = availableParallelism() > 1 ? 0.05 : 0
+
 /** The executor's end of its connection to the event loop. */
 interface Port {
   cells: Cells
   post(message: Packed, transfer: Transferable[]): void
-  listen(onMessage: (message: RunMessage) => void): void
+  /** @param onMessage false while a task goes on that is asynchronous. */
+  listen(onMessage: (message: RunMessage) => boolean): void
 }
 
 /** Turns this thread or child process into one that serves tasks: the last thing its entry file does, after loading them. */
 export function serveTasks(): void {
-  const port = parentPort ? threadPort(parentPort) : processPort()
+  const port = isMainThread ? processPort() : threadPort(workerData as ThreadData)
   lowerPriority()
   const serve = inTurn((message: RunMessage) => serveMessage(message, port))
   port.listen(serve)
   port.post([], [])
 }
 
-function threadPort(parent: NonNullable<typeof parentPort>): Port {
+function threadPort({ cells, port }: ThreadData): Port {
   return {
-    cells: (workerData as ThreadData).cells,
-    post: (message, transfer) => parent.postMessage(message, transfer),
+    cells,
+    post: (message, transfer) => postMessage(port, message, transfer),
     listen(onMessage) {
-      parent.on('message', (message: PackedRun) => onMessage(unpackRun(message)))
-      // A message that cannot be read: whose it was is known from what the event loop still waits for.
-      parent.on('messageerror', (error) => {
-        throw error
+      let received = 0
+      let isFree = true
+      receiveMessages<PackedRun>(port, {
+        onMessage(message) {
+          received = (received + 1) | 0
+          isFree = onMessage(unpackRun(message))
+        },
+        // Whose it was is known from what the event loop still waits for.
+        onUnreadable(error) {
+          throw error
+        },
+        awaitNext: () => isFree && isAnyWithin(LINGER_MS, () => Atomics.load(cells, SENT) !== received),
       })
     },
   }
+}
+
+function isAnyWithin(ms: number, check: () => boolean): boolean {
+  for (const endAt = performance.now() + ms; !check(); Atomics.pause()) if (performance.now() > endAt) return false
+  return true
 }
 
 /** A task that computes without end does not hear that its service was killed. This thread looks every second. */
@@ -74,8 +97,8 @@ function processPort(): Port {
   }
 }
 
-/** One message after the other, also where a task is asynchronous. */
-function inTurn(serve: (message: RunMessage) => Promise<void> | undefined): (message: RunMessage) => void {
+/** One message after the other, also where a task is asynchronous; false while one is. */
+function inTurn(serve: (message: RunMessage) => Promise<void> | undefined): (message: RunMessage) => boolean {
   const waiting: RunMessage[] = []
   let busy = false
   const advance = () => {
@@ -93,6 +116,7 @@ function inTurn(serve: (message: RunMessage) => Promise<void> | undefined): (mes
   return (message) => {
     waiting.push(message)
     if (!busy) advance()
+    return !busy
   }
 }
 

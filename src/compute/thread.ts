@@ -1,6 +1,20 @@
-import { type Transferable, Worker } from 'node:worker_threads'
-import { deliverMessages, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
-import { CANCELLED, type Cells, ITEM, MAX_IN_FLIGHT, packRun, type RunMessage, SLOTS, type ThreadData } from './protocol.ts'
+import { once } from 'node:events'
+import { MessageChannel, type MessagePort, type Transferable, Worker } from 'node:worker_threads'
+import { deliver, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
+import { postMessage, receiveMessages } from './messages.ts'
+import {
+  CANCELLED,
+  type Cells,
+  ITEM,
+  MAX_IN_FLIGHT,
+  type PackedDone,
+  type PackedProgress,
+  packRun,
+  type RunMessage,
+  SENT,
+  SLOTS,
+  type ThreadData,
+} from './protocol.ts'
 
 /**
  * Node lets a thread that reached its limit have 16 MB more to end in, and V8 ends the process where one collection needs
@@ -21,6 +35,7 @@ export class Thread implements Executor {
   readonly name: string
   readonly capacity = MAX_IN_FLIGHT
   readonly #worker: Worker
+  readonly #port: MessagePort
   readonly #cells: Cells = new Int32Array(new SharedArrayBuffer((SLOTS + MAX_IN_FLIGHT) * Int32Array.BYTES_PER_ELEMENT))
   #error: Error | undefined
 
@@ -29,27 +44,31 @@ export class Thread implements Executor {
     const thread = new Thread(options)
     await untilReady({
       connection: thread.#worker,
+      ready: (options) => once(thread.#port, 'message', options),
       kind: 'thread',
       endOf: () => thread.#error ?? new Error('The thread exited before it was ready'),
       terminate: () => thread.terminate(),
     })
-    deliverMessages(thread.#worker, events)
-    thread.#worker.on('exit', (code) => events.exit(thread.#error ?? new Error(`The thread exited with code ${code}`)))
+    const receiveRest = receiveMessages<PackedProgress | PackedDone>(thread.#port, {
+      onMessage: (message) => deliver(message, events),
+      onUnreadable: (error) => thread.#giveUp(error),
+    })
+    thread.#worker.on('exit', (code) => {
+      receiveRest()
+      events.exit(thread.#error ?? new Error(`The thread exited with code ${code}`))
+    })
     return thread
   }
 
   private constructor({ name, entry, maxHeapMb }: ThreadOptions) {
     this.name = name
-    const workerData: ThreadData = { cells: this.#cells }
+    const { port1, port2 } = new MessageChannel()
+    this.#port = port1
+    const workerData: ThreadData = { cells: this.#cells, port: port2 }
     const resourceLimits = { maxOldGenerationSizeMb: maxHeapMb, maxYoungGenerationSizeMb: MAX_YOUNG_GENERATION_MB }
-    this.#worker = new Worker(entry, { name, workerData, env: {}, resourceLimits })
+    this.#worker = new Worker(entry, { name, workerData, transferList: [port2], env: {}, resourceLimits })
     this.#worker.on('error', (error: Error) => {
       this.#error = error
-    })
-    // An answer that cannot be read: whose it was cannot be known either.
-    this.#worker.on('messageerror', (error: Error) => {
-      this.#error = error
-      void this.terminate()
     })
   }
 
@@ -62,7 +81,8 @@ export class Thread implements Executor {
     message.slot = this.#cells.indexOf(0, SLOTS)
     Atomics.store(this.#cells, message.slot, message.id)
     try {
-      this.#worker.postMessage(packRun(message), transfer)
+      postMessage(this.#port, packRun(message), transfer)
+      Atomics.add(this.#cells, SENT, 1)
     } catch (error) {
       Atomics.store(this.#cells, message.slot, 0)
       throw error
@@ -79,5 +99,11 @@ export class Thread implements Executor {
 
   async terminate(): Promise<void> {
     await this.#worker.terminate()
+  }
+
+  /** An answer cannot be read: whose it was cannot be known either. */
+  #giveUp(error: Error) {
+    this.#error = error
+    void this.terminate()
   }
 }

@@ -404,7 +404,7 @@ describe('stopping', () => {
 })
 
 describe('opening', () => {
-  const loads = `parentPort.postMessage('ready'); parentPort.on('message', () => {})`
+  const loads = `workerData.port.postMessage([]); workerData.port.on('message', () => {})`
 
   test.each([
     ['throws', `throw new Error('broken on load')`, /broken on load/],
@@ -429,7 +429,7 @@ describe('opening', () => {
   })
 
   const entryOf = (source: string) =>
-    new URL(`data:text/javascript,import { parentPort, threadId } from 'node:worker_threads';${source}`)
+    new URL(`data:text/javascript,import { threadId, workerData } from 'node:worker_threads';${source}`)
 })
 
 describe('timings', () => {

@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads'
+import { MessagePort } from 'node:worker_threads'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Compute } from '../../src/compute/compute.ts'
 import { TaskError } from '../../src/compute/task-error.ts'
@@ -29,9 +29,13 @@ import {
   list,
   look,
   moveBack,
+  nest,
   spin,
 } from '../support/tasks.ts'
 import { until } from '../support/until.ts'
+
+/** A thread's stack is deep enough to write this, the event loop's not to read it. */
+const UNREADABLE_DEPTH = 8_000
 
 describe('a short task that is sent ahead, to a thread that is busy', () => {
   test('is served by another one when that thread is held up', async () => {
@@ -62,7 +66,7 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
   })
 
   test('is not sent there again and again', async () => {
-    const post = vi.spyOn(Worker.prototype, 'postMessage')
+    const post = vi.spyOn(MessagePort.prototype, 'postMessage')
     onTestFinished(() => post.mockRestore())
     const { compute } = await useShortTasks({ threads: 2, maxQueued: 1_000 })
     const { latch } = await hold(compute, { task: holdOrNot as never })
@@ -205,15 +209,21 @@ describe('threads', () => {
 })
 
 describe('a message that cannot be read', () => {
-  test('here: the call fails, and its thread is replaced', async () => {
-    const workers = watchWorkers()
+  test.each([
+    ['alone', []],
+    ['right behind another', [1]],
+  ])('here, %s: its call fails, and the thread is replaced', async (_, before) => {
     const { compute, crashes } = await useCompute({ threads: 1 })
-    const { held } = await hold(compute)
+    await compute.run(nest, 1)
+    const readable = before.map((depth) => compute.run(nest, depth))
+    const unreadable = failure(compute.run(nest, UNREADABLE_DEPTH))
     const next = compute.run(echo, 'next')
-    workers[0]?.emit('messageerror', new Error('unreadable'))
-    expect(await failure(held)).toMatchObject({ name: 'TaskError', message: expect.stringContaining('unreadable') })
+    // The answers arrive together.
+    blockEventLoop(20)
+    expect(await Promise.all(readable)).toEqual(before.map(() => []))
+    expect(await unreadable).toMatchObject({ name: 'TaskError', message: expect.stringContaining('call stack') })
     expect(await next).toBe('next')
-    expect(crashes).toEqual(['unreadable'])
+    expect(crashes).toEqual([expect.stringContaining('call stack')])
   })
 
   test('on the thread: so it does there', async () => {

@@ -3,8 +3,9 @@ import { getPriority } from 'node:os'
 import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getHeapStatistics } from 'node:v8'
-import { isMainThread, parentPort, threadId } from 'node:worker_threads'
+import { isMainThread, threadId, workerData } from 'node:worker_threads'
 import { implement, type TaskContext } from '../../src/compute/implement.ts'
+import type { ThreadData } from '../../src/compute/protocol.ts'
 import { serveTasks } from '../../src/compute/serve-tasks.ts'
 import * as tasks from './tasks.ts'
 import { type Cells, RELEASED, STARTED } from './tasks.ts'
@@ -135,8 +136,13 @@ implement(tasks.exitAfterwards, () => {
   setImmediate(() => process.exit(0))
   return null
 })
+implement(tasks.nest, (depth) => {
+  let nested: unknown[] = []
+  for (let level = 1; level < depth; level++) nested = [nested]
+  return nested
+})
 implement(tasks.failToRead, (message) => {
-  setImmediate(() => parentPort?.emit('messageerror', new Error(message)))
+  setImmediate(() => (workerData as ThreadData).port.emit('messageerror', new Error(message)))
   return new Promise<null>(() => {})
 })
 implement(tasks.kill, (signal) => {

@@ -114,6 +114,8 @@ export const growMap = task<null, never>('test.grow-map')
 export const growStrings = task<null, never>('test.grow-strings')
 /** Ends well; its thread ends a moment later. */
 export const exitAfterwards = task<null, null>('test.exit-afterwards')
+/** An array in an array in an array, that deep. */
+export const nest = task<number, unknown[]>('test.nest')
 /** Its thread behaves as if the next message could not be read. */
 export const failToRead = task<string, null>('test.fail-to-read')
 /** Kills its own process, as native code might. */
