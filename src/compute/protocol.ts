@@ -3,7 +3,7 @@ import type { MessagePort } from 'node:worker_threads'
 /** What the event loop and an executor (a worker thread, or a child process) say to each other, and nothing else. */
 
 /** How many messages an executor may hold: enough for the shortest tasks to follow each other without a pause. */
-export const MAX_IN_FLIGHT = 32
+export const MAX_IN_FLIGHT = 64
 
 /**
  * Shared memory of a thread and the event loop, Int32s. `CANCELLED`: the id of the message that was cancelled last.

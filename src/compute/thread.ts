@@ -37,6 +37,8 @@ export class Thread implements Executor {
   readonly #worker: Worker
   readonly #port: MessagePort
   readonly #cells: Cells = new Int32Array(new SharedArrayBuffer((SLOTS + MAX_IN_FLIGHT) * Int32Array.BYTES_PER_ELEMENT))
+  /** The last one that was taken: most before it are taken, too. */
+  #slot = SLOTS
   #error: Error | undefined
 
   /** Resolves when it has loaded its tasks. @throws Error when it ends before that, or takes longer than 30 s. */
@@ -77,8 +79,7 @@ export class Thread implements Executor {
   }
 
   send(message: RunMessage, transfer: readonly Transferable[]): void {
-    // Free are those that hold 0; there is one, since no more than MAX_IN_FLIGHT are in flight.
-    message.slot = this.#cells.indexOf(0, SLOTS)
+    message.slot = this.#freeSlot()
     Atomics.store(this.#cells, message.slot, message.id)
     try {
       postMessage(this.#port, packRun(message), transfer)
@@ -99,6 +100,13 @@ export class Thread implements Executor {
 
   async terminate(): Promise<void> {
     await this.#worker.terminate()
+  }
+
+  /** One that holds 0: there is one, since no more than MAX_IN_FLIGHT are in flight. */
+  #freeSlot(): number {
+    const next = this.#cells.indexOf(0, this.#slot)
+    this.#slot = next === -1 ? this.#cells.indexOf(0, SLOTS) : next
+    return this.#slot
   }
 
   /** An answer cannot be read: whose it was cannot be known either. */
