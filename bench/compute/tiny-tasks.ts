@@ -8,7 +8,7 @@ import { openPiscina, openPoolifier } from './peers.ts'
 import { atLeast, type Report } from './report.ts'
 import { double } from './tasks.ts'
 
-const SETTINGS = { tasks: 20_000, rounds: 9, threads: machine.cores, tasksPerPiscinaThread: 16 } as const
+const SETTINGS = { tasks: 20_000, rounds: 15, threads: machine.cores, tasksPerPiscinaThread: 16 } as const
 
 const NUMBERS = Array.from({ length: SETTINGS.tasks }, (_, n) => n)
 

@@ -10,7 +10,7 @@ import { inTurns } from './in-turns.ts'
 import { openCompute } from './open-compute.ts'
 import { atMost, type Report } from './report.ts'
 
-const SETTINGS = { below: 1_400_000, items: 4, rounds: 15, threads: machine.cores } as const
+const SETTINGS = { below: 1_400_000, items: 4, rounds: 31, threads: machine.cores } as const
 
 const WHOLE: Range = { from: 0, to: SETTINGS.below }
 const STEP = SETTINGS.below / SETTINGS.items
