@@ -6,6 +6,10 @@ const MAX_DURATION_S = 600
 const STOP_POLL_MS = 100
 
 export interface LoadFigures {
+  /**
+   * From whole turns of all clients: heavy requests are worked on at once and end together, so that by the clock, a few
+   * seconds would count one more or less of each client's.
+   */
   perSecond: number
   p50Ms: number
   p99Ms: number
@@ -20,27 +24,41 @@ export interface Load {
 }
 
 /** Starts autocannon in this process, which has nothing else to do. Its own percentiles are whole milliseconds, so not they. */
-export function startLoad(options: autocannon.Options): Load {
+export function startLoad(options: autocannon.Options & { connections: number }): Load {
   const { promise: result, resolve, reject } = Promise.withResolvers<autocannon.Result>()
   const settings = { ...options, duration: MAX_DURATION_S, sampleInt: STOP_POLL_MS }
   const instance = autocannon(settings, (error, value) => (error ? reject(error) : resolve(value)))
-  let latenciesMs: number[] = []
-  let startedAt = 0
-  instance.on('response', (_client, _status, _bytes, ms) => latenciesMs.push(ms))
+  let answers: Answer[] = []
+  instance.on('response', (_client, _status, _bytes, ms) => answers.push({ ms, atMs: performance.now() }))
 
   return {
     begin() {
-      latenciesMs = []
-      startedAt = performance.now()
+      answers = []
     },
     async end() {
-      const seconds = (performance.now() - startedAt) / 1_000
-      const counted = latenciesMs.slice()
+      const counted = answers.slice()
       instance.stop()
       assertNoFailures(await result)
-      return { perSecond: counted.length / seconds, p50Ms: percentile(counted, 0.5), p99Ms: percentile(counted, 0.99) }
+      const latenciesMs = counted.map(({ ms }) => ms)
+      return {
+        perSecond: perSecond(counted, options.connections),
+        p50Ms: percentile(latenciesMs, 0.5),
+        p99Ms: percentile(latenciesMs, 0.99),
+      }
     },
   }
+}
+
+interface Answer {
+  /** How long it took. */
+  ms: number
+  atMs: number
+}
+
+/** NaN where not even one turn of all clients came to its end. */
+function perSecond(answers: Answer[], clients: number): number {
+  const whole = Math.trunc((answers.length - 1) / clients) * clients
+  return (1_000 * whole) / ((answers[whole]?.atMs ?? 0) - (answers[0]?.atMs ?? 0))
 }
 
 function assertNoFailures({ url, non2xx, errors, statusCodeStats }: autocannon.Result) {

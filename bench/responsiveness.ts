@@ -7,7 +7,7 @@ export const RESPONSIVENESS = {
   lightPerSecond: 200,
   heavyPath: '/v1/primes?to=1400000',
   heavyConnections: 4,
-  rounds: 5,
+  rounds: 9,
   roundMs: 5_000,
   /** Inline, what waits grows for as long as the round lasts: a longer one would only give larger figures. */
   inlineRounds: 3,
