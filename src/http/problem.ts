@@ -1,7 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { ErrorHandler } from 'hono'
-import { HTTPException } from 'hono/http-exception'
-import { AppError, type ErrorCode } from '../errors.ts'
+import { AppError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { Env } from './env.ts'
 import { requestIdOf } from './exchange.ts'
@@ -36,14 +35,7 @@ export const errorHandler =
     return problemResponse(error, c.req.path, requestId)
   }
 
-const CODES_OF_HONO: Record<number, ErrorCode> = { 400: 'bad_request', 413: 'too_large', 415: 'unsupported_media_type' }
-
-function toAppError(thrown: unknown): AppError {
-  if (thrown instanceof AppError) return thrown
-  const code = thrown instanceof HTTPException && CODES_OF_HONO[thrown.status]
-  if (code === 'unsupported_media_type') return new AppError(code, 'Send the body as application/json')
-  if (code) return new AppError(code, thrown.message)
-  return new AppError('internal', 'Something went wrong on our side', { cause: thrown })
-}
+const toAppError = (thrown: unknown): AppError =>
+  thrown instanceof AppError ? thrown : new AppError('internal', 'Something went wrong on our side', { cause: thrown })
 
 const reasonOf = ({ cause }: AppError) => (cause instanceof Error ? cause.message : undefined)
