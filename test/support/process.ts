@@ -6,6 +6,7 @@ import { onTestFinished } from 'vitest'
 import { until } from './until.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
+const { PATH, NODE_COMPILE_CACHE } = process.env
 
 /** A `node` of its own that runs a file of the project, killed at the end of the test if it still runs. */
 export function useProcess(...parameters: Parameters<typeof startProcess>) {
@@ -18,7 +19,7 @@ export function useProcess(...parameters: Parameters<typeof startProcess>) {
 export function startProcess(file: string, env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = []) {
   const child = spawn(process.execPath, [...nodeOptions, join(ROOT, file)], {
     cwd: ROOT,
-    env: { PATH: process.env['PATH'], NODE_ENV: 'test', COMPUTE_THREADS: '1', PORT: '0', OPS_PORT: '0', ...env },
+    env: { PATH, NODE_COMPILE_CACHE, NODE_ENV: 'test', COMPUTE_THREADS: '1', PORT: '0', OPS_PORT: '0', ...env },
   })
   const output: string[] = []
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => output.push(String(chunk)))
