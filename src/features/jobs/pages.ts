@@ -3,6 +3,7 @@ import { AppError } from '../../errors.ts'
 import type { Jobs } from '../../jobs/jobs.ts'
 import type { JobBrief } from '../../jobs/record.ts'
 import { Pager } from '../../paging.ts'
+import { timestampOf } from '../../timestamp.ts'
 import type { Job, JobDetail, JobPage, PageQuery } from './schema.ts'
 
 const pager = new Pager('job', /[\da-f-]{36}/)
@@ -23,8 +24,8 @@ export async function getJob(jobs: Jobs, db: Db, id: string): Promise<JobDetail>
     result: record.result,
     attempts: attempts.map(({ startedAt, finishedAt, ...rest }) => ({
       ...rest,
-      startedAt: startedAt.toISOString(),
-      finishedAt: toText(finishedAt),
+      startedAt: timestampOf(startedAt),
+      finishedAt: finishedAt && timestampOf(finishedAt),
     })),
     lastError: attempts.findLast(({ error }) => error !== null)?.error ?? null,
   }
@@ -41,10 +42,8 @@ export const toJob = ({
   ...rest
 }: JobBrief & { input?: unknown; result?: unknown }): Job => ({
   ...rest,
-  createdAt: createdAt.toISOString(),
-  runAt: toText(runAt),
-  startedAt: toText(startedAt),
-  finishedAt: toText(finishedAt),
+  createdAt: timestampOf(createdAt),
+  runAt: runAt && timestampOf(runAt),
+  startedAt: startedAt && timestampOf(startedAt),
+  finishedAt: finishedAt && timestampOf(finishedAt),
 })
-
-const toText = (date: Date | null) => date?.toISOString() ?? null

@@ -4,6 +4,7 @@ import { isDuplicateKey } from '../../db/errors.ts'
 import { prepared } from '../../db/prepared.ts'
 import type { Tables } from '../../db/tables.ts'
 import { AppError } from '../../errors.ts'
+import { timestampOf } from '../../timestamp.ts'
 import type { Product, ProductInput, ProductPatch } from './schema.ts'
 
 const COLUMNS = ['id', 'name', 'price', 'stock', 'version', 'created_at as createdAt', 'updated_at as updatedAt'] as const
@@ -54,8 +55,8 @@ export async function removeProduct(db: Db, id: number): Promise<void> {
 
 const toProduct = (row: Row): Product => ({
   ...row,
-  createdAt: row.createdAt.toISOString(),
-  updatedAt: row.updatedAt.toISOString(),
+  createdAt: timestampOf(row.createdAt),
+  updatedAt: timestampOf(row.updatedAt),
 })
 
 const nameTaken =

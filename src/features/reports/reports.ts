@@ -5,6 +5,7 @@ import { AppError } from '../../errors.ts'
 import type { Jobs } from '../../jobs/jobs.ts'
 import { isFinished } from '../../jobs/record.ts'
 import { type PageRequest, Pager } from '../../paging.ts'
+import { timestampOf } from '../../timestamp.ts'
 import { buildReport, type Grouping, type ReportState } from './contract.ts'
 import * as queries from './queries.ts'
 import type { Report, ReportBrief, ReportPage } from './schema.ts'
@@ -130,9 +131,9 @@ const toBrief = ({ state, createdAt, startedAt, finishedAt, ...row }: queries.Re
   ...row,
   state: toReportState(state),
   bytes: Number(row.bytes),
-  createdAt: createdAt.toISOString(),
-  startedAt: startedAt?.toISOString() ?? null,
-  finishedAt: finishedAt?.toISOString() ?? null,
+  createdAt: timestampOf(createdAt),
+  startedAt: startedAt && timestampOf(startedAt),
+  finishedAt: finishedAt && timestampOf(finishedAt),
 })
 
 /** One that waits for its next attempt is in the queue, as far as its owner cares. */
