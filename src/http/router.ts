@@ -11,6 +11,7 @@ import { validated } from './validation.ts'
 export function createRouter(): OpenAPIHono<Env> {
   const router = new OpenAPIHono<Env>()
   const openapi = (route: ReturnType<typeof createRoute>, handler: Handler<Env>) => {
+    if (route.middleware || route.hide) throw new Error(`${route.path}: routes have no middleware and are not hidden`)
     router.openAPIRegistry.registerPath(route)
     return router.on(route.method, route.getRoutingPath(), validated(route.request ?? {}, handler))
   }

@@ -17,16 +17,21 @@ interface Part {
 }
 
 const JSON_TYPE = /^application\/([\w.-]+\+)?json$/i
+const FORM_TYPE = /form/i
 
 /**
- * Makes a handler that gets only requests that fit its route; what they hold is in `c.req.valid()`.
+ * Makes a handler that gets only requests that fit their route, and finds what they hold in `c.req.valid()`: the query,
+ * the path's parameters, headers (by their names in lower case) and a body of JSON. It throws what the others are told:
+ * AppError `unsupported_media_type`; `bad_request` for malformed JSON; `invalid`, which names every path.
  *
  * Instead of @hono/zod-openapi's validators, of which each is a middleware that parses asynchronously: zod compiles what
  * it checks only for `safeParse`. docs/decisions/003-http-fast-path.md has figures.
  *
- * @throws AppError `unsupported_media_type`, `bad_request` for malformed JSON; `invalid`, which names every path.
+ * @throws Error for what is not validated here: cookies and forms.
  */
-export function validated({ query, params, headers, body }: Request, handler: Handler<Env>): Handler<Env> {
+export function validated({ query, params, headers, body, ...others }: Request, handler: Handler<Env>): Handler<Env> {
+  const unknown = [...Object.keys(others), ...Object.keys(body?.content ?? {}).filter((type) => FORM_TYPE.test(type))]
+  if (unknown.length > 0) throw new Error(`Nothing validates ${unknown.join(', ')}: see src/http/validation.ts`)
   const json = body?.content['application/json'] as { schema: unknown } | undefined
   const all: Part[] = [
     { target: 'query', name: 'query', schema: query, read: queryOf },

@@ -76,6 +76,18 @@ describe('every error is a problem', () => {
     expect(await post(body, json)).toEqual([422, 'invalid'])
   })
 
+  test('a 422 names what does not fit in every part of the request', async () => {
+    const { status, body } = await request(`${products}/0`, 'PATCH', { stock: -1, colour: 'red' })
+    expect(status).toBe(422)
+    expect(body.errors.map(({ path }: { path: string }) => path)).toEqual(['path.id', 'body.stock', 'body.colour'])
+  })
+
+  test('a body that is not there lacks all that it should have', async () => {
+    const { status, body } = await request(products, 'POST')
+    expect(status).toBe(422)
+    expect(body.errors.map(({ path }: { path: string }) => path)).toEqual(['body.name', 'body.price', 'body.stock'])
+  })
+
   test('what breaks inside is a 500 that gives nothing away', async () => {
     await service.database.withSignal().schema.alterTable('product').renameTo('hidden').execute()
     const { status, body } = await request(`${products}/1`).finally(() =>
