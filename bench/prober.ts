@@ -1,7 +1,7 @@
 import { once } from 'node:events'
-import { Agent, get } from 'node:http'
 import { constants, setPriority } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import { Pool } from 'undici'
 import { nowMs } from './clock.ts'
 import type { Beats } from './pacer.ts'
 
@@ -52,30 +52,44 @@ function favourThisProcess() {
 }
 
 async function probe({ url, perSecond, startInMs, durationMs }: ProbeOrder): Promise<ProbeResult> {
-  const agent = new Agent({ keepAlive: true, maxSockets: MAX_CONNECTIONS })
-  const giveUp = AbortSignal.timeout(startInMs + durationMs + ANSWER_TIMEOUT_MS)
+  const { origin, pathname, search } = new URL(url)
+  // Not node:http, which takes half as much time again for each request, of the cores that the service has.
+  const pool = new Pool(origin, { connections: MAX_CONNECTIONS })
   const result: ProbeResult = { latenciesMs: [], failed: 0, lagsMs: [] }
   const answers: Promise<void>[] = []
 
   const send = async (dueMs: number) => {
     result.lagsMs.push(nowMs() - dueMs)
-    const status = await ask(url, agent, giveUp)
+    const status = await ask(pool, pathname + search)
     result.latenciesMs.push(nowMs() - dueMs)
     if (status !== 200) result.failed++
   }
   const beats = { startAtMs: nowMs() + startInMs, intervalMs: 1_000 / perSecond, count: (durationMs * perSecond) / 1_000 }
   await pace(beats, (dueMs) => answers.push(send(dueMs)))
+  const giveUp = setTimeout(() => pool.destroy(), ANSWER_TIMEOUT_MS)
   await Promise.all(answers)
-  agent.destroy()
+  clearTimeout(giveUp)
+  await pool.destroy()
   return result
 }
 
 /** Resolves with the answer's status once all of it has arrived, or with 0 when that does not happen. */
-function ask(url: string, agent: Agent, signal: AbortSignal): Promise<number> {
+function ask(pool: Pool, path: string): Promise<number> {
   const { promise, resolve } = Promise.withResolvers<number>()
-  get(url, { agent, signal }, (response) => response.on('end', () => resolve(response.statusCode ?? 0)).resume())
-    .on('error', () => resolve(0))
-    .on('close', () => resolve(0))
+  let status = 0
+  pool.dispatch(
+    { method: 'GET', path },
+    {
+      // Undici insists on the two that do nothing.
+      onRequestStart() {},
+      onResponseData() {},
+      onResponseStart(_controller, code) {
+        status = code
+      },
+      onResponseEnd: () => resolve(status),
+      onResponseError: () => resolve(0),
+    },
+  )
   return promise
 }
 
