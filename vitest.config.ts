@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { defineConfig } from 'vitest/config'
 
@@ -14,8 +13,6 @@ export default defineConfig({
     setupFiles: 'test/support/free-event-loop.ts',
     // Each file in a process of its own: they start servers and threads, and catch signals.
     pool: 'forks',
-    // With one more, tests that look at the clock begin to fail.
-    maxWorkers: availableParallelism(),
     testTimeout: 20_000,
     hookTimeout: 60_000,
   },
