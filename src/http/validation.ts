@@ -17,7 +17,8 @@ interface Part {
 }
 
 const JSON_TYPE = /^application\/([\w.-]+\+)?json$/i
-const FORM_TYPE = /form/i
+/** A body of any other type, `text/csv` say, is its handler's to read. */
+const OTHER_STRUCTURED_TYPE = /form|json/i
 
 /**
  * Makes a handler that gets only requests that fit their route, and finds what they hold in `c.req.valid()`: the query,
@@ -27,12 +28,12 @@ const FORM_TYPE = /form/i
  * Instead of @hono/zod-openapi's validators, of which each is a middleware that parses asynchronously: zod compiles what
  * it checks only for `safeParse`. docs/decisions/003-http-fast-path.md has figures.
  *
- * @throws Error for what is not validated here: cookies and forms.
+ * @throws Error for what is not validated here: cookies, forms and JSON by another name.
  */
 export function validated({ query, params, headers, body, ...others }: Request, handler: Handler<Env>): Handler<Env> {
-  const unknown = [...Object.keys(others), ...Object.keys(body?.content ?? {}).filter((type) => FORM_TYPE.test(type))]
+  const { 'application/json': json, ...otherTypes } = (body?.content ?? {}) as Record<string, { schema: unknown }>
+  const unknown = [...Object.keys(others), ...Object.keys(otherTypes).filter((type) => OTHER_STRUCTURED_TYPE.test(type))]
   if (unknown.length > 0) throw new Error(`Nothing validates ${unknown.join(', ')}: see src/http/validation.ts`)
-  const json = body?.content['application/json'] as { schema: unknown } | undefined
   const all: Part[] = [
     { target: 'query', name: 'query', schema: query, read: queryOf },
     { target: 'param', name: 'path', schema: params, read: (c) => c.req.param() },

@@ -8,6 +8,7 @@ describe('a route that declares what would go unheeded is refused', () => {
   test.each([
     ['cookies', { request: { cookies: schema } }],
     ['multipart/form-data', { request: { body: { content: { 'multipart/form-data': { schema } } } } }],
+    ['application/merge-patch+json', { request: { body: { content: { 'application/merge-patch+json': { schema } } } } }],
     ['middleware', { middleware: [] }],
     ['hidden', { hide: true }],
   ])('%s', (named, declared) => {
