@@ -64,6 +64,7 @@ describe('SIGTERM', () => {
     const url = await listening()
     const ops = opsUrlIn(output())
     await until(async () => (await request(`${ops}/health/ready`)).status === 200, 'it is ready')
+    expect((await request(`${ops}/health/ready`)).body).toEqual({ status: 'ok' })
     const heavy = request(url + HEAVY)
     await untilRunning(url, 1)
     child.kill('SIGTERM')
