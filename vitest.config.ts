@@ -13,6 +13,8 @@ export default defineConfig({
     setupFiles: 'test/support/free-event-loop.ts',
     // Each file in a process of its own: they start servers and threads, and catch signals.
     pool: 'forks',
+    // Many of them wait most of the time, for leases and deadlines.
+    maxWorkers: '100%',
     testTimeout: 20_000,
     hookTimeout: 60_000,
   },
