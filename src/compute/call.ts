@@ -43,6 +43,8 @@ export class Call {
   /** Set while an executor has it. */
   message: RunMessage | undefined
   outcome: Outcome | undefined
+  /** How long it took to send to an idle executor, which takes about as long to receive it. */
+  sendMs = 0
   /** About the size of its input, if somebody wants to know. */
   bytesIn = 0
   /** How many executors ended before they began it. */

@@ -10,6 +10,8 @@ import type { DoneMessage, ProgressMessage } from './protocol.ts'
 const AHEAD_MS = 10
 /** An executor that has not begun its only call after that long lacks a core. */
 const STARVED_MS = 2
+/** Or it still receives it, if that took longer than this to send: no other could be sent it without holding the event loop. */
+const MAX_SEND_MS = 0.5
 const RESTART_DELAY_MS = 100
 const MAX_RESTART_DELAY_MS = 5_000
 
@@ -118,9 +120,10 @@ export class Crew implements AsyncDisposable, Iterable<Member> {
   /** The one with the most calls that it may not have begun. */
   mostBehind(): Member | undefined {
     const late = performance.now() - STARVED_MS
+    const isStarved = ({ calls, since }: Member) => since < late && calls[0] && calls[0].sendMs < MAX_SEND_MS
     let busiest: Member | undefined
     for (const member of this.#members)
-      if (member.calls.length > (busiest?.calls.length ?? (member.since < late ? 0 : 1))) busiest = member
+      if (member.calls.length > (busiest?.calls.length ?? (isStarved(member) ? 0 : 1))) busiest = member
     return busiest
   }
 

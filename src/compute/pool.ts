@@ -121,11 +121,14 @@ export class Pool implements AsyncDisposable {
     const message = { id: lastId, slot: 0, task, mode, input, wantsProgress: options.onProgress !== undefined }
     // Transferred buffers are empty afterwards.
     if (this.#options.onTiming) call.bytesIn ||= bytesOf(input)
+    // One that is busy has another reason not to begin it yet.
+    const begunAt = member.isIdle ? performance.now() : undefined
     try {
       member.executor.send(message, options.transfer ?? [])
     } catch (error) {
       return call.settle('failed', () => call.reject(error))
     }
+    if (begunAt !== undefined) call.sendMs = performance.now() - begunAt
     call.message = message
     call.estimateMs = this.#runTimes.measuredMs(call)
     this.#crew.give(call, member)
@@ -164,7 +167,7 @@ export class Pool implements AsyncDisposable {
   #recallOverdue() {
     if (this.#queue.size === 0) return
     const now = performance.now()
-    for (const member of this.#crew) if (member.isOverdue(now)) this.#queue.unshift(this.#recall(member))
+    for (const member of this.#crew) if (member.isOverdue(now)) this.#queue.unshift(this.#recall(member, member.calls.length - 1))
   }
 
   /** Takes back the last calls that an executor has not begun, in their order. */

@@ -175,6 +175,25 @@ describe('no task runs twice', () => {
     }
   })
 
+  test.each([1, 300])('and none is sent again while its thread still receives it, beside %i callers', async (callers) => {
+    const post = vi.spyOn(MessagePort.prototype, 'postMessage')
+    onTestFinished(() => post.mockRestore())
+    const { compute } = await useShortTasks({ threads: 2, maxQueued: 1_000 })
+    for (let times = 0; times < 20; times++) await compute.run(echo, null)
+    const large = Array.from({ length: 300_000 }, (_, index) => ({ index }))
+    let isBack = false
+    const back = compute.run(echo, large).finally(() => {
+      isBack = true
+    })
+    // Whenever one of these ends, the pool looks for what an idle thread could take over.
+    const calling = Array.from({ length: callers }, async () => {
+      while (!isBack) await compute.run(holdOrNot, null)
+    })
+    expect(await back).toHaveLength(300_000)
+    expect(post.mock.calls.filter(([message]) => message[4] === large)).toHaveLength(1)
+    await Promise.all(calling)
+  })
+
   test('nor does one that a thread cannot even receive end all threads, one after the other', async () => {
     const { compute, crashes } = await useCompute({ threads: 2, maxHeapMb: 16 })
     const tooLarge = Array.from({ length: 500_000 }, (_, index) => ({ index }))
