@@ -23,6 +23,8 @@ export function openLog({ level, format }: Config['log']): Log {
  */
 class BufferedLines {
   readonly #output = pino.destination({ sync: false })
+  /** For when there may be no time left: what `#output` was given is on its way in another thread. */
+  readonly #urgent = pino.destination({ sync: true })
   #waiting = ''
   /** When they are handed on, unless they become too many before. */
   #next: NodeJS.Immediate | NodeJS.Timeout | undefined
@@ -39,8 +41,8 @@ class BufferedLines {
 
   /** Pino calls it after a fatal error. */
   flushSync() {
-    this.#handOn()
     this.#output.flushSync()
+    this.#handOn(this.#urgent)
   }
 
   #handOnAndPause() {
@@ -48,8 +50,8 @@ class BufferedLines {
     this.#handOn()
   }
 
-  #handOn() {
-    if (this.#waiting) this.#output.write(this.#waiting)
+  #handOn(output = this.#output) {
+    if (this.#waiting) output.write(this.#waiting)
     this.#waiting = ''
   }
 }
