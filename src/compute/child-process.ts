@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { Serializer } from 'node:v8'
 import type { Transferable } from 'node:worker_threads'
+import { threadEnvironment } from '../thread-environment.ts'
 import { deliver, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
 import { type CancelMessage, type PackedDone, type PackedProgress, packRun, type RunMessage, SLOTS } from './protocol.ts'
 import type { ThreadOptions } from './thread.ts'
@@ -22,7 +23,7 @@ export class TaskProcess implements Executor {
   /** Resolves when it has loaded its tasks. @throws Error when it ends before that. */
   static async start({ name, entry, maxHeapMb }: ThreadOptions, events: ExecutorEvents): Promise<TaskProcess> {
     const child = fork(fileURLToPath(entry), {
-      env: {},
+      env: threadEnvironment(),
       execArgv: [`--max-old-space-size=${maxHeapMb}`],
       // As `structuredClone` does it, but for shared memory.
       serialization: 'advanced',

@@ -1,3 +1,4 @@
+import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { isMainThread, type Transferable, Worker, workerData } from 'node:worker_threads'
@@ -42,6 +43,8 @@ export function serveTasks(): void {
   lowerPriority()
   const serve = inTurn((message: RunMessage) => serveMessage(message, port))
   port.listen(serve)
+  // For those that replace it, even if it does not live to its end.
+  flushCompileCache()
   port.post([], [])
 }
 

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { MessageChannel, type MessagePort, type Transferable, Worker } from 'node:worker_threads'
+import { threadEnvironment } from '../thread-environment.ts'
 import { deliver, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
 import { postMessage, receiveMessages } from './messages.ts'
 import {
@@ -68,7 +69,7 @@ export class Thread implements Executor {
     this.#port = port1
     const workerData: ThreadData = { cells: this.#cells, port: port2 }
     const resourceLimits = { maxOldGenerationSizeMb: maxHeapMb, maxYoungGenerationSizeMb: MAX_YOUNG_GENERATION_MB }
-    this.#worker = new Worker(entry, { name, workerData, transferList: [port2], env: {}, resourceLimits })
+    this.#worker = new Worker(entry, { name, workerData, transferList: [port2], env: threadEnvironment(), resourceLimits })
     this.#worker.on('error', (error: Error) => {
       this.#error = error
     })

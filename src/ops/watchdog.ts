@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads'
 import { AppError } from '../errors.ts'
 import { explainListen } from '../http/address.ts'
 import type { ReadinessAnswer } from '../http/readiness.ts'
+import { threadEnvironment } from '../thread-environment.ts'
 import { createBeats, Heartbeat, lastBeat } from './heartbeat.ts'
 import type { Incident } from './incident.ts'
 import type { Answers, MainMessage, ServerOptions, Subject, ThreadData, ThreadMessage } from './protocol.ts'
@@ -58,7 +59,7 @@ export class Watchdog implements AsyncDisposable {
     const thread = new Worker(new URL('./watchdog-thread.ts', import.meta.url), {
       name: 'watchdog',
       workerData,
-      env: {},
+      env: threadEnvironment(),
       // `stripTypeScriptTypes` is experimental.
       execArgv: ['--no-warnings'],
     })

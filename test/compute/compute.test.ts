@@ -69,10 +69,10 @@ describe('a task', () => {
     expect(counter[0]).toBe(1)
   })
 
-  test('runs on another thread than the event loop, with an empty environment', async () => {
+  test('runs on another thread than the event loop, with nothing of the environment', async () => {
     const { compute } = await useCompute()
     const { isMainThread, threadId, environment } = await compute.run(look, null)
-    expect({ isMainThread, environment }).toEqual({ isMainThread: false, environment: [] })
+    expect({ isMainThread, environment }).toEqual({ isMainThread: false, environment: ['NODE_COMPILE_CACHE'] })
     expect(threadId).toBeGreaterThan(0)
   })
 
