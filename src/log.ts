@@ -7,6 +7,8 @@ export type Log = Logger
 /** Just below 64 KiB, which is what a pipe holds on Linux. */
 const LOG_BUFFER_CHARACTERS = 64_000
 const LOG_PAUSE_MS = 1_000
+/** What may wait while nobody reads the log: some 200 000 lines. */
+const MAX_UNREAD_BYTES = 32 * 1024 ** 2
 
 /**
  * Opens the process's one log on standard output. JSON lines are collected where many come (a write per request would
@@ -22,14 +24,19 @@ export function openLog({ level, format }: Config['log']): Log {
  * has a `minLength` to collect lines, but it copies all that waits with each line, to measure it: a third of what a line costs.
  */
 class BufferedLines {
-  readonly #output = pino.destination({ sync: false })
+  readonly #output = pino.destination({ sync: false, maxLength: MAX_UNREAD_BYTES })
   /** For when there may be no time left: what `#output` was given is on its way in another thread. */
   readonly #urgent = pino.destination({ sync: true })
   #waiting = ''
   /** When they are handed on, unless they become too many before. */
   #next: NodeJS.Immediate | NodeJS.Timeout | undefined
+  #dropped = 0
 
   constructor() {
+    this.#output.on('drop', (lines: string) => {
+      this.#dropped += lines.split('\n').length - 1
+    })
+    this.#output.on('drain', () => this.#tellDropped())
     process.once('exit', () => this.flushSync())
   }
 
@@ -53,5 +60,13 @@ class BufferedLines {
   #handOn(output = this.#output) {
     if (this.#waiting) output.write(this.#waiting)
     this.#waiting = ''
+  }
+
+  /** A reader that stood still costs lines, not the service its memory: it is told how many once it reads again. */
+  #tellDropped() {
+    if (this.#dropped === 0) return
+    const msg = `Nobody read the log: ${this.#dropped} lines are missing before this one`
+    this.#dropped = 0
+    this.write(`${JSON.stringify({ level: pino.levels.values['warn'], time: Date.now(), msg })}\n`)
   }
 }

@@ -1,3 +1,6 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { text } from 'node:stream/consumers'
 import { describe, expect, test } from 'vitest'
 import { useProcess } from './support/process.ts'
 import { until } from './support/until.ts'
@@ -31,4 +34,15 @@ describe('a line of the log', () => {
     await exitCode
     expect(messagesIn(output())).toEqual(['the first', 'the second'])
   })
+})
+
+test('a reader that stands still costs the lines that no longer fit, and is told how many', async () => {
+  const { stdout, stderr } = spawn(process.execPath, ['test/support/logging.ts'], { env: { ...process.env, END: 'flooded' } })
+  await once(stderr, 'data')
+  const messages = messagesIn(await text(stdout)) ?? []
+  const notice = messages.pop()
+  expect(notice).toMatch(/^Nobody read the log: \d+ lines are missing before this one$/)
+  const missing = Number(notice?.match(/\d+/)?.[0])
+  expect(missing).toBeGreaterThan(10_000)
+  expect(messages.length + missing).toBe(1 + 60_000)
 })

@@ -1,7 +1,8 @@
 import { openLog } from '../../src/log.ts'
 
-/** Logs a line, then a second one, and ends as END says. */
+/** Logs a line, then a second one or a flood of them, and ends as END says. */
 const log = openLog({ level: 'info', format: 'json' })
+const FLOOD_LINES = 60_000
 const kill = () => process.kill(process.pid, 'SIGKILL')
 
 const ends: Record<string, () => void> = {
@@ -14,6 +15,7 @@ const ends: Record<string, () => void> = {
     kill()
   },
   'killed soon': () => later(() => setTimeout(kill, 500)),
+  flooded: () => flood(FLOOD_LINES),
   never: () => later(() => setInterval(() => {}, 1_000)),
 }
 
@@ -26,4 +28,11 @@ function later(end: () => void) {
     log.info('the second')
     end()
   }, 20)
+}
+
+/** Of a kilobyte each, some in each turn of the event loop; says on the other stream when it is done. */
+function flood(lines: number) {
+  if (lines === 0) return console.error('done')
+  for (let line = 0; line < 100; line++) log.info('x'.repeat(1_000))
+  setImmediate(() => flood(lines - 100))
 }
