@@ -1,6 +1,7 @@
 import '../scripts/load-env.ts'
 import { chartOf } from './chart.ts'
 import { openBenchDatabase } from './database.ts'
+import { measureDeparture } from './departure.ts'
 import { interruption } from './interruption.ts'
 import { machine } from './machine.ts'
 import { measureResponsiveness } from './responsiveness.ts'
@@ -33,5 +34,6 @@ async function bench(): Promise<Results> {
   // What is measured is a service that has been at work for a while.
   for (const { url } of [app, oneThread]) await drive(url, READ_BY_ID.options, WARM_UP_MS)
   const phases = await measureResponsiveness(app.url, oneThread.url)
-  return collectResults(database, throughput, phases)
+  const departure = await measureDeparture(app.url)
+  return collectResults(database, throughput, phases, departure)
 }

@@ -1,4 +1,5 @@
 import type { BenchDatabase } from './database.ts'
+import { DEPARTURE, type DepartureFigures } from './departure.ts'
 import { canKeepAwake } from './keep-awake.ts'
 import { machine, versionsOf } from './machine.ts'
 import type { PhaseFigures } from './phases.ts'
@@ -24,6 +25,7 @@ export function collectResults(
   { version, flushLogAtCommit }: BenchDatabase,
   throughput: EndpointFigures[],
   phases: PhaseFigures<PhaseName>[],
+  departure: DepartureFigures,
 ) {
   return {
     measuredAt: new Date().toISOString(),
@@ -37,6 +39,7 @@ export function collectResults(
       coresKeptAwake: canKeepAwake,
       throughput: THROUGHPUT,
       responsiveness: RESPONSIVENESS,
+      departure: DEPARTURE,
     },
     throughput,
     responsiveness: {
@@ -44,6 +47,8 @@ export function collectResults(
       /** Heavy requests per second with all threads, by those with one. */
       speedUp: speedUp(phases),
     },
+    /** From a client's leaving until the threads that it had are free. */
+    departure,
   }
 }
 

@@ -2,7 +2,7 @@ import { align, number } from './align.ts'
 import type { Results } from './results.ts'
 
 /** The results for a terminal. */
-export function tableOf({ machine, versions, settings, throughput, responsiveness }: Results): string {
+export function tableOf({ machine, versions, settings, throughput, responsiveness, departure }: Results): string {
   const { throughput: load, responsiveness: light } = settings
   return [
     `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB · Node ${versions.node} · ${versions.database}`,
@@ -30,6 +30,7 @@ export function tableOf({ machine, versions, settings, throughput, responsivenes
       ]),
     ]),
     `\n${settings.threads} threads do ${number(responsiveness.speedUp, 2)} × the heavy requests of one.`,
+    `A client that leaves frees its threads within ${number(departure.medianMs, 0)} ms, at most ${number(departure.maxMs, 0)}.`,
   ].join('\n')
 }
 
