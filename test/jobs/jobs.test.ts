@@ -271,7 +271,7 @@ describe('cancelling', () => {
     const naps = async () => (await onServer('show processlist')).filter(({ Info }) => String(Info).includes('as nap')).length
     await until(async () => compute.running === 1 && (await naps()) === 1, 'both are at work')
     await Promise.all([elsewhere.cancel(querying), elsewhere.cancel(calculating)])
-    await until(async () => compute.running === 0 && (await naps()) === 0, 'both have stopped', 1_500)
+    await until(async () => compute.running === 0 && (await naps()) === 0, 'both have stopped', 5_000)
     await until(() => jobs.running === 0, 'their places are free', 1_000)
   })
 })

@@ -30,9 +30,8 @@ test('a report is cancelled from another process: its thread is free and its fil
   await until(async () => (await readdir(spill).catch(() => [])).length > 0, 'it runs')
   const { status, body } = await request(`${other.url}/v1/reports/${id}`, 'DELETE')
   expect([status, body.state]).toEqual([202, 'cancelled'])
-  // `npm run bench:report` measures it, and asks for half of that: here other tests have the cores, too.
-  await untilThreadsFree(runner.url, 3_000)
-  await until(async () => (await readdir(spill)).length + (await readdir(uploads)).length === 0, 'the files are gone', 3_000)
+  await untilThreadsFree(runner.url)
+  await until(async () => (await readdir(spill)).length + (await readdir(uploads)).length === 0, 'the files are gone', 1_500)
   // The runner goes on with others.
   const next = await accept(runner.url, 'a,b\n1,2\n')
   expect((await untilFinished(runner.url, next.id)).state).toBe('succeeded')

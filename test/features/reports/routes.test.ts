@@ -224,7 +224,7 @@ describe('cancelling', () => {
     await until(() => filesIn(reportDirectory).includes('report.duckdb'), 'DuckDB works')
     const { status, body } = await request(`${url}/v1/reports/${report.id}`, 'DELETE')
     expect([status, body.state]).toEqual([202, 'cancelled'])
-    await untilThreadsFree(url, 1_500)
+    await untilThreadsFree(url)
     await until(() => filesIn(reportDirectory).length === 0, 'the files are gone', 1_500)
     expect((await stream).at(-1)).toEqual(['report.finished', { id: report.id, state: 'cancelled' }])
     await until(() => socket.at(-1)?.[0] === 'report.finished', 'the socket hears of it')
