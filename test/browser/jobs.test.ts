@@ -21,11 +21,11 @@ async function openJobs() {
 }
 
 const untilState = (row: Locator, state: string) =>
-  until(async () => (await row.locator('.badge').textContent()) === state, `it is ${state}`)
+  until(async () => (await row.locator('.badge').textContent()) === state, `it is ${state}`, 20_000)
 
 test('a job comes to the top, shows how far it is and how it ended', async () => {
   const { jobs, rowOf } = await openJobs()
-  const { id } = await accept(site.url, newSlowCsv(20))
+  const { id } = await accept(site.url, newSlowCsv())
   await untilState(rowOf(id), 'running')
   expect(await jobs.locator('tbody tr').first().getAttribute('data-job')).toBe(id)
   const progress = rowOf(id).locator('progress')
@@ -40,7 +40,7 @@ test('a job comes to the top, shows how far it is and how it ended', async () =>
 
 test('a running job is cancelled, and tried again', async () => {
   const { rowOf } = await openJobs()
-  const { id } = await accept(site.url, newSlowCsv(20))
+  const { id } = await accept(site.url, newSlowCsv())
   await untilState(rowOf(id), 'running')
   await button(rowOf(id), 'Cancel').click()
   await untilState(rowOf(id), 'cancelled')

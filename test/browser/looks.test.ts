@@ -85,7 +85,7 @@ async function useEverything(page: Page) {
   await untilText(picture, /9 ×/)
   await button(products, 'Restock 20').click()
   await untilText(reports.getByRole('status'), /^Done$/, 20_000)
-  await accept(site.url, newSlowCsv(60))
+  await accept(site.url, newSlowCsv())
   await untilText(panel(page, 'jobs'), /running\s*[1-9]\d? %/)
 }
 

@@ -9,15 +9,12 @@ import { newSlowCsv } from './support/new-slow-csv.ts'
 import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
 
-/** Megabytes that take DuckDB some seconds. */
-const SLOW_MEGABYTES = 25
-
 const folder = mkdtempSync(join(tmpdir(), 'offloop-csv-'))
 const slow = join(folder, 'slow.csv')
 let site: Awaited<ReturnType<typeof startSite>>
 
 beforeAll(async () => {
-  writeFileSync(slow, newSlowCsv(SLOW_MEGABYTES))
+  writeFileSync(slow, newSlowCsv())
   site = await startSite()
 })
 afterAll(async () => {
