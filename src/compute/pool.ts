@@ -119,11 +119,11 @@ export class Pool implements AsyncDisposable {
     const { task, mode, input, options } = call
     lastId = (lastId + 1) | 0 || 1
     const message = { id: lastId, slot: 0, task, mode, input, wantsProgress: options.onProgress !== undefined }
-    // Transferred buffers are empty afterwards.
-    if (this.#options.onTiming) call.bytesIn ||= bytesOf(input)
     // One that is busy has another reason not to begin it yet.
     const begunAt = member.isIdle ? performance.now() : undefined
     try {
+      // Transferred buffers are empty afterwards.
+      if (this.#options.onTiming) call.bytesIn ||= bytesOf(input)
       member.executor.send(message, options.transfer ?? [])
     } catch (error) {
       return call.settle('failed', () => call.reject(error))

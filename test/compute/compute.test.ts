@@ -197,6 +197,22 @@ describe('what goes wrong in a task is its own failure', () => {
     expect([crashes.length, timings.length]).toEqual([0, 3])
   })
 
+  test('an input that cannot even be read: it alone fails', async () => {
+    const { compute, crashes } = await useCompute({ threads: 1 })
+    const { latch } = await hold(compute)
+    const unreadable = {
+      get value(): never {
+        throw new Error('not for reading')
+      },
+    }
+    const refused = failure(compute.run(echo, unreadable))
+    const next = compute.run(echo, 'next')
+    latch.release()
+    expect((await refused).message).toBe('not for reading')
+    expect(await next).toBe('next')
+    expect(crashes).toEqual([])
+  })
+
   test.each([
     ['an output', giveFunction],
     ['an exception', throwFunction],
