@@ -85,9 +85,21 @@ export class Pool implements AsyncDisposable {
     call.release = watchLimits(
       call.options,
       () => `The task ${call.task}`,
-      (outcome, reason) => this.#stop(call, outcome, reason),
+      (outcome, reason) => this.stop(call, outcome, reason),
     )
     this.#queue.push(call)
+    this.#dispatch()
+  }
+
+  /** Ends a call that waits or runs, as its own signal would. */
+  stop(call: Call, outcome: Outcome, reason: unknown): void {
+    if (call.outcome) return
+    call.settle(outcome, () => call.reject(reason))
+    if (this.#queue.delete(call)) return
+    const member = [...this.#crew].find(({ calls }) => calls.includes(call))
+    if (!member || !call.message) return
+    if (member.executor.recall(call.message)) this.#crew.take(call, member)
+    else this.#end(call, member, call.message.id)
     this.#dispatch()
   }
 
@@ -181,17 +193,6 @@ export class Pool implements AsyncDisposable {
       recalled.unshift(call)
     }
     return recalled
-  }
-
-  /** The caller gives up, by its signal or its time. */
-  #stop(call: Call, outcome: Outcome, reason: unknown) {
-    call.settle(outcome, () => call.reject(reason))
-    if (this.#queue.delete(call)) return
-    const member = [...this.#crew].find(({ calls }) => calls.includes(call))
-    if (!member || !call.message) return
-    if (member.executor.recall(call.message)) this.#crew.take(call, member)
-    else this.#end(call, member, call.message.id)
-    this.#dispatch()
   }
 
   /** Asks a call to end; if it does not, its executor ends with it, and with nothing else. */
