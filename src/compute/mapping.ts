@@ -87,6 +87,7 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
     const split = this.#task.split as TaskOptions<Input, Output>['split']
     if (!split || !Array.isArray(this.#items)) return undefined
     const parts = Math.ceil((this.#threads * PIECES_PER_THREAD) / this.#items.length)
+    if (parts <= 1) return undefined
     return this.#items.map((item: Input) => {
       const pieces = split(item, parts)
       return pieces.length > 0 ? pieces : [item]
@@ -96,7 +97,6 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
   #chunks(mode: 'each' | 'joined', maxAhead: number, pieces: (readonly Input[])[] | undefined): Chunks<Input, Output> {
     const { onProgress, concurrency, ...options } = this.#options
     const maxInFlight = concurrency === undefined ? undefined : this.#threads
-    const owners = pieces?.flatMap((its, item) => its.map(() => item))
     const source = sourceOf(pieces?.flat() ?? this.#items)
     const total = pieces?.length ?? source.total
     return new Chunks(this.#pool, source, {
@@ -106,10 +106,20 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
       threads: this.#threads,
       maxInFlight,
       maxAhead,
-      nameOf: (place) => owners?.[place] ?? place,
-      onProgress: (done) => onProgress?.({ done: owners ? (owners[done] ?? pieces?.length ?? 0) : done, total }),
+      nameOf: (place) => (pieces ? itemAt(place, pieces) : place),
+      onProgress: (done) => onProgress?.({ done: pieces ? itemAt(done, pieces) : done, total }),
     })
   }
+}
+
+/** The item whose piece has this place; behind the last piece, the number of items. */
+function itemAt(place: number, pieces: readonly (readonly unknown[])[]): number {
+  let end = 0
+  for (const [item, its] of pieces.entries()) {
+    end += its.length
+    if (place < end) return item
+  }
+  return pieces.length
 }
 
 /** Puts together the outputs of each item's pieces, which may lie in several chunks. */

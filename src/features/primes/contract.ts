@@ -16,9 +16,8 @@ const MIN_NUMBERS = 2_000
 function splitRange({ from, to }: Range, parts: number): Range[] {
   const count = Math.min(parts, Math.ceil((to - from) / MIN_NUMBERS))
   const costBelow = (n: number) => n ** 1.5
-  const boundary = (part: number) => {
-    const cost = costBelow(from) + ((costBelow(to) - costBelow(from)) * part) / count
-    return part === count ? to : Math.round(cost ** (2 / 3))
-  }
-  return Array.from({ length: count }, (_, part) => ({ from: part === 0 ? from : boundary(part), to: boundary(part + 1) }))
+  const first = costBelow(from)
+  const each = (costBelow(to) - first) / count
+  const starts = Array.from({ length: count }, (_, part) => (part === 0 ? from : Math.round((first + part * each) ** (2 / 3))))
+  return starts.map((start, part) => ({ from: start, to: starts[part + 1] ?? to }))
 }
