@@ -3,11 +3,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 /** Part of collecting garbage goes on in the background, on the cores that the threads need. */
 const PAUSE_MS = 20
 
+/** V8 still compiles code after hundreds of calls, on the cores that the threads need. */
 const WARM_UP_ROUNDS = 3
+const WARM_UP_MS = 3_000
 
 /**
  * Measures each contestant `rounds` times, in turns, so that whatever else the machine does hits all of them; the first
- * turns are for the compilers and do not count.
+ * turns, three or for three seconds, are for the compilers and do not count.
  */
 export async function inTurns<Name extends string, Contestant, Figure>(
   rounds: number,
@@ -16,15 +18,18 @@ export async function inTurns<Name extends string, Contestant, Figure>(
 ): Promise<Record<Name, Figure[]>> {
   const entries = Object.entries(contestants) as [Name, Contestant][]
   const figures = Object.fromEntries(entries.map(([name]) => [name, []])) as unknown as Record<Name, Figure[]>
-  for (let round = -WARM_UP_ROUNDS; round < rounds; round++)
+  const turn = async (record: (name: Name, figure: Figure) => void) => {
     for (const [name, contestant] of entries) {
       // No one pays for the garbage of the one before. A whole collection would also throw away compiled code: whatever
       // was compiled for objects of which there are none at that moment, as those of all contestants but one.
       globalThis.gc?.({ type: 'minor' })
       await sleep(PAUSE_MS)
-      const figure = await measure(contestant)
-      if (round >= 0) figures[name].push(figure)
+      record(name, await measure(contestant))
     }
+  }
+  const warmAt = performance.now() + WARM_UP_MS
+  for (let round = 0; round < WARM_UP_ROUNDS || performance.now() < warmAt; round++) await turn(() => {})
+  for (let round = 0; round < rounds; round++) await turn((name, figure) => figures[name].push(figure))
   return figures
 }
 
