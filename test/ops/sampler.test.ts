@@ -117,7 +117,7 @@ describe('ops.spans', () => {
     expect(response.status).toBe(200)
     const [span] = await until(() => (spans.length > 0 ? spans : undefined), 'a span')
     expect(span).toMatchObject({ task: 'primes.count', outcome: 'succeeded', requestId: 'who-asked', count: 1 })
-    expect(span?.thread).toMatch(/^compute-[12]$/)
+    expect(span?.thread).toMatch(/^compute-\d+$/)
     expect(span?.endedAt).toBeGreaterThan(span?.startedAt ?? 0)
     expect(Math.abs((span?.startedAt ?? 0) - Date.now())).toBeLessThan(10_000)
     expect(span?.queuedMs).toBeGreaterThanOrEqual(0)
