@@ -136,6 +136,16 @@ describe('a map', () => {
       expect(progress.at(-1)).toEqual({ done: total ?? 300, total })
     }
   })
+
+  test('counts the items that it was given, also where they are cut into pieces', async () => {
+    const { compute } = await useCompute()
+    const items = numbers(4).map((index) => ({ from: index * 1_000, to: (index + 1) * 1_000 }))
+    const progress: { done: number; total: number | undefined }[] = []
+    await compute.map(list, items, { onProgress: (now) => progress.push(now) })
+    expect(progress[0]).toEqual({ done: 0, total: 4 })
+    expect(progress.at(-1)).toEqual({ done: 4, total: 4 })
+    expect(new Set(progress.map(({ done }) => done)).isSubsetOf(new Set([0, 1, 2, 3, 4]))).toBe(true)
+  })
 })
 
 describe('a stream of results', () => {
