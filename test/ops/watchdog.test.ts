@@ -119,7 +119,7 @@ test('a process that was stopped was not held by its code', async () => {
 test('in a row, incidents are told of all the same, but looked at seldom', async () => {
   const { url, incidents } = await useBlockingService({ TIRELESS: 'false' })
   for (let index = 0; index < 8; index++) {
-    await fetch(`${url}/loop/150`)
+    await fetch(`${url}/loop/300`)
     await until(() => incidents().length > index, 'it is told of')
   }
   const names = incidents().map(({ function: name }) => name)
