@@ -1,41 +1,40 @@
 import { Worker } from 'node:worker_threads'
 
-type Answer = (doubled: number) => void
-
 /** Threads and `postMessage`, no pool: what no pool can be faster than without sending fewer messages. */
-export class BareThreads implements AsyncDisposable {
+export class BareThreads<Input, Output> implements AsyncDisposable {
   readonly #workers: Worker[]
-  readonly #answers: Answer[] = []
+  readonly #answers: ((output: Output) => void)[] = []
 
-  constructor(threads: number) {
+  /** @param entry a file that answers each message with another. */
+  constructor(entry: URL, threads: number) {
     this.#workers = Array.from({ length: threads }, (_, index) =>
-      new Worker(new URL('./bare-worker.ts', import.meta.url)).on('message', (doubled) => this.#answers[index]?.(doubled)),
+      new Worker(entry).on('message', (output) => this.#answers[index]?.(output)),
     )
   }
 
   /** By the first thread. One at a time. */
-  double(n: number): Promise<number> {
-    const { promise, resolve } = Promise.withResolvers<number>()
+  run(input: Input): Promise<Output> {
+    const { promise, resolve } = Promise.withResolvers<Output>()
     this.#answers[0] = resolve
-    this.#workers[0]?.postMessage(n)
+    this.#workers[0]?.postMessage(input)
     return promise
   }
 
   /** All are sent at once, to each thread in turn; a thread answers in the order in which it was asked. */
-  doubleAll(numbers: number[]): Promise<number[]> {
-    const { promise, resolve } = Promise.withResolvers<number[]>()
-    const doubled = new Array<number>(numbers.length)
+  runAll(inputs: Input[]): Promise<Output[]> {
+    const { promise, resolve } = Promise.withResolvers<Output[]>()
+    const outputs = new Array<Output>(inputs.length)
     const step = this.#workers.length
-    let missing = numbers.length
+    let missing = inputs.length
     for (let first = 0; first < step; first++) {
       let index = first
-      this.#answers[first] = (answer) => {
-        doubled[index] = answer
+      this.#answers[first] = (output) => {
+        outputs[index] = output
         index += step
-        if (--missing === 0) resolve(doubled)
+        if (--missing === 0) resolve(outputs)
       }
     }
-    for (const [index, n] of numbers.entries()) this.#workers[index % step]?.postMessage(n)
+    for (const [index, input] of inputs.entries()) this.#workers[index % step]?.postMessage(input)
     return promise
   }
 

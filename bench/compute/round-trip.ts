@@ -22,11 +22,11 @@ type Double = (n: number) => Promise<number>
 /** One task that does nothing, sent and awaited, then the next: what waking a thread and coming back costs. */
 export async function measureRoundTrip(started: AsyncDisposableStack): Promise<Report> {
   const compute = started.use(await openCompute(SETTINGS.threads))
-  const bare = started.use(new BareThreads(SETTINGS.threads))
+  const bare = started.use(new BareThreads<number, number>(new URL('./bare-double-worker.ts', import.meta.url), SETTINGS.threads))
   const piscina = openPiscina()
   const poolifier = openPoolifier()
   const contestants = {
-    'postMessage alone': (n: number) => bare.double(n),
+    'postMessage alone': (n: number) => bare.run(n),
     'compute.run': (n: number) => compute.run(double, n),
     'compute.run in a child process': (n: number) => compute.run(double, n, { isolation: 'process' }),
     'libuv, eight random bytes': async (n: number) => {

@@ -3,6 +3,7 @@ import { countPrimes } from '../../src/features/primes/contract.ts'
 import { number } from '../align.ts'
 import { machine } from '../machine.ts'
 import { median, medianRatio } from '../statistics.ts'
+import { BareThreads } from './bare-threads.ts'
 import { inTurns, millisecondsOf } from './in-turns.ts'
 import { memoryGrowth } from './memory-growth.ts'
 import { openCompute } from './open-compute.ts'
@@ -15,8 +16,10 @@ const SETTINGS = { doubles: 2 ** 27, slice: 2 ** 20, rounds: 31, threads: machin
 /** Large data and little to do with it: what counts is that nobody copies it. */
 export async function measureSum(started: AsyncDisposableStack): Promise<Report> {
   const compute = started.use(await openCompute(SETTINGS.threads))
+  const bare = started.use(new BareThreads<Slice, number>(new URL('./bare-sum-worker.ts', import.meta.url), SETTINGS.threads))
   const values = compute.share(Float64Array, SETTINGS.doubles)
   const expected = fill(values)
+  const part = Math.ceil(SETTINGS.doubles / SETTINGS.threads)
   const whole: Slice = { values, from: 0, to: SETTINGS.doubles }
   await runAnotherTask(compute)
   const measure = async (add: () => PromiseLike<number> | number) => {
@@ -35,8 +38,8 @@ export async function measureSum(started: AsyncDisposableStack): Promise<Report>
     {
       'sequential, on the event loop': () => sumOf(whole),
       'shared, one thread': () => compute.run(sum, whole),
-      // What the machine gives to all cores at once, with nothing to hand out in between.
-      'shared, an equal part by compute.run on each thread': () => sumOfParts(compute, values),
+      // What the machine gives to all cores at once: no pool, and nothing to hand out in between.
+      'shared, an equal part on each bare thread': () => addUp(bare.runAll(slicesOf(values, part))),
       'shared, compute.map on all threads': () => compute.map(sum, slicesOf(values)).reduce(0),
     },
     measure,
@@ -84,11 +87,7 @@ function fill(values: Float64Array): number {
   return sumOf({ values, from: 0, to: values.length })
 }
 
-async function sumOfParts(compute: Compute, values: Float64Array): Promise<number> {
-  const parts = slicesOf(values, Math.ceil(SETTINGS.doubles / SETTINGS.threads))
-  const sums = await Promise.all(parts.map((part) => compute.run(sum, part)))
-  return sums.reduce((a, b) => a + b)
-}
+const addUp = async (sums: Promise<number[]>) => (await sums).reduce((a, b) => a + b)
 
 const slicesOf = (values: Float64Array, length: number = SETTINGS.slice): Slice[] =>
   Array.from({ length: Math.ceil(SETTINGS.doubles / length) }, (_, index) => ({

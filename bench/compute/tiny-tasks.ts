@@ -17,13 +17,13 @@ type DoubleAll = (numbers: number[]) => PromiseLike<number[]>
 /** Far more tasks than threads, each so small that sending it costs more than doing it; all are started at once. */
 export async function measureTinyTasks(started: AsyncDisposableStack): Promise<Report> {
   const compute = started.use(await openCompute(SETTINGS.threads, { maxQueued: SETTINGS.tasks }))
-  const bare = started.use(new BareThreads(SETTINGS.threads))
+  const bare = started.use(new BareThreads<number, number>(new URL('./bare-double-worker.ts', import.meta.url), SETTINGS.threads))
   const piscina = openPiscina()
   const piscinaPipelined = openPiscina(SETTINGS.tasksPerPiscinaThread)
   const poolifier = openPoolifier()
   const contestants = {
     'sequential, in place': async (numbers: number[]) => numbers.map((n) => n * 2),
-    'postMessage alone': (numbers: number[]) => bare.doubleAll(numbers),
+    'postMessage alone': (numbers: number[]) => bare.runAll(numbers),
     'compute.map': (numbers: number[]) => compute.map(double, numbers),
     'compute.run, each': each((n) => compute.run(double, n)),
     'poolifier, each': each((n) => poolifier.execute(n)),
