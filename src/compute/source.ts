@@ -35,18 +35,22 @@ function arraySource<Item>(items: readonly Item[]): Source<Item> {
 
 function iterableSource<Item>(items: Iterable<Item>): Source<Item> {
   const iterator = items[Symbol.iterator]()
+  /** It has said so: as with `for...of`, it is neither asked again nor closed. */
+  let isExhausted = false
   return {
     total: undefined,
     take(count) {
       const next: Item[] = []
-      while (next.length < count) {
+      while (!isExhausted && next.length < count) {
         const { done, value } = iterator.next()
-        if (done) break
-        next.push(value)
+        if (done) isExhausted = true
+        else next.push(value)
       }
       return next
     },
-    close: () => void iterator.return?.(),
+    close() {
+      if (!isExhausted) iterator.return?.()
+    },
   }
 }
 
@@ -54,23 +58,27 @@ function asyncSource<Item>(items: AsyncIterable<Item>): Source<Item> {
   const iterator = items[Symbol.asyncIterator]()
   /** Asked for, and not yet there when the last chunk was closed. */
   let coming: Promise<IteratorResult<Item>> | undefined
+  let isExhausted = false
   return {
     total: undefined,
     async take(count) {
       const next: Item[] = []
       let stalled: Promise<undefined> | undefined
-      while (next.length < count) {
+      while (!isExhausted && next.length < count) {
         coming ??= iterator.next()
         // The first may take its time; with it in hand, the others must come soon.
         const result = await (stalled ? Promise.race([coming, stalled]) : coming)
         if (!result) break
         coming = undefined
-        if (result.done) break
+        isExhausted = result.done === true
+        if (isExhausted) break
         next.push(result.value)
         stalled ??= sleep(STALL_MS, undefined, { ref: false })
       }
       return next
     },
-    close: () => void Promise.resolve(iterator.return?.()).catch(() => {}),
+    close() {
+      if (!isExhausted) Promise.resolve(iterator.return?.()).catch(() => {})
+    },
   }
 }

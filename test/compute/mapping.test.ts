@@ -148,6 +148,24 @@ describe('a map', () => {
   })
 })
 
+describe('a source that is through', () => {
+  test.each(['iterator', 'asyncIterator'] as const)('is neither asked again nor closed: %s', async (kind) => {
+    const { compute } = await useCompute()
+    const calls: string[] = []
+    const next = () => {
+      calls.push('next')
+      return calls.length <= 3 ? { done: false, value: calls.length } : { done: true, value: undefined }
+    }
+    const close = () => {
+      calls.push('return')
+      return { done: true, value: undefined }
+    }
+    const source = { [Symbol[kind]]: () => ({ next, return: close }) } as unknown as Iterable<number> | AsyncIterable<number>
+    expect(await compute.map(double, source)).toEqual([2, 4, 6])
+    expect(calls).toEqual(['next', 'next', 'next', 'next'])
+  })
+})
+
 describe('a stream of results', () => {
   test('takes no more from an endless source than its reader keeps up with', async () => {
     const { compute } = await useCompute()
