@@ -145,6 +145,8 @@ export class Compute implements AsyncDisposable {
    *     const sum = await compute.map(countPrimes, ranges, { signal }).reduce(0)
    *
    * The first item that fails ends the rest: what it throws is a TaskError that names the item, or else as for `run`.
+   *
+   * @throws RangeError when the concurrency is NaN.
    */
   map<Input, Output>(task: Task<Input, Output>, items: Items<Input>, options: MapOptions = {}): Mapping<Input, Output> {
     return new Mapping(this.#threads, task, items, this.threads, options)

@@ -10,7 +10,7 @@ const PIECES_PER_THREAD = 128
 const STREAM_AHEAD = 4
 
 export interface MapOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key' | 'requestId'> {
-  /** On how many threads at once; all of them if absent. */
+  /** On how many threads at once, at least one; all of them if absent. */
   concurrency?: number
   /** Told after each chunk how many items are done, and of how many where that is known. */
   onProgress?: (progress: { done: number; total: number | undefined }) => void
@@ -32,7 +32,10 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
     this.#pool = pool
     this.#task = task
     this.#items = items
-    this.#threads = Math.max(1, Math.min(threads, options.concurrency ?? threads))
+    const { concurrency = threads } = options
+    // Nothing would ever start, and a map without results looks like one without items.
+    if (Number.isNaN(concurrency)) throw new RangeError('The concurrency of a map is a number of threads, not NaN')
+    this.#threads = Math.max(1, Math.floor(Math.min(threads, concurrency)))
     this.#options = options
   }
 

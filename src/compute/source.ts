@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { inspect } from 'node:util'
 
 export type Items<Item> = Iterable<Item> | AsyncIterable<Item>
 
@@ -15,9 +16,13 @@ export interface Source<Item> {
   close(): void
 }
 
+/** @throws TypeError when nothing can be taken from `items`. */
 export function sourceOf<Item>(items: Items<Item>): Source<Item> {
   if (Array.isArray(items)) return arraySource(items)
-  return Symbol.iterator in items ? iterableSource(items) : asyncSource(items)
+  const { [Symbol.iterator]: iterate, [Symbol.asyncIterator]: iterateAsync } = Object(items)
+  if (typeof iterate === 'function') return iterableSource(items as Iterable<Item>)
+  if (typeof iterateAsync === 'function') return asyncSource(items as AsyncIterable<Item>)
+  throw new TypeError(`The items of a map are an array, an iterable or an async iterable, not ${inspect(items, { depth: 0 })}`)
 }
 
 function arraySource<Item>(items: readonly Item[]): Source<Item> {

@@ -123,6 +123,23 @@ describe('a map', () => {
     expect(await compute.map(double, [1, 2, 3], { concurrency: 0 })).toEqual([2, 4, 6])
   })
 
+  test.each([undefined, null, 5, {}, { [Symbol.iterator]: 1 }])(
+    'says what is wrong with items that are none: %j',
+    async (items) => {
+      const { compute } = await useCompute()
+      const error = await failure(compute.map(double, items as never))
+      expect(error).toBeInstanceOf(TypeError)
+      expect(error).toMatchObject({
+        message: expect.stringMatching(/^The items of a map are an array.*, not (undefined|null|5|{.*})$/),
+      })
+    },
+  )
+
+  test('does not take a concurrency that is not a number for none', async () => {
+    const { compute } = await useCompute()
+    expect(() => compute.map(double, [1], { concurrency: Number.NaN })).toThrow(RangeError)
+  })
+
   test('says how far it is, never backwards, and at last that it is through', async () => {
     const { compute } = await useCompute()
     for (const [items, total] of [
