@@ -4,7 +4,7 @@ import { startLoad } from './load.ts'
 import { machine } from './machine.ts'
 import type { ProbeResult } from './prober.ts'
 import { type Prober, startProber } from './start-prober.ts'
-import { median, medianRatio, percentile } from './statistics.ts'
+import { add, median, medianRatio, percentile } from './statistics.ts'
 
 /** The heavy load runs for that long before the first light request. */
 const LEAD_IN_MS = 500
@@ -124,7 +124,7 @@ function summarise<Name extends string>(phase: Name, rounds: Round[], idle: Roun
       idle.map(({ p99Ms }) => p99Ms),
     ),
     sent: latenciesMs.length,
-    failed: each('failed').reduce((sum, failed) => sum + failed, 0),
+    failed: add(each('failed')),
     ...(rounds[0]?.heavyPerSecond !== undefined && { heavyPerSecond: median(each('heavyPerSecond')) }),
     rounds,
     latenciesMs: latenciesMs.toSorted((a, b) => a - b),

@@ -12,6 +12,9 @@ export function median(values: readonly number[]): number {
   return ((sorted[Math.ceil(middle) - 1] ?? Number.NaN) + (sorted[Math.floor(middle)] ?? Number.NaN)) / 2
 }
 
+/** All of them together; 0 if there are none. */
+export const add = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0)
+
 /** The median of each round's ratio: whatever else the machine does in a round slows both of its figures. */
 export const medianRatio = (values: readonly number[], others: readonly number[]) =>
   median(values.map((value, round) => value / (others[round] ?? Number.NaN)))

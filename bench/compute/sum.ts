@@ -2,7 +2,7 @@ import type { Compute } from '../../src/compute/compute.ts'
 import { countPrimes } from '../../src/features/primes/contract.ts'
 import { number } from '../align.ts'
 import { machine } from '../machine.ts'
-import { median, medianRatio } from '../statistics.ts'
+import { add, median, medianRatio } from '../statistics.ts'
 import { BareThreads } from './bare-threads.ts'
 import { inTurns, millisecondsOf } from './in-turns.ts'
 import { memoryGrowth } from './memory-growth.ts'
@@ -22,12 +22,12 @@ export async function measureSum(started: AsyncDisposableStack): Promise<Report>
   const part = Math.ceil(SETTINGS.doubles / SETTINGS.threads)
   const whole: Slice = { values, from: 0, to: SETTINGS.doubles }
   await runAnotherTask(compute)
-  const measure = async (add: () => PromiseLike<number> | number) => {
+  const measure = async (work: () => PromiseLike<number> | number) => {
     let total = Number.NaN
     let ms = Number.NaN
     const growthMiB = await memoryGrowth(async () => {
       ms = await millisecondsOf(async () => {
-        total = await add()
+        total = await work()
       })
     })
     if (total !== expected) throw new Error(`The sum is ${expected}, not ${total}`)
@@ -39,7 +39,7 @@ export async function measureSum(started: AsyncDisposableStack): Promise<Report>
       'sequential, on the event loop': () => sumOf(whole),
       'shared, one thread': () => compute.run(sum, whole),
       // What the machine gives to all cores at once: no pool, and nothing to hand out in between.
-      'shared, an equal part on each bare thread': () => addUp(bare.runAll(slicesOf(values, part))),
+      'shared, an equal part on each bare thread': async () => add(await bare.runAll(slicesOf(values, part))),
       'shared, compute.map on all threads': () => compute.map(sum, slicesOf(values)).reduce(0),
     },
     measure,
@@ -86,8 +86,6 @@ function fill(values: Float64Array): number {
   for (let index = 0; index < values.length; index++) values[index] = index & 0xff
   return sumOf({ values, from: 0, to: values.length })
 }
-
-const addUp = async (sums: Promise<number[]>) => (await sums).reduce((a, b) => a + b)
 
 const slicesOf = (values: Float64Array, length: number = SETTINGS.slice): Slice[] =>
   Array.from({ length: Math.ceil(SETTINGS.doubles / length) }, (_, index) => ({

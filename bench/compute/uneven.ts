@@ -5,7 +5,7 @@ import { countPrimesIn } from '../../src/features/primes/compute.ts'
 import { countPrimes, type Range } from '../../src/features/primes/contract.ts'
 import { number } from '../align.ts'
 import { machine } from '../machine.ts'
-import { median } from '../statistics.ts'
+import { add, median } from '../statistics.ts'
 import { inTurns } from './in-turns.ts'
 import { openCompute } from './open-compute.ts'
 import { atMost, type Report } from './report.ts'
@@ -94,7 +94,5 @@ function summarise(rounds: Round[]) {
 }
 
 const now = () => performance.timeOrigin + performance.now()
-
-const add = (counts: number[]) => counts.reduce((sum, count) => sum + count, 0)
 
 const percent = (share: number) => number(100 * share, 1)
