@@ -109,12 +109,12 @@ describe('a map', () => {
     expect(await failure(compute.map(writeAfter, items))).toMatchObject({ item: 990 })
   })
 
-  test('uses no more threads than it may', async () => {
+  test.each([1, 1.9])('uses no more threads than it may: %s', async (concurrency) => {
     const { compute } = await useCompute({ threads: 3 })
     let most = 0
     const look = setInterval(() => (most = Math.max(most, compute.running)), 1)
     onTestFinished(() => clearInterval(look))
-    expect(await compute.map(give, numbers(30), { concurrency: 1 })).toEqual(numbers(30))
+    expect(await compute.map(give, numbers(30), { concurrency })).toEqual(numbers(30))
     expect(most).toBe(1)
   })
 
