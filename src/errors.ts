@@ -14,7 +14,7 @@ const STATUS = {
   headers_too_large: 431,
   cancelled: 499,
   internal: 500,
-  saturated: 503,
+  overloaded: 503,
   unavailable: 503,
   deadline_exceeded: 504,
   storage_full: 507,
@@ -65,5 +65,29 @@ export class AppError extends Error {
 
   get status() {
     return STATUS[this.code]
+  }
+}
+
+/** The share of a wait that is added to it at random, so that clients who were refused together do not return together. */
+const MAX_JITTER = 1
+
+/**
+ * A refusal of load, which is expected and frequent: it is made without a stack trace, which would cost more than the rest.
+ *
+ * @param waitMs after how long there will probably be room, in milliseconds; `Retry-After` says so, spread by jitter.
+ */
+export function overloaded(message: string, waitMs = 1_000, cause?: unknown): AppError {
+  const retryAfter = Math.max(1, Math.ceil((waitMs / 1_000) * (1 + Math.random() * MAX_JITTER)))
+  return withoutStack(() => new AppError('overloaded', message, { cause, retryAfter }))
+}
+
+/** Makes an error that says nothing of where it was made. */
+export function withoutStack<E extends Error>(make: () => E): E {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  try {
+    return make()
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
   }
 }

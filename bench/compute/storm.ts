@@ -63,7 +63,7 @@ function caseOf(index: number): Case {
     return {
       run: (compute) => compute.run(endless, null, { timeoutMs: 1 + Math.random() * SETTINGS.withinMs }),
       // Refused, where it is known by then that it could not start in time.
-      isRight: (result) => result.status === 'rejected' && ['deadline_exceeded', 'saturated'].includes(result.reason.code),
+      isRight: (result) => result.status === 'rejected' && ['deadline_exceeded', 'overloaded'].includes(result.reason.code),
     }
   if (place < 16)
     return {

@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks'
-import { AppError } from '../errors.ts'
+import { AppError, overloaded } from '../errors.ts'
 import type { Call, Priority } from './call.ts'
 import type { Crew, CrewOptions } from './crew.ts'
 import type { Queue } from './queue.ts'
@@ -26,7 +26,7 @@ export class Admission {
   /**
    * Lets a call in, or throws.
    *
-   * @throws AppError `saturated` when too many wait, or when it could not start before its time is up; `unavailable`
+   * @throws AppError `overloaded` when too many wait, or when it could not start before its time is up; `unavailable`
    * while stopping.
    */
   check({ accepted, priority, options: { timeoutMs } }: Call): void {
@@ -34,10 +34,10 @@ export class Admission {
     if (accepted) return
     if (this.#options.stopping?.aborted) throw stopping()
     if (this.#queue.sizeOf(priority) >= this.#options.maxQueued)
-      throw saturated('Too much work is waiting for a thread: try again later', this.#waitMs(priority))
+      throw overloaded('Too much work is waiting for a thread: try again later', this.#waitMs(priority))
     if (timeoutMs === undefined || this.#crew.idle.length > 0) return
     const lateMs = this.#waitMs(priority) - timeoutMs
-    if (lateMs > 0) throw saturated('The work before this will take too long: try again later', lateMs)
+    if (lateMs > 0) throw overloaded('The work before this will take too long: try again later', lateMs)
   }
 
   /** How long a newcomer will probably wait, judged by how long the tasks before it took in the past. */
@@ -51,6 +51,3 @@ export class Admission {
 
 /** Why nothing new is taken on any more. */
 export const stopping = () => new AppError('unavailable', 'The service is stopping', { retryAfter: 1 })
-
-const saturated = (message: string, waitMs: number) =>
-  new AppError('saturated', message, { retryAfter: Math.max(1, Math.ceil(waitMs / 1_000)) })

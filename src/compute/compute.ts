@@ -125,7 +125,7 @@ export class Compute implements AsyncDisposable {
    * Runs a task on a thread and resolves with its output. When the signal aborts or the time is up, the promise rejects
    * at once and the task is stopped: dropped if it still waits, else asked to end and, 100 ms later, terminated.
    *
-   * @throws AppError `saturated` when too many wait, or the task could not start before its time is up;
+   * @throws AppError `overloaded` when too many wait, or the task could not start before its time is up;
    * `deadline_exceeded`; `unavailable` while stopping; TaskError when the task itself fails; the signal's reason;
    * DataCloneError when the input cannot be sent to a thread.
    */

@@ -75,7 +75,7 @@ export class Pool implements AsyncDisposable {
   /**
    * Takes a call on, and settles it in the end.
    *
-   * @throws AppError `saturated` when too many wait, or when it could not start before its time is up; `unavailable`
+   * @throws AppError `overloaded` when too many wait, or when it could not start before its time is up; `unavailable`
    * while stopping; the signal's reason.
    */
   add(call: Call): void {

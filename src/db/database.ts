@@ -85,7 +85,7 @@ export class Database implements AsyncDisposable {
     return this.#serverVersion
   }
 
-  /** @throws AppError `unavailable` or `saturated` when the database does not answer; the signal's reason. */
+  /** @throws AppError `unavailable` or `overloaded` when the database does not answer; the signal's reason. */
   async ping(signal: AbortSignal): Promise<void> {
     await this.withSignal(signal).executeQuery(PING)
   }

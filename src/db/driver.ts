@@ -33,7 +33,7 @@ export class GatedDriver implements Driver {
 
   async init() {}
 
-  /** @throws AppError `saturated` when too many wait, `unavailable` without a database; the signal's reason. */
+  /** @throws AppError `overloaded` when too many wait, `unavailable` without a database; the signal's reason. */
   acquireConnection({ signal }: AbortableOperationOptions = {}): Promise<MysqlConnection> {
     const entered = this.#gate.enter(signal)
     return entered ? entered.then(() => this.#borrow(signal)) : this.#borrow(signal)

@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks'
-import { AppError } from '../errors.ts'
+import { overloaded } from '../errors.ts'
 
 export interface GateOptions {
   /** How many may be inside at once: the size of the pool behind the gate. */
@@ -46,7 +46,7 @@ export class Gate {
   /**
    * Takes a permit; give it back with `leave()`.
    *
-   * @throws AppError `saturated` when the queue is full or the wait too long; the signal's reason when it aborts first.
+   * @throws AppError `overloaded` when the queue is full or the wait too long; the signal's reason when it aborts first.
    */
   enter(signal?: AbortSignal): Promise<void> | undefined {
     if (this.#inside < this.#options.permits) {
@@ -64,11 +64,11 @@ export class Gate {
 
   async #wait(signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted()
-    if (this.#waiters.size >= this.#options.maxWaiters) throw saturated()
+    if (this.#waiters.size >= this.#options.maxWaiters) throw busy()
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const waiter: Waiter = { admit: () => leaveQueue(resolve), refuse: (reason) => leaveQueue(() => reject(reason)) }
     const onAbort = () => waiter.refuse(signal?.reason)
-    const timer = setTimeout(() => waiter.refuse(saturated()), this.#options.maxWaitMs)
+    const timer = setTimeout(() => waiter.refuse(busy()), this.#options.maxWaitMs)
     const since = performance.now()
     const leaveQueue = (settle: () => void) => {
       this.#options.onWait?.(performance.now() - since)
@@ -83,4 +83,4 @@ export class Gate {
   }
 }
 
-const saturated = () => new AppError('saturated', 'The database is busy: try again shortly', { retryAfter: 1 })
+const busy = () => overloaded('The database is busy: try again shortly')

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { IsolationLevel, Transaction } from 'kysely'
-import { AppError } from '../errors.ts'
+import { overloaded } from '../errors.ts'
 import type { Db } from './database.ts'
 import { isRetryable } from './errors.ts'
 import type { Tables } from './tables.ts'
@@ -16,7 +16,7 @@ const hooks = new WeakMap<Transaction<Tables>, (() => void)[]>()
  * other out are an everyday event: the one that loses is run again from its start, so a story does nothing that cannot
  * be done twice (events are emitted after it returns, or by `afterCommit`).
  *
- * @throws AppError `saturated` when it lost three times; whatever `story` throws.
+ * @throws AppError `overloaded` when it lost three times; whatever `story` throws.
  */
 export async function transaction<T>(
   db: Db,
@@ -28,8 +28,7 @@ export async function transaction<T>(
       return await attemptOnce(db, story, isolation)
     } catch (error) {
       if (!isRetryable(error)) throw error
-      if (attempt === MAX_ATTEMPTS)
-        throw new AppError('saturated', 'Others are changing the same rows: try again shortly', { cause: error, retryAfter: 1 })
+      if (attempt === MAX_ATTEMPTS) throw overloaded('Others are changing the same rows: try again shortly', undefined, error)
       await sleep(Math.random() * RETRY_DELAY_MS * 2 ** attempt)
     }
   }

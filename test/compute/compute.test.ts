@@ -141,7 +141,7 @@ describe('the queue', () => {
     const waiting = Array.from({ length: MAX_QUEUED_PER_THREAD - 1 }, (_, index) => compute.run(echo, index))
     const gone = compute.run(echo, 'gone', { signal: leaving.signal })
     await expect(compute.run(echo, 'too many')).rejects.toMatchObject({
-      code: 'saturated',
+      code: 'overloaded',
       status: 503,
       headers: { 'Retry-After': expect.stringMatching(/^[1-9]\d*$/) },
     })

@@ -453,7 +453,7 @@ describe('a map and the bounds of the queue', () => {
     const { latch, held } = await hold(compute)
     const waiting = [compute.run(double, 1), compute.run(double, 2)]
     const counter = newCounter()
-    await expect(compute.map(count, [counter, counter, counter])).rejects.toMatchObject({ code: 'saturated' })
+    await expect(compute.map(count, [counter, counter, counter])).rejects.toMatchObject({ code: 'overloaded' })
     latch.release()
     await Promise.all([held, ...waiting])
     expect(counter[0]).toBe(0)
@@ -465,7 +465,7 @@ describe('a map and the bounds of the queue', () => {
     const outputs = [(await results.next()).value]
     const { latch } = await hold(compute)
     const waiting = Array.from({ length: 20 - compute.queued }, () => compute.run(double, 1))
-    await expect(compute.run(double, 1)).rejects.toMatchObject({ code: 'saturated' })
+    await expect(compute.run(double, 1)).rejects.toMatchObject({ code: 'overloaded' })
     const next = results.next()
     latch.release()
     outputs.push((await next).value)

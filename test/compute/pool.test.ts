@@ -310,9 +310,9 @@ describe('jobs', () => {
     const { compute } = await useCompute({ threads: 2, maxQueued: 3 })
     const holds = [await hold(compute), await hold(compute)]
     const jobs = [1, 2, 3].map((index) => compute.run(echo, index, job))
-    await expect(compute.run(echo, 4, job)).rejects.toMatchObject({ code: 'saturated' })
+    await expect(compute.run(echo, 4, job)).rejects.toMatchObject({ code: 'overloaded' })
     const requests = [1, 2, 3].map((index) => compute.run(echo, index))
-    await expect(compute.run(echo, 4)).rejects.toMatchObject({ code: 'saturated' })
+    await expect(compute.run(echo, 4)).rejects.toMatchObject({ code: 'overloaded' })
     for (const { latch } of holds) latch.release()
     expect(await Promise.all([...jobs, ...requests])).toEqual([1, 2, 3, 1, 2, 3])
   })
@@ -339,7 +339,7 @@ describe('a task that could not start before its time is up', () => {
     const askedAt = performance.now()
     const refusal = (await failure(compute.run(echo, 'in 6 s', { timeoutMs: 1_000 }))) as AppError
     expect(performance.now() - askedAt).toBeLessThan(50)
-    expect(refusal).toMatchObject({ code: 'saturated', status: 503 })
+    expect(refusal).toMatchObject({ code: 'overloaded', status: 503 })
     expect(Number(refusal.headers['Retry-After'])).toBeGreaterThanOrEqual(secondsBefore - 1)
     expect(Number(refusal.headers['Retry-After'])).toBeLessThanOrEqual(secondsBefore + 1)
 

@@ -99,7 +99,7 @@ describe('when all connections are busy', () => {
     )
     await until(() => database.gate.waiting === 40, 'they wait')
     await expect(database.ping(AbortSignal.timeout(5_000))).rejects.toMatchObject({
-      code: 'saturated',
+      code: 'overloaded',
       headers: { 'Retry-After': '1' },
     })
     controller.abort(new Error('gone'))
@@ -111,7 +111,7 @@ describe('when all connections are busy', () => {
     const controller = new AbortController()
     const busy = sleepFor(database.withSignal(controller.signal), 30, 'busy-2').catch(() => {})
     const startedAt = performance.now()
-    await expect(database.ping(AbortSignal.timeout(10_000))).rejects.toMatchObject({ code: 'saturated' })
+    await expect(database.ping(AbortSignal.timeout(10_000))).rejects.toMatchObject({ code: 'overloaded' })
     expect(performance.now() - startedAt).toBeGreaterThan(1_900)
     controller.abort()
     await busy

@@ -51,7 +51,7 @@ describe('a transaction', () => {
     expect(await db.selectFrom('product').select('stock').execute()).toEqual([{ stock: 2 }, { stock: 2 }])
   })
 
-  test('that loses three times gives up as saturated, and leaves nothing behind', async () => {
+  test('that loses three times gives up as overloaded, and leaves nothing behind', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     let runs = 0
@@ -60,7 +60,7 @@ describe('a transaction', () => {
       await trx.insertInto('product').values(product('never')).execute()
       throw Object.assign(new Error('Deadlock found'), { errno: 1213 })
     })
-    await expect(losing).rejects.toMatchObject({ code: 'saturated' })
+    await expect(losing).rejects.toMatchObject({ code: 'overloaded' })
     expect(runs).toBe(3)
     expect(await db.selectFrom('product').selectAll().execute()).toEqual([])
   })

@@ -265,7 +265,7 @@ describe('operations', () => {
       '/v1/reports/{id}/events',
     ])
     expect(body.paths['/v1/products/{id}'].get.responses.default.content).toHaveProperty(['application/problem+json'])
-    expect(body.components.schemas.Problem.properties.code.enum).toContain('saturated')
+    expect(body.components.schemas.Problem.properties.code.enum).toContain('overloaded')
     expect(body.components.schemas.ProductInput).toMatchObject({
       required: ['name', 'price', 'stock'],
       additionalProperties: false,
