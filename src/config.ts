@@ -8,6 +8,10 @@ const DEVELOPMENT_PASSWORD = 'offloop-development'
 
 const DAY_MS = 86_400_000
 
+/** The share of a request's time that it may wait for a connection: with more, it would be cut off in its statement. */
+const CONNECTION_WAIT_SHARE = 0.4
+const MAX_CONNECTION_WAIT_MS = 2_000
+
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
 const milliseconds = integer(1, 3_600_000)
 const list = z.string().transform((value) =>
@@ -79,7 +83,11 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
   if (!result.success) throw new AppError('invalid', describe(result.error))
   const { data } = result
   return freeze({
-    database: { url: data.DATABASE_URL, poolSize: data.DATABASE_POOL_SIZE },
+    database: {
+      url: data.DATABASE_URL,
+      poolSize: data.DATABASE_POOL_SIZE,
+      maxWaitMs: Math.min(MAX_CONNECTION_WAIT_MS, data.REQUEST_TIMEOUT_MS * CONNECTION_WAIT_SHARE),
+    },
     http: {
       host: data.HOST,
       port: data.PORT,

@@ -9,7 +9,7 @@ const DEVELOPMENT_URL = 'mysql://root:offloop-development@localhost:3306/offloop
 
 describe('what is not set has a default', () => {
   const defaults = {
-    database: { url: DATABASE_URL, poolSize: 10 },
+    database: { url: DATABASE_URL, poolSize: 10, maxWaitMs: 2_000 },
     http: { host: '127.0.0.1', port: 3000, corsOrigins: [], requestTimeoutMs: 5_000, drainTimeoutMs: 10_000 },
     compute: { threads: availableParallelism(), minThreads: Math.ceil(availableParallelism() / 2), maxHeapMb: 1_024 },
     jobs: { concurrency: 5, keepMs: 7 * 86_400_000 },
@@ -70,7 +70,7 @@ test('what is set is taken', () => {
     OF_ANOTHER_PROGRAM: 'left alone',
   })
   expect(config).toEqual({
-    database: { url: DATABASE_URL, poolSize: 25 },
+    database: { url: DATABASE_URL, poolSize: 25, maxWaitMs: 1_000 },
     http: {
       host: '0.0.0.0',
       port: 8080,

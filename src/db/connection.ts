@@ -1,12 +1,19 @@
 import type { CompiledQuery, DatabaseConnection, QueryResult } from 'kysely'
 import type { PoolConnection, ResultSetHeader } from 'mysql2'
 import { isUnavailable, translate } from './errors.ts'
+import type { Gate } from './gate.ts'
 
 /** What a commit or a rollback may take beyond the end of the signal, in milliseconds. */
 const ANSWER_GRACE_MS = 1_000
 
 /** Ends a session on the server; resolves when it is gone or cannot be reached, never rejects. */
 export type KillSession = (threadId: number) => Promise<void>
+
+interface LoanOptions {
+  gate: Gate
+  signal: AbortSignal | undefined
+  killSession: KillSession
+}
 
 /**
  * A borrowed mysql2 connection, as Kysely wants it, bound to the signal of whoever borrowed it.
@@ -16,12 +23,15 @@ export type KillSession = (threadId: number) => Promise<void>
  * arrives late hits whatever the next borrower runs.
  */
 export class MysqlConnection implements DatabaseConnection {
+  /** Where its permit belongs. */
+  readonly gate: Gate
   readonly #raw: PoolConnection
   readonly #signal: AbortSignal | undefined
   readonly #killSession: KillSession
   #killed: Promise<void> | undefined
 
-  constructor(raw: PoolConnection, signal: AbortSignal | undefined, killSession: KillSession) {
+  constructor(raw: PoolConnection, { gate, signal, killSession }: LoanOptions) {
+    this.gate = gate
     this.#raw = raw
     this.#signal = signal
     this.#killSession = killSession

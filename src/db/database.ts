@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CompiledQuery, DefaultQueryExecutor, type DialectAdapter, Kysely, type KyselyProps, type QueryCompiler } from 'kysely'
 import { createConnection, createPool, type PoolConnection, type PoolOptions } from 'mysql2'
-import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
 import { GatedDialect, GatedDriver } from './driver.ts'
 import { Gate, type GateOptions } from './gate.ts'
@@ -12,8 +11,10 @@ export type Db = Kysely<Tables>
 
 const CONNECT_TIMEOUT_MS = 2_000
 const KILL_TIMEOUT_MS = 1_000
-const MAX_WAITERS = 40
+const MAX_WAITERS = 10_000
 const MAX_WAIT_MS = 2_000
+/** Connections besides `poolSize`, for what may not wait behind requests. */
+const RESERVED_CONNECTIONS = 3
 const IDLE_TIMEOUT_MS = 60_000
 const CLOSE_TIMEOUT_MS = 1_000
 
@@ -24,7 +25,21 @@ const PREPARE_SESSION = `set time_zone = '+00:00', sql_mode = '${SQL_MODE}'`
 const PING = CompiledQuery.raw('select 1')
 const DESCRIBE_SERVER = CompiledQuery.raw('select @@global.sql_mode as mode, version() as version')
 
-export type DatabaseOptions = Config['database'] & Pick<GateOptions, 'onWait'>
+export interface DatabaseOptions extends Pick<GateOptions, 'onWait'> {
+  url: string
+  /** How many connections requests and jobs have; there are a few more for `reserved` handles. */
+  poolSize: number
+  /** How long a statement or transaction may wait for a connection, in milliseconds; 2 s if absent. */
+  maxWaitMs?: number
+}
+
+export interface HandleOptions {
+  /**
+   * Takes one of a few connections that requests do not use, so that a long queue does not delay it. For short statements
+   * that keep the process alive in the eyes of others: renewing and settling the leases of jobs, probes. Never for a request.
+   */
+  reserved?: boolean
+}
 
 /** The process's one pool of connections. `main.ts` opens it; everything else gets handles from `withSignal()`. */
 export class Database implements AsyncDisposable {
@@ -51,10 +66,14 @@ export class Database implements AsyncDisposable {
     }
   }
 
-  private constructor({ url, poolSize, onWait }: DatabaseOptions) {
-    this.gate = new Gate({ permits: poolSize, maxWaiters: MAX_WAITERS, maxWaitMs: MAX_WAIT_MS, onWait })
-    const pool = createPool(poolOptions(url, poolSize)).on('connection', prepareSession)
-    this.#driver = new GatedDriver(pool, this.gate, (threadId) => killSession(url, threadId))
+  private constructor({ url, poolSize, maxWaitMs = MAX_WAIT_MS, onWait }: DatabaseOptions) {
+    this.gate = new Gate({ permits: poolSize, maxWaiters: MAX_WAITERS, maxWaitMs, onWait })
+    this.#driver = new GatedDriver({
+      pool: createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS)).on('connection', prepareSession),
+      gate: this.gate,
+      reservedGate: new Gate({ permits: RESERVED_CONNECTIONS, maxWaiters: MAX_WAITERS, maxWaitMs }),
+      killSession: (threadId) => killSession(url, threadId),
+    })
     const dialect = new GatedDialect(this.#driver)
     this.#props = { config: { dialect }, dialect, driver: this.#driver }
     this.#compiler = dialect.createQueryCompiler()
@@ -65,11 +84,11 @@ export class Database implements AsyncDisposable {
    * A handle whose statements and transactions end when `signal` aborts. Cheap: take one for each request.
    * Without a signal, statements run for as long as they need.
    */
-  withSignal(signal?: AbortSignal): Db {
+  withSignal(signal?: AbortSignal, { reserved }: HandleOptions = {}): Db {
     const driver = this.#driver
     const provider: Provider = {
       async provideConnection(consumer) {
-        const connection = await driver.acquireConnection({ signal })
+        const connection = await driver.acquireConnection({ signal, reserved })
         try {
           return await consumer(connection)
         } finally {
@@ -85,9 +104,13 @@ export class Database implements AsyncDisposable {
     return this.#serverVersion
   }
 
-  /** @throws AppError `unavailable` or `overloaded` when the database does not answer; the signal's reason. */
+  /**
+   * Resolves when the database answers, however many requests wait for it.
+   *
+   * @throws AppError `unavailable` when it cannot be reached; the signal's reason.
+   */
   async ping(signal: AbortSignal): Promise<void> {
-    await this.withSignal(signal).executeQuery(PING)
+    await this.withSignal(signal, { reserved: true }).executeQuery(PING)
   }
 
   /** Says goodbye to the server, which may not answer any more. */
@@ -105,10 +128,11 @@ export class Database implements AsyncDisposable {
 
 type Provider = ConstructorParameters<typeof DefaultQueryExecutor>[2]
 
-const poolOptions = (uri: string, poolSize: number): PoolOptions => ({
+const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   uri,
-  connectionLimit: poolSize,
-  maxIdle: Math.ceil(poolSize / 2),
+  connectionLimit,
+  // mysql2 looks for idle connections only where this is below the limit, and destroys what is above it within a second.
+  maxIdle: connectionLimit - 1,
   idleTimeout: IDLE_TIMEOUT_MS,
   connectTimeout: CONNECT_TIMEOUT_MS,
   enableKeepAlive: true,

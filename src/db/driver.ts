@@ -16,33 +16,45 @@ import type { Gate } from './gate.ts'
 
 const BEGIN = CompiledQuery.raw('begin')
 
+export interface GatedDriverOptions {
+  /** Has a connection for each permit of both semaphores. */
+  pool: Pool
+  /** Bounds what requests and jobs use. */
+  gate: Gate
+  /** Bounds what must go on however long the queue of `gate` is. */
+  reservedGate: Gate
+  killSession: KillSession
+}
+
+export interface AcquireOptions extends AbortableOperationOptions {
+  /** Whether to take one of the reserved connections. */
+  reserved?: boolean | undefined
+}
+
 /**
- * A driver in place of Kysely's own: a gate in front of the pool, connections that obey a signal, prepared statements,
- * and no connection handed on with a transaction open. docs/decisions/002-own-driver.md has reasons and figures.
+ * A driver in place of Kysely's own: a semaphore in front of the pool, connections that obey a signal, prepared statements,
+ * and no connection handed on with a transaction open. docs/decisions/002-own-driver.md has the reasons.
  */
 export class GatedDriver implements Driver {
-  readonly #pool: Pool
-  readonly #gate: Gate
-  readonly #killSession: KillSession
+  readonly #options: GatedDriverOptions
 
-  constructor(pool: Pool, gate: Gate, killSession: KillSession) {
-    this.#pool = pool
-    this.#gate = gate
-    this.#killSession = killSession
+  constructor(options: GatedDriverOptions) {
+    this.#options = options
   }
 
   async init() {}
 
-  /** @throws AppError `overloaded` when too many wait, `unavailable` without a database; the signal's reason. */
-  acquireConnection({ signal }: AbortableOperationOptions = {}): Promise<MysqlConnection> {
-    const entered = this.#gate.enter(signal)
-    return entered ? entered.then(() => this.#borrow(signal)) : this.#borrow(signal)
+  /** @throws AppError `overloaded` after too long a wait, `unavailable` without a database; the signal's reason. */
+  acquireConnection({ signal, reserved = false }: AcquireOptions = {}): Promise<MysqlConnection> {
+    const gate = reserved ? this.#options.reservedGate : this.#options.gate
+    const entered = gate.enter(signal)
+    return entered ? entered.then(() => this.#borrow(gate, signal)) : this.#borrow(gate, signal)
   }
 
   async releaseConnection(connection: MysqlConnection): Promise<void> {
     const killed = connection.release()
     if (killed) await killed
-    this.#gate.leave()
+    connection.gate.leave()
   }
 
   async beginTransaction(connection: MysqlConnection, { isolationLevel, accessMode }: TransactionSettings): Promise<void> {
@@ -60,14 +72,15 @@ export class GatedDriver implements Driver {
   }
 
   destroy(): Promise<void> {
-    return new Promise((resolve) => this.#pool.end(() => resolve()))
+    return new Promise((resolve) => this.#options.pool.end(() => resolve()))
   }
 
-  #borrow(signal: AbortSignal | undefined): Promise<MysqlConnection> {
+  #borrow(gate: Gate, signal: AbortSignal | undefined): Promise<MysqlConnection> {
+    const { pool, killSession } = this.#options
     return new Promise((resolve, reject) =>
-      this.#pool.getConnection((error, connection) => {
-        if (!error) return resolve(new MysqlConnection(connection, signal, this.#killSession))
-        this.#gate.leave()
+      pool.getConnection((error, connection) => {
+        if (!error) return resolve(new MysqlConnection(connection, { gate, signal, killSession }))
+        gate.leave()
         reject(translate(error))
       }),
     )

@@ -1,6 +1,7 @@
 import { CompiledQuery, sql } from 'kysely'
 import { describe, expect, test } from 'vitest'
 import { Database, type Db } from '../../src/db/database.ts'
+import { transaction } from '../../src/db/transaction.ts'
 import { onServer, useDatabase } from '../support/database.ts'
 import { until } from '../support/until.ts'
 
@@ -91,19 +92,11 @@ test('a statement that cannot be sent leaves no trace on its signal', async () =
 })
 
 describe('when all connections are busy', () => {
-  test('40 may wait, one more is refused at once', async () => {
-    const { database } = await useDatabase({ poolSize: 1 })
-    const controller = new AbortController()
-    const busy = Array.from({ length: 41 }, () =>
-      sleepFor(database.withSignal(controller.signal), 30, 'busy').catch(({ message }) => message),
-    )
-    await until(() => database.gate.waiting === 40, 'they wait')
-    await expect(database.ping(AbortSignal.timeout(5_000))).rejects.toMatchObject({
-      code: 'overloaded',
-      headers: { 'Retry-After': '1' },
-    })
-    controller.abort(new Error('gone'))
-    expect(new Set(await Promise.all(busy))).toEqual(new Set(['gone']))
+  test('hundreds wait, and all are served', async () => {
+    const { database } = await useDatabase({ poolSize: 2 })
+    const busy = Array.from({ length: 500 }, () => sleepFor(database.withSignal(), 0.001, 'busy'))
+    await until(() => database.gate.waiting > 400, 'they wait')
+    expect((await Promise.all(busy)).map(({ rows }) => rows.length)).toEqual(new Array(500).fill(1))
   })
 
   test('nobody waits for more than 2 s', async () => {
@@ -111,11 +104,40 @@ describe('when all connections are busy', () => {
     const controller = new AbortController()
     const busy = sleepFor(database.withSignal(controller.signal), 30, 'busy-2').catch(() => {})
     const startedAt = performance.now()
-    await expect(database.ping(AbortSignal.timeout(10_000))).rejects.toMatchObject({ code: 'overloaded' })
+    await expect(sleepFor(database.withSignal(), 0, 'late')).rejects.toMatchObject({ code: 'overloaded' })
     expect(performance.now() - startedAt).toBeGreaterThan(1_900)
     controller.abort()
     await busy
   })
+
+  test('a ping and a reserved handle do not wait behind requests', async () => {
+    const { database } = await useDatabase({ poolSize: 1 })
+    const controller = new AbortController()
+    const busy = Array.from({ length: 100 }, () => sleepFor(database.withSignal(controller.signal), 30, 'busy-3').catch(() => {}))
+    await until(() => database.gate.waiting === 99, 'they wait')
+    await database.ping(AbortSignal.timeout(1_000))
+    const reserved = database.withSignal(AbortSignal.timeout(1_000), { reserved: true })
+    expect(await transaction(reserved, (trx) => trx.selectFrom('product').select('id').execute())).toEqual([])
+    expect([database.gate.inside, database.gate.waiting]).toEqual([1, 99])
+    controller.abort()
+    await Promise.all(busy)
+    expect([database.gate.inside, database.gate.waiting]).toEqual([0, 0])
+  })
+})
+
+test('connections that are idle for a moment are kept', async () => {
+  const { database } = await useDatabase({ poolSize: 8 })
+  const ids = async () => {
+    const connections = Array.from({ length: 8 }, () => sql<{ id: number }>`select connection_id() as id, sleep(0.05)`)
+    const results = await Promise.all(connections.map((query) => query.execute(database.withSignal())))
+    return results.map(({ rows }) => rows[0]?.id).sort()
+  }
+  const before = await ids()
+  expect(new Set(before).size).toBe(8)
+  // Above the interval in which mysql2 looks for connections to close.
+  const until = performance.now() + 2_500
+  while (performance.now() < until) await sleepFor(database.withSignal(), 0.1, 'meanwhile')
+  expect(await ids()).toEqual(before)
 })
 
 describe('a session', () => {

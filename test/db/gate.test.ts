@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { Gate, type GateOptions } from '../../src/db/gate.ts'
 
 const A_MINUTE_MS = 60_000
-const overloaded = { code: 'overloaded', status: 503, headers: { 'Retry-After': expect.stringMatching(/^[12]$/) } }
+const overloaded = { code: 'overloaded', status: 503 }
 
 describe('a gate', () => {
   test('lets in as many as it has permits, without a wait', () => {
@@ -74,6 +74,46 @@ describe('who waits', () => {
     await waiting
   })
 
+  test('is refused in the order of arrival, each after the same time', async () => {
+    const gate = newGate({ permits: 1, maxWaitMs: 100 })
+    gate.enter()
+    const refused: { caller: number; waitedMs: number }[] = []
+    const waiting: Promise<unknown>[] = []
+    for (let caller = 0; caller < 4; caller++) {
+      const since = performance.now()
+      const note = () => refused.push({ caller, waitedMs: performance.now() - since })
+      waiting.push(Promise.resolve(gate.enter()).catch(note))
+      await sleep(15)
+    }
+    await Promise.all(waiting)
+    expect(refused.map(({ caller }) => caller)).toEqual([0, 1, 2, 3])
+    for (const { waitedMs } of refused) expect(waitedMs).toBeGreaterThan(98)
+    expect([gate.inside, gate.waiting]).toEqual([1, 0])
+  })
+
+  test('may be one of thousands, with one timer for all, and each is served', async () => {
+    const gate = newGate({ permits: 10, maxWaiters: 10_000 })
+    const setTimeouts = vi.spyOn(globalThis, 'setTimeout')
+    let served = 0
+    const callers = Array.from({ length: 5_000 }, async () => {
+      await gate.enter()
+      await sleep(0)
+      served++
+      gate.leave()
+    })
+    expect(gate.waiting).toBe(4_990)
+    expect(setTimeouts).toHaveBeenCalledTimes(1)
+    setTimeouts.mockRestore()
+    await Promise.all(callers)
+    expect([served, gate.inside, gate.waiting]).toEqual([5_000, 0, 0])
+  })
+
+  test('is told to come back when the queue may be shorter, not at once', async () => {
+    const gate = newGate({ permits: 1, maxWaiters: 0, maxWaitMs: 2_000 })
+    gate.enter()
+    await expect(gate.enter()).rejects.toMatchObject({ headers: { 'Retry-After': expect.stringMatching(/^[234]$/) } })
+  })
+
   test('is refused after too long, and takes no permit later', async () => {
     const gate = newGate({ permits: 1, maxWaitMs: 20 })
     gate.enter()
@@ -81,6 +121,28 @@ describe('who waits', () => {
     expect(gate.waiting).toBe(0)
     gate.leave()
     expect(gate.inside).toBe(0)
+  })
+
+  test('leaves the queue from its front, middle and end, and the others keep their order', async () => {
+    const gate = newGate({ permits: 1 })
+    gate.enter()
+    const controllers = Array.from({ length: 5 }, () => new AbortController())
+    const admitted: number[] = []
+    const waiting = controllers.map(({ signal }, caller) =>
+      Promise.resolve(gate.enter(signal)).then(
+        () => admitted.push(caller),
+        () => {},
+      ),
+    )
+    for (const gone of [2, 0, 4]) controllers[gone]?.abort()
+    expect(gate.waiting).toBe(2)
+    for (const caller of [1, 3]) {
+      gate.leave()
+      await waiting[caller]
+    }
+    await Promise.all(waiting)
+    expect(admitted).toEqual([1, 3])
+    expect([gate.inside, gate.waiting]).toEqual([1, 0])
   })
 
   test('leaves the queue when its signal aborts, and the next moves up', async () => {
