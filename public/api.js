@@ -24,14 +24,19 @@ export class ApiError extends Error {
  * @param {unknown} [options.body] a plain object is sent as JSON; text, a Blob or a File as it is
  * @param {Record<string, string>} [options.headers]
  * @param {AbortSignal} [options.signal]
+ * @param {boolean} [options.background] no user asked for this: the service logs it at level `debug` if it succeeds
  * @returns {Promise<any>} the JSON of the answer, `undefined` where it is empty, else the Response itself
  * @throws {ApiError} for every answer that is a problem, or when there is none; the signal's reason when it aborts
  */
-export async function api(method, path, { body, headers = {}, signal } = {}) {
+export async function api(method, path, { body, headers = {}, signal, background = false } = {}) {
   const isJson = body !== undefined && Object.getPrototypeOf(body) === Object.prototype
   const response = await fetch(path, {
     method,
-    headers: isJson ? { 'Content-Type': 'application/json', ...headers } : headers,
+    headers: {
+      ...(isJson && { 'Content-Type': 'application/json' }),
+      ...(background && { 'X-Background': '1' }),
+      ...headers,
+    },
     body: isJson ? JSON.stringify(body) : /** @type {BodyInit} */ (body),
     signal,
   }).catch((error) => {

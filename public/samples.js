@@ -39,7 +39,7 @@ function openSamples({ live, api }) {
     tellAll()
   })
   live.onReconnect(async () => {
-    const past = await api('GET', '/v1/ops').catch(() => undefined)
+    const past = await api('GET', '/v1/ops', { background: true }).catch(() => undefined)
     if (!past) return
     const newest = past.samples.at(-1)?.at ?? 0
     samples = [...past.samples, ...samples.filter(({ at }) => at > newest)].slice(-MAX_SAMPLES)

@@ -36,7 +36,7 @@ export function mount(section, { api, live }) {
 
   /** @type {Map<string, ReturnType<typeof rowFor>>} */
   const rows = new Map()
-  const read = reader(async () => show((await api('GET', `/v1/jobs?limit=${SHOWN}`)).items))
+  const read = reader(async () => show((await api('GET', `/v1/jobs?limit=${SHOWN}`, { background: true })).items))
 
   /** Rows stay where they are while they change, and so does the focus. @param {Job[]} jobs */
   function show(jobs) {

@@ -34,7 +34,7 @@ export function mount(section, { api, live }) {
   let isReading = false
 
   async function readAll() {
-    put((await api('GET', `/v1/products?limit=${CANDIDATES}`)).items)
+    put((await api('GET', `/v1/products?limit=${CANDIDATES}`, { background: true })).items)
     show()
   }
 
@@ -66,7 +66,7 @@ export function mount(section, { api, live }) {
 
   /** Nothing when it is gone; a service that is too busy to tell leaves it as it was. @param {number} id */
   const readOne = (id) =>
-    api('GET', `/v1/products/${id}`).catch(({ status }) =>
+    api('GET', `/v1/products/${id}`, { background: true }).catch(({ status }) =>
       status === 404 ? undefined : products.find((known) => known.id === id),
     )
 

@@ -78,7 +78,7 @@ export function mount(section, { api, live }) {
   const tellError = (/** @type {Error} */ error) => tell(error.message, { isError: true })
 
   /** The truth. A service that is away for a moment will tell later. */
-  const read = () => waiting && api('GET', `/v1/reports/${waiting}`).then(show, () => {})
+  const read = () => waiting && api('GET', `/v1/reports/${waiting}`, { background: true }).then(show, () => {})
 
   live.on('report.progress', show)
   live.on('report.finished', ({ id }) => id === waiting && read())

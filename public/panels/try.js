@@ -151,7 +151,7 @@ function probe(section, { api, live }) {
     isAsking = true
     const startedAt = performance.now()
     try {
-      await api('GET', path)
+      await api('GET', path, { background: true })
       keep(performance.now() - startedAt)
     } catch (error) {
       const { status } = /** @type {import('../api.js').ApiError} */ (error)

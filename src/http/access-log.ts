@@ -1,7 +1,13 @@
 import type { Log } from '../log.ts'
 import type { RequestRecord } from './exchange.ts'
 
-/** Writes one line about each request that is done. */
+/** Requests of load balancers and of Prometheus, every few seconds for as long as the service lives. */
+const MONITORING_ROUTES = new Set(['/health/live', '/health/ready', '/metrics'])
+
+/**
+ * Writes one line about each request that has ended, at level `info`. Routine requests that succeeded are written at `debug`,
+ * because they would outnumber those of users: probes, scrapes, and reads that say of themselves that no user asked for them.
+ */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   // A child logger has its fields serialised already, and there are only so many routes and statuses.
   const children = new Map<string, Log>()
@@ -11,5 +17,15 @@ export function accessLog(log: Log): (record: RequestRecord) => void {
     children.set(key, child)
     return child
   }
-  return ({ method, route, status, ms, requestId }) => childFor(method, route, status).info({ ms, requestId }, 'request')
+  return (record) => {
+    const { method, route, status, ms, requestId } = record
+    const level = isRoutine(record) ? 'debug' : 'info'
+    if (log.isLevelEnabled(level)) childFor(method, route, status)[level]({ ms, requestId }, 'request')
+  }
+}
+
+/** Only reads, and only those that succeeded: the header must not keep a change or a failure out of the log. */
+function isRoutine({ method, route, status, background }: RequestRecord): boolean {
+  if (status >= 400 || (method !== 'GET' && method !== 'HEAD')) return false
+  return background || MONITORING_ROUTES.has(route)
 }

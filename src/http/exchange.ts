@@ -21,6 +21,8 @@ export interface RequestRecord {
   status: number
   ms: number
   requestId: string
+  /** Whether the client says, by the header `X-Background: 1`, that no user asked for it, as the live page's polling does. */
+  background: boolean
 }
 
 /** One request and its answer: the id they go by, the time they may take, the signal that ends them. */
@@ -144,5 +146,6 @@ function recordOf(c: AppContext, { startedAt, requestId }: Exchange, outgoing: A
     status: outgoing.writableFinished ? outgoing.statusCode : CLIENT_GONE,
     ms: Math.round((performance.now() - startedAt) * 1_000) / 1_000,
     requestId,
+    background: outgoing.req.headers['x-background'] === '1',
   }
 }

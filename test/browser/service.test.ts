@@ -1,7 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { request } from '../support/service.ts'
+import { until } from '../support/until.ts'
 import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
+
+/** What an open page reads without being asked: its probe, its panels and its charts. */
+const READ_IN_THE_BACKGROUND = ['/v1/products/:id', '/v1/products', '/v1/jobs', '/v1/ops']
 
 let site: Awaited<ReturnType<typeof startSite>>
 
@@ -21,6 +25,36 @@ describe('a service that does no heavy work on its event loop', () => {
     await untilText(tryIt.getByRole('status'), /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/, 20_000)
   })
 })
+
+describe('the log of a service whose page is open', () => {
+  test('has lines about what its users do, and none about what the page reads in the background', async () => {
+    const page = await site.open()
+    await untilLive(page)
+    const background = () => countReads(site.url, READ_IN_THE_BACKGROUND)
+    const before = await background()
+    await until(async () => (await background()) >= before + 10, 'the page has read in the background')
+    await button(panel(page, 'products'), 'Restock 20').click()
+    await until(() => logged(site.output()).includes('PATCH /v1/products/:id'), 'the change is logged')
+    const unwanted = READ_IN_THE_BACKGROUND.map((route) => `GET ${route}`)
+    expect(logged(site.output()).filter((request) => unwanted.includes(request))).toEqual([])
+  })
+})
+
+/** Method and route of each request in a log of JSON lines. */
+const logged = (output: string) =>
+  output.split('\n').flatMap((line) => {
+    const { msg, method, route } = line.startsWith('{') && line.endsWith('}') ? JSON.parse(line) : {}
+    return msg === 'request' ? [`${method} ${route}`] : []
+  })
+
+/** How many successful reads of these routes `/metrics` has counted. */
+async function countReads(url: string, routes: string[]): Promise<number> {
+  const page = await (await fetch(`${url}/metrics`)).text()
+  const counts = page.matchAll(
+    /^http_request_duration_seconds_count\{method="GET",route="([^"]+)",status="(?:200|304)"\} (\d+)$/gm,
+  )
+  return counts.reduce((sum, [, route = '', count]) => sum + (routes.includes(route) ? Number(count) : 0), 0)
+}
 
 describe('a service that dies and comes back', () => {
   test('is read again by the page, which then hears of it as before', async () => {

@@ -51,7 +51,15 @@ test('a request is told of once, with its pattern, status, time and id', async (
   expect(await response.text()).toBe('a thing')
   await until(() => records.length > 0, 'it is told of')
   const requestId = response.headers.get('x-request-id')
-  expect(records).toEqual([{ method: 'GET', route: '/things/:id', status: 203, ms: expect.any(Number), requestId }])
+  const ms = expect.any(Number)
+  expect(records).toEqual([{ method: 'GET', route: '/things/:id', status: 203, ms, requestId, background: false }])
+})
+
+test('a request that says that no user asked for it is recorded as a background request', async () => {
+  const { url, records } = await serve(() => new Response('a thing'))
+  await fetch(`${url}/things/7`, { headers: { 'X-Background': '1' } })
+  await until(() => records.length > 0, 'it is recorded')
+  expect(records).toMatchObject([{ status: 200, background: true }])
 })
 
 test('a streamed answer is told of when its end is out, not before', async () => {

@@ -58,6 +58,8 @@ async function startMain(env: NodeJS.ProcessEnv) {
   return {
     url,
     database,
+    /** What the service has printed since its last start. */
+    output: () => main.output(),
     /** At once, as a crash would. */
     async kill() {
       main.child.kill('SIGKILL')
