@@ -33,6 +33,7 @@ const LEAVES = [
   'schemas.ts',
   'service.ts',
   'thread-environment.ts',
+  'timers.ts',
   'timestamp.ts',
 ]
 

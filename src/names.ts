@@ -1,3 +1,5 @@
+import { inspect } from 'node:util'
+
 /**
  * Typed names for what leaves the event loop: a feature's `contract.ts` declares them with these constructors, and both
  * ends use the same constant. No I/O here, so that a worker thread can load a contract.
@@ -31,7 +33,7 @@ export interface Job<Input, Result> {
   readonly [types]?: (input: Input) => Result
   /** How often it is begun at most, by whatever it ended: a failure, a timeout, the death of its process. */
   readonly attempts: number
-  /** How long one attempt may take before its signal aborts. */
+  /** How long one attempt may take before its signal aborts; `Infinity` for no limit. */
   readonly timeoutMs: number
   /** After the nth failure it waits up to `backoffMs * 2 ** (n - 1)`, at random. */
   readonly backoffMs: number
@@ -62,13 +64,42 @@ export function task<Input, Output>(name: string, { split, join }: TaskOptions<I
   return Object.freeze({ name, split, join })
 }
 
-/** Names a job: `job<{ id: string }, Summary>('report.build', { attempts: 3 })`. */
+/** What the column holds. */
+const MAX_ATTEMPTS = 65_535
+
+/**
+ * Names a job: `job<{ id: string }, Summary>('report.build', { attempts: 3 })`.
+ *
+ * @throws TypeError for a name that is not 1 to 100 ASCII characters without spaces; RangeError for an option out of range.
+ */
 export function job<Input, Result = void>(
   name: string,
   { attempts = 5, timeoutMs = 600_000, backoffMs = 1_000 }: Partial<Omit<Job<Input, Result>, 'name'>> = {},
 ): Job<Input, Result> {
+  checkName('a job', name)
+  checkOption(name, { attempts }, `an integer from 1 to ${MAX_ATTEMPTS}`, isIntegerIn(1, MAX_ATTEMPTS))
+  checkOption(name, { timeoutMs }, 'a positive number of milliseconds, or Infinity for no limit', (value) => value > 0)
+  checkOption(name, { backoffMs }, 'a positive, finite number of milliseconds', (value) => value > 0 && Number.isFinite(value))
   return Object.freeze({ name, attempts, timeoutMs, backoffMs })
 }
+
+/** The names of jobs and schedules are kept in columns of this width, which ignore spaces at the end. */
+export const NAME = /^[!-~]{1,100}$/
+
+/** @throws TypeError for a name that its column cannot hold. */
+export function checkName(what: string, name: unknown): void {
+  if (typeof name !== 'string' || !NAME.test(name))
+    throw new TypeError(`Expected the name of ${what} to be 1 to 100 ASCII characters without spaces, got ${inspect(name)}`)
+}
+
+function checkOption(job: string, option: Record<string, unknown>, expected: string, isValid: (value: number) => boolean): void {
+  const [[name, value] = []] = Object.entries(option)
+  if (typeof value === 'number' && isValid(value)) return
+  const ErrorType = typeof value === 'number' ? RangeError : TypeError
+  throw new ErrorType(`Expected \`${name}\` of the job ${job} to be ${expected}, got ${inspect(value)}`)
+}
+
+const isIntegerIn = (min: number, max: number) => (value: number) => Number.isInteger(value) && value >= min && value <= max
 
 /** Names an event: `event<ProductChange>()('product.changed', guide)`; two calls, so that the name's type is inferred. */
 export const event =

@@ -1,8 +1,8 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { MAX_TIMER_MS } from '../timers.ts'
 import type { Call } from './call.ts'
 import type { Executor, StartExecutor } from './executor.ts'
-import { MAX_TIMER_MS } from './limits.ts'
 import { Member, OVERDUE_MS } from './member.ts'
 import type { DoneMessage, ProgressMessage } from './protocol.ts'
 

@@ -1,7 +1,5 @@
 import { AppError } from '../errors.ts'
-
-/** The longest that Node's timers can wait; a longer one would fire at once. */
-export const MAX_TIMER_MS = 2 ** 31 - 1
+import { MAX_TIMER_MS } from '../timers.ts'
 
 /** What the caller sets to work: a signal that ends it, and the time that it may take. */
 export interface Limits {

@@ -1,4 +1,4 @@
-import type { Job } from '../names.ts'
+import { checkName, type Job } from '../names.ts'
 
 /** What a handler is given besides its input. */
 export interface JobContext {
@@ -43,10 +43,12 @@ export const handle = <Input, Result>(
   run: (input: Input, context: JobContext) => Result | Promise<Result>,
 ): JobHandler => ({ job, run: run as JobHandler['run'] })
 
-/** `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: every day at 03:00 UTC. */
-export const schedule = <Input>(name: string, cron: string, job: Job<Input, unknown>, input: Input): JobSchedule => ({
-  name,
-  cron,
-  job,
-  input,
-})
+/**
+ * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: every day at 03:00 UTC.
+ *
+ * @throws TypeError for a name that is not 1 to 100 ASCII characters without spaces.
+ */
+export function schedule<Input>(name: string, cron: string, job: Job<Input, unknown>, input: Input): JobSchedule {
+  checkName('a schedule', name)
+  return { name, cron, job, input }
+}

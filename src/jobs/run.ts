@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AppError } from '../errors.ts'
+import { startTimer } from '../timers.ts'
 import type { JobContext, JobHandler } from './handler.ts'
 import { toJson } from './json.ts'
 import type { Claim, Outcome } from './record.ts'
@@ -58,7 +59,7 @@ export class Run {
   start(): { verdict: Promise<Verdict>; settled: Promise<unknown> } {
     const { timeoutMs } = this.#handler.job
     const timeout = () => this.abort(new AppError('deadline_exceeded', `It was not done within ${timeoutMs} ms`))
-    const timer = setTimeout(timeout, timeoutMs)
+    const timer = startTimer(timeoutMs, timeout)
     const result = Promise.try(() => this.#handler.run(JSON.parse(this.claim.input), this.#context()))
     const settled = result.then(
       () => clearTimeout(timer),

@@ -1,15 +1,16 @@
 import { z } from '@hono/zod-openapi'
+import { NAME } from '../../names.ts'
 import { pageOf, pageQuery } from '../../paging.ts'
 
 const State = z.enum(['scheduled', 'queued', 'running', 'succeeded', 'failed', 'cancelled']).openapi({
   description: '`scheduled` jobs wait for their time, or to be tried again; a `failed` one used up its attempts',
 })
-const Kind = z.string().max(100).openapi({ example: 'report.build' })
+const KIND_EXAMPLE = 'report.build'
 
 export const Job = z
   .strictObject({
     id: z.uuid(),
-    kind: Kind,
+    kind: z.string().openapi({ example: KIND_EXAMPLE }),
     state: State,
     priority: z.int().openapi({ description: 'Smaller ones go first' }),
     attempt: z.int().openapi({ description: 'How often it was begun' }),
@@ -48,11 +49,11 @@ export const JobDetail = Job.extend({
 
 export const JobPage = z.strictObject(pageOf(Job)).openapi('JobPage')
 
-export const JobId = z.strictObject({ id: z.uuid() })
+export const JobId = z.strictObject({ id: z.uuid().toLowerCase() })
 
 export const PageQuery = z.strictObject({
   state: State.optional(),
-  kind: Kind.optional(),
+  kind: z.string().regex(NAME, 'must be 1 to 100 ASCII characters without spaces').optional().openapi({ example: KIND_EXAMPLE }),
   ...pageQuery,
 })
 

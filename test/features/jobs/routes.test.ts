@@ -61,6 +61,14 @@ describe('the list', () => {
     expect((await request(`${url}?state=lost`)).body.errors).toMatchObject([{ path: 'query.state' }])
     expect((await request(`${url}?cursor=aWQ6Nw`)).body.errors).toMatchObject([{ path: 'query.cursor' }])
   })
+
+  test('refuses a kind that no job can have', async () => {
+    for (const kind of ['%C3%A9', '%F0%9F%98%80', '', 'a%20b', 'report.build%20', '%00', 'x'.repeat(101)]) {
+      const { status, body } = await request(`${url}?kind=${kind}`)
+      expect([status, body.errors]).toMatchObject([422, [{ path: 'query.kind' }]])
+    }
+    expect((await request(`${url}?kind='\\%22%25_`)).body.items).toEqual([])
+  })
 })
 
 describe('one job', () => {
@@ -82,6 +90,13 @@ describe('one job', () => {
     ])
       expect((await request(`${url}/${nobody}${path}`, method)).body).toMatchObject({ status: 404, code: 'not_found' })
     expect((await request(`${url}/seven`)).status).toBe(422)
+  })
+
+  test('is found by its id in upper case, too', async () => {
+    const id = await create()
+    expect((await request(`${url}/${id.toUpperCase()}`)).body.id).toBe(id)
+    expect((await request(`${url}/${id.toUpperCase()}`, 'DELETE')).body).toMatchObject({ id, state: 'cancelled' })
+    expect((await request(`${url}/${id.toUpperCase()}/retry`, 'POST')).body).toMatchObject({ id, state: 'queued' })
   })
 })
 

@@ -1,0 +1,7 @@
+/** The longest that Node's timers can wait, in milliseconds; a longer one would fire at once. */
+export const MAX_TIMER_MS = 2 ** 31 - 1
+
+/** Calls `act` after `ms`, or after some 25 days where that is longer than a timer can wait; never after `Infinity`. */
+export function startTimer(ms: number, act: () => void): NodeJS.Timeout | undefined {
+  return ms === Number.POSITIVE_INFINITY ? undefined : setTimeout(act, Math.min(ms, MAX_TIMER_MS))
+}
