@@ -6,8 +6,8 @@ import { AppError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { Job } from '../names.ts'
 import type { Engine } from './engine.ts'
+import { type EnqueueOptions, toNewJob } from './enqueue-options.ts'
 import type { JobRegistry } from './handler.ts'
-import { toJson } from './json.ts'
 import { Keeper } from './keeper.ts'
 import { PollingEngine } from './polling-engine.ts'
 import { pruneRegistry } from './prune.ts'
@@ -18,7 +18,6 @@ import { JobStore } from './store.ts'
 import { TIMING, type Timing } from './timing.ts'
 import { Worker } from './worker.ts'
 
-const MAX_INPUT_BYTES = 64 * 1024
 /** No statement of ours takes near as long; a connection that hangs must not hold a loop up for good. */
 const CALL_TIMEOUT_MS = 15_000
 const STOP_TIMEOUT_MS = 1_000
@@ -34,16 +33,6 @@ export interface JobsOptions {
   timing?: Partial<Timing>
   /** What delivers jobs to this process; local polling if absent. */
   engine?: Engine
-}
-
-export interface EnqueueOptions {
-  /** Not before this time. */
-  runAt?: Date
-  /** Smaller ones go first; 0 if absent. From -32 768 to 32 767. */
-  priority?: number
-  /** While a job of the kind with this key is unfinished, no other is made: its id is given back instead. */
-  dedupeKey?: string
-  requestId?: string | null
 }
 
 /** The process's end of the durable jobs. `main.ts` opens it. */
@@ -96,23 +85,15 @@ export class Jobs implements AsyncDisposable {
   /**
    * Puts a job into the queue, in the caller's transaction: it exists when that commits, and not otherwise.
    *
-   * @throws AppError `too_large`, TypeError for an input that JSON cannot say.
+   * @throws AppError `too_large`; TypeError or RangeError for an input that JSON cannot say, or an option out of range.
    */
   async enqueue<Input>(
     trx: Transaction<Tables>,
     job: Job<Input, unknown>,
     input: Input,
-    { runAt, priority = 0, dedupeKey, requestId = null }: EnqueueOptions = {},
+    options: EnqueueOptions = {},
   ): Promise<{ id: string }> {
-    const { id, state } = await insertJob(trx, {
-      kind: job.name,
-      input: toJson(input, `The input of ${job.name}`, MAX_INPUT_BYTES),
-      maxAttempts: job.attempts,
-      priority,
-      runAt: runAt ?? null,
-      dedupeKey: dedupeKey ?? null,
-      requestId,
-    })
+    const { id, state } = await insertJob(trx, toNewJob(job, input, options))
     const change = { id, kind: job.name, state, progress: 0, note: null, attempt: 0, error: null }
     // An unfinished one that has the key may be at any state by now: it has told of itself.
     if (state === 'queued' || state === 'scheduled') afterCommit(trx, () => this.#tell([change]))

@@ -44,7 +44,7 @@ export function idList(ids: readonly string[]): RawBuilder<string> {
 /** Inserts a job and gives its id and state, or those of the unfinished job that has the same key. */
 export async function insertJob(trx: Trx, { kind, runAt, dedupeKey, ...job }: NewJob): Promise<{ id: string; state: JobState }> {
   const id = randomUUIDv7()
-  const dueAt = runAt && sql<Date>`from_unixtime(${runAt.getTime()} / 1000)`
+  const dueAt = runAt && sql<Date>`cast(${runAt} as datetime(3))`
   const values = {
     id,
     kind,

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'kysely'
 import { describe, expect, test } from 'vitest'
 import { transaction } from '../../src/db/transaction.ts'
@@ -92,6 +93,54 @@ describe('enqueuing', () => {
     expect(new Set(ids.map(({ id }) => id)).size).toBe(1)
   })
 
+  test('with keys that differ in any character makes a job for each', async () => {
+    const { database } = await useDatabase()
+    const { jobs } = useJobs(database, { concurrency: 0 })
+    const put = async (dedupeKey: string) => (await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { dedupeKey })).id
+    const keys = ['a', 'a ', 'a  ', ' a', 'A', 'á', 'a\u0301', 'a\u00a0', 'a|', 'a |', 'a||', 'a\t', '', ' ', 'x'.repeat(200)]
+    const ids = []
+    for (const key of keys) ids.push(await put(key))
+    expect(new Set(ids).size).toBe(keys.length)
+    for (const [index, key] of keys.entries()) expect(await put(key)).toBe(ids[index])
+  })
+
+  test('for a time far ahead waits for it, to the millisecond; for one that is past it queues at once', async () => {
+    const { database } = await useDatabase()
+    const { jobs } = useJobs(database, { concurrency: 0 })
+    const put = async (runAt: Date) => {
+      const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { runAt })
+      return await jobs.find(database.withSignal(), id)
+    }
+    for (const time of [
+      '2037-12-31T23:59:59.123Z',
+      '2040-01-01T00:00:00.001Z',
+      '3002-03-04T05:06:07.890Z',
+      '9999-12-31T23:59:59.999Z',
+    ])
+      expect(await put(new Date(time))).toMatchObject({ state: 'scheduled', runAt: new Date(time) })
+    for (const time of [new Date(0), new Date('1960-01-01'), new Date(-8_640_000_000_000_000)])
+      expect(await put(time)).toMatchObject({ state: 'queued', runAt: null })
+  })
+
+  test('refuses an option that its column cannot hold', async () => {
+    const { database } = await useDatabase()
+    const { jobs } = useJobs(database, { concurrency: 0 })
+    const put = (options: object) => enqueue({ database, jobs }, add, { a: 1, b: 2 }, options)
+    await expect(put({ runAt: new Date(Number.NaN) })).rejects.toThrow(
+      new TypeError('Expected `runAt` to be a valid Date, got Invalid Date'),
+    )
+    await expect(put({ runAt: '2040-01-01' })).rejects.toThrow(TypeError)
+    await expect(put({ runAt: new Date('+010000-01-01T00:00:00Z') })).rejects.toThrow(RangeError)
+    for (const priority of [1.5, Number.NaN, 32_768, -32_769, Number.POSITIVE_INFINITY, '1'])
+      await expect(put({ priority })).rejects.toThrow('Expected `priority` to be an integer from -32768 to 32767')
+    for (const dedupeKey of ['\ud800', 'a\udc00b', 7, null]) await expect(put({ dedupeKey })).rejects.toThrow(TypeError)
+    await expect(put({ dedupeKey: 'x'.repeat(201) })).rejects.toThrow(
+      new RangeError('Expected `dedupeKey` to have at most 200 characters, got 201'),
+    )
+    for (const requestId of ['é', '', 'x'.repeat(129)]) await expect(put({ requestId })).rejects.toThrow(TypeError)
+    for (const priority of [-32_768, 32_767]) expect(await put({ priority })).toHaveProperty('id')
+  })
+
   test('refuses what is too large, what JSON cannot say, and a transaction whose commit nobody hears of', async () => {
     const { database } = await useDatabase()
     const { jobs } = useJobs(database, { concurrency: 0 })
@@ -149,6 +198,19 @@ describe('a handler', () => {
     end.resolve()
     await until(() => jobs.running === 0, 'its place is free')
   })
+
+  test.each([30 * 86_400_000, Number.POSITIVE_INFINITY])(
+    'may take %d ms, which is more than a timer can wait',
+    async (timeoutMs) => {
+      const { database } = await useDatabase()
+      const db = database.withSignal()
+      const long = job<null>('test.long', { timeoutMs, attempts: 1 })
+      const { jobs } = useJobs(database, { handlers: [handle(long, (_, { signal }) => sleep(100, undefined, { signal }))] })
+      const { id } = await enqueue({ database, jobs }, long, null)
+      await until(async () => (await jobs.find(db, id))?.finishedAt, 'it is over')
+      expect(await jobs.find(db, id)).toMatchObject({ state: 'succeeded', attempt: 1 })
+    },
+  )
 
   test('that gives a result too large for its row fails for good', async () => {
     const { database } = await useDatabase()
