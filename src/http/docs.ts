@@ -11,6 +11,9 @@ import { eventGuide } from './event-guide.ts'
 /** Scalar's page, as its package ships it: served by us, because `/docs` must work without the internet. */
 const BUNDLE = new URL('../../node_modules/@scalar/api-reference/dist/browser/standalone.js', import.meta.url)
 
+/** Hides the link to Scalar's site. */
+const STYLES = '.darklight-reference a { display: none }'
+
 /** What `problemOf` writes, as JSON Schema. */
 const Problem = {
   type: 'object',
@@ -30,6 +33,9 @@ const Problem = {
     },
   },
 }
+
+/** Relative to where this document is read from: right on every port, and behind a proxy. */
+const SERVERS = [{ url: '/' }]
 
 const DESCRIPTION = 'An async backend whose event loop stays free. Every error is `application/problem+json` (RFC 9457).'
 
@@ -58,7 +64,9 @@ export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event<string, 
       agent: { disabled: true },
       mcp: { disabled: true },
       showDeveloperTools: 'never',
+      hideClientButton: true,
       withDefaultFonts: false,
+      customCss: STYLES,
     })(c, next)
   })
 
@@ -78,7 +86,7 @@ export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event<string, 
 /** Every operation may answer with a problem: the routes declare only what is theirs. */
 function describe(app: OpenAPIHono<Env>, events: readonly Event<string, unknown>[]) {
   const info = { title: 'offloop', version: 'v1', description: `${DESCRIPTION}\n\n${eventGuide(events)}` }
-  const { paths = {}, components, ...document } = app.getOpenAPI31Document({ openapi: '3.1.0', info })
+  const { paths = {}, components, ...document } = app.getOpenAPI31Document({ openapi: '3.1.0', info, servers: SERVERS })
   const problem = {
     description: 'Any error',
     content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },

@@ -6,19 +6,17 @@ Connect with a Socket.IO client, \`websocket\` transport only, to the default na
 \`socket.emit('subscribe', topic, answer => …)\`, and \`'unsubscribe'\` likewise; the answer is \`{ ok: true }\` or
 \`{ ok: false, code, message }\`. An event is a hint, sent after the commit: the truth is read by HTTP, so a client that was
 away reads again what it shows. \`server.stopping\` comes to every client before the server goes away.
-
-| event | topic | when | payload |
-|---|---|---|---|
 `
 
-/** What a client can hear, in Markdown, made of what the contracts say. */
+/** What a client can hear, in Markdown, made of what the contracts say: sections, because a table's columns are too narrow. */
 export const eventGuide = (events: readonly Event<string, unknown>[]): string =>
-  INTRODUCTION + events.map(({ name, topic, when, payload }) => rowOf(name, topic, when, payload)).join('\n')
+  [INTRODUCTION, ...events.map(describe)].join('\n')
 
-const rowOf = (name: string, topic: string, when: string, payload: Record<string, string>) =>
-  `| \`${name}\` | \`${topic}\` | ${when} | ${fieldsOf(payload)} |`
+const describe = ({ name, topic, when, payload }: Event<string, unknown>) => `### ${name}
 
-const fieldsOf = (payload: Record<string, string>) =>
-  Object.entries(payload)
-    .map(([field, meaning]) => `\`${field}\`: ${meaning}`)
-    .join('<br>')
+To the topic \`${topic}\`. ${when}
+
+${Object.entries(payload)
+  .map(([field, meaning]) => `- \`${field}\`: ${meaning}`)
+  .join('\n')}
+`

@@ -276,8 +276,9 @@ describe('operations', () => {
   test('the docs list every event with its topic and each field of its payload', async () => {
     const { description } = (await request(`${service.url}/openapi.json`)).body.info
     for (const { name, topic, payload } of events) {
-      const row = description.split('\n').find((line: string) => line.startsWith(`| \`${name}\` | \`${topic}\` |`))
-      for (const field of Object.keys(payload)) expect(row).toContain(`\`${field}\``)
+      const section = description.split('### ').find((text: string) => text.startsWith(`${name}\n`))
+      expect(section).toContain(`\`${topic}\``)
+      for (const field of Object.keys(payload)) expect(section).toContain(`- \`${field}\`: `)
     }
     expect(description).toContain('`server.stopping`')
   })

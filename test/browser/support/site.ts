@@ -15,15 +15,16 @@ export async function startSite(env: NodeJS.ProcessEnv = {}) {
   return {
     ...service,
     /** Opens the live page, or another path; all that went wrong in it fails the test at its end. */
-    async open({ path = '/', tolerate = [], ...options }: OpenOptions = {}): Promise<Page> {
+    async open({ path = '/', host = 'localhost', tolerate = [], ...options }: OpenOptions = {}): Promise<Page> {
+      const url = service.url.replace('localhost', host)
       const context = await browser.newContext(options)
-      const trouble = await watchForTrouble(context, service.url)
+      const trouble = await watchForTrouble(context, url)
       onTestFinished(async () => {
         await context.close()
         expect(trouble.filter((line) => !tolerate.some((pattern) => pattern.test(line)))).toEqual([])
       })
       const page = await context.newPage()
-      await page.goto(service.url + path)
+      await page.goto(url + path)
       return page
     },
     async close() {
@@ -35,6 +36,8 @@ export async function startSite(env: NodeJS.ProcessEnv = {}) {
 
 interface OpenOptions extends BrowserContextOptions {
   path?: string
+  /** Another name of this machine. */
+  host?: string
   /** What the test itself brings about, such as the browser's word on an answer of 403. */
   tolerate?: RegExp[]
 }
