@@ -2,20 +2,32 @@ import './load-env.ts'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { openLocalDatabase } from './database/local-database.ts'
+import { AppError } from '../src/errors.ts'
+import { type LocalDatabase, openLocalDatabase } from './database/local-database.ts'
 import { prepareDatabase } from './prepare-database.ts'
 
-/** `npm run dev`: one database for the session, and a service that restarts whenever a source file changes. */
-const database = await openLocalDatabase()
-await prepareDatabase(database.url)
-console.log(`Database: ${database.label}`)
+/** `npm run dev`: one database for the session, and a service that restarts whenever a source file or a migration changes. */
+const ROOT = join(import.meta.dirname, '..')
+const WATCHED = ['src', 'public', 'migrations'].map((folder) => `--watch-path=${join(ROOT, folder)}`)
 
-const root = join(import.meta.dirname, '..')
-const watched = ['src', 'public', 'migrations'].map((folder) => `--watch-path=${join(root, folder)}`)
-const service = spawn(process.execPath, [...watched, '--watch-preserve-output', join(root, 'src/main.ts')], {
-  stdio: 'inherit',
-  env: { DEMO_INLINE: 'true', ...process.env, DATABASE_URL: database.url },
-})
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => service.kill(signal))
-await once(service, 'exit')
-await database.stop()
+let database: LocalDatabase | undefined
+try {
+  database = await openLocalDatabase()
+  await prepareDatabase(database.url)
+  console.log(`Database: ${database.label}`)
+  await serve(database.url)
+} catch (error) {
+  console.error(error instanceof AppError ? error.message : error)
+  process.exitCode = 1
+}
+await database?.stop()
+
+/** Resolves when the service is stopped for good. */
+async function serve(databaseUrl: string) {
+  const service = spawn(process.execPath, [...WATCHED, '--watch-preserve-output', join(ROOT, 'scripts/dev-service.ts')], {
+    stdio: 'inherit',
+    env: { DEMO_INLINE: 'true', ...process.env, DATABASE_URL: databaseUrl },
+  })
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => service.kill(signal))
+  await once(service, 'exit')
+}
