@@ -57,7 +57,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
         metrics.observeTask(timing)
         spans.observe(timing)
       },
-      onCrash: (error, thread) => log.error({ err: error, thread }, 'A worker thread ended'),
+      onCrash: (error, thread, task) => log.error({ err: error, thread, task }, 'A worker thread ended'),
     }),
   )
   const jobs = opening.use(new Jobs({ database, log, ...config.jobs }))

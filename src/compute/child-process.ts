@@ -5,7 +5,15 @@ import { Serializer } from 'node:v8'
 import type { Transferable } from 'node:worker_threads'
 import { threadEnvironment } from '../thread-environment.ts'
 import { deliver, type Executor, type ExecutorEvents, untilReady } from './executor.ts'
-import { type CancelMessage, type PackedDone, type PackedProgress, packRun, type RunMessage, SLOTS } from './protocol.ts'
+import {
+  type CancelMessage,
+  type PackedDone,
+  type PackedEnd,
+  type PackedProgress,
+  packRun,
+  type RunMessage,
+  SLOTS,
+} from './protocol.ts'
 import type { ThreadOptions } from './thread.ts'
 
 /**
@@ -39,7 +47,7 @@ export class TaskProcess implements Executor {
     })
     // What it is sent while it dies; its exit says the rest.
     child.on('error', () => {})
-    child.on('message', (message: PackedProgress | PackedDone) => deliver(message, events))
+    child.on('message', (message: PackedEnd | PackedProgress | PackedDone) => deliver(message, events))
     child.on('exit', (code, signal) => events.exit(endOf(code, signal)))
     return process
   }

@@ -34,8 +34,8 @@ export interface ComputeOptions {
   /** When it aborts, nothing new starts: queued tasks are refused, running ones go on. */
   stopping?: AbortSignal
   onTiming?: (timing: Timing) => void
-  /** Told of every thread that ended by itself. */
-  onCrash?: (error: Error, thread: string) => void
+  /** Told of every thread that ended by itself, and of the task whose code ended it, where that is known. */
+  onCrash?: (error: Error, thread: string, task?: string) => void
 }
 
 export interface RunOptions extends CallOptions {

@@ -22,8 +22,8 @@ export interface CrewOptions {
   min: number
   /** One that had nothing to do for so long ends. */
   idleMs: number
-  /** Told of every executor that ended by itself. */
-  onCrash?: ((error: Error, executor: string) => void) | undefined
+  /** Told of every executor that ended by itself, and of the task whose code ended it, where that is known. */
+  onCrash?: ((error: Error, executor: string, task?: string) => void) | undefined
 }
 
 interface CrewEvents {
@@ -162,6 +162,9 @@ export class Crew implements AsyncDisposable, Iterable<Member> {
     const executor: Executor = await this.#options.start({
       done: (message) => this.#events.done(member, message),
       progress: (message) => this.#events.progress(member, message),
+      ending: (ender) => {
+        member.endedBy = ender
+      },
       exit: (error) => this.#exited(member, error),
     })
     const member = new Member(executor)

@@ -3,7 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Transferable } from 'node:worker_threads'
 import {
   type DoneMessage,
+  type Owner,
   type PackedDone,
+  type PackedEnd,
   type PackedProgress,
   type ProgressMessage,
   type RunMessage,
@@ -33,6 +35,8 @@ export interface Executor {
 export interface ExecutorEvents {
   done: (message: DoneMessage) => void
   progress: (message: ProgressMessage) => void
+  /** It is about to exit by itself, because of code that belongs to this message. */
+  ending: (ender: Owner) => void
   /** It is gone, with what ended it: an uncaught error, an exit code, a signal. */
   exit: (error: Error) => void
 }
@@ -71,7 +75,8 @@ export async function untilReady({ connection, ready, kind, endOf, terminate }: 
 }
 
 /** Passes on what a ready executor says. */
-export function deliver(message: PackedProgress | PackedDone, { progress, done }: ExecutorEvents): void {
-  if (message.length === 2) progress({ id: message[0], progress: message[1] })
+export function deliver(message: PackedEnd | PackedProgress | PackedDone, { ending, progress, done }: ExecutorEvents): void {
+  if (message.length === 1) ending(message[0])
+  else if (message.length === 2) progress({ id: message[0], progress: message[1] })
   else done(unpackDone(message))
 }

@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks'
 import type { Call } from './call.ts'
 import type { Executor } from './executor.ts'
+import type { Owner } from './protocol.ts'
 
 /** What was sent ahead, behind a call that takes longer than that, goes to another executor. */
 export const OVERDUE_MS = 20
@@ -15,6 +16,8 @@ export class Member {
   since = performance.now()
   /** `ending`: its first call was asked to end, and it gets no other until it has. `terminating`: it gets none any more. */
   state: 'serving' | 'ending' | 'terminating' = 'serving'
+  /** Whose code ended its executor, where that is known. */
+  endedBy: Owner | undefined
 
   constructor(executor: Executor) {
     this.executor = executor
@@ -27,6 +30,11 @@ export class Member {
   /** It is given more in one go when half is done: to wake an executor that sleeps costs more than many a call. */
   get hasPlenty() {
     return this.calls.length > this.executor.capacity / 2
+  }
+
+  /** Whether what ended its executor was left behind by a message that had been answered before. */
+  get isVictim() {
+    return this.endedBy !== undefined && this.endedBy.id !== this.calls[0]?.message?.id
   }
 
   /** Its first call takes much longer than expected, while others wait behind it. */

@@ -213,13 +213,13 @@ export class Pool implements AsyncDisposable {
   }
 
   #exited(member: Member, error: Error) {
+    const { executor, endedBy, state } = member
     this.#rescue(member, error)
     // One, unless answers were lost.
-    for (const call of member.calls)
-      call.settle('crashed', () => call.reject(new TaskError(call.task, error, itemOf(call, member.executor))))
+    for (const call of member.calls) call.settle('crashed', () => call.reject(errorOf(call, member, error)))
     this.#reportCut(member)
     this.#crew.dismiss(member)
-    if (member.state !== 'terminating') this.#options.onCrash?.(error, member.executor.name)
+    if (state !== 'terminating') this.#options.onCrash?.(error, executor.name, endedBy?.task ?? member.calls[0]?.task)
     void this.#crew.replace()
     this.#dispatch()
   }
@@ -228,7 +228,7 @@ export class Pool implements AsyncDisposable {
   #rescue(member: Member, error: Error) {
     const [first] = member.calls
     const rescued = this.#recall(member)
-    if (first && first === rescued[0] && ++first.losses === MAX_LOSSES) {
+    if (first && first === rescued[0] && !member.endedBy && ++first.losses === MAX_LOSSES) {
       rescued.shift()
       first.settle('crashed', () => first.reject(new TaskError(first.task, error)))
     }
@@ -253,6 +253,13 @@ export class Pool implements AsyncDisposable {
     this.#queue.charge(call, ended.runMs)
     this.#options.onTiming?.(timingOf(call, executor.name, ended))
   }
+}
+
+/** What the caller learns of a call that was cut off by the end of its executor. */
+function errorOf(call: Call, { executor, endedBy, isVictim }: Member, cause: Error): TaskError {
+  if (!isVictim) return new TaskError(call.task, cause, itemOf(call, executor))
+  const what = `its thread ended, by what the task ${endedBy?.task} had left running: ${cause.message}`
+  return new TaskError(call.task, new Error(what, { cause }))
 }
 
 /** Which item of its chunk a call had reached. */

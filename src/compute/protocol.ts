@@ -37,6 +37,9 @@ export interface RunMessage {
   wantsProgress: boolean
 }
 
+/** A message that code belongs to, which may run on after the answer. */
+export type Owner = Pick<RunMessage, 'id' | 'task'>
+
 /** To a child process only: threads read the same from shared memory. */
 export interface CancelMessage {
   cancel: number
@@ -65,7 +68,9 @@ export type DoneMessage = {
 export type PackedRun = readonly [id: number, slot: number, task: string, mode: Mode, input: unknown, wantsProgress: boolean]
 export type PackedProgress = readonly [id: number, progress: number]
 export type PackedDone = readonly [id: number, startedAt: number, runMs: number, failed: boolean, value: unknown, items: number]
-export type Packed = readonly [] | PackedProgress | PackedDone
+/** The last of an executor that ends by itself: whose code ended it. */
+export type PackedEnd = readonly [ender: Owner]
+export type Packed = readonly [] | PackedEnd | PackedProgress | PackedDone
 
 export function packRun({ id, slot, task, mode, input, wantsProgress }: RunMessage): PackedRun {
   return [id, slot, task, mode, input, wantsProgress]

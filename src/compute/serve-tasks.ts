@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { performance } from 'node:perf_hooks'
@@ -10,6 +11,7 @@ import {
   type CancelMessage,
   type Cells,
   ITEM,
+  type Owner,
   type Packed,
   type PackedRun,
   type RunMessage,
@@ -29,6 +31,12 @@ const MAX_CHUNK_MS = 20
  */
 const LINGER_MS = availableParallelism() > 1 ? 0.05 : 0
 
+/**
+ * The message that the running code belongs to, across timers and promises: an error that nobody catches, or an exit, may
+ * come from a task that has returned long ago.
+ */
+const owner = new AsyncLocalStorage<Owner>()
+
 /** The executor's end of its connection to the event loop. */
 interface Port {
   cells: Cells
@@ -41,7 +49,11 @@ interface Port {
 export function serveTasks(): void {
   const port = isMainThread ? processPort() : threadPort(workerData as ThreadData)
   lowerPriority()
-  const serve = inTurn((message: RunMessage) => serveMessage(message, port))
+  const serve = inTurn((message: RunMessage) => owner.run({ id: message.id, task: message.task }, serveMessage, message, port))
+  process.on('exit', () => {
+    const ender = owner.getStore()
+    if (ender) port.post([ender], [])
+  })
   port.listen(serve)
   // For those that replace it, even if it does not live to its end.
   flushCompileCache()
@@ -156,7 +168,7 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
     const implementation = implementationOf(task)
     if (mode !== 'one') chunk = new Chunk(implementation, input as unknown[], mode === 'joined')
     const output = chunk ? chunk.run(context, port.cells) : implementation.run(input, context)
-    if (isPromise(output)) return output.then(give, refuse)
+    if (isThenable(output)) return Promise.resolve(output).then(give, refuse)
     give(output)
   } catch (error) {
     refuse(error)
@@ -185,8 +197,8 @@ class Chunk {
       Atomics.store(cells, ITEM, this.served)
       context.throwIfCancelled()
       const output = this.#run(this.#inputs[this.served], context)
-      if (isPromise(output))
-        return output.then((value) => {
+      if (isThenable(output))
+        return Promise.resolve(output).then((value) => {
           this.#collect(value)
           return this.run(context, cells)
         })
@@ -242,4 +254,6 @@ function isUnclonable(value: unknown): boolean {
   }
 }
 
-const isPromise = (value: unknown): value is Promise<unknown> => value instanceof Promise
+/** Whether `await` would wait for it: a promise of whatever library. */
+const isThenable = (value: unknown): value is PromiseLike<unknown> =>
+  typeof (value as PromiseLike<unknown> | null | undefined)?.then === 'function'

@@ -9,6 +9,7 @@ import {
   ITEM,
   MAX_IN_FLIGHT,
   type PackedDone,
+  type PackedEnd,
   type PackedProgress,
   packRun,
   type RunMessage,
@@ -52,7 +53,7 @@ export class Thread implements Executor {
       endOf: () => thread.#error ?? new Error('The thread exited before it was ready'),
       terminate: () => thread.terminate(),
     })
-    const receiveRest = receiveMessages<PackedProgress | PackedDone>(thread.#port, {
+    const receiveRest = receiveMessages<PackedEnd | PackedProgress | PackedDone>(thread.#port, {
       onMessage: (message) => deliver(message, events),
       onUnreadable: (error) => thread.#giveUp(error),
     })

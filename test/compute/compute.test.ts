@@ -27,9 +27,12 @@ import {
   exit,
   fail,
   giveFunction,
+  giveLater,
+  giveThenable,
   holdAsking,
   holdDeaf,
   Latch,
+  leaveBehind,
   look,
   nowhere,
   progressFor,
@@ -242,6 +245,46 @@ describe('what goes wrong in a task is its own failure', () => {
     neighbour.latch.release()
     await neighbour.held
     await expectFullSize(compute, 2)
+  })
+
+  test.each([
+    ['rejection', /left behind/],
+    ['exception', /left behind/],
+    ['exit', /exited with code 5/],
+  ] as const)(
+    'an %s that it left behind: the log names it, and the task that is cut off is not blamed',
+    async (kind, message) => {
+      const { compute, crashes, crashedTasks } = await useCompute({ threads: 1 })
+      expect(await compute.run(leaveBehind, { kind, ms: 20 })).toBe('fine')
+      const error = await failure(compute.run(giveLater, 60_000))
+      expect(error).toBeInstanceOf(TaskError)
+      expect(error.message).toMatch(
+        /^The task test.give-later failed: its thread ended, by what the task test.leave-behind had left/,
+      )
+      expect(error.message).toMatch(message)
+      expect(error).not.toHaveProperty('item', expect.any(Number))
+      expect([crashes, crashedTasks]).toEqual([[expect.stringMatching(message)], [leaveBehind.name]])
+      await expectFullSize(compute, 1)
+    },
+  )
+
+  test('an error that it left behind does not harm a map, either, but for the item that was cut off', async () => {
+    const { compute, crashedTasks } = await useCompute({ threads: 1 })
+    await compute.run(leaveBehind, { kind: 'rejection', ms: 20 })
+    const error = await failure(compute.map(giveLater, [60_000]))
+    expect(error.message).toContain('by what the task test.leave-behind had left running')
+    expect(crashedTasks).toEqual([leaveBehind.name])
+  })
+
+  test('an output that can be awaited is awaited, whatever its class, by run and by map', async () => {
+    const { compute } = await useCompute()
+    expect(await compute.run(giveThenable, 1)).toBe(1)
+    expect(await compute.map(giveThenable, [1, 2, 3])).toEqual([1, 2, 3])
+    expect(await failure(compute.run(giveThenable, 'fails'))).toMatchObject({
+      name: 'TaskError',
+      message: expect.stringContaining('It fails'),
+    })
+    expect(await failure(compute.map(giveThenable, [1, 'fails']))).toMatchObject({ item: 1 })
   })
 
   test('tasks that wait are served by the thread that replaces the lost one', async () => {

@@ -11,15 +11,19 @@ const MAX_BLOCK_MS = 10_000
 export async function useCompute(options: Partial<ComputeOptions> = {}) {
   const timings: Timing[] = []
   const crashes: string[] = []
+  const crashedTasks: (string | undefined)[] = []
   const compute = await Compute.open({
     threads: 2,
     entry: new URL('./tasks-thread.ts', import.meta.url),
     onTiming: (timing) => timings.push(timing),
-    onCrash: ({ message }) => crashes.push(message),
+    onCrash({ message }, _thread, task) {
+      crashes.push(message)
+      crashedTasks.push(task)
+    },
     ...options,
   })
   onTestFinished(() => compute[Symbol.asyncDispose]())
-  return { compute, timings, crashes }
+  return { compute, timings, crashes, crashedTasks }
 }
 
 /** Occupies a thread, until the latch is released unless the task says otherwise. */

@@ -123,6 +123,20 @@ implement(tasks.throwLater, (message) => {
   })
   return new Promise<never>(() => {})
 })
+implement(tasks.leaveBehind, ({ kind, ms }) => {
+  const fail = () => {
+    if (kind === 'exit') process.exit(5)
+    throw new Error('left behind')
+  }
+  if (kind === 'exception') setTimeout(fail, ms)
+  else void sleep(ms).then(fail)
+  return 'fine'
+})
+implement(tasks.giveThenable, (value) => {
+  const settled = value === 'fails' ? Promise.reject(new Error('It fails')) : Promise.resolve(value)
+  // biome-ignore lint/suspicious/noThenProperty: that is what it is for
+  return { then: settled.then.bind(settled) }
+})
 implement(tasks.exhaustMemory, () => {
   for (const kept: number[][] = []; ; ) kept.push(new Array(10_000).fill(0.5))
 })

@@ -109,6 +109,10 @@ export const throwFunction = task<null, never>('test.throw-function')
 export const giveFunction = task<null, unknown>('test.give-function')
 export const exit = task<number, never>('test.exit')
 export const throwLater = task<string, never>('test.throw-later')
+/** Returns at once, and leaves a rejection, an exception or an exit behind, so many milliseconds later. */
+export const leaveBehind = task<{ kind: 'rejection' | 'exception' | 'exit'; ms: number }, string>('test.leave-behind')
+/** Gives what can be awaited, but is no Promise. */
+export const giveThenable = task<unknown, unknown>('test.give-thenable')
 export const exhaustMemory = task<null, never>('test.exhaust-memory')
 export const growMap = task<null, never>('test.grow-map')
 export const growStrings = task<null, never>('test.grow-strings')
