@@ -1,3 +1,4 @@
+import { sql } from 'kysely'
 import { createConnection } from 'mysql2/promise'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { prepareDatabase } from '../scripts/prepare-database.ts'
@@ -8,6 +9,13 @@ import { request } from './support/service.ts'
 import { until } from './support/until.ts'
 
 const ENV = { NODE_ENV: 'test', LOG_LEVEL: 'silent', PORT: '0', COMPUTE_THREADS: '1' }
+
+/** Without `Retry-After`. */
+const outcomeUnknown = {
+  code: 'unavailable',
+  message: expect.stringContaining('may have been saved or not'),
+  headers: expect.not.objectContaining({ 'Retry-After': expect.anything() }),
+}
 
 describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
   test('gives 503s, not a crash, and the service is well again within 5 s of its return', async () => {
@@ -44,10 +52,26 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
         await trx.insertInto('product').values({ name: 'Maybe', price: '1.00', stock: 1 }).execute()
         await server.send('SIGKILL')
       })
-    await expect(committing).rejects.toMatchObject({
-      code: 'unavailable',
-      message: expect.stringContaining('look whether it did'),
-    })
+    await expect(committing).rejects.toMatchObject(outcomeUnknown)
+  })
+
+  test.each([
+    ['whose answer to a write outside of a transaction is lost says the same', 'insert', outcomeUnknown],
+    [
+      'whose answer to a read is lost says that it may be sent again',
+      'select',
+      { code: 'unavailable', headers: { 'Retry-After': '1' } },
+    ],
+  ])('%s', async (_, verb, outcome) => {
+    const server = await useOwnServer()
+    await prepareDatabase(server.url)
+    await using database = await Database.open({ url: server.url, poolSize: 1 })
+    const insert = sql`insert into product (name, price, stock) select 'Maybe', 1, sleep(30)`
+    const statement = (verb === 'insert' ? insert : sql`select sleep(30)`).execute(database.withSignal())
+    const outcomeSeen = expect(statement).rejects.toMatchObject(outcome)
+    await until(async () => (await listStatements(server.url)).includes('sleep(30)'), 'it runs')
+    await server.send('SIGKILL')
+    await outcomeSeen
   })
 })
 
@@ -71,7 +95,7 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
   })
 
   test.each([
-    ['commit', undefined, { code: 'unavailable', message: expect.stringContaining('look whether it did') }],
+    ['commit', undefined, outcomeUnknown],
     ['rollback', new Error('The story failed'), { message: 'The story failed' }],
   ])('is not waited for when a %s has no answer after the deadline', async (_, failure, outcome) => {
     const server = await useOwnServer()
@@ -99,6 +123,20 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
     expect((await request(`${service.url}/v1/products/1`)).status).toBe(200)
     await server.send('SIGSTOP')
     await service.stop().finally(() => server.send('SIGCONT'))
+  })
+})
+
+describe.runIf(canOwnServer)('a server without room for another prepared statement', () => {
+  test('is unavailable, and used again once there is room', async () => {
+    const { url } = await useOwnServer()
+    await using database = await Database.open({ url, poolSize: 1 })
+    const read = () => sql`select ${1} as one`.execute(database.withSignal())
+    const administrator = await createConnection({ uri: url })
+    await administrator.query('set global max_prepared_stmt_count = 0')
+    await expect(read()).rejects.toMatchObject({ code: 'unavailable', message: expect.stringContaining('no room') })
+    await administrator.query('set global max_prepared_stmt_count = default')
+    await administrator.end()
+    expect((await read()).rows).toHaveLength(1)
   })
 })
 
@@ -130,4 +168,12 @@ function startLoad(url: string, codes: Map<string, number>) {
       await Promise.all(clients)
     },
   }
+}
+
+/** What the server's sessions run, in one text. */
+async function listStatements(url: string): Promise<string> {
+  const connection = await createConnection({ uri: url })
+  const [rows] = await connection.query('show processlist')
+  await connection.end()
+  return JSON.stringify((rows as { Id: number }[]).filter(({ Id }) => Id !== connection.threadId))
 }

@@ -1,10 +1,14 @@
-import type { CompiledQuery, DatabaseConnection, QueryResult } from 'kysely'
+import { CompiledQuery, type DatabaseConnection, type QueryResult, type TransactionSettings } from 'kysely'
 import type { PoolConnection, ResultSetHeader } from 'mysql2'
-import { isUnavailable, translate } from './errors.ts'
+import { isDisconnect, isRetryable, isUnavailable, outcomeUnknown, translate } from './errors.ts'
 import type { Gate } from './gate.ts'
+
+const BEGIN = CompiledQuery.raw('begin')
 
 /** What a commit or a rollback may take beyond the end of the signal, in milliseconds. */
 const ANSWER_GRACE_MS = 1_000
+
+const READING = /^\s*(select|show|set|begin)\b/i
 
 /** Ends a session on the server; resolves when it is gone or cannot be reached, never rejects. */
 export type KillSession = (threadId: number) => Promise<void>
@@ -29,6 +33,7 @@ export class MysqlConnection implements DatabaseConnection {
   readonly #signal: AbortSignal | undefined
   readonly #killSession: KillSession
   #killed: Promise<void> | undefined
+  #inTransaction = false
 
   constructor(raw: PoolConnection, { gate, signal, killSession }: LoanOptions) {
     this.gate = gate
@@ -51,7 +56,7 @@ export class MysqlConnection implements DatabaseConnection {
         signal?.removeEventListener('abort', onAbort)
         if (!error) return resolve(toQueryResult<R>(result))
         if (isUnavailable(error)) this.#raw.destroy()
-        reject(translate(error))
+        reject(this.#mayHaveWritten(sql, error) ? outcomeUnknown(error) : translate(error))
       }
       try {
         if (parameters.length === 0) this.#raw.query(sql, onResult)
@@ -63,6 +68,13 @@ export class MysqlConnection implements DatabaseConnection {
     })
   }
 
+  async begin({ isolationLevel, accessMode }: TransactionSettings): Promise<void> {
+    const mode = [isolationLevel && `isolation level ${isolationLevel}`, accessMode].filter(Boolean).join(', ')
+    if (mode) await this.executeQuery(CompiledQuery.raw(`set transaction ${mode}`))
+    await this.executeQuery(BEGIN)
+    this.#inTransaction = true
+  }
+
   /**
    * Commits, also when the signal has aborted: a commit that is cut off may have happened or not. Only a server that does
    * not answer for a second after that is waited for no longer.
@@ -71,7 +83,7 @@ export class MysqlConnection implements DatabaseConnection {
    */
   async commit(): Promise<void> {
     await this.#end('commit').catch((error) => {
-      throw translate(error, 'The database went away while it saved the change: look whether it did before trying again')
+      throw isRetryable(error) ? error : outcomeUnknown(error)
     })
   }
 
@@ -89,6 +101,11 @@ export class MysqlConnection implements DatabaseConnection {
   release(): Promise<void> | undefined {
     this.#raw.release()
     return this.#killed
+  }
+
+  /** A statement outside of a transaction commits itself: where its answer is lost, the change may be there. */
+  #mayHaveWritten(sql: string, error: Error): boolean {
+    return !this.#inTransaction && isDisconnect(error) && !READING.test(sql)
   }
 
   #kill() {

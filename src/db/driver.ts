@@ -1,6 +1,5 @@
 import {
   type AbortableOperationOptions,
-  CompiledQuery,
   type Dialect,
   type Driver,
   type Kysely,
@@ -11,10 +10,8 @@ import {
 } from 'kysely'
 import type { Pool } from 'mysql2'
 import { type KillSession, MysqlConnection } from './connection.ts'
-import { translate } from './errors.ts'
+import { unavailable } from './errors.ts'
 import type { Gate } from './gate.ts'
-
-const BEGIN = CompiledQuery.raw('begin')
 
 export interface GatedDriverOptions {
   /** Has a connection for each permit of both semaphores. */
@@ -57,10 +54,8 @@ export class GatedDriver implements Driver {
     connection.gate.leave()
   }
 
-  async beginTransaction(connection: MysqlConnection, { isolationLevel, accessMode }: TransactionSettings): Promise<void> {
-    const mode = [isolationLevel && `isolation level ${isolationLevel}`, accessMode].filter(Boolean).join(', ')
-    if (mode) await connection.executeQuery(CompiledQuery.raw(`set transaction ${mode}`))
-    await connection.executeQuery(BEGIN)
+  beginTransaction(connection: MysqlConnection, settings: TransactionSettings): Promise<void> {
+    return connection.begin(settings)
   }
 
   commitTransaction(connection: MysqlConnection): Promise<void> {
@@ -81,7 +76,7 @@ export class GatedDriver implements Driver {
       pool.getConnection((error, connection) => {
         if (!error) return resolve(new MysqlConnection(connection, { gate, signal, killSession }))
         gate.leave()
-        reject(translate(error))
+        reject(unavailable(error))
       }),
     )
   }

@@ -5,6 +5,8 @@ import type { Log } from '../log.ts'
 import type { Env } from './env.ts'
 import { requestIdOf } from './exchange.ts'
 
+const REFUSAL_SUMMARY_MS = 5_000
+
 /** The body of every error answer: https://www.rfc-editor.org/rfc/rfc9457 with a code that programs can switch on. */
 export const problemOf = ({ code, status, message, errors }: AppError, instance: string, requestId?: string) => ({
   type: 'about:blank',
@@ -25,15 +27,39 @@ export const problemResponse = (error: AppError, instance: string, requestId?: s
   })
 
 /** Turns whatever a handler threw into a problem, and logs what an operator must see. */
-export const errorHandler =
-  (log: Log): ErrorHandler<Env> =>
-  (thrown, c) => {
+export const errorHandler = (log: Log): ErrorHandler<Env> => {
+  const logRefusal = refusalLog(log)
+  return (thrown, c) => {
     const error = toAppError(thrown)
     const requestId = requestIdOf(c)
-    if (error.code === 'internal') log.error({ err: thrown, requestId }, 'A request failed')
+    if (error.status === 503) logRefusal(error, requestId)
+    else if (error.code === 'internal') log.error({ err: thrown, requestId }, 'A request failed')
     else if (error.status >= 500) log.warn({ code: error.code, reason: reasonOf(error), requestId }, error.message)
     return problemResponse(error, c.req.path, requestId)
   }
+}
+
+/**
+ * Logs the first refusal for a reason at once, and how many there were since then after a while: when the service is overloaded
+ * or the database is away, a line for each would make it worse.
+ */
+function refusalLog(log: Log) {
+  const counts = new Map<string, number>()
+  return (error: AppError, requestId: string) => {
+    const { code, message } = error
+    const reason = reasonOf(error)
+    const key = `${message} ${reason}`
+    const count = counts.get(key)
+    counts.set(key, count === undefined ? 0 : count + 1)
+    if (count !== undefined) return
+    log.warn({ code, reason, requestId }, message)
+    setTimeout(() => {
+      const refused = counts.get(key)
+      counts.delete(key)
+      if (refused) log.warn({ code, reason, refused }, message)
+    }, REFUSAL_SUMMARY_MS).unref()
+  }
+}
 
 const toAppError = (thrown: unknown): AppError =>
   thrown instanceof AppError ? thrown : new AppError('internal', 'Something went wrong on our side', { cause: thrown })
