@@ -1,5 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CompiledQuery, DefaultQueryExecutor, type DialectAdapter, Kysely, type KyselyProps, type QueryCompiler } from 'kysely'
+import {
+  CompiledQuery,
+  DefaultQueryExecutor,
+  type DialectAdapter,
+  Kysely,
+  type KyselyPlugin,
+  type KyselyProps,
+  type QueryCompiler,
+} from 'kysely'
 import { createConnection, createPool, type PoolConnection, type PoolOptions } from 'mysql2'
 import { AppError } from '../errors.ts'
 import { GatedDialect, GatedDriver } from './driver.ts'
@@ -15,6 +23,11 @@ const MAX_WAITERS = 10_000
 const MAX_WAIT_MS = 2_000
 /** Connections besides `poolSize`, for what may not wait behind requests. */
 const RESERVED_CONNECTIONS = 3
+/**
+ * For each connection, on which the least recently used ones are closed. The server allows 16 382 by default for all connections
+ * of all processes together, and a statement that exceeds this fails.
+ */
+const MAX_PREPARED_STATEMENTS = 200
 const IDLE_TIMEOUT_MS = 60_000
 const CLOSE_TIMEOUT_MS = 1_000
 
@@ -27,6 +40,8 @@ const DESCRIBE_SERVER = CompiledQuery.raw('select @@global.sql_mode as mode, ver
 
 export interface DatabaseOptions extends Pick<GateOptions, 'onWait'> {
   url: string
+  /** Applied to every query, as Kysely's own `plugins`. */
+  plugins?: KyselyPlugin[]
   /** How many connections requests and jobs have; there are a few more for `reserved` handles. */
   poolSize: number
   /** How long a statement or transaction may wait for a connection, in milliseconds; 2 s if absent. */
@@ -48,6 +63,7 @@ export class Database implements AsyncDisposable {
   readonly #props: Omit<KyselyProps, 'executor'>
   readonly #compiler: QueryCompiler
   readonly #adapter: DialectAdapter
+  readonly #plugins: KyselyPlugin[]
   #serverVersion = ''
 
   /**
@@ -66,7 +82,7 @@ export class Database implements AsyncDisposable {
     }
   }
 
-  private constructor({ url, poolSize, maxWaitMs = MAX_WAIT_MS, onWait }: DatabaseOptions) {
+  private constructor({ url, plugins = [], poolSize, maxWaitMs = MAX_WAIT_MS, onWait }: DatabaseOptions) {
     this.gate = new Gate({ permits: poolSize, maxWaiters: MAX_WAITERS, maxWaitMs, onWait })
     this.#driver = new GatedDriver({
       pool: createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS)).on('connection', prepareSession),
@@ -75,7 +91,8 @@ export class Database implements AsyncDisposable {
       killSession: (threadId) => killSession(url, threadId),
     })
     const dialect = new GatedDialect(this.#driver)
-    this.#props = { config: { dialect }, dialect, driver: this.#driver }
+    this.#props = { config: { dialect, plugins }, dialect, driver: this.#driver }
+    this.#plugins = plugins
     this.#compiler = dialect.createQueryCompiler()
     this.#adapter = dialect.createAdapter()
   }
@@ -96,7 +113,8 @@ export class Database implements AsyncDisposable {
         }
       },
     }
-    return new Kysely({ ...this.#props, executor: new DefaultQueryExecutor(this.#compiler, this.#adapter, provider) })
+    const executor = new DefaultQueryExecutor(this.#compiler, this.#adapter, provider, this.#plugins)
+    return new Kysely({ ...this.#props, executor })
   }
 
   /** As the server calls itself: `9.7.0`, `10.11.14-MariaDB`. */
@@ -136,6 +154,7 @@ const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   idleTimeout: IDLE_TIMEOUT_MS,
   connectTimeout: CONNECT_TIMEOUT_MS,
   enableKeepAlive: true,
+  maxPreparedStatements: MAX_PREPARED_STATEMENTS,
   timezone: 'Z',
   supportBigNumbers: true,
   bigNumberStrings: true,

@@ -1,32 +1,61 @@
-import type { Compilable, CompiledQuery } from 'kysely'
+import type { Compilable, CompiledQuery, KyselyPlugin } from 'kysely'
 import type { Db } from './database.ts'
+
+type Parameter = string | number | Date
 
 /**
  * A query that Kysely builds and compiles only once; afterwards each call just binds its parameters. For the few hot
- * reads: there, building the query costs about as much as running it (`npm run bench`).
+ * statements: there, building the query costs about as much as running it (`npm run bench:queries`).
  *
  *     const byId = prepared((db, id: number) => db.selectFrom('product').selectAll().where('id', '=', id))
  *     const [product] = await byId(db, 7)
  *
+ * `build` gets stand-ins for the parameters, and may only pass each of them on to the query as it is.
+ *
  * @throws Error on the first call, unless the query binds each of its parameters once and in their order.
  */
-export function prepared<Params extends readonly (string | number | Date)[], Row>(
+export function prepared<Params extends readonly Parameter[], Row>(
   build: (db: Db, ...params: Params) => Compilable<Row>,
 ): (db: Db, ...params: Params) => Promise<Row[]> {
   let compiled: CompiledQuery<Row> | undefined
+  let compiledWith: readonly KyselyPlugin[] = []
   return async (db, ...params) => {
-    compiled ??= compile(build(db, ...params), params)
+    const executor = db.getExecutor()
+    const { plugins } = executor
+    if (!compiled || !isSame(plugins, compiledWith)) {
+      compiled = compile(db, build, params.length)
+      compiledWith = plugins
+    }
     const query = { ...compiled, parameters: params }
-    // Not `db.executeQuery()`: that leads here by four promises more, for plugins and signals that we do not have.
-    const { rows } = await db.getExecutor().provideConnection((connection) => connection.executeQuery<Row>(query))
+    if (plugins.length > 0) return (await executor.executeQuery<Row>(query)).rows
+    // Not `executeQuery()` here: that leads to the connection by four promises more, for the sake of plugins.
+    const { rows } = await executor.provideConnection((connection) => connection.executeQuery<Row>(query))
     return rows
   }
 }
 
-function compile<Row>(query: Compilable<Row>, params: readonly unknown[]): CompiledQuery<Row> {
-  const compiled = query.compile()
-  const bound = compiled.parameters
-  if (bound.length !== params.length || bound.some((value, index) => value !== params[index]))
-    throw new Error(`A prepared query must bind each parameter once, in order: ${compiled.sql}`)
-  return compiled
+const isSame = (some: readonly KyselyPlugin[], others: readonly KyselyPlugin[]) =>
+  some.length === others.length && some.every((plugin, index) => plugin === others[index])
+
+function compile<Params extends readonly Parameter[], Row>(
+  db: Db,
+  build: (db: Db, ...params: Params) => Compilable<Row>,
+  count: number,
+): CompiledQuery<Row> {
+  const standIns = Array.from({ length: count }, (_, index) => standIn(index))
+  const query = build(db, ...(standIns as readonly unknown[] as Params)).compile()
+  const bound = query.parameters
+  if (bound.length !== count || bound.some((value, index) => value !== standIns[index]))
+    throw new Error(`A prepared query must bind each parameter once, in order: ${query.sql}`)
+  return query
 }
+
+/**
+ * Stands for a parameter while the query is compiled. Compared by identity, because two parameters may have the same value;
+ * an object, so that a query that is made from a parameter's value is refused and not frozen in the form it had first.
+ */
+const standIn = (index: number) => ({
+  [Symbol.toPrimitive]() {
+    throw new Error(`A prepared query must bind its parameter ${index + 1} as it is: its value is not known when it is built`)
+  },
+})

@@ -1,6 +1,7 @@
 import { sql, type Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
+import { inPieces } from '../../db/lists.ts'
 import type { Tables } from '../../db/tables.ts'
 import { CHANGE_COLUMNS, FINISHED, type JobChange } from '../../jobs/record.ts'
 import { type Grouping, SUMMARY_VERSION, type Summary } from './contract.ts'
@@ -89,7 +90,7 @@ export async function findResult(
 
 /** What the jobs table says of these reports now. */
 export const readChanges = (db: Db, ids: readonly string[]): Promise<JobChange[]> =>
-  db.selectFrom('job').select(CHANGE_COLUMNS).where('id', 'in', ids).execute()
+  inPieces(ids, (piece) => db.selectFrom('job').select(CHANGE_COLUMNS).where('id', 'in', piece).execute())
 
 /** Says that the report's upload is gone. */
 export async function forgetUpload(db: Db, id: string): Promise<void> {
@@ -109,14 +110,14 @@ export async function listOldUploads(db: Db, olderThanMs: number): Promise<{ id:
 
 /** Which of these files are some report's. */
 export async function knownUploads(db: Db, uploads: readonly string[]): Promise<Set<string>> {
-  if (uploads.length === 0) return new Set()
-  const rows = await db.selectFrom('report').select('upload').where('upload', 'in', uploads).execute()
+  const rows = await inPieces(uploads, (piece) => db.selectFrom('report').select('upload').where('upload', 'in', piece).execute())
   return new Set(rows.flatMap(({ upload }) => upload ?? []))
 }
 
 /** Which of these reports run. */
 export async function runningReports(db: Db, ids: readonly string[]): Promise<Set<string>> {
-  if (ids.length === 0) return new Set()
-  const rows = await db.selectFrom('job').select('id').where('id', 'in', ids).where('state', '=', 'running').execute()
+  const rows = await inPieces(ids, (piece) =>
+    db.selectFrom('job').select('id').where('id', 'in', piece).where('state', '=', 'running').execute(),
+  )
   return new Set(rows.map(({ id }) => id))
 }
