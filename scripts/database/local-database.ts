@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AppError } from '../../src/errors.ts'
 import { canConnect } from './can-connect.ts'
+import { noDatabase } from './no-database.ts'
 import { findProgram, startPrivateServer } from './private-server.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -103,11 +104,7 @@ async function untilReachable(url: string) {
 
 /** MariaDB's programs without its service: no daemon, nothing that starts at boot, no account. */
 function installProgram(): string {
-  if (!existsSync('/etc/debian_version') || process.getuid?.() !== 0)
-    throw new AppError(
-      'unavailable',
-      'No MySQL found. Set DATABASE_URL, or install MySQL or MariaDB, or start Docker; as root on Debian it is installed for you.',
-    )
+  if (!existsSync('/etc/debian_version') || process.getuid?.() !== 0) throw noDatabase()
   console.log(`Installing ${PACKAGES.join(' and ')}`)
   for (const args of [
     ['update', '-qq'],

@@ -1,5 +1,6 @@
 import type { TestProject } from 'vitest/node'
 import { openTemporaryDatabase } from '../../scripts/database/local-database.ts'
+import { AppError } from '../../src/errors.ts'
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -10,8 +11,14 @@ declare module 'vitest' {
 
 /** Before all tests: starts the server. The function it returns runs after them. */
 export default async function setup(project: TestProject) {
-  const server = await openTemporaryDatabase()
+  const server = await openTemporaryDatabase().catch(giveUp)
   console.log(`Tests run on ${server.label}`)
   project.provide('serverUrl', server.url)
   return () => server.stop()
+}
+
+/** Printed by hand, because Vitest would print a stack and then that it found no tests. */
+function giveUp(error: unknown): never {
+  console.error(error instanceof AppError ? error.message : error)
+  process.exit(1)
 }
