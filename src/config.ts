@@ -21,7 +21,12 @@ const list = z.string().transform((value) =>
     .filter(Boolean),
 )
 
-const isOrigin = (text: string) => URL.canParse(text) && new URL(text).origin === text
+/** `https://Example.com:443/` is one, too: browsers send it as `https://example.com`. */
+function isOrigin(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, host, href } = new URL(text)
+  return ['http:', 'https:'].includes(protocol) && href === `${protocol}//${host}/` && !/[?#]$/.test(text)
+}
 
 const passwordOf = (url: string) => (URL.canParse(url) ? new URL(url).password : undefined)
 
@@ -39,7 +44,10 @@ const environment = z
     CORS_ORIGINS: list
       .pipe(
         z.array(
-          z.string().refine(isOrigin, 'must be a comma-separated list of origins such as https://example.com, without a path'),
+          z
+            .string()
+            .refine(isOrigin, 'must be a comma-separated list of origins such as https://example.com, without a path')
+            .transform((text) => new URL(text).origin),
         ),
       )
       .default([]),

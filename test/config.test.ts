@@ -87,6 +87,16 @@ test('what is set is taken', () => {
   })
 })
 
+test.each([
+  ['https://Shop.Example', 'https://shop.example'],
+  ['https://shop.example:443/', 'https://shop.example'],
+  ['http://shop.example:80', 'http://shop.example'],
+  ['https://bücher.example', 'https://xn--bcher-kva.example'],
+  ['http://[2001:DB8:0::1]:8080', 'http://[2001:db8::1]:8080'],
+])('the origin %s is taken as browsers send it, %s', (text, origin) => {
+  expect(loadConfig({ DATABASE_URL, CORS_ORIGINS: text }).http.corsOrigins).toEqual([origin])
+})
+
 test('the ops port can be switched off', () => {
   expect(loadConfig({ DATABASE_URL, OPS_PORT: 'off' }).watchdog.server).toBeUndefined()
 })
@@ -99,6 +109,11 @@ describe('what does not fit', () => {
     ['PORT', 'http'],
     ['PORT', '80.5'],
     ['CORS_ORIGINS', 'shop.example'],
+    ['CORS_ORIGINS', 'https://shop.example/path'],
+    ['CORS_ORIGINS', 'https://user@shop.example'],
+    ['CORS_ORIGINS', 'https://shop.example?'],
+    ['CORS_ORIGINS', 'ftp://shop.example'],
+    ['CORS_ORIGINS', '*'],
     ['REQUEST_TIMEOUT_MS', '0'],
     ['DRAIN_TIMEOUT_MS', '1h'],
     ['COMPUTE_THREADS', '-1'],

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Server, type Socket } from 'socket.io'
 import type { Event } from '../names.ts'
 
+const PATH = '/socket.io/'
 const MAX_MESSAGE_BYTES = 16 * 1024
 /** What may wait for one slow reader; then it is disconnected, and reads the truth again when it comes back. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
@@ -33,7 +34,7 @@ const TOO_MANY: Acknowledgement = {
 type Connection = Socket['conn']
 
 export interface RealtimeOptions {
-  /** Which topics exist; a string, or a pattern such as /^report:\d+$/. */
+  /** Which topics exist; a string, or a pattern such as /^report:\d+$/, where the flag `i` makes one topic of any case. */
   topics: readonly (string | RegExp)[]
   /** Pages from these origins may connect; a page of our own and clients that are no browser always may. */
   corsOrigins: readonly string[]
@@ -49,6 +50,7 @@ export class Realtime implements AsyncDisposable {
   constructor(server: NodeServer, { topics, corsOrigins }: RealtimeOptions) {
     this.#topics = topics
     this.#io = new Server(server, {
+      path: PATH,
       transports: ['websocket'],
       serveClient: false,
       maxHttpBufferSize: MAX_MESSAGE_BYTES,
@@ -113,38 +115,53 @@ export class Realtime implements AsyncDisposable {
   #serve(socket: Socket<ClientEvents>) {
     // A client that leaves out the topic sends its acknowledgement in its place.
     socket.on('subscribe', (topic, acknowledge: unknown = topic) => {
-      const known = this.#check(topic)
-      const answer = known.ok && isFull(socket, topic) ? TOO_MANY : known
-      if (answer.ok) socket.join(topic)
+      const found = this.#find(topic)
+      const answer = found.ok && isFull(socket, found.topic) ? TOO_MANY : found
+      if (found.ok && answer.ok) socket.join(found.topic)
       reply(acknowledge, answer)
     })
     socket.on('unsubscribe', (topic, acknowledge: unknown = topic) => {
-      const answer = this.#check(topic)
-      if (answer.ok) socket.leave(topic)
-      reply(acknowledge, answer)
+      const found = this.#find(topic)
+      if (found.ok) socket.leave(found.topic)
+      reply(acknowledge, found)
     })
   }
 
   /** Clients send what they like: nothing about a topic is known before this. */
-  #check(topic: unknown): Acknowledgement {
+  #find(topic: unknown): Found {
     if (typeof topic !== 'string' || topic.length > MAX_TOPIC_LENGTH)
       return { ok: false, code: 'invalid', message: `A topic is a string of at most ${MAX_TOPIC_LENGTH} characters` }
-    if (this.#topics.some((known) => (typeof known === 'string' ? known === topic : known.test(topic)))) return { ok: true }
-    return { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
+    const found = this.#topics.find((known) => (typeof known === 'string' ? known === topic : known.test(topic)))
+    if (found === undefined) return { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
+    return { ok: true, topic: typeof found !== 'string' && found.ignoreCase ? topic.toLowerCase() : topic }
   }
 }
+
+/** The topic that a client means, or why it gets none. */
+type Found = { ok: true; topic: string } | Extract<Acknowledgement, { ok: false }>
 
 /** Socket.IO puts each socket into a room of its own besides. */
 const isFull = ({ rooms }: Socket, topic: string) => !rooms.has(topic) && rooms.size > MAX_TOPICS
 
 function reply(acknowledge: unknown, answer: Acknowledgement) {
-  if (typeof acknowledge === 'function') acknowledge(answer)
+  if (typeof acknowledge === 'function') acknowledge(answer.ok ? { ok: true } : answer)
 }
 
-/** Browsers let any page open a websocket to anywhere: CORS does not apply, so the origin is checked here. */
-function isAllowedOrigin({ headers }: IncomingMessage, corsOrigins: readonly string[]) {
-  const { origin, host } = headers
-  return !origin || corsOrigins.includes(origin) || (URL.canParse(origin) && new URL(origin).host === host)
+/** Whether a request offers the one upgrade that is accepted: a websocket for Socket.IO. */
+export const isRealtimeUpgrade = ({ method, url, headers }: IncomingMessage): boolean =>
+  method === 'GET' && url?.startsWith(PATH) === true && headers.upgrade?.toLowerCase() === 'websocket'
+
+/**
+ * Browsers let any page open a websocket to anywhere: CORS does not apply, so the origin is checked here. Whether it is ours
+ * is judged by RFC 6454: neither the case of a host's letters nor a default port makes another origin.
+ */
+function isAllowedOrigin({ headers: { origin, host } }: IncomingMessage, corsOrigins: readonly string[]) {
+  if (!origin) return true
+  if (!URL.canParse(origin)) return false
+  const url = new URL(origin)
+  // The scheme that the page was loaded by is not known here where a proxy ends TLS: the origin's own is taken.
+  const own = `${url.protocol}//${host}`
+  return corsOrigins.includes(url.origin) || (URL.canParse(own) && new URL(own).origin === url.origin)
 }
 
 interface Websocket {

@@ -61,6 +61,16 @@ describe('subscribing', () => {
     expect(await client.timeout(2_000).emitWithAck('unsubscribe')).toMatchObject({ ok: false, code: 'invalid' })
   })
 
+  test('to a topic in capitals is to the same topic, where its pattern takes any case', async () => {
+    const { realtime, url } = await openRealtime([/^thing:[a-f]+$/i, /^Case:\d$/])
+    const client = await connect(url)
+    expect(await subscribe(client, 'THING:ABC')).toEqual({ ok: true })
+    expect(await subscribe(client, 'Case:1')).toEqual({ ok: true })
+    expect(realtime.subscribed(/:/)).toEqual(['thing:abc', 'Case:1'])
+    expect(await unsubscribe(client, 'Thing:abc')).toEqual({ ok: true })
+    expect(realtime.subscribed(/:/)).toEqual(['Case:1'])
+  })
+
   test('to more than 100 topics is refused, until one is left', async () => {
     const { url } = await openRealtime([/^thing:\d+$/])
     const client = await connect(url)
@@ -187,6 +197,30 @@ describe('a connection', () => {
   test('is open to our own pages, to those of CORS_ORIGINS and to what is no page', async () => {
     for (const extraHeaders of [{ origin: service.url }, { origin: 'https://shop.example' }, {}])
       expect((await connect(service.url, { extraHeaders })).connected).toBe(true)
+  })
+
+  test.each([
+    ['https://shop.test', 'shop.test:443'],
+    ['https://shop.test', 'Shop.Test'],
+    ['http://shop.test', 'shop.test:80'],
+    ['HTTPS://SHOP.test:443', 'shop.test'],
+    ['https://[2001:db8::1]', '[2001:DB8:0::1]:443'],
+    ['https://xn--bcher-kva.test', 'xn--bcher-kva.test'],
+    ['https://shop.test.', 'shop.test.'],
+    ['HTTPS://Shop.Example:443', 'elsewhere.test'],
+  ])('is open to pages from %s where Host is %s: it is the same origin', async (origin, host) => {
+    expect((await connect(service.url, { extraHeaders: { origin, host } })).connected).toBe(true)
+  })
+
+  test.each([
+    ['https://shop.test', 'shop.test:80'],
+    ['http://shop.test', 'shop.test:443'],
+    ['https://shop.test:8443', 'shop.test'],
+    ['https://shop.test', 'shop.test.'],
+    ['https://shop.test', 'shop.test@evil.test'],
+    ['https://shop.test', 'evil.test/shop.test'],
+  ])('is refused to pages from %s where Host is %s', async (origin, host) => {
+    expect(await connectionError({ extraHeaders: { origin, host } })).toBeInstanceOf(Error)
   })
 
   test('ends with a message above 16 KiB, its own alone', async () => {

@@ -76,7 +76,7 @@ export const sweepReports = job<null>('report.sweep')
 /** The topic of one report. */
 export const topicOf = (id: string) => `report:${id}`
 
-export const REPORT_TOPIC = /^report:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+export const REPORT_TOPIC = /^report:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 /** To users a report that waits for its next attempt is queued like any other. */
 export type ReportState = Exclude<JobState, 'scheduled'>
