@@ -1,10 +1,10 @@
 import { z } from '@hono/zod-openapi'
 import { AppError } from './errors.ts'
-import { integerParameter } from './schemas.ts'
+import { integerParameter, withDefault } from './schemas.ts'
 
 /** What a list's query has besides its filters. */
 export const pageQuery = {
-  limit: integerParameter(1, 100).default(20),
+  limit: withDefault(integerParameter(1, 100), 20),
   cursor: z.string().optional().openapi({ description: '`nextCursor` of the page before' }),
 }
 

@@ -1,5 +1,8 @@
 import { z } from '@hono/zod-openapi'
 
+/** What is said of input that a schema without words of its own refuses; zod's own sentences name its types and no remedy. */
+z.config({ customError: explain })
+
 /** A whole number in a path or query, in digits: `z.coerce` would take '' for 0 and '1e3' for 1000. */
 export const integerParameter = (min: number, max: number) => parameter('integer', /^\d{1,15}$/, min, max)
 
@@ -12,7 +15,50 @@ const parameter = (type: 'integer' | 'number', form: RegExp, min: number, max: n
     .string()
     .refine(
       (text) => form.test(text) && Number(text) >= min && Number(text) <= max,
-      `Must be a ${type === 'integer' ? 'whole number' : 'number'} from ${min} to ${max}`,
+      // What follows must not judge a number that is none.
+      { message: `Must be a ${type === 'integer' ? 'whole number' : 'number'} from ${min} to ${max}`, abort: true },
     )
     .transform(Number)
     .openapi({ type, minimum: min, maximum: max })
+
+/** A parameter that may be left out. OpenAPI has to be told, since the default comes after digits have become a number. */
+export const withDefault = (parameter: ReturnType<typeof integerParameter>, value: number) =>
+  parameter.default(value).openapi({ default: value })
+
+const TYPES: Record<string, string> = {
+  string: 'a string',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  array: 'a list',
+  object: 'an object',
+  record: 'an object',
+}
+
+const FORMATS: Record<string, string> = {
+  uuid: 'a UUID',
+  datetime: 'a date and time such as 2026-11-28T05:00:00Z',
+  date: 'a date such as 2026-11-28',
+  email: 'an e-mail address',
+  url: 'a URL',
+}
+
+/** What lengths are counted in. */
+const UNITS: Record<string, string> = { string: ' characters', array: ' items', set: ' items' }
+
+function explain(issue: z.core.$ZodRawIssue): string | undefined {
+  if (issue.input === undefined) return 'Required'
+  if (issue.code === 'invalid_type') return `Must be ${TYPES[issue.expected] ?? `of the type ${issue.expected}`}`
+  if (issue.code === 'invalid_format')
+    return issue.format === 'regex' ? `Must match ${issue.pattern}` : `Must be ${FORMATS[issue.format] ?? issue.format}`
+  if (issue.code === 'invalid_value') return `Must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.join(', ')}`
+  if (issue.code === 'too_small') return explainBound(issue, issue.inclusive === false ? 'more than' : 'at least', issue.minimum)
+  if (issue.code === 'too_big') return explainBound(issue, issue.inclusive === false ? 'less than' : 'at most', issue.maximum)
+  if (issue.code === 'not_multiple_of') return `Must be a multiple of ${issue.divisor}`
+  if (issue.code === 'invalid_union') return 'Has none of the forms that it may have'
+  if (issue.code === 'unrecognized_keys') return 'Unknown key'
+  return undefined
+}
+
+const explainBound = ({ origin }: { origin: string }, comparison: string, bound: number | bigint) =>
+  `Must ${UNITS[origin] ? 'have' : 'be'} ${comparison} ${bound}${UNITS[origin] ?? ''}`

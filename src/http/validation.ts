@@ -75,6 +75,7 @@ async function readJson({ req }: AppContext): Promise<unknown> {
   const isEmpty = req.header('transfer-encoding') === undefined && Number(req.header('content-length') ?? 0) === 0
   if (type === undefined && isEmpty) return {}
   if (!JSON_TYPE.test(type ?? '')) throw new AppError('unsupported_media_type', 'Send the body as application/json')
+  assertIdentity(req.header('content-encoding'))
   try {
     return await req.json()
   } catch (cause) {
@@ -82,13 +83,18 @@ async function readJson({ req }: AppContext): Promise<unknown> {
   }
 }
 
+/** @throws AppError `unsupported_media_type` for a body that is compressed: it may unpack to any size. */
+function assertIdentity(encoding = 'identity') {
+  if (encoding.trim().toLowerCase() === 'identity') return
+  const headers = { 'Accept-Encoding': 'identity' }
+  throw new AppError('unsupported_media_type', 'Send the body as it is, without Content-Encoding', { headers })
+}
+
 const toIssues = (part: string, { issues }: ZodError): Issue[] =>
   issues.flatMap((issue) =>
-    keysOf(issue).map((key) => ({ path: [part, ...issue.path, ...key].join('.'), message: messageOf(issue) })),
+    keysOf(issue).map((key) => ({ path: [part, ...issue.path, ...key].join('.'), message: issue.message })),
   )
 
 /** An object's unknown keys come as one issue of the object: each of them gets a path of its own. */
 const keysOf = (issue: z.core.$ZodIssue): string[][] =>
   issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [key]) : [[]]
-
-const messageOf = (issue: z.core.$ZodIssue) => (issue.code === 'unrecognized_keys' ? 'Unknown key' : issue.message)

@@ -3,7 +3,7 @@ import type { Compute } from '../../compute/compute.ts'
 import { bodyTag, isFresh } from '../../http/etag.ts'
 import { requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'
-import { integerParameter, numberParameter } from '../../schemas.ts'
+import { integerParameter, numberParameter, withDefault } from '../../schemas.ts'
 import { DRAWING_VERSION, MAX_ITERATIONS, MAX_SIZE, type View } from './contract.ts'
 import { Painter } from './painter.ts'
 
@@ -37,22 +37,18 @@ export function mandelbrotRoutes({ compute }: { compute: Compute }) {
 const tagOf = ({ width, height, iterations, x, y, scale }: View) =>
   bodyTag(JSON.stringify([DRAWING_VERSION, process.versions.zlib, process.arch, width, height, iterations, x, y, scale]))
 
-/** A parameter that may be left out. OpenAPI has to be told, since the default comes after digits have become a number. */
-const optional = (parameter: ReturnType<typeof numberParameter>, value: number) =>
-  parameter.default(value).openapi({ default: value })
-
 const Size = integerParameter(1, MAX_SIZE)
 
 /** Beyond 2 in any direction there is nothing to see. */
 const Coordinate = numberParameter(-4, 4)
 
 const Query = z.strictObject({
-  width: optional(Size, 960),
-  height: optional(Size, 640),
-  iterations: optional(integerParameter(1, MAX_ITERATIONS), 500),
-  x: optional(Coordinate, -0.65),
-  y: optional(Coordinate, 0),
-  scale: optional(numberParameter(1e-12, 8), 3.6),
+  width: withDefault(Size, 960),
+  height: withDefault(Size, 640),
+  iterations: withDefault(integerParameter(1, MAX_ITERATIONS), 500),
+  x: withDefault(Coordinate, -0.65),
+  y: withDefault(Coordinate, 0),
+  scale: withDefault(numberParameter(1e-12, 8), 3.6),
   kernel: z.enum(['wasm', 'typescript']).default('wasm'),
 })
 

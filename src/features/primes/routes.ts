@@ -5,7 +5,7 @@ import { UNCANCELLABLE } from '../../compute/implement.ts'
 import { AppError } from '../../errors.ts'
 import { requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter, json } from '../../http/router.ts'
-import { integerParameter } from '../../schemas.ts'
+import { integerParameter, withDefault } from '../../schemas.ts'
 import { countPrimesIn } from './compute.ts'
 import { countPrimes } from './contract.ts'
 
@@ -36,7 +36,7 @@ const Bound = integerParameter(0, MAX)
 
 const Query = z
   .strictObject({
-    from: Bound.default(0),
+    from: withDefault(Bound, 0),
     to: Bound.openapi({ example: 1_400_000 }),
     mode: z.enum(['offload', 'inline']).default('offload'),
   })

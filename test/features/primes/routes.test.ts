@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Issue } from '../../../src/errors.ts'
 import { metric, request, startRequest, startService, untilRunning, untilThreadsFree, useService } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
 
@@ -52,6 +53,17 @@ describe('what does not fit is 422 and named', () => {
     expect([status, body.code]).toEqual([422, 'invalid'])
     expect(body.errors.map((issue: { path: string }) => issue.path)).toContain(path)
   })
+})
+
+test.each([
+  ['to=abc', [['query.to', 'Must be a whole number from 0 to 50000000']]],
+  ['', [['query.to', 'Required']]],
+  ['to=1&to=2', [['query.to', 'Must be a string']]],
+  ['from=2&to=1', [['query.to', 'Must not be below from']]],
+  ['to=1&mode=sieve', [['query.mode', 'Must be one of offload, inline']]],
+])('?%s is refused for its one reason, in words of ours', async (query, reasons) => {
+  const { body } = await request(`${primes}?${query}`)
+  expect(body.errors.map(({ path, message }: Issue) => [path, message])).toEqual(reasons)
 })
 
 describe('mode=inline', () => {
