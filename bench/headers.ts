@@ -21,7 +21,7 @@ const CONNECTIONS = 20
 const handler = () => new Response('{"status":"ok"}', { headers: { 'Content-Type': 'application/json' } })
 const urls = {
   'without any': await onNode(new Hono().get('/', handler)),
-  'by Node, as offloop does': await new HttpServer(new AbortController().signal).listen(
+  'by Node, as offloop does': await new HttpServer({ leaving: new AbortController().signal }).listen(
     new Hono<Env>().get('/', handler),
     '127.0.0.1',
     0,

@@ -16,7 +16,7 @@ import { Metrics } from './ops/metrics.ts'
 import { Sampler } from './ops/sampler.ts'
 import { Spans } from './ops/spans.ts'
 import { Watchdog } from './ops/watchdog.ts'
-import { Realtime } from './realtime/realtime.ts'
+import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
 import { runService, type Service } from './service.ts'
 
 /** Opens everything in order; what is open already is closed again when a later step fails. */
@@ -61,7 +61,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
     }),
   )
   const jobs = opening.use(new Jobs({ database, log, ...config.jobs }))
-  const server = opening.use(new HttpServer(stopping.signal))
+  const server = opening.use(new HttpServer({ leaving: stopping.signal, shouldUpgrade: isRealtimeUpgrade }))
   const realtime = opening.use(new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }))
   const sampler = opening.use(new Sampler({ compute, database, realtime, spans }))
   addFigures(metrics, { database, compute, jobs, realtime })

@@ -34,6 +34,7 @@ export class Exchange {
   #dueAt: number
   #timer: NodeJS.Timeout | undefined
   #controller: AbortController | undefined
+  #isEnded = false
 
   /** @param outgoing Node's response; absent where a test calls `app.request()` without a socket. */
   constructor(timeoutMs: number, outgoing: AppResponse | undefined) {
@@ -41,6 +42,10 @@ export class Exchange {
     this.#timeoutMs = timeoutMs
     this.#dueAt = this.startedAt + timeoutMs
     this.#outgoing = outgoing
+  }
+
+  get isEnded() {
+    return this.#isEnded
   }
 
   get timeLeftMs() {
@@ -65,14 +70,20 @@ export class Exchange {
 
   /** The answer's last byte is out, or its connection gone. */
   end(): void {
+    this.#isEnded = true
     clearTimeout(this.#timer)
-    if (!this.#outgoing?.writableFinished) this.#controller?.abort(clientGone())
+    if (!this.#isServed()) this.#controller?.abort(clientGone())
+  }
+
+  /** Whether there is an answer and nothing left to do for it. That to HEAD has no body: what would make one must end. */
+  #isServed(): boolean | undefined {
+    return this.#outgoing?.writableFinished && this.#outgoing.req.method !== 'HEAD'
   }
 
   #setDeadline(dueAt: number) {
     this.#dueAt = dueAt
     clearTimeout(this.#timer)
-    if (this.#controller && !this.#outgoing?.closed) this.#startTimer(this.#controller)
+    if (this.#controller && !this.#isEnded) this.#startTimer(this.#controller)
   }
 
   #startTimer(controller: AbortController) {
@@ -83,8 +94,8 @@ export class Exchange {
 
   #createController(): AbortController {
     const controller = new AbortController()
-    if (!this.#outgoing?.closed) this.#startTimer(controller)
-    else if (!this.#outgoing.writableFinished) controller.abort(clientGone())
+    if (!this.#isEnded) this.#startTimer(controller)
+    else if (!this.#isServed()) controller.abort(clientGone())
     return controller
   }
 }
@@ -105,7 +116,7 @@ export const renewDeadline = (c: AppContext) => c.get('exchange').renewDeadline(
 export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
   const c = inProgress.getStore()
   // A connection that was opened for one request serves others after it.
-  if (!c || c.env?.outgoing?.closed) return undefined
+  if (!c || c.get('exchange').isEnded) return undefined
   return { requestId: requestIdOf(c), route: routePath(c, -1) }
 }
 

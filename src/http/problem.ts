@@ -1,4 +1,4 @@
-import { STATUS_CODES } from 'node:http'
+import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { ErrorHandler } from 'hono'
 import { AppError } from '../errors.ts'
 import type { Log } from '../log.ts'
@@ -23,8 +23,30 @@ export const problemOf = ({ code, status, message, errors }: AppError, instance:
 export const problemResponse = (error: AppError, instance: string, requestId?: string) =>
   new Response(JSON.stringify(problemOf(error, instance, requestId)), {
     status: error.status,
-    headers: { 'Content-Type': 'application/problem+json', 'Cache-Control': 'no-store', ...error.headers },
+    headers: headersOf(error),
   })
+
+/** The same where there is no app: on Node's own response. It closes the connection, whose client may not speak HTTP well. */
+export function writeProblem(outgoing: ServerResponse, error: AppError, instance: string, requestId?: string): void {
+  const body = JSON.stringify(problemOf(error, instance, requestId))
+  outgoing.shouldKeepAlive = false
+  outgoing.writeHead(error.status, { ...headersOf(error), 'Content-Length': Buffer.byteLength(body) })
+  outgoing.end(body)
+}
+
+/** The same where there is not even a request: the bytes of a whole answer. */
+export function problemBytes(error: AppError): string {
+  const body = JSON.stringify(problemOf(error, ''))
+  const headers = { ...headersOf(error), 'Content-Length': Buffer.byteLength(body), Connection: 'close' }
+  const head = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
+  return [`HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}`, ...head, '', body].join('\r\n')
+}
+
+const headersOf = ({ headers }: AppError) => ({
+  'Content-Type': 'application/problem+json',
+  'Cache-Control': 'no-store',
+  ...headers,
+})
 
 /** Turns whatever a handler threw into a problem, and logs what an operator must see. */
 export const errorHandler = (log: Log): ErrorHandler<Env> => {

@@ -31,8 +31,8 @@ export const newRequestId = () => `${PROCESS_ID}.${(++requests).toString(36)}`
 export class AppResponse extends ServerResponse<IncomingMessage> {
   /** The caller's `X-Request-Id`, or a new one. */
   readonly requestId: string
-  /** Once it aborts, answers close their connection, so that the client's next request goes elsewhere. */
-  stopping: AbortSignal | undefined
+  /** Whether the client is to close the connection after this answer, so that its next request goes elsewhere. */
+  isGoodbye: (() => boolean) | undefined
   #bodyTimer: NodeJS.Timeout | undefined
 
   constructor(request: IncomingMessage) {
@@ -55,7 +55,15 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
   /** Headers that override one of ours must be named in lower case. */
   override writeHead(status: number, message?: string | Headers, headers: Headers = {}): this {
     const given = typeof message === 'object' ? message : headers
-    if (this.stopping?.aborted) this.shouldKeepAlive = false
-    return super.writeHead(status, { ...SECURITY_HEADERS, 'x-request-id': this.requestId, ...(given as OutgoingHttpHeaders) })
+    if (this.isGoodbye?.()) this.shouldKeepAlive = false
+    const all = { ...SECURITY_HEADERS, 'x-request-id': this.requestId, ...(Array.isArray(given) ? fromList(given) : given) }
+    return typeof message === 'string' ? super.writeHead(status, message, all) : super.writeHead(status, all)
   }
+}
+
+/** Node takes headers as a flat list, too: `['Allow', 'GET', 'Connection', 'close']`. */
+function fromList(list: OutgoingHttpHeader[]): OutgoingHttpHeaders {
+  const headers: OutgoingHttpHeaders = {}
+  for (let index = 0; index < list.length; index += 2) headers[String(list[index])] = list[index + 1]
+  return headers
 }

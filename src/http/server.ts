@@ -1,30 +1,46 @@
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import { createServer, type IncomingMessage, type Server } from 'node:http'
+import { type AddressInfo, type Socket, Server as TcpServer } from 'node:net'
 import { performance } from 'node:perf_hooks'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import type { Hono } from 'hono'
-import { AppError, type ErrorCode } from '../errors.ts'
+import { AppError, type ErrorCode, overloaded } from '../errors.ts'
 import { explainListen, urlOf } from './address.ts'
+import { Connection, type Load } from './connection.ts'
 import type { Env } from './env.ts'
-import { problemOf, problemResponse } from './problem.ts'
+import { problemBytes, problemResponse, writeProblem } from './problem.ts'
 import { AppResponse } from './response.ts'
 
 const HEADERS_TIMEOUT_MS = 10_000
 const BODY_TIMEOUT_MS = 60_000
 const KEEP_ALIVE_TIMEOUT_MS = 65_000
 const DRAIN_POLL_MS = 20
+/** How long a connection must be quiet during the drain before it is closed: this share of the drain timeout, a second at most. */
+const QUIET_SHARE = 0.1
+const MAX_QUIET_MS = 1_000
+/** Protects memory only: what bounds load is how long a request waits for a connection of the pool, or for a thread. */
+const MAX_IN_FLIGHT = 10_000
+/** What a request without a Host header was sent to. */
+const DEFAULT_HOST = 'localhost'
+
+export interface HttpServerOptions {
+  /** When it aborts, answers ask their clients to close the connection. */
+  leaving: AbortSignal
+  /** Which offers of another protocol are accepted; the others are ignored, and their requests served (RFC 9110, 7.8). */
+  shouldUpgrade?: (request: IncomingMessage) => boolean
+}
 
 /** The listening socket, from the bytes up to the app: what Node's parser lets through but should not is refused here. */
 export class HttpServer implements AsyncDisposable {
   readonly node: Server<typeof IncomingMessage, typeof AppResponse>
-  readonly #stopping: AbortSignal
+  readonly #leaving: AbortSignal
+  readonly #connections = new Map<Socket, Connection>()
+  readonly #load: Load = { inFlight: 0 }
   #listener: ReturnType<typeof getRequestListener> | undefined
 
-  /** @param stopping when it aborts, answers ask their clients to close the connection. */
-  constructor(stopping: AbortSignal) {
-    this.#stopping = stopping
+  constructor({ leaving, shouldUpgrade = () => false }: HttpServerOptions) {
+    this.#leaving = leaving
     this.node = createServer({
       ServerResponse: AppResponse,
       headersTimeout: HEADERS_TIMEOUT_MS,
@@ -32,15 +48,28 @@ export class HttpServer implements AsyncDisposable {
       requestTimeout: 0,
       // Longer than a load balancer's usual minute: the side that closes first must be the one that sends requests.
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+      // `flawOf` does it, with a problem for an answer.
+      requireHostHeader: false,
+      // The other protocol takes the socket at once, so nothing may be in flight on it.
+      shouldUpgradeCallback: (request) => shouldUpgrade(request) && !this.#connections.get(request.socket)?.inFlight,
     })
+    this.node.on('connection', (socket) => this.#connect(socket))
+    this.node.on('upgrade', (request) => this.#connections.delete(request.socket))
     // Now, because Socket.IO puts itself before the listeners that are there when it comes.
-    this.node.on('request', (incoming, outgoing) => this.#handle(incoming, outgoing))
-    this.node.on('clientError', refuseBytes)
+    this.node.on('request', (_, outgoing) => this.#receive(outgoing))
+    // An expectation that is not known may be ignored (RFC 9110, 10.1.1).
+    this.node.on('checkExpectation', (_, outgoing) => this.#receive(outgoing))
+    this.node.on('clientError', (error, socket) => this.#refuseBytes(error, socket as Socket))
+  }
+
+  /** How many requests have no complete answer yet. */
+  get inFlight(): number {
+    return this.#load.inFlight
   }
 
   /** Starts to listen and gives the URL. @throws AppError when the port is taken or not allowed. */
   async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
-    this.#listener = getRequestListener(app.fetch, { errorHandler: refuseRequest })
+    this.#listener = getRequestListener(app.fetch, { hostname: DEFAULT_HOST, errorHandler: refuseRequest })
     this.node.listen(port, host)
     await once(this.node, 'listening').catch((error) => {
       throw new AppError('unavailable', explainListen(error, host, port), { cause: error })
@@ -50,50 +79,79 @@ export class HttpServer implements AsyncDisposable {
 
   /**
    * Refuses new connections and resolves when the requests in flight are answered, or after `timeoutMs`.
-   * Node waits for idle keep-alive connections too, hence the closing over and over.
+   * A connection without a request is closed when it has been quiet for a while: one that is in use has its next request on
+   * its way, whose answer asks the client to close.
    */
   async drain(timeoutMs: number): Promise<void> {
     const closed = new AbortController()
-    this.node.close(() => closed.abort())
-    const until = performance.now() + timeoutMs
-    while (!closed.signal.aborted && performance.now() < until) {
-      this.node.closeIdleConnections()
+    // After the phase of the event loop that accepts connections: a client whose connection waits to be accepted is reset.
+    await nextTurn()
+    // Not the `close` of `http.Server`, which cuts every connection that has no request.
+    TcpServer.prototype.close.call(this.node, () => closed.abort())
+    const begun = performance.now()
+    const quietMs = Math.min(MAX_QUIET_MS, timeoutMs * QUIET_SHARE)
+    for (const connection of this.#connections.values()) connection.watch(begun)
+    while (!closed.signal.aborted && performance.now() - begun < timeoutMs) {
+      for (const connection of this.#connections.values()) connection.closeIfQuiet(performance.now(), quietMs)
       await sleep(DRAIN_POLL_MS, undefined, { signal: closed.signal }).catch(() => {})
     }
   }
 
   async [Symbol.asyncDispose]() {
     this.node.closeAllConnections()
-    if (this.node.listening) await new Promise((resolve) => this.node.close(resolve))
+    await new Promise((resolve) => this.node.close(resolve))
   }
 
-  #handle(incoming: IncomingMessage, outgoing: AppResponse) {
-    outgoing.stopping = this.#stopping
+  #connect(socket: Socket) {
+    this.#connections.set(socket, new Connection(socket, (outgoing) => this.#serve(outgoing), this.#load))
+    socket.once('close', () => this.#connections.delete(socket))
+  }
+
+  #receive(outgoing: AppResponse) {
+    const { req: incoming, requestId } = outgoing
+    const connection = this.#connections.get(incoming.socket)
+    outgoing.isGoodbye = () => this.#leaving.aborted && connection?.last === outgoing
+    if (this.#load.inFlight < MAX_IN_FLIGHT || isProbe(incoming)) connection?.receive(outgoing)
+    else writeProblem(outgoing, overloaded('Too many requests are in flight: try again later'), incoming.url ?? '', requestId)
+  }
+
+  #serve(outgoing: AppResponse) {
+    const { req: incoming, requestId } = outgoing
     const flaw = flawOf(incoming)
-    if (flaw) return sendProblem(outgoing, flaw)
+    if (flaw) return writeProblem(outgoing, flaw, '', requestId)
     if (hasBody(incoming)) outgoing.limitBody(incoming, BODY_TIMEOUT_MS)
     void this.#listener?.(incoming, outgoing)
+  }
+
+  /** Bytes that are no HTTP request, or not a whole one. The answer must not get into, or before, another one. */
+  #refuseBytes(error: NodeJS.ErrnoException, socket: Socket) {
+    const { last, inFlight = 0, isPaused = false } = this.#connections.get(socket) ?? {}
+    if (!socket.writable || error.code === 'ECONNRESET' || last?.headersSent) return socket.destroy()
+    // The request is late because we do not read it.
+    if (isPaused && error.code === 'ERR_HTTP_REQUEST_TIMEOUT') return
+    const [code, message] = CODES_OF_PARSER[error.code ?? ''] ?? ['bad_request', 'This is not a valid HTTP request']
+    // With one in flight whose body is broken, this is its answer. Whole ones keep theirs, and the connection ends after them.
+    if (!last || (inFlight === 1 && !last.req.complete)) return socket.end(problemBytes(new AppError(code, message)))
+    last.shouldKeepAlive = false
   }
 }
 
 const hasBody = ({ headers }: IncomingMessage) => 'transfer-encoding' in headers || 'content-length' in headers
 
+/** However much there is to do: a process that does not answer probes is restarted. */
+const isProbe = ({ url }: IncomingMessage) => url?.startsWith('/health/')
+
 /** What makes a request ambiguous, so that a proxy and we could disagree on where it goes. */
-function flawOf({ url = '', method, rawHeaders }: IncomingMessage): AppError | undefined {
+function flawOf({ url = '', method, rawHeaders, httpVersion }: IncomingMessage): AppError | undefined {
   if (url[0] !== '/' && !(url === '*' && method === 'OPTIONS'))
     return new AppError('bad_request', 'Send a path, not an absolute URL, as the request target')
   let hosts = 0
   for (let index = 0; index < rawHeaders.length; index += 2)
     if (rawHeaders[index]?.length === 4 && rawHeaders[index]?.toLowerCase() === 'host') hosts++
   if (hosts > 1) return new AppError('bad_request', 'Send one Host header')
+  // HTTP/1.0 knew none (RFC 9112, 3.2).
+  if (hosts === 0 && httpVersion !== '1.0') return new AppError('bad_request', 'Send a Host header')
   return undefined
-}
-
-function sendProblem(outgoing: AppResponse, error: AppError) {
-  const body = JSON.stringify(problemOf(error, '', outgoing.requestId))
-  outgoing.shouldKeepAlive = false
-  outgoing.writeHead(error.status, { 'content-type': 'application/problem+json', 'content-length': Buffer.byteLength(body) })
-  outgoing.end(body)
 }
 
 /** A request that cannot be turned into a `Request`: a malformed host or path. */
@@ -103,19 +161,4 @@ const refuseRequest = (error: unknown) =>
 const CODES_OF_PARSER: Record<string, [ErrorCode, string]> = {
   HPE_HEADER_OVERFLOW: ['headers_too_large', 'The headers are too large'],
   ERR_HTTP_REQUEST_TIMEOUT: ['request_timeout', 'The request did not arrive in time'],
-}
-
-/** Bytes that are no HTTP request, or not a whole one. */
-function refuseBytes(error: NodeJS.ErrnoException, socket: Socket) {
-  if (!socket.writable || error.code === 'ECONNRESET') return socket.destroy()
-  const [code, message] = CODES_OF_PARSER[error.code ?? ''] ?? ['bad_request', 'This is not a valid HTTP request']
-  const problem = new AppError(code, message)
-  const body = JSON.stringify(problemOf(problem, ''))
-  const head = [
-    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
-    'Content-Type: application/problem+json',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    'Connection: close',
-  ]
-  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
 }

@@ -28,7 +28,7 @@ function appOf(handler: Handler, timeoutMs = LONG_MS) {
 /** The same behind a socket. */
 async function serve(handler: Handler, timeoutMs?: number) {
   const { app, records } = appOf(handler, timeoutMs)
-  const server = new HttpServer(new AbortController().signal)
+  const server = new HttpServer({ leaving: new AbortController().signal })
   const url = await server.listen(app, '127.0.0.1', 0)
   onTestFinished(() => server[Symbol.asyncDispose]())
   return { url, records }
@@ -123,6 +123,16 @@ test('nothing aborts the signal of a request that is answered', async () => {
   expect((await fetch(`${url}/things/2`)).status).toBe(504)
   socket.destroy()
   expect([records[0]?.status, signals[0]?.aborted]).toEqual([200, false])
+})
+
+test('the signal of a HEAD aborts once it is answered, because nobody reads what its handler would stream', async () => {
+  let signal: AbortSignal | undefined
+  const { url } = await serve((c) => {
+    signal = signalOf(c)
+    return new Response(new ReadableStream())
+  })
+  expect((await fetch(`${url}/things/1`, { method: 'HEAD' })).status).toBe(200)
+  await until(() => signal?.aborted, 'the signal aborts')
 })
 
 test('the deadline aborts the signal: 504', async () => {

@@ -31,7 +31,7 @@ async function serve(progressMs?: number) {
     }
     return c.text(String(upload.bytes))
   })
-  const server = new HttpServer(new AbortController().signal)
+  const server = new HttpServer({ leaving: new AbortController().signal })
   const url = await server.listen(app, '127.0.0.1', 0)
   onTestFinished(() => server[Symbol.asyncDispose]())
   return { url, heard }

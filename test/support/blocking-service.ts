@@ -62,7 +62,7 @@ const watchdog = await Watchdog.open({
   server: { host: '127.0.0.1', port: 0, maxHeldMs: 1_000 },
   metricsPage: async () => 'a_figure 1\n',
 })
-const server = new HttpServer(new AbortController().signal)
+const server = new HttpServer({ leaving: new AbortController().signal })
 const url = await server.listen(router, '127.0.0.1', 0)
 watchdog.start()
 console.log(JSON.stringify({ url, ops: watchdog.url }))

@@ -1,0 +1,272 @@
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { createRouter } from '../../src/http/router.ts'
+import { HttpServer } from '../../src/http/server.ts'
+import { connectTo, sendRaw } from '../support/raw-http.ts'
+import { request, startService } from '../support/service.ts'
+import { until } from '../support/until.ts'
+
+let service: Awaited<ReturnType<typeof startService>>
+
+beforeAll(async () => {
+  service = await startService({ CORS_ORIGINS: 'https://shop.example' })
+})
+afterAll(() => service.close())
+
+const statusesIn = (text: string) => [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status))
+
+describe('an offer of another protocol', () => {
+  test.each([
+    ['h2c, as Java and curl --http2 make it', 'Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n', '/v1/products'],
+    ['TLS', 'Upgrade: TLS/1.0\r\n', '/v1/products'],
+    ['a websocket elsewhere', 'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n', '/v1/products'],
+    ['several', 'Upgrade: h2c, websocket\r\n', '/health/live'],
+  ])('%s is ignored, and the request served', async (_, headers, path) => {
+    const { status } = await sendRaw(
+      service.url,
+      `GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings, close\r\n${headers}\r\n`,
+    )
+    expect(status).toBe(200)
+  })
+
+  test.each([
+    ['at once', 0],
+    ['later', 20],
+  ])('with a body that comes %s is ignored, and the body read', async (when, pauseMs) => {
+    const body = JSON.stringify({ name: `Lamp that comes ${when}`, price: '1.00', stock: 1 })
+    const headers = `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n`
+    const socket = await connectTo(service.url)
+    onTestFinished(() => void socket.destroy())
+    socket.write(
+      `POST /v1/products HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n${headers}\r\n${pauseMs ? '' : body}`,
+    )
+    if (pauseMs) setTimeout(() => socket.write(body), pauseMs)
+    const [answer] = await once(socket, 'data')
+    expect(statusesIn(String(answer))).toEqual([201])
+  })
+
+  test('does not end the connection, on which the next request is served', async () => {
+    const socket = await connectTo(service.url)
+    onTestFinished(() => void socket.destroy())
+    for (const headers of ['Connection: Upgrade\r\nUpgrade: h2c\r\n', '', 'Connection: Upgrade\r\nUpgrade: websocket\r\n']) {
+      socket.write(`GET /health/live HTTP/1.1\r\nHost: a\r\n${headers}\r\n`)
+      const [answer] = await once(socket, 'data')
+      expect(statusesIn(String(answer))).toEqual([200])
+    }
+  })
+
+  test('of a websocket behind a request that has no answer yet is ignored, too', async () => {
+    const handshake = 'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
+    const socket = await connectTo(service.url)
+    onTestFinished(() => void socket.destroy())
+    let heard = ''
+    socket.on('data', (chunk) => {
+      heard += chunk
+    })
+    socket.write(
+      `GET /v1/products HTTP/1.1\r\nHost: a\r\n\r\nGET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n${handshake}\r\n`,
+    )
+    await until(() => statusesIn(heard).length === 2, 'both are answered')
+    expect(statusesIn(heard)).toEqual([200, 400])
+  })
+})
+
+describe('the Host header', () => {
+  test.each(['/health/live', '/health/ready', '/', '/v1/products'])('is not asked of HTTP/1.0: GET %s', async (path) => {
+    expect((await sendRaw(service.url, `GET ${path} HTTP/1.0\r\n\r\n`)).status).toBe(200)
+  })
+
+  test.each(['HEAD', 'OPTIONS'])('is not asked of HTTP/1.0: %s', async (method) => {
+    const { status } = await sendRaw(service.url, `${method} /v1/products HTTP/1.0\r\n\r\n`)
+    expect([200, 204]).toContain(status)
+  })
+
+  test('may be empty', async () => {
+    expect((await sendRaw(service.url, 'GET /v1/products HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n')).status).toBe(200)
+  })
+
+  test('is asked of HTTP/1.1: a problem with headers of its own, and the connection closes', async () => {
+    const { status, head, body } = await sendRaw(service.url, 'GET /health/live HTTP/1.1\r\n\r\n')
+    expect([status, JSON.parse(body).detail]).toEqual([400, 'Send a Host header'])
+    const names = head.split('\r\n').map((line) => line.split(':')[0]?.toLowerCase())
+    expect(names).toEqual(expect.arrayContaining(['connection', 'content-type', 'x-content-type-options', 'x-request-id']))
+    expect(head).toMatch(/^connection: close$/im)
+    expect(head).not.toMatch(/^\d:/m)
+  })
+})
+
+describe('bytes that are no request', () => {
+  test('end a stream in its midst, and put nothing into it', async () => {
+    const { url, started } = await useStreams()
+    const socket = await connectTo(url)
+    let heard = ''
+    socket.on('data', (chunk) => {
+      heard += chunk
+    })
+    socket.write('GET /stream HTTP/1.1\r\nHost: a\r\n\r\n')
+    await until(() => heard.includes('first'), 'the stream has begun')
+    socket.write('GARBAGE\r\n\r\n')
+    await once(socket, 'close')
+    expect(statusesIn(heard)).toEqual([200])
+    expect(heard.endsWith('first\r\n')).toBe(true)
+    await until(() => started.every(({ aborted }) => aborted), 'the stream has ended')
+  })
+
+  test('behind a request leave it its answer, and end the connection after it', async () => {
+    const { text } = await sendRaw(service.url, 'GET /v1/products HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n')
+    expect(statusesIn(text)).toEqual([200])
+    expect(text.toLowerCase()).toContain('connection: close')
+  })
+
+  test('in a body are what its request is refused for', async () => {
+    const head = 'POST /v1/products HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n'
+    const { text } = await sendRaw(service.url, `${head}zz\r\n{}\r\n0\r\n\r\n`)
+    expect(statusesIn(text)).toEqual([400])
+  })
+
+  test('alone are refused by a problem', async () => {
+    const { status, head, body } = await sendRaw(service.url, 'GARBAGE\r\n\r\n')
+    expect([status, JSON.parse(body).code]).toEqual([400, 'bad_request'])
+    expect(head).toMatch(/^content-type: application\/problem\+json$/im)
+  })
+})
+
+test('an expectation that is not known is ignored', async () => {
+  const { status } = await sendRaw(
+    service.url,
+    'GET /v1/products HTTP/1.1\r\nHost: a\r\nExpect: wonders\r\nConnection: close\r\n\r\n',
+  )
+  expect(status).toBe(200)
+})
+
+test.each(['gzip', 'br', 'deflate', 'gzip, identity'])(
+  'a JSON body with Content-Encoding: %s is 415, and told which is taken',
+  async (encoding) => {
+    const { status, headers, body } = await request(
+      `${service.url}/v1/products`,
+      'POST',
+      { name: 'Lamp', price: '1', stock: 1 },
+      {
+        'content-encoding': encoding,
+      },
+    )
+    expect([status, body.code, headers.get('accept-encoding')]).toEqual([415, 'unsupported_media_type', 'identity'])
+  },
+)
+
+test('a JSON body with Content-Encoding: identity is read', async () => {
+  const product = { name: 'Plain lamp', price: '1', stock: 1 }
+  const { status } = await request(`${service.url}/v1/products`, 'POST', product, { 'content-encoding': 'Identity' })
+  expect(status).toBe(201)
+})
+
+test('pages of listed origins may read every header that answers carry', async () => {
+  const { headers } = await request(`${service.url}/nowhere`, 'GET', undefined, { origin: 'https://shop.example' })
+  const exposed = headers.get('access-control-expose-headers')?.split(',')
+  for (const name of ['Content-Disposition', 'ETag', 'Location', 'Retry-After', 'X-Request-Id']) expect(exposed).toContain(name)
+})
+
+describe('requests that a client pipelines', () => {
+  test('are served a few at a time, in their order', async () => {
+    const { url, running, most } = await useSlow()
+    const { text } = await sendRaw(url, `${pipelined('GET', 100)}${pipelined('GET', 1, 'Connection: close\r\n')}`)
+    expect(bodiesIn(text)).toEqual(Array.from({ length: 101 }, (_, number) => String(number)))
+    expect([running(), most()]).toEqual([0, 8])
+  })
+
+  test('are served one at a time where they may change something', async () => {
+    const { url, most } = await useSlow()
+    const { text } = await sendRaw(url, `${pipelined('POST', 5)}${pipelined('POST', 1, 'Connection: close\r\n')}`)
+    expect([bodiesIn(text).length, most()]).toEqual([6, 1])
+  })
+
+  test('do not overtake one that may change something', async () => {
+    const { url, most } = await useSlow()
+    const { text } = await sendRaw(
+      url,
+      `${pipelined('GET', 1)}${pipelined('POST', 1)}${pipelined('GET', 1, 'Connection: close\r\n')}`,
+    )
+    expect([bodiesIn(text), most()]).toEqual([['0', '1', '2'], 1])
+  })
+
+  test('are dropped when the client leaves, and those being served hear of it', async () => {
+    const { url, running, served } = await useSlow(60_000)
+    const socket = await connectTo(url)
+    socket.write(pipelined('GET', 1_000))
+    await until(() => running() === 8, 'some are being served')
+    socket.destroy()
+    await until(() => running() === 0, 'they end')
+    expect(served()).toBe(8)
+  })
+
+  test('are not read ahead of without bound', async () => {
+    const { url, running } = await useSlow(60_000)
+    const socket = await connectTo(url)
+    onTestFinished(() => void socket.destroy())
+    const flood = pipelined('GET', 2_000)
+    for (let index = 0; index < 200; index++) socket.write(flood)
+    await until(() => running() === 8, 'some are being served')
+    await sleep(300)
+    // What the kernel does not hold for the server stays here.
+    expect(socket.writableLength).toBeGreaterThan(0)
+  })
+
+  test('let those of other clients come in between', async () => {
+    const { url, served } = await useSlow()
+    const sockets = await Promise.all(Array.from({ length: 10 }, () => connectTo(url)))
+    onTestFinished(() => {
+      for (const socket of sockets) socket.destroy()
+    })
+    for (const socket of sockets)
+      socket
+        .on('error', () => {})
+        .resume()
+        .write(pipelined('GET', 1_000))
+    await until(() => served() > 0, 'the flood has begun')
+    await fetch(url)
+    expect(served()).toBeLessThan(5_000)
+  })
+})
+
+const pipelined = (method: string, count: number, header = '') => `${method} / HTTP/1.1\r\nHost: a\r\n${header}\r\n`.repeat(count)
+
+const bodiesIn = (text: string) => [...text.matchAll(/^\[(\d+)\]/gm)].map(([, number]) => number)
+
+/** A server of an app with a path whose stream never ends; `started` has the signal of each. */
+async function useStreams() {
+  const started: AbortSignal[] = []
+  const app = createRouter()
+  app.get('/stream', () => {
+    const ended = new AbortController()
+    started.push(ended.signal)
+    const body = new ReadableStream({
+      start: (controller) => controller.enqueue(Buffer.from('first')),
+      cancel: () => ended.abort(),
+    })
+    return new Response(body)
+  })
+  return { url: await listen(app), started }
+}
+
+/** A server that answers with the number of the request, `[0]` first, after some milliseconds. */
+async function useSlow(ms = 5) {
+  let [served, running, most] = [0, 0, 0]
+  const app = createRouter()
+  app.all('/', async (c) => {
+    const number = served++
+    running++
+    most = Math.max(most, running)
+    const gone = new Promise<void>((resolve) => c.env.outgoing?.once('close', resolve))
+    await Promise.race([sleep(ms, undefined, { ref: false }), gone])
+    running--
+    return new Response(`[${number}]\n`)
+  })
+  return { url: await listen(app), running: () => running, most: () => most, served: () => served }
+}
+
+async function listen(app: Parameters<HttpServer['listen']>[0]) {
+  const server = new HttpServer({ leaving: new AbortController().signal })
+  onTestFinished(() => server[Symbol.asyncDispose]())
+  return server.listen(app, '127.0.0.1', 0)
+}
