@@ -58,7 +58,9 @@ async function drive({ url }: Server, ms: number): Promise<number> {
   const load = startLoad({ url: `${url}/v1/products/500`, connections: CONNECTIONS })
   load.begin()
   await sleep(ms)
-  return (await load.end()).perSecond
+  const { perSecond, failed } = await load.end()
+  if (failed > 0) throw new Error(`${url}: ${failed} requests failed`)
+  return perSecond
 }
 
 async function readMinorGc({ url }: Server) {

@@ -19,9 +19,22 @@ export interface ProbeOrder {
   /** Until the first request; the pacer needs some 100 ms of it to start. */
   startInMs: number
   durationMs: number
+  /** How many connections there may be; further behind than that, requests wait in here, and their clocks run. */
+  connections?: number
+}
+
+/** The end of one request. */
+export interface Answer {
+  /** 0 where there was none. */
+  status: number
+  /** From the moment it was due. */
+  ms: number
+  /** When it came, by the moment that the first request was due. */
+  atMs: number
 }
 
 export interface ProbeResult {
+  answers: Answer[]
   /** One for each request, whatever its end. */
   latenciesMs: number[]
   /** How many ended in anything but a 200. */
@@ -30,8 +43,7 @@ export interface ProbeResult {
   lagsMs: number[]
 }
 
-/** Further behind than that, requests wait in here, and their clocks run. */
-const MAX_CONNECTIONS = 256
+const CONNECTIONS = 256
 /** After the last request was sent; what is still without an answer then has failed. */
 const ANSWER_TIMEOUT_MS = 30_000
 
@@ -51,23 +63,25 @@ function favourThisProcess() {
   }
 }
 
-async function probe({ url, perSecond, startInMs, durationMs }: ProbeOrder): Promise<ProbeResult> {
+async function probe({ url, perSecond, startInMs, durationMs, connections = CONNECTIONS }: ProbeOrder): Promise<ProbeResult> {
   const { origin, pathname, search } = new URL(url)
   // Not node:http, which takes half as much time again for each request, of the cores that the service has.
-  const pool = new Pool(origin, { connections: MAX_CONNECTIONS })
-  const result: ProbeResult = { latenciesMs: [], failed: 0, lagsMs: [] }
-  const answers: Promise<void>[] = []
+  const pool = new Pool(origin, { connections })
+  const result: ProbeResult = { answers: [], latenciesMs: [], failed: 0, lagsMs: [] }
+  const pending: Promise<void>[] = []
 
+  const beats = { startAtMs: nowMs() + startInMs, intervalMs: 1_000 / perSecond, count: (durationMs * perSecond) / 1_000 }
   const send = async (dueMs: number) => {
     result.lagsMs.push(nowMs() - dueMs)
     const status = await ask(pool, pathname + search)
-    result.latenciesMs.push(nowMs() - dueMs)
+    const answeredMs = nowMs()
+    result.answers.push({ status, ms: answeredMs - dueMs, atMs: answeredMs - beats.startAtMs })
+    result.latenciesMs.push(answeredMs - dueMs)
     if (status !== 200) result.failed++
   }
-  const beats = { startAtMs: nowMs() + startInMs, intervalMs: 1_000 / perSecond, count: (durationMs * perSecond) / 1_000 }
-  await pace(beats, (dueMs) => answers.push(send(dueMs)))
+  await pace(beats, (dueMs) => pending.push(send(dueMs)))
   const giveUp = setTimeout(() => pool.destroy(), ANSWER_TIMEOUT_MS)
-  await Promise.all(answers)
+  await Promise.all(pending)
   clearTimeout(giveUp)
   await pool.destroy()
   return result

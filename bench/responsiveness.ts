@@ -1,8 +1,16 @@
 import { machine } from './machine.ts'
-import { measurePhases, type Phase, type PhaseFigures } from './phases.ts'
+import type { LoadSettings, Phase } from './phases.ts'
+
+export interface ResponsivenessSettings extends LoadSettings {
+  heavyPath: string
+  rounds: number
+  roundMs: number
+  inlineRounds: number
+  inlineRoundMs: number
+}
 
 /** How the light endpoint is timed; the results name all of it. */
-export const RESPONSIVENESS = {
+export const RESPONSIVENESS: ResponsivenessSettings = {
   lightPath: '/v1/products/500',
   lightPerSecond: 200,
   heavyPath: '/v1/primes?to=1400000',
@@ -12,23 +20,28 @@ export const RESPONSIVENESS = {
   /** Inline, what waits grows for as long as the round lasts: a longer one would only give larger figures. */
   inlineRounds: 3,
   inlineRoundMs: 3_000,
-} as const
+}
 
 export type PhaseName = 'idle' | 'offloaded' | 'offloaded to one thread' | 'inline'
 
+/** What `--quick` does instead. */
+export const QUICK_RESPONSIVENESS: ResponsivenessSettings = { ...RESPONSIVENESS, rounds: 1, roundMs: 2_000, inlineRounds: 1 }
+
 /**
- * Times a light endpoint at a steady rate while heavy requests keep the service busy.
+ * The phases of a light endpoint at a steady rate while heavy requests keep the service busy.
  *
  * @param appUrl has as many threads as there are cores.
  */
-export function measureResponsiveness(appUrl: string, oneThreadUrl: string): Promise<PhaseFigures<PhaseName>[]> {
-  const { heavyPath, rounds, roundMs, inlineRounds, inlineRoundMs } = RESPONSIVENESS
-  const inline = { heavyPath: `${heavyPath}&mode=inline`, rounds: inlineRounds, roundMs: inlineRoundMs, mayFail: true }
-  const phases: Phase<PhaseName>[] = [
+export function responsivenessPhases(
+  { heavyPath, rounds, roundMs, inlineRounds, inlineRoundMs }: ResponsivenessSettings,
+  appUrl = '',
+  oneThreadUrl = '',
+): Phase<PhaseName>[] {
+  const inline = { heavyPath: `${heavyPath}&mode=inline`, rounds: inlineRounds, roundMs: inlineRoundMs }
+  return [
     { name: 'idle', appUrl, busyCores: 0, rounds, roundMs },
     { name: 'offloaded', appUrl, heavyPath, busyCores: machine.cores, rounds, roundMs },
     { name: 'offloaded to one thread', appUrl: oneThreadUrl, heavyPath, busyCores: 1, rounds, roundMs },
     { name: 'inline', appUrl, busyCores: 1, ...inline },
   ]
-  return measurePhases(phases, RESPONSIVENESS)
 }

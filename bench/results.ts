@@ -3,13 +3,12 @@ import { DEPARTURE, type DepartureFigures } from './departure.ts'
 import { canKeepAwake } from './keep-awake.ts'
 import { machine, versionsOf } from './machine.ts'
 import type { PhaseFigures } from './phases.ts'
-import { type PhaseName, RESPONSIVENESS } from './responsiveness.ts'
+import type { PhaseName, ResponsivenessSettings } from './responsiveness.ts'
 import { POOL_SIZE } from './servers.ts'
 import { isProberRealTime } from './start-prober.ts'
 import { medianRatio, percentile } from './statistics.ts'
-import { type EndpointFigures, THROUGHPUT } from './throughput.ts'
 
-const PACKAGES = ['hono', '@hono/node-server', 'mysql2', 'kysely', 'autocannon']
+const PACKAGES = ['hono', '@hono/node-server', 'mysql2', 'kysely', 'fastify', 'autocannon', 'undici']
 
 /** Where a latency curve ends: beyond it a few thousand requests say nothing. */
 const LAST_SHARE = 0.999
@@ -20,28 +19,30 @@ export type CurvePoint = [share: number, ms: number]
 
 export type Results = ReturnType<typeof collectResults>
 
-/** All that one run found, as `latest.json` has it: figures, and what they depend on. */
+/** What figures depend on, as each file of results begins. */
+export const conditionsOf = <Settings extends object>({ version, flushLogAtCommit }: BenchDatabase, settings: Settings) => ({
+  measuredAt: new Date().toISOString(),
+  machine,
+  versions: { ...versionsOf(PACKAGES), database: version },
+  settings: {
+    poolSize: POOL_SIZE,
+    flushLogAtCommit,
+    threads: machine.cores,
+    proberRealTime: isProberRealTime,
+    coresKeptAwake: canKeepAwake,
+    ...settings,
+  },
+})
+
+/** All that is found about a light endpoint, as `latest.json` has it. */
 export function collectResults(
-  { version, flushLogAtCommit }: BenchDatabase,
-  throughput: EndpointFigures[],
+  database: BenchDatabase,
+  responsiveness: ResponsivenessSettings,
   phases: PhaseFigures<PhaseName>[],
   departure: DepartureFigures,
 ) {
   return {
-    measuredAt: new Date().toISOString(),
-    machine,
-    versions: { ...versionsOf(PACKAGES), database: version },
-    settings: {
-      poolSize: POOL_SIZE,
-      flushLogAtCommit,
-      threads: machine.cores,
-      proberRealTime: isProberRealTime,
-      coresKeptAwake: canKeepAwake,
-      throughput: THROUGHPUT,
-      responsiveness: RESPONSIVENESS,
-      departure: DEPARTURE,
-    },
-    throughput,
+    ...conditionsOf(database, { responsiveness, departure: DEPARTURE }),
     responsiveness: {
       phases: phases.map(({ latenciesMs, ...figures }) => ({ ...figures, curve: curveOf(latenciesMs) })),
       /** Heavy requests per second with all threads, by those with one. */

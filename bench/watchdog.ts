@@ -94,7 +94,7 @@ async function measurePair(databaseUrl: string, pair: number) {
 
 async function measureRound({ url, pid }: Server): Promise<Round> {
   const before = cpuMsOf(pid)
-  const { perSecond } = await drive(url, READ_BY_ID.options, ROUND_MS)
+  const { perSecond } = await drive(url, READ_BY_ID, ROUND_MS)
   // The lead-in counts for the processor, too: about as many requests in each of its moments.
   const requests = (perSecond * (THROUGHPUT.leadInMs + ROUND_MS)) / 1_000
   return { perSecond, cpuUs: (1_000 * (cpuMsOf(pid) - before)) / requests }

@@ -1,11 +1,16 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { fileHere } from './child.ts'
 
-/** Writes a file into `bench/results/`. */
+/** With `--save` a run replaces the results that the repository has; without, it leaves them alone. */
+const FOLDER = process.argv.includes('--save') ? 'bench/results' : '.data/bench/results'
+
+/** Writes a file of results. */
 export function writeResult(name: string, content: string): void {
-  mkdirSync(fileHere('results'), { recursive: true })
-  writeFileSync(fileHere(`results/${name}`), content)
-  console.log(`Wrote bench/results/${name}`)
+  const path = fileHere(`../${FOLDER}/${name}`)
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, content)
+  console.log(`Wrote ${FOLDER}/${name}`)
 }
 
 /** As JSON, figures with three digits after the point. */

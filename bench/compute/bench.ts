@@ -14,7 +14,7 @@ import { type Report, targetRows } from './report.ts'
  */
 const TIMEOUT_MS = 300_000
 
-const only = process.argv.slice(2)
+const only = process.argv.slice(2).filter((argument) => argument !== '--save')
 for (const name of only) if (!MEASUREMENTS[name]) throw new Error(`Not one of ${Object.keys(MEASUREMENTS).join(', ')}: ${name}`)
 const names = only.length > 0 ? only : Object.keys(MEASUREMENTS)
 

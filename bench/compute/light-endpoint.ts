@@ -42,12 +42,13 @@ export async function measureLightEndpoint(started: AsyncDisposableStack): Promi
   return {
     title: `GET ${lightPath} at ${lightPerSecond} req/s while ${SETTINGS.heavyConnections} clients ask for ${heavyPath}`,
     rows: [
-      ['', 'p50 ms', 'p99 ms', 'p99 ÷ idle', 'heavy req/s'],
-      ...phases.map(({ phase, p50Ms, p99Ms, timesIdle, heavyPerSecond }) => [
+      ['', 'p50 ms', 'p99 ms', 'p99 ÷ idle', 'failed', 'heavy req/s'],
+      ...phases.map(({ phase, p50Ms, p99Ms, timesIdle, failed, heavyPerSecond }) => [
         phase,
         number(p50Ms, 2),
         number(p99Ms, 2),
         number(timesIdle, 2),
+        String(failed),
         number(heavyPerSecond, 1),
       ]),
     ],
