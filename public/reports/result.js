@@ -24,7 +24,7 @@ function rejectedOf({ rows, first: [first] }) {
 function groupsOf({ groupBy, value, total, first }) {
   const shown = first.slice(0, MAX_GROUPS)
   /** @param {typeof shown[0]} group */
-  const figureOf = ({ count, sum }) => (value === null ? count : (sum ?? 0))
+  const figureOf = ({ count, sum }) => (value === null ? count : Number(sum ?? 0))
   const most = Math.max(...shown.map(figureOf), 0)
   const bars = shown.map((group) => {
     const bar = element('span', { className: 'bar' })

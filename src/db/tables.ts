@@ -74,6 +74,7 @@ interface ReportTable {
   sha256: string
   group_by: string | null
   value_column: string | null
+  delimiter: string | null
   idempotency_key: string | null
   created_at: GeneratedAlways<Date>
 }

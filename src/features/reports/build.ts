@@ -4,16 +4,12 @@ import type { Compute } from '../../compute/compute.ts'
 import type { Database } from '../../db/database.ts'
 import { AppError } from '../../errors.ts'
 import type { JobContext } from '../../jobs/handler.ts'
-import { type Summary, summariseCsv } from './contract.ts'
+import { isSmall, type Summary, summariseCsv } from './contract.ts'
 import * as queries from './queries.ts'
 import { namesOlderThan, type Storage } from './storage.ts'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
-/** What the task gets to close its files before they are removed; it takes some 50 ms. */
-const CLOSE_TIMEOUT_MS = 500
-/** A cancelled task ends by itself, mostly within 50 ms; terminated in the middle of it, DuckDB would take the process along. */
-const CANCEL_GRACE_MS = 10_000
 
 export interface BuildDeps {
   database: Database
@@ -24,7 +20,7 @@ export interface BuildDeps {
   memoryMb: number
 }
 
-/** Summarises a report's upload, unless one of the same bytes and columns was summarised before. */
+/** Summarises a report's upload, unless one of the same bytes, columns and delimiter was summarised before. */
 export async function build(deps: BuildDeps, { id, signal, progress, requestId }: JobContext): Promise<Summary> {
   const db = deps.database.withSignal(signal)
   const row = await queries.findRow(db, id)
@@ -34,22 +30,35 @@ export async function build(deps: BuildDeps, { id, signal, progress, requestId }
 
   const file = await deps.storage.locate(row.upload)
   // A report that is cancelled loses its upload. Whoever closes a removed file last waits until its blocks are free, for
-  // seconds where it is large: not the task's thread, but one of libuv's.
+  // seconds where it is large: not the task's process, which would not end before, but a thread of libuv's.
   await using _held = await open(file)
-  const { groupBy, value } = row
-  // Awaited here: it would be let go of at once else.
-  return await inFolder(deps.spillDirectory, id, signal, async (folder, closed) => {
-    const input = { file, folder, memoryMb: deps.memoryMb, groupBy, value, closed }
-    const outcome = await deps.compute.run(summariseCsv, input, {
-      priority: 'batch',
-      graceMs: CANCEL_GRACE_MS,
-      signal,
-      requestId: requestId ?? undefined,
-      onProgress: progress,
-    })
-    if (!outcome.ok) throw new AppError('invalid', outcome.reason, { retryable: false })
-    return outcome.summary
-  })
+  const { groupBy, value, delimiter, bytes } = row
+  const input = { file, memoryMb: deps.memoryMb, groupBy, value, delimiter }
+  // `await` here: otherwise the file is closed before the task has finished.
+  const outcome = await inFolder(deps.spillDirectory, id, (folder) =>
+    deps.compute.run(
+      summariseCsv,
+      { ...input, folder },
+      {
+        // Whatever DuckDB does, it can be killed at any moment, and nothing but the report fails with it.
+        isolation: 'process',
+        graceMs: 0,
+        // One process is left to the small ones.
+        priority: isSmall(Number(bytes)) ? 'interactive' : 'batch',
+        signal,
+        requestId: requestId ?? undefined,
+        onProgress: progress,
+      },
+    ),
+  ).catch(rethrow)
+  if (!outcome.ok) throw new AppError('invalid', outcome.reason, { retryable: false })
+  return outcome.summary
+}
+
+/** A report that took too long once would do so again. */
+function rethrow(error: unknown): never {
+  if (!(error instanceof AppError && error.code === 'deadline_exceeded')) throw error
+  throw new AppError('deadline_exceeded', 'The file takes too long to summarise', { cause: error, retryable: false })
 }
 
 /**
@@ -72,23 +81,16 @@ export async function sweep({ database, storage, spillDirectory }: BuildDeps, si
 }
 
 /**
- * Runs a task in a folder of its own, which is gone afterwards whatever happens to the task's thread: that is why it is not
+ * Runs a task in a folder of its own, which is gone afterwards whatever happens to the task's process: that is why it is not
  * the task's business.
  */
-async function inFolder<T>(
-  directory: string,
-  id: string,
-  signal: AbortSignal,
-  run: (folder: string, closed: Int32Array<SharedArrayBuffer>) => Promise<T>,
-): Promise<T> {
+async function inFolder<T>(directory: string, id: string, run: (folder: string) => Promise<T>): Promise<T> {
   await removeFolders(directory, id)
   await mkdir(directory, { recursive: true })
   const folder = await mkdtemp(join(directory, `${id}.`))
-  const closed = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
   try {
-    return await run(folder, closed)
+    return await run(folder)
   } finally {
-    await Atomics.waitAsync(closed, 0, 0, signal.aborted ? CANCEL_GRACE_MS : CLOSE_TIMEOUT_MS).value
     await removeFolder(folder)
   }
 }
@@ -99,7 +101,7 @@ async function removeFolders(directory: string, id: string): Promise<void> {
   for (const name of names) if (idOf(name) === id) await removeFolder(join(directory, name))
 }
 
-/** Tried again where a task that does not end yet puts one more file into it. */
+/** Tried again where a task whose process has not ended yet puts one more file into it. */
 const removeFolder = (folder: string) => rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
 
 const idOf = (folder: string) => folder.split('.')[0] ?? ''

@@ -1,5 +1,5 @@
 import { implement } from '../../compute/implement.ts'
 import { summariseCsv } from './contract.ts'
 
-// DuckDB is loaded by the first report: most threads never see one.
+// DuckDB is loaded by the first report: most threads and processes never see one.
 implement(summariseCsv, async (input, context) => (await import('./summarise.ts')).summarise(input, context))

@@ -2,7 +2,7 @@ import type { JobState } from '../../db/tables.ts'
 import { event, job, task } from '../../names.ts'
 
 /** Of the summary: a report of the same file takes the result of an earlier one only if it has this version. */
-export const SUMMARY_VERSION = 1
+export const SUMMARY_VERSION = 2
 
 /** What is wanted besides a summary of each column: rows counted by one column, and another one summed up. */
 export interface Grouping {
@@ -10,24 +10,33 @@ export interface Grouping {
   value: string | null
 }
 
-export interface SummaryInput extends Grouping {
+/** All that a summary depends on besides the file. */
+export interface SummaryOptions extends Grouping {
+  /** The delimiter that was asked for; null for the one that the file seems to have. */
+  delimiter: string | null
+}
+
+export interface SummaryInput extends SummaryOptions {
   /** The upload, plain or gzip. */
   file: string
   /** An empty folder for what does not fit into memory. */
   folder: string
   memoryMb: number
-  /** Set to 1 when the task has let go of its folder. */
-  closed: Int32Array<SharedArrayBuffer>
 }
 
 export type ColumnType = 'integer' | 'number' | 'boolean' | 'date' | 'timestamp' | 'time' | 'text'
 
-/** Numbers for numbers, ISO 8601 for dates and timestamps, text for all others. */
+/**
+ * Numbers for numbers, but text for those that a double cannot hold; ISO 8601 for dates and timestamps, with a zone if the
+ * file has one; text for all others.
+ */
 export type Value = number | string | null
 
 export interface ColumnSummary {
   name: string
   type: ColumnType
+  /** How dates, timestamps and times are written in the file: `DD/MM/YYYY`. */
+  format?: string
   nulls: number
   /** Approximate in files of more than a million rows, and so are the quantiles. */
   distinct: number
@@ -46,18 +55,26 @@ export interface ColumnSummary {
 }
 
 export interface GroupSummary {
+  /** As it is written in the file. */
   key: string | null
   count: number
-  sum: number | null
+  /** Exact, unless the column has exponents. */
+  sum: Value
   mean: number | null
 }
 
 export interface Summary {
   version: number
+  /** The character between the fields of a row. */
+  delimiter: string
   rows: number
   columns: ColumnSummary[]
-  /** Rows that do not parse: how many, and the first of them. */
-  rejected: { rows: number; first: { line: number; column: string | null; reason: string; text: string }[] }
+  /** Rows that are in no other figure: how many, how many for each reason, and the first of them. */
+  rejected: {
+    rows: number
+    reasons: Record<string, number>
+    first: { line: number; column: string | null; reason: string; text: string }[]
+  }
   /** The largest groups, and how many there are. */
   groups: (Grouping & { total: number; first: GroupSummary[] }) | null
 }
@@ -67,8 +84,13 @@ export type SummaryOutcome = { ok: true; summary: Summary } | { ok: false; reaso
 
 export const summariseCsv = task<SummaryInput, SummaryOutcome>('report.summarise')
 
+const SMALL_BYTES = 1024 ** 2
+
+/** Reports of small uploads go before those of larger ones, and have a process that those do not take. */
+export const isSmall = (bytes: number) => bytes <= SMALL_BYTES
+
 /** The job's id is the report's. */
-export const buildReport = job<null, Summary>('report.build', { attempts: 3, timeoutMs: 1_800_000 })
+export const buildReport = job<null, Summary>('report.build', { attempts: 3, timeoutMs: 600_000 })
 
 /** Removes uploads that are a day old, and what killed processes left. */
 export const sweepReports = job<null>('report.sweep')

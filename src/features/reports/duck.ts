@@ -1,19 +1,11 @@
-import { readdirSync, readFileSync } from 'node:fs'
-import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { DuckDBMaterializedResult, type Json } from '@duckdb/node-api'
-import duckdb, { type Connection, type Database, type PendingResult } from '@duckdb/node-bindings'
-import type { TaskContext } from '../../compute/implement.ts'
+import { type DuckDBConnection, DuckDBInstance, type Json } from '@duckdb/node-api'
 
-const FIRST_LOOK_MS = 1
-const LOOK_EVERY_MS = 10
+const PROGRESS_EVERY_MS = 200
 
 export interface DuckOptions {
   /** An empty folder of its own: the database and what does not fit into memory are in it. */
   folder: string
-  /** The one file that it may read besides. */
-  file: string
   memoryMb: number
   threads: number
 }
@@ -29,130 +21,66 @@ export class DuckError extends Error {
   override readonly name = 'DuckError'
 }
 
-/**
- * A DuckDB database in a folder, for one task on a worker thread.
- *
- * All work is done by DuckDB's own threads, none by this one: this thread only looks, every 10 ms, whether a statement is
- * done and whether anybody still waits for it. So it can interrupt one at any time, and need never be terminated in native
- * code. That takes the bindings below `@duckdb/node-api`, whose `runTask()` computes on the calling thread for up to 200 ms
- * at a time, and whose `run()` does on a thread of libuv's, at full priority.
- */
-export class Duck {
-  readonly #database: Database
-  readonly #connection: Connection
-  readonly #context: TaskContext
+/** A DuckDB database in a folder. Its threads have the priority of the process. */
+export class Duck implements Disposable {
+  readonly #instance: DuckDBInstance
+  readonly #connection: DuckDBConnection
 
-  static async open({ folder, file, memoryMb, threads }: DuckOptions, context: TaskContext): Promise<Duck> {
-    const config = duckdb.create_config()
-    const settings = {
-      threads: '1',
+  static async open({ folder, memoryMb, threads }: DuckOptions): Promise<Duck> {
+    const instance = await DuckDBInstance.create(join(folder, 'report.duckdb'), {
+      threads: String(threads),
       memory_limit: `${memoryMb}MB`,
       temp_directory: join(folder, 'spill'),
       // Order costs memory, and nothing here depends on it.
       preserve_insertion_order: 'false',
-      // Nothing is fetched, and nothing is read but the upload.
+      // Nothing is fetched.
       autoinstall_known_extensions: 'false',
       autoload_known_extensions: 'false',
-    }
-    for (const [name, value] of Object.entries(settings)) duckdb.set_config(config, name, value)
-    const database = await duckdb.open(join(folder, 'report.duckdb'), config)
-    const duck = new Duck(database, await duckdb.connect(database), context)
-    await duck.#startThreads(threads)
-    await duck.#confineTo(file, folder)
-    return duck
+    })
+    const connection = await instance.connect()
+    // Or else it does not know how far a statement is.
+    await connection.run('set enable_progress_bar = true; set enable_progress_bar_print = false')
+    return new Duck(instance, connection)
   }
 
-  private constructor(database: Database, connection: Connection, context: TaskContext) {
-    this.#database = database
+  private constructor(instance: DuckDBInstance, connection: DuckDBConnection) {
+    this.#instance = instance
     this.#connection = connection
-    this.#context = context
   }
 
   /**
    * Runs a statement and gives its rows.
    *
    * @param onProgress told now and then how much of it is done, from 0 to 1.
-   * @throws DuckError; or an error that says the task was cancelled.
+   * @throws DuckError
    */
   async rows(sql: string, onProgress?: (fraction: number) => void): Promise<Row[]> {
-    this.#context.throwIfCancelled()
-    const statement = await duckdb.prepare(this.#connection, sql).catch(rethrow)
+    const timer = onProgress && setInterval(() => this.#report(onProgress), PROGRESS_EVERY_MS)
     try {
-      const pending = duckdb.pending_prepared(statement)
-      await this.#untilDone(pending, onProgress)
-      const result = new DuckDBMaterializedResult(await duckdb.execute_pending(pending))
-      return await result.getRowObjectsJson()
+      const reader = await this.#connection.runAndReadAll(sql)
+      return reader.getRowObjectsJson()
     } catch (error) {
-      return rethrow(error)
+      throw new DuckError(error instanceof Error ? error.message : String(error))
     } finally {
-      duckdb.destroy_prepare_sync(statement)
+      clearInterval(timer)
     }
   }
 
   /** The only row of a statement that has one. */
-  async row(sql: string, onProgress?: (fraction: number) => void): Promise<Row> {
-    return (await this.rows(sql, onProgress))[0] ?? {}
+  async row(sql: string): Promise<Row> {
+    return (await this.rows(sql))[0] ?? {}
   }
 
-  close() {
-    duckdb.disconnect_sync(this.#connection)
-    duckdb.close_sync(this.#database)
+  [Symbol.dispose]() {
+    this.#connection.closeSync()
+    this.#instance.closeSync()
   }
 
-  /**
-   * They start with the priority of libuv's threads, which is the event loop's, and bear their name. So they are told from
-   * others by having come just now: were there a strange one among them, it would be another report's.
-   */
-  async #startThreads(threads: number) {
-    const before = threadIds()
-    await duckdb.query(this.#connection, `set threads = ${threads}; set external_threads = 0`)
-    for (const id of threadIds().difference(before)) lowerPriorityOf(id)
-  }
-
-  /** From here on no statement reads another file, fetches anything or changes a setting. */
-  async #confineTo(file: string, folder: string) {
-    const settings = [
-      'enable_progress_bar = true',
-      'enable_progress_bar_print = false',
-      `allowed_paths = [${literal(file)}]`,
-      `allowed_directories = [${literal(folder)}]`,
-      'enable_external_access = false',
-      'lock_configuration = true',
-    ]
-    await duckdb.query(this.#connection, settings.map((setting) => `set ${setting}`).join(';'))
-  }
-
-  async #untilDone(pending: PendingResult, onProgress?: (fraction: number) => void) {
-    for (let waitMs = FIRST_LOOK_MS; ; waitMs = Math.min(waitMs * 2, LOOK_EVERY_MS)) {
-      const state = duckdb.pending_execute_check_state(pending)
-      // Or it failed, which the result says.
-      if (state === duckdb.PendingState.RESULT_READY || state === duckdb.PendingState.ERROR) return
-      if (this.#context.cancelled) duckdb.interrupt(this.#connection)
-      await sleep(waitMs)
-      const { percentage } = duckdb.query_progress(this.#connection)
-      if (percentage >= 0) onProgress?.(percentage / 100)
-    }
+  #report(onProgress: (fraction: number) => void) {
+    const { percentage } = this.#connection.progress
+    if (percentage >= 0) onProgress(percentage / 100)
   }
 }
 
 /** A text as SQL has it. */
 export const literal = (text: string) => `'${text.replaceAll("'", "''")}'`
-
-const rethrow = (error: unknown): never => {
-  throw error instanceof DuckError ? error : new DuckError(error instanceof Error ? error.message : String(error))
-}
-
-/** Linux's ids of this process's threads; elsewhere Node has no handle on a single one. */
-function threadIds(): Set<string> {
-  return new Set(process.platform === 'linux' ? readdirSync('/proc/self/task') : [])
-}
-
-function lowerPriorityOf(threadId: string) {
-  try {
-    // A pool's thread that starts just now has its own way.
-    if (readFileSync(`/proc/self/task/${threadId}/comm`, 'utf8').startsWith('libuv'))
-      setPriority(Number(threadId), constants.priority.PRIORITY_LOW)
-  } catch {
-    // It is gone, or a sandbox forbids it: the work is done all the same.
-  }
-}

@@ -4,10 +4,10 @@ import { isDuplicateKey } from '../../db/errors.ts'
 import { inPieces } from '../../db/lists.ts'
 import type { Tables } from '../../db/tables.ts'
 import { CHANGE_COLUMNS, FINISHED, type JobChange } from '../../jobs/record.ts'
-import { type Grouping, SUMMARY_VERSION, type Summary } from './contract.ts'
+import { SUMMARY_VERSION, type Summary, type SummaryOptions } from './contract.ts'
 
 /** An upload that has arrived, and what is wanted of it. */
-export interface Upload extends Grouping {
+export interface Upload extends SummaryOptions {
   upload: string
   bytes: number
   sha256: string
@@ -24,6 +24,7 @@ const REPORT_COLUMNS = [
   'report.sha256',
   'report.group_by as groupBy',
   'report.value_column as value',
+  'report.delimiter',
   'job.created_at as createdAt',
   'job.started_at as startedAt',
   'job.finished_at as finishedAt',
@@ -50,7 +51,7 @@ export const findRow = (db: Db, id: string) =>
 export const findByKey = (db: Db, key: string) =>
   db
     .selectFrom('report')
-    .select(['id', 'sha256', 'group_by as groupBy', 'value_column as value'])
+    .select(['id', 'sha256', 'group_by as groupBy', 'value_column as value', 'delimiter'])
     .where('idempotency_key', '=', key)
     .executeTakeFirst()
 
@@ -58,10 +59,10 @@ export const findByKey = (db: Db, key: string) =>
 export async function insertReport(
   trx: Transaction<Tables>,
   id: string,
-  { upload, bytes, sha256, groupBy, value }: Upload,
+  { upload, bytes, sha256, groupBy, value, delimiter }: Upload,
   idempotencyKey: string | null,
 ): Promise<void> {
-  const columns = { group_by: groupBy, value_column: value, idempotency_key: idempotencyKey }
+  const columns = { group_by: groupBy, value_column: value, delimiter, idempotency_key: idempotencyKey }
   await trx
     .insertInto('report')
     .values({ id, upload, bytes, sha256, ...columns })
@@ -70,16 +71,17 @@ export async function insertReport(
 
 export const isKeyTaken = (error: unknown) => isDuplicateKey(error, 'report_idempotency_key')
 
-/** What an earlier report of the same bytes and columns came to. */
+/** What an earlier report of the same bytes, columns and delimiter came to. */
 export async function findResult(
   db: Db,
-  { sha256, groupBy, value }: Omit<Upload, 'upload' | 'bytes'>,
+  { sha256, groupBy, value, delimiter }: Omit<Upload, 'upload' | 'bytes'>,
 ): Promise<Summary | undefined> {
   const row = await reports(db)
     .select('job.result')
     .where('report.sha256', '=', sha256)
     .where(sql<boolean>`report.group_by <=> ${groupBy}`)
     .where(sql<boolean>`report.value_column <=> ${value}`)
+    .where(sql<boolean>`report.delimiter <=> ${delimiter}`)
     .where('job.state', '=', 'succeeded')
     .orderBy('report.id', 'desc')
     .limit(1)

@@ -6,7 +6,7 @@ import type { Jobs } from '../../jobs/jobs.ts'
 import { isFinished } from '../../jobs/record.ts'
 import { type PageRequest, Pager } from '../../paging.ts'
 import { timestampOf } from '../../timestamp.ts'
-import { buildReport, type Grouping, type ReportState } from './contract.ts'
+import { buildReport, isSmall, type ReportState, type SummaryOptions } from './contract.ts'
 import * as queries from './queries.ts'
 import type { Report, ReportBrief, ReportPage } from './schema.ts'
 import type { Storage } from './storage.ts'
@@ -19,7 +19,7 @@ export interface ReportDeps {
 }
 
 /** What somebody wants summarised. */
-export interface NewReport extends Grouping {
+export interface NewReport extends SummaryOptions {
   body: AsyncIterable<Uint8Array>
   idempotencyKey: string | null
   requestId: string
@@ -33,17 +33,17 @@ export interface NewReport extends Grouping {
  * @throws AppError `conflict` for a key that was used for something else; `storage_full`; what the body throws.
  */
 export async function createReport({ jobs, storage }: ReportDeps, open: () => Db, request: NewReport): Promise<Report> {
-  const { body, idempotencyKey, requestId, groupBy, value } = request
+  const { body, idempotencyKey, requestId, groupBy, value, delimiter } = request
   const first = idempotencyKey === null ? undefined : await queries.findByKey(open(), idempotencyKey)
   if (first) return repeat(open, request, await discard(body))
 
   const key = randomUUID()
   const meter = new Meter(body)
   await storage.save(key, meter)
-  const upload = { upload: key, bytes: meter.bytes, sha256: meter.sha256, groupBy, value }
+  const upload = { upload: key, bytes: meter.bytes, sha256: meter.sha256, groupBy, value, delimiter }
   try {
     const id = await transaction(open(), async (trx) => {
-      const { id } = await jobs.enqueue(trx, buildReport, null, { requestId })
+      const { id } = await jobs.enqueue(trx, buildReport, null, { requestId, priority: isSmall(meter.bytes) ? 0 : 1 })
       await queries.insertReport(trx, id, upload, idempotencyKey)
       return id
     })
@@ -88,11 +88,12 @@ function unlessFinished(error: unknown) {
 }
 
 /** The first report under the key, for one who sends the same again. */
-async function repeat(open: () => Db, { idempotencyKey, groupBy, value }: NewReport, sha256: string): Promise<Report> {
+async function repeat(open: () => Db, request: NewReport, sha256: string): Promise<Report> {
   const db = open()
-  const first = (await queries.findByKey(db, idempotencyKey ?? '')) ?? missing('under this key any more')
-  if (first.sha256 !== sha256 || first.groupBy !== groupBy || first.value !== value)
-    throw new AppError('conflict', 'This Idempotency-Key was used for another file or other columns')
+  const first = (await queries.findByKey(db, request.idempotencyKey ?? '')) ?? missing('under this key any more')
+  const isSame = (['groupBy', 'value', 'delimiter'] as const).every((option) => first[option] === request[option])
+  if (first.sha256 !== sha256 || !isSame)
+    throw new AppError('conflict', 'This Idempotency-Key was used for another file, or other columns or delimiter')
   return getReport(db, first.id)
 }
 

@@ -36,13 +36,14 @@ export function reportRoutes(deps: RouteDeps) {
 
   router.openapi(create, async (c) => {
     assertCsv(c)
-    const { groupBy = null, value = null } = c.req.valid('query')
+    const { groupBy = null, value = null, delimiter = null } = c.req.valid('query')
     const report = await createReport(deps, () => open(c), {
       body: receiveUpload(c, MAX_UPLOAD_BYTES),
       idempotencyKey: c.req.valid('header')['idempotency-key'] ?? null,
       requestId: requestIdOf(c),
       groupBy,
       value,
+      delimiter,
     })
     return c.json(report, 202, { Location: `/v1/reports/${report.id}` })
   })
@@ -95,8 +96,8 @@ const create = createRoute({
   path: '/',
   tags,
   summary: 'Have a CSV file summarised',
-  description: `Of any shape, with names in its first row, up to ${MAX_UPLOAD_BYTES / 1024 ** 2} MiB as sent. It may be gzip. The answer comes
-    when all of it has arrived; the summary is made after that, by a job.`,
+  description: `In UTF-8 by RFC 4180, with names in its first row, up to ${MAX_UPLOAD_BYTES / 1024 ** 2} MiB as sent. It may be gzip, and hold
+    twice as much. The answer comes when all of it has arrived; the summary is made after that, by a job.`,
   request: {
     query: NewReportQuery,
     headers: NewReportHeaders,

@@ -1,13 +1,25 @@
 import { z } from '@hono/zod-openapi'
 import { pageOf, pageQuery } from '../../paging.ts'
+import { DELIMITER } from './dialect.ts'
 
 const ColumnName = z.string().min(1).max(200)
+/** A number that a double cannot hold is a string. */
 const Value = z.union([z.number(), z.string()]).nullable()
 
 export const NewReportQuery = z
   .strictObject({
     groupBy: ColumnName.optional().openapi({ description: 'The column to count rows by', example: 'region' }),
     value: ColumnName.optional().openapi({ description: 'The column of numbers to sum up in each group', example: 'total' }),
+    delimiter: z
+      .string()
+      .regex(DELIMITER, 'One character of ASCII that is no letter, digit or quote, or `tab`')
+      .transform((delimiter) => (delimiter === 'tab' ? '\t' : delimiter))
+      .optional()
+      .openapi({
+        description: `The character between the fields of a row, or \`tab\`. If absent, the file says it (\`sep=;\`), or it is
+          whichever of \`, ; tab |\` divides the most rows like the header`,
+        example: ';',
+      }),
   })
   .refine(({ groupBy, value }) => value === undefined || groupBy !== undefined, {
     path: ['value'],
@@ -34,7 +46,11 @@ export const PageQuery = z.strictObject(pageQuery)
 const Column = z.object({
   name: z.string(),
   type: z.enum(['integer', 'number', 'boolean', 'date', 'timestamp', 'time', 'text']),
-  nulls: z.int(),
+  format: z.string().optional().openapi({
+    description: 'How dates and times are written in the file; as values they are ISO 8601',
+    example: 'DD/MM/YYYY',
+  }),
+  nulls: z.int().openapi({ description: 'Fields that are empty' }),
   distinct: z.int().openapi({ description: 'Approximate in files of more than a million rows, and so are the quantiles' }),
   min: Value,
   max: Value,
@@ -56,20 +72,22 @@ const Groups = z.object({
   value: z.string().nullable(),
   total: z.int().openapi({ description: 'How many groups there are' }),
   first: z
-    .array(z.object({ key: z.string().nullable(), count: z.int(), sum: z.number().nullable(), mean: z.number().nullable() }))
+    .array(z.object({ key: z.string().nullable(), count: z.int(), sum: Value, mean: z.number().nullable() }))
     .openapi({ description: 'By size, the largest 1 000' }),
 })
 
 const Summary = z
   .object({
+    delimiter: z.string().openapi({ description: 'The character between the fields of a row' }),
     rows: z.int(),
     columns: z.array(Column),
     rejected: z
       .object({
         rows: z.int(),
+        reasons: z.record(z.string(), z.int()).openapi({ description: 'How many rows for each reason' }),
         first: z.array(z.object({ line: z.int(), column: z.string().nullable(), reason: z.string(), text: z.string() })),
       })
-      .openapi({ description: 'Rows that do not parse, and the first 20 of them' }),
+      .openapi({ description: 'Rows that are in no other figure, and the first 20 of them' }),
     groups: Groups.nullable(),
   })
   .openapi('ReportSummary')
@@ -85,6 +103,7 @@ const brief = {
   sha256: z.string(),
   groupBy: z.string().nullable(),
   value: z.string().nullable(),
+  delimiter: z.string().nullable().openapi({ description: 'The one that was asked for' }),
   createdAt: z.iso.datetime(),
   startedAt: z.iso.datetime().nullable(),
   finishedAt: z.iso.datetime().nullable(),

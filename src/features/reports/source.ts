@@ -1,84 +1,61 @@
-import { closeSync, createReadStream, openSync, readSync } from 'node:fs'
-import { constants, createGunzip, gunzipSync } from 'node:zlib'
-import type { TaskContext } from '../../compute/implement.ts'
-import { literal } from './duck.ts'
+import { createReadStream } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { createGunzip } from 'node:zlib'
 
-const HEAD_BYTES = 64 * 1024
-const UNZIP_BYTES = 1024 * 1024
+const READ_BYTES = 1024 * 1024
+/** Twice what may be uploaded: a gzip file of some megabytes can hold a thousand times its size. */
+const MAX_UNZIPPED_BYTES = 2 * 1024 ** 3
 
 /** The file cannot be summarised, for a reason that its owner understands. */
 export class Unreadable extends Error {
   override readonly name = 'Unreadable'
 }
 
-/**
- * DuckDB reads 32 MB at once unless told otherwise, and a kernel that is not preemptible does nothing else on that core
- * meanwhile: the light endpoint's p99 was some four times the idle one, and is less than twice that with these.
- */
-const LIMITS = ['max_line_size = 1_000_000', 'buffer_size = 2_097_152']
-/** More than anybody means to summarise: a small gzip file can hold terabytes. */
-const MAX_UNZIPPED_BYTES = 32 * 1024 ** 3
+export interface Source {
+  isGzip: boolean
+  /** The text, as bytes. @throws Unreadable for gzip that is broken, or holds too much. */
+  chunks: AsyncIterable<Buffer>
+}
 
 /**
- * The SQL that reads a CSV file: its first row has the names, and rows that do not parse go to the table `reject_errors`.
+ * Opens an upload, plain or gzip: whatever RFC 1952 allows, several members and padding included.
  *
- * @throws Unreadable for what is no CSV, as far as its first bytes tell.
+ * @param onRead told how many more bytes of the file were read.
  */
-export async function csvSource(file: string, context: TaskContext): Promise<string> {
-  const head = readHead(file)
-  const isGzip = head[0] === 0x1f && head[1] === 0x8b
-  assertText(isGzip ? unzipHead(head) : head)
-  if (isGzip) await assertIntact(file, context)
-  const options = ['header = true', 'store_rejects = true', `compression = '${isGzip ? 'gzip' : 'none'}'`]
-  return `read_csv(${literal(file)}, ${[...options, ...LIMITS].join(', ')})`
+export async function openSource(file: string, onRead: (bytes: number) => void): Promise<Source> {
+  const isGzip = await beginsLikeGzip(file)
+  return { isGzip, chunks: isGzip ? unzip(file, onRead) : read(file, onRead) }
 }
 
-function readHead(file: string): Buffer {
-  const descriptor = openSync(file, 'r')
-  try {
-    const head = Buffer.alloc(HEAD_BYTES)
-    return head.subarray(0, readSync(descriptor, head))
-  } finally {
-    closeSync(descriptor)
+async function beginsLikeGzip(file: string): Promise<boolean> {
+  await using handle = await open(file)
+  const { bytesRead, buffer } = await handle.read(Buffer.alloc(2), 0, 2, 0)
+  return bytesRead === 2 && buffer.readUInt16BE() === 0x1f8b
+}
+
+async function* read(file: string, onRead: (bytes: number) => void): AsyncGenerator<Buffer> {
+  for await (const chunk of createReadStream(file, { highWaterMark: READ_BYTES })) {
+    onRead(chunk.length)
+    yield chunk
   }
 }
 
-function unzipHead(head: Buffer): Buffer {
-  try {
-    return gunzipSync(head, { finishFlush: constants.Z_SYNC_FLUSH })
-  } catch {
-    throw new Unreadable('The file begins like gzip but cannot be unzipped')
-  }
-}
-
-/** DuckDB takes the part of a gzip file that it can read for all of it. */
-async function assertIntact(file: string, context: TaskContext): Promise<void> {
+async function* unzip(file: string, onRead: (bytes: number) => void): AsyncGenerator<Buffer> {
+  const zipped = createReadStream(file, { highWaterMark: READ_BYTES })
+  const unzipped = zipped.pipe(createGunzip({ chunkSize: READ_BYTES }))
+  zipped.on('data', (chunk) => onRead(chunk.length)).on('error', (error) => unzipped.destroy(error))
   let bytes = 0
-  const zipped = createReadStream(file)
-  const unzipped = zipped.pipe(createGunzip({ chunkSize: UNZIP_BYTES }))
-  zipped.on('error', (error) => unzipped.destroy(error))
   try {
     for await (const chunk of unzipped) {
-      context.throwIfCancelled()
       bytes += chunk.length
-      if (bytes > MAX_UNZIPPED_BYTES) throw new Unreadable('The file is too large when it is unzipped')
+      if (bytes > MAX_UNZIPPED_BYTES)
+        throw new Unreadable(`The file is too large when it is unzipped: more than ${MAX_UNZIPPED_BYTES / 1024 ** 3} GiB`)
+      yield chunk
     }
   } catch (error) {
     if (!(error as NodeJS.ErrnoException).code?.startsWith('Z_')) throw error
-    throw new Unreadable('The file is gzip but broken: it cannot be unzipped')
+    throw new Unreadable('The file is gzip but broken: it cannot be unzipped', { cause: error })
   } finally {
     zipped.destroy()
   }
-}
-
-function assertText(head: Buffer) {
-  const start = head
-    .toString('latin1', 0, 1_000)
-    .replace(/^\u00ef\u00bb\u00bf/, '')
-    .trimStart()
-  if (start === '') throw new Unreadable('The file is empty')
-  if (/^(\u00ff\u00fe|\u00fe\u00ff)/.test(start)) throw new Unreadable('The file is UTF-16: save it as UTF-8')
-  if (head.includes(0)) throw new Unreadable('The file is not a CSV: it holds binary data')
-  if (/^<(!doctype|\?xml|html)/i.test(start)) throw new Unreadable('The file is not a CSV but HTML or XML')
-  if (/^(\{\s*"|\[\s*[{["])/.test(start)) throw new Unreadable('The file is not a CSV but JSON')
 }

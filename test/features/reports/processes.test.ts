@@ -42,13 +42,13 @@ test('a report is cancelled from another process: its thread is free and its fil
 test('the events of a report come from a process that does not run it', async () => {
   const { start } = await useProcesses()
   const other = await start({ JOBS_CONCURRENCY: '0' })
-  const { id } = await accept(other.url, slowCsv(60), { query })
+  const { id } = await accept(other.url, slowCsv(12), { query })
   const stream = fetch(`${other.url}/v1/reports/${id}/events`).then((response) => response.text())
   await start()
   const events = (await stream).match(/^event: .*$/gm) ?? []
   expect(events.filter((line) => line === 'event: report.progress').length).toBeGreaterThan(1)
   expect(events.filter((line) => line === 'event: report.finished')).toEqual([events.at(-1)])
-}, 30_000)
+}, 60_000)
 
 test('the report of a killed process is finished by another one, which removes what is left of it', async () => {
   const { start, spill, database } = await useProcesses()

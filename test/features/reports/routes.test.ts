@@ -250,7 +250,7 @@ describe('cancelling', () => {
 describe('events', () => {
   test('go from how it is to its finish, over SSE as over Socket.IO', async () => {
     const { url } = await useService()
-    const { id } = await accept(url, slowCsv(40), { query: '?groupBy=word&value=number' })
+    const { id } = await accept(url, slowCsv(12), { query: '?groupBy=word&value=number' })
     const [socket, stream] = [await listen(url, id), await eventsOf(url, id)]
     await until(() => socket.at(-1)?.[0] === 'report.finished', 'the socket hears the end')
     for (const events of [stream, socket]) {
@@ -261,7 +261,7 @@ describe('events', () => {
       expect(fractions.length).toBeGreaterThan(1)
       expect(fractions).toEqual(fractions.toSorted((a, b) => a - b))
     }
-  })
+  }, 60_000)
 
   test('of a report that has finished are its finish', async () => {
     const { id } = await accept(url, 'a,b\n1,2\n')

@@ -6,8 +6,8 @@ import { parse } from 'csv-parse/sync'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import {
   type ColumnSummary,
-  type Grouping,
   type Summary,
+  type SummaryOptions,
   type SummaryOutcome,
   summariseCsv,
 } from '../../../src/features/reports/contract.ts'
@@ -19,22 +19,22 @@ type Cells = Record<string, string>
 /** Sums of floating-point numbers differ by the order in which they are added: relative, in the last digits only. */
 const TOLERANCE = 1e-9
 
-async function outcomeOf(file: string, grouping: Partial<Grouping> = {}): Promise<SummaryOutcome> {
+async function outcomeOf(file: string, options: Partial<SummaryOptions> = {}): Promise<SummaryOutcome> {
   const { compute } = await useCompute({ threads: 1, entry: new URL('../../../src/thread.ts', import.meta.url) })
   const folder = await mkdtemp(join(tmpdir(), 'offloop-summary-'))
   onTestFinished(() => rm(folder, { recursive: true }))
-  const closed = new Int32Array(new SharedArrayBuffer(4))
-  return compute.run(summariseCsv, { file, folder, memoryMb: 128, groupBy: null, value: null, closed, ...grouping })
+  const input = { file, folder, memoryMb: 128, groupBy: null, value: null, delimiter: null, ...options }
+  return compute.run(summariseCsv, input, { isolation: 'process' })
 }
 
-async function summaryOf(file: string, grouping?: Partial<Grouping>): Promise<Summary> {
-  const outcome = await outcomeOf(file, grouping)
+async function summaryOf(file: string, options?: Partial<SummaryOptions>): Promise<Summary> {
+  const outcome = await outcomeOf(file, options)
   if (!outcome.ok) throw new Error(outcome.reason)
   return outcome.summary
 }
 
-async function reasonOf(content: string | Buffer, grouping?: Partial<Grouping>): Promise<string> {
-  const outcome = await outcomeOf(await fileOf(content), grouping)
+async function reasonOf(content: string | Buffer, options?: Partial<SummaryOptions>): Promise<string> {
+  const outcome = await outcomeOf(await fileOf(content), options)
   return outcome.ok ? expect.unreachable('It was summarised') : outcome.reason
 }
 
@@ -120,7 +120,7 @@ describe('vega-datasets, worked out here from the parsed rows', () => {
     const rows: Cells[] = parse(await readFile(dataset(name)), { columns: true })
     const summary = await summaryOf(dataset(name))
     expect(summary.rows).toBe(rows.length)
-    expect(summary.rejected).toEqual({ rows: 0, first: [] })
+    expect(summary.rejected).toEqual({ rows: 0, reasons: {}, first: [] })
     expect(summary.columns.map(({ name }) => name)).toEqual(Object.keys(rows[0] ?? {}))
     const cellsOf = (column: string) => rows.map((row) => row[column] ?? '')
     for (const column of NUMBERS[name] ?? []) expectNumbers(columnOf(summary, column), cellsOf(column))
@@ -129,9 +129,18 @@ describe('vega-datasets, worked out here from the parsed rows', () => {
 
   test('days are dates, with a histogram of their own', async () => {
     const rows: Cells[] = parse(await readFile(dataset('seattle-weather.csv')), { columns: true })
-    const days = rows.map(({ date = '' }) => date.replaceAll('/', '-')).toSorted()
-    const { type, min, max, distinct, quantiles, histogram } = columnOf(await summaryOf(dataset('seattle-weather.csv')), 'date')
-    expect({ type, min, max, distinct }).toEqual({ type: 'date', min: days[0], max: days.at(-1), distinct: days.length })
+    const days = rows.map(({ date = '' }) => date).toSorted()
+    const { type, format, min, max, distinct, quantiles, histogram } = columnOf(
+      await summaryOf(dataset('seattle-weather.csv')),
+      'date',
+    )
+    expect({ type, format, min, max, distinct }).toEqual({
+      type: 'date',
+      format: 'YYYY-MM-DD',
+      min: days[0],
+      max: days.at(-1),
+      distinct: days.length,
+    })
     expect(quantiles?.['0.5']).toBe(days[(days.length - 1) / 2])
     expect(histogram?.reduce((sum, { count }) => sum + count, 0)).toBe(rows.length)
     expect([histogram?.length, histogram?.[0]?.from, histogram?.at(-1)?.to]).toEqual([20, min, max])
@@ -178,17 +187,22 @@ describe('rows that do not parse', () => {
   const lines = ['id,name,amount', ...Array.from({ length: 30_000 }, (_, row) => `${row + 1},name ${row % 3},${(row + 1) * 1.5}`)]
   lines[5] = '5,too few'
   lines[9] = '9,too many,1,2,3'
-  lines[25_000] = '25000,no number,abc'
+  lines[25_000] = '25000,"not closed"x,abc'
 
   test('are counted, quoted with their line, and left out of everything else', async () => {
     const { rows, rejected, columns } = await summaryOf(await fileOf(`${lines.join('\n')}\n`))
     expect(rows).toBe(29_997)
     expect(rejected).toEqual({
       rows: 3,
+      reasons: {
+        'It has too few columns': 1,
+        'It has too many columns': 1,
+        'A quote is not closed, or something follows it': 1,
+      },
       first: [
         { line: 6, column: 'amount', reason: 'It has too few columns', text: '5,too few' },
         { line: 10, column: null, reason: 'It has too many columns', text: '9,too many,1,2,3' },
-        { line: 25_001, column: 'amount', reason: 'A value is not of the type of its column', text: '25000,no number,abc' },
+        { line: 25_001, column: null, reason: 'A quote is not closed, or something follows it', text: '25000,"not closed"x,abc' },
       ],
     })
     expect(columns[2]).toMatchObject({ type: 'number', nulls: 0, max: 45_000 })
@@ -197,15 +211,14 @@ describe('rows that do not parse', () => {
   test('are quoted up to the 20th, and counted beyond', async () => {
     const many = lines.map((line, index) => (index > 20_500 && index % 100 === 0 ? 'broken' : line))
     const { rejected } = await summaryOf(await fileOf(gzipSync(`${many.join('\n')}\n`)))
-    expect([rejected.rows, rejected.first.length]).toEqual([2 + 95, 20])
+    expect([rejected.rows, rejected.first.length]).toEqual([3 + 94, 20])
     expect(rejected.first.at(-1)).toMatchObject({ line: 22_301, text: 'broken' })
   })
 })
 
-test('values that are no finite numbers count as missing', async () => {
-  const { columns } = await summaryOf(await fileOf('a,b\n1,1e308\nnan,-1e308\ninf,1e308\n2,\n'))
-  expect(columns[0]).toMatchObject({ type: 'number', nulls: 2, min: 1, max: 2, mean: 1.5 })
-  expect(columns[1]).toMatchObject({ nulls: 1, min: -1e308, max: 1e308 })
+test('figures that no double can hold are null', async () => {
+  const { columns } = await summaryOf(await fileOf('a\n1e+308\n1e+308\n-1.5e-300\n'))
+  expect(columns[0]).toMatchObject({ type: 'number', min: -1.5e-300, max: 1e308, mean: null, standardDeviation: null })
 })
 
 test('names with quotes in them are names', async () => {

@@ -1,0 +1,237 @@
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CleanCopy } from './clean-copy.ts'
+import { ColumnTypes, type TypedColumn } from './column-types.ts'
+import { type Dialect, findDialect } from './dialect.ts'
+import { dateOrders } from './moments.ts'
+import { FLAWS, MAX_COLUMNS, RecordReader } from './records.ts'
+import { RejectedRows } from './rejected.ts'
+import { openSource, Unreadable } from './source.ts'
+
+/** So much is read before the delimiter is chosen. */
+const HEAD_BYTES = 256 * 1024
+const LINE_ENDS = { '\n': Buffer.from('\n'), '\r\n': Buffer.from('\r\n') }
+const EMPTY = Buffer.from('""')
+
+export interface ScanInput {
+  file: string
+  /** Where a clean copy goes. */
+  folder: string
+  /** The delimiter that was asked for, if one was. */
+  delimiter: string | null
+}
+
+/** What is known of a CSV once all of it was read. */
+export interface ScannedCsv {
+  delimiter: string
+  columns: TypedColumn[]
+  rows: number
+  rejected: RejectedRows
+  clean: CleanFile
+}
+
+/** A file of records by RFC 4180 that end alike and have the same number of fields: the upload itself, or a copy. */
+export interface CleanFile {
+  file: string
+  /** How many lines come before the first row. */
+  skip: number
+  lineEnd: '\n' | '\r\n'
+  /** Some rows have line ends within quotes. */
+  isMultiline: boolean
+}
+
+/**
+ * Reads all of an upload: checks its encoding, splits it into rows, rejects those that do not fit, and finds the type of each
+ * column. What DuckDB reads after that holds nothing that it could take for something else.
+ *
+ * @param onProgress told how much of the file was read, from 0 to 1.
+ * @throws Unreadable when there is nothing to summarise.
+ */
+export async function scanCsv(input: ScanInput, onProgress: (fraction: number) => void): Promise<ScannedCsv> {
+  const { size } = await stat(input.file)
+  let read = 0
+  const { isGzip, chunks } = await openSource(input.file, (bytes) => {
+    read += bytes
+    onProgress(read / size)
+  })
+  using scan = new Scan(input, isGzip ? undefined : size)
+  for await (const chunk of chunks) scan.push(chunk)
+  return scan.finish()
+}
+
+class Scan implements Disposable {
+  readonly #input: ScanInput
+  readonly #size: number | undefined
+  readonly #head: Buffer[] = []
+  #dialect: Dialect | undefined
+  #reader: RecordReader | undefined
+  #names: string[] = []
+  #types: ColumnTypes[] = []
+  #rows = 0
+  readonly #rejected = new RejectedRows()
+  #lineEnd: '\n' | '\r\n' = '\n'
+  #isMultiline = false
+  /** Where the rows begin in the upload; they cannot be read from there where it is zipped. */
+  #rowsOffset: number | undefined
+  #copy: CleanCopy | undefined
+  /** Rows that are the next to be copied, from `#runStart` to `#runEnd` of the reader's bytes. */
+  #runStart = -1
+  #runEnd = -1
+  readonly #writeRun = () => this.#endRun()
+
+  /** @param size of the upload, in bytes; undefined for one that is zipped. */
+  constructor(input: ScanInput, size: number | undefined) {
+    this.#input = input
+    this.#size = size
+    if (size === undefined) this.#copy = this.#openCopy()
+  }
+
+  push(chunk: Buffer): void {
+    if (this.#reader) this.#reader.push(chunk, this.#writeRun)
+    else this.#head.push(chunk)
+    if (!this.#reader && this.#head.reduce((bytes, { length }) => bytes + length, 0) >= HEAD_BYTES) this.#begin()
+  }
+
+  finish(): ScannedCsv {
+    const reader = this.#reader ?? this.#begin()
+    reader.end(this.#writeRun)
+    this.#copy?.flush()
+    this.#assertRows()
+    const orders = dateOrders(this.#types.flatMap(({ moments }) => moments ?? []))
+    const columns = this.#types.map((types, index) => types.typed(this.#names[index] as string, this.#rows, orders))
+    const { delimiter } = this.#dialect as Dialect
+    return {
+      delimiter,
+      columns,
+      rows: this.#rows,
+      rejected: this.#rejected,
+      clean: {
+        file: this.#copy?.file ?? this.#input.file,
+        skip: this.#copy ? 0 : 1,
+        lineEnd: this.#lineEnd,
+        isMultiline: this.#isMultiline,
+      },
+    }
+  }
+
+  [Symbol.dispose]() {
+    this.#copy?.[Symbol.dispose]()
+  }
+
+  #begin(): RecordReader {
+    const head = Buffer.concat(this.#head)
+    this.#dialect = findDialect(head, this.#input.delimiter)
+    const { delimiter, offset } = this.#dialect
+    this.#reader = new RecordReader(delimiter, (record) => this.#take(record), this.#dialect, this.#size)
+    this.#reader.push(head.subarray(offset), this.#writeRun)
+    return this.#reader
+  }
+
+  #take(record: RecordReader) {
+    if (this.#names.length === 0) return this.#takeHeader(record)
+    const { fields, flaw } = record
+    const columns = this.#types.length
+    if (flaw) this.#reject(record, FLAWS[flaw])
+    else if (fields > columns) this.#reject(record, 'It has too many columns')
+    else if (fields < columns)
+      this.#reject(record, isBlank(record) ? 'It is empty' : 'It has too few columns', this.#names[fields])
+    else this.#accept(record)
+  }
+
+  #takeHeader(record: RecordReader) {
+    const { line, fields, flaw, lineEnd, isMultiline, next, start } = record
+    if (isBlank(record)) return this.#rejected.add('It is empty', line, null, () => '')
+    if (flaw === 'encoding') throw new Unreadable(`The file is not UTF-8: its header in line ${line} is not. Save it as UTF-8`)
+    if (flaw) throw new Unreadable(`The file is not a CSV: its header in line ${line} cannot be read. ${FLAWS[flaw]}`)
+    if (fields > MAX_COLUMNS) throw new Unreadable(`The file has ${fields} columns, more than ${MAX_COLUMNS}`)
+    this.#names = uniqueNames(Array.from({ length: fields }, (_, index) => record.field(index)))
+    this.#types = this.#names.map(() => new ColumnTypes())
+    if (lineEnd === '\r\n') this.#lineEnd = lineEnd
+    this.#rowsOffset = record.offset + next - start
+    // DuckDB can skip a line that ends as the others do, and nothing else.
+    if (isMultiline || line > 1 || lineEnd === '\r' || lineEnd === '\r\r\n') this.#beginCopy(this.#rowsOffset)
+  }
+
+  #accept(record: RecordReader) {
+    const { bytes, starts, stops, start, next } = record
+    const types = this.#types
+    for (let index = 0; index < types.length; index++) {
+      const column = types[index] as ColumnTypes
+      const fieldStart = starts[index] as number
+      const fieldStop = stops[index] as number
+      if (fieldStart === fieldStop) column.missing++
+      else column.note(bytes, fieldStart, fieldStop)
+    }
+    this.#rows++
+    if (record.isMultiline) this.#isMultiline = true
+    if (record.hasStrayQuote || (record.lineEnd !== this.#lineEnd && record.lineEnd !== '') || isBlank(record))
+      return this.#rewrite(record)
+    if (!this.#copy) return
+    if (this.#runEnd !== start) {
+      this.#endRun()
+      this.#runStart = start
+    }
+    this.#runEnd = next
+  }
+
+  #reject(record: RecordReader, reason: string, column: string | null = null) {
+    this.#beginCopy(record.offset)
+    this.#rejected.add(reason, record.line, column, () => record.text)
+  }
+
+  /** From here on the upload is not clean: what was so far is copied, if it can still be read. */
+  #beginCopy(offset: number) {
+    if (this.#copy) return
+    this.#copy = this.#openCopy()
+    this.#copy.writeFrom(this.#input.file, this.#rowsOffset as number, offset)
+  }
+
+  #openCopy = () => new CleanCopy(join(this.#input.folder, 'clean.csv'))
+
+  #endRun() {
+    if (this.#runEnd >= 0) this.#copy?.write(this.#reader?.bytes.subarray(this.#runStart, this.#runEnd) as Buffer)
+    this.#runEnd = -1
+  }
+
+  /** Writes a row as RFC 4180 has it. */
+  #rewrite(record: RecordReader) {
+    this.#beginCopy(record.offset)
+    this.#endRun()
+    const { bytes, starts, stops, fields } = record
+    const copy = this.#copy as CleanCopy
+    const delimiter = Buffer.from((this.#dialect as Dialect).delimiter)
+    for (let index = 0; index < fields; index++) {
+      const [start, stop] = [starts[index] as number, stops[index] as number]
+      if (index > 0) copy.write(delimiter)
+      const field = bytes.subarray(start, stop)
+      if (record.isQuoted(index)) copy.write(bytes.subarray(start - 1, stop + 1))
+      else if (field.includes('"')) copy.write(Buffer.from(`"${field.toString().replaceAll('"', '""')}"`))
+      else copy.write(field)
+    }
+    if (isBlank(record)) copy.write(EMPTY)
+    copy.write(LINE_ENDS[this.#lineEnd])
+  }
+
+  #assertRows() {
+    if (this.#names.length === 0) throw new Unreadable('The file is empty')
+    if (this.#rows > 0) return
+    const { rows, first } = this.#rejected.summary()
+    if (rows === 0) throw new Unreadable('The file is empty but for its header')
+    const [{ line, reason } = { line: 0, reason: '' }] = first
+    throw new Unreadable(`None of the file's ${rows} rows can be read. Line ${line}: ${reason}`)
+  }
+}
+
+const isBlank = ({ start, stop, flaw }: RecordReader) => start === stop && flaw === null
+
+/** Names as they are in the file; those without one, and repeated ones, get one that no other column has. */
+function uniqueNames(names: readonly string[]): string[] {
+  const given = new Set<string>()
+  return names.map((name, index) => {
+    const base = name === '' ? `column ${index + 1}` : name
+    let unique = base
+    for (let repeat = 1; given.has(unique) || (unique !== name && names.includes(unique)); repeat++) unique = `${base}_${repeat}`
+    given.add(unique)
+    return unique
+  })
+}

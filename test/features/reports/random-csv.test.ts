@@ -1,0 +1,127 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Summary, SummaryOptions } from '../../../src/features/reports/contract.ts'
+import { Duck } from '../../../src/features/reports/duck.ts'
+import { scanCsv } from '../../../src/features/reports/scan.ts'
+import { Unreadable } from '../../../src/features/reports/source.ts'
+import { summariseIn } from '../../../src/features/reports/summarise.ts'
+import { expectedGroups, expectedOf, plainOf, recordsOf } from '../../support/expected-summary.ts'
+import { randomCsv, randomSoup } from '../../support/random-csv.ts'
+
+/** `RANDOM_CSV_FILES=20000 RANDOM_CSV_SEED=7 npx vitest run test/features/reports/random-csv.test.ts` tries others, and more. */
+const FILES = Number(process.env['RANDOM_CSV_FILES'] ?? 2_000)
+const SEED = Number(process.env['RANDOM_CSV_SEED'] ?? 1)
+const MS_PER_FILE = 100
+const TOP = 10
+
+let folder: string
+let duck: Duck
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'offloop-random-'))
+  duck = await Duck.open({ folder, memoryMb: 128, threads: 1 })
+})
+afterAll(async () => {
+  duck[Symbol.dispose]()
+  await rm(folder, { recursive: true })
+})
+
+/** Undefined for a file without a row that can be read. */
+async function summaryOf(bytes: Buffer, options: Partial<SummaryOptions>): Promise<Summary | undefined> {
+  const file = join(folder, 'upload')
+  await writeFile(file, bytes)
+  // What is rolled back is not written to the disk.
+  await duck.rows('begin transaction')
+  try {
+    return await summariseIn(duck, { file, folder, groupBy: null, value: null, delimiter: null, ...options }, () => {})
+  } catch (error) {
+    if (!(error instanceof Unreadable)) throw error
+    expect(error.message).toMatch(/^(None of the file's \d+ rows can be read|The file is empty)/)
+    return undefined
+  } finally {
+    await duck.rows('rollback')
+    await rm(join(folder, 'clean.csv'), { force: true })
+  }
+}
+
+async function check(seed: number) {
+  const { bytes, delimiter, requested, groupBy } = randomCsv(seed)
+  const [header = [], ...records] = recordsOf(bytes, delimiter)
+  const { rows, columns } = expectedOf(header, records)
+  const isUnique = (name: string | undefined) => name !== '' && header.filter((other) => other === name).length === 1
+  const summed = columns.findIndex(({ type }, index) => isNumber(type) && isUnique(header[index]))
+  const isGrouped = isUnique(header[groupBy])
+  const grouping = { groupBy: header[groupBy] as string, value: header[summed] ?? null }
+  const summary = await summaryOf(bytes, { delimiter: requested, ...(isGrouped && grouping) })
+  if (!summary) return expect(rows).toEqual([])
+
+  expect(summary.delimiter).toBe(delimiter)
+  expect([summary.rows, summary.rows + summary.rejected.rows]).toEqual([rows.length, records.length])
+  const shown = summary.columns.map(({ type, format, nulls, distinct, min, max }) => {
+    const show = isNumber(type) ? plainOf : (value: unknown) => value
+    return { type, format, nulls, distinct, min: show(min), max: show(max) }
+  })
+  expect(shown).toEqual(columns)
+  for (const [index, { top, histogram = [], nulls }] of summary.columns.entries()) {
+    const frequent = expectedGroups(rows, index).filter(({ key }) => key !== null)
+    if (top) expect(top).toEqual(frequent.slice(0, TOP).map(({ key, count }) => ({ value: key, count })))
+    else expect(histogram.reduce((sum, { count }) => sum + count, 0)).toBe(rows.length - nulls)
+  }
+  if (!isGrouped) return expect(summary.groups).toBeNull()
+
+  // The sums of numbers with exponents are those of doubles.
+  const isRounded = rows.some((row) => /e/i.test(row[summed] ?? ''))
+  const sumOf = (sum: unknown) => (isRounded ? null : plainOf(sum))
+  const groups = expectedGroups(rows, groupBy, summed).map((group) => ({ ...group, sum: sumOf(group.sum) }))
+  expect(summary.groups?.first.map(({ key, count, sum }) => ({ key, count, sum: sumOf(sum) }))).toEqual(groups)
+  expect(summary.groups?.total).toBe(groups.length)
+}
+
+const isNumber = (type: string) => type === 'integer' || type === 'number'
+
+test(`${FILES} random files have the counts and values that an independent reader finds`, {
+  timeout: 60_000 + FILES * MS_PER_FILE,
+}, async () => {
+  for (let seed = SEED; seed < SEED + FILES; seed++) {
+    await check(seed).catch((error) => {
+      throw new Error(`RANDOM_CSV_SEED=${seed}: ${JSON.stringify(randomCsv(seed).bytes.toString())}`, { cause: error })
+    })
+  }
+})
+
+test(`${FILES} files of quotes and line ends have as many rows as an independent reader finds`, {
+  timeout: 60_000 + FILES * MS_PER_FILE,
+}, async () => {
+  for (let seed = SEED; seed < SEED + FILES; seed++) {
+    const bytes = randomSoup(seed)
+    const records = tryRecordsOf(bytes)
+    if (!records) continue
+    const { rows, rejected } = (await scan(bytes)) ?? { rows: 0, rejected: records.length - 1 }
+    expect(rows + rejected, `RANDOM_CSV_SEED=${seed}: ${JSON.stringify(bytes.toString())}`).toBe(records.length - 1)
+  }
+})
+
+/** Undefined where the independent reader finds a quote that is not closed. */
+function tryRecordsOf(bytes: Buffer) {
+  try {
+    return recordsOf(bytes, ',')
+  } catch {
+    return undefined
+  }
+}
+
+async function scan(bytes: Buffer) {
+  const file = join(folder, 'upload')
+  await writeFile(file, bytes)
+  try {
+    const { rows, rejected } = await scanCsv({ file, folder, delimiter: ',' }, () => {})
+    return { rows, rejected: rejected.rows }
+  } catch (error) {
+    expect((error as Error).message).toMatch(/^(None of the file's \d+ rows can be read|The file is empty)/)
+    return undefined
+  } finally {
+    await rm(join(folder, 'clean.csv'), { force: true })
+  }
+}
