@@ -1,4 +1,4 @@
-import type { Compilable, CompiledQuery, KyselyPlugin } from 'kysely'
+import type { Compilable, CompiledQuery, KyselyPlugin, QueryResult } from 'kysely'
 import type { Db } from './database.ts'
 
 type Parameter = string | number | Date
@@ -17,20 +17,32 @@ type Parameter = string | number | Date
 export function prepared<Params extends readonly Parameter[], Row>(
   build: (db: Db, ...params: Params) => Compilable<Row>,
 ): (db: Db, ...params: Params) => Promise<Row[]> {
+  const run = compiledOnce(build)
+  return async (db, ...params) => (await run(db, params)).rows
+}
+
+/** The same for a statement that writes, whose result has an `insertId` and `numAffectedRows` instead of rows. */
+export function preparedWrite<Params extends readonly Parameter[]>(
+  build: (db: Db, ...params: Params) => Compilable,
+): (db: Db, ...params: Params) => Promise<Omit<QueryResult<unknown>, 'rows'>> {
+  const run = compiledOnce(build)
+  return async (db, ...params) => await run(db, params)
+}
+
+function compiledOnce<Params extends readonly Parameter[], Row>(build: (db: Db, ...params: Params) => Compilable<Row>) {
   let compiled: CompiledQuery<Row> | undefined
   let compiledWith: readonly KyselyPlugin[] = []
-  return async (db, ...params) => {
+  return (db: Db, parameters: Params): Promise<QueryResult<Row>> => {
     const executor = db.getExecutor()
     const { plugins } = executor
     if (!compiled || !isSame(plugins, compiledWith)) {
-      compiled = compile(db, build, params.length)
+      compiled = compile(db, build, parameters.length)
       compiledWith = plugins
     }
-    const query = { ...compiled, parameters: params }
-    if (plugins.length > 0) return (await executor.executeQuery<Row>(query)).rows
+    const query = { ...compiled, parameters }
+    if (plugins.length > 0) return executor.executeQuery<Row>(query)
     // Not `executeQuery()` here: that leads to the connection by four promises more, for the sake of plugins.
-    const { rows } = await executor.provideConnection((connection) => connection.executeQuery<Row>(query))
-    return rows
+    return executor.provideConnection((connection) => connection.executeQuery<Row>(query))
   }
 }
 

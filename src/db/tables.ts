@@ -16,8 +16,8 @@ interface ProductTable {
   price: string
   stock: number
   version: Generated<number>
-  created_at: GeneratedAlways<Date>
-  updated_at: GeneratedAlways<Date>
+  created_at: Generated<Date>
+  updated_at: Generated<Date>
 }
 
 export type JobState = 'scheduled' | 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'

@@ -18,18 +18,23 @@ const hooks = new WeakMap<Transaction<Tables>, (() => void)[]>()
  *
  * @throws AppError `overloaded` when it lost three times; whatever `story` throws.
  */
-export async function transaction<T>(
-  db: Db,
-  story: (trx: Transaction<Tables>) => Promise<T>,
-  isolation?: IsolationLevel,
-): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
+export const transaction = <T>(db: Db, story: (trx: Transaction<Tables>) => Promise<T>, isolation?: IsolationLevel): Promise<T> =>
+  retryLocked(() => attemptOnce(db, story, isolation))
+
+/**
+ * Runs `attempt` again when the database undid it because another transaction locked the same rows. For a story that is one
+ * statement, which is a transaction of its own and needs no `transaction()` around it.
+ *
+ * @throws AppError `overloaded` when it lost three times; whatever `attempt` throws.
+ */
+export async function retryLocked<T>(attempt: () => Promise<T>): Promise<T> {
+  for (let count = 1; ; count++) {
     try {
-      return await attemptOnce(db, story, isolation)
+      return await attempt()
     } catch (error) {
       if (!isRetryable(error)) throw error
-      if (attempt === MAX_ATTEMPTS) throw overloaded('Others are changing the same rows: try again shortly', undefined, error)
-      await sleep(Math.random() * RETRY_DELAY_MS * 2 ** attempt)
+      if (count === MAX_ATTEMPTS) throw overloaded('Others are changing the same rows: try again shortly', undefined, error)
+      await sleep(Math.random() * RETRY_DELAY_MS * 2 ** count)
     }
   }
 }

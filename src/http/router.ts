@@ -20,6 +20,11 @@ export function createRouter(): OpenAPIHono<Env> {
   return router
 }
 
+/** The JSON that a route takes: `request: jsonBody(ProductInput)`. */
+export const jsonBody = <Schema extends z.ZodType>(schema: Schema) => ({
+  body: { required: true, content: { 'application/json': { schema } } },
+})
+
 /** What a route answers with, as its OpenAPI document says it. */
 export const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
   description,

@@ -1,7 +1,7 @@
 import { CamelCasePlugin, type Compilable } from 'kysely'
 import { describe, expect, test } from 'vitest'
 import type { Db } from '../../src/db/database.ts'
-import { prepared } from '../../src/db/prepared.ts'
+import { prepared, preparedWrite } from '../../src/db/prepared.ts'
 import { transaction } from '../../src/db/transaction.ts'
 import { useDatabase } from '../support/database.ts'
 
@@ -50,14 +50,14 @@ describe('a prepared query', () => {
     await expect(prepared(build)(database.withSignal(), 1)).rejects.toThrow('A prepared query must bind')
   })
 
-  test('writes, too', async () => {
+  test('writes, and says what it wrote', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    const insert = prepared((db, name: string, price: string, stock: number) =>
+    const insert = preparedWrite((db, name: string, price: string, stock: number) =>
       db.insertInto('product').values({ name, price, stock }),
     )
-    await insert(db, 'Lamp', '1.00', 1)
-    await insert(db, 'Chair', '2.00', 2)
+    expect(await insert(db, 'Lamp', '1.00', 1)).toMatchObject({ insertId: 1n, numAffectedRows: 1n })
+    expect(await insert(db, 'Chair', '2.00', 2)).toMatchObject({ insertId: 2n, numAffectedRows: 1n })
     expect(await db.selectFrom('product').select(['name', 'price', 'stock']).execute()).toEqual([
       { name: 'Lamp', price: '1.00', stock: 1 },
       { name: 'Chair', price: '2.00', stock: 2 },

@@ -1,13 +1,17 @@
 import type { Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import type { Tables } from '../../db/tables.ts'
-import { transaction } from '../../db/transaction.ts'
+import { retryLocked, transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
 import { type PageRequest, Pager } from '../../paging.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
+import { timestampOf } from '../../timestamp.ts'
 import { PRODUCTS, type ProductChange, productChanged } from './contract.ts'
 import * as queries from './queries.ts'
 import type { Product, ProductInput, ProductPage, ProductPatch } from './schema.ts'
+
+/** The table's default. */
+const FIRST_VERSION = 1
 
 const pager = new Pager('id', /\d{1,10}/)
 
@@ -16,8 +20,8 @@ export interface ProductDeps {
   realtime: Realtime
 }
 
-/** Whether the caller who wants a change has seen this version: what `If-Match` says. */
-export type IsCurrent = (version: number) => boolean
+/** Whether the caller who wants a change has seen this version. */
+type IsCurrent = (version: number) => boolean
 
 /** @throws AppError `not_found`. */
 export async function getProduct(db: Db, id: number): Promise<Product> {
@@ -29,12 +33,12 @@ export function listProducts(db: Db, page: PageRequest): Promise<ProductPage> {
   return pager.read(page, (after = '0', limit) => queries.listProductsAfter(db, Number(after), limit))
 }
 
-/** @throws AppError `conflict` when the name is taken. */
+/** One insert, which is a transaction of its own. @throws AppError `conflict` when the name is taken. */
 export async function createProduct({ db, realtime }: ProductDeps, input: ProductInput): Promise<Product> {
-  const product = await transaction(db, async (trx) => {
-    const id = await queries.insertProduct(trx, input)
-    return getProduct(trx, id)
-  })
+  const now = new Date()
+  const id = await retryLocked(() => queries.insertProduct(db, input, now))
+  const createdAt = timestampOf(now)
+  const product = { id, ...input, version: FIRST_VERSION, createdAt, updatedAt: createdAt }
   announce(realtime, product, 'created')
   return product
 }
@@ -48,7 +52,7 @@ export async function updateProduct(
 ): Promise<Product> {
   const product = await transaction(db, async (trx) => {
     await lockCurrent(trx, id, isCurrent)
-    await queries.changeProduct(trx, id, patch)
+    await queries.changeProduct(trx, id, patch, new Date())
     return getProduct(trx, id)
   })
   announce(realtime, product, 'updated')
@@ -67,7 +71,7 @@ export async function deleteProduct({ db, realtime }: ProductDeps, id: number, i
 
 /** Locks the row and gives its version, provided that the caller has seen that version. */
 async function lockCurrent(trx: Transaction<Tables>, id: number, isCurrent: IsCurrent): Promise<number> {
-  const { version } = (await queries.lockVersion(trx, id)) ?? missing(id)
+  const version = (await queries.lockVersion(trx, id)) ?? missing(id)
   if (!isCurrent(version)) throw new AppError('precondition_failed', `The product is at version ${version} by now: read it again`)
   return version
 }

@@ -1,11 +1,11 @@
-import { createRoute, z } from '@hono/zod-openapi'
+import { createRoute } from '@hono/zod-openapi'
 import type { Database } from '../../db/database.ts'
 import type { AppContext } from '../../http/env.ts'
-import { allowsChange, bodyTag, isFresh, versionTag } from '../../http/etag.ts'
+import { answerTagged, IfMatch, isCurrentFor, notModified, versionTag } from '../../http/etag.ts'
 import { signalOf } from '../../http/exchange.ts'
-import { createRouter, json } from '../../http/router.ts'
+import { createRouter, json, jsonBody } from '../../http/router.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
-import { createProduct, deleteProduct, getProduct, type IsCurrent, listProducts, updateProduct } from './products.ts'
+import { createProduct, deleteProduct, getProduct, listProducts, updateProduct } from './products.ts'
 import { PageQuery, Product, ProductId, ProductInput, ProductPage, ProductPatch } from './schema.ts'
 
 /** `/v1/products`: plain async CRUD, and the shape to copy. */
@@ -14,9 +14,7 @@ export function productRoutes({ database, realtime }: { database: Database; real
   const withSignal = (c: AppContext) => ({ db: database.withSignal(signalOf(c)), realtime })
 
   router.openapi(list, async (c) => {
-    const page = await listProducts(withSignal(c).db, c.req.valid('query'))
-    const body = JSON.stringify(page)
-    return answer(c, body, bodyTag(body))
+    return answerTagged(c, await listProducts(withSignal(c).db, c.req.valid('query')))
   })
 
   router.openapi(create, async (c) => {
@@ -26,7 +24,7 @@ export function productRoutes({ database, realtime }: { database: Database; real
 
   router.openapi(read, async (c) => {
     const product = await getProduct(withSignal(c).db, c.req.valid('param').id)
-    return answer(c, JSON.stringify(product), versionTag(product.version))
+    return answerTagged(c, product, versionTag(product.version))
   })
 
   router.openapi(update, async (c) => {
@@ -42,24 +40,7 @@ export function productRoutes({ database, realtime }: { database: Database; real
   return router
 }
 
-/** A read: 304 without a body for a client that has this version. A plain `Response` keeps Hono's headers out of the way. */
-function answer(c: AppContext, body: string, tag: string) {
-  const headers = { 'Content-Type': 'application/json', 'Cache-Control': 'no-cache', ETag: tag }
-  if (isFresh(c.req.header('if-none-match'), tag)) return new Response(null, { status: 304, headers }) as never
-  return new Response(body, { headers }) as never
-}
-
-const isCurrentFor = (c: AppContext): IsCurrent => {
-  const ifMatch = c.req.header('if-match')
-  return (version) => allowsChange(ifMatch, versionTag(version))
-}
-
-const body = <Schema extends z.ZodType>(schema: Schema) => ({
-  body: { required: true, content: { 'application/json': { schema } } },
-})
-
 const tags = ['products']
-const IfMatch = z.object({ 'if-match': z.string().optional().openapi({ description: 'The `ETag` that the change builds on' }) })
 
 const list = createRoute({
   method: 'get',
@@ -67,7 +48,7 @@ const list = createRoute({
   tags,
   summary: 'List products, oldest first',
   request: { query: PageQuery },
-  responses: { 200: json(ProductPage, 'One page') },
+  responses: { 200: json(ProductPage, 'One page'), ...notModified },
 })
 
 const create = createRoute({
@@ -75,7 +56,7 @@ const create = createRoute({
   path: '/',
   tags,
   summary: 'Create a product',
-  request: body(ProductInput),
+  request: jsonBody(ProductInput),
   responses: { 201: json(Product, 'Created') },
 })
 
@@ -85,7 +66,7 @@ const read = createRoute({
   tags,
   summary: 'Read a product',
   request: { params: ProductId },
-  responses: { 200: json(Product, 'The product') },
+  responses: { 200: json(Product, 'The product'), ...notModified },
 })
 
 const update = createRoute({
@@ -93,7 +74,7 @@ const update = createRoute({
   path: '/{id}',
   tags,
   summary: 'Change some of a product',
-  request: { params: ProductId, headers: IfMatch, ...body(ProductPatch) },
+  request: { params: ProductId, headers: IfMatch, ...jsonBody(ProductPatch) },
   responses: { 200: json(Product, 'Changed') },
 })
 

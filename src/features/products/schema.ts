@@ -2,13 +2,20 @@ import { z } from '@hono/zod-openapi'
 import { pageOf, pageQuery } from '../../paging.ts'
 import { integerParameter } from '../../schemas.ts'
 
-const Name = z.string().trim().min(1).max(200).openapi({ example: 'Espresso machine' })
+// Of half a surrogate pair, which UTF-8 does not have, the database would make the replacement character.
+const Name = z
+  .string()
+  .overwrite((name) => name.trim().toWellFormed())
+  .min(1)
+  .max(200)
+  .openapi({ example: 'Espresso machine' })
 const Price = z
   .string()
   .regex(
     /^\d{1,10}(\.\d{1,2})?$/,
     'A price is a decimal string such as "12.50", with at most 10 digits before the point and 2 after',
   )
+  .overwrite(toDecimal)
   .openapi({ example: '249.00' })
 const Stock = z.int().min(0).max(4_294_967_295).openapi({ example: 12 })
 
@@ -35,3 +42,9 @@ export type ProductInput = z.infer<typeof ProductInput>
 export type ProductPatch = z.infer<typeof ProductPatch>
 export type Product = z.infer<typeof Product>
 export type ProductPage = z.infer<typeof ProductPage>
+
+/** As DECIMAL(12,2) prints it: `7.5` as `7.50`, `007` as `7.00`. A text of another form stays what it is: it is refused. */
+function toDecimal(price: string): string {
+  const [whole = '', cents = ''] = price.split('.')
+  return `${whole.replace(/^0+(?=\d)/, '')}.${cents.padEnd(2, '0')}`
+}

@@ -24,6 +24,23 @@ describe('creating', () => {
     expect(new Date(body.createdAt).getTime()).toBeCloseTo(Date.now(), -5)
   })
 
+  test.each([
+    ['price', '7', '7.00'],
+    ['price', '7.5', '7.50'],
+    ['price', '007.05', '7.05'],
+    ['price', '0', '0.00'],
+    ['price', '0000000000.00', '0.00'],
+    ['price', '9999999999.99', '9999999999.99'],
+    ['name', '  Copper pot ', 'Copper pot'],
+    ['name', 'Half a pair \ud800', 'Half a pair \ufffd'],
+    ['name', '\u0000\u202e🫖 é', '\u0000\u202e🫖 é'],
+    ['stock', 4_294_967_295, 4_294_967_295],
+  ])('answers with the %s %j as the database keeps it', async (field, given, kept) => {
+    const { status, body } = await request(products, 'POST', aProduct({ [field]: given }))
+    expect([status, body[field]]).toEqual([201, kept])
+    expect((await request(`${products}/${body.id}`)).body).toEqual(body)
+  })
+
   test('refuses a name that is taken, whatever its case', async () => {
     await create({ name: 'Kettle' })
     const { status, body } = await request(products, 'POST', aProduct({ name: 'KETTLE' }))
