@@ -5,9 +5,14 @@ const HEARTBEAT_MS = 15_000
 /** A comment: proxies see that the stream lives, clients see nothing. */
 const HEARTBEAT = ':\n\n'
 
-/** What a subscription sends to its client. */
+/** The id of the last event. No other event has one, so a client that sends it as `Last-Event-ID` has seen the last event. */
+const LAST_ID = 'last'
+
+const HEADERS = { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-cache, no-transform', 'X-Accel-Buffering': 'no' }
+
+/** What a subscription sends to its client. After the end of the stream it sends nothing. */
 export interface EventSink {
-  /** News that the next one outdates: while the client does not read, only the last of them waits. */
+  /** An event that the next one supersedes: while the client does not read, only the newest of them waits. */
   latest(name: string, data: unknown): void
   /** The last event: the stream ends after it. */
   last(name: string, data: unknown): void
@@ -15,11 +20,12 @@ export interface EventSink {
 
 /**
  * Answers with Server-Sent Events, until the last of them, or until the client leaves or the service stops. It has no
- * deadline; comments now and then keep proxies from thinking it dead.
+ * deadline; comments now and then keep proxies from thinking it dead. HEAD gets the headers, and subscribes to nothing.
  *
  * @param subscribe begins to send, and gives the function that ends it.
  */
 export function eventStream(c: AppContext, stopping: AbortSignal, subscribe: (sink: EventSink) => () => void): Response {
+  if (c.req.method === 'HEAD') return new Response(null, { headers: HEADERS })
   liftDeadline(c)
   const signal = AbortSignal.any([signalOf(c), stopping])
   const ended = new AbortController()
@@ -33,11 +39,14 @@ export function eventStream(c: AppContext, stopping: AbortSignal, subscribe: (si
         controller.close()
       }
       const latest = (name: string, data: unknown) => {
+        if (ended.signal.aborted) return
         if (isRead()) controller.enqueue(frameOf(name, data))
         else waiting = frameOf(name, data)
       }
       const last = (name: string, data: unknown) => {
-        controller.enqueue((waiting ?? '') + frameOf(name, data))
+        if (ended.signal.aborted) return
+        controller.enqueue(`${waiting ?? ''}id: ${LAST_ID}\n${frameOf(name, data)}`)
+        waiting = undefined
         end()
       }
       controller.enqueue(HEARTBEAT)
@@ -58,9 +67,13 @@ export function eventStream(c: AppContext, stopping: AbortSignal, subscribe: (si
     },
     cancel: () => ended.abort(),
   })
-  return new Response(stream.pipeThrough(new TextEncoderStream()), {
-    headers: { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-cache, no-transform', 'X-Accel-Buffering': 'no' },
-  })
+  return new Response(stream.pipeThrough(new TextEncoderStream()), { headers: HEADERS })
 }
+
+/**
+ * Whether the client has seen the last event. An `EventSource` connects again when a stream ends: only an answer without
+ * events (204) stops it.
+ */
+export const hasSeenLast = ({ req }: AppContext): boolean => Boolean(req.header('last-event-id'))
 
 const frameOf = (name: string, data: unknown) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
