@@ -16,7 +16,7 @@ const PROGRESS_MS = 30_000
  * @throws AppError `too_large`; `request_timeout` when too little arrives; `cancelled` when the client leaves.
  */
 export async function* receiveUpload(c: AppContext, maxBytes: number, progressMs = PROGRESS_MS): AsyncGenerator<Uint8Array> {
-  if (Number(c.req.header('content-length') ?? 0) > maxBytes) throw tooLarge(maxBytes)
+  if ((declaredBytes(c) ?? 0) > maxBytes) throw tooLarge(maxBytes)
   liftDeadline(c)
   c.env?.outgoing?.liftBodyLimit()
   const body = bodyOf(c)
@@ -31,6 +31,12 @@ export async function* receiveUpload(c: AppContext, maxBytes: number, progressMs
     yield value
   }
   renewDeadline(c)
+}
+
+/** The size of a request's body, where its client says it. */
+export function declaredBytes({ req }: AppContext): number | undefined {
+  const length = req.header('content-length')
+  return length === undefined ? undefined : Number(length)
 }
 
 /** Node's own stream, where there is one: a Web stream around it costs the event loop as much again. */

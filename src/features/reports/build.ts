@@ -6,10 +6,7 @@ import { AppError } from '../../errors.ts'
 import type { JobContext } from '../../jobs/handler.ts'
 import { isSmall, type Summary, summariseCsv } from './contract.ts'
 import * as queries from './queries.ts'
-import { namesOlderThan, type Storage } from './storage.ts'
-
-const HOUR_MS = 3_600_000
-const DAY_MS = 24 * HOUR_MS
+import type { Storage } from './storage.ts'
 
 export interface BuildDeps {
   database: Database
@@ -62,25 +59,6 @@ function rethrow(error: unknown): never {
 }
 
 /**
- * Removes uploads that are a day old, and those that no report knows: of clients and processes that went away. The folders
- * of reports that do not run any more go, too.
- */
-export async function sweep({ database, storage, spillDirectory }: BuildDeps, signal: AbortSignal): Promise<void> {
-  const db = database.withSignal(signal)
-  for (const { id, upload } of await queries.listOldUploads(db, DAY_MS)) {
-    await storage.remove(upload)
-    await queries.forgetUpload(db, id)
-  }
-  const uploads = await storage.untouched(HOUR_MS)
-  const known = await queries.knownUploads(db, uploads)
-  for (const upload of uploads) if (!known.has(upload)) await storage.remove(upload)
-
-  const folders = await namesOlderThan(spillDirectory, HOUR_MS)
-  const running = await queries.runningReports(db, folders.map(idOf))
-  for (const folder of folders) if (!running.has(idOf(folder))) await removeFolder(join(spillDirectory, folder))
-}
-
-/**
  * Runs a task in a folder of its own, which is gone afterwards whatever happens to the task's process: that is why it is not
  * the task's business.
  */
@@ -102,6 +80,7 @@ async function removeFolders(directory: string, id: string): Promise<void> {
 }
 
 /** Tried again where a task whose process has not ended yet puts one more file into it. */
-const removeFolder = (folder: string) => rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
+export const removeFolder = (folder: string) => rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
 
-const idOf = (folder: string) => folder.split('.')[0] ?? ''
+/** The id of the report that has this folder. */
+export const idOf = (folder: string) => folder.split('.')[0] ?? ''

@@ -1,6 +1,7 @@
 import { handle, type JobRegistry, schedule } from '../../jobs/handler.ts'
-import { type BuildDeps, build, sweep } from './build.ts'
+import { type BuildDeps, build } from './build.ts'
 import { buildReport, sweepReports } from './contract.ts'
+import { sweep } from './sweep.ts'
 
 /** What reports do as jobs: each of them, and every hour the sweep. */
 export const reportJobs = (deps: BuildDeps): JobRegistry => ({

@@ -79,8 +79,8 @@ export async function findResult(
   const row = await reports(db)
     .select('job.result')
     .where('report.sha256', '=', sha256)
-    .where(sql<boolean>`report.group_by <=> ${groupBy}`)
-    .where(sql<boolean>`report.value_column <=> ${value}`)
+    .where(isSameName('report.group_by', groupBy))
+    .where(isSameName('report.value_column', value))
     .where(sql<boolean>`report.delimiter <=> ${delimiter}`)
     .where('job.state', '=', 'succeeded')
     .orderBy('report.id', 'desc')
@@ -90,22 +90,27 @@ export async function findResult(
   return summary?.version === SUMMARY_VERSION ? summary : undefined
 }
 
+/** Compares bytes: to the collation "region " is "region". */
+const isSameName = (column: 'report.group_by' | 'report.value_column', name: string | null) =>
+  sql<boolean>`cast(${sql.ref(column)} as binary) <=> cast(${name} as binary)`
+
 /** What the jobs table says of these reports now. */
 export const readChanges = (db: Db, ids: readonly string[]): Promise<JobChange[]> =>
   inPieces(ids, (piece) => db.selectFrom('job').select(CHANGE_COLUMNS).where('id', 'in', piece).execute())
 
-/** Says that the report's upload is gone. */
-export async function forgetUpload(db: Db, id: string): Promise<void> {
-  await db.updateTable('report').set({ upload: null }).where('id', '=', id).execute()
+/** Says that the uploads of these reports are gone. */
+export async function forgetUploads(db: Db, ids: readonly string[]): Promise<void> {
+  await db.updateTable('report').set({ upload: null }).where('id', 'in', ids).execute()
 }
 
-/** Uploads of finished reports that were made so long ago. */
-export async function listOldUploads(db: Db, olderThanMs: number): Promise<{ id: string; upload: string }[]> {
+/** At most `limit` uploads of finished reports that are older than `olderThanMs`. */
+export async function listOldUploads(db: Db, olderThanMs: number, limit: number): Promise<{ id: string; upload: string }[]> {
   const rows = await reports(db)
     .select(['report.id', 'report.upload'])
     .where('report.upload', 'is not', null)
     .where('report.created_at', '<', sql<Date>`now(3) - interval (${olderThanMs} * 1000) microsecond`)
     .where('job.state', 'in', FINISHED)
+    .limit(limit)
     .execute()
   return rows.flatMap(({ id, upload }) => (upload === null ? [] : [{ id, upload }]))
 }

@@ -21,6 +21,8 @@ export interface ReportDeps {
 /** What somebody wants summarised. */
 export interface NewReport extends SummaryOptions {
   body: AsyncIterable<Uint8Array>
+  /** How many bytes the body will have, where that is known. */
+  expectedBytes: number | undefined
   idempotencyKey: string | null
   requestId: string
 }
@@ -32,26 +34,46 @@ export interface NewReport extends SummaryOptions {
  * @param open gives a database handle; called again after the upload, which may take long.
  * @throws AppError `conflict` for a key that was used for something else; `storage_full`; what the body throws.
  */
-export async function createReport({ jobs, storage }: ReportDeps, open: () => Db, request: NewReport): Promise<Report> {
-  const { body, idempotencyKey, requestId, groupBy, value, delimiter } = request
+export async function createReport(deps: ReportDeps, open: () => Db, request: NewReport): Promise<Report> {
+  const { body, expectedBytes, idempotencyKey, groupBy, value, delimiter } = request
   const first = idempotencyKey === null ? undefined : await queries.findByKey(open(), idempotencyKey)
   if (first) return repeat(open, request, await discard(body))
 
   const key = randomUUID()
   const meter = new Meter(body)
-  await storage.save(key, meter)
+  await deps.storage.save(key, meter, expectedBytes)
   const upload = { upload: key, bytes: meter.bytes, sha256: meter.sha256, groupBy, value, delimiter }
   try {
-    const id = await transaction(open(), async (trx) => {
-      const { id } = await jobs.enqueue(trx, buildReport, null, { requestId, priority: isSmall(meter.bytes) ? 0 : 1 })
-      await queries.insertReport(trx, id, upload, idempotencyKey)
-      return id
-    })
-    return await getReport(open(), id)
+    return await commitReport(deps, open(), upload, request)
   } catch (error) {
-    // After a commit whose answer was lost, the report may be there: then it needs its upload, else the sweep has it.
-    if (!(error instanceof AppError && error.code === 'unavailable')) await storage.remove(key)
     if (queries.isKeyTaken(error)) return repeat(open, request, upload.sha256)
+    throw error
+  }
+}
+
+/**
+ * The report and its job in one transaction, whose outcome alone decides whether the upload stays. The answer is read
+ * within it, so that nothing can fail after the commit.
+ */
+async function commitReport(
+  { jobs, storage }: ReportDeps,
+  db: Db,
+  upload: queries.Upload,
+  { idempotencyKey, requestId }: NewReport,
+): Promise<Report> {
+  let mayBeCommitted = false
+  try {
+    return await transaction(db, async (trx) => {
+      mayBeCommitted = false
+      const { id } = await jobs.enqueue(trx, buildReport, null, { requestId, priority: isSmall(upload.bytes) ? 0 : 1 })
+      await queries.insertReport(trx, id, upload, idempotencyKey)
+      const report = await getReport(trx, id)
+      mayBeCommitted = true
+      return report
+    })
+  } catch (error) {
+    // A commit without an answer may have happened: then the report needs its upload. Otherwise the sweep removes it.
+    if (!mayBeCommitted) await storage.remove(upload.upload)
     throw error
   }
 }
@@ -75,11 +97,32 @@ export function listReports(db: Db, page: PageRequest): Promise<ReportPage> {
 export async function cancelReport({ jobs, storage }: ReportDeps, db: Db, id: string, signal: AbortSignal): Promise<Report> {
   const { state, upload } = (await queries.findRow(db, id)) ?? missing(id)
   if (!isFinished(state)) await jobs.cancel(id, signal).catch(unlessFinished)
-  if (upload !== null) {
-    await queries.forgetUpload(db, id)
-    await storage.remove(upload)
-  }
+  if (upload !== null) await removeUpload(storage, db, id, upload)
   return getReport(db, id)
+}
+
+/**
+ * Removes the uploads of reports whose jobs are cancelled by this process, in whichever way. Others would keep the disk
+ * full for a day.
+ *
+ * @param open gives a database handle.
+ * @param onError is called where an upload could not be removed; the sweep does it later.
+ */
+export function removeCancelledUploads({ jobs, storage }: ReportDeps, open: () => Db, onError: (error: unknown) => void): void {
+  const remove = async (id: string) => {
+    const db = open()
+    const row = await queries.findRow(db, id)
+    // It may have been retried since.
+    if (row?.state === 'cancelled' && row.upload !== null) await removeUpload(storage, db, id, row.upload)
+  }
+  jobs.onChange(({ id, kind, state }) => {
+    if (kind === buildReport.name && state === 'cancelled') remove(id).catch(onError)
+  })
+}
+
+async function removeUpload(storage: Storage, db: Db, id: string, upload: string): Promise<void> {
+  await queries.forgetUploads(db, [id])
+  await storage.remove(upload)
 }
 
 /** It finished a moment before it could be cancelled. */

@@ -2,21 +2,25 @@ import { createRoute, z } from '@hono/zod-openapi'
 import type { Database } from '../../db/database.ts'
 import { AppError } from '../../errors.ts'
 import type { AppContext } from '../../http/env.ts'
-import { eventStream } from '../../http/event-stream.ts'
+import { eventStream, hasSeenLast } from '../../http/event-stream.ts'
 import { requestIdOf, signalOf } from '../../http/exchange.ts'
 import { createRouter, json } from '../../http/router.ts'
-import { receiveUpload } from '../../http/upload.ts'
+import { declaredBytes, receiveUpload } from '../../http/upload.ts'
 import type { Jobs } from '../../jobs/jobs.ts'
+import { isFinished } from '../../jobs/record.ts'
 import type { Log } from '../../log.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { reportFinished, reportProgress } from './contract.ts'
 import { ReportFeed } from './feed.ts'
 import { groupsCsv } from './groups-csv.ts'
-import { cancelReport, createReport, getReport, listReports } from './reports.ts'
+import { cancelReport, createReport, getReport, listReports, removeCancelledUploads } from './reports.ts'
 import { NewReportHeaders, NewReportQuery, PageQuery, Report, ReportId, ReportPage, ReportQuery } from './schema.ts'
 import type { Storage } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
+const REMOVE_TIMEOUT_MS = 5_000
+/** How every gzip begins. */
+const GZIP_MAGIC = Buffer.from([0x1f, 0x8b])
 
 interface RouteDeps {
   database: Database
@@ -29,16 +33,23 @@ interface RouteDeps {
 
 /** `/v1/reports`: uploads that jobs summarise. */
 export function reportRoutes(deps: RouteDeps) {
-  const { database, stopping } = deps
+  const { database, log, stopping } = deps
   const router = createRouter()
   const feed = new ReportFeed(deps)
   const open = (c: AppContext) => database.withSignal(signalOf(c))
+  removeCancelledUploads(
+    deps,
+    () => database.withSignal(AbortSignal.any([stopping, AbortSignal.timeout(REMOVE_TIMEOUT_MS)])),
+    (error) => stopping.aborted || log.warn({ err: error }, 'Could not remove the upload of a cancelled report'),
+  )
 
   router.openapi(create, async (c) => {
-    assertCsv(c)
+    const { isGzip } = assertCsv(c)
+    const body = receiveUpload(c, MAX_UPLOAD_BYTES)
     const { groupBy = null, value = null, delimiter = null } = c.req.valid('query')
     const report = await createReport(deps, () => open(c), {
-      body: receiveUpload(c, MAX_UPLOAD_BYTES),
+      body: isGzip ? expectGzip(body) : body,
+      expectedBytes: declaredBytes(c),
       idempotencyKey: c.req.valid('header')['idempotency-key'] ?? null,
       requestId: requestIdOf(c),
       groupBy,
@@ -66,11 +77,12 @@ export function reportRoutes(deps: RouteDeps) {
   })
 
   router.openapi(events, async (c) => {
-    const { id } = await getReport(open(c), c.req.valid('param').id)
+    const { id, state } = await getReport(open(c), c.req.valid('param').id)
+    if (isFinished(state) && hasSeenLast(c)) return c.body(null, 204)
     return eventStream(c, stopping, ({ latest, last }) =>
       feed.watch(id, {
-        progress: (news) => latest(reportProgress.name, news),
-        finished: (news) => last(reportFinished.name, news),
+        progress: (progress) => latest(reportProgress.name, progress),
+        finished: (end) => last(reportFinished.name, end),
       }),
     ) as never
   })
@@ -78,14 +90,31 @@ export function reportRoutes(deps: RouteDeps) {
   return router
 }
 
-/** @throws AppError `unsupported_media_type`. */
-function assertCsv({ req }: AppContext) {
+/** Whether the body is compressed. @throws AppError `unsupported_media_type` for what is no CSV, or compressed otherwise. */
+function assertCsv({ req }: AppContext): { isGzip: boolean } {
   const type = req.header('content-type')?.split(';')[0]?.trim().toLowerCase()
   if (type !== 'text/csv') throw new AppError('unsupported_media_type', 'Send the body as text/csv')
-  const encoding = req.header('content-encoding')?.trim().toLowerCase() ?? 'identity'
-  if (encoding !== 'identity' && encoding !== 'gzip')
-    throw new AppError('unsupported_media_type', 'Send the body as it is or with Content-Encoding: gzip')
+  const encoding = req.header('content-encoding')?.trim().toLowerCase() || 'identity'
+  if (!['identity', 'gzip', 'x-gzip'].includes(encoding))
+    throw new AppError('unsupported_media_type', 'Send the body as it is or with Content-Encoding: gzip', {
+      headers: { 'Accept-Encoding': 'gzip, identity' },
+    })
+  return { isGzip: encoding !== 'identity' }
 }
+
+/** Passes on a body that says of itself that it is gzip. @throws AppError `bad_request` for one that is not. */
+async function* expectGzip(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let head = Buffer.alloc(0)
+  const isGzip = () => head.equals(GZIP_MAGIC.subarray(0, head.length))
+  for await (const chunk of body) {
+    if (head.length < GZIP_MAGIC.length) head = Buffer.concat([head, chunk]).subarray(0, GZIP_MAGIC.length)
+    if (!isGzip()) throw notGzip()
+    yield chunk
+  }
+  if (head.length < GZIP_MAGIC.length) throw notGzip()
+}
+
+const notGzip = () => new AppError('bad_request', 'The body is not gzip, although Content-Encoding says so')
 
 const tags = ['reports']
 const text = (description: string, type: string) => ({ description, content: { [type]: { schema: z.string() } } })
@@ -106,7 +135,8 @@ const create = createRoute({
   responses: {
     202: { ...json(Report, 'Accepted'), ...located },
     413: { description: 'The upload is too large' },
-    415: { description: 'It is not `text/csv`' },
+    400: { description: 'It is not gzip, although `Content-Encoding` says so' },
+    415: { description: 'It is not `text/csv`, or compressed in another way than by gzip' },
     507: { description: 'There is no room for it' },
   },
 })
@@ -145,7 +175,12 @@ const events = createRoute({
   tags,
   summary: 'Follow a report',
   description: `Server-Sent Events, the same as over Socket.IO under the topic \`report:{id}\`: \`report.progress\` with
-    \`{ id, state, progress, note, attempt }\`, beginning with how it is now, and at the end \`report.finished\` with \`{ id, state }\`.`,
+    \`{ id, state, progress, note, attempt }\`, beginning with how it is now, and at the end \`report.finished\` with \`{ id, state }\`.
+    An \`EventSource\` connects again whenever a stream ends. Close it on \`report.finished\`; otherwise it is answered 204 when
+    it connects again, because it sends the id of that event as \`Last-Event-ID\`, and stops.`,
   request: { params: ReportId },
-  responses: { 200: text('Until the report has finished', 'text/event-stream') },
+  responses: {
+    200: text('Until the report has finished', 'text/event-stream'),
+    204: { description: 'The report has finished, and the client has seen `report.finished`' },
+  },
 })

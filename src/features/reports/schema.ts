@@ -35,7 +35,9 @@ export const NewReportHeaders = z.object({
   'content-encoding': z.string().optional().openapi({ description: '`gzip`, if it is' }),
 })
 
-export const ReportId = z.strictObject({ id: z.uuid().openapi({ example: '01981c5e-5f0a-7c4e-9a54-6b1d5b0d8a11' }) })
+export const ReportId = z.strictObject({
+  id: z.uuid().toLowerCase().openapi({ example: '01981c5e-5f0a-7c4e-9a54-6b1d5b0d8a11' }),
+})
 
 export const ReportQuery = z.strictObject({
   format: z.enum(['json', 'csv']).default('json').openapi({ description: '`csv`: the groups alone' }),

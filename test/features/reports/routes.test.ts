@@ -1,8 +1,5 @@
-import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readdirSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { io, type Socket } from 'socket.io-client'
@@ -12,6 +9,7 @@ import type { ClientEvents } from '../../../src/realtime/realtime.ts'
 import { connectTo } from '../../support/raw-http.ts'
 import { accept, datasetBytes, post, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
 import { request, startService, untilThreadsFree, useService } from '../../support/service.ts'
+import { useSmallDisk } from '../../support/small-disk.ts'
 import { until } from '../../support/until.ts'
 
 const MIB = 1024 ** 2
@@ -114,18 +112,35 @@ describe('uploading', () => {
     expect((await untilFinished(url, id)).state).toBe('succeeded')
   })
 
-  test.skipIf(process.getuid?.() !== 0 || process.platform !== 'linux')('to a full disk is 507, and leaves nothing', async () => {
-    const directory = await mkdtemp(join(tmpdir(), 'offloop-full-'))
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', directory])
-    onTestFinished(async () => {
-      execFileSync('umount', ['--lazy', directory])
-      await rm(directory, { recursive: true })
-    })
+  test.skipIf(!useSmallDisk.isPossible)('to a full disk is 507, and leaves nothing', async () => {
+    const directory = await useSmallDisk('2m')
     const { url } = await useService({ REPORT_DIR: directory })
-    const { status, body } = await post(url, Buffer.alloc(4 * MIB, 'a,b\n'))
-    expect([status, body.code]).toEqual([507, 'storage_full'])
-    expect(filesIn(directory)).toEqual([])
+    for (const body of [Buffer.alloc(4 * MIB, 'a,b\n'), new Blob([Buffer.alloc(4 * MIB, 'a,b\n')]).stream()]) {
+      const { status, body: problem } = await post(url, body)
+      expect([status, problem.code]).toEqual([507, 'storage_full'])
+      expect(filesIn(directory)).toEqual([])
+    }
     expect((await post(url, Buffer.alloc(MIB, 'a,b\n'))).status).toBe(202)
+  })
+
+  test.skipIf(!useSmallDisk.isPossible)('of many files at once onto a nearly full disk takes those that fit', async () => {
+    const { url } = await useService({ REPORT_DIR: await useSmallDisk('2m'), JOBS_CONCURRENCY: '0' })
+    const answers = await Promise.all(Array.from({ length: 20 }, () => post(url, Buffer.alloc(1.5 * MIB, 'a,b\n'))))
+    expect(answers.map(({ status }) => status).toSorted()).toEqual([202, ...Array.from({ length: 19 }, () => 507)])
+  })
+
+  test('may be compressed by gzip only, and must be where its client says so', async () => {
+    const gzip = gzipSync('a,b\n1,2\n')
+    const statusOf = async (body: string | Uint8Array, encoding: string) =>
+      (await post(url, body, { headers: { 'content-encoding': encoding } })).status
+    for (const encoding of ['gzip', 'GZIP', 'x-gzip']) expect(await statusOf(gzip, encoding)).toBe(202)
+    for (const encoding of ['identity', '']) expect(await statusOf('a,b\n1,2\n', encoding)).toBe(202)
+    const before = uploadFiles().length
+    for (const body of ['a,b\n1,2\n', 'a', '\x1f', '']) expect(await statusOf(body, 'gzip')).toBe(400)
+    for (const encoding of ['br', 'deflate', 'gzip, gzip', 'gzip, br']) expect(await statusOf(gzip, encoding)).toBe(415)
+    const { headers } = await post(url, gzip, { headers: { 'content-encoding': 'br' } })
+    expect(headers.get('accept-encoding')).toBe('gzip, identity')
+    expect(uploadFiles().length).toBe(before)
   })
 })
 
@@ -163,9 +178,35 @@ describe('a report of the same bytes and columns', () => {
       (await untilFinished(url, (await accept(url, 'a,b\nx,2\n', { query })).id)).result?.rows
     expect([await rowsOf('?groupBy=a'), await rowsOf('?groupBy=b'), await rowsOf('')]).toEqual([77, 1, 1])
   })
+
+  test.each([
+    ['region', 'region '],
+    ['region', 'Region'],
+    ['region', 'région'],
+    ['r\u00e9gion', 're\u0301gion'],
+  ])('of %j takes nothing from one of %j', async (first, second) => {
+    const { url } = await useService()
+    const csv = `"${first}",v\nx,1\n`
+    const stateOf = async (query: object) =>
+      (await untilFinished(url, (await accept(url, csv, { query: `?${new URLSearchParams({ ...query })}` })).id)).state
+    expect(await stateOf({ groupBy: first })).toBe('succeeded')
+    expect(await stateOf({ groupBy: second })).toBe('failed')
+    expect(await stateOf({ groupBy: 'v', value: 'v' })).toBe('succeeded')
+    expect(await stateOf({ groupBy: 'v', value: second })).toBe('failed')
+  })
 })
 
 describe('reading', () => {
+  test('takes an id in any case', async () => {
+    const { id } = await accept(url, 'a,b\n1,2\n', { query: '?groupBy=a' })
+    await untilFinished(url, id)
+    const path = `${url}/v1/reports/${id.toUpperCase()}`
+    expect((await request(path)).body).toMatchObject({ id, state: 'succeeded' })
+    expect((await fetch(`${path}?format=csv`)).status).toBe(200)
+    expect(await eventsOf(url, id.toUpperCase())).toEqual([['report.finished', { id, state: 'succeeded' }]])
+    expect((await request(path, 'DELETE')).body.id).toBe(id)
+  })
+
   test('answers 404 to an id that does not exist and 422 to one that cannot', async () => {
     for (const [method, path] of [
       ['GET', ''],
@@ -247,6 +288,17 @@ describe('cancelling', () => {
   })
 })
 
+describe('cancelling the job of a report', () => {
+  test('removes its upload, too', async () => {
+    const { url, reportDirectory } = await useService({ JOBS_CONCURRENCY: '0' })
+    const { id } = await accept(url, 'a,b\n1,2\n')
+    expect(filesIn(reportDirectory).length).toBe(1)
+    expect((await request(`${url}/v1/jobs/${id}`, 'DELETE')).body.state).toBe('cancelled')
+    await until(() => filesIn(reportDirectory).length === 0, 'the upload is gone')
+    expect((await readReport(url, id)).state).toBe('cancelled')
+  })
+})
+
 describe('events', () => {
   test('go from how it is to its finish, over SSE as over Socket.IO', async () => {
     const { url } = await useService()
@@ -267,6 +319,24 @@ describe('events', () => {
     const { id } = await accept(url, 'a,b\n1,2\n')
     await untilFinished(url, id)
     expect(await eventsOf(url, id)).toEqual([['report.finished', { id, state: 'succeeded' }]])
+  })
+
+  test('of a report that has finished are 204 for a client that has seen its finish, so that it does not ask again', async () => {
+    const { id } = await accept(url, 'a,b\n1,2\n')
+    const seen = await (await openEvents(url, id)).text()
+    const headers = { 'last-event-id': seen.match(/^id: (.*)$/m)?.[1] ?? '' }
+    expect((await request(`${url}/v1/reports/${id}/events`, 'GET', undefined, headers)).status).toBe(204)
+  })
+
+  test('go to each of many that watch, also to those that come while others watch already', async () => {
+    const { url, database } = await useService({ JOBS_CONCURRENCY: '0' })
+    const { id } = await accept(url, 'a,b\n1,2\n')
+    const streams = [eventsOf(url, id)]
+    for (let client = 0; client < 5; client++) streams.push(eventsOf(url, id))
+    await database.withSignal().updateTable('job').set({ state: 'succeeded' }).where('id', '=', id).execute()
+    for (const events of await Promise.all(streams)) {
+      expect(events.filter(([name]) => name === 'report.finished')).toEqual([['report.finished', { id, state: 'succeeded' }]])
+    }
   })
 
   test('end when the service stops', async () => {

@@ -2,8 +2,8 @@ import { mkdir, readdir, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sql } from 'kysely'
 import { expect, test } from 'vitest'
-import { sweep } from '../../../src/features/reports/build.ts'
 import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
+import { sweep } from '../../../src/features/reports/sweep.ts'
 import { accept, readReport, untilFinished } from '../../support/reports.ts'
 import { useService } from '../../support/service.ts'
 
@@ -24,14 +24,7 @@ test('the sweep removes day-old uploads of finished reports, orphans, and folder
     await utimes(file, yesterday, yesterday)
   const before = await readdir(uploads)
 
-  const deps = {
-    database,
-    storage: new DirectoryStorage(uploads),
-    spillDirectory: spill,
-    memoryMb: 64,
-    compute: undefined as never,
-  }
-  await sweep(deps, NEVER)
+  await sweep({ database, storage: new DirectoryStorage(uploads), spillDirectory: spill }, NEVER)
 
   const left = await readdir(uploads)
   expect([before.length, left.length]).toEqual([5, 2])

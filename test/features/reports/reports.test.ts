@@ -1,0 +1,70 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, onTestFinished, test } from 'vitest'
+import { afterCommit } from '../../../src/db/transaction.ts'
+import { AppError } from '../../../src/errors.ts'
+import { createReport, type NewReport } from '../../../src/features/reports/reports.ts'
+import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
+import type { Jobs } from '../../../src/jobs/jobs.ts'
+import { useDatabase } from '../../support/database.ts'
+import { useJobs } from '../../support/jobs.ts'
+
+/** Creates reports whose job is enqueued by `enqueue`, which can make the transaction end in any way. */
+async function useReports(wrap: (enqueue: Jobs['enqueue']) => Jobs['enqueue']) {
+  const { database } = await useDatabase()
+  const { jobs } = useJobs(database, { concurrency: 0 })
+  const directory = await mkdtemp(join(tmpdir(), 'offloop-create-'))
+  onTestFinished(() => rm(directory, { recursive: true }))
+  const storage = new DirectoryStorage(directory)
+  const wrapped = { enqueue: wrap(jobs.enqueue.bind(jobs)) } as Jobs
+  const create = (signal?: AbortSignal) =>
+    createReport({ jobs: wrapped, storage }, () => database.withSignal(signal), newReport())
+  const countReports = async () => (await database.withSignal().selectFrom('report').select('id').execute()).length
+  return { create, countReports, countFiles: async () => (await readdir(directory)).length }
+}
+
+const newReport = (): NewReport => ({
+  body: (async function* () {
+    yield Buffer.from('a\n1\n')
+  })(),
+  expectedBytes: undefined,
+  idempotencyKey: 'key',
+  requestId: 'request',
+  groupBy: null,
+  delimiter: null,
+  value: null,
+})
+
+test('a client that leaves at the commit leaves the report and its upload whole', async () => {
+  const client = new AbortController()
+  const { create, countReports, countFiles } = await useReports((enqueue) => (trx, ...rest) => {
+    afterCommit(trx, () => client.abort(new AppError('cancelled', 'The client closed the connection')))
+    return enqueue(trx, ...rest)
+  })
+  expect((await create(client.signal)).state).toBe('queued')
+  expect([await countReports(), await countFiles()]).toEqual([1, 1])
+})
+
+test('a commit whose answer is an error keeps the upload: it may have happened', async () => {
+  const { create, countReports, countFiles } = await useReports((enqueue) => (trx, ...rest) => {
+    afterCommit(trx, () => {
+      throw new AppError('unavailable', 'The database went away while it saved the change')
+    })
+    return enqueue(trx, ...rest)
+  })
+  await expect(create()).rejects.toMatchObject({ code: 'unavailable' })
+  expect([await countReports(), await countFiles()]).toEqual([1, 1])
+})
+
+test.each(['unavailable', 'cancelled', 'deadline_exceeded', 'overloaded'] as const)(
+  'a transaction that ends before its commit, by %s, leaves no upload',
+  async (code) => {
+    const { create, countReports, countFiles } = await useReports((enqueue) => async (...args) => {
+      await enqueue(...args)
+      throw new AppError(code, 'Before the commit')
+    })
+    await expect(create()).rejects.toMatchObject({ code })
+    expect([await countReports(), await countFiles()]).toEqual([0, 0])
+  },
+)

@@ -1,0 +1,75 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { expect, onTestFinished, test } from 'vitest'
+import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
+import { useSmallDisk } from '../../support/small-disk.ts'
+
+const KIB = 1024
+const MIB = 1024 * KIB
+
+const onSmallDisk = test.skipIf(!useSmallDisk.isPossible)
+
+async function* chunksOf(bytes: number): AsyncGenerator<Uint8Array> {
+  for (let left = bytes; left > 0; left -= 64 * KIB) {
+    yield Buffer.alloc(Math.min(left, 64 * KIB), 'x')
+    await nextTurn()
+  }
+}
+
+onSmallDisk('of many uploads that together do not fit on the disk, the oldest are kept', async () => {
+  const directory = await useSmallDisk('4m')
+  const storage = new DirectoryStorage(directory)
+  const keys = Array.from({ length: 20 }, (_, index) => `upload-${String(index).padStart(2, '0')}`)
+  const outcomes = await Promise.allSettled(keys.map((key) => storage.save(key, chunksOf(1.5 * MIB))))
+  expect(outcomes.map(({ status }) => status)).toEqual([
+    'fulfilled',
+    'fulfilled',
+    ...Array.from({ length: 18 }, () => 'rejected'),
+  ])
+  for (const outcome of outcomes.slice(2)) expect(outcome).toMatchObject({ reason: { code: 'storage_full', status: 507 } })
+  expect((await readdir(directory)).toSorted()).toEqual(keys.slice(0, 2))
+})
+
+onSmallDisk('an upload that is declared larger than what is free is refused before it arrives', async () => {
+  const storage = new DirectoryStorage(await useSmallDisk('1m'))
+  let isRead = false
+  const body = (async function* () {
+    isRead = true
+    yield* chunksOf(2 * MIB)
+  })()
+  await expect(storage.save('large', body, 2 * MIB)).rejects.toMatchObject({ code: 'storage_full' })
+  expect(isRead).toBe(false)
+})
+
+onSmallDisk('an upload that fills the disk is refused at once, also if its client sends nothing more', async () => {
+  const directory = await useSmallDisk('1m')
+  const body = (async function* () {
+    yield* chunksOf(2 * MIB)
+    await new Promise(() => {})
+  })()
+  await expect(new DirectoryStorage(directory).save('stalled', body)).rejects.toMatchObject({ code: 'storage_full' })
+  expect(await readdir(directory)).toEqual([])
+})
+
+test('a process that has too many files open refuses uploads as overloaded, and takes them again afterwards', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'offloop-files-'))
+  onTestFinished(() => rm(directory, { recursive: true }))
+  const storage = new URL('../../../src/features/reports/storage.ts', import.meta.url)
+  const script = `
+    import { closeSync, openSync } from 'node:fs'
+    import { DirectoryStorage } from '${storage.href}'
+    const storage = new DirectoryStorage('${directory}')
+    const save = (key) => storage.save(key, (async function* () { yield Buffer.from('a') })()).then(() => 'saved', ({ code }) => code)
+    const files = []
+    try { for (;;) files.push(openSync('/dev/null')) } catch {}
+    const refused = await save('first')
+    for (const file of files) closeSync(file)
+    console.log(refused, await save('second'))`
+  const command = `ulimit -n 100; exec "${process.execPath}" --input-type=module-typescript -e "$SCRIPT"`
+  const output = execFileSync('sh', ['-c', command], { env: { ...process.env, SCRIPT: script }, encoding: 'utf8' })
+  expect(output.trim()).toBe('overloaded saved')
+  expect(await readdir(directory)).toEqual(['second'])
+})
