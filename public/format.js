@@ -6,12 +6,26 @@ const BYTES = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 /** @param {number | null | undefined} value */
 const isKnown = (value) => typeof value === 'number' && Number.isFinite(value)
 
-/** @param {number} value in three digits: 0.123, 1.23, 12.3, 123, 1,234 */
-const threeDigits = (value) =>
-  value.toLocaleString('en-GB', { maximumFractionDigits: Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2 })
+const TOO_LONG = 1e21
+const TOO_SMALL = 1e-6
+
+/** @param {number} value in three digits, or all before the point: 0.000123, 0.123, 1.23, 12.3, 123, 1,234, 1.23E-7 */
+function threeDigits(value) {
+  const size = Math.abs(value)
+  return value.toLocaleString('en-GB', {
+    ...(size >= 100 && size < TOO_LONG ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 }),
+    ...(size >= TOO_LONG || (size > 0 && size < TOO_SMALL) ? { notation: 'scientific' } : {}),
+    // Zero has no sign.
+    signDisplay: 'negative',
+  })
+}
 
 /** @param {number | null | undefined} value */
 export const number = (value) => (isKnown(value) ? threeDigits(/** @type {number} */ (value)) : UNKNOWN)
+
+/** A number in digits that a double may not hold: all of them, in groups of three before the point. @param {string} digits */
+export const exactNumber = (digits) =>
+  digits.replace(/^(-?)(\d+)/, (_, sign, whole) => sign + BigInt(whole).toLocaleString('en-GB'))
 
 /** A share from 0 to 1. @param {number | null | undefined} value */
 export const percent = (value) => (isKnown(value) ? `${threeDigits(/** @type {number} */ (value) * 100)} %` : UNKNOWN)
@@ -21,7 +35,7 @@ export function duration(ms) {
   if (!isKnown(ms)) return UNKNOWN
   const value = /** @type {number} */ (ms)
   if (value === 0) return '0 ms'
-  if (value < 1) return `${Math.round(value * 1_000)} µs`
+  if (value < 1) return `${threeDigits(value * 1_000)} µs`
   if (value < 1_000) return `${threeDigits(value)} ms`
   if (value < 60_000) return `${threeDigits(value / 1_000)} s`
   const minutes = Math.floor(value / 60_000)

@@ -1,5 +1,5 @@
 import { element } from '../element.js'
-import { number, percent } from '../format.js'
+import { exactNumber, number, percent } from '../format.js'
 
 const MAX_GROUPS = 8
 
@@ -29,7 +29,8 @@ function groupsOf({ groupBy, value, total, first }) {
   const bars = shown.map((group) => {
     const bar = element('span', { className: 'bar' })
     bar.style.setProperty('--share', `${share(figureOf(group), most)}`)
-    return element('li', {}, element('span', {}, group.key ?? '(empty)'), bar, element('b', {}, number(figureOf(group))))
+    const figure = value === null ? number(group.count) : text('number', group.sum ?? 0)
+    return element('li', {}, element('span', {}, group.key ?? '(empty)'), bar, element('b', {}, figure))
   })
   const what = value === null ? 'Rows' : `Sum of ${value}`
   const which = total > shown.length ? `the largest ${shown.length} of ${number(total)}` : `${number(total)} of them`
@@ -43,7 +44,13 @@ function tableOf(columns, rows) {
   const head = heads.map((text, place) => element('th', { scope: 'col', className: isNumber(place) ? 'number' : '' }, text))
   const body = columns.map((column) => {
     const { name, type, nulls, distinct, min, max, mean } = column
-    const figures = [percent(rows === 0 ? 0 : nulls / rows), number(distinct), text(min), text(max), text(mean ?? null)]
+    const figures = [
+      percent(rows === 0 ? 0 : nulls / rows),
+      number(distinct),
+      text(type, min),
+      text(type, max),
+      text(type, mean ?? null),
+    ]
     return element(
       'tr',
       {},
@@ -63,9 +70,9 @@ function tableOf(columns, rows) {
 }
 
 /** @param {Column} column */
-function distributionOf({ histogram, top }) {
+function distributionOf({ type, histogram, top }) {
   const bars = histogram
-    ? histogram.map(({ from, to, count }) => ({ label: `${text(from)} to ${text(to)}`, count }))
+    ? histogram.map(({ from, to, count }) => ({ label: `${text(type, from)} to ${text(type, to)}`, count }))
     : (top ?? []).map(({ value, count }) => ({ label: value, count }))
   const most = Math.max(...bars.map(({ count }) => count), 0)
   const drawn = bars.map(({ label, count }) => {
@@ -81,5 +88,13 @@ function distributionOf({ histogram, top }) {
 /** @param {number} value @param {number} most */
 const share = (value, most) => (most > 0 ? Math.max(value, 0) / most : 0)
 
-/** Dates without the time where there is none to tell. @param {Value} value */
-const text = (value) => (typeof value === 'number' ? number(value) : (value ?? '–').replace(/T.*/, ''))
+/** A value as its column's type is read. @param {Column['type']} type @param {Value} value */
+function text(type, value) {
+  if (value === null) return '–'
+  if (typeof value === 'number') return number(value)
+  if (type === 'integer' || type === 'number') return exactNumber(value)
+  // The mean of dates may lie within a day.
+  if (type === 'date') return value.slice(0, 'YYYY-MM-DD'.length)
+  if (type === 'timestamp') return value.replace('T', ' ').replace(/\.0+(?=\D|$)/, '')
+  return value
+}

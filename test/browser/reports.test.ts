@@ -119,6 +119,33 @@ test('a file may be dropped', async () => {
   await untilText(reports, /3 rows, 2 columns/)
 })
 
+test('values are shown as their column is: texts, numbers, dates and times whole', async () => {
+  const { reports, file, status } = await openReports()
+  const rows = [
+    'name,small,long,day,at',
+    'Table,0.004,9007199254740993,2024-05-01,2024-05-01T10:30:00',
+    'East Timor,0.123,12345678901234567890123456789012345678,2024-05-03,2024-05-03T11:45:00',
+    'Tea,0.0004,9007199254740994,2024-05-02,2024-05-02T00:00:00',
+  ]
+  await file.setInputFiles(csv(`${rows.join('\n')}\n`))
+  await reports.getByLabel('Group by').fill('name')
+  await reports.getByLabel('Sum up').fill('long')
+  await button(reports, 'Summarise').click()
+  await untilText(status, /^Done$/)
+  const valuesOf = async (row: number) => (await reports.locator('tbody tr').nth(row).locator('td').allTextContents()).slice(2, 4)
+  expect(await valuesOf(0)).toEqual(['East Timor', 'Tea'])
+  expect(await valuesOf(1)).toEqual(['0.0004', '0.123'])
+  expect(await valuesOf(2)).toEqual(['9,007,199,254,740,993', '12,345,678,901,234,567,890,123,456,789,012,345,678'])
+  expect(await valuesOf(3)).toEqual(['2024-05-01', '2024-05-03'])
+  expect(await valuesOf(4)).toEqual(['2024-05-01 10:30:00', '2024-05-03 11:45:00'])
+  const figures = await reports.locator('.bars b').allTextContents()
+  expect(figures.toSorted()).toEqual([
+    '12,345,678,901,234,567,890,123,456,789,012,345,678',
+    '9,007,199,254,740,993',
+    '9,007,199,254,740,994',
+  ])
+})
+
 test('a report that ends while the page hears nothing is shown nevertheless', async () => {
   // The page's own probes of the service fail meanwhile, as they should.
   const { page, reports, file, status } = await openReports({ tolerate: [/ERR_INTERNET_DISCONNECTED/] })
