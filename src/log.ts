@@ -37,6 +37,8 @@ class BufferedLines {
       this.#dropped += lines.split('\n').length - 1
     })
     this.#output.on('drain', () => this.#tellDropped())
+    // A full disk, say. What could not be written is written with the next lines, or dropped when it becomes too much.
+    for (const output of [this.#output, this.#urgent]) output.on('error', () => {})
     process.once('exit', () => this.flushSync())
   }
 

@@ -1,6 +1,6 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { ErrorHandler } from 'hono'
-import { AppError } from '../errors.ts'
+import { AppError, overloaded } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { Env } from './env.ts'
 import { requestIdOf } from './exchange.ts'
@@ -83,7 +83,13 @@ function refusalLog(log: Log) {
   }
 }
 
-const toAppError = (thrown: unknown): AppError =>
-  thrown instanceof AppError ? thrown : new AppError('internal', 'Something went wrong on our side', { cause: thrown })
+function toAppError(thrown: unknown): AppError {
+  if (thrown instanceof AppError) return thrown
+  if (isOutOfFiles(thrown)) return overloaded('Too many files and connections are open: try again later', undefined, thrown)
+  return new AppError('internal', 'Something went wrong on our side', { cause: thrown })
+}
+
+const isOutOfFiles = (thrown: unknown) =>
+  thrown instanceof Error && ['EMFILE', 'ENFILE'].includes((thrown as NodeJS.ErrnoException).code ?? '')
 
 const reasonOf = ({ cause }: AppError) => (cause instanceof Error ? cause.message : undefined)

@@ -2,10 +2,8 @@ import { performance } from 'node:perf_hooks'
 import type { MessagePort } from 'node:worker_threads'
 import type { AnswerMessage, Answers, Subject, ThreadMessage } from './protocol.ts'
 
-/** An event loop that is held for longer than that is not waited for. */
-const HELD_MS = 15
 const POLL_MS = 5
-/** However well it turns: a database that hangs, say. */
+/** However well the event loop turns: a database that hangs, say. */
 const MAX_WAIT_MS = 2_000
 
 /** The last that the event loop's thread told of a subject. */
@@ -34,25 +32,32 @@ export class Inquiry {
     this.#answered.get(id)?.()
   }
 
-  /** What is known now: from this moment if the event loop turns, else from before. */
-  async ask<Key extends Subject>(subject: Key): Promise<Known<Answers[Key]> | undefined> {
+  /**
+   * What is known now: from this moment if the event loop turns, otherwise from before.
+   *
+   * @param patienceMs an event loop that is held for longer than that is not waited for. It is waited for, 2 s at most, where
+   * nothing is known, or what is known is older than `maxAgeMs`.
+   */
+  async ask<Key extends Subject>(
+    subject: Key,
+    { patienceMs, maxAgeMs }: { patienceMs: number; maxAgeMs: number },
+  ): Promise<Known<Answers[Key]> | undefined> {
+    const before = this.#known[subject]
+    const mustWait = !before || performance.now() - before.at > maxAgeMs
+    const isImpatient = () => !mustWait && this.#heldMs() > patienceMs
     // Whoever comes while it is held need not find that out again.
-    if (this.#isHeld()) return this.#known[subject]
+    if (isImpatient()) return before
     const id = ++this.#lastId
     const { promise: answered, resolve } = Promise.withResolvers<void>()
     this.#answered.set(id, resolve)
     this.#port.postMessage({ kind: 'ask', id, subject } satisfies ThreadMessage)
     const since = performance.now()
     const timer = setInterval(() => {
-      if (this.#isHeld() || performance.now() - since > MAX_WAIT_MS) resolve()
+      if (isImpatient() || performance.now() - since > MAX_WAIT_MS) resolve()
     }, POLL_MS)
     await answered
     clearInterval(timer)
     this.#answered.delete(id)
     return this.#known[subject]
-  }
-
-  #isHeld(): boolean {
-    return this.#heldMs() > HELD_MS
   }
 }

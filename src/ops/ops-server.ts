@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import { AppError } from '../errors.ts'
 import { urlOf } from '../http/address.ts'
-import { problemOf } from '../http/problem.ts'
+import { writeProblem } from '../http/problem.ts'
 import { placeOf } from './incident.ts'
 import type { Inquiry } from './inquiry.ts'
 import type { ServerOptions } from './protocol.ts'
@@ -12,8 +12,14 @@ import type { Held } from './watch.ts'
 
 /** Prometheus's text format. */
 const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
-/** What was known of readiness counts for so long while the event loop does not answer. */
-const READINESS_KEPT_MS = 5_000
+/**
+ * Readiness waits for an event loop that is busy, which is no reason to take its traffic away. One that is held for longer is
+ * as ready as it was when somebody asked last, three periods of Kubernetes' probes ago at most, until it counts as stuck.
+ */
+const READINESS = { patienceMs: 500, maxAgeMs: 30_000 }
+const STUCK_MS = 5_000
+/** A scrape gets the figures of the scrape before, with their age, rather than none. */
+const METRICS = { patienceMs: 15, maxAgeMs: Number.POSITIVE_INFINITY }
 
 interface Sources {
   inquiry: Inquiry
@@ -34,6 +40,8 @@ export class OpsServer {
     const ops = new OpsServer(options, sources)
     ops.#server.listen(options.port, options.host)
     await once(ops.#server, 'listening')
+    // A connection that the system cannot accept now is no reason to end.
+    ops.#server.on('error', () => {})
     return urlOf(ops.#server.address() as AddressInfo)
   }
 
@@ -43,10 +51,10 @@ export class OpsServer {
     this.#server = createServer(async ({ method = '', url = '' }, response) => {
       const [path = ''] = url.split('?')
       try {
-        if (method !== 'GET' && method !== 'HEAD') throw new AppError('method_not_allowed', `${path} does not take ${method}`)
+        if (method !== 'GET' && method !== 'HEAD') throw methodNotAllowed(path, method)
         await this.#answer(path, response)
       } catch (error) {
-        refuse(response, path, error)
+        writeProblem(response, toAppError(error), path)
       }
     })
   }
@@ -70,16 +78,16 @@ export class OpsServer {
   }
 
   async #ready(response: ServerResponse) {
-    const known = await this.#sources.inquiry.ask('readiness')
+    const known = await this.#sources.inquiry.ask('readiness', READINESS)
     const { heldMs } = this.#sources.held()
-    if (!known || performance.now() - known.at > READINESS_KEPT_MS)
+    if (!known || heldMs > STUCK_MS || performance.now() - known.at > READINESS.maxAgeMs)
       throw new AppError('unavailable', `The event loop has not answered for a while; it is held for ${Math.round(heldMs)} ms`)
     if (!known.answer.ready) throw new AppError('unavailable', known.answer.reason)
     sendJson(response, { status: 'ok' })
   }
 
   async #metrics(response: ServerResponse) {
-    const known = await this.#sources.inquiry.ask('metrics')
+    const known = await this.#sources.inquiry.ask('metrics', METRICS)
     const { heldMs } = this.#sources.held()
     const ageMs = known ? performance.now() - known.at : Number.NaN
     response.writeHead(200, { 'content-type': METRICS_TYPE })
@@ -102,8 +110,8 @@ function sendJson(response: ServerResponse, body: object) {
   response.end(JSON.stringify(body))
 }
 
-function refuse(response: ServerResponse, path: string, thrown: unknown) {
-  const error = thrown instanceof AppError ? thrown : new AppError('internal', 'Something went wrong on our side')
-  response.writeHead(error.status, { 'content-type': 'application/problem+json', 'cache-control': 'no-store' })
-  response.end(JSON.stringify(problemOf(error, path)))
-}
+const methodNotAllowed = (path: string, method: string) =>
+  new AppError('method_not_allowed', `${path} does not take ${method}`, { headers: { Allow: 'GET, HEAD' } })
+
+const toAppError = (thrown: unknown) =>
+  thrown instanceof AppError ? thrown : new AppError('internal', 'Something went wrong on our side')

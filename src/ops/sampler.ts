@@ -1,7 +1,9 @@
 import { performance } from 'node:perf_hooks'
 import type { Compute } from '../compute/compute.ts'
 import type { Database } from '../db/database.ts'
+import type { Log } from '../log.ts'
 import type { Realtime } from '../realtime/realtime.ts'
+import { every } from '../timers.ts'
 import { OPS, type OpsSample, opsSample, opsSpans } from './contract.ts'
 import type { Incident } from './incident.ts'
 import { LoopDelay } from './loop-delay.ts'
@@ -22,6 +24,7 @@ export interface SamplerOptions {
   database: Database
   realtime: Realtime
   spans: Spans
+  log: Log
 }
 
 /**
@@ -42,8 +45,8 @@ export class Sampler implements Disposable {
   constructor(options: SamplerOptions) {
     this.#options = options
     this.#timers = [
-      setInterval(() => this.#tellSample(), SAMPLE_EVERY_MS).unref(),
-      setInterval(() => this.#tellSpans(), SPANS_EVERY_MS).unref(),
+      every(SAMPLE_EVERY_MS, () => this.#tellSample(), this.#onError),
+      every(SPANS_EVERY_MS, () => this.#tellSpans(), this.#onError),
     ]
   }
 
@@ -67,6 +70,9 @@ export class Sampler implements Disposable {
     for (const timer of this.#timers) clearInterval(timer)
     this.#delay[Symbol.dispose]()
   }
+
+  /** As when the process is out of file descriptors: what reads its memory needs one. */
+  #onError = (error: unknown) => this.#options.log.warn({ err: error }, 'Left out a sample of the live page')
 
   #tellSample() {
     const sample = this.#sample()

@@ -106,7 +106,8 @@ export class Watch {
   #begin(heldMs: number) {
     const holding: Holding = { at: Date.now() - heldMs, culprit: undefined, looking: undefined }
     this.#holding = holding
-    if (this.#mayLook()) holding.looking = this.#look(holding, this.#beat)
+    // Whoever cannot be looked at remains unknown.
+    if (this.#mayLook()) holding.looking = this.#look(holding, this.#beat).catch(() => {})
   }
 
   async #look(holding: Holding, beat: bigint | undefined) {

@@ -1,5 +1,5 @@
 import { io, type Socket } from 'socket.io-client'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { ServerEvents } from '../../src/features/index.ts'
 import type { OpsSample, SpanBatch, TaskSpan } from '../../src/ops/contract.ts'
 import type { ClientEvents } from '../../src/realtime/realtime.ts'
@@ -15,6 +15,19 @@ beforeAll(async () => {
   service = await startService({ COMPUTE_THREADS: '2', DEMO_INLINE: 'true' })
 })
 afterAll(() => service.close())
+
+test('a sample that cannot be taken is left out: out of file descriptors, the memory cannot be read', async () => {
+  const { samples } = openSampler({ threads: 1 })
+  await until(() => samples.length > 0, 'a sample')
+  const read = vi.spyOn(process, 'memoryUsage').mockImplementation(() => {
+    throw Object.assign(new Error('EMFILE: too many open files, uv_resident_set_memory'), { code: 'EMFILE' })
+  })
+  onTestFinished(() => read.mockRestore())
+  await until(() => read.mock.calls.length > 0, 'one fails')
+  read.mockRestore()
+  const { length } = samples
+  await until(() => samples.length > length, 'the next one comes')
+})
 
 describe('ops.sample', () => {
   test('comes once a second, each of them about the second before', async () => {

@@ -155,6 +155,40 @@ test('it does not hold up the exit', async () => {
   expect(await exitCode).toBe(0)
 })
 
+describe('while the event loop is busy in pieces of a tenth of a second, the ops server', () => {
+  test('says that the service is ready, from the first probe on', async () => {
+    const { url, ops } = await useBlockingService()
+    let busy = true
+    const load = (async () => {
+      while (busy) await fetch(`${url}/loop/100`)
+    })()
+    await until(async () => (await held(ops)).heldMs > 30, 'it is held')
+    const statuses: number[] = []
+    for (let probe = 0; probe < 20; probe++) statuses.push((await request(`${ops}/health/ready`)).status)
+    busy = false
+    await load
+    expect(statuses).toEqual(Array(20).fill(200))
+  })
+})
+
+describe('while the event loop is held for 7 s, the ops server', () => {
+  test('says what was known last for 5 s, and then that the service is not ready', async () => {
+    const { url, ops } = await useBlockingService()
+    expect((await request(`${ops}/health/ready`)).status).toBe(200)
+    const answer = fetch(`${url}/loop/7000`)
+    await until(async () => (await held(ops)).heldMs > 700, 'it is held')
+    const readiness = () => request(`${ops}/health/ready`)
+    expect((await readiness()).status).toBe(200)
+    await until(async () => (await readiness()).status === 503, 'it is not ready')
+    expect((await readiness()).body).toMatchObject({
+      code: 'unavailable',
+      detail: expect.stringMatching(/held for [56]\d\d\d ms$/),
+    })
+    await answer
+    await until(async () => (await request(`${ops}/health/ready`)).status === 200, 'it is ready again')
+  })
+})
+
 describe('while the event loop is held for 3 s, the ops server', () => {
   test('answers at once, says how long and by what, and counts the process as dead beyond the limit', async () => {
     const { url, ops } = await useBlockingService()

@@ -1,6 +1,7 @@
 import { onTestFinished } from 'vitest'
 import type { Compute } from '../../src/compute/compute.ts'
 import type { Database } from '../../src/db/database.ts'
+import { openLog } from '../../src/log.ts'
 import type { OpsSample } from '../../src/ops/contract.ts'
 import { Sampler } from '../../src/ops/sampler.ts'
 import { Spans } from '../../src/ops/spans.ts'
@@ -23,6 +24,7 @@ export function openSampler({ threads }: { threads: number }) {
         name === 'ops.sample' && samples.push(payload),
     } as unknown as Realtime,
     spans: new Spans(),
+    log: openLog({ level: 'silent', format: 'json' }),
   })
   onTestFinished(() => sampler[Symbol.dispose]())
   return { sampler, samples }
