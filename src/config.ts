@@ -52,6 +52,7 @@ const environment = z
       )
       .default([]),
     REQUEST_TIMEOUT_MS: milliseconds.default(5_000),
+    DRAIN_DELAY_MS: integer(0, 3_600_000).default(0),
     DRAIN_TIMEOUT_MS: milliseconds.default(10_000),
     COMPUTE_THREADS: integer(1, 256).default(availableParallelism()),
     COMPUTE_MIN_THREADS: integer(0, 256).optional(),
@@ -101,6 +102,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       port: data.PORT,
       corsOrigins: data.CORS_ORIGINS,
       requestTimeoutMs: data.REQUEST_TIMEOUT_MS,
+      drainDelayMs: data.DRAIN_DELAY_MS,
       drainTimeoutMs: data.DRAIN_TIMEOUT_MS,
     },
     compute: {

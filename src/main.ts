@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { createApp } from './app.ts'
 import { Compute } from './compute/compute.ts'
@@ -5,6 +6,7 @@ import { loadConfig } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
 import { type Deps, featureJobs, topics } from './features/index.ts'
+import { connectionLimit } from './http/connection-limit.ts'
 import { requestInProgress } from './http/exchange.ts'
 import { Readiness } from './http/readiness.ts'
 import { HttpServer } from './http/server.ts'
@@ -27,10 +29,12 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
   const log = openLog(config.log)
   const metrics = new Metrics()
   const spans = new Spans()
+  /** Aborts when the process is to get no more traffic, and `stopping` when it takes no more. */
+  const leaving = new AbortController()
   const stopping = new AbortController()
 
   await using opening = new AsyncDisposableStack()
-  const readiness = new Readiness(stopping.signal)
+  const readiness = new Readiness(leaving.signal)
   // First in, last out: probes have their answers for as long as there is a process.
   const watchdog = opening.use(
     await Watchdog.open({
@@ -61,9 +65,15 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
     }),
   )
   const jobs = opening.use(new Jobs({ database, log, ...config.jobs }))
-  const server = opening.use(new HttpServer({ leaving: stopping.signal, shouldUpgrade: isRealtimeUpgrade }))
+  const server = opening.use(
+    new HttpServer({
+      leaving: leaving.signal,
+      shouldUpgrade: isRealtimeUpgrade,
+      maxConnections: connectionLimit(config.database.poolSize),
+    }),
+  )
   const realtime = opening.use(new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }))
-  const sampler = opening.use(new Sampler({ compute, database, realtime, spans }))
+  const sampler = opening.use(new Sampler({ compute, database, realtime, spans, log }))
   addFigures(metrics, { database, compute, jobs, realtime })
 
   const { demoInline, reports } = config
@@ -80,9 +90,18 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
     url,
     opsUrl: watchdog.url,
     log,
+    pending: () => ({
+      requests: server.inFlight,
+      tasks: compute.running + compute.queued,
+      jobs: jobs.running,
+      sockets: realtime.connections,
+    }),
     async stop(crashed = false) {
+      leaving.abort()
+      if (!crashed) await sleep(config.http.drainDelayMs)
       stopping.abort()
       await Promise.all([server.drain(config.http.drainTimeoutMs), realtime[Symbol.asyncDispose](), jobs.stop(crashed)])
+      if (server.inFlight > 0) log.warn({ requests: server.inFlight }, 'Requests were not answered within DRAIN_TIMEOUT_MS')
       await resources.disposeAsync()
     },
   }

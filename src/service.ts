@@ -8,6 +8,8 @@ export interface Service {
   /** Where its health and metrics are answered whatever holds the event loop; absent if OPS_PORT is off. */
   opsUrl: string | undefined
   log: Log
+  /** How much of what was accepted is not finished yet. */
+  pending(): { requests: number; tasks: number; jobs: number; sockets: number }
   /**
    * Finishes what was accepted, within the drain deadline, then closes everything in the reverse order of its opening.
    *
@@ -18,6 +20,8 @@ export interface Service {
 
 /** Under npm, Ctrl-C reaches a process twice: from the terminal, and passed on by npm. This close, it was one key. */
 const SAME_KEYSTROKE_MS = 100
+/** How often the log says what a stop still waits for. */
+const REMIND_EVERY_MS = 2_000
 
 /**
  * Runs a service until SIGTERM, SIGINT or an error that nobody caught, stops it, and resolves with the exit code.
@@ -36,13 +40,19 @@ export async function runService(open: () => Promise<Service>, onReady?: (servic
   const reason = await stop.told
   const { log } = service
   if (reason instanceof Error) log.fatal({ err: reason }, 'An error that nobody caught: stopping')
-  else log.info({ signal: reason }, 'stopping')
+  else log.info({ signal: reason, ...service.pending() }, 'stopping')
+  const reminder = setInterval(
+    () => log.info(service.pending(), 'still stopping, because these are not finished'),
+    REMIND_EVERY_MS,
+  )
   try {
     await service.stop(reason instanceof Error)
     log.info('stopped')
   } catch (error) {
     log.error({ err: error }, 'Could not stop cleanly')
     return 1
+  } finally {
+    clearInterval(reminder)
   }
   return stop.failed() ? 1 : 0
 }

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect, type Socket } from 'node:net'
 import { io } from 'socket.io-client'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { createEmptyDatabase, useDatabase } from './support/database.ts'
@@ -14,9 +14,9 @@ const HEAVY = '/v1/primes?to=4000000'
 /** More than anyone waits for. */
 const ENDLESS = '/v1/primes?to=50000000'
 
-async function useMain(env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = []) {
+async function useMain(env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = [], maxFiles?: number) {
   const { url: DATABASE_URL, database } = await useDatabase()
-  const main = useProcess('src/main.ts', { DATABASE_URL, REQUEST_TIMEOUT_MS: '20000', ...env }, nodeOptions)
+  const main = useProcess('src/main.ts', { DATABASE_URL, REQUEST_TIMEOUT_MS: '20000', ...env }, nodeOptions, maxFiles)
   return { ...main, database }
 }
 
@@ -76,6 +76,70 @@ describe('SIGTERM', () => {
     expect(await exitCode).toBe(0)
   })
 
+  test('with DRAIN_DELAY_MS accepts requests for that long, while readiness says 503 and answers ask clients to close', async () => {
+    const { child, url: listening, exitCode, output } = await useMain({ DRAIN_DELAY_MS: '1000' })
+    const url = await listening()
+    const ops = opsUrlIn(output())
+    child.kill('SIGTERM')
+    const startedAt = performance.now()
+    await until(async () => (await request(`${url}/health/ready`)).status === 503, 'it is not ready')
+    expect((await request(`${ops}/health/ready`)).body.detail).toBe('The service is stopping')
+    const { status, headers } = await request(`${url}/v1/primes?to=1000`)
+    expect([status, headers.get('connection')]).toEqual([200, 'close'])
+    await until(() => isRefused(url), 'new connections are refused')
+    expect(performance.now() - startedAt).toBeGreaterThan(900)
+    expect(await exitCode).toBe(0)
+  })
+
+  test('serves what comes on a connection that was idle, and asks to close it; it closes those that stay idle', async () => {
+    const { child, url: listening, exitCode } = await useMain()
+    const url = await listening()
+    const [used, idle, unused] = await Promise.all([connectTo(url), connectTo(url), connectTo(url)])
+    const get = 'GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n'
+    for (const socket of [used, idle]) {
+      socket.write(get)
+      expect(String((await once(socket, 'data'))[0])).toContain('Connection: keep-alive')
+    }
+    child.kill('SIGTERM')
+    await until(() => isRefused(url), 'new connections are refused')
+    used.write(get)
+    const [answer] = await once(used, 'data')
+    expect(String(answer)).toMatch(/^HTTP\/1.1 200 .*Connection: close/s)
+    await Promise.all([once(idle, 'close'), once(unused, 'close')])
+    expect(await exitCode).toBe(0)
+  })
+
+  test('answers all requests that a client has pipelined, and asks to close with the last of them', async () => {
+    const { child, url: listening, exitCode } = await useMain()
+    const url = await listening()
+    const socket = await connectTo(url)
+    let heard = ''
+    socket.on('data', (chunk) => {
+      heard += chunk
+    })
+    socket.write(`GET ${HEAVY} HTTP/1.1\r\nHost: a\r\n\r\n${'GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(20)}`)
+    await untilRunning(url, 1)
+    child.kill('SIGTERM')
+    await once(socket, 'close')
+    expect(heard.match(/HTTP\/1.1 200/g)).toHaveLength(21)
+    expect(heard.match(/Connection: close/g)).toHaveLength(1)
+    expect(await exitCode).toBe(0)
+  })
+
+  test('is logged with what it waits for', async () => {
+    const { child, url: listening, exitCode, output } = await useMain({ LOG_LEVEL: 'info' })
+    const url = await listening()
+    const heavy = request(url + HEAVY)
+    await untilRunning(url, 1)
+    child.kill('SIGTERM')
+    expect((await heavy).status).toBe(200)
+    expect(await exitCode).toBe(0)
+    const line = output()
+      .split('\n')
+      .find((text) => text.includes('"msg":"stopping"'))
+    expect(JSON.parse(line ?? '')).toMatchObject({ signal: 'SIGTERM', requests: 1, jobs: 0, sockets: 0 })
+  })
+
   test('refuses queued tasks and cuts running ones at the drain deadline', async () => {
     const { child, url: listening, exitCode } = await useMain({ DRAIN_TIMEOUT_MS: '500' })
     const url = await listening()
@@ -117,6 +181,30 @@ describe('SIGTERM', () => {
     expect(await running).toBe('cut')
     expect(output()).not.toContain('"msg":"stopped"')
   })
+})
+
+test.runIf(process.platform === 'linux')('more clients than there are file descriptors for cannot end the service', async () => {
+  const { child, url: listening, output } = await useMain({}, [], 150)
+  const url = await listening()
+  const ops = opsUrlIn(output())
+  const { hostname, port } = new URL(url)
+  const sockets = Array.from({ length: 400 }, () => connect(Number(port), hostname))
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  const answered = new Set<Socket>()
+  for (const socket of sockets) {
+    socket.on('error', () => {}).on('data', () => answered.add(socket))
+    socket.write('GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n')
+  }
+  await until(() => sockets.filter(({ closed }) => closed).length > 200, 'those for whom there is no room are disconnected')
+  await until(() => answered.size > 10, 'the others are served')
+  for (const path of ['/health/live', '/health/ready', '/metrics'])
+    expect([path, (await fetch(ops + path)).status]).toEqual([path, 200])
+  for (const socket of sockets) socket.destroy()
+  await until(async () => !(await isRefused(url)), 'there is room again')
+  expect((await request(`${url}/v1/products`)).status).toBe(200)
+  expect([child.exitCode, output()]).toEqual([null, expect.not.stringContaining('EMFILE')])
 })
 
 describe('the event loop held', () => {

@@ -29,6 +29,8 @@ export interface HttpServerOptions {
   leaving: AbortSignal
   /** Which offers of another protocol are accepted; the others are ignored, and their requests served (RFC 9110, 7.8). */
   shouldUpgrade?: (request: IncomingMessage) => boolean
+  /** How many clients may be connected at once; another one is disconnected at once. */
+  maxConnections?: number
 }
 
 /** The listening socket, from the bytes up to the app: what Node's parser lets through but should not is refused here. */
@@ -39,7 +41,7 @@ export class HttpServer implements AsyncDisposable {
   readonly #load: Load = { inFlight: 0 }
   #listener: ReturnType<typeof getRequestListener> | undefined
 
-  constructor({ leaving, shouldUpgrade = () => false }: HttpServerOptions) {
+  constructor({ leaving, shouldUpgrade = () => false, maxConnections = Number.POSITIVE_INFINITY }: HttpServerOptions) {
     this.#leaving = leaving
     this.node = createServer({
       ServerResponse: AppResponse,
@@ -53,6 +55,7 @@ export class HttpServer implements AsyncDisposable {
       // The other protocol takes the socket at once, so nothing may be in flight on it.
       shouldUpgradeCallback: (request) => shouldUpgrade(request) && !this.#connections.get(request.socket)?.inFlight,
     })
+    this.node.maxConnections = maxConnections
     this.node.on('connection', (socket) => this.#connect(socket))
     this.node.on('upgrade', (request) => this.#connections.delete(request.socket))
     // Now, because Socket.IO puts itself before the listeners that are there when it comes.
@@ -74,6 +77,8 @@ export class HttpServer implements AsyncDisposable {
     await once(this.node, 'listening').catch((error) => {
       throw new AppError('unavailable', explainListen(error, host, port), { cause: error })
     })
+    // A connection that the system cannot accept now is no reason to end.
+    this.node.on('error', () => {})
     return urlOf(this.node.address() as AddressInfo)
   }
 

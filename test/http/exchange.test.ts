@@ -135,6 +135,15 @@ test('the signal of a HEAD aborts once it is answered, because nobody reads what
   await until(() => signal?.aborted, 'the signal aborts')
 })
 
+test.each(['EMFILE', 'ENFILE'])('a handler that is out of file descriptors (%s) is overloaded, not broken', async (code) => {
+  const { url } = await serve(() => {
+    throw Object.assign(new Error(`${code}: too many open files`), { code })
+  })
+  const response = await fetch(`${url}/things/1`)
+  expect([response.status, response.headers.has('retry-after')]).toEqual([503, true])
+  expect(await response.json()).toMatchObject({ code: 'overloaded' })
+})
+
 test('the deadline aborts the signal: 504', async () => {
   const { url, records } = await serve((c) => aborted(signalOf(c)), 30)
   const response = await fetch(`${url}/things/7`)

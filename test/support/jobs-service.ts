@@ -22,6 +22,7 @@ async function open() {
     url,
     opsUrl: undefined,
     log,
+    pending: () => ({ requests: 0, tasks: 0, jobs: jobs.running, sockets: 0 }),
     async stop(crashed?: boolean) {
       await jobs.stop(crashed)
       await database[Symbol.asyncDispose]()

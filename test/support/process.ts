@@ -15,9 +15,14 @@ export function useProcess(...parameters: Parameters<typeof startProcess>) {
   return started
 }
 
-/** The same, for whoever kills it himself. */
-export function startProcess(file: string, env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = []) {
-  const child = spawn(process.execPath, [...nodeOptions, join(ROOT, file)], {
+/**
+ * The same, for whoever kills it himself.
+ *
+ * @param maxFiles how many files and connections it may have open at once.
+ */
+export function startProcess(file: string, env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = [], maxFiles?: number) {
+  const limit = maxFiles === undefined ? '' : `ulimit -n ${maxFiles} && `
+  const child = spawn('sh', ['-c', `${limit}exec "$0" "$@"`, process.execPath, ...nodeOptions, join(ROOT, file)], {
     cwd: ROOT,
     env: { PATH, NODE_COMPILE_CACHE, NODE_ENV: 'test', COMPUTE_THREADS: '1', PORT: '0', OPS_PORT: '0', ...env },
   })

@@ -15,6 +15,8 @@ export async function startService(env: NodeJS.ProcessEnv = {}) {
     LOG_LEVEL: 'silent',
     PORT: '0',
     OPS_PORT: 'off',
+    // A tenth of it is how long a stop waits for connections that are idle, such as those of `fetch`.
+    DRAIN_TIMEOUT_MS: '1000',
     COMPUTE_THREADS: '2',
     DATABASE_URL: databaseUrl,
     REPORT_DIR: reportDirectory,
