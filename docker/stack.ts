@@ -13,8 +13,17 @@ const MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 const LOG_LINES = 100
 const NEVER = new AbortController().signal
 
-/** A fresh clone's settings, whatever this shell or an `.env` says, but on a host port that is free. */
-const SETTINGS = { PORT: '0', NODE_ENV: '', MYSQL_PASSWORD: '', MYSQL_ROOT_PASSWORD: '', LOG_LEVEL: '', LOG_FORMAT: '' }
+/** A fresh clone's settings, whatever this shell or an `.env` says, but on a port that is hardly ever taken. */
+const SETTINGS = {
+  PORT: '13580',
+  PORTS: '',
+  NODE_ENV: '',
+  DEMO_INLINE: '',
+  MYSQL_PASSWORD: '',
+  MYSQL_ROOT_PASSWORD: '',
+  LOG_LEVEL: '',
+  LOG_FORMAT: '',
+}
 
 /** How a command ended, and what it wrote. */
 export interface Ended {
@@ -40,10 +49,10 @@ export class Stack {
     this.#interrupted = interrupted
   }
 
-  /** Starts everything in its order, and gives the URL of the app. */
-  async up(...options: string[]): Promise<string> {
-    await this.#compose(['up', '--detach', ...options], { timeout: UP_TIMEOUT_MS })
-    return `http://${await this.#compose(['port', 'app', '3000'])}`
+  /** Starts everything in its order, and gives the URL of the app as the README names it. */
+  async up(options: string[] = [], settings: Record<string, string> = {}): Promise<string> {
+    await this.#compose(['up', '--detach', ...options], { timeout: UP_TIMEOUT_MS, settings })
+    return `http://localhost:${SETTINGS.PORT}`
   }
 
   /** SIGTERM to a service, and SIGKILL when its grace period is over. */
@@ -76,11 +85,6 @@ export class Stack {
     return ended(this.#compose(['exec', '-T', service, ...command]))
   }
 
-  /** Runs a service once more, on its own, with other settings. */
-  run(service: string, settings: Record<string, string>): Promise<Ended> {
-    return ended(this.#compose(['run', '--rm', '--no-deps', '-T', service], { settings }))
-  }
-
   /** One field of a service's container, in the words of a Go template. */
   async inspect(service: string, field: string): Promise<string> {
     return docker(['inspect', `--format={{${field}}}`, await this.#containerOf(service)])
@@ -90,6 +94,12 @@ export class Stack {
   async logOf(service: string): Promise<Record<string, unknown>[]> {
     const text = await docker(['logs', await this.#containerOf(service)])
     return text.split('\n').map((line) => JSON.parse(line))
+  }
+
+  /** The tags of the images that were built. */
+  async images(): Promise<string[]> {
+    const images = await docker(['images', `--filter=reference=${this.#project}*`, '--format={{.Repository}}'])
+    return images.split('\n')
   }
 
   /** The end of everyone's log, for people. */

@@ -30,7 +30,11 @@ let url = ''
 let passed = 0
 let failed = 0
 
+await check('production refuses the development password, and MySQL does not store it', refusesPassword)
 if (await check('docker compose up --build brings it up', comesUp)) {
+  await check('one image is built', buildsOneImage)
+  await check('there are example products, and the page may block the event loop', hasExamples)
+  await check('the log names the address that a browser takes', logsAddress)
   await check('a product is created and read', keepsProducts)
   await check('primes are counted', countsPrimes)
   await check('the Mandelbrot set is drawn by the kernel, and the compiler stayed outside', hasKernels)
@@ -44,7 +48,7 @@ if (await check('docker compose up --build brings it up', comesUp)) {
   await check('MySQL killed with -9: 503s, and well within 5 s of its return', survivesOutage)
   await check('SIGTERM: the request in flight gets its answer, then the app exits with 0', stopsInOrder)
   await check('the data survives docker compose down and up', keepsData)
-  await check('production refuses the development password', refusesPassword)
+  await check('two processes run on a range of ports', scales)
 }
 if (failed > 0) console.error(await stack.logs().catch(String))
 await check('docker compose down --volumes leaves nothing behind', () => stack.remove())
@@ -68,8 +72,22 @@ async function check(name: string, prove: () => Promise<void>): Promise<boolean>
 }
 
 async function comesUp() {
-  url = await stack.up('--build')
+  url = await stack.up(['--build'])
   await eventually('/health/ready says 200', async () => (await get('/health/ready')).ok)
+}
+
+async function buildsOneImage() {
+  assert.equal((await stack.images()).length, 1)
+}
+
+async function hasExamples() {
+  assert.equal((await get('/v1/products/1000')).status, 200)
+  assert.equal((await get('/v1/primes?to=100&mode=inline')).status, 200)
+}
+
+async function logsAddress() {
+  const log = await stack.logOf('app')
+  assert.equal(log.find(({ msg }) => msg === 'listening')?.['url'], url)
 }
 
 async function keepsProducts() {
@@ -198,9 +216,15 @@ async function keepsData() {
 }
 
 async function refusesPassword() {
-  const { code, stderr } = await stack.run('app', { NODE_ENV: 'production' })
-  assert.equal(code, 1)
-  assert.match(stderr, /DATABASE_URL: still has the development password/)
+  await assert.rejects(stack.up(['--build'], { NODE_ENV: 'production' }), /"?check-settings"? didn't complete successfully/)
+  assert.match(await stack.logs(), /development password.*MYSQL_PASSWORD/)
+  assert.equal(await stack.inspect('mysql', '.State.Status'), 'created')
+}
+
+async function scales() {
+  await stack.up(['--scale', 'app=2'], { PORTS: '13581-13582' })
+  for (const port of [13581, 13582])
+    await eventually(`${port} answers`, async () => (await fetch(`http://localhost:${port}/v1/products/1`)).ok)
 }
 
 /** The same tests as ever, on a server that testcontainers starts. */

@@ -1,10 +1,12 @@
 import { loadConfig } from '../src/config.ts'
 import { Database } from '../src/db/database.ts'
 import { migrateUp } from '../src/db/migrate.ts'
+import { AppError } from '../src/errors.ts'
 import { seedProducts } from '../src/features/products/seed.ts'
 
 /**
- * Brings the schema up to date and, where there are no products yet, adds the examples.
+ * Brings the schema up to date and, unless this is production, adds the examples where there are no products yet. Docker
+ * Compose runs this file before the service.
  *
  * @throws AppError for bad configuration, before anything is touched.
  */
@@ -14,6 +16,16 @@ export async function prepareDatabase(url: string): Promise<void> {
   const db = database.withSignal()
   const migrations = await migrateUp(db)
   if (migrations.length > 0) console.log(`Migrated: ${migrations.join(', ')}`)
+  if (process.env['NODE_ENV'] === 'production') return
   const seeded = await seedProducts(db)
   if (seeded > 0) console.log(`Added ${seeded} example products`)
+}
+
+if (import.meta.main) {
+  try {
+    await prepareDatabase(process.env['DATABASE_URL'] ?? '')
+  } catch (error) {
+    console.error(error instanceof AppError ? error.message : error)
+    process.exitCode = 1
+  }
 }

@@ -65,13 +65,13 @@ const environment = z
     OPS_HOST: z.string().min(1).default('127.0.0.1'),
     OPS_PORT: z.union([z.literal('off'), integer(0, 65_535)], { error: 'must be a port, or off' }).default(9464),
     OPS_LIVE_LIMIT_MS: milliseconds.default(10_000),
-    DEMO_INLINE: z.stringbool().default(false),
+    DEMO_INLINE: z.stringbool().optional(),
     LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
   })
   .refine(({ NODE_ENV, DATABASE_URL }) => NODE_ENV !== 'production' || passwordOf(DATABASE_URL) !== DEVELOPMENT_PASSWORD, {
     path: ['DATABASE_URL'],
-    message: 'still has the development password; choose another one for production',
+    message: 'still has the development password; choose another one for production (under Docker Compose, by MYSQL_PASSWORD)',
     // Whatever else is wrong: all of it is named at once.
     when: () => true,
   })
@@ -121,7 +121,8 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       level: data.LOG_LEVEL,
       format: data.LOG_FORMAT ?? (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),
     },
-    demoInline: data.DEMO_INLINE,
+    // Where nobody says which environment it is, it may be production.
+    demoInline: data.DEMO_INLINE ?? env['NODE_ENV'] === 'development',
   } as const)
 }
 

@@ -189,6 +189,14 @@ describe('DATABASE_URL', () => {
   })
 })
 
+test('lets the page block the event loop only where it is said that this is development', () => {
+  const demoInline = (env: NodeJS.ProcessEnv) => loadConfig({ DATABASE_URL, ...env }).demoInline
+  expect([{}, { NODE_ENV: 'test' }, { NODE_ENV: 'production' }].map(demoInline)).toEqual([false, false, false])
+  expect(demoInline({ NODE_ENV: 'development' })).toBe(true)
+  expect(demoInline({ NODE_ENV: 'development', DEMO_INLINE: 'false' })).toBe(false)
+  expect(demoInline({ NODE_ENV: 'production', DEMO_INLINE: 'true' })).toBe(true)
+})
+
 test('nobody can change it, at any depth', () => {
   const config = loadConfig({ DATABASE_URL, CORS_ORIGINS: 'https://shop.example' })
   for (const part of [config, config.database, config.http, config.http.corsOrigins, config.compute, config.jobs, config.log])
