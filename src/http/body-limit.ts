@@ -21,6 +21,7 @@ export function bodyLimit(maxBytes: number, uploads: readonly string[]): Middlew
     const length = Number(c.req.header('content-length') ?? 0)
     if ((!chunked && length === 0) || uploads.includes(c.req.path)) return next()
     if (length > maxBytes) tooLarge()
+    c.env?.outgoing?.inviteBody()
     return Promise.race([chunked ? countingLimit(c, next) : next(), abortOf(signalOf(c))])
   }
 }

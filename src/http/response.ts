@@ -16,6 +16,9 @@ type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[]
 /** Ids from outside are kept only if they are safe to log and to send back. */
 const ACCEPTABLE_ID = /^[\w.:-]{1,128}$/
 
+/** What Node takes for `Expect: 100-continue`. */
+const EXPECTS_CONTINUE = /(?:^|\W)100-continue(?:$|\W)/i
+
 /** With the number of the request behind it, an id that no other process gives. A UUID for each takes ten times as long. */
 const PROCESS_ID = randomBytes(9).toString('base64url')
 let requests = 0
@@ -45,6 +48,12 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
   limitBody(request: IncomingMessage, timeoutMs: number): void {
     this.#bodyTimer = setTimeout(() => request.socket.destroy(), timeoutMs).unref()
     request.once('close', () => clearTimeout(this.#bodyTimer))
+  }
+
+  /** Asks for the body where the client waits to be asked, so that a request that is refused costs no transfer. */
+  inviteBody(): void {
+    const { headers, httpVersion } = this.req
+    if (httpVersion === '1.1' && EXPECTS_CONTINUE.test(headers.expect ?? '')) this.writeContinue()
   }
 
   /** For a handler that sees to it itself. */

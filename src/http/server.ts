@@ -60,6 +60,8 @@ export class HttpServer implements AsyncDisposable {
     this.node.on('upgrade', (request) => this.#connections.delete(request.socket))
     // Now, because Socket.IO puts itself before the listeners that are there when it comes.
     this.node.on('request', (_, outgoing) => this.#receive(outgoing))
+    // Node would ask for every body at once: here whoever reads it does (`inviteBody`).
+    this.node.on('checkContinue', (_, outgoing) => this.#receive(outgoing))
     // An expectation that is not known may be ignored (RFC 9110, 10.1.1).
     this.node.on('checkExpectation', (_, outgoing) => this.#receive(outgoing))
     this.node.on('clientError', (error, socket) => this.#refuseBytes(error, socket as Socket))

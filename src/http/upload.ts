@@ -19,6 +19,7 @@ export async function* receiveUpload(c: AppContext, maxBytes: number, progressMs
   if ((declaredBytes(c) ?? 0) > maxBytes) throw tooLarge(maxBytes)
   liftDeadline(c)
   c.env?.outgoing?.liftBodyLimit()
+  c.env?.outgoing?.inviteBody()
   const body = bodyOf(c)
   const chunks: AsyncIterator<Uint8Array> = body.iterator({ destroyOnReturn: false })
   let [received, counted, dueAt] = [0, 0, performance.now() + progressMs]

@@ -91,3 +91,25 @@ test('one whose client leaves ends at once', async () => {
   await until(() => heard[0]?.error, 'the route hears of it')
   expect(heard[0]?.error).toMatchObject({ code: 'cancelled' })
 })
+
+test('a client that waits to be asked for the body is asked when it is read, and not if it is refused', async () => {
+  const { url } = await serve()
+  const refused = await sendRaw(url, head(`Expect: 100-continue\r\nContent-Length: ${MAX_BYTES + 1}`))
+  expect(refused.text).toMatch(/^HTTP\/1.1 413 /)
+  expect(refused.head.toLowerCase()).toContain('connection: close')
+
+  const socket = await connectTo(url)
+  socket.write(head('Expect: 100-continue\r\nContent-Length: 10'))
+  const [asked] = await once(socket, 'data')
+  expect(String(asked)).toBe('HTTP/1.1 100 Continue\r\n\r\n')
+  socket.write('1234567890')
+  let answer = ''
+  for await (const chunk of socket) answer += chunk
+  expect(answer).toMatch(/^HTTP\/1.1 200 .*\r\n\r\n10$/s)
+})
+
+test('trailers after a body are read and left alone', async () => {
+  const { url } = await serve()
+  const { status, body } = await sendRaw(url, `${head('Transfer-Encoding: chunked')}5\r\n12345\r\n0\r\nX-Checksum: 1\r\n\r\n`)
+  expect([status, body]).toEqual([200, '5'])
+})
