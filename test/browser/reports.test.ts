@@ -131,7 +131,7 @@ test('values are shown as their column is: texts, numbers, dates and times whole
   await reports.getByLabel('Group by').fill('name')
   await reports.getByLabel('Sum up').fill('long')
   await button(reports, 'Summarise').click()
-  await untilText(status, /^Done$/)
+  await untilText(status, /^Done$/, 25_000)
   const valuesOf = async (row: number) => (await reports.locator('tbody tr').nth(row).locator('td').allTextContents()).slice(2, 4)
   expect(await valuesOf(0)).toEqual(['East Timor', 'Tea'])
   expect(await valuesOf(1)).toEqual(['0.0004', '0.123'])

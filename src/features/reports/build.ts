@@ -6,7 +6,7 @@ import { AppError } from '../../errors.ts'
 import type { JobContext } from '../../jobs/handler.ts'
 import { isSmall, type Summary, summariseCsv } from './contract.ts'
 import * as queries from './queries.ts'
-import type { Storage } from './storage.ts'
+import { isDiskFull, type Storage } from './storage.ts'
 
 export interface BuildDeps {
   database: Database
@@ -52,8 +52,10 @@ export async function build(deps: BuildDeps, { id, signal, progress, requestId }
   return outcome.summary
 }
 
-/** A report that took too long once would do so again. */
+/** A report that took too long once would do so again; a disk that is full may not be later. */
 function rethrow(error: unknown): never {
+  if (isDiskFull(String(error)))
+    throw new AppError('storage_full', 'There is no room on the disk for this report', { cause: error })
   if (!(error instanceof AppError && error.code === 'deadline_exceeded')) throw error
   throw new AppError('deadline_exceeded', 'The file takes too long to summarise', { cause: error, retryable: false })
 }

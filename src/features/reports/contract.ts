@@ -89,8 +89,8 @@ const SMALL_BYTES = 1024 ** 2
 /** Reports of small uploads go before those of larger ones, and have a process that those do not take. */
 export const isSmall = (bytes: number) => bytes <= SMALL_BYTES
 
-/** The job's id is the report's. */
-export const buildReport = job<null, Summary>('report.build', { attempts: 3, timeoutMs: 600_000 })
+/** The job's id is the report's. Its retries go on for some minutes, in which a full disk may be emptied. */
+export const buildReport = job<null, Summary>('report.build', { attempts: 6, backoffMs: 20_000, timeoutMs: 600_000 })
 
 /** Removes uploads that are a day old, and what killed processes left. */
 export const sweepReports = job<null>('report.sweep')

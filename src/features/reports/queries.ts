@@ -100,7 +100,7 @@ export const readChanges = (db: Db, ids: readonly string[]): Promise<JobChange[]
 
 /** Says that the uploads of these reports are gone. */
 export async function forgetUploads(db: Db, ids: readonly string[]): Promise<void> {
-  await db.updateTable('report').set({ upload: null }).where('id', 'in', ids).execute()
+  await inPieces(ids, (piece) => db.updateTable('report').set({ upload: null }).where('id', 'in', piece).execute())
 }
 
 /** At most `limit` uploads of finished reports that are older than `olderThanMs`. */

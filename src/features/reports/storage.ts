@@ -211,6 +211,9 @@ function toAppError(error: unknown): unknown {
   return error
 }
 
+/** Whether a message of Node or DuckDB says so; DuckDB leaves some of the disk to others, by `max_temp_directory_size`. */
+export const isDiskFull = (message: string) => /ENOSPC|EDQUOT|No space left|Disk quota|max_temp_directory_size/.test(message)
+
 const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT'].includes(codeOf(error) ?? '')
 const isMissing = (error: unknown) => codeOf(error) === 'ENOENT'
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException | undefined)?.code

@@ -6,6 +6,7 @@ import { Duck, DuckError } from './duck.ts'
 import { findGroupColumns, summariseGroups } from './groups.ts'
 import { scanCsv } from './scan.ts'
 import { Unreadable } from './source.ts'
+import { isDiskFull } from './storage.ts'
 import { columnsOf, createTable, KEY } from './table.ts'
 
 const MAX_THREADS = 4
@@ -55,7 +56,7 @@ export async function summariseIn(
 /** In words for whoever sent the file. @throws what is no fault of the file's. */
 function explain(error: unknown): string {
   if (error instanceof Unreadable) return error.message
-  if (error instanceof DuckError && /^Out of Memory/.test(error.message))
+  if (error instanceof DuckError && /^Out of Memory/.test(error.message) && !isDiskFull(error.message))
     return 'The file needs more memory than a report may take'
   throw error
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readdirSync } from 'node:fs'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { io, type Socket } from 'socket.io-client'
@@ -143,6 +143,28 @@ describe('uploading', () => {
     expect(uploadFiles().length).toBe(before)
   })
 })
+
+test.skipIf(!useSmallDisk.isPossible)(
+  'a report whose disk is full is tried again later, and succeeds when there is room',
+  async () => {
+    const directory = await useSmallDisk('6m')
+    const { url, database } = await useService({ REPORT_DIR: directory })
+    const ballast = join(directory, 'ballast')
+    const upload = slowCsv(2)
+    writeFileSync(ballast, Buffer.alloc(3.9 * MIB))
+    const { id } = await accept(url, upload)
+    const hasFailed = async () => (await readReport(url, id)).error !== null
+    await until(hasFailed, 'the first attempt is over', 30_000)
+    const { state, error } = await readReport(url, id)
+    expect(error).toBe('There is no room on the disk for this report')
+    expect(['queued', 'running']).toContain(state)
+    rmSync(ballast)
+    const waiting = database.withSignal().updateTable('job').where('id', '=', id).where('state', '=', 'scheduled')
+    await waiting.set({ due_at: new Date(0) }).execute()
+    expect(await untilFinished(url, id, 30_000)).toMatchObject({ state: 'succeeded', error: null })
+  },
+  90_000,
+)
 
 describe('an Idempotency-Key', () => {
   const key = (value: string) => ({ headers: { 'idempotency-key': value } })

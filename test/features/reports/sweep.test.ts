@@ -34,3 +34,17 @@ test('the sweep removes day-old uploads of finished reports, orphans, and folder
   expect(rows.filter(({ upload }) => upload !== null).map(({ id }) => id)).toEqual([fresh.id])
   expect((await readReport(url, old.id)).result?.rows).toBe(1)
 })
+
+test('the sweep removes any number of uploads that no report knows', async () => {
+  const { database, reportDirectory } = await useService()
+  const uploads = join(reportDirectory, 'uploads')
+  await mkdir(uploads, { recursive: true })
+  const yesterday = new Date(Date.now() - 86_400_000)
+  for (let index = 0; index < 1_300; index++) {
+    const file = join(uploads, `orphan-${index}`)
+    await writeFile(file, '')
+    await utimes(file, yesterday, yesterday)
+  }
+  await sweep({ database, storage: new DirectoryStorage(uploads), spillDirectory: join(reportDirectory, 'spill') }, NEVER)
+  expect(await readdir(uploads)).toEqual([])
+})
