@@ -1,5 +1,4 @@
-# offloop's image: Node, the production packages and the sources; Node runs the TypeScript as it is, so nothing is built
-# but the kernels.
+# offloop's image: Node, the production packages and the sources; Node runs the TypeScript as it is, so nothing is built.
 # It needs DATABASE_URL and nothing else: .env.example lists what it takes. `docker compose up --build` has it all.
 
 FROM node:26-slim AS base
@@ -13,21 +12,6 @@ RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --ignore-scripts --no
   && rm -rf node_modules/node-linux-* node_modules/node-bin-* node_modules/.bin/node \
   && node --eval "require('@duckdb/node-api')"
 
-# The script of /docs: one file out of a package that would bring 300 others along.
-FROM base AS api-reference
-COPY package-lock.json docker/fetch-api-reference.ts ./
-RUN --mount=type=cache,target=/root/.npm node fetch-api-reference.ts
-
-# What scripts/build-kernels.ts compiles. npm installs the compiler alone, at the version and the hash of the lockfile.
-FROM base AS kernels
-COPY package.json package-lock.json ./
-RUN --mount=type=cache,target=/root/.npm npm pkg delete dependencies optionalDependencies \
-  && npm pkg set --json 'devDependencies={"assemblyscript":"*"}' \
-  && npm install --ignore-scripts --no-audit --no-fund
-COPY scripts/build-kernels.ts scripts/
-COPY src src
-RUN node scripts/build-kernels.ts
-
 FROM base
 # Node is no good PID 1: it leaves orphans as zombies, and a signal that it has no handler for yet is lost. tini reaps,
 # passes SIGTERM on, and exits with Node's exit code.
@@ -37,12 +21,11 @@ RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf 
 RUN install --directory --owner=1000 --group=1000 /data/reports
 
 COPY --from=packages /app/node_modules node_modules
-COPY --from=api-reference /app/node_modules node_modules
 COPY package.json ./
 COPY public public
 COPY migrations migrations
 COPY scripts scripts
-COPY --from=kernels /app/src src
+COPY src src
 
 ENV NODE_ENV=production HOST=0.0.0.0 PORT=3000 OPS_HOST=0.0.0.0 OPS_PORT=9464 REPORT_DIR=/data/reports
 EXPOSE 3000 9464

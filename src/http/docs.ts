@@ -1,15 +1,13 @@
 import { randomBytes } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { Scalar } from '@scalar/hono-api-reference'
-import { AppError, ERROR_CODES } from '../errors.ts'
+import { ERROR_CODES } from '../errors.ts'
 import type { Event } from '../names.ts'
 import type { Env } from './env.ts'
 import { bodyTag, isFresh } from './etag.ts'
 import { eventGuide } from './event-guide.ts'
-
-/** Scalar's page, as its package ships it: served by us, because `/docs` must work without the internet. */
-const BUNDLE = new URL('../../node_modules/@scalar/api-reference/dist/browser/standalone.js', import.meta.url)
 
 /** Hides the link to Scalar's site. */
 const STYLES = '.darklight-reference a { display: none }'
@@ -70,17 +68,29 @@ export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event<string, 
     })(c, next)
   })
 
-  let bundle: Promise<Buffer<ArrayBuffer>> | undefined
+  let loading: Promise<Script> | undefined
   app.get('/docs/scalar.js', async (c) => {
-    bundle ??= readFile(BUNDLE)
-    const script = await bundle.catch((cause) => {
-      bundle = undefined
-      throw new AppError('not_found', 'The API reference is not installed: npm install @scalar/api-reference', { cause })
+    loading ??= loadScript().catch((error) => {
+      loading = undefined
+      throw error
     })
-    const tag = bodyTag(String(script.byteLength))
+    const { script, tag } = await loading
     if (isFresh(c.req.header('if-none-match'), tag)) return c.body(null, 304, { ETag: tag })
     return c.body(script, 200, { 'Content-Type': 'text/javascript; charset=UTF-8', 'Cache-Control': 'no-cache', ETag: tag })
   })
+}
+
+interface Script {
+  script: Buffer<ArrayBuffer>
+  tag: string
+}
+
+/** Scalar's script from `node_modules`, served by us so that `/docs` works without the internet. */
+async function loadScript(): Promise<Script> {
+  const [text] = await once(new Worker(new URL('./scalar-thread.ts', import.meta.url)), 'message')
+  if (typeof text !== 'string') throw new Error('@scalar/fastify-api-reference has no script where it had one')
+  const script = Buffer.from(text)
+  return { script, tag: bodyTag(script) }
 }
 
 /** Every operation may answer with a problem: the routes declare only what is theirs. */

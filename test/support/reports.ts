@@ -1,17 +1,59 @@
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { expect } from 'vitest'
 import type { Report } from '../../src/features/reports/schema.ts'
 import { request } from './service.ts'
 import { until } from './until.ts'
 
-const DATASETS = join(import.meta.dirname, '../../node_modules/vega-datasets/data')
+const KINDS_OF_WEATHER = ['rain', 'sun', 'sun', 'fog', 'drizzle', 'snow']
+const STATES = ['CA', 'TX', 'NY', 'AK', 'WA', '']
 
-/** The path of one of vega-datasets' files. */
-export const dataset = (name: string) => join(DATASETS, name)
+/** Tables such as people upload, the same ones every time: dates, numbers, words, quoted commas and empty cells. */
+const TABLES = {
+  weather: {
+    header: 'date,precipitation,temp_max,temp_min,wind,weather',
+    rows: 1_461,
+    row: (index: number, random: Random) => [
+      new Date(Date.UTC(2012, 0, 1 + index)).toISOString().slice(0, 10),
+      random(0, 559) / 10,
+      random(-16, 356) / 10,
+      random(-71, 183) / 10,
+      random(4, 95) / 10,
+      pick(KINDS_OF_WEATHER, random),
+    ],
+  },
+  airports: {
+    header: 'iata,name,state,latitude,longitude,passengers',
+    rows: 3_376,
+    row: (index: number, random: Random) => [
+      `A${index.toString(36).padStart(3, '0').toUpperCase()}`,
+      `"Field no. ${random(1, 900)}, ""the old one"""`,
+      pick(STATES, random),
+      random(-90_000_000, 90_000_000) / 1e6,
+      random(-180_000_000, 180_000_000) / 1e6,
+      random(0, 3) === 0 ? '' : random(0, 2_000_000_000),
+    ],
+  },
+}
 
-/** One of vega-datasets' files. */
-export const datasetBytes = (name: string) => readFileSync(dataset(name))
+type Random = (from: number, to: number) => number
+
+const pick = <T>(values: T[], random: Random) => values[random(0, values.length - 1)]
+
+/** One of the tables as CSV. */
+export function tableCsv(name: keyof typeof TABLES): Buffer<ArrayBuffer> {
+  const { header, rows, row } = TABLES[name]
+  const random = seededRandom()
+  const lines = Array.from({ length: rows }, (_, index) => row(index, random).join(','))
+  return Buffer.from(`${[header, ...lines].join('\n')}\n`)
+}
+
+/** Whole numbers from a range, the same ones every time. */
+function seededRandom(): Random {
+  let state = 1
+  return (from, to) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return from + Math.floor((state / 2 ** 32) * (to - from + 1))
+  }
+}
 
 type Body = string | Uint8Array | ReadableStream
 

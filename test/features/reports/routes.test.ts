@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import type { ServerEvents } from '../../../src/features/index.ts'
 import type { ClientEvents } from '../../../src/realtime/realtime.ts'
 import { connectTo } from '../../support/raw-http.ts'
-import { accept, datasetBytes, post, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
+import { accept, post, readReport, slowCsv, tableCsv, untilFinished } from '../../support/reports.ts'
 import { request, startService, untilThreadsFree, useService } from '../../support/service.ts'
 import { useSmallDisk } from '../../support/small-disk.ts'
 import { until } from '../../support/until.ts'
@@ -34,7 +34,7 @@ const uploadFiles = () => filesIn(join(service.reportDirectory, 'uploads'))
 
 describe('uploading', () => {
   test('is answered 202 with where the report is, which then succeeds', async () => {
-    const bytes = datasetBytes('seattle-weather.csv')
+    const bytes = tableCsv('weather')
     const { status, headers, body } = await post(url, bytes, { query: '?groupBy=weather&value=wind' })
     expect(status).toBe(202)
     expect(headers.get('location')).toBe(`/v1/reports/${body.id}`)
@@ -45,7 +45,7 @@ describe('uploading', () => {
   })
 
   test('takes gzip, too', async () => {
-    const { id } = await accept(url, gzipSync(datasetBytes('airports.csv')), { headers: { 'content-encoding': 'gzip' } })
+    const { id } = await accept(url, gzipSync(tableCsv('airports')), { headers: { 'content-encoding': 'gzip' } })
     expect((await untilFinished(url, id)).result?.rows).toBe(3_376)
   })
 

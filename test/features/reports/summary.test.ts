@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
@@ -12,7 +12,7 @@ import {
   summariseCsv,
 } from '../../../src/features/reports/contract.ts'
 import { useCompute } from '../../support/compute.ts'
-import { dataset } from '../../support/reports.ts'
+import { tableCsv } from '../../support/reports.ts'
 
 type Cells = Record<string, string>
 
@@ -101,37 +101,26 @@ function expectTexts(column: ColumnSummary, cells: string[]) {
   for (const { value, count } of column.top ?? []) expect(counts.get(value)?.length).toBe(count)
 }
 
-describe('vega-datasets, worked out here from the parsed rows', () => {
-  const NUMBERS: Record<string, string[]> = {
-    'seattle-weather.csv': ['precipitation', 'temp_max', 'temp_min', 'wind'],
-    'airports.csv': ['latitude', 'longitude'],
-    'windvectors.csv': ['longitude', 'latitude', 'dir', 'dirCat', 'speed'],
-    'gapminder-health-income.csv': ['income', 'health', 'population'],
-    'co2-concentration.csv': ['CO2'],
-  }
-  const TEXTS: Record<string, string[]> = {
-    'seattle-weather.csv': ['weather'],
-    'airports.csv': ['state', 'city', 'country'],
-    'gapminder-health-income.csv': ['country', 'region'],
-    'birdstrikes.csv': ['Airport Name', 'Effect Amount of damage', 'Origin State'],
-  }
-
-  test.each([...new Set([...Object.keys(NUMBERS), ...Object.keys(TEXTS)])])('%s', async (name) => {
-    const rows: Cells[] = parse(await readFile(dataset(name)), { columns: true })
-    const summary = await summaryOf(dataset(name))
+describe('tables, worked out here from the parsed rows', () => {
+  test.each([
+    { name: 'weather', numbers: ['precipitation', 'temp_max', 'temp_min', 'wind'], texts: ['weather'] },
+    { name: 'airports', numbers: ['latitude', 'longitude', 'passengers'], texts: ['name', 'state'] },
+  ] as const)('$name', async ({ name, numbers, texts }) => {
+    const rows: Cells[] = parse(tableCsv(name), { columns: true })
+    const summary = await summaryOf(await fileOf(tableCsv(name)))
     expect(summary.rows).toBe(rows.length)
     expect(summary.rejected).toEqual({ rows: 0, reasons: {}, first: [] })
     expect(summary.columns.map(({ name }) => name)).toEqual(Object.keys(rows[0] ?? {}))
     const cellsOf = (column: string) => rows.map((row) => row[column] ?? '')
-    for (const column of NUMBERS[name] ?? []) expectNumbers(columnOf(summary, column), cellsOf(column))
-    for (const column of TEXTS[name] ?? []) expectTexts(columnOf(summary, column), cellsOf(column))
+    for (const column of numbers) expectNumbers(columnOf(summary, column), cellsOf(column))
+    for (const column of texts) expectTexts(columnOf(summary, column), cellsOf(column))
   })
 
   test('days are dates, with a histogram of their own', async () => {
-    const rows: Cells[] = parse(await readFile(dataset('seattle-weather.csv')), { columns: true })
+    const rows: Cells[] = parse(tableCsv('weather'), { columns: true })
     const days = rows.map(({ date = '' }) => date).toSorted()
     const { type, format, min, max, distinct, quantiles, histogram } = columnOf(
-      await summaryOf(dataset('seattle-weather.csv')),
+      await summaryOf(await fileOf(tableCsv('weather'))),
       'date',
     )
     expect({ type, format, min, max, distinct }).toEqual({
@@ -147,8 +136,8 @@ describe('vega-datasets, worked out here from the parsed rows', () => {
   })
 
   test('groups are counted and summed up, the largest first', async () => {
-    const rows: Cells[] = parse(await readFile(dataset('seattle-weather.csv')), { columns: true })
-    const { groups } = await summaryOf(dataset('seattle-weather.csv'), { groupBy: 'weather', value: 'precipitation' })
+    const rows: Cells[] = parse(tableCsv('weather'), { columns: true })
+    const { groups } = await summaryOf(await fileOf(tableCsv('weather')), { groupBy: 'weather', value: 'precipitation' })
     const expected = [...Map.groupBy(rows, ({ weather = '' }) => weather)].map(([key, members]) => {
       const sum = members.reduce((total, { precipitation }) => total + Number(precipitation), 0)
       return { key, count: members.length, sum: near(sum), mean: near(sum / members.length) }
@@ -158,8 +147,8 @@ describe('vega-datasets, worked out here from the parsed rows', () => {
   })
 
   test('gzip makes no difference', async () => {
-    const file = await fileOf(gzipSync(await readFile(dataset('airports.csv'))))
-    expect(await summaryOf(file, { groupBy: 'state' })).toEqual(await summaryOf(dataset('airports.csv'), { groupBy: 'state' }))
+    const plain = await summaryOf(await fileOf(tableCsv('airports')), { groupBy: 'state' })
+    expect(await summaryOf(await fileOf(gzipSync(tableCsv('airports'))), { groupBy: 'state' })).toEqual(plain)
   })
 })
 

@@ -1,0 +1,28 @@
+import { parentPort } from 'node:worker_threads'
+import apiReference from '@scalar/fastify-api-reference'
+
+/*
+ * Posts the script of the API reference to the thread that started this one, then ends.
+ *
+ * Of Scalar's packages only the plugin for Fastify is small and has the script in it. It is registered on an object that has
+ * what it uses of Fastify, and asked for the script as a request would. On a thread of its own, because loading the package
+ * takes 100 ms.
+ */
+
+interface Route {
+  url: string
+  handler(request: unknown, reply: Reply): string
+}
+
+interface Reply {
+  header(name: string, value: string): Reply
+  send(body: string): string
+}
+
+const routes: Route[] = []
+const fastify = { route: (route: Route) => routes.push(route), initialConfig: {}, hasPlugin: () => false }
+const reply: Reply = { header: () => reply, send: (body) => body }
+
+apiReference(fastify as never, { configuration: { url: '/openapi.json' } }, () => {})
+const script = routes.find(({ url }) => url.endsWith('.js'))?.handler(undefined, reply)
+parentPort?.postMessage(script)
