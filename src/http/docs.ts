@@ -3,39 +3,13 @@ import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { Scalar } from '@scalar/hono-api-reference'
-import { ERROR_CODES } from '../errors.ts'
 import type { Event } from '../names.ts'
 import type { Env } from './env.ts'
 import { bodyTag, isFresh } from './etag.ts'
-import { eventGuide } from './event-guide.ts'
+import { describeApi } from './openapi.ts'
 
 /** Hides the link to Scalar's site. */
 const STYLES = '.darklight-reference a { display: none }'
-
-/** What `problemOf` writes, as JSON Schema. */
-const Problem = {
-  type: 'object',
-  required: ['type', 'title', 'status', 'detail', 'instance', 'code'],
-  properties: {
-    type: { type: 'string' },
-    title: { type: 'string' },
-    status: { type: 'integer' },
-    detail: { type: 'string' },
-    instance: { type: 'string', description: 'The path that was asked for' },
-    code: { type: 'string', enum: ERROR_CODES },
-    requestId: { type: 'string' },
-    errors: {
-      type: 'array',
-      description: 'With `invalid`: everything that does not fit',
-      items: { type: 'object', properties: { path: { type: 'string' }, message: { type: 'string' } } },
-    },
-  },
-}
-
-/** Relative to where this document is read from: right on every port, and behind a proxy. */
-const SERVERS = [{ url: '/' }]
-
-const DESCRIPTION = 'An async backend whose event loop stays free. Every error is `application/problem+json` (RFC 9457).'
 
 /**
  * `/openapi.json`, generated from the schemas that validate, and `/docs`, a page to read and try it.
@@ -45,7 +19,7 @@ const DESCRIPTION = 'An async backend whose event loop stays free. Every error i
 export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event<string, unknown>[]): void {
   let document: string | undefined
   app.get('/openapi.json', (c) => {
-    document ??= JSON.stringify(describe(app, events))
+    document ??= JSON.stringify(describeApi(app, events))
     return c.body(document, 200, { 'Content-Type': 'application/json' })
   })
 
@@ -91,20 +65,6 @@ async function loadScript(): Promise<Script> {
   if (typeof text !== 'string') throw new Error('@scalar/fastify-api-reference has no script where it had one')
   const script = Buffer.from(text)
   return { script, tag: bodyTag(script) }
-}
-
-/** Every operation may answer with a problem: the routes declare only what is theirs. */
-function describe(app: OpenAPIHono<Env>, events: readonly Event<string, unknown>[]) {
-  const info = { title: 'offloop', version: 'v1', description: `${DESCRIPTION}\n\n${eventGuide(events)}` }
-  const { paths = {}, components, ...document } = app.getOpenAPI31Document({ openapi: '3.1.0', info, servers: SERVERS })
-  const problem = {
-    description: 'Any error',
-    content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
-  }
-  for (const { get, post, put, patch, delete: remove } of Object.values(paths))
-    for (const operation of [get, post, put, patch, remove])
-      if (operation) operation.responses = { ...operation.responses, default: problem }
-  return { ...document, paths, components: { ...components, schemas: { ...components?.schemas, Problem } } }
 }
 
 /** The page configures itself in an inline script, hence the nonce, and styles itself inline. */

@@ -9,7 +9,9 @@ export const IfMatch = z.object({
 })
 
 /** What a route that answers by `answerTagged` declares besides its 200. */
-export const notModified = { 304: { description: 'The client has this version: see `If-None-Match`' } }
+export const notModified = {
+  304: { description: 'The client has this version: see `If-None-Match`', headers: z.object({ ETag: z.string() }) },
+}
 
 /** Whether the caller who wants a change has seen this version. */
 export type IsCurrent = (version: number) => boolean

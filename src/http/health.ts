@@ -10,6 +10,7 @@ const live = createRoute({
   method: 'get',
   path: '/live',
   tags: ['operations'],
+  operationId: 'isLive',
   summary: 'Does the process run? If not, restart it',
   responses: { 200: ok },
 })
@@ -18,6 +19,7 @@ const ready = createRoute({
   method: 'get',
   path: '/ready',
   tags: ['operations'],
+  operationId: 'isReady',
   summary: 'Should it get traffic? Not without its database, nor while it stops',
   responses: { 200: ok, 503: { description: 'Not now' } },
 })

@@ -1,6 +1,5 @@
-import { type createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { type createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import type { Handler } from 'hono'
-import type { z } from 'zod'
 import type { Env } from './env.ts'
 import { validated } from './validation.ts'
 
@@ -29,4 +28,10 @@ export const jsonBody = <Schema extends z.ZodType>(schema: Schema) => ({
 export const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
   description,
   content: { 'application/json': { schema } },
+})
+
+/** The same with headers that come along: `withHeaders(json(Product, 'Created'), 'ETag', 'Location')`. */
+export const withHeaders = <Response extends object>(response: Response, ...names: string[]) => ({
+  ...response,
+  headers: z.object(Object.fromEntries(names.map((name) => [name, z.string()]))),
 })

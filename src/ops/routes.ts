@@ -59,6 +59,7 @@ const read = createRoute({
   method: 'get',
   path: '/',
   tags: ['operations'],
+  operationId: 'readOps',
   summary: 'How the process did in the last two minutes, second by second',
   description: 'What `ops.sample` told, oldest first.',
   responses: { 200: json(Ops, 'At most 120 samples') },

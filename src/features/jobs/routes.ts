@@ -40,6 +40,7 @@ const list = createRoute({
   method: 'get',
   path: '/',
   tags,
+  operationId: 'listJobs',
   summary: 'List jobs, newest first',
   request: { query: PageQuery },
   responses: { 200: json(JobPage, 'One page') },
@@ -49,6 +50,7 @@ const read = createRoute({
   method: 'get',
   path: '/{id}',
   tags,
+  operationId: 'readJob',
   summary: 'Read a job, with every attempt at it',
   request: { params: JobId },
   responses: { 200: json(JobDetail, 'The job') },
@@ -58,16 +60,18 @@ const retry = createRoute({
   method: 'post',
   path: '/{id}/retry',
   tags,
+  operationId: 'retryJob',
   summary: 'Queue a failed or cancelled job again, with all of its attempts',
   request: { params: JobId },
-  responses: { 202: json(Job, 'Queued') },
+  responses: { 202: json(Job, 'Queued'), 409: { description: 'It is neither failed nor cancelled' } },
 })
 
 const cancel = createRoute({
   method: 'delete',
   path: '/{id}',
   tags,
+  operationId: 'cancelJob',
   summary: 'Cancel a job: a running one is told to end within a second, wherever it runs',
   request: { params: JobId },
-  responses: { 202: json(Job, 'Cancelled, or was before') },
+  responses: { 202: json(Job, 'Cancelled, or was before'), 409: { description: 'It has succeeded or failed already' } },
 })

@@ -40,12 +40,15 @@ const Attempt = z
   })
   .openapi('JobAttempt')
 
-export const JobDetail = Job.extend({
-  input: z.unknown(),
-  result: z.unknown(),
-  attempts: z.array(Attempt),
-  lastError: z.string().nullable().openapi({ description: 'What went wrong the last time' }),
-}).openapi('JobDetail')
+export const JobDetail = z
+  .strictObject({
+    ...Job.shape,
+    input: z.unknown(),
+    result: z.unknown(),
+    attempts: z.array(Attempt),
+    lastError: z.string().nullable().openapi({ description: 'What went wrong the last time' }),
+  })
+  .openapi('JobDetail')
 
 export const JobPage = z.strictObject(pageOf(Job)).openapi('JobPage')
 

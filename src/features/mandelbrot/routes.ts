@@ -56,6 +56,7 @@ const draw = createRoute({
   method: 'get',
   path: '/',
   tags: ['mandelbrot'],
+  operationId: 'drawMandelbrot',
   summary: 'Draw a part of the Mandelbrot set',
   description: '`scale` is how much of the plane the longer side shows, `x` and `y` the point in the middle.',
   request: { query: Query },

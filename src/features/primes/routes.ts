@@ -50,7 +50,8 @@ const count = createRoute({
   method: 'get',
   path: '/',
   tags: ['primes'],
+  operationId: 'countPrimes',
   summary: 'Count the primes p with from ≤ p < to',
   request: { query: Query },
-  responses: { 200: json(Count, 'Counted') },
+  responses: { 200: json(Count, 'Counted'), 403: { description: '`mode=inline` is not allowed here' } },
 })

@@ -3,7 +3,7 @@ import type { Database } from '../../db/database.ts'
 import type { AppContext } from '../../http/env.ts'
 import { answerTagged, IfMatch, isCurrentFor, notModified, versionTag } from '../../http/etag.ts'
 import { signalOf } from '../../http/exchange.ts'
-import { createRouter, json, jsonBody } from '../../http/router.ts'
+import { createRouter, json, jsonBody, withHeaders } from '../../http/router.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { createProduct, deleteProduct, getProduct, listProducts, updateProduct } from './products.ts'
 import { PageQuery, Product, ProductId, ProductInput, ProductPage, ProductPatch } from './schema.ts'
@@ -41,47 +41,53 @@ export function productRoutes({ database, realtime }: { database: Database; real
 }
 
 const tags = ['products']
+const nameTaken = { description: 'There is a product of that name already' }
 
 const list = createRoute({
   method: 'get',
   path: '/',
   tags,
+  operationId: 'listProducts',
   summary: 'List products, oldest first',
   request: { query: PageQuery },
-  responses: { 200: json(ProductPage, 'One page'), ...notModified },
+  responses: { 200: withHeaders(json(ProductPage, 'One page'), 'ETag'), ...notModified },
 })
 
 const create = createRoute({
   method: 'post',
   path: '/',
   tags,
+  operationId: 'createProduct',
   summary: 'Create a product',
   request: jsonBody(ProductInput),
-  responses: { 201: json(Product, 'Created') },
+  responses: { 201: withHeaders(json(Product, 'Created'), 'ETag', 'Location'), 409: nameTaken },
 })
 
 const read = createRoute({
   method: 'get',
   path: '/{id}',
   tags,
+  operationId: 'readProduct',
   summary: 'Read a product',
   request: { params: ProductId },
-  responses: { 200: json(Product, 'The product'), ...notModified },
+  responses: { 200: withHeaders(json(Product, 'The product'), 'ETag'), ...notModified },
 })
 
 const update = createRoute({
   method: 'patch',
   path: '/{id}',
   tags,
+  operationId: 'updateProduct',
   summary: 'Change some of a product',
   request: { params: ProductId, headers: IfMatch, ...jsonBody(ProductPatch) },
-  responses: { 200: json(Product, 'Changed') },
+  responses: { 200: withHeaders(json(Product, 'Changed'), 'ETag'), 409: nameTaken },
 })
 
 const remove = createRoute({
   method: 'delete',
   path: '/{id}',
   tags,
+  operationId: 'deleteProduct',
   summary: 'Delete a product',
   request: { params: ProductId, headers: IfMatch },
   responses: { 204: { description: 'Deleted' } },

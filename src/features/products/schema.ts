@@ -25,12 +25,16 @@ export const ProductPatch = ProductInput.partial()
   .refine((patch) => Object.keys(patch).length > 0, 'Give at least one of name, price and stock')
   .openapi('ProductPatch')
 
-export const Product = ProductInput.extend({
-  id: z.int().openapi({ example: 7 }),
-  version: z.int().openapi({ example: 1 }),
-  createdAt: z.iso.datetime(),
-  updatedAt: z.iso.datetime(),
-}).openapi('Product')
+// Not `extend`, which OpenAPI shows as both schemas at once: no object would be both, as neither takes the other's keys.
+export const Product = z
+  .strictObject({
+    ...ProductInput.shape,
+    id: z.int().openapi({ example: 7 }),
+    version: z.int().openapi({ example: 1 }),
+    createdAt: z.iso.datetime(),
+    updatedAt: z.iso.datetime(),
+  })
+  .openapi('Product')
 
 export const ProductPage = z.strictObject(pageOf(Product)).openapi('ProductPage')
 

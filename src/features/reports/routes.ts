@@ -124,6 +124,7 @@ const create = createRoute({
   method: 'post',
   path: '/',
   tags,
+  operationId: 'createReport',
   summary: 'Have a CSV file summarised',
   description: `In UTF-8 by RFC 4180, with names in its first row, up to ${MAX_UPLOAD_BYTES / 1024 ** 2} MiB as sent. It may be gzip, and hold
     twice as much. The answer comes when all of it has arrived; the summary is made after that, by a job.`,
@@ -134,6 +135,8 @@ const create = createRoute({
   },
   responses: {
     202: { ...json(Report, 'Accepted'), ...located },
+    408: { description: 'The upload stalled' },
+    409: { description: 'The `Idempotency-Key` was used with another upload or query' },
     413: { description: 'The upload is too large' },
     400: { description: 'It is not gzip, although `Content-Encoding` says so' },
     415: { description: 'It is not `text/csv`, or compressed in another way than by gzip' },
@@ -145,6 +148,7 @@ const list = createRoute({
   method: 'get',
   path: '/',
   tags,
+  operationId: 'listReports',
   summary: 'List reports, newest first',
   request: { query: PageQuery },
   responses: { 200: json(ReportPage, 'One page, without results') },
@@ -154,15 +158,20 @@ const read = createRoute({
   method: 'get',
   path: '/{id}',
   tags,
+  operationId: 'readReport',
   summary: 'Read a report, with its result once it has succeeded',
   request: { params: ReportId, query: ReportQuery },
-  responses: { 200: { description: 'The report', content: { ...json(Report, '').content, ...text('', 'text/csv').content } } },
+  responses: {
+    200: { description: 'The report', content: { ...json(Report, '').content, ...text('', 'text/csv').content } },
+    409: { description: '`format=csv` of a report without groups' },
+  },
 })
 
 const cancel = createRoute({
   method: 'delete',
   path: '/{id}',
   tags,
+  operationId: 'cancelReport',
   summary: 'Cancel a report',
   description: 'One that has finished stays as it is. Its upload is removed in any case.',
   request: { params: ReportId },
@@ -173,6 +182,7 @@ const events = createRoute({
   method: 'get',
   path: '/{id}/events',
   tags,
+  operationId: 'followReport',
   summary: 'Follow a report',
   description: `Server-Sent Events, the same as over Socket.IO under the topic \`report:{id}\`: \`report.progress\` with
     \`{ id, state, progress, note, attempt }\`, beginning with how it is now, and at the end \`report.finished\` with \`{ id, state }\`.
