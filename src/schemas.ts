@@ -3,6 +3,13 @@ import { z } from '@hono/zod-openapi'
 /** What is said of input that a schema without words of its own refuses; zod's own sentences name its types and no remedy. */
 z.config({ customError: explain })
 
+/**
+ * Free text. Half of a surrogate pair, which JSON can name and UTF-8 cannot hold, is refused: the database would store
+ * U+FFFD in its place, so that different texts became one.
+ */
+export const text = () =>
+  z.string().refine((value) => value.isWellFormed(), 'Must not have half of a surrogate pair in it, such as \\ud800')
+
 /** A whole number in a path or query, in digits: `z.coerce` would take '' for 0 and '1e3' for 1000. */
 export const integerParameter = (min: number, max: number) => parameter('integer', /^\d{1,15}$/, min, max)
 

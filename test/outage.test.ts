@@ -5,7 +5,7 @@ import { prepareDatabase } from '../scripts/prepare-database.ts'
 import { Database } from '../src/db/database.ts'
 import { openService } from '../src/main.ts'
 import { canOwnServer, useOwnServer } from './support/own-server.ts'
-import { request } from './support/service.ts'
+import { metric, request, useService } from './support/service.ts'
 import { until } from './support/until.ts'
 
 const ENV = { NODE_ENV: 'test', LOG_LEVEL: 'silent', PORT: '0', COMPUTE_THREADS: '1' }
@@ -123,6 +123,22 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
     expect((await request(`${service.url}/v1/products/1`)).status).toBe(200)
     await server.send('SIGSTOP')
     await service.stop().finally(() => server.send('SIGCONT'))
+  })
+})
+
+describe('a database that is merely busy', () => {
+  test('leaves the service ready, and serves all when it goes on', async () => {
+    const { url, database } = await useService({ DATABASE_POOL_SIZE: '10', REQUEST_TIMEOUT_MS: '20000' })
+    const db = database.withSignal()
+    await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 0 }).execute()
+    const patches = await db.transaction().execute(async (trx) => {
+      await trx.selectFrom('product').select('id').forUpdate().execute()
+      const waiting = Array.from({ length: 12 }, (_, stock) => request(`${url}/v1/products/1`, 'PATCH', { stock }))
+      await until(async () => (await metric(url, 'database_pool_waiting')) >= 2, 'the pool is used up')
+      for (let probe = 0; probe < 5; probe++) expect((await request(`${url}/health/ready`)).status).toBe(200)
+      return waiting
+    })
+    expect((await Promise.all(patches)).map(({ status }) => status)).toEqual(new Array(12).fill(200))
   })
 })
 

@@ -1,17 +1,27 @@
 import { CompiledQuery, type DatabaseConnection, type QueryResult, type TransactionSettings } from 'kysely'
 import type { PoolConnection, ResultSetHeader } from 'mysql2'
+import { AppError } from '../errors.ts'
 import { isDisconnect, isRetryable, isUnavailable, outcomeUnknown, translate } from './errors.ts'
 import type { Gate } from './gate.ts'
+import { discard } from './session.ts'
 
 const BEGIN = CompiledQuery.raw('begin')
 
 /** What a commit or a rollback may take beyond the end of the signal, in milliseconds. */
 const ANSWER_GRACE_MS = 1_000
 
+const NOT_WELL_FORMED = 'A text has half of a surrogate pair in it, which no encoding can hold'
+
+/** mysql2 would write U+FFFD in its place, so that different texts become equal. */
+const isStorable = (value: unknown) => typeof value !== 'string' || value.isWellFormed()
+
 const READING = /^\s*(select|show|set|begin)\b/i
 
-/** Ends a session on the server; resolves when it is gone or cannot be reached, never rejects. */
-export type KillSession = (threadId: number) => Promise<void>
+/** How long a permit waits for the end of a statement that was stopped but may go on, in milliseconds. */
+const STOP_TIMEOUT_MS = 10_000
+
+/** Ends a session on its server; false when that cannot be reached. Never rejects. */
+export type KillSession = (connection: PoolConnection, hasEnded: () => boolean) => Promise<boolean>
 
 interface LoanOptions {
   gate: Gate
@@ -32,7 +42,8 @@ export class MysqlConnection implements DatabaseConnection {
   readonly #raw: PoolConnection
   readonly #signal: AbortSignal | undefined
   readonly #killSession: KillSession
-  #killed: Promise<void> | undefined
+  /** Once the signal has aborted during a statement; resolves when the server has ended the session. */
+  #stopped: PromiseWithResolvers<void> | undefined
   #inTransaction = false
 
   constructor(raw: PoolConnection, { gate, signal, killSession }: LoanOptions) {
@@ -47,13 +58,15 @@ export class MysqlConnection implements DatabaseConnection {
     const signal = this.#signal
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason)
+      if (!parameters.every(isStorable)) return reject(new AppError('invalid', NOT_WELL_FORMED))
       const onAbort = () => {
-        this.#kill()
         reject(signal?.reason)
+        this.#stop()
       }
       signal?.addEventListener('abort', onAbort)
       const onResult = (error: Error | null, result: unknown) => {
         signal?.removeEventListener('abort', onAbort)
+        if (this.#stopped) return this.#stopped.resolve()
         if (!error) return resolve(toQueryResult<R>(result))
         if (isUnavailable(error)) this.#raw.destroy()
         reject(this.#mayHaveWritten(sql, error) ? outcomeUnknown(error) : translate(error))
@@ -82,6 +95,7 @@ export class MysqlConnection implements DatabaseConnection {
    * @throws AppError `unavailable` when the answer to the commit was lost.
    */
   async commit(): Promise<void> {
+    if (this.#stopped) throw this.#signal?.reason
     await this.#end('commit').catch((error) => {
       throw isRetryable(error) ? error : outcomeUnknown(error)
     })
@@ -89,7 +103,7 @@ export class MysqlConnection implements DatabaseConnection {
 
   /** Rolls back; a connection that cannot is not used again, so that no open transaction reaches the next borrower. */
   async rollback(): Promise<void> {
-    if (!this.#killed) await this.#end('rollback').catch(() => this.#raw.destroy())
+    if (!this.#stopped) await this.#end('rollback').catch(() => this.#raw.destroy())
   }
 
   // biome-ignore lint/correctness/useYield: it refuses instead
@@ -97,10 +111,10 @@ export class MysqlConnection implements DatabaseConnection {
     throw new Error('A stream holds its connection for as long as the reader likes: read pages by key instead')
   }
 
-  /** Gives the connection back to the pool; where its session was killed, resolves when the server has done so. */
+  /** Gives the connection back to the pool; where a statement was stopped, resolves when its session has ended. */
   release(): Promise<void> | undefined {
-    this.#raw.release()
-    return this.#killed
+    if (!this.#stopped) this.#raw.release()
+    return this.#stopped?.promise
   }
 
   /** A statement outside of a transaction commits itself: where its answer is lost, the change may be there. */
@@ -108,9 +122,21 @@ export class MysqlConnection implements DatabaseConnection {
     return !this.#inTransaction && isDisconnect(error) && !READING.test(sql)
   }
 
-  #kill() {
-    this.#killed = this.#killSession(this.#raw.threadId)
-    this.#raw.destroy()
+  /**
+   * Kills the session. The connection stays open until the answer to its statement, or its end, says that the server has
+   * stopped. A permit that came back before would let more statements run than there are permits.
+   */
+  #stop() {
+    const stopped = Promise.withResolvers<void>()
+    this.#stopped = stopped
+    let hasEnded = false
+    const timer = setTimeout(stopped.resolve, STOP_TIMEOUT_MS).unref()
+    void stopped.promise.then(() => {
+      hasEnded = true
+      clearTimeout(timer)
+      discard(this.#raw)
+    })
+    void this.#killSession(this.#raw, () => hasEnded).then((isReachable) => isReachable || stopped.resolve())
   }
 
   #end(sql: 'commit' | 'rollback'): Promise<void> {
@@ -118,7 +144,7 @@ export class MysqlConnection implements DatabaseConnection {
     return new Promise((resolve, reject) => {
       let timer: NodeJS.Timeout | undefined
       const onTimeout = () => {
-        this.#raw.destroy()
+        discard(this.#raw)
         reject(Object.assign(new Error(`No answer to the ${sql}`), { code: 'ETIMEDOUT' }))
       }
       const onAbort = () => {

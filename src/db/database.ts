@@ -8,17 +8,17 @@ import {
   type KyselyProps,
   type QueryCompiler,
 } from 'kysely'
-import { createConnection, createPool, type PoolConnection, type PoolOptions } from 'mysql2'
+import { createPool, type PoolOptions } from 'mysql2'
 import { AppError } from '../errors.ts'
 import { GatedDialect, GatedDriver } from './driver.ts'
 import { Gate, type GateOptions } from './gate.ts'
+import { killSession, prepareSession } from './session.ts'
 import type { Tables } from './tables.ts'
 
 /** What a query takes: the database, or a transaction on it. */
 export type Db = Kysely<Tables>
 
 const CONNECT_TIMEOUT_MS = 2_000
-const KILL_TIMEOUT_MS = 1_000
 const MAX_WAITERS = 10_000
 const MAX_WAIT_MS = 2_000
 /** Connections besides `poolSize`, for what may not wait behind requests. */
@@ -29,11 +29,8 @@ const RESERVED_CONNECTIONS = 3
  */
 const MAX_PREPARED_STATEMENTS = 200
 const IDLE_TIMEOUT_MS = 60_000
+const KEEP_ALIVE_DELAY_MS = 10_000
 const CLOSE_TIMEOUT_MS = 1_000
-
-/** Set on every session, so that no server's defaults decide what a date means or whether a bad value is an error. */
-const SQL_MODE = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'
-const PREPARE_SESSION = `set time_zone = '+00:00', sql_mode = '${SQL_MODE}'`
 
 const PING = CompiledQuery.raw('select 1')
 const DESCRIBE_SERVER = CompiledQuery.raw('select @@global.sql_mode as mode, version() as version')
@@ -88,9 +85,10 @@ export class Database implements AsyncDisposable {
       pool: createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS)).on('connection', prepareSession),
       gate: this.gate,
       reservedGate: new Gate({ permits: RESERVED_CONNECTIONS, maxWaiters: MAX_WAITERS, maxWaitMs }),
-      killSession: (threadId) => killSession(url, threadId),
+      killSession: (connection, hasEnded) => killSession(url, connection, hasEnded),
     })
     const dialect = new GatedDialect(this.#driver)
+    // Kysely's `log` would do nothing here: its own driver writes it.
     this.#props = { config: { dialect, plugins }, dialect, driver: this.#driver }
     this.#plugins = plugins
     this.#compiler = dialect.createQueryCompiler()
@@ -153,7 +151,11 @@ const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   maxIdle: connectionLimit - 1,
   idleTimeout: IDLE_TIMEOUT_MS,
   connectTimeout: CONNECT_TIMEOUT_MS,
+  // So that firewalls do not forget idle connections, and one whose server is gone is noticed.
   enableKeepAlive: true,
+  keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS,
+  // As the tables': with another one, a comparison with an enum is no constant for the planner, which then sorts all rows.
+  charset: 'UTF8MB4_UNICODE_520_CI',
   maxPreparedStatements: MAX_PREPARED_STATEMENTS,
   timezone: 'Z',
   supportBigNumbers: true,
@@ -161,24 +163,6 @@ const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   stringifyObjects: true,
   flags: ['-LOCAL_FILES'],
 })
-
-function prepareSession(connection: PoolConnection) {
-  // mysql2 takes a broken connection out of the pool on its first error and throws the second one at the process.
-  connection.on('error', () => {})
-  connection.query(PREPARE_SESSION, (error) => error && connection.destroy())
-}
-
-/** Through a connection of its own, since the pool may have none to spare. */
-async function killSession(uri: string, threadId: number): Promise<void> {
-  const control = createConnection({ uri, connectTimeout: KILL_TIMEOUT_MS })
-  const timeout = AbortSignal.timeout(KILL_TIMEOUT_MS)
-  await new Promise<void>((resolve) => {
-    timeout.addEventListener('abort', () => resolve())
-    control.on('error', () => resolve())
-    control.query(`kill ${threadId}`, () => resolve())
-  })
-  control.destroy()
-}
 
 function redact(url: string) {
   const { host, pathname } = new URL(url)

@@ -8,10 +8,17 @@ import {
   MysqlQueryCompiler,
   type TransactionSettings,
 } from 'kysely'
-import type { Pool } from 'mysql2'
+import type { Pool, PoolConnection } from 'mysql2'
 import { type KillSession, MysqlConnection } from './connection.ts'
 import { unavailable } from './errors.ts'
 import type { Gate } from './gate.ts'
+import { answersPing, discard } from './session.ts'
+
+/** A connection that was idle for longer is asked for a sign of life before it is used. */
+const PING_AFTER_IDLE_MS = 2_000
+
+/** What mysql2 keeps of a connection besides what its types say: when it was last given back, or opened. */
+type PooledConnection = PoolConnection & { lastActiveTime: number }
 
 export interface GatedDriverOptions {
   /** Has a connection for each permit of both semaphores. */
@@ -34,6 +41,8 @@ export interface AcquireOptions extends AbortableOperationOptions {
  */
 export class GatedDriver implements Driver {
   readonly #options: GatedDriverOptions
+  /** When a connection was first found to be silent: none that was idle then is used again. */
+  #silentSince = 0
 
   constructor(options: GatedDriverOptions) {
     this.#options = options
@@ -48,10 +57,11 @@ export class GatedDriver implements Driver {
     return entered ? entered.then(() => this.#borrow(gate, signal)) : this.#borrow(gate, signal)
   }
 
+  /** Does not wait for the server to end a statement that was stopped; the permit does. */
   async releaseConnection(connection: MysqlConnection): Promise<void> {
-    const killed = connection.release()
-    if (killed) await killed
-    connection.gate.leave()
+    const stopped = connection.release()
+    if (stopped) void stopped.then(() => connection.gate.leave())
+    else connection.gate.leave()
   }
 
   beginTransaction(connection: MysqlConnection, settings: TransactionSettings): Promise<void> {
@@ -72,13 +82,32 @@ export class GatedDriver implements Driver {
 
   #borrow(gate: Gate, signal: AbortSignal | undefined): Promise<MysqlConnection> {
     const { pool, killSession } = this.#options
-    return new Promise((resolve, reject) =>
-      pool.getConnection((error, connection) => {
-        if (!error) return resolve(new MysqlConnection(connection, { gate, signal, killSession }))
-        gate.leave()
-        reject(unavailable(error))
-      }),
-    )
+    return new Promise((resolve, reject) => {
+      const lend = (raw: PoolConnection) => resolve(new MysqlConnection(raw, { gate, signal, killSession }))
+      const take = () =>
+        pool.getConnection((error, raw) => {
+          if (error) {
+            gate.leave()
+            return reject(unavailable(error))
+          }
+          const idleSince = (raw as PooledConnection).lastActiveTime
+          if (idleSince > Date.now() - PING_AFTER_IDLE_MS) lend(raw)
+          else void this.#isAlive(raw, idleSince).then((alive) => (alive ? lend(raw) : take()))
+        })
+      take()
+    })
+  }
+
+  /**
+   * Whether an idle connection still leads to its server. A failover or a firewall may have cut it without a word, and most
+   * likely the others with it: none that has been idle for longer is asked, so that they cost one request a moment together.
+   */
+  async #isAlive(raw: PoolConnection, idleSince: number): Promise<boolean> {
+    const askedAt = Date.now()
+    if (idleSince >= this.#silentSince && (await answersPing(raw))) return true
+    discard(raw)
+    this.#silentSince = Math.max(this.#silentSince, askedAt)
+    return false
   }
 }
 

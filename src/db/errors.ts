@@ -28,7 +28,7 @@ const INTERRUPTED = 1317
 const TOO_MANY_STATEMENTS = 1461
 
 /** Codes of Node's sockets and of mysql2's protocol layer. */
-const DISCONNECTED = /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ENOTFOUND|EAI_|ENOENT|PROTOCOL_)/
+const DISCONNECTED = /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ENOTFOUND|EAI_|ENOENT|ERR_STREAM_|PROTOCOL_)/
 
 /** How mysql2 refuses a statement on a connection that is closed. Such an error has no number and no code. */
 const CLOSED = /\bclosed\b/

@@ -41,7 +41,8 @@ export async function retryLocked<T>(attempt: () => Promise<T>): Promise<T> {
 
 /**
  * Has `act` called once the transaction is committed, and never if it is rolled back: for a function deep inside a story
- * that has something to tell when the story is true. It must not throw, and nobody waits for it.
+ * that has something to tell when the story is true. Nobody waits for it, and where it throws, the change is still committed:
+ * the error becomes a warning of the process.
  *
  * @throws Error for a transaction that `transaction()` did not begin.
  */
@@ -58,6 +59,14 @@ async function attemptOnce<T>(db: Db, story: (trx: Transaction<Tables>) => Promi
     hooks.set(trx, acts)
     return story(trx)
   })
-  for (const act of acts) act()
+  for (const act of acts) warnOnThrow(act)
   return result
+}
+
+function warnOnThrow(act: () => void) {
+  try {
+    act()
+  } catch (error) {
+    process.emitWarning(error as Error)
+  }
 }

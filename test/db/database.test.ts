@@ -1,4 +1,4 @@
-import { CompiledQuery, sql } from 'kysely'
+import { CamelCasePlugin, CompiledQuery, sql } from 'kysely'
 import { describe, expect, test } from 'vitest'
 import { Database, type Db } from '../../src/db/database.ts'
 import { transaction } from '../../src/db/transaction.ts'
@@ -121,7 +121,7 @@ describe('when all connections are busy', () => {
     expect([database.gate.inside, database.gate.waiting]).toEqual([1, 99])
     controller.abort()
     await Promise.all(busy)
-    expect([database.gate.inside, database.gate.waiting]).toEqual([0, 0])
+    await until(() => database.gate.inside === 0, 'the permit is back')
   })
 })
 
@@ -171,6 +171,37 @@ describe('a session', () => {
     const db = database.withSignal()
     await expect(db.executeQuery(CompiledQuery.raw('select 1; select 2'))).rejects.toThrow(/syntax/i)
     await expect(db.executeQuery(CompiledQuery.raw(`load data local infile '/etc/hosts' into table product`))).rejects.toThrow()
+  })
+})
+
+describe('a text', () => {
+  test('with half of a surrogate pair is refused, and never stored as another one', async () => {
+    const { database } = await useDatabase({ poolSize: 1 })
+    const db = database.withSignal()
+    const add = (name: string) => db.insertInto('product').values({ name, price: '1.00', stock: 1 }).execute()
+    for (const name of ['\ud800', 'a\udc00b']) await expect(add(name)).rejects.toMatchObject({ code: 'invalid' })
+    await add('\u{1F4A1}')
+    expect(await db.selectFrom('product').select('name').execute()).toEqual([{ name: '\u{1F4A1}' }])
+  })
+
+  test('compares by the collation of the tables, so that a comparison is a constant for the planner', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const { rows } = await sql<{ session: string; table: string }>`
+      select @@collation_connection as session, table_collation as ${sql.ref('table')}
+      from information_schema.tables where table_schema = database() and table_name = 'job'
+    `.execute(db)
+    expect(rows[0]?.session).toBe(rows[0]?.table)
+  })
+})
+
+test('plugins of Kysely are applied to all handles', async () => {
+  const { url } = await useDatabase()
+  await using database = await Database.open({ url, poolSize: 1, plugins: [new CamelCasePlugin()] })
+  const { rows } = await sql`select 1 as created_at`.execute(database.withSignal())
+  expect(rows).toEqual([{ createdAt: 1 }])
+  expect(await transaction(database.withSignal(), (trx) => sql`select 1 as created_at`.execute(trx))).toMatchObject({
+    rows: [{ createdAt: 1 }],
   })
 })
 

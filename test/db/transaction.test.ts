@@ -1,5 +1,5 @@
 import { CompiledQuery } from 'kysely'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Db } from '../../src/db/database.ts'
 import { afterCommit, transaction } from '../../src/db/transaction.ts'
 import { useDatabase } from '../support/database.ts'
@@ -121,6 +121,29 @@ describe('what is to be done after the commit', () => {
     })
     await expect(failing).rejects.toThrow('no')
     expect(told).toBe(false)
+  })
+
+  test('that throws leaves the change committed, and the others are done', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const warn = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    onTestFinished(() => warn.mockRestore())
+    const failure = new Error('The listener failed')
+    let told = false
+    const inserting = transaction(db, async (trx) => {
+      afterCommit(trx, () => {
+        throw failure
+      })
+      afterCommit(trx, () => {
+        told = true
+      })
+      await trx.insertInto('product').values(product('kept')).execute()
+      return 'done'
+    })
+    expect(await inserting).toBe('done')
+    expect(told).toBe(true)
+    expect(warn).toHaveBeenCalledExactlyOnceWith(failure)
+    expect(await db.selectFrom('product').select('name').execute()).toEqual([{ name: 'kept' }])
   })
 
   test('needs a transaction that knows of it', async () => {

@@ -1,14 +1,8 @@
 import { z } from '@hono/zod-openapi'
 import { pageOf, pageQuery } from '../../paging.ts'
-import { integerParameter } from '../../schemas.ts'
+import { integerParameter, text } from '../../schemas.ts'
 
-// Of half a surrogate pair, which UTF-8 does not have, the database would make the replacement character.
-const Name = z
-  .string()
-  .overwrite((name) => name.trim().toWellFormed())
-  .min(1)
-  .max(200)
-  .openapi({ example: 'Espresso machine' })
+const Name = text().trim().min(1).max(200).openapi({ example: 'Espresso machine' })
 const Price = z
   .string()
   .regex(

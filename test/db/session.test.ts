@@ -1,0 +1,116 @@
+import { sql } from 'kysely'
+import { createConnection } from 'mysql2/promise'
+import { describe, expect, inject, onTestFinished, test, vi } from 'vitest'
+import { Database, type Db } from '../../src/db/database.ts'
+import { canOwnServer, useOwnServer } from '../support/own-server.ts'
+import { useProxy } from '../support/proxy.ts'
+import { until } from '../support/until.ts'
+
+const TWO_SERVERS_TIMEOUT_MS = 60_000
+const PING_TIMEOUT_MS = 250
+
+const sleepFor = (db: Db, seconds: number) => sql`select sleep(${sql.lit(seconds)}) as slept`.execute(db)
+
+/** A database behind `port`, which may lead to any of the servers. */
+async function openBehind(port: number, server: string, poolSize: number): Promise<Database> {
+  const url = new URL(server)
+  url.port = String(port)
+  const database = await Database.open({ url: url.href, poolSize })
+  onTestFinished(() => database[Symbol.asyncDispose]())
+  return database
+}
+
+async function isRunning(url: string, statement: string): Promise<boolean> {
+  const connection = await createConnection({ uri: url })
+  const [rows] = await connection.query('show full processlist')
+  await connection.end()
+  return JSON.stringify(rows).includes(statement)
+}
+
+/** Idle sessions of another program, enough for each id that the first server gives out in a test; tells how many ended. */
+async function openBystanders(url: string, count: number) {
+  const connections = await Promise.all(Array.from({ length: count }, () => createConnection({ uri: url })))
+  let ended = 0
+  for (const connection of connections) connection.on('error', () => ended++)
+  onTestFinished(() => void connections.map((connection) => connection.destroy()))
+  const ids = connections.map(({ threadId }) => threadId)
+  return { ended: () => ended, ids }
+}
+
+describe.runIf(canOwnServer)('behind a balancer', { timeout: TWO_SERVERS_TIMEOUT_MS }, () => {
+  test('an aborted statement is killed on its own server, and nobody else’s session on another', async () => {
+    const { urls, ports } = await openTwoServers()
+    const bystanders = await openBystanders(urls[1], 60)
+    const proxy = await useProxy((index) => ports[index % 2] as number)
+    const database = await openBehind(proxy.port, urls[0], 4)
+    for (let round = 0; round < 8; round++) {
+      const startedAt = performance.now()
+      await expect(sleepFor(database.withSignal(AbortSignal.timeout(30)), 20)).rejects.toThrow('timeout')
+      expect(performance.now() - startedAt).toBeLessThan(1_000)
+    }
+    await until(() => database.gate.inside === 0, 'all statements have ended', 8_000)
+    for (const url of urls) expect(await isRunning(url, 'sleep(20)')).toBe(false)
+    expect(bystanders.ended()).toBe(0)
+  })
+
+  test('a statement that cannot be killed keeps its permit until it ends, and its caller does not wait for that', async () => {
+    const { urls, ports } = await openTwoServers()
+    const bystanders = await openBystanders(urls[1], 20)
+    let target = 0
+    const proxy = await useProxy(() => ports[target] as number)
+    const database = await openBehind(proxy.port, urls[0], 1)
+    target = 1
+    const startedAt = performance.now()
+    await expect(sleepFor(database.withSignal(AbortSignal.timeout(50)), 3)).rejects.toThrow('timeout')
+    expect(performance.now() - startedAt).toBeLessThan(1_000)
+    expect(await isRunning(urls[0], 'sleep(3)')).toBe(true)
+    expect(database.gate.inside).toBe(1)
+    await until(() => database.gate.inside === 0, 'the permit is back')
+    expect(await isRunning(urls[0], 'sleep(3)')).toBe(false)
+    expect(performance.now() - startedAt).toBeGreaterThan(2_900)
+    expect(bystanders.ended()).toBe(0)
+  })
+})
+
+describe('idle connections whose server fell silent', () => {
+  test('cost one request a moment, all of them together', async () => {
+    const server = inject('serverUrl')
+    const proxy = await useProxy(() => Number(new URL(server).port))
+    const database = await openBehind(proxy.port, server, 5)
+    const db = database.withSignal()
+    await Promise.all([1, 2, 3, 4, 5].map(() => sleepFor(db, 0.1)))
+    proxy.silence()
+    vi.useFakeTimers({ toFake: ['Date'] })
+    onTestFinished(() => void vi.useRealTimers())
+    vi.setSystemTime(Date.now() + 3_000)
+    const setTimeouts = vi.spyOn(globalThis, 'setTimeout')
+    const startedAt = performance.now()
+    for (let request = 0; request < 6; request++) await sleepFor(db, 0)
+    expect(performance.now() - startedAt).toBeLessThan(5_000)
+    expect(setTimeouts.mock.calls.filter(([, ms]) => ms === PING_TIMEOUT_MS)).toHaveLength(1)
+    setTimeouts.mockRestore()
+  })
+
+  test('are used again without a new connection where it answers', async () => {
+    const server = inject('serverUrl')
+    const database = await openBehind(Number(new URL(server).port), server, 1)
+    const id = async () => (await sql`select connection_id() as id`.execute(database.withSignal())).rows[0]
+    const before = await id()
+    vi.useFakeTimers({ toFake: ['Date'] })
+    onTestFinished(() => void vi.useRealTimers())
+    vi.setSystemTime(Date.now() + 30_000)
+    expect(await id()).toEqual(before)
+  })
+})
+
+/** Two servers with one account and one database by name. */
+async function openTwoServers() {
+  const servers = [await useOwnServer(), await useOwnServer()]
+  const urls = servers.map(({ url }) => Object.assign(new URL(url), { password: 'shared' }).href) as [string, string]
+  for (const { url } of servers) {
+    const administrator = await createConnection({ uri: url })
+    await administrator.query(`alter user 'offloop'@'%' identified by 'shared'`)
+    await administrator.end()
+  }
+  return { urls, ports: urls.map((url) => Number(new URL(url).port)) }
+}

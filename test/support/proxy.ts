@@ -1,0 +1,33 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { onTestFinished } from 'vitest'
+
+/** A balancer of TCP connections: which port each one is led to is up to the test. */
+export async function useProxy(choosePort: (index: number) => number) {
+  const links = new Set<{ client: Socket; server: Socket }>()
+  let count = 0
+  const proxy = createServer((client) => {
+    const server = connect(choosePort(count++), '127.0.0.1')
+    const link = { client, server }
+    links.add(link)
+    client.pipe(server).pipe(client)
+    for (const socket of [client, server]) socket.on('error', () => {}).on('close', () => links.delete(link))
+  }).listen(0, '127.0.0.1')
+  await once(proxy, 'listening')
+  onTestFinished(() => {
+    for (const { client, server } of links) [client, server].map((socket) => socket.destroy())
+    proxy.close()
+  })
+  return {
+    port: (proxy.address() as AddressInfo).port,
+    /** From here on nothing of what the open connections send arrives, in neither direction, and neither end hears of it. */
+    silence() {
+      for (const { client, server } of links) {
+        client.unpipe(server)
+        server.unpipe(client)
+        client.resume()
+        server.resume()
+      }
+    },
+  }
+}
