@@ -57,6 +57,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       ...config.compute,
       entry: new URL('./thread.ts', import.meta.url),
       stopping: stopping.signal,
+      drainMs: config.http.drainTimeoutMs,
       onTiming(timing) {
         metrics.observeTask(timing)
         spans.observe(timing)

@@ -1,17 +1,10 @@
-import { performance } from 'node:perf_hooks'
 import type { Transferable } from 'node:worker_threads'
-import type { Limits } from './limits.ts'
+import { Entry, type EntryOptions, type MapEntry } from './entry.ts'
 import type { Mode, RunMessage } from './protocol.ts'
-
-export type Priority = 'interactive' | 'batch'
 
 export type Outcome = 'succeeded' | 'failed' | 'cancelled' | 'deadline_exceeded' | 'crashed'
 
-export interface CallOptions extends Limits {
-  /** Requests are `interactive`, jobs are `batch`: neither can starve the other. */
-  priority?: Priority | undefined
-  /** Who calls, say a customer's id: those who wait are served in turns, however much one of them asks for. */
-  key?: string | undefined
+export interface CallOptions extends EntryOptions {
   /** The request on whose behalf it is: its timing says so. */
   requestId?: string | undefined
   /**
@@ -25,21 +18,26 @@ export interface CallOptions extends Limits {
   onProgress?: ((fraction: number) => void) | undefined
 }
 
+interface Work {
+  task: string
+  mode: Mode
+  input: unknown
+  items: number
+  /** The map that it is a chunk of. */
+  map?: MapEntry | undefined
+}
+
 /** One message's worth of work, from `run()` until it is settled: waiting, on its way to an executor, or running. */
-export class Call {
+export class Call extends Entry {
   readonly task: string
   readonly mode: Mode
   readonly input: unknown
   /** How many inputs it holds. */
   readonly items: number
+  readonly map: MapEntry | undefined
   readonly options: CallOptions
   readonly resolve: (output: never) => void
   readonly reject: (reason: unknown) => void
-  readonly queuedAt = performance.timeOrigin + performance.now()
-  /** Part of something that has begun: it is not refused any more. */
-  readonly accepted: boolean
-  /** How long it will probably run; while an executor has it, undefined if its task never ran before. */
-  estimateMs: number | undefined
   /** Set while an executor has it. */
   message: RunMessage | undefined
   outcome: Outcome | undefined
@@ -49,31 +47,19 @@ export class Call {
   bytesIn = 0
   /** How many executors ended before they began it. */
   losses = 0
-  /** Its place in the queue, while it waits. */
-  line: object | undefined
-  previous: Call | undefined
-  next: Call | undefined
   /** Stops listening for its end from outside. */
   release: (() => void) | undefined
 
-  constructor(
-    work: { task: string; mode: Mode; input: unknown; items: number; accepted: boolean },
-    options: CallOptions,
-    resolve: (output: never) => void,
-    reject: (reason: unknown) => void,
-  ) {
+  constructor(work: Work, options: CallOptions, resolve: (output: never) => void, reject: (reason: unknown) => void) {
+    super()
     this.task = work.task
     this.mode = work.mode
     this.input = work.input
     this.items = work.items
-    this.accepted = work.accepted
+    this.map = work.map
     this.options = options
     this.resolve = resolve
     this.reject = reject
-  }
-
-  get priority(): Priority {
-    return this.options.priority ?? 'interactive'
   }
 
   settle(outcome: Outcome, settle: () => void): void {
@@ -81,5 +67,9 @@ export class Call {
     this.outcome = outcome
     this.release?.()
     settle()
+  }
+
+  refuse(reason: unknown): void {
+    this.settle('cancelled', () => this.reject(reason))
   }
 }

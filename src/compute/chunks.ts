@@ -1,5 +1,8 @@
-import { AppError } from '../errors.ts'
+import { performance } from 'node:perf_hooks'
+import { AppError, withoutStack } from '../errors.ts'
+import { isHopeless } from './admission.ts'
 import { Call, type CallOptions } from './call.ts'
+import { MapEntry } from './entry.ts'
 import { watchLimits } from './limits.ts'
 import type { Pool } from './pool.ts'
 import type { Source } from './source.ts'
@@ -22,6 +25,8 @@ export interface ChunksOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' 
   task: string
   mode: 'each' | 'joined'
   threads: number
+  /** Its items take about the same time each. */
+  isEven: boolean
   /** How many chunks may be in the works. */
   maxInFlight?: number | undefined
   /** How many chunks may be begun before the first of them is read. */
@@ -49,20 +54,30 @@ interface Remainder<Input, Output> {
 
 /**
  * Runs a source's items in chunks, on several threads, and gives the outputs of each chunk in the order of the items.
- * How many make a chunk follows from how long they take. The first error ends the rest.
+ * How many make a chunk follows from how long they take. The first error ends the rest. Nothing is taken from the source,
+ * nor is it even opened, before it is the map's turn.
  */
 export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   readonly #pool: Pool
-  readonly #source: Source<Input>
+  readonly #openSource: () => Source<Input>
+  #source: Source<Input> | undefined
   readonly #options: ChunksOptions
   readonly #maxInFlight: number
-  /** In the works. Without a signal each: to listen to one, and to stop listening, costs a tenth of a chunk's way. */
+  /** Of each chunk. Without a signal: to listen to one, and to stop listening, costs a tenth of a chunk's way. */
+  readonly #callOptions: CallOptions
+  readonly #entry: MapEntry
+  readonly #turn = Promise.withResolvers<void>()
+  /** In the works. */
   readonly #calls = new Set<Call>()
   /** Begun and not read, in order. */
   readonly #results: Promise<Output[]>[] = []
   readonly #remainders: Remainder<Input, Output>[] = []
+  #startedAt = 0
   #taken = 0
   #done = 0
+  #chunksDone = 0
+  /** What they took of the threads' time. */
+  #ranMs = 0
   #lastSize = 1
   #msPerItem: number | undefined
   /** The same in the past, until there is one of today's. */
@@ -72,26 +87,37 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   #isExhausted = false
   /** Why everything ends. */
   #failure: { reason: unknown } | undefined
-  /** The pool has taken a chunk on, so it does not refuse the others. */
-  #isAccepted = false
 
-  constructor(pool: Pool, source: Source<Input>, options: ChunksOptions) {
+  constructor(pool: Pool, openSource: () => Source<Input>, options: ChunksOptions) {
+    const { task, mode, threads, maxInFlight = threads * CHUNKS_PER_THREAD, priority, key, requestId } = options
     this.#pool = pool
-    this.#source = source
+    this.#openSource = openSource
     this.#options = options
-    this.#maxInFlight = options.maxInFlight ?? options.threads * CHUNKS_PER_THREAD
-    this.#pastMsPerItem = pool.msPerItem(options.task, options.mode)
+    this.#maxInFlight = maxInFlight
+    this.#callOptions = { priority, key, requestId }
+    this.#entry = new MapEntry(
+      task,
+      options,
+      () => this.#begin(),
+      (reason) => this.#fail(reason),
+    )
+    this.#pastMsPerItem = pool.msPerItem(task, mode)
+    // Nobody waits for it where the pool refuses at once.
+    this.#turn.promise.catch(() => {})
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Output[]> {
     this.#options.signal?.throwIfAborted()
     const { task } = this.#options
+    this.#startedAt = performance.now()
     const endWatch = watchLimits(
       this.#options,
       () => `The tasks ${task}`,
       (_, reason) => this.#fail(reason),
     )
     try {
+      this.#pool.enter(this.#entry)
+      await this.#turn.promise
       for (;;) {
         this.#advance()
         if (this.#failure) throw this.#failure.reason
@@ -104,20 +130,29 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
       }
     } finally {
       endWatch?.()
-      this.#source.close()
-      // What has nothing left in the works need not pay for an error and its stack.
-      if (!this.#isThrough) this.#fail(new AppError('cancelled', 'Nobody reads the rest'))
+      this.#source?.close()
+      // What has nothing left in the works need not pay for an error.
+      if (this.#calls.size > 0 || this.#taking) this.#fail(withoutStack(() => new AppError('cancelled', 'Nobody reads the rest')))
+      this.#pool.leave(this.#entry, this.#isExhausted && !this.#failure ? this.#ranMs : undefined)
     }
   }
 
-  get #isThrough() {
-    return this.#isExhausted && this.#calls.size === 0
+  /** It is its turn. */
+  #begin() {
+    try {
+      this.#source = this.#openSource()
+      this.#advance()
+    } catch (error) {
+      this.#fail(error)
+    }
+    this.#turn.resolve()
   }
 
   /** Everything in flight ends with this error, the first one that comes. */
   #fail(reason: unknown) {
     if (this.#failure) return
     this.#failure = { reason }
+    this.#turn.reject(reason)
     this.#taking?.reject(reason)
     for (const { resolve } of this.#remainders.splice(0)) resolve(Promise.reject(reason))
     for (const call of this.#calls) this.#pool.stop(call, 'cancelled', reason)
@@ -127,13 +162,19 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     while (this.#calls.size < this.#maxInFlight && !this.#failure) {
       const remainder = this.#remainders.shift()
       if (remainder) this.#resume(remainder)
-      else if (this.#mayTake()) this.#take()
-      else return
+      else if (this.#source && this.#mayTake()) this.#take(this.#source)
+      else break
     }
+    if (this.#calls.size === 0 || this.#isTail) this.#pool.pause(this.#entry)
   }
 
-  #take() {
-    const items = this.#source.take(this.#size())
+  /** Nothing is left to launch: the next map of its caller may begin, on the threads that become free. */
+  get #isTail() {
+    return this.#remainders.length === 0 && (this.#isExhausted || this.#taken === this.#source?.total)
+  }
+
+  #take(source: Source<Input>) {
+    const items = source.take(this.#size())
     if (items instanceof Promise) void this.#launchLater(items)
     else this.#launchNext(items)
   }
@@ -162,7 +203,7 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     const msPerItem = this.#msPerItem ?? this.#pastMsPerItem
     if (msPerItem === undefined) return 1
     const { threads } = this.#options
-    const left = this.#source.total === undefined ? Number.POSITIVE_INFINITY : this.#source.total - this.#taken
+    const left = (this.#source?.total ?? Number.POSITIVE_INFINITY) - this.#taken
     const evenly = Math.max(left / (threads * CHUNKS_PER_THREAD), MIN_CHUNK_MS / msPerItem)
     const size = Math.min(CHUNK_MS / msPerItem, evenly, this.#lastSize * MAX_GROWTH, MAX_ITEMS)
     return Math.max(1, Math.floor(size))
@@ -209,31 +250,55 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
 
   #finished({ items, runMs }: Result<Output>) {
     this.#done += items
+    this.#chunksDone++
+    this.#ranMs += runMs
     const newest = runMs / items
     this.#msPerItem ??= newest
     // Where items become heavier, the newest tell more than the average.
     this.#msPerItem = Math.max(newest, this.#msPerItem + AVERAGE_WEIGHT * (newest - this.#msPerItem))
     this.#options.onProgress(this.#done)
+    this.#checkTime(newest)
     this.#advance()
+  }
+
+  /** Ends the map as soon as it is clear that it will be late: until its deadline it would only keep others from the threads. */
+  #checkTime(newestMs: number) {
+    const { isEven, timeoutMs, threads, task } = this.#options
+    const { total } = this.#source ?? {}
+    if (!isEven || timeoutMs === undefined || total === undefined) return
+    const elapsedMs = performance.now() - this.#startedAt
+    const course = {
+      chunks: this.#chunksDone,
+      threads,
+      itemsLeft: total - this.#done,
+      // The lower one of what all took and what the newest took: the first ran before their code was compiled.
+      msPerItem: Math.min(newestMs, this.#ranMs / this.#done),
+      timeLeftMs: timeoutMs - elapsedMs,
+    }
+    if (!isHopeless(course)) return
+    const done = `${Math.round((100 * this.#done) / total)} % was done after ${Math.round(elapsedMs)} ms`
+    this.#fail(
+      withoutStack(() => new AppError('deadline_exceeded', `The tasks ${task} would take longer than ${timeoutMs} ms: ${done}`)),
+    )
   }
 
   /** @param first the place of the first of them. */
   async #call(items: Input[], first: number): Promise<Result<Output>> {
     if (this.#failure) throw this.#failure.reason
-    const { task, mode, priority, key, requestId, timeoutMs, nameOf } = this.#options
-    const accepted = this.#isAccepted
-    const options: CallOptions = { priority, key, requestId, timeoutMs: accepted ? undefined : timeoutMs }
+    const { task, mode, nameOf } = this.#options
     const { promise, resolve, reject } = Promise.withResolvers<Result<Output>>()
-    const call = new Call({ task, mode, input: items, items: items.length, accepted }, options, resolve, reject)
+    const work = { task, mode, input: items, items: items.length, map: this.#entry }
+    const call = new Call(work, this.#callOptions, resolve, reject)
     this.#calls.add(call)
     try {
-      this.#pool.add(call)
-      this.#isAccepted = true
+      this.#pool.addChunk(call)
       return await promise
     } catch (error) {
       // Where another chunk has failed, this is that one's error.
       if (!this.#failure && error instanceof TaskError && error.item !== undefined)
         throw new TaskError(task, error.cause, nameOf(first + error.item))
+      // At once: before the next turn of the loop that launches chunks.
+      this.#fail(error)
       throw error
     } finally {
       this.#calls.delete(call)

@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { setFlagsFromString } from 'node:v8'
 import type { Task } from '../names.ts'
+import { MAX_WAITING } from './admission.ts'
 import { Call, type CallOptions } from './call.ts'
 import { TaskProcess } from './child-process.ts'
 import { type MapOptions, Mapping } from './mapping.ts'
@@ -9,7 +10,6 @@ import type { Items } from './source.ts'
 import { Thread } from './thread.ts'
 import type { Timing } from './timing.ts'
 
-const MAX_QUEUED_PER_THREAD = 50
 const MAX_HEAP_MB = 1_024
 const IDLE_MS = 60_000
 
@@ -29,10 +29,11 @@ export interface ComputeOptions {
    * above them, or `isolation: 'process'`.
    */
   maxHeapMb?: number
-  /** How many calls of each priority may wait. */
+  /** How many calls and maps of each priority may wait: a bound on memory; their time is bounded in `admission.ts`. */
   maxQueued?: number
-  /** When it aborts, nothing new starts: queued tasks are refused, running ones go on. */
+  /** When it aborts, nothing new is taken on. What was accepted is served: it may take `drainMs`, until it is told to end. */
   stopping?: AbortSignal
+  drainMs?: number
   onTiming?: (timing: Timing) => void
   /** Told of every thread that ended by itself, and of the task whose code ended it, where that is known. */
   onCrash?: (error: Error, thread: string, task?: string) => void
@@ -97,7 +98,7 @@ export class Compute implements AsyncDisposable {
     this.threads = threads
     let started = 0
     const optionsFor = (kind: string) => ({ name: `${kind}-${++started}`, entry, maxHeapMb })
-    const options = { ...rest, max: threads, idleMs, maxQueued: rest.maxQueued ?? threads * MAX_QUEUED_PER_THREAD }
+    const options = { ...rest, max: threads, idleMs, maxQueued: rest.maxQueued ?? MAX_WAITING }
     this.#threads = new Pool({
       ...options,
       min: Math.min(minThreads, threads),
@@ -125,20 +126,21 @@ export class Compute implements AsyncDisposable {
    * Runs a task on a thread and resolves with its output. When the signal aborts or the time is up, the promise rejects
    * at once and the task is stopped: dropped if it still waits, else asked to end and, 100 ms later, terminated.
    *
-   * @throws AppError `overloaded` when too many wait, or the task could not start before its time is up;
-   * `deadline_exceeded`; `unavailable` while stopping; TaskError when the task itself fails; the signal's reason;
+   * @throws AppError `overloaded` when it has waited too long for a thread: for half of its `timeoutMs`, or 30 s without
+   * one; `deadline_exceeded`; `unavailable` while stopping; TaskError when the task itself fails; the signal's reason;
    * DataCloneError when the input cannot be sent to a thread.
    */
   run<Input, Output>(task: Task<Input, Output>, input: Input, options: RunOptions = {}): Promise<Output> {
     const pool = options.isolation === 'process' ? this.#processes : this.#threads
-    const work = { task: task.name, mode: 'one', input, items: 1, accepted: false } as const
+    const work = { task: task.name, mode: 'one', input, items: 1 } as const
     return new Promise((resolve, reject) => pool.add(new Call(work, options, resolve, reject)))
   }
 
   /**
    * Runs a task for each item, on all threads: tiny items travel in batches, and heavy ones one by one to whichever
    * thread is free. Items may also come from an iterable or an async iterable, even an endless one: no more are taken
-   * than the threads can use. Nothing starts before the results are wanted.
+   * than the threads can use. Nothing starts before the results are wanted, and a map waits for its turn as a whole: the
+   * maps of one caller (`key`) run one after the other.
    *
    *     const counts = await compute.map(countPrimes, ranges, { signal })
    *     for await (const tile of compute.map(drawTile, tiles, { signal })) socket.write(tile)

@@ -64,7 +64,7 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
     const join = this.#join
     if (!join) throw new Error(`The outputs of ${this.#task.name} cannot be reduced: its contract has no join`)
     let result = initial
-    for await (const outputs of this.#chunks('joined', Number.POSITIVE_INFINITY, this.#pieces()))
+    for await (const outputs of this.#chunks('joined', Number.POSITIVE_INFINITY, this.#cut()))
       for (const output of outputs) result = join(result, output)
     return result
   }
@@ -80,40 +80,52 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
   }
 
   #outputs(maxAhead: number): AsyncIterable<Output[]> {
-    const pieces = this.#pieces()
-    const chunks = this.#chunks('each', maxAhead, pieces)
-    return pieces && this.#join ? joinPieces(chunks, pieces, this.#join) : chunks
+    const cut = this.#cut()
+    const chunks = this.#chunks('each', maxAhead, cut)
+    return cut && this.#join ? joinPieces(chunks, cut, this.#join) : chunks
   }
 
-  /** The items cut into pieces, where they can be and there are too few of them to keep all threads busy to the end. */
-  #pieces(): (readonly Input[])[] | undefined {
+  /**
+   * What cuts the items into pieces, when it is first asked, where they can be cut and there are too few of them to keep
+   * all threads busy to the end.
+   */
+  #cut(): (() => Pieces<Input>) | undefined {
     const split = this.#task.split as TaskOptions<Input, Output>['split']
-    if (!split || !Array.isArray(this.#items)) return undefined
-    const parts = Math.ceil((this.#threads * PIECES_PER_THREAD) / this.#items.length)
+    const items = this.#items
+    if (!split || !Array.isArray(items)) return undefined
+    const parts = Math.ceil((this.#threads * PIECES_PER_THREAD) / items.length)
     if (parts <= 1) return undefined
-    return this.#items.map((item: Input) => {
-      const pieces = split(item, parts)
-      return pieces.length > 0 ? pieces : [item]
-    })
+    let all: Pieces<Input> | undefined
+    return () => {
+      all ??= items.map((item: Input) => {
+        const pieces = split(item, parts)
+        return pieces.length > 0 ? pieces : [item]
+      })
+      return all
+    }
   }
 
-  #chunks(mode: 'each' | 'joined', maxAhead: number, pieces: (readonly Input[])[] | undefined): Chunks<Input, Output> {
+  #chunks(mode: 'each' | 'joined', maxAhead: number, cut: (() => Pieces<Input>) | undefined): Chunks<Input, Output> {
     const { onProgress, concurrency, ...options } = this.#options
     const maxInFlight = concurrency === undefined ? undefined : this.#threads
-    const source = sourceOf(pieces?.flat() ?? this.#items)
-    const total = pieces?.length ?? source.total
-    return new Chunks(this.#pool, source, {
+    const items = this.#items
+    const total = Array.isArray(items) ? items.length : undefined
+    return new Chunks(this.#pool, () => sourceOf(cut?.().flat() ?? items), {
       ...options,
       task: this.#task.name,
       mode,
       threads: this.#threads,
+      isEven: cut !== undefined,
       maxInFlight,
       maxAhead,
-      nameOf: (place) => (pieces ? itemAt(place, pieces) : place),
-      onProgress: (done) => onProgress?.({ done: pieces ? itemAt(done, pieces) : done, total }),
+      nameOf: (place) => (cut ? itemAt(place, cut()) : place),
+      onProgress: (done) => onProgress?.({ done: cut ? itemAt(done, cut()) : done, total }),
     })
   }
 }
+
+/** Of each item. */
+type Pieces<Input> = readonly (readonly Input[])[]
 
 /** The item whose piece has this place; behind the last piece, the number of items. */
 function itemAt(place: number, pieces: readonly (readonly unknown[])[]): number {
@@ -128,7 +140,7 @@ function itemAt(place: number, pieces: readonly (readonly unknown[])[]): number 
 /** Puts together the outputs of each item's pieces, which may lie in several chunks. */
 async function* joinPieces<Input, Output>(
   chunks: AsyncIterable<Output[]>,
-  pieces: readonly (readonly Input[])[],
+  cut: () => Pieces<Input>,
   join: (left: Output, right: Output) => Output,
 ): AsyncGenerator<Output[]> {
   let item = 0
@@ -138,7 +150,7 @@ async function* joinPieces<Input, Output>(
     const whole: Output[] = []
     for (const output of outputs) {
       joined = [count === 0 ? output : join(joined[0] as Output, output)]
-      if (++count < (pieces[item]?.length ?? 0)) continue
+      if (++count < (cut()[item]?.length ?? 0)) continue
       whole.push(...joined)
       item++
       count = 0

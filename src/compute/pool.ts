@@ -1,7 +1,9 @@
 import { performance } from 'node:perf_hooks'
-import { Admission, type AdmissionOptions, stopping } from './admission.ts'
+import { MAX_TIMER_MS } from '../timers.ts'
+import { DRAIN_SHARE, maxWaitMs, refusal, stopping } from './admission.ts'
 import type { Call, Outcome } from './call.ts'
 import { Crew, type CrewOptions } from './crew.ts'
+import { type Entry, MapEntry, type Priority } from './entry.ts'
 import { watchLimits } from './limits.ts'
 import type { Member } from './member.ts'
 import type { DoneMessage, ProgressMessage } from './protocol.ts'
@@ -14,15 +16,24 @@ import { bytesOf, type Ended, type Timing, timingOf } from './timing.ts'
 const CANCEL_GRACE_MS = 100
 /** A call that ended so many executors before they began it was too much for them to receive: it fails. */
 const MAX_LOSSES = 2
+/** How often the queue is looked through at most for what has waited too long. */
+const SWEEP_EVERY_MS = 20
 
-export interface PoolOptions extends CrewOptions, AdmissionOptions {
+export interface PoolOptions extends CrewOptions {
+  /** How many entries of each priority may wait. */
+  maxQueued: number
+  /** When it aborts, nothing new is taken on: what was accepted is served. */
+  stopping?: AbortSignal | undefined
+  /** How long that may take. */
+  drainMs?: number | undefined
   onTiming?: ((timing: Timing) => void) | undefined
 }
 
 let lastId = 0
 
 /**
- * Executors (worker threads, or child processes) and the bounded queue before them.
+ * Executors (worker threads, or child processes) and the queue before them. What is taken on, and for how long it may wait,
+ * is in `admission.ts`; whose turn it is, in `queue.ts`.
  *
  * Short calls are sent ahead to executors that are busy, so that none of them waits for the event loop between two calls.
  * What was sent and not begun can be taken back (`Executor.recall`), so that no call is ever stuck behind another: it
@@ -33,7 +44,12 @@ export class Pool implements AsyncDisposable {
   readonly #queue = new Queue()
   readonly #runTimes = new RunTimes()
   readonly #crew: Crew
-  readonly #admission: Admission
+  #isDispatching = false
+  #extra: NodeJS.Immediate | undefined
+  #sweepTimer: NodeJS.Timeout | undefined
+  /** When the queue is looked through next; on the clock of `Entry.queuedAt`. */
+  #sweepAt = Number.POSITIVE_INFINITY
+  #drainTimer: NodeJS.Timeout | undefined
 
   constructor(options: PoolOptions) {
     this.#options = options
@@ -43,8 +59,7 @@ export class Pool implements AsyncDisposable {
       progress: (member, message) => this.#progress(member, message),
       exited: (member, error) => this.#exited(member, error),
     })
-    this.#admission = new Admission(options, this.#queue, this.#crew)
-    options.stopping?.addEventListener('abort', () => this.#refuse(({ accepted }) => !accepted), { once: true })
+    options.stopping?.addEventListener('abort', () => this.#startDrain(), { once: true })
   }
 
   /** Starts all executors, so that no call pays for it. @throws Error when one cannot load its tasks. */
@@ -73,22 +88,48 @@ export class Pool implements AsyncDisposable {
   }
 
   /**
-   * Takes a call on, and settles it in the end.
+   * Takes a call on, and settles it in the end: with `overloaded` when it has waited too long.
    *
-   * @throws AppError `overloaded` when too many wait, or when it could not start before its time is up; `unavailable`
-   * while stopping; the signal's reason.
+   * @throws AppError `overloaded` when thousands wait; `unavailable` while stopping; the signal's reason.
    */
   add(call: Call): void {
     call.options.signal?.throwIfAborted()
-    this.#admission.check(call)
-    call.estimateMs = this.#runTimes.guessMs(call)
+    this.#admit(call)
     call.release = watchLimits(
       call.options,
       () => `The task ${call.task}`,
       (outcome, reason) => this.stop(call, outcome, reason),
     )
-    this.#queue.push(call)
-    this.#dispatch()
+    this.#enqueue(call)
+  }
+
+  /**
+   * Takes a map on: `entry.begin` is called when it is its turn, or `entry.refuse` when it has waited too long. Until `leave`
+   * is called, its chunks are added by `addChunk`.
+   *
+   * @throws AppError as `add` does.
+   */
+  enter(entry: MapEntry): void {
+    this.#admit(entry)
+    this.#enqueue(entry)
+  }
+
+  /** @throws AppError `unavailable` after disposal. */
+  addChunk(call: Call): void {
+    if (this.#crew.isClosing) throw stopping()
+    if (call.map) this.#queue.hold(call.map)
+    this.#enqueue(call)
+  }
+
+  /** A map that has begun has nothing for the threads at the moment: others may begin. */
+  pause(entry: MapEntry): void {
+    if (this.#queue.release(entry)) this.#dispatch()
+  }
+
+  /** @param ranMs what its chunks took of the threads' time, where it came to its end. */
+  leave(entry: MapEntry, ranMs?: number): void {
+    if (ranMs !== undefined) this.#runTimes.learnMap(entry.task, ranMs)
+    if (!this.#queue.delete(entry)) this.pause(entry)
   }
 
   /** Ends a call that waits or runs, as its own signal would. */
@@ -105,26 +146,113 @@ export class Pool implements AsyncDisposable {
 
   async [Symbol.asyncDispose]() {
     this.#crew.close()
-    this.#refuse(() => true)
+    clearTimeout(this.#sweepTimer)
+    clearTimeout(this.#drainTimer)
+    this.#refuseAll()
     for (const member of this.#crew) {
-      for (const call of member.calls) call.settle('cancelled', () => call.reject(stopping()))
+      for (const call of member.calls) call.refuse(stopping())
       this.#reportCut(member)
     }
     await this.#crew[Symbol.asyncDispose]()
   }
 
+  #admit(entry: Entry) {
+    if (this.#crew.isClosing || this.#options.stopping?.aborted) throw stopping()
+    const { priority } = entry
+    if (this.#queue.sizeOf(priority) >= this.#options.maxQueued) throw refusal(this.#waitMs(priority))
+    const leastMs = this.#runTimes.leastMs(entry)
+    entry.dueAt = entry.queuedAt + maxWaitMs(entry.options, entry instanceof MapEntry ? leastMs / this.#options.max : leastMs)
+  }
+
+  #enqueue(entry: Entry) {
+    entry.estimateMs = this.#runTimes.guessMs(entry)
+    this.#queue.push(entry)
+    this.#dispatch()
+    // Most do not wait.
+    if (entry.list && entry.dueAt < this.#sweepAt) this.#sweepLater(entry.dueAt)
+  }
+
+  /** How long a newcomer will probably wait, judged by how long the tasks before it took in the past. */
+  #waitMs(priority: Priority): number {
+    const now = performance.now()
+    let aheadMs = this.#queue.waitMs(priority)
+    for (const { expectedMs, since } of this.#crew) aheadMs += Math.max(0, expectedMs - (now - since))
+    return aheadMs / this.#options.max
+  }
+
+  #sweepLater(at: number) {
+    clearTimeout(this.#sweepTimer)
+    this.#sweepAt = at
+    const delayMs = Math.min(Math.ceil(at - now()), MAX_TIMER_MS)
+    this.#sweepTimer = setTimeout(() => this.#sweep(), delayMs).unref()
+  }
+
+  /** Refuses what has waited too long. */
+  #sweep() {
+    const startedAt = now()
+    let nextAt = Number.POSITIVE_INFINITY
+    for (const entry of this.#queue) {
+      if (entry.dueAt > startedAt) nextAt = Math.min(nextAt, entry.dueAt)
+      else if (this.#queue.delete(entry)) entry.refuse(refusal(this.#waitMs(entry.priority)))
+    }
+    this.#sweepAt = nextAt
+    if (nextAt < Number.POSITIVE_INFINITY) this.#sweepLater(Math.max(nextAt, startedAt + SWEEP_EVERY_MS))
+  }
+
+  /** What was accepted has until shortly before the end, so that whoever waits for it can still be answered. */
+  #startDrain() {
+    const { drainMs } = this.#options
+    if (drainMs === undefined) return
+    this.#drainTimer = setTimeout(() => {
+      this.#refuseAll()
+      for (const { calls } of this.#crew) for (const call of [...calls]) this.stop(call, 'cancelled', stopping())
+    }, drainMs * DRAIN_SHARE).unref()
+  }
+
   /** Gives out what waits, as far as there is somebody to take it. */
   #dispatch() {
-    for (;;) {
-      const idle = this.#crew.idle.at(-1)
-      const call = this.#queue.peek(!idle || this.#crew.mayServeBatch())
-      const member = call && (idle ?? this.#crew.soonIdle(call, this.#runTimes.measuredMs(call)))
-      if (!member) break
-      this.#queue.delete(call)
-      this.#send(call, member)
-    }
+    // A map that begins adds its first chunks.
+    if (this.#isDispatching) return
+    this.#isDispatching = true
+    while (this.#dispatchNext());
+    this.#isDispatching = false
     if (this.#queue.size === 0) this.#balance()
+    else if (this.#extraMap()) this.#beginExtraLater()
     this.#crew.grow(this.#queue.size > 0)
+  }
+
+  /** False when there is nothing, or nobody to take it. */
+  #dispatchNext(): boolean {
+    const idle = this.#crew.idle.at(-1)
+    const next = this.#queue.next(!idle || this.#crew.mayServeBatch())
+    if (next instanceof MapEntry) return idle !== undefined && this.#begin(next)
+    const call = next as Call | undefined
+    const member = call && (idle ?? this.#crew.soonIdle(call, this.#runTimes.measuredMs(call)))
+    if (!member) return false
+    this.#queue.take(call)
+    this.#send(call, member)
+    return true
+  }
+
+  #begin(map: MapEntry): true {
+    this.#queue.take(map)
+    map.begin()
+    return true
+  }
+
+  /** A map that may begin beyond those that may, because an executor is idle and the others have nothing for it. */
+  #extraMap(): MapEntry | undefined {
+    return this.#crew.idle.length > 0 ? this.#queue.extraMap(this.#crew.mayServeBatch()) : undefined
+  }
+
+  /** Once the others have had the time to add chunks. */
+  #beginExtraLater() {
+    this.#extra ??= setImmediate(() => {
+      this.#extra = undefined
+      const map = this.#extraMap()
+      if (map) this.#begin(map)
+      this.#dispatch()
+    })
   }
 
   #send(call: Call, member: Member) {
@@ -142,6 +270,8 @@ export class Pool implements AsyncDisposable {
     }
     if (begunAt !== undefined) call.sendMs = performance.now() - begunAt
     call.message = message
+    // It has had its turn: taken back, it waits for another executor.
+    call.dueAt = Number.POSITIVE_INFINITY
     call.estimateMs = this.#runTimes.measuredMs(call)
     this.#crew.give(call, member)
   }
@@ -235,11 +365,8 @@ export class Pool implements AsyncDisposable {
     this.#queue.unshift(rescued)
   }
 
-  #refuse(which: (call: Call) => boolean) {
-    for (const call of [...this.#queue].filter(which)) {
-      this.#queue.delete(call)
-      call.settle('cancelled', () => call.reject(stopping()))
-    }
+  #refuseAll() {
+    for (const entry of this.#queue) if (this.#queue.delete(entry)) entry.refuse(stopping())
   }
 
   /** Reports the call that an executor's end cut off. */
@@ -254,6 +381,9 @@ export class Pool implements AsyncDisposable {
     this.#options.onTiming?.(timingOf(call, executor.name, ended))
   }
 }
+
+/** On the clock of `Entry.queuedAt`. */
+const now = () => performance.timeOrigin + performance.now()
 
 /** What the caller learns of a call that was cut off by the end of its executor. */
 function errorOf(call: Call, { executor, endedBy, isVictim }: Member, cause: Error): TaskError {

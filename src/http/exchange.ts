@@ -112,6 +112,9 @@ export const liftDeadline = (c: AppContext) => c.get('exchange').liftDeadline()
 
 export const renewDeadline = (c: AppContext) => c.get('exchange').renewDeadline()
 
+/** The client's address: as the `key` of its calls, so that no client takes the threads from others. Unknown without a socket. */
+export const clientOf = (c: AppContext): string | undefined => c.env?.incoming?.socket.remoteAddress
+
 /** The request that the running code works for, if there is one that has no answer yet. */
 export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
   const c = inProgress.getStore()

@@ -20,6 +20,7 @@ import {
 import {
   type Cells,
   computeFor,
+  computePieces,
   count,
   echo,
   endWhenCancelled,
@@ -27,10 +28,10 @@ import {
   exit,
   fail,
   giveFunction,
-  giveLater,
   giveThenable,
   holdAsking,
   holdDeaf,
+  holdLater,
   Latch,
   leaveBehind,
   look,
@@ -43,8 +44,6 @@ import {
   watchCancelled,
 } from '../support/tasks.ts'
 import { until } from '../support/until.ts'
-
-const MAX_QUEUED_PER_THREAD = 50
 
 describe('a task', () => {
   test('runs on a thread with its input and resolves with its output', async () => {
@@ -137,31 +136,29 @@ describe('the queue', () => {
     expect([compute.running, compute.queued]).toEqual([0, 0])
   })
 
-  test('is bounded: one more is refused at once and told when to come back', async () => {
-    const { compute } = await useCompute({ threads: 1 })
+  test('is bounded in number, for the sake of memory: one more is refused at once and told when to come back', async () => {
+    const { compute } = await useCompute({ threads: 1, maxQueued: 3 })
     const { latch } = await hold(compute)
     const leaving = new AbortController()
-    const waiting = Array.from({ length: MAX_QUEUED_PER_THREAD - 1 }, (_, index) => compute.run(echo, index))
+    const waiting = [compute.run(echo, 0), compute.map(echo, [1]).then(([output]) => output)]
     const gone = compute.run(echo, 'gone', { signal: leaving.signal })
-    await expect(compute.run(echo, 'too many')).rejects.toMatchObject({
-      code: 'overloaded',
-      status: 503,
-      headers: { 'Retry-After': expect.stringMatching(/^[1-9]\d*$/) },
-    })
+    const refused = { code: 'overloaded', status: 503, headers: { 'Retry-After': expect.stringMatching(/^[1-9]\d*$/) } }
+    await expect(compute.run(echo, 'too many')).rejects.toMatchObject(refused)
+    await expect(compute.map(echo, [0])).rejects.toMatchObject(refused)
 
     leaving.abort()
     await expect(gone).rejects.toBe(leaving.signal.reason)
     const taken = compute.run(echo, 'in its place')
     latch.release()
     expect(await taken).toBe('in its place')
-    expect(await Promise.all(waiting)).toEqual(waiting.map((_, index) => index))
+    expect(await Promise.all(waiting)).toEqual([0, 1])
   })
 
   test('asks for more patience, the longer its tasks take', async () => {
-    const { compute } = await useCompute({ threads: 1 })
+    const { compute } = await useCompute({ threads: 1, maxQueued: 50 })
     await compute.run(computeFor, 300)
     const { latch } = await hold(compute)
-    const waiting = Array.from({ length: MAX_QUEUED_PER_THREAD }, () => compute.run(echo, 0))
+    const waiting = Array.from({ length: 50 }, () => compute.run(echo, 0))
     const refusal = (await failure(compute.run(echo, 0))) as AppError
     expect(Number(refusal.headers['Retry-After'])).toBeGreaterThan(1)
     latch.release()
@@ -255,11 +252,12 @@ describe('what goes wrong in a task is its own failure', () => {
     'an %s that it left behind: the log names it, and the task that is cut off is not blamed',
     async (kind, message) => {
       const { compute, crashes, crashedTasks } = await useCompute({ threads: 1 })
-      expect(await compute.run(leaveBehind, { kind, ms: 20 })).toBe('fine')
-      const error = await failure(compute.run(giveLater, 60_000))
+      const { cells } = new Latch()
+      expect(await compute.run(leaveBehind, { kind, cells })).toBe('fine')
+      const error = await failure(compute.run(holdLater, cells))
       expect(error).toBeInstanceOf(TaskError)
       expect(error.message).toMatch(
-        /^The task test.give-later failed: its thread ended, by what the task test.leave-behind had left/,
+        /^The task test.hold-later failed: its thread ended, by what the task test.leave-behind had left/,
       )
       expect(error.message).toMatch(message)
       expect(error).not.toHaveProperty('item', expect.any(Number))
@@ -268,10 +266,11 @@ describe('what goes wrong in a task is its own failure', () => {
     },
   )
 
-  test('an error that it left behind does not harm a map, either, but for the item that was cut off', async () => {
+  test('an error that it left behind is not blamed on an item of a map, either', async () => {
     const { compute, crashedTasks } = await useCompute({ threads: 1 })
-    await compute.run(leaveBehind, { kind: 'rejection', ms: 20 })
-    const error = await failure(compute.map(giveLater, [60_000]))
+    const { cells } = new Latch()
+    await compute.run(leaveBehind, { kind: 'rejection', cells })
+    const error = await failure(compute.map(holdLater, [cells]))
     expect(error.message).toContain('by what the task test.leave-behind had left running')
     expect(crashedTasks).toEqual([leaveBehind.name])
   })
@@ -426,17 +425,29 @@ describe('a deadline', () => {
 })
 
 describe('stopping', () => {
-  test('refuses what waits and what is new, and lets finish what runs', async () => {
+  const refused = { code: 'unavailable', status: 503, headers: { 'Retry-After': '1' } }
+
+  test('serves what waits, runs or maps, and refuses what is new', async () => {
     const stopping = new AbortController()
-    const { compute } = await useCompute({ threads: 1, stopping: stopping.signal })
-    const { held, latch } = await hold(compute)
-    const waiting = compute.run(echo, 'waits')
+    const { compute } = await useCompute({ threads: 2, stopping: stopping.signal, drainMs: 60_000 })
+    const runs = Array.from({ length: 12 }, () => compute.run(computeFor, 20))
+    const maps = Array.from({ length: 12 }, () => compute.map(computePieces, [{ pieces: 10, ms: 2 }]).reduce(0))
     stopping.abort()
-    const refused = { code: 'unavailable', status: 503, headers: { 'Retry-After': '1' } }
-    await expect(waiting).rejects.toMatchObject(refused)
     await expect(compute.run(echo, 'new')).rejects.toMatchObject(refused)
-    latch.release()
-    expect(await held).toBeGreaterThan(0)
+    await expect(compute.map(echo, ['new'])).rejects.toMatchObject(refused)
+    await Promise.all(runs)
+    expect(await Promise.all(maps)).toEqual(maps.map(() => 10))
+  })
+
+  test('tells what is left shortly before its time ends, so that it can still be answered', async () => {
+    const stopping = new AbortController()
+    const { compute } = await useCompute({ threads: 1, stopping: stopping.signal, drainMs: 500 })
+    const { held } = await hold(compute, { task: spin })
+    const waiting = [compute.run(echo, 'waits'), compute.map(echo, ['waits'])]
+    const stoppedAt = performance.now()
+    stopping.abort()
+    for (const left of [held, ...waiting]) expect(await failure(left)).toMatchObject(refused)
+    expect(performance.now() - stoppedAt).toBeGreaterThan(440)
   })
 
   test('disposing ends what runs, what waits and all threads', async () => {
@@ -538,7 +549,8 @@ describe('under a storm', () => {
       return [compute.run(task, new Latch().cells, { signal: controller.signal }), `Error: cancelled ${index}`] as const
     }
     const late = (task: Task<Cells, unknown>) => () => {
-      const timeoutMs = Math.ceil(Math.random() * 500)
+      // So short that it is never refused for its wait: docs/offloading.md
+      const timeoutMs = Math.ceil(Math.random() * 100)
       const outcome = `AppError: The task ${task.name} took longer than ${timeoutMs} ms`
       return [compute.run(task, new Latch().cells, { timeoutMs }), outcome] as const
     }

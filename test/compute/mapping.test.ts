@@ -448,43 +448,21 @@ describe('items that can be cut', () => {
 })
 
 describe('a map and the bounds of the queue', () => {
-  test('it is refused like any call, and then nothing of it runs', async () => {
-    const { compute } = await useCompute({ threads: 1, maxQueued: 2 })
-    const { latch, held } = await hold(compute)
-    const waiting = [compute.run(double, 1), compute.run(double, 2)]
-    const counter = newCounter()
-    await expect(compute.map(count, [counter, counter, counter])).rejects.toMatchObject({ code: 'overloaded' })
-    latch.release()
-    await Promise.all([held, ...waiting])
-    expect(counter[0]).toBe(0)
-  })
-
-  test('once begun it goes on, however much waits', async () => {
-    const { compute } = await useCompute({ threads: 1, maxQueued: 20 })
+  test('once begun it goes on, however much waits, and also while the service stops', async () => {
+    const stopping = new AbortController()
+    const { compute } = await useCompute({ threads: 1, maxQueued: 20, stopping: stopping.signal })
     const results = compute.map(double, numbers(5_000))[Symbol.asyncIterator]()
     const outputs = [(await results.next()).value]
     const { latch } = await hold(compute)
     const waiting = Array.from({ length: 20 - compute.queued }, () => compute.run(double, 1))
     await expect(compute.run(double, 1)).rejects.toMatchObject({ code: 'overloaded' })
+    stopping.abort()
     const next = results.next()
     latch.release()
     outputs.push((await next).value)
     for (let next = await results.next(); !next.done; next = await results.next()) outputs.push(next.value)
     expect(outputs).toEqual(numbers(5_000).map((number) => 2 * number))
     await Promise.all(waiting)
-  })
-
-  test('stopping lets it finish when it has begun, and refuses it before: nothing of it runs', async () => {
-    const stopping = new AbortController()
-    const { compute } = await useCompute({ threads: 2, stopping: stopping.signal })
-    const results = compute.map(give, UNEVEN)[Symbol.asyncIterator]()
-    const outputs = [(await results.next()).value]
-    stopping.abort()
-    const counter = newCounter()
-    await expect(compute.map(count, [counter, counter, counter])).rejects.toMatchObject({ code: 'unavailable' })
-    for (let next = await results.next(); !next.done; next = await results.next()) outputs.push(next.value)
-    expect(outputs).toEqual(UNEVEN)
-    expect(counter[0]).toBe(0)
   })
 
   test('disposing ends it', async () => {

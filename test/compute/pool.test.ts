@@ -2,7 +2,6 @@ import { MessagePort } from 'node:worker_threads'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Compute } from '../../src/compute/compute.ts'
 import { TaskError } from '../../src/compute/task-error.ts'
-import type { AppError } from '../../src/errors.ts'
 import {
   blockEventLoop,
   blockEventLoopUntil,
@@ -326,35 +325,6 @@ describe('callers with keys', () => {
     expect(timings.length).toBeLessThanOrEqual(3)
     await compute[Symbol.asyncDispose]()
     await greedy
-  })
-})
-
-describe('a task that could not start before its time is up', () => {
-  test('is refused at once, and told when to come back; one with more time is not', async () => {
-    const { compute, timings } = await useCompute({ threads: 1 })
-    await compute.run(computeFor, 300)
-    const secondsBefore = (20 * (timings[0]?.runMs ?? 0)) / 1_000
-    const { held } = await hold(compute)
-    const waiting = Array.from({ length: 20 }, () => failure(compute.run(computeFor, 300)))
-    const askedAt = performance.now()
-    const refusal = (await failure(compute.run(echo, 'in 6 s', { timeoutMs: 1_000 }))) as AppError
-    expect(performance.now() - askedAt).toBeLessThan(50)
-    expect(refusal).toMatchObject({ code: 'overloaded', status: 503 })
-    expect(Number(refusal.headers['Retry-After'])).toBeGreaterThanOrEqual(secondsBefore - 1)
-    expect(Number(refusal.headers['Retry-After'])).toBeLessThanOrEqual(secondsBefore + 1)
-
-    const accepted = failure(compute.run(echo, 'in 6 s', { timeoutMs: 1_000 * (secondsBefore + 4) }))
-    expect(compute.queued).toBe(21)
-    await compute[Symbol.asyncDispose]()
-    expect(await accepted).toMatchObject({ code: 'unavailable' })
-    await Promise.allSettled([held, ...waiting])
-  })
-
-  test('is not refused while a thread is free', async () => {
-    const { compute } = await useCompute({ threads: 2 })
-    await compute.run(computeFor, 50)
-    await hold(compute)
-    expect(await compute.run(echo, 'now', { timeoutMs: 1_000 })).toBe('now')
   })
 })
 

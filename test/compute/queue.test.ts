@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { Call, type Priority } from '../../src/compute/call.ts'
+import { Call } from '../../src/compute/call.ts'
+import { type Entry, MapEntry, type Priority } from '../../src/compute/entry.ts'
 import { Queue } from '../../src/compute/queue.ts'
 
 describe('one caller', () => {
@@ -7,7 +8,7 @@ describe('one caller', () => {
     const queue = queueOf('a1 a2 a3')
     expect(served(queue)).toBe('a1 a2 a3')
     expect(queue.size).toBe(0)
-    expect(queue.peek(true)).toBeUndefined()
+    expect(next(queue)).toBeUndefined()
   })
 
   test('may take any of them out again, once', () => {
@@ -101,9 +102,10 @@ describe('two priorities', () => {
   test('jobs wait where they may not be served', () => {
     const queue = queueOf('a1')
     push(queue, 'j1', 'batch')
-    queue.delete(queue.peek(false) as Call)
-    expect(queue.peek(false)).toBeUndefined()
-    expect(queue.peek(true)?.task).toBe('j1')
+    expect(queue.next(false)?.task).toBe('a1')
+    expect(serve(queue, 1)).toBe('a1')
+    expect(queue.next(false)).toBeUndefined()
+    expect(next(queue)?.task).toBe('j1')
   })
 
   test('are counted apart, and listed together', () => {
@@ -118,7 +120,7 @@ describe('the wait', () => {
   test('is what the calls before it are expected to take', () => {
     const queue = queueOf('a1 b1', 30)
     expect(queue.waitMs('interactive')).toBe(60)
-    queue.delete(queue.peek(true) as Call)
+    queue.take(next(queue) as Entry)
     expect(queue.waitMs('interactive')).toBe(30)
   })
 
@@ -127,6 +129,98 @@ describe('the wait', () => {
     push(queue, 'j1', 'batch', 20)
     expect(queue.waitMs('interactive')).toBeCloseTo(100)
     expect(queue.waitMs('batch')).toBeCloseTo(100)
+  })
+})
+
+describe('the time of the threads', () => {
+  test('is shared by the callers, whatever each of their calls takes', () => {
+    const queue = new Queue()
+    for (let index = 0; index < 100; index++) {
+      push(queue, `a${index}`)
+      push(queue, `b${index}`)
+    }
+    const names = serve(queue, 44, ({ options: { key } }) => (key === 'a' ? 100 : 10)).split(' ')
+    expect(names.filter((name) => name.startsWith('a')).length).toBe(4)
+  })
+
+  test('counts from when a caller comes: neither credit nor debt of others', () => {
+    const queue = queueOf('a1 a2 a3 a4 a5 a6')
+    serve(queue, 3, 100)
+    push(queue, 'b1')
+    push(queue, 'b2')
+    expect(serve(queue, 4, 100)).toBe('b1 a4 b2 a5')
+  })
+
+  test('that a caller has used more of is not forgotten while it asks for nothing', () => {
+    const queue = queueOf('a1 b1 b2 b3 b4')
+    expect(serve(queue, 1, 35)).toBe('a1')
+    push(queue, 'a2')
+    expect(serve(queue, 5, 10)).toBe('b1 b2 b3 b4 a2')
+  })
+
+  test('is shared by a second at most: no caller pays longer for a long call', () => {
+    const queue = queueOf('a1 a2')
+    for (let index = 0; index < 100; index++) push(queue, `b${index}`)
+    expect(serve(queue, 1, 60_000)).toBe('a1')
+    expect(serve(queue, 15, 100)).toContain('a2')
+  })
+
+  test('is shared by thousands of callers without searching through them', () => {
+    const queue = new Queue()
+    const startedAt = performance.now()
+    for (let caller = 0; caller < 10_000; caller++) push(queue, `x${caller}`, 'interactive', 0, `caller ${caller}`)
+    serve(queue, Number.POSITIVE_INFINITY, 1)
+    expect(queue.size).toBe(0)
+    expect(performance.now() - startedAt).toBeLessThan(1_000)
+  })
+})
+
+describe('a map', () => {
+  test('is one entry, and its chunks are served before the next map of its caller', () => {
+    const queue = new Queue()
+    const [first, second] = [pushMap(queue, 'am1'), pushMap(queue, 'am2')]
+    expect(queue.size).toBe(2)
+    queue.take(first)
+    for (const name of ['ac1', 'ac2']) pushChunk(queue, name, first)
+    expect(serve(queue, 2)).toBe('ac1 ac2')
+    expect(next(queue)).toBeUndefined()
+    queue.release(first)
+    expect(next(queue)).toBe(second)
+  })
+
+  test('begins beside another of its caller where there is nothing else to serve', () => {
+    const queue = new Queue()
+    const [first, second] = [pushMap(queue, 'am1'), pushMap(queue, 'am2')]
+    queue.take(first)
+    pushChunk(queue, 'ac1', first)
+    expect(queue.extraMap(true)).toBeUndefined()
+    expect(serve(queue, 1)).toBe('ac1')
+    expect([next(queue), queue.extraMap(true)]).toEqual([undefined, second])
+  })
+
+  test('of one caller takes turns with that of another, chunk by chunk, and a third waits', () => {
+    const queue = new Queue()
+    const maps = ['am', 'bm', 'cm'].map((name) => pushMap(queue, name))
+    for (const map of maps.slice(0, 2)) {
+      expect(next(queue)).toBe(map)
+      queue.take(map)
+    }
+    for (let chunk = 1; chunk <= 3; chunk++) for (const map of maps.slice(0, 2)) pushChunk(queue, `${map.task[0]}${chunk}`, map)
+    expect(serve(queue, 6, 8)).toBe('a1 b1 a2 b2 a3 b3')
+    expect(next(queue)).toBeUndefined()
+    queue.release(maps[0] as MapEntry)
+    expect(next(queue)).toBe(maps[2])
+  })
+
+  test('leaves half of its caller’s time to what that one runs', () => {
+    const queue = new Queue()
+    const map = pushMap(queue, 'am')
+    queue.take(map)
+    for (let chunk = 1; chunk <= 4; chunk++) {
+      pushChunk(queue, `c${chunk}`, map, 'a')
+      push(queue, `a${chunk}`)
+    }
+    expect(serve(queue, 8, 8)).toBe('a1 c1 a2 c2 a3 c3 a4 c4')
   })
 })
 
@@ -139,21 +233,37 @@ function queueWith(names: string, estimateMs?: number) {
   return { queue, calls }
 }
 
-function push(queue: Queue, name: string, priority: Priority = 'interactive', estimateMs = 0): Call {
-  const work = { task: name, mode: 'one', input: null, items: 1, accepted: false } as const
-  const call = new Call(work, { priority, key: name[0] }, noop, noop)
+function push(
+  queue: Queue,
+  name: string,
+  priority: Priority = 'interactive',
+  estimateMs = 0,
+  key = name[0],
+  map?: MapEntry,
+): Call {
+  const call = new Call({ task: name, mode: 'one', input: null, items: 1, map }, { priority, key }, noop, noop)
   call.estimateMs = estimateMs
   queue.push(call)
   return call
 }
 
+const pushChunk = (queue: Queue, name: string, map: MapEntry, key = name[0]) => push(queue, name, 'interactive', 0, key, map)
+
+function pushMap(queue: Queue, name: string): MapEntry {
+  const map = new MapEntry(name, { key: name[0] }, noop, noop)
+  queue.push(map)
+  return map
+}
+
+const next = (queue: Queue) => queue.next(true)
+
 /** The names of the next calls, each of which takes so long. */
-function serve(queue: Queue, most: number, ms: number | ((call: Call) => number) = 0): string {
+function serve(queue: Queue, most: number, ms: number | ((call: Entry) => number) = 0): string {
   const names: string[] = []
-  for (let call = queue.peek(true); call && names.length < most; call = queue.peek(true)) {
-    queue.delete(call)
-    queue.charge(call, typeof ms === 'number' ? ms : ms(call))
-    names.push(call.task)
+  for (let entry = next(queue); entry && names.length < most; entry = next(queue)) {
+    queue.take(entry)
+    queue.charge(entry as Call, typeof ms === 'number' ? ms : ms(entry))
+    names.push(entry.task)
   }
   return names.join(' ')
 }

@@ -123,14 +123,22 @@ implement(tasks.throwLater, (message) => {
   })
   return new Promise<never>(() => {})
 })
-implement(tasks.leaveBehind, ({ kind, ms }) => {
+implement(tasks.leaveBehind, ({ kind, cells }) => {
   const fail = () => {
     if (kind === 'exit') process.exit(5)
     throw new Error('left behind')
   }
-  if (kind === 'exception') setTimeout(fail, ms)
-  else void sleep(ms).then(fail)
+  if (kind === 'rejection') void untilStarted(cells).then(fail)
+  else void untilStarted(cells).then(() => setImmediate(fail))
   return 'fine'
+})
+implement(tasks.holdLater, (cells) => {
+  Atomics.store(cells, STARTED, 1)
+  return new Promise<never>(() => {})
+})
+implement(tasks.computePieces, ({ pieces, ms }) => {
+  compute(pieces * ms)
+  return pieces
 })
 implement(tasks.giveThenable, (value) => {
   const settled = value === 'fails' ? Promise.reject(new Error('It fails')) : Promise.resolve(value)
@@ -169,6 +177,10 @@ serveTasks()
 
 function compute(ms: number) {
   for (const end = performance.now() + ms; performance.now() < end; );
+}
+
+async function untilStarted(cells: Cells) {
+  while (Atomics.load(cells, STARTED) === 0) await sleep(LOOK_EVERY_MS)
 }
 
 function holdUntilReleased(cells: Cells, look: () => void) {

@@ -109,8 +109,15 @@ export const throwFunction = task<null, never>('test.throw-function')
 export const giveFunction = task<null, unknown>('test.give-function')
 export const exit = task<number, never>('test.exit')
 export const throwLater = task<string, never>('test.throw-later')
-/** Returns at once, and leaves a rejection, an exception or an exit behind, so many milliseconds later. */
-export const leaveBehind = task<{ kind: 'rejection' | 'exception' | 'exit'; ms: number }, string>('test.leave-behind')
+/** Returns at once, and leaves a rejection, an exception or an exit behind, for when `holdLater` has started. */
+export const leaveBehind = task<{ kind: 'rejection' | 'exception' | 'exit'; cells: Cells }, string>('test.leave-behind')
+/** Never ends, and does not hold the thread. */
+export const holdLater = task<Cells, never>('test.hold-later')
+/** Computes for so many milliseconds in each of so many pieces. */
+export const computePieces = task<{ pieces: number; ms: number }, number>('test.compute-pieces', {
+  split: ({ pieces, ms }) => Array.from({ length: pieces }, () => ({ pieces: 1, ms })),
+  join: (left, right) => left + right,
+})
 /** Gives what can be awaited, but is no Promise. */
 export const giveThenable = task<unknown, unknown>('test.give-thenable')
 export const exhaustMemory = task<null, never>('test.exhaust-memory')

@@ -1,7 +1,7 @@
 import { createRoute, z } from '@hono/zod-openapi'
 import type { Compute } from '../../compute/compute.ts'
 import { bodyTag, isFresh } from '../../http/etag.ts'
-import { requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
+import { clientOf, requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'
 import { integerParameter, numberParameter, withDefault } from '../../schemas.ts'
 import { DRAWING_VERSION, MAX_ITERATIONS, MAX_SIZE, type View } from './contract.ts'
@@ -22,6 +22,7 @@ export function mandelbrotRoutes({ compute }: { compute: Compute }) {
     const png = await painter.draw(view, kernel, {
       signal: signalOf(c),
       timeoutMs: timeLeftMs(c),
+      key: clientOf(c),
       requestId: requestIdOf(c),
     })
     return new Response(png, { headers }) as never

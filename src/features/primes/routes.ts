@@ -3,7 +3,7 @@ import { createRoute, z } from '@hono/zod-openapi'
 import type { Compute } from '../../compute/compute.ts'
 import { UNCANCELLABLE } from '../../compute/implement.ts'
 import { AppError } from '../../errors.ts'
-import { requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
+import { clientOf, requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter, json } from '../../http/router.ts'
 import { integerParameter, withDefault } from '../../schemas.ts'
 import { countPrimesIn } from './compute.ts'
@@ -24,7 +24,12 @@ export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInl
       mode === 'inline'
         ? countPrimesIn(range, UNCANCELLABLE)
         : await compute
-            .map(countPrimes, [range], { signal: signalOf(c), timeoutMs: timeLeftMs(c), requestId: requestIdOf(c) })
+            .map(countPrimes, [range], {
+              signal: signalOf(c),
+              timeoutMs: timeLeftMs(c),
+              key: clientOf(c),
+              requestId: requestIdOf(c),
+            })
             .reduce(0)
     return c.json({ ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) }, 200)
   })

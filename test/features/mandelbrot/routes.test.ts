@@ -153,7 +153,7 @@ test('a picture that takes too long is given up, and frees its threads', async (
 })
 
 test('a picture that is being drawn when the service stops is finished', async () => {
-  const { url, stop } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000' })
+  const { url, stop } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000', DRAIN_TIMEOUT_MS: '60000' })
   const drawn = fetch(`${url}/v1/mandelbrot.png?width=1000&height=1000&iterations=2000&x=-0.2&scale=0.1`)
   await untilRunning(url, 2)
   await stop()

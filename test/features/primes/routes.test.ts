@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { get, type IncomingMessage } from 'node:http'
+import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Issue } from '../../../src/errors.ts'
 import { metric, request, startRequest, startService, untilRunning, untilThreadsFree, useService } from '../../support/service.ts'
@@ -104,14 +107,15 @@ test('a client that goes away frees its thread for the next', async () => {
 })
 
 test('a client that goes away leaves its place in the queue', async () => {
-  const clients = Array.from({ length: THREADS + 3 }, () => startRequest(`${primes}?${ENDLESS}`))
-  const parts = 2 * THREADS
-  await until(async () => (await metric(service.url, 'compute_queued')) === 5 * parts - THREADS, 'the parts of all five wait')
+  const clients = Array.from({ length: 5 }, () => startRequest(`${primes}?${ENDLESS}`))
+  const queued = () => metric(service.url, 'compute_queued')
+  // Of the first one, as many chunks as run.
+  await until(async () => (await queued()) === THREADS + 4, 'four of them wait')
   for (const client of clients.splice(-2)) client.abort()
-  await until(async () => (await metric(service.url, 'compute_queued')) === 3 * parts - THREADS, 'the parts of two are gone')
+  await until(async () => (await queued()) === THREADS + 2, 'two of them are gone')
   expect(await metric(service.url, 'compute_threads_busy')).toBe(THREADS)
   for (const client of clients) client.abort()
-  await until(async () => (await metric(service.url, 'compute_queued')) === 0, 'none waits')
+  await until(async () => (await queued()) === 0, 'none waits')
   await untilThreadsFree(service.url)
 })
 
@@ -122,3 +126,37 @@ test('a request that takes too long is told so, and frees its thread', async () 
   await untilThreadsFree(url)
   expect((await request(`${url}/v1/primes?to=100`)).body.count).toBe(25)
 })
+
+/** Some 0.1 s of work for a thread. */
+const COUNT = '/v1/primes?to=1400000'
+
+describe('many counts at once', () => {
+  test('that were accepted before the service stops are all served', async () => {
+    const { url, stop } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000', DRAIN_TIMEOUT_MS: '60000' })
+    const counts = Array.from({ length: 12 }, () => request(`${url}${COUNT}`))
+    await until(async () => (await metric(url, 'compute_queued')) >= 5, 'many of them wait for a thread')
+    await stop()
+    for (const { status, body } of await Promise.all(counts)) expect([status, body.count]).toEqual([200, 107_126])
+  })
+
+  test('of one client leave the threads to another', async () => {
+    const { url } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000' })
+    let served = 0
+    const greedy = Array.from({ length: 16 }, () => countFrom('127.0.0.2', url).then(() => served++))
+    await until(async () => (await metric(url, 'compute_queued')) >= 8, 'many of them wait for a thread')
+    const before = served
+    await countFrom('127.0.0.3', url)
+    expect(served - before).toBeLessThan(4)
+    await Promise.all(greedy)
+  })
+})
+
+/** Asks from this address. */
+async function countFrom(localAddress: string, url: string): Promise<void> {
+  const { port } = new URL(url)
+  const [response] = (await once(get({ host: '127.0.0.1', port, path: COUNT, localAddress, agent: false }), 'response')) as [
+    IncomingMessage,
+  ]
+  expect(response.statusCode).toBe(200)
+  await text(response)
+}
