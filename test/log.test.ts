@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
+import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { describe, expect, test } from 'vitest'
 import { useProcess } from './support/process.ts'
@@ -34,6 +36,17 @@ describe('a line of the log', () => {
     await exitCode
     expect(messagesIn(output())).toEqual(['the first', 'the second'])
   })
+})
+
+test.runIf(process.platform === 'linux')('a disk that is full costs the lines, not the process', async () => {
+  const output = openSync('/dev/full', 'w')
+  const child = spawn(process.execPath, ['test/support/logging.ts'], {
+    stdio: ['ignore', output, 'pipe'],
+    env: { ...process.env, END: 'exit' },
+  })
+  closeSync(output)
+  const [errors, [code]] = await Promise.all([text(child.stderr as Readable), once(child, 'exit')])
+  expect([code, errors]).toEqual([0, ''])
 })
 
 test('a reader that stands still costs the lines that no longer fit, and is told how many', async () => {

@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { performance } from 'node:perf_hooks'
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
-import { AppError } from '../errors.ts'
+import { AppError, withoutStack } from '../errors.ts'
 import type { AppContext, Env } from './env.ts'
 import { type AppResponse, newRequestId } from './response.ts'
 
@@ -88,7 +88,7 @@ export class Exchange {
 
   #startTimer(controller: AbortController) {
     if (this.#dueAt === Number.POSITIVE_INFINITY) return
-    const onTimeout = () => controller.abort(new AppError('deadline_exceeded', `No answer within ${this.#timeoutMs} ms`))
+    const onTimeout = () => controller.abort(tooLate(this.#timeoutMs))
     this.#timer = setTimeout(onTimeout, this.timeLeftMs).unref()
   }
 
@@ -100,7 +100,9 @@ export class Exchange {
   }
 }
 
-const clientGone = () => new AppError('cancelled', 'The client closed the connection')
+// Both are frequent when the service is overloaded or lacks its database, and come from nowhere in particular.
+const clientGone = () => withoutStack(() => new AppError('cancelled', 'The client closed the connection'))
+const tooLate = (ms: number) => withoutStack(() => new AppError('deadline_exceeded', `No answer within ${ms} ms`))
 
 export const requestIdOf = (c: AppContext) => c.get('exchange').requestId
 

@@ -1,10 +1,10 @@
 import { Pool } from 'undici'
 import { expect, test } from 'vitest'
-import { readApi } from '../support/api.ts'
-import { type FuzzedRequest, Fuzzer } from '../support/fuzzer.ts'
-import { useService } from '../support/service.ts'
+import { readApi } from './support/api.ts'
+import { type FuzzedRequest, Fuzzer } from './support/fuzzer.ts'
+import { useService } from './support/service.ts'
 
-/** `FUZZ_REQUESTS=100000 FUZZ_SEED=7 npx vitest run test/http/fuzz.test.ts` for many, or others. */
+/** `FUZZ_REQUESTS=100000 FUZZ_SEED=7 npx vitest run test/fuzz.test.ts` for many, or others. */
 const REQUESTS = Number(process.env['FUZZ_REQUESTS'] ?? 1_500)
 const SEED = Number(process.env['FUZZ_SEED'] ?? 1)
 const CLIENTS = 16
