@@ -67,7 +67,8 @@ export class Realtime implements AsyncDisposable {
 
   /** Tells everyone who subscribed to `topic`. Call it after the commit that it tells of. */
   emit<Name extends string, Payload>(topic: string, { name }: Event<Name, Payload>, payload: Payload): void {
-    this.#io.to(topic).emit(name, payload)
+    // Socket.IO encodes a message before it looks whether anybody is there to get it.
+    if (this.hasSubscribers(topic)) this.#io.to(topic).emit(name, payload)
   }
 
   /**

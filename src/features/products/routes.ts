@@ -1,7 +1,7 @@
 import { createRoute } from '@hono/zod-openapi'
 import type { Database } from '../../db/database.ts'
 import type { AppContext } from '../../http/env.ts'
-import { answerTagged, IfMatch, isCurrentFor, notModified, versionTag } from '../../http/etag.ts'
+import { answerChanged, answerTagged, IfMatch, isCurrentFor, notModified, versionTag } from '../../http/etag.ts'
 import { signalOf } from '../../http/exchange.ts'
 import { createRouter, json, jsonBody, withHeaders } from '../../http/router.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
@@ -19,7 +19,7 @@ export function productRoutes({ database, realtime }: { database: Database; real
 
   router.openapi(create, async (c) => {
     const product = await createProduct(withSignal(c), c.req.valid('json'))
-    return c.json(product, 201, { Location: `/v1/products/${product.id}`, ETag: versionTag(product.version) })
+    return answerChanged(product, 201, { Location: `/v1/products/${product.id}` })
   })
 
   router.openapi(read, async (c) => {
@@ -29,7 +29,7 @@ export function productRoutes({ database, realtime }: { database: Database; real
 
   router.openapi(update, async (c) => {
     const product = await updateProduct(withSignal(c), c.req.valid('param').id, c.req.valid('json'), isCurrentFor(c))
-    return c.json(product, 200, { ETag: versionTag(product.version) })
+    return answerChanged(product, 200)
   })
 
   router.openapi(remove, async (c) => {
