@@ -7,7 +7,7 @@ import { discard } from './session.ts'
 
 const BEGIN = CompiledQuery.raw('begin')
 
-/** What a commit or a rollback may take beyond the end of the signal, in milliseconds. */
+/** What a commit, a rollback or a statement that commits itself may take beyond the end of the signal, in milliseconds. */
 const ANSWER_GRACE_MS = 1_000
 
 const NOT_WELL_FORMED = 'A text has half of a surrogate pair in it, which no encoding can hold'
@@ -60,16 +60,19 @@ export class MysqlConnection implements DatabaseConnection {
       if (signal?.aborted) return reject(signal.reason)
       if (!parameters.every(isStorable)) return reject(new AppError('invalid', NOT_WELL_FORMED))
       const onAbort = () => {
-        reject(signal?.reason)
         this.#stop()
+        // A change that commits itself may have happened already: its answer says so, if it comes soon.
+        if (this.#commitsItself(sql)) setTimeout(reject, ANSWER_GRACE_MS, signal?.reason).unref()
+        else reject(signal?.reason)
       }
       signal?.addEventListener('abort', onAbort)
       const onResult = (error: Error | null, result: unknown) => {
         signal?.removeEventListener('abort', onAbort)
-        if (this.#stopped) return this.#stopped.resolve()
+        this.#stopped?.resolve()
+        if (this.#stopped && error) return reject(signal?.reason)
         if (!error) return resolve(toQueryResult<R>(result))
         if (isUnavailable(error)) this.#raw.destroy()
-        reject(this.#mayHaveWritten(sql, error) ? outcomeUnknown(error) : translate(error))
+        reject(isDisconnect(error) && this.#commitsItself(sql) ? outcomeUnknown(error) : translate(error))
       }
       try {
         if (parameters.length === 0) this.#raw.query(sql, onResult)
@@ -117,9 +120,9 @@ export class MysqlConnection implements DatabaseConnection {
     return this.#stopped?.promise
   }
 
-  /** A statement outside of a transaction commits itself: where its answer is lost, the change may be there. */
-  #mayHaveWritten(sql: string, error: Error): boolean {
-    return !this.#inTransaction && isDisconnect(error) && !READING.test(sql)
+  /** Whether a statement is a transaction of its own: where its answer is lost, its change may be there. */
+  #commitsItself(sql: string): boolean {
+    return !this.#inTransaction && !READING.test(sql)
   }
 
   /**

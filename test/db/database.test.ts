@@ -25,6 +25,43 @@ describe('a statement whose signal aborts', () => {
     await until(async () => !(await isRunning('killed-1')), 'the statement is gone', 2_000)
   })
 
+  test('that commits itself is told as done exactly where it is', async () => {
+    const { database } = await useDatabase()
+    const outcomes = new Set<string>()
+    for (let round = 0; round < 60; round++) {
+      const controller = new AbortController()
+      const name = `Lamp ${round}`
+      const insert = database.withSignal(controller.signal).insertInto('product').values({ name, price: '1.00', stock: 1 })
+      const inserting = insert.execute().then(
+        () => 'done',
+        ({ message }) => message,
+      )
+      // From before the statement is sent until after its answer is there.
+      for (let turn = 0; turn < round % 12; turn++) await new Promise(setImmediate)
+      controller.abort(new Error('gone'))
+      const outcome = await inserting
+      outcomes.add(outcome)
+      const rows = await database.withSignal().selectFrom('product').select('id').where('name', '=', name).execute()
+      expect([round, outcome]).toEqual([round, rows.length === 1 ? 'done' : 'gone'])
+    }
+    expect([...outcomes].sort()).toEqual(['done', 'gone'])
+  })
+
+  test('that commits itself and waits for a lock is ended, and changes nothing', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
+    const controller = new AbortController()
+    await transaction(db, async (trx) => {
+      await trx.selectFrom('product').select('id').where('name', '=', 'Lamp').forUpdate().execute()
+      const changing = database.withSignal(controller.signal).updateTable('product').set({ stock: 2 }).execute()
+      await until(() => database.gate.inside === 2, 'the update has a connection')
+      controller.abort(new Error('gone'))
+      await expect(changing).rejects.toThrow('gone')
+    })
+    expect(await db.selectFrom('product').select('stock').execute()).toEqual([{ stock: 1 }])
+  })
+
   test('never starts when the signal has aborted before', async () => {
     const { database } = await useDatabase()
     await expect(
