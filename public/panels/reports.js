@@ -57,7 +57,9 @@ export function mount(section, { api, live }) {
     // It may have been finished, or another one begun, since this was asked for.
     if (id !== waiting) return
     const isGoing = state === 'queued' || state === 'running'
-    if (isGoing) return tell([STATES[state], note].filter(Boolean).join(': '), { fraction: progress })
+    // One that is queued again says why its last attempt failed.
+    const reason = state === 'queued' ? error : note
+    if (isGoing) return tell([STATES[state], reason].filter(Boolean).join(': '), { fraction: progress })
     leave()
     tell(state === 'failed' && error ? error : STATES[state], { isError: state === 'failed' })
     if (summary) result.replaceChildren(...resultOf(summary))

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { accept, untilFinished } from '../support/reports.ts'
 import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
 import { newSlowCsv } from './support/new-slow-csv.ts'
@@ -144,6 +145,19 @@ test('values are shown as their column is: texts, numbers, dates and times whole
     '9,007,199,254,740,993',
     '9,007,199,254,740,994',
   ])
+})
+
+test('an EventSource hears once of a report that has finished, and stops', async () => {
+  // The browser says that 204 is no stream, which is what stops it.
+  const { page } = await openReports({ tolerate: [/EventSource/] })
+  const report = await accept(site.url, 'a,b\n1,2\n')
+  await untilFinished(site.url, report.id, 25_000)
+  await page.evaluate(`
+    window.finishes = []
+    window.source = new EventSource('/v1/reports/${report.id}/events')
+    source.addEventListener('report.finished', ({ data }) => finishes.push(JSON.parse(data)))`)
+  await until(() => page.evaluate('source.readyState === EventSource.CLOSED'), 'it has stopped', 25_000)
+  expect(await page.evaluate('finishes')).toEqual([{ id: report.id, state: 'succeeded' }])
 })
 
 test('a report that ends while the page hears nothing is shown nevertheless', async () => {

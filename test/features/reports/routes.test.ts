@@ -203,6 +203,7 @@ describe('a report of the same bytes and columns', () => {
 
   test.each([
     ['region', 'region '],
+    ['region ', 'region'],
     ['region', 'Region'],
     ['region', 'région'],
     ['r\u00e9gion', 're\u0301gion'],
