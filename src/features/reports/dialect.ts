@@ -6,6 +6,8 @@ const DELIMITERS = [',', ';', '\t', '|']
 export const DELIMITER = /^([\t !#$%&'()*+,./:;<=>?@[\\\]^_`{|}~-]|tab)$/
 /** How many rows at the head of a file the choice is made from. */
 const SAMPLE_ROWS = 1_000
+/** What is no CSV at all says so at its start. */
+const START_BYTES = 1_000
 const BYTE_ORDER_MARK = Buffer.from('\ufeff')
 
 /** How the records of a file are to be read. */
@@ -34,11 +36,11 @@ export function findDialect(head: Buffer, requested: string | null): Dialect {
 }
 
 function assertText(head: Buffer) {
-  const start = head.toString('latin1', 0, 1_000).trimStart()
+  const start = head.toString('latin1', 0, START_BYTES).trimStart()
   if (start === '') throw new Unreadable('The file is empty')
   if (/^(\u00ff\u00fe|\u00fe\u00ff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0])/.test(start))
     throw new Unreadable('The file is UTF-16: save it as UTF-8')
-  if (head.includes(0)) throw new Unreadable('The file is not a CSV: it holds binary data')
+  if (head.subarray(0, START_BYTES).includes(0)) throw new Unreadable('The file is not a CSV: it holds binary data')
   if (/^<(!doctype|\?xml|html)/i.test(start)) throw new Unreadable('The file is not a CSV but HTML or XML')
   if (/^(\{\s*"|\[\s*[{["])/.test(start)) throw new Unreadable('The file is not a CSV but JSON')
 }

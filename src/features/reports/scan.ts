@@ -30,11 +30,12 @@ export interface ScannedCsv {
   clean: CleanFile
 }
 
-/** A file of records by RFC 4180 that end alike and have the same number of fields: the upload itself, or a copy. */
+/**
+ * A file of records by RFC 4180 that end alike and have the same number of fields, after a line that is none of them: the
+ * upload itself, or a copy.
+ */
 export interface CleanFile {
   file: string
-  /** How many lines come before the first row. */
-  skip: number
   lineEnd: '\n' | '\r\n'
   /** Some rows have line ends within quotes. */
   isMultiline: boolean
@@ -83,7 +84,6 @@ class Scan implements Disposable {
   constructor(input: ScanInput, size: number | undefined) {
     this.#input = input
     this.#size = size
-    if (size === undefined) this.#copy = this.#openCopy()
   }
 
   push(chunk: Buffer): void {
@@ -107,7 +107,6 @@ class Scan implements Disposable {
       rejected: this.#rejected,
       clean: {
         file: this.#copy?.file ?? this.#input.file,
-        skip: this.#copy ? 0 : 1,
         lineEnd: this.#lineEnd,
         isMultiline: this.#isMultiline,
       },
@@ -148,8 +147,8 @@ class Scan implements Disposable {
     this.#types = this.#names.map(() => new ColumnTypes())
     if (lineEnd === '\r\n') this.#lineEnd = lineEnd
     this.#rowsOffset = record.offset + next - start
-    // DuckDB can skip a line that ends as the others do, and nothing else.
-    if (isMultiline || line > 1 || lineEnd === '\r' || lineEnd === '\r\r\n') this.#beginCopy(this.#rowsOffset)
+    const isLine = !isMultiline && line === 1 && lineEnd !== '\r' && lineEnd !== '\r\r\n'
+    if (!isLine || this.#size === undefined) this.#beginCopy(this.#rowsOffset)
   }
 
   #accept(record: RecordReader) {
@@ -182,11 +181,10 @@ class Scan implements Disposable {
   /** From here on the upload is not clean: what was so far is copied, if it can still be read. */
   #beginCopy(offset: number) {
     if (this.#copy) return
-    this.#copy = this.#openCopy()
+    this.#copy = new CleanCopy(join(this.#input.folder, 'clean.csv'))
+    this.#copy.write(Buffer.from(`header${this.#lineEnd}`))
     this.#copy.writeFrom(this.#input.file, this.#rowsOffset as number, offset)
   }
-
-  #openCopy = () => new CleanCopy(join(this.#input.folder, 'clean.csv'))
 
   #endRun() {
     if (this.#runEnd >= 0) this.#copy?.write(this.#reader?.bytes.subarray(this.#runStart, this.#runEnd) as Buffer)

@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { createGunzip } from 'node:zlib'
 
-const READ_BYTES = 1024 * 1024
+const READ_BYTES = 256 * 1024
 /** Twice what may be uploaded: a gzip file of some megabytes can hold a thousand times its size. */
 const MAX_UNZIPPED_BYTES = 2 * 1024 ** 3
 

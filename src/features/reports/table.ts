@@ -46,7 +46,7 @@ export async function createTable(
     throw new DuckError(`DuckDB read ${JSON.stringify(counts)}, but the file has ${rows} rows`)
 }
 
-function readCsv({ file, skip, lineEnd, isMultiline }: CleanFile, delimiter: string, types: string[]): string {
+function readCsv({ file, lineEnd, isMultiline }: CleanFile, delimiter: string, types: string[]): string {
   const options = {
     auto_detect: false,
     header: false,
@@ -57,7 +57,7 @@ function readCsv({ file, skip, lineEnd, isMultiline }: CleanFile, delimiter: str
     comment: `''`,
     nullstr: `''`,
     new_line: lineEnd === '\n' ? `'\\n'` : `'\\r\\n'`,
-    skip,
+    skip: 1,
     compression: `'none'`,
     // A row with line ends in it cannot be told from several by those who begin in the middle of a file.
     parallel: !isMultiline,

@@ -1,14 +1,9 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { Summary, SummaryOptions } from '../../../src/features/reports/contract.ts'
-import { Duck } from '../../../src/features/reports/duck.ts'
+import { expect, test } from 'vitest'
 import { scanCsv } from '../../../src/features/reports/scan.ts'
 import { Unreadable } from '../../../src/features/reports/source.ts'
-import { summariseIn } from '../../../src/features/reports/summarise.ts'
 import { expectedGroups, expectedOf, plainOf, recordsOf } from '../../support/expected-summary.ts'
 import { randomCsv, randomSoup } from '../../support/random-csv.ts'
+import { summaries } from '../../support/summaries.ts'
 
 /** `RANDOM_CSV_FILES=20000 RANDOM_CSV_SEED=7 npx vitest run test/features/reports/random-csv.test.ts` tries others, and more. */
 const FILES = Number(process.env['RANDOM_CSV_FILES'] ?? 2_000)
@@ -16,35 +11,7 @@ const SEED = Number(process.env['RANDOM_CSV_SEED'] ?? 1)
 const MS_PER_FILE = 100
 const TOP = 10
 
-let folder: string
-let duck: Duck
-
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'offloop-random-'))
-  duck = await Duck.open({ folder, memoryMb: 128, threads: 1 })
-})
-afterAll(async () => {
-  duck[Symbol.dispose]()
-  await rm(folder, { recursive: true })
-})
-
-/** Undefined for a file without a row that can be read. */
-async function summaryOf(bytes: Buffer, options: Partial<SummaryOptions>): Promise<Summary | undefined> {
-  const file = join(folder, 'upload')
-  await writeFile(file, bytes)
-  // What is rolled back is not written to the disk.
-  await duck.rows('begin transaction')
-  try {
-    return await summariseIn(duck, { file, folder, groupBy: null, value: null, delimiter: null, ...options }, () => {})
-  } catch (error) {
-    if (!(error instanceof Unreadable)) throw error
-    expect(error.message).toMatch(/^(None of the file's \d+ rows can be read|The file is empty)/)
-    return undefined
-  } finally {
-    await duck.rows('rollback')
-    await rm(join(folder, 'clean.csv'), { force: true })
-  }
-}
+const { summarise, withFile } = summaries()
 
 async function check(seed: number) {
   const { bytes, delimiter, requested, groupBy } = randomCsv(seed)
@@ -54,7 +21,7 @@ async function check(seed: number) {
   const summed = columns.findIndex(({ type }, index) => isNumber(type) && isUnique(header[index]))
   const isGrouped = isUnique(header[groupBy])
   const grouping = { groupBy: header[groupBy] as string, value: header[summed] ?? null }
-  const summary = await summaryOf(bytes, { delimiter: requested, ...(isGrouped && grouping) })
+  const summary = await summarise(bytes, { delimiter: requested, ...(isGrouped && grouping) }).catch(unlessUnreadable)
   if (!summary) return expect(rows).toEqual([])
 
   expect(summary.delimiter).toBe(delimiter)
@@ -112,16 +79,14 @@ function tryRecordsOf(bytes: Buffer) {
   }
 }
 
-async function scan(bytes: Buffer) {
-  const file = join(folder, 'upload')
-  await writeFile(file, bytes)
-  try {
+const scan = (bytes: Buffer) =>
+  withFile(bytes, async (file, folder) => {
     const { rows, rejected } = await scanCsv({ file, folder, delimiter: ',' }, () => {})
     return { rows, rejected: rejected.rows }
-  } catch (error) {
-    expect((error as Error).message).toMatch(/^(None of the file's \d+ rows can be read|The file is empty)/)
-    return undefined
-  } finally {
-    await rm(join(folder, 'clean.csv'), { force: true })
-  }
+  }).catch(unlessUnreadable)
+
+/** Undefined for a file without a row that can be read. */
+function unlessUnreadable(error: unknown): undefined {
+  if (!(error instanceof Unreadable)) throw error
+  expect(error.message).toMatch(/^(None of the file's \d+ rows can be read|The file is empty)/)
 }
