@@ -44,7 +44,8 @@ export const handle = <Input, Result>(
 ): JobHandler => ({ job, run: run as JobHandler['run'] })
 
 /**
- * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: every day at 03:00 UTC.
+ * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: every day at 03:00 UTC. It is left out while the job of
+ * an earlier slot still waits or runs.
  *
  * @throws TypeError for a name that is not 1 to 100 ASCII characters without spaces.
  */

@@ -47,13 +47,14 @@ export class Jobs implements AsyncDisposable {
   #worker: Worker | undefined
   #keeper: Keeper | undefined
   #stopped: Promise<void> | undefined
+  #counting: Promise<Record<JobState, number>> | undefined
 
   constructor(options: JobsOptions) {
     const { database, log, keepMs, timing } = options
     this.#database = database
     this.#options = options
     this.#timing = { ...TIMING, ...timing }
-    this.#store = new JobStore(this.#open, { keepMs })
+    this.#store = new JobStore(this.#open, { keepMs, openReserved: this.#openReserved })
     this.#engine = options.engine ?? new PollingEngine({ log, pollMs: this.#timing.pollMs })
   }
 
@@ -73,8 +74,8 @@ export class Jobs implements AsyncDisposable {
       handlers: [...own.handlers, ...registry.handlers],
       onRoom: () => this.#engine.room(),
     })
-    const schedules = new Schedules(this.#open, [...own.schedules, ...registry.schedules], (trx, { job, input }) =>
-      this.enqueue(trx, job, input as never),
+    const schedules = new Schedules(this.#open, [...own.schedules, ...registry.schedules], (trx, { name, job, input }) =>
+      this.enqueue(trx, job, input as never, { dedupeKey: `schedule:${name}` }),
     )
     this.#keeper = new Keeper({ ...options, schedules })
     this.#worker.start()
@@ -130,9 +131,15 @@ export class Jobs implements AsyncDisposable {
   readonly list = listJobs
   readonly attempts = listAttempts
 
-  /** How many jobs there are in each state, in all processes together; counting them may take 1 s at most. */
+  /**
+   * How many jobs there are in each state, in all processes together; counting them may take 1 s at most. Calls that come
+   * while they are being counted share the result.
+   */
   counts(): Promise<Record<JobState, number>> {
-    return countJobs(this.#database.withSignal(AbortSignal.timeout(COUNT_TIMEOUT_MS)))
+    this.#counting ??= countJobs(this.#database.withSignal(AbortSignal.timeout(COUNT_TIMEOUT_MS))).finally(() => {
+      this.#counting = undefined
+    })
+    return this.#counting
   }
 
   /**
@@ -177,7 +184,13 @@ export class Jobs implements AsyncDisposable {
     }
   }
 
-  readonly #open = () => this.#database.withSignal(AbortSignal.any([this.#closing.signal, AbortSignal.timeout(CALL_TIMEOUT_MS)]))
+  readonly #open = () => this.#database.withSignal(this.#callSignal())
+
+  readonly #openReserved = () => this.#database.withSignal(this.#callSignal(), { reserved: true })
+
+  #callSignal() {
+    return AbortSignal.any([this.#closing.signal, AbortSignal.timeout(CALL_TIMEOUT_MS)])
+  }
 
   readonly #tell = (changes: readonly JobChange[]) => {
     const queued = changes.filter(({ state }) => state === 'queued').map(({ id }) => id)

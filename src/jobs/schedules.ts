@@ -17,7 +17,7 @@ export class Schedules {
   readonly #enqueue: EnqueueScheduled
   readonly #entries: { schedule: JobSchedule; cron: Cron; settledSlot: number }[]
 
-  /** @throws Error for a cron expression that is none, or two schedules with one name. */
+  /** @throws Error for a cron expression that is none or never fires, or two schedules with one name. */
   constructor(open: () => Db, schedules: readonly JobSchedule[], enqueue: EnqueueScheduled) {
     const names = schedules.map(({ name }) => name)
     const twice = names.find((name, index) => names.indexOf(name) !== index)
@@ -26,7 +26,7 @@ export class Schedules {
     this.#enqueue = enqueue
     this.#entries = schedules.map((schedule) => ({
       schedule,
-      cron: new Cron(schedule.cron, { timezone: 'UTC' }),
+      cron: cronOf(schedule),
       settledSlot: 0,
     }))
   }
@@ -52,6 +52,13 @@ export class Schedules {
       .executeTakeFirstOrThrow()
     if (newest && numInsertedOrUpdatedRows > 0n) await this.#enqueue(trx, schedule)
   }
+}
+
+/** An expression for a date that never comes would cost a search through years each time, and never fire. */
+function cronOf({ name, cron: expression }: JobSchedule): Cron {
+  const cron = new Cron(expression, { timezone: 'UTC' })
+  if (!cron.nextRun()) throw new Error(`The schedule ${name} never fires: no date matches ${JSON.stringify(expression)}`)
+  return cron
 }
 
 /** Forgets slots that were fired long ago, but never the newest of a schedule. */

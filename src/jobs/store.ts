@@ -1,8 +1,9 @@
+import { performance } from 'node:perf_hooks'
 import { sql, type Transaction } from 'kysely'
 import type { Db } from '../db/database.ts'
-import type { Tables } from '../db/tables.ts'
+import type { JobState, Tables } from '../db/tables.ts'
 import { transaction } from '../db/transaction.ts'
-import { idsOf, lockDue, lockFirst, lockHeld, lockNamed } from './locks.ts'
+import { idsOf, lockDue, lockFirst, lockHeld, lockNamed, lockOthers, type Place } from './locks.ts'
 import { changesOf, closeAttempts, columns, idList, later, lockJob, now, readJob } from './queries.ts'
 import {
   CHANGE_COLUMNS,
@@ -19,8 +20,18 @@ import {
 type Trx = Transaction<Tables>
 
 const PRUNE_BATCH = 500
-/** How long a job of a kind that this process does not know is left to others: in a rolling deploy, the new ones. */
-const UNKNOWN_KIND_DELAY_MS = 5_000
+/**
+ * How long a job of a kind that this process does not know is left to others: in a rolling deploy, the new ones. Then a part
+ * of the job's age, so that many jobs that nobody knows do not come back to the head of the queue all the time.
+ */
+const UNKNOWN_KIND_DELAY_S = 5
+const MAX_UNKNOWN_KIND_DELAY_S = 300
+/** How many of them are put off at once. */
+const UNKNOWN_KIND_BATCH = 1_000
+/** A walk from the head of the queue that takes longer than this is not made for each claim, but at intervals. */
+const LONG_WALK_MS = 10
+const MIN_WALK_INTERVAL_MS = 500
+const WALK_INTERVAL_FACTOR = 5
 /** What a job waits at most after it lost its process for the first time; doubled each time, up to the second. */
 const LOSS_BACKOFF_MS = 1_000
 const MAX_LOSS_BACKOFF_MS = 60_000
@@ -50,21 +61,30 @@ export interface Claimed {
  */
 export class JobStore {
   readonly #open: () => Db
+  readonly #openReserved: () => Db
   readonly #keepMs: number
+  /** Where the last claim ended. */
+  #lastClaimed: Place | undefined
+  /** Until when claims begin there, and not at the head of the queue. */
+  #headNotBefore = 0
 
-  /** @param open gives a handle for one call, with the signal that ends it. */
-  constructor(open: () => Db, { keepMs }: { keepMs: number }) {
+  /**
+   * @param open gives a handle for one call, with the signal that ends it.
+   * @param openReserved the same for what must not wait behind requests: what says that a job goes on, or how it ended.
+   */
+  constructor(open: () => Db, { keepMs, openReserved = open }: { keepMs: number; openReserved?: () => Db }) {
     this.#open = open
+    this.#openReserved = openReserved
     this.#keepMs = keepMs
   }
 
   /** Takes queued jobs for a worker: each gets a lease, a fence, and counts one more attempt. */
   claim({ worker, kinds, limit, leaseMs, ids }: ClaimOptions): Promise<Claimed> {
     return this.#transaction(async (trx) => {
-      const rows = await (ids ? lockNamed(trx, ids.slice(0, limit)) : lockFirst(trx, limit))
+      const rows = await (ids ? lockNamed(trx, ids.slice(0, limit)) : this.#lockFirst(trx, limit))
       const unknown = rows.filter(({ kind }) => !kinds.has(kind))
       const known = rows.filter(({ kind }) => kinds.has(kind))
-      if (unknown.length > 0) await postpone(trx, idsOf(unknown))
+      if (unknown.length > 0) await postpone(trx, [...idsOf(unknown), ...idsOf(await lockOthers(trx, kinds, UNKNOWN_KIND_BATCH))])
       if (known.length > 0) await begin(trx, idsOf(known), worker, leaseMs)
       return {
         claims: known.map((row) => ({ ...row, fence: row.fence + 1, attempt: row.attempt + 1 })),
@@ -86,7 +106,7 @@ export class JobStore {
       if (bare.length > 0) await this.#succeed(trx, idsOf(bare.map(({ claim }) => claim)), null)
       for (const settlement of mine) if (!bare.includes(settlement)) await this.#settleOne(trx, settlement)
       return changesOf(trx, idsOf(mine.map(({ claim }) => claim)))
-    })
+    }, this.#openReserved())
   }
 
   /** Makes the leases of what the worker still holds last for another `leaseMs`. */
@@ -95,14 +115,14 @@ export class JobStore {
       const held = await lockHeld(trx, claims)
       if (held.size > 0)
         await sql`update job set due_at = ${later(leaseMs)} where id in (${idList(idsOf([...held]))})`.execute(trx)
-    })
+    }, this.#openReserved())
   }
 
   /** The claims that hold no more, each with what became of the job; nothing if the job itself is gone. */
   async lost(claims: readonly Claim[]): Promise<Map<Claim, JobChange | undefined>> {
     const { rows } = await sql<JobChange & { fence: number }>`
       select ${columns(['fence', ...CHANGE_COLUMNS])} from job where id in (${idList(idsOf(claims))})
-    `.execute(this.#open())
+    `.execute(this.#openReserved())
     const byId = new Map(rows.map((row) => [row.id, row]))
     const gone = claims.filter(({ id, fence }) => byId.get(id)?.fence !== fence || byId.get(id)?.state !== 'running')
     return new Map(gone.map((claim) => [claim, byId.get(claim.id) && toChange(byId.get(claim.id) as JobChange)]))
@@ -110,7 +130,7 @@ export class JobStore {
 
   /** Writes how far a job is; false when the worker holds it no more. */
   async report({ id, fence }: Claim, progress: number, note: string | null): Promise<boolean> {
-    const { numUpdatedRows } = await this.#open()
+    const { numUpdatedRows } = await this.#openReserved()
       .updateTable('job')
       .set({ progress, note })
       .where('id', '=', id)
@@ -177,12 +197,27 @@ export class JobStore {
   async prune(): Promise<number> {
     let pruned = 0n
     for (const state of FINISHED) {
-      const { numAffectedRows = 0n } = await sql`
-        delete from job where state = ${state} and due_at < now(3) order by due_at limit ${sql.lit(PRUNE_BATCH)}
-      `.execute(this.#open())
+      const { numAffectedRows = 0n } = await this.#transaction((trx) => pruneQuery(state).execute(trx))
       pruned += numAffectedRows
     }
     return Number(pruned)
+  }
+
+  /**
+   * Begins where the last claim ended, as long as the way from the head of the queue is long: while any transaction is open
+   * that is older, such as a backup's, the server keeps the index entries of all jobs that were claimed since, and each
+   * claim would walk over all of them. Jobs that are urgent or tried again wait for the next walk from the head.
+   */
+  async #lockFirst(trx: Trx, limit: number) {
+    const startedAt = performance.now()
+    const isFromHead = startedAt >= this.#headNotBefore
+    const rows = await lockFirst(trx, limit, isFromHead ? undefined : this.#lastClaimed)
+    const walkMs = performance.now() - startedAt
+    if (isFromHead && walkMs >= LONG_WALK_MS)
+      this.#headNotBefore = performance.now() + Math.max(MIN_WALK_INTERVAL_MS, WALK_INTERVAL_FACTOR * walkMs)
+    const last = rows.at(-1)
+    if (last) this.#lastClaimed = { priority: last.priority, id: last.id }
+    return rows
   }
 
   async #settleOne(trx: Trx, { claim: { id }, outcome }: Settlement): Promise<void> {
@@ -236,9 +271,19 @@ async function begin(trx: Trx, ids: string[], worker: string, leaseMs: number): 
   `.execute(trx)
 }
 
+/**
+ * One bite of finished jobs of a state. Ordered by both columns of the index, because MariaDB sorts all that is due by `due_at`
+ * alone: the collation of the connection keeps it from taking `state` for a constant.
+ */
+export const pruneQuery = (state: JobState) => sql`
+  delete from job where state = ${state} and due_at < now(3) order by state, due_at limit ${sql.lit(PRUNE_BATCH)}
+`
+
 /** Neither an attempt nor a claim: nobody here could have done it. */
 const postpone = (trx: Trx, ids: string[]) =>
-  sql`update job set state = 'scheduled', due_at = ${later(UNKNOWN_KIND_DELAY_MS)} where id in (${idList(ids)})`.execute(trx)
+  sql`update job set state = 'scheduled', due_at = now(3) + interval
+        greatest(${UNKNOWN_KIND_DELAY_S}, least(${MAX_UNKNOWN_KIND_DELAY_S}, timestampdiff(second, created_at, now(3)))) second
+      where id in (${idList(ids)})`.execute(trx)
 
 /** The attempt does not count: it was our stop that ended it. */
 async function giveBack(trx: Trx, id: string): Promise<void> {

@@ -1,11 +1,13 @@
 import { sql } from 'kysely'
 import { expect, test } from 'vitest'
 import type { Db } from '../../src/db/database.ts'
+import type { JobState } from '../../src/db/tables.ts'
 import { transaction } from '../../src/db/transaction.ts'
 import { claimQuery } from '../../src/jobs/locks.ts'
 import { insertJob } from '../../src/jobs/queries.ts'
-import { JobStore } from '../../src/jobs/store.ts'
+import { JobStore, pruneQuery } from '../../src/jobs/store.ts'
 import { useDatabase } from '../support/database.ts'
+import { until } from '../support/until.ts'
 
 const JOBS = 200
 const KINDS = new Set(['test.some'])
@@ -32,6 +34,24 @@ async function useQueue() {
   const { claims } = await claim(20)
   await store.settle(claims.slice(10).map((claimed) => ({ claim: claimed, outcome: { state: 'succeeded', result: 'null' } })))
   return { db, claim }
+}
+
+/** Thousands of jobs, older than any that is enqueued. */
+async function insertMany(db: Db, count: number, { kind, state }: { kind: string; state: JobState }) {
+  const rows = Array.from({ length: count }, (_, index) => ({
+    id: `01000000-0000-7000-8000-${index.toString(16).padStart(12, '0')}`,
+    kind,
+    state,
+    due_at: state === 'succeeded' ? new Date(0) : null,
+    priority: 0,
+    max_attempts: 1,
+    input: 'null',
+  }))
+  for (let from = 0; from < count; from += 1_000)
+    await db
+      .insertInto('job')
+      .values(rows.slice(from, from + 1_000))
+      .execute()
 }
 
 /** How many rows and index entries the session's last statements read, by the server's own count. */
@@ -84,4 +104,51 @@ test('a claim takes the most urgent first, and then the oldest', async () => {
   const { rows } = await claimQuery(JOBS).execute(db)
   const order = await db.selectFrom('job').select('id').where('state', '=', 'queued').orderBy('priority').orderBy('id').execute()
   expect(rows.map(({ id }) => id)).toEqual(order.map(({ id }) => id))
+})
+
+test('a claim finds its kinds behind thousands of others within a few turns', async () => {
+  const { db, claim } = await useQueue()
+  await insertMany(db, 5_000, { kind: 'test.foreign', state: 'queued' })
+  let turns = 0
+  for (let found = 0; found === 0; turns++) found = (await claim(5)).claims.length
+  expect(turns).toBeLessThanOrEqual(7)
+  const { foreign } = await db
+    .selectFrom('job')
+    .select(({ fn }) => fn.countAll().as('foreign'))
+    .where('kind', '=', 'test.foreign')
+    .where('state', '=', 'scheduled')
+    .executeTakeFirstOrThrow()
+  expect(Number(foreign)).toBe(5_000)
+})
+
+test('claims go on under a long transaction, and find what is urgent within a moment', async () => {
+  const { database } = await useDatabase()
+  const db = database.withSignal()
+  const store = new JobStore(() => db, { keepMs: 1_000 })
+  const claim = () => store.claim({ worker: 'w', kinds: KINDS, limit: 1, leaseMs: 30_000 })
+  await db
+    .transaction()
+    .setIsolationLevel('repeatable read')
+    .execute(async (snapshot) => {
+      await snapshot.selectFrom('job').select('id').execute()
+      await insertMany(db, 20_000, { kind: 'test.some', state: 'queued' })
+      await sql`update job set state = 'succeeded', due_at = now(3) + interval 1 day`.execute(db)
+      const ids: string[] = []
+      await transaction(db, async (trx) => {
+        for (let index = 0; index < 6; index++) ids.push((await insertJob(trx, { ...newJob(0), priority: 1 })).id)
+      })
+      const claimed: string[] = []
+      for (let turn = 0; turn < 6; turn++) claimed.push(...(await claim()).claims.map(({ id }) => id))
+      expect(claimed.toSorted()).toEqual(ids.toSorted())
+      const { id: urgent } = await transaction(db, (trx) => insertJob(trx, newJob(0)))
+      await until(async () => (await claim()).claims[0]?.id === urgent, 'the urgent job is claimed', 5_000)
+    })
+})
+
+test('pruning sorts nothing: it walks the index of what is due', async () => {
+  const { db } = await useQueue()
+  await insertMany(db, 2_000, { kind: 'test.some', state: 'succeeded' })
+  const { rows } = await sql`explain ${pruneQuery('succeeded')}`.execute(db)
+  expect(JSON.stringify(rows)).toContain('job_due')
+  expect(JSON.stringify(rows)).not.toMatch(/filesort|temporary/i)
 })

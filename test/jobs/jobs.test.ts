@@ -38,6 +38,31 @@ describe('a job', () => {
     expect(changes).toEqual([])
   })
 
+  test('keeps its lease and writes its end while requests wait for every connection', async () => {
+    const { database } = await useDatabase({ poolSize: 2 })
+    const over = Promise.withResolvers<void>()
+    const waiting = job<null>('test.waiting')
+    const handlers = [handle(waiting, () => over.promise)]
+    const timing = { pollMs: 50, watchMs: 50, heartbeatMs: 200, leaseMs: 1_500 }
+    const { jobs, statesOf } = useJobs(database, { handlers, timing })
+    const { id } = await enqueue({ database, jobs }, waiting, null)
+    await until(() => statesOf(id).includes('running'), 'it runs')
+
+    const leaving = new AbortController()
+    const request = () => sql`select sleep(60)`.execute(database.withSignal(leaving.signal))
+    const requests = Promise.allSettled(Array.from({ length: 50 }, request))
+    const reserved = database.withSignal(undefined, { reserved: true })
+    const lease = async () =>
+      Number((await reserved.selectFrom('job').select('due_at').where('id', '=', id).executeTakeFirstOrThrow()).due_at)
+    const first = await lease()
+    await until(async () => (await lease()) > first + 2_000, 'the lease lasts longer than it did')
+    over.resolve()
+    await until(() => statesOf(id).includes('succeeded'), 'its end is written')
+    expect(statesOf(id)).toEqual(['queued', 'running', 'succeeded'])
+    leaving.abort()
+    await requests
+  })
+
   test('that fails is tried again until its attempts are used up', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()

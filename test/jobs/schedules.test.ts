@@ -74,6 +74,32 @@ describe('a schedule', () => {
     expect(new Set(done)).toEqual(new Set(['uploads']))
   })
 
+  test('leaves out its slots while the job of an earlier one is unfinished', async () => {
+    const { database } = await useDatabase()
+    const over = Promise.withResolvers<void>()
+    let begun = 0
+    const handlers = [
+      handle(sweep, async () => {
+        begun++
+        await over.promise
+      }),
+    ]
+    const schedules = [schedule('test.long', '* * * * * *', sweep, { of: 'uploads' })]
+    useJobs(database, { handlers, schedules, timing: { pollMs: 50 } })
+    await until(async () => (await slotsOf(database)).length >= 4, 'several slots have passed')
+    const rows = await database.withSignal().selectFrom('job').select('id').where('kind', '=', sweep.name).execute()
+    expect(rows).toHaveLength(1)
+    expect(begun).toBe(1)
+    over.resolve()
+    await until(() => begun > 1, 'the next one begins after it')
+  })
+
+  test.each(['0 0 30 2 *', '0 0 31 2,4,6,9,11 *', '0 0 0 1 1 * 2001'])('that never fires is refused: %s', async (cron) => {
+    const { database } = await useDatabase()
+    const { make } = useSchedules(database, [schedule('test.never', cron, sweep, { of: 'nothing' })])
+    expect(make).toThrow('The schedule test.never never fires')
+  })
+
   test('keeps its newest slot for good, older ones for a week', async () => {
     const { database } = await useDatabase()
     for (const ago of ['30 day', '20 day', '3 day']) await insertSlot(database, ago)
