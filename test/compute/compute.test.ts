@@ -550,7 +550,7 @@ describe('under a storm', () => {
     }
     const late = (task: Task<Cells, unknown>) => () => {
       // So short that it is never refused for its wait: docs/offloading.md
-      const timeoutMs = Math.ceil(Math.random() * 100)
+      const timeoutMs = Math.ceil(Math.random() * 90)
       const outcome = `AppError: The task ${task.name} took longer than ${timeoutMs} ms`
       return [compute.run(task, new Latch().cells, { timeoutMs }), outcome] as const
     }

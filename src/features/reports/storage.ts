@@ -40,6 +40,8 @@ export class DirectoryStorage implements Storage {
   readonly #directory: string
   /** Oldest first. */
   readonly #arriving = new Set<Arrival>()
+  /** How many uploads have failed and made room so far. */
+  #removed = 0
 
   constructor(directory: string) {
     this.#directory = directory
@@ -59,6 +61,7 @@ export class DirectoryStorage implements Storage {
       await flushDirectory(this.#directory)
     } catch (error) {
       await Promise.all([rm(part, { force: true }), rm(file, { force: true })])
+      this.#removed++
       throw toAppError(error)
     } finally {
       this.#arriving.delete(arrival)
@@ -118,12 +121,14 @@ export class DirectoryStorage implements Storage {
 
   async #write(handle: FileHandle, buffers: Uint8Array[], arrival: Arrival): Promise<void> {
     for (let rest = buffers; rest.length > 0; ) {
+      const removedBefore = this.#removed
       try {
         const { bytesWritten } = await handle.writev(rest)
         rest = dropBytes(rest, bytesWritten)
       } catch (error) {
         if (!isFull(error)) throw error
-        await this.#makeRoom(arrival, error)
+        // Room that was made while it was being written counts: another attempt uses it.
+        if (this.#removed === removedBefore) await this.#makeRoom(arrival, error)
       }
     }
   }

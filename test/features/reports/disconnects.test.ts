@@ -13,7 +13,7 @@ import { accept, untilFinished } from '../../support/reports.ts'
 import { until } from '../../support/until.ts'
 
 const NEVER = new AbortController().signal
-const CLIENTS = 300
+const CLIENTS = 100
 const AT_ONCE = 10
 
 test('clients that leave at any moment of their uploads lose no committed report, and leave nothing else', async () => {
