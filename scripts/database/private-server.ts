@@ -85,23 +85,24 @@ async function initialise(program: string, data: string) {
   const unfinished = `${data}.unfinished`
   await rm(unfinished, { recursive: true, force: true })
   await mkdir(dirname(data), { recursive: true })
-  if (data.endsWith('mariadb'))
-    await run('mariadb-install-db', [
-      '--no-defaults',
-      `--datadir=${unfinished}`,
-      '--auth-root-authentication-method=normal',
-      '--skip-test-db',
-      ...asRoot(),
-    ])
-  else await run(program, ['--no-defaults', '--initialize-insecure', `--datadir=${unfinished}`, ...asRoot()])
+  // Its own, as in `start`.
+  const temporary = temporaryFolderOf(data)
+  await mkdir(temporary, { recursive: true })
+  const env = { ...process.env, TMPDIR: temporary }
+  if (data.endsWith('mariadb')) {
+    const options = ['--auth-root-authentication-method=normal', '--skip-test-db', ...asRoot()]
+    await run('mariadb-install-db', ['--no-defaults', `--datadir=${unfinished}`, ...options], { env })
+  } else await run(program, ['--no-defaults', '--initialize-insecure', `--datadir=${unfinished}`, ...asRoot()], { env })
   await rename(unfinished, data)
 }
+
+const temporaryFolderOf = (data: string) => `${data}.tmp`
 
 async function start(program: string, data: string, { href, port, password }: URL, options: string[]) {
   const log = `${data}.log`
   const setUpFile = `${data}.sql`
   // Its own: a server that starts deletes what it takes for leftovers of itself, and /tmp may have those of another.
-  const temporary = `${data}.tmp`
+  const temporary = temporaryFolderOf(data)
   await mkdir(temporary, { recursive: true })
   await writeFile(setUpFile, setUp(password), { mode: 0o600 })
   const server = spawn(

@@ -11,7 +11,7 @@ const IDENTIFY_SERVER = `select concat_ws(' ', @@hostname, @@port, @@server_id) 
 
 const PING_TIMEOUT_MS = 250
 const CONTROL_TIMEOUT_MS = 1_000
-const MAX_KILL_ATTEMPTS = 10
+const MAX_KILL_ATTEMPTS = 20
 const KILL_RETRY_MS = 40
 
 /** The server of each connection, once it is known. */

@@ -49,7 +49,7 @@ describe.runIf(canOwnServer)('behind a balancer', { timeout: TWO_SERVERS_TIMEOUT
       expect(performance.now() - startedAt).toBeLessThan(1_000)
     }
     await until(() => database.gate.inside === 0, 'all statements have ended', 15_000)
-    for (const url of urls) expect(await isRunning(url, 'sleep(60)')).toBe(false)
+    for (const url of urls) await until(async () => !(await isRunning(url, 'sleep(60)')), 'it was killed', 15_000)
     expect(bystanders.ended()).toBe(0)
   })
 
