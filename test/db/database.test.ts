@@ -25,7 +25,7 @@ describe('a statement whose signal aborts', () => {
     await until(async () => !(await isRunning('killed-1')), 'the statement is gone', 2_000)
   })
 
-  test('that commits itself is told as done exactly where it is', async () => {
+  test('that commits itself is told as done only where it is', async () => {
     const { database } = await useDatabase()
     const outcomes = new Set<string>()
     for (let round = 0; round < 60; round++) {
@@ -42,7 +42,8 @@ describe('a statement whose signal aborts', () => {
       const outcome = await inserting
       outcomes.add(outcome)
       const rows = await database.withSignal().selectFrom('product').select('id').where('name', '=', name).execute()
-      expect([round, outcome]).toEqual([round, rows.length === 1 ? 'done' : 'gone'])
+      // The other way round is not certain: a session may be killed between its commit and the answer.
+      if (outcome === 'done') expect([round, rows.length]).toEqual([round, 1])
     }
     expect([...outcomes].sort()).toEqual(['done', 'gone'])
   })
@@ -238,10 +239,10 @@ describe('a text', () => {
 test('plugins of Kysely are applied to all handles', async () => {
   const { url } = await useDatabase()
   await using database = await Database.open({ url, poolSize: 1, plugins: [new CamelCasePlugin()] })
-  const { rows } = await sql`select 1 as created_at`.execute(database.withSignal())
-  expect(rows).toEqual([{ createdAt: 1 }])
-  expect(await transaction(database.withSignal(), (trx) => sql`select 1 as created_at`.execute(trx))).toMatchObject({
-    rows: [{ createdAt: 1 }],
+  const { rows } = await sql`select 'now' as created_at`.execute(database.withSignal())
+  expect(rows).toEqual([{ createdAt: 'now' }])
+  expect(await transaction(database.withSignal(), (trx) => sql`select 'now' as created_at`.execute(trx))).toMatchObject({
+    rows: [{ createdAt: 'now' }],
   })
 })
 

@@ -148,7 +148,7 @@ test('claims go on under a long transaction, and find what is urgent within a mo
 test('pruning sorts nothing: it walks the index of what is due', async () => {
   const { db } = await useQueue()
   await insertMany(db, 2_000, { kind: 'test.some', state: 'succeeded' })
-  const { rows } = await sql`explain ${pruneQuery('succeeded')}`.execute(db)
-  expect(JSON.stringify(rows)).toContain('job_due')
+  const { rows } = await sql`explain format = traditional ${pruneQuery('succeeded')}`.execute(db)
+  expect(rows).toMatchObject([{ key: 'job_due' }])
   expect(JSON.stringify(rows)).not.toMatch(/filesort|temporary/i)
 })
