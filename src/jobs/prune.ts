@@ -11,7 +11,7 @@ export const pruneRegistry = (store: JobStore, open: () => Db): JobRegistry => (
   handlers: [
     handle(pruneJobs, async (_, { signal }) => {
       while (!signal.aborted && (await store.prune()) > 0);
-      await pruneSlots(open())
+      await pruneSlots(open, signal)
     }),
   ],
   schedules: [schedule('jobs.prune', '17 * * * *', pruneJobs, null)],

@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Database } from '../../src/db/database.ts'
 import { handle, schedule } from '../../src/jobs/handler.ts'
 import { pruneSlots, Schedules } from '../../src/jobs/schedules.ts'
@@ -94,19 +94,56 @@ describe('a schedule', () => {
     await until(() => begun > 1, 'the next one begins after it')
   })
 
-  test.each(['0 0 30 2 *', '0 0 31 2,4,6,9,11 *', '0 0 0 1 1 * 2001'])('that never fires is refused: %s', async (cron) => {
+  test.each(['0 0 30 2 *', '0 0 31 2,4,6,9,11 *', '0 0 0 30 2 *'])('that never fires is refused: %s', async (cron) => {
     const { database } = await useDatabase()
     const { make } = useSchedules(database, [schedule('test.never', cron, sweep, { of: 'nothing' })])
     expect(make).toThrow('The schedule test.never never fires')
   })
 
+  test.each(['0 0 0 1 1 * 2001', '0 0 0 1 1 * 2099', '2099-01-01T00:00:00', '* * * *', '', '61 * * * *', '@reboot'])(
+    'that is no recurring time is refused: %s',
+    async (cron) => {
+      const { database } = await useDatabase()
+      const { make } = useSchedules(database, [schedule('test.odd', cron, sweep, { of: 'nothing' })])
+      expect(make).toThrow()
+    },
+  )
+
+  test('whose input no job can have is refused, since it would keep others from being fired', async () => {
+    const { database } = await useDatabase()
+    const { make } = useSchedules(database, [schedule('test.large', '@daily', sweep, { of: 'x'.repeat(70_000) })])
+    expect(make).toThrow('The input of test.sweep has')
+  })
+
+  test('is in UTC, whatever the time zone of the process', async () => {
+    const { database } = await useDatabase()
+    vi.stubEnv('TZ', 'America/New_York')
+    onTestFinished(() => void vi.unstubAllEnvs())
+    await useSchedules(database).make().fire()
+    const [{ slot } = {}] = await slotsOf(database)
+    expect(slot?.toISOString()).toMatch(/T03:00:00\.000Z$/)
+  })
+
+  test('forgets thousands of old slots, but the newest of each schedule', async () => {
+    const { database } = await useDatabase()
+    const start = Date.now() - 30 * 86_400_000
+    for (const name of ['test.often', 'test.other'])
+      await database
+        .withSignal()
+        .insertInto('job_slot')
+        .values(Array.from({ length: 2_500 }, (_, index) => ({ schedule: name, slot: new Date(start + index * 1_000) })))
+        .execute()
+    await pruneSlots(() => database.withSignal())
+    expect((await slotsOf(database)).map((row) => row.schedule)).toEqual(['test.often', 'test.other'])
+  })
+
   test('keeps its newest slot for good, older ones for a week', async () => {
     const { database } = await useDatabase()
     for (const ago of ['30 day', '20 day', '3 day']) await insertSlot(database, ago)
-    await pruneSlots(database.withSignal())
+    await pruneSlots(() => database.withSignal())
     expect(await slotsOf(database)).toHaveLength(1)
     await sql`update job_slot set slot = slot - interval 1 year`.execute(database.withSignal())
-    await pruneSlots(database.withSignal())
+    await pruneSlots(() => database.withSignal())
     expect(await slotsOf(database)).toHaveLength(1)
   })
 
