@@ -10,6 +10,7 @@ import {
   type JobBrief,
   type JobChange,
   type JobRecord,
+  STATES,
   toBrief,
   toRecord,
 } from './record.ts'
@@ -131,13 +132,16 @@ export const listAttempts = (db: Db, id: string): Promise<AttemptRecord[]> =>
     .orderBy('fence')
     .execute()
 
-/** How many jobs there are in each state. */
+/** How many jobs of a state are counted: reading the index takes about 10 ms for these, and a second for ten million. */
+const MAX_COUNTED = 100_000
+
+/** How many jobs there are in each state, up to `MAX_COUNTED`. */
 export async function countJobs(db: Db): Promise<Record<JobState, number>> {
-  const rows = await db
-    .selectFrom('job')
-    .select(['state', ({ fn }) => fn.countAll().as('jobs')])
-    .groupBy('state')
-    .execute()
-  const found = Object.fromEntries(rows.map(({ state, jobs }) => [state, Number(jobs)]))
-  return { scheduled: 0, queued: 0, running: 0, succeeded: 0, failed: 0, cancelled: 0, ...found }
+  const counts = STATES.map(
+    (state) => sql`(
+      select count(*) from (select 1 as one from job where state = ${sql.lit(state)} limit ${sql.lit(MAX_COUNTED)}) as jobs
+    ) as ${sql.ref(state)}`,
+  )
+  const { rows } = await sql<Record<JobState, string>>`select ${sql.join(counts)}`.execute(db)
+  return Object.fromEntries(STATES.map((state) => [state, Number(rows[0]?.[state])])) as Record<JobState, number>
 }

@@ -67,7 +67,11 @@ export interface Settlement {
   outcome: Outcome
 }
 
+const UNFINISHED = ['scheduled', 'queued', 'running'] as const satisfies JobState[]
+
 export const FINISHED = ['succeeded', 'failed', 'cancelled'] as const satisfies JobState[]
+
+export const STATES = [...UNFINISHED, ...FINISHED]
 
 export const isFinished = (state: JobState) => (FINISHED as readonly JobState[]).includes(state)
 

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'kysely'
+import { pino } from 'pino'
 import { describe, expect, test } from 'vitest'
 import { transaction } from '../../src/db/transaction.ts'
 import { AppError } from '../../src/errors.ts'
@@ -250,6 +251,39 @@ describe('a handler', () => {
   test('of one kind there may be one', async () => {
     const { database } = await useDatabase()
     expect(() => useJobs(database, { handlers: [adding, adding] })).toThrow('Two handlers for one kind of job: test.add')
+  })
+})
+
+describe('the counts', () => {
+  test('are made once for all who ask at the same time, while requests take every connection', async () => {
+    const { database } = await useDatabase({ poolSize: 2 })
+    const { jobs } = useJobs(database, { concurrency: 0 })
+    await enqueue({ database, jobs }, add, { a: 1, b: 2 })
+    const leaving = new AbortController()
+    const requests = Promise.allSettled(
+      Array.from({ length: 20 }, () => sql`select sleep(60)`.execute(database.withSignal(leaving.signal))),
+    )
+    const counts = Array.from({ length: 12 }, () => jobs.counts())
+    expect(new Set(counts).size).toBe(1)
+    expect(await counts[0]).toEqual({ scheduled: 0, queued: 1, running: 0, succeeded: 0, failed: 0, cancelled: 0 })
+    leaving.abort()
+    await requests
+  })
+
+  test('say in the log when they begin to fail', async () => {
+    const { database } = await useDatabase()
+    const lines: string[] = []
+    const { jobs } = useJobs(database, { concurrency: 0, log: pino({}, { write: (line) => void lines.push(line) }) })
+    const failures = () => lines.filter((line) => line.includes('Cannot count the jobs')).length
+    await sql`rename table job to gone`.execute(database.withSignal())
+    for (let time = 0; time < 3; time++) await expect(jobs.counts()).rejects.toThrow()
+    expect(failures()).toBe(1)
+    await sql`rename table gone to job`.execute(database.withSignal())
+    await jobs.counts()
+    await sql`rename table job to gone`.execute(database.withSignal())
+    await expect(jobs.counts()).rejects.toThrow()
+    expect(failures()).toBe(2)
+    await sql`rename table gone to job`.execute(database.withSignal())
   })
 })
 
