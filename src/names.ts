@@ -37,6 +37,8 @@ export interface Job<Input, Result> {
   readonly timeoutMs: number
   /** After the nth failure it waits up to `backoffMs * 2 ** (n - 1)`, at random. */
   readonly backoffMs: number
+  /** How many of the kind one process runs at once, at most: leaves room for others beside jobs that take long. */
+  readonly concurrency: number
 }
 
 /** A message pushed to browsers: a hint that carries an id and a version, never the truth itself. */
@@ -74,13 +76,19 @@ const MAX_ATTEMPTS = 65_535
  */
 export function job<Input, Result = void>(
   name: string,
-  { attempts = 5, timeoutMs = 600_000, backoffMs = 1_000 }: Partial<Omit<Job<Input, Result>, 'name'>> = {},
+  {
+    attempts = 5,
+    timeoutMs = 600_000,
+    backoffMs = 1_000,
+    concurrency = Number.POSITIVE_INFINITY,
+  }: Partial<Omit<Job<Input, Result>, 'name'>> = {},
 ): Job<Input, Result> {
   checkName('a job', name)
   checkOption(name, { attempts }, `an integer from 1 to ${MAX_ATTEMPTS}`, isIntegerIn(1, MAX_ATTEMPTS))
   checkOption(name, { timeoutMs }, 'a positive number of milliseconds, or Infinity for no limit', (value) => value > 0)
   checkOption(name, { backoffMs }, 'a positive, finite number of milliseconds', (value) => value > 0 && Number.isFinite(value))
-  return Object.freeze({ name, attempts, timeoutMs, backoffMs })
+  checkOption(name, { concurrency }, 'a positive integer, or Infinity for no limit', isPositiveOrInfinity)
+  return Object.freeze({ name, attempts, timeoutMs, backoffMs, concurrency })
 }
 
 /** The names of jobs and schedules are kept in columns of this width, which ignore spaces at the end. */
@@ -98,6 +106,9 @@ function checkOption(job: string, option: Record<string, unknown>, expected: str
   const ErrorType = typeof value === 'number' ? RangeError : TypeError
   throw new ErrorType(`Expected \`${name}\` of the job ${job} to be ${expected}, got ${inspect(value)}`)
 }
+
+const isPositiveOrInfinity = (value: number) =>
+  value === Number.POSITIVE_INFINITY || isIntegerIn(1, Number.MAX_SAFE_INTEGER)(value)
 
 const isIntegerIn = (min: number, max: number) => (value: number) => Number.isInteger(value) && value >= min && value <= max
 

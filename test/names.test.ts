@@ -27,13 +27,20 @@ describe('task()', () => {
 describe('job()', () => {
   test('gives a frozen name with its options, and defaults for those that are not set', () => {
     const build = job<Range, number>('build', { attempts: 3 })
-    expect(build).toEqual({ name: 'build', attempts: 3, timeoutMs: 600_000, backoffMs: 1_000 })
+    expect(build).toEqual({
+      name: 'build',
+      attempts: 3,
+      timeoutMs: 600_000,
+      backoffMs: 1_000,
+      concurrency: Number.POSITIVE_INFINITY,
+    })
     expect(Object.isFrozen(build)).toBe(true)
   })
 
   test.each([
     ['attempts', [0, -1, 1.5, 65_536, Number.NaN, Number.POSITIVE_INFINITY]],
     ['timeoutMs', [0, -1, Number.NaN, Number.NEGATIVE_INFINITY]],
+    ['concurrency', [0, -1, 1.5, Number.NaN, Number.NEGATIVE_INFINITY]],
     ['backoffMs', [0, -1, Number.NaN, Number.POSITIVE_INFINITY]],
   ])('refuses a number for `%s` that is out of its range', (option, values) => {
     for (const value of values)

@@ -7,7 +7,7 @@ import type { Log } from '../log.ts'
 import type { Job } from '../names.ts'
 import type { Engine } from './engine.ts'
 import { type EnqueueOptions, toNewJob } from './enqueue-options.ts'
-import type { JobRegistry } from './handler.ts'
+import type { JobRegistry, JobSchedule } from './handler.ts'
 import { Keeper } from './keeper.ts'
 import { PollingEngine } from './polling-engine.ts'
 import { pruneRegistry } from './prune.ts'
@@ -69,19 +69,22 @@ export class Jobs implements AsyncDisposable {
     const { log, concurrency } = this.#options
     const own = pruneRegistry(this.#store, this.#open)
     const options = { store: this.#store, log, timing: this.#timing, onChange: this.#tell }
-    this.#worker = new Worker({
+    const worker = new Worker({
       ...options,
       concurrency,
       handlers: [...own.handlers, ...registry.handlers],
       onRoom: () => this.#engine.room(),
     })
-    const schedules = new Schedules(this.#open, [...own.schedules, ...registry.schedules], (trx, { name, job, input }) =>
-      this.enqueue(trx, job, input as never, { dedupeKey: `schedule:${name}` }),
-    )
+    const fire = async (trx: Transaction<Tables>, { name, job, input }: JobSchedule) => {
+      const { id } = await this.enqueue(trx, job, input as never, { dedupeKey: `schedule:${name}` })
+      afterCommit(trx, () => worker.claimFired(id))
+    }
+    const schedules = new Schedules(this.#openReserved, [...own.schedules, ...registry.schedules], fire)
+    this.#worker = worker
     this.#keeper = new Keeper({ ...options, schedules })
-    this.#worker.start()
+    worker.start()
     this.#keeper.start()
-    this.#engine.start(this.#worker)
+    this.#engine.start(worker)
   }
 
   /**

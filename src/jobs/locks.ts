@@ -9,42 +9,36 @@ type Trx = Transaction<Tables>
 /** How many rows one turn of the upkeep takes. */
 export const UPKEEP_BATCH = 100
 
-/** A place in the order in which jobs are claimed. */
-export interface Place {
-  priority: number
-  id: string
-}
+const QUEUED_COLUMNS = sql`id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, input`
 
-const QUEUED_COLUMNS = sql`id, priority, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, input`
+/** The first of the queue of these kinds that nobody else is taking. */
+export const lockFirst = (trx: Trx, limit: number, kinds: readonly string[]) => rowsOf<Claim>(claimQuery(limit, kinds), trx)
 
 /**
- * The first of the queue that nobody else is taking. `force index`, because the planner of a small or freshly filled table
- * may find another index as good, and would sort.
+ * `force index`, because the planner of a small or freshly filled table may find another index as good, and would sort.
+ *
+ * @param kinds all, if absent.
  */
-export const lockFirst = (trx: Trx, limit: number, after?: Place) => rowsOf<Claim & Place>(claimQuery(limit, after), trx)
-
-/** @param after the place behind which the claim begins; the head of the queue if absent. */
-export const claimQuery = (limit: number, after?: Place) => sql<Claim & Place>`
+export const claimQuery = (limit: number, kinds?: readonly string[]) => sql<Claim>`
   select ${QUEUED_COLUMNS} from job force index (job_queue)
-  where state = 'queued' ${after ? behind(after) : sql``} order by priority, id limit ${sql.lit(limit)} for update skip locked
+  where state = 'queued' ${ofKinds(kinds)} order by priority, id limit ${limit} for update skip locked
 `
 
-const behind = ({ priority, id }: Place) => sql`and (priority > ${priority} or (priority = ${priority} and id > ${id}))`
-
-/** No job has it: keeps the list from being empty. */
-const NO_KIND = ''
-
-/** The first of the queue that are of none of these kinds, and that nobody else is taking. */
-export const lockOthers = (trx: Trx, kinds: ReadonlySet<string>, limit: number) =>
-  rowsOf<{ id: string }>(
-    sql`select id from job force index (job_queue) where state = 'queued' and kind not in (${idList([...kinds, NO_KIND])})
-        order by priority, id limit ${sql.lit(limit)} for update skip locked`,
-    trx,
+/** The first of the queue of these kinds, whoever may be taking them. */
+export const readFirst = async (trx: Trx, limit: number, kinds: readonly string[]) =>
+  idsOf(
+    await rowsOf<{ id: string }>(
+      sql`select id from job force index (job_queue)
+          where state = 'queued' ${ofKinds(kinds)} order by priority, id limit ${limit}`,
+      trx,
+    ),
   )
+
+const ofKinds = (kinds?: readonly string[]) => (kinds ? sql`and kind in (${idList(kinds)})` : sql``)
 
 /** Those of them that are queued and that nobody else is taking. */
 export const lockNamed = (trx: Trx, ids: readonly string[]) =>
-  rowsOf<Claim & Place>(
+  rowsOf<Claim>(
     sql`select ${QUEUED_COLUMNS} from job force index (primary)
         where id in (${idList(ids)}) and state = 'queued' order by id for update skip locked`,
     trx,

@@ -1,10 +1,10 @@
-import { performance } from 'node:perf_hooks'
 import { sql, type Transaction } from 'kysely'
 import type { Db } from '../db/database.ts'
 import type { JobState, Tables } from '../db/tables.ts'
 import { transaction } from '../db/transaction.ts'
-import { idsOf, lockDue, lockFirst, lockHeld, lockNamed, lockOthers, type Place } from './locks.ts'
+import { idsOf, lockDue, lockHeld, lockNamed } from './locks.ts'
 import { changesOf, closeAttempts, columns, idList, later, lockJob, now, readJob } from './queries.ts'
+import { Queue } from './queue.ts'
 import {
   CHANGE_COLUMNS,
   type Claim,
@@ -20,26 +20,20 @@ import {
 type Trx = Transaction<Tables>
 
 const PRUNE_BATCH = 500
-/**
- * How long a job of a kind that this process does not know is left to others: in a rolling deploy, the new ones. Then a part
- * of the job's age, so that many jobs that nobody knows do not come back to the head of the queue all the time.
- */
-const UNKNOWN_KIND_DELAY_S = 5
-const MAX_UNKNOWN_KIND_DELAY_S = 300
-/** How many of them are put off at once. */
-const UNKNOWN_KIND_BATCH = 1_000
-/** A walk from the head of the queue that takes longer than this is not made for each claim, but at intervals. */
-const LONG_WALK_MS = 10
-const MIN_WALK_INTERVAL_MS = 500
-const WALK_INTERVAL_FACTOR = 5
+/** For how many sets of kinds it is known how their queue is best read. */
+const MAX_QUEUES = 16
+/** How far ahead the queue is searched for kinds that nobody here can do. */
+const KINDS_LOOKAHEAD = 1_000
 /** What a job waits at most after it lost its process for the first time; doubled each time, up to the second. */
 const LOSS_BACKOFF_MS = 1_000
 const MAX_LOSS_BACKOFF_MS = 60_000
 
 export interface ClaimOptions {
   worker: string
-  /** What this process has handlers for. */
+  /** What can be begun here now. */
   kinds: ReadonlySet<string>
+  /** How many of a kind at most; as many as `limit` if absent. */
+  roomFor?: ((kind: string) => number) | undefined
   limit: number
   leaseMs: number
   /** Only these, where the engine delivers ids; else the first ones of the queue. */
@@ -48,8 +42,6 @@ export interface ClaimOptions {
 
 export interface Claimed {
   claims: Claim[]
-  /** Kinds that were met and are not known here. */
-  unknown: string[]
   /** Whether there may be more in the queue. */
   more: boolean
 }
@@ -63,10 +55,7 @@ export class JobStore {
   readonly #open: () => Db
   readonly #openReserved: () => Db
   readonly #keepMs: number
-  /** Where the last claim ended. */
-  #lastClaimed: Place | undefined
-  /** Until when claims begin there, and not at the head of the queue. */
-  #headNotBefore = 0
+  readonly #queues = new Map<string, Queue>()
 
   /**
    * @param open gives a handle for one call, with the signal that ends it.
@@ -78,20 +67,28 @@ export class JobStore {
     this.#keepMs = keepMs
   }
 
-  /** Takes queued jobs for a worker: each gets a lease, a fence, and counts one more attempt. */
-  claim({ worker, kinds, limit, leaseMs, ids }: ClaimOptions): Promise<Claimed> {
+  /**
+   * Takes queued jobs for a worker: each gets a lease, a fence, and counts one more attempt. Jobs of other kinds than these
+   * stay where they are, for other processes or for later.
+   */
+  claim(options: ClaimOptions): Promise<Claimed> {
+    const { kinds, roomFor, limit, ids } = options
+    const queue = this.#queueOf(kinds)
     return this.#transaction(async (trx) => {
-      const rows = await (ids ? lockNamed(trx, ids.slice(0, limit)) : this.#lockFirst(trx, limit))
-      const unknown = rows.filter(({ kind }) => !kinds.has(kind))
-      const known = rows.filter(({ kind }) => kinds.has(kind))
-      if (unknown.length > 0) await postpone(trx, [...idsOf(unknown), ...idsOf(await lockOthers(trx, kinds, UNKNOWN_KIND_BATCH))])
-      if (known.length > 0) await begin(trx, idsOf(known), worker, leaseMs)
-      return {
-        claims: known.map((row) => ({ ...row, fence: row.fence + 1, attempt: row.attempt + 1 })),
-        unknown: [...new Set(unknown.map(({ kind }) => kind))],
-        more: rows.length === limit,
-      }
+      const { rows, more } = ids ? { rows: await lockNamed(trx, ids.slice(0, limit)), more: false } : await queue.lock(trx, limit)
+      const wanted = rows.filter(({ kind }) => kinds.has(kind)).filter(stillFits(roomFor))
+      return { claims: await begin(trx, wanted, options), more }
     })
+  }
+
+  /** The kinds other than these that are among the first of the queue. */
+  async otherKinds(kinds: ReadonlySet<string>): Promise<string[]> {
+    const { rows } = await sql<{ kind: string }>`
+      select distinct kind from (
+        select kind from job force index (job_queue) where state = 'queued' order by priority, id limit ${sql.lit(KINDS_LOOKAHEAD)}
+      ) as first
+    `.execute(this.#open())
+    return rows.map(({ kind }) => kind).filter((kind) => !kinds.has(kind))
   }
 
   /** Writes how attempts ended, and gives the jobs that it ended for: not those that the worker held no more. */
@@ -147,7 +144,7 @@ export class JobStore {
       if (ids.length === 0) return []
       await sql`update job set state = 'queued', due_at = null where id in (${idList(ids)})`.execute(trx)
       return changesOf(trx, ids)
-    })
+    }, this.#openReserved())
   }
 
   /** Takes jobs from workers whose leases ran out: schedules them again, or fails those that used up their attempts. */
@@ -160,7 +157,7 @@ export class JobStore {
         if (attempt >= maxAttempts) await this.#fail(trx, id, 'Every process that began it ended before it was done')
         else await requeueLost(trx, id, attempt)
       return changesOf(trx, idsOf(rows))
-    })
+    }, this.#openReserved())
   }
 
   /** Ends an unfinished job, wherever it runs; its worker will see that it holds it no more. */
@@ -203,23 +200,6 @@ export class JobStore {
     return Number(pruned)
   }
 
-  /**
-   * Begins where the last claim ended, as long as the way from the head of the queue is long: while any transaction is open
-   * that is older, such as a backup's, the server keeps the index entries of all jobs that were claimed since, and each
-   * claim would walk over all of them. Jobs that are urgent or tried again wait for the next walk from the head.
-   */
-  async #lockFirst(trx: Trx, limit: number) {
-    const startedAt = performance.now()
-    const isFromHead = startedAt >= this.#headNotBefore
-    const rows = await lockFirst(trx, limit, isFromHead ? undefined : this.#lastClaimed)
-    const walkMs = performance.now() - startedAt
-    if (isFromHead && walkMs >= LONG_WALK_MS)
-      this.#headNotBefore = performance.now() + Math.max(MIN_WALK_INTERVAL_MS, WALK_INTERVAL_FACTOR * walkMs)
-    const last = rows.at(-1)
-    if (last) this.#lastClaimed = { priority: last.priority, id: last.id }
-    return rows
-  }
-
   async #settleOne(trx: Trx, { claim: { id }, outcome }: Settlement): Promise<void> {
     if (outcome.state === 'succeeded') return this.#succeed(trx, [id], outcome.result)
     if (outcome.state === 'queued') return giveBack(trx, id)
@@ -255,12 +235,33 @@ export class JobStore {
     return { worker: null, dedupe_key: null, due_at: later(this.#keepMs), finished_at: now }
   }
 
+  /** The kinds that are claimed change with the room that there is for each. */
+  #queueOf(kinds: ReadonlySet<string>): Queue {
+    const key = [...kinds].join(' ')
+    const queue = this.#queues.get(key) ?? new Queue([...kinds])
+    if (this.#queues.size >= MAX_QUEUES && !this.#queues.has(key)) this.#queues.clear()
+    this.#queues.set(key, queue)
+    return queue
+  }
+
   #transaction<T>(story: (trx: Trx) => Promise<T>, db = this.#open()): Promise<T> {
     return transaction(db, story, 'read committed')
   }
 }
 
-async function begin(trx: Trx, ids: string[], worker: string, leaseMs: number): Promise<void> {
+/** Whether there is still room for the kind of a job, for a list of jobs that it is asked of in order. */
+function stillFits(roomFor: ClaimOptions['roomFor']): (job: Claim) => boolean {
+  const counts = new Map<string, number>()
+  return ({ kind }) => {
+    const count = (counts.get(kind) ?? 0) + 1
+    counts.set(kind, count)
+    return count <= (roomFor?.(kind) ?? Number.POSITIVE_INFINITY)
+  }
+}
+
+async function begin(trx: Trx, rows: readonly Claim[], { worker, leaseMs }: ClaimOptions): Promise<Claim[]> {
+  if (rows.length === 0) return []
+  const ids = idsOf(rows)
   await sql`
     update job set state = 'running', attempt = attempt + 1, fence = fence + 1, worker = ${worker}, progress = 0, note = null,
       started_at = now(3), due_at = ${later(leaseMs)} where id in (${idList(ids)})
@@ -269,6 +270,7 @@ async function begin(trx: Trx, ids: string[], worker: string, leaseMs: number): 
     insert into job_attempt (job_id, fence, attempt, worker)
     select id, fence, attempt, worker from job where id in (${idList(ids)})
   `.execute(trx)
+  return rows.map((row) => ({ ...row, fence: row.fence + 1, attempt: row.attempt + 1 }))
 }
 
 /**
@@ -278,12 +280,6 @@ async function begin(trx: Trx, ids: string[], worker: string, leaseMs: number): 
 export const pruneQuery = (state: JobState) => sql`
   delete from job where state = ${state} and due_at < now(3) order by state, due_at limit ${sql.lit(PRUNE_BATCH)}
 `
-
-/** Neither an attempt nor a claim: nobody here could have done it. */
-const postpone = (trx: Trx, ids: string[]) =>
-  sql`update job set state = 'scheduled', due_at = now(3) + interval
-        greatest(${UNKNOWN_KIND_DELAY_S}, least(${MAX_UNKNOWN_KIND_DELAY_S}, timestampdiff(second, created_at, now(3)))) second
-      where id in (${idList(ids)})`.execute(trx)
 
 /** The attempt does not count: it was our stop that ended it. */
 async function giveBack(trx: Trx, id: string): Promise<void> {

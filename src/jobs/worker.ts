@@ -4,6 +4,7 @@ import { performance } from 'node:perf_hooks'
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises'
 import { AppError } from '../errors.ts'
 import type { Log } from '../log.ts'
+import type { Job } from '../names.ts'
 import type { Consumer } from './engine.ts'
 import type { JobHandler } from './handler.ts'
 import { Loop } from './loop.ts'
@@ -15,6 +16,8 @@ import type { Timing } from './timing.ts'
 const SETTLE_BATCH = 100
 /** How many jobs a worker holds at most, those included whose ends are not written yet; times its concurrency. */
 const MAX_HELD = 2
+/** How often the queue is searched for jobs that nobody here can do, at most. */
+const SEARCH_EVERY_MS = 10_000
 
 export interface WorkerOptions {
   store: JobStore
@@ -38,13 +41,25 @@ export class Worker implements Consumer {
   readonly #options: WorkerOptions
   readonly #handlers: Map<string, JobHandler>
   readonly #kinds: ReadonlySet<string>
+  /** Those that have a concurrency of their own. */
+  readonly #limited: readonly Job<never, unknown>[]
   readonly #runs = new Set<Run>()
   readonly #watch: Loop
   readonly #settle: Loop
   readonly #unknown = new Set<string>()
   readonly #ended: { settlement: Settlement; written: () => void }[] = []
+  /** How many handlers of each kind are at work. */
+  readonly #atWork = new Map<string, number>()
+  /** How many more of each kind the claims that are under way may bring. */
+  readonly #promised = new Map<string, number>()
   #working = 0
   #claiming = 0
+  /** Jobs that schedules have fired, and that have not been begun yet in the place that is kept for them. */
+  readonly #fired = new Set<string>()
+  readonly #runsOfFired = new Set<Run>()
+  #isFiring = false
+  #firedClaim: Promise<unknown> | undefined
+  #searchedAt = Number.NEGATIVE_INFINITY
   #renewedAt = 0
   #stopping = false
   /** Whether what ends because of the stop is given back, as if it had not been begun. */
@@ -58,20 +73,22 @@ export class Worker implements Consumer {
     const twice = kinds.find((kind, index) => kinds.indexOf(kind) !== index)
     if (twice) throw new Error(`Two handlers for one kind of job: ${twice}`)
     this.#kinds = new Set(kinds)
+    this.#limited = handlers.map(({ job }) => job).filter(({ concurrency }) => concurrency !== Number.POSITIVE_INFINITY)
     this.#watch = new Loop({ name: 'watch', log, restMs: timing.watchMs, runOnce: () => this.#watchOnce() })
     this.#settle = new Loop({ name: 'settle', log, restMs: timing.pollMs, runOnce: () => this.#settleOnce() })
   }
 
   /** How many handlers are at work. */
   get running(): number {
-    return this.#working
+    return this.#atWork.values().reduce((sum, count) => sum + count, 0)
   }
 
   /** The next jobs are claimed while the ends of the last ones are being written, but no further ahead than that. */
   get room(): number {
     if (this.#stopping) return 0
     const { concurrency } = this.#options
-    return Math.min(concurrency - this.#working, MAX_HELD * concurrency - this.#runs.size) - this.#claiming
+    const held = this.#runs.size - this.#runsOfFired.size
+    return Math.min(concurrency - this.#working, MAX_HELD * concurrency - held) - this.#claiming
   }
 
   start(): void {
@@ -82,22 +99,65 @@ export class Worker implements Consumer {
   async claim(ids?: readonly string[]): Promise<boolean> {
     const limit = Math.min(this.room, ids?.length ?? Number.POSITIVE_INFINITY)
     if (limit <= 0) return false
-    const { store, timing } = this.#options
     this.#claiming += limit
     try {
-      const { claims, unknown, more } = await store.claim({
-        worker: this.name,
-        kinds: this.#kinds,
-        limit,
-        leaseMs: timing.leaseMs,
-        ids,
-      })
-      for (const claim of claims) this.#begin(claim)
-      this.#warnOf(unknown)
+      const { more } = await this.#claim(limit, ids, (claim) => this.#begin(claim))
+      if (!more) await this.#searchUnknown()
       return more
     } finally {
       this.#claiming -= limit
     }
+  }
+
+  /**
+   * Begins a job that a schedule has fired, even if all places are taken: one more is kept for these, so that upkeep goes on
+   * beside jobs that take hours. Where another has that place, it waits for it, and in the queue.
+   */
+  claimFired(id: string): void {
+    if (this.#options.concurrency === 0) return
+    this.#fired.add(id)
+    if (!this.#isFiring) void this.#runFired()
+  }
+
+  async #runFired(): Promise<void> {
+    this.#isFiring = true
+    for (const id of this.#fired) {
+      this.#fired.delete(id)
+      if (this.#stopping) break
+      const runs: Promise<void>[] = []
+      // Without the database it stays in the queue; the loops say so.
+      this.#firedClaim = this.#claim(1, [id], (claim) => runs.push(this.#begin(claim, true))).catch(() => {})
+      await this.#firedClaim
+      await Promise.all(runs)
+    }
+    this.#isFiring = false
+  }
+
+  /** Claims and begins jobs of the kinds that there is room for. */
+  async #claim(limit: number, ids: readonly string[] | undefined, begin: (claim: Claim) => void): Promise<{ more: boolean }> {
+    const rooms = this.#roomsOfLimited(limit)
+    const kinds = rooms.values().every((room) => room > 0) ? this.#kinds : without(this.#kinds, rooms)
+    if (kinds.size === 0) return { more: false }
+    const { store, timing } = this.#options
+    for (const [kind, room] of rooms) add(this.#promised, kind, room)
+    try {
+      const roomFor = (kind: string) => rooms.get(kind) ?? limit
+      const { claims, more } = await store.claim({ worker: this.name, kinds, roomFor, limit, leaseMs: timing.leaseMs, ids })
+      claims.forEach(begin)
+      return { more }
+    } finally {
+      for (const [kind, room] of rooms) add(this.#promised, kind, -room)
+    }
+  }
+
+  /** How many more there may be of each kind that has a concurrency of its own. */
+  #roomsOfLimited(limit: number): Map<string, number> {
+    const rooms = new Map<string, number>()
+    for (const { name, concurrency } of this.#limited) {
+      const taken = (this.#atWork.get(name) ?? 0) + (this.#promised.get(name) ?? 0)
+      rooms.set(name, Math.min(limit, concurrency - taken))
+    }
+    return rooms
   }
 
   /** Ends what this process runs of a job, if it does. */
@@ -112,6 +172,7 @@ export class Worker implements Consumer {
   async stop(crashed: boolean): Promise<void> {
     this.#stopping = true
     this.#sparing = !crashed
+    await this.#firedClaim
     const { graceMs } = this.#options.timing
     await this.#idle(graceMs)
     for (const run of this.#runs) run.abort(STOPPING)
@@ -134,19 +195,23 @@ export class Worker implements Consumer {
     if (settlements.length > 0) this.#options.onChange(await this.#options.store.settle(settlements))
   }
 
-  #begin(claim: Claim): void {
+  /** Resolves when the job has ended here, and that is written. */
+  #begin(claim: Claim, isFired = false): Promise<void> {
     const run = new Run(claim, this.#handlers.get(claim.kind) as JobHandler)
     this.#runs.add(run)
-    this.#working++
+    if (isFired) this.#runsOfFired.add(run)
+    else this.#working++
+    add(this.#atWork, claim.kind, 1)
     this.#options.onChange([toChange({ ...claim, state: 'running', progress: 0, note: null, error: null })])
-    void this.#follow(run)
+    return this.#follow(run)
   }
 
   /** From the handler's start until its end is written and it has really ended, which leaves room for the next. */
   async #follow(run: Run): Promise<void> {
     const { verdict, settled } = run.start()
     const left = settled.then(() => {
-      this.#working--
+      if (!this.#runsOfFired.has(run)) this.#working--
+      add(this.#atWork, run.claim.kind, -1)
       this.#options.onRoom()
     })
     const { outcome, error } = await verdict
@@ -159,6 +224,7 @@ export class Worker implements Consumer {
     if (error && !run.aborted) this.#log(run, outcome, error)
     await Promise.all([written, left])
     this.#runs.delete(run)
+    this.#runsOfFired.delete(run)
     this.#options.onRoom()
   }
 
@@ -211,8 +277,11 @@ export class Worker implements Consumer {
     }
   }
 
-  #warnOf(kinds: readonly string[]): void {
-    for (const kind of kinds) {
+  /** Warns of jobs in the queue that nobody here can do, once for each kind. */
+  async #searchUnknown(): Promise<void> {
+    if (performance.now() - this.#searchedAt < SEARCH_EVERY_MS) return
+    this.#searchedAt = performance.now()
+    for (const kind of await this.#options.store.otherKinds(this.#kinds)) {
       if (this.#unknown.has(kind)) continue
       this.#unknown.add(kind)
       this.#options.log.warn({ kind }, 'No handler for this kind of job here: leaving it to other processes')
@@ -228,5 +297,13 @@ export class Worker implements Consumer {
 /** Whatever a stopping service lacks is no fault of the job's: it is given back, and the attempt does not count. */
 const spared = (outcome: Outcome, error: unknown): Outcome =>
   outcome.state === 'succeeded' || !isRetryable(error) ? outcome : { state: 'queued' }
+
+/** The kinds but those that there is no room for. */
+const without = (kinds: ReadonlySet<string>, rooms: ReadonlyMap<string, number>) =>
+  new Set([...kinds].filter((kind) => (rooms.get(kind) ?? 1) > 0))
+
+function add(counts: Map<string, number>, kind: string, count: number): void {
+  counts.set(kind, (counts.get(kind) ?? 0) + count)
+}
 
 const claimsOf = (runs: Run[]) => runs.map(({ claim }) => claim)

@@ -316,17 +316,60 @@ describe('a process that may run one job at once', () => {
   })
 })
 
+describe('a kind with a concurrency of its own', () => {
+  test('leaves the other places to other kinds, however many of it wait', async () => {
+    const { database } = await useDatabase()
+    const over = Promise.withResolvers<void>()
+    const long = job<null>('test.long', { concurrency: 2 })
+    const { jobs, changes } = useJobs(database, { concurrency: 3, handlers: [adding, handle(long, () => over.promise)] })
+    const begun = (kind: string) => changes.filter((change) => change.kind === kind && change.state === 'running').length
+    await transaction(database.withSignal(), async (trx) => {
+      for (let index = 0; index < 20; index++) await jobs.enqueue(trx, long, null)
+    })
+    await until(() => begun(long.name) === 2, 'two are begun')
+    for (let index = 0; index < 5; index++) {
+      const { id } = await enqueue({ database, jobs }, add, { a: 1, b: index })
+      await until(
+        async () => (await jobs.find(database.withSignal(), id))?.state === 'succeeded',
+        'the other kind is done',
+        2_000,
+      )
+    }
+    expect(begun(long.name)).toBe(2)
+    expect(jobs.running).toBe(2)
+    over.resolve()
+    await until(async () => (await jobs.counts()).succeeded === 25, 'all are done')
+  })
+
+  test('never has more of it at work', async () => {
+    const { database } = await useDatabase()
+    let [atWork, most] = [0, 0]
+    const single = job<null>('test.single', { concurrency: 1 })
+    const handlers = [
+      handle(single, async () => {
+        most = Math.max(most, ++atWork)
+        await sleep(5)
+        atWork--
+      }),
+    ]
+    const { jobs } = useJobs(database, { concurrency: 5, handlers })
+    await Promise.all(Array.from({ length: 20 }, () => enqueue({ database, jobs }, single, null)))
+    await until(async () => (await jobs.counts()).succeeded === 20, 'all are done')
+    expect(most).toBe(1)
+  })
+})
+
 describe('a job of a kind that this process has no handler for', () => {
   test('is left to others, without counting an attempt', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    const { jobs } = useJobs(database)
+    const lines: string[] = []
+    const { jobs } = useJobs(database, { concurrency: 0 })
     const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 })
-    await until(async () => (await jobs.find(db, id))?.state === 'scheduled', 'it was put aside')
-    expect(await jobs.find(db, id)).toMatchObject({ attempt: 0, startedAt: null })
+    useJobs(database, { log: pino({}, { write: (line) => void lines.push(line) }) })
+    await until(() => lines.some((line) => line.includes('No handler') && line.includes(add.name)), 'the log says so')
+    expect(await jobs.find(db, id)).toMatchObject({ state: 'queued', attempt: 0, startedAt: null })
     expect(await jobs.attempts(db, id)).toEqual([])
-    await jobs.stop()
-    await db.updateTable('job').set({ due_at: sql`now(3)` }).where('id', '=', id).execute()
     useJobs(database, { handlers: [adding] })
     await until(async () => (await jobs.find(db, id))?.finishedAt, 'another does it', 2_000)
     expect(await jobs.find(db, id)).toMatchObject({ state: 'succeeded', attempt: 1 })

@@ -5,7 +5,7 @@ import { handle, schedule } from '../../src/jobs/handler.ts'
 import { pruneSlots, Schedules } from '../../src/jobs/schedules.ts'
 import { job } from '../../src/names.ts'
 import { useDatabase } from '../support/database.ts'
-import { useJobs } from '../support/jobs.ts'
+import { enqueue, useJobs } from '../support/jobs.ts'
 import { until } from '../support/until.ts'
 
 const sweep = job<{ of: string }>('test.sweep')
@@ -92,6 +92,21 @@ describe('a schedule', () => {
     expect(begun).toBe(1)
     over.resolve()
     await until(() => begun > 1, 'the next one begins after it')
+  })
+
+  test('is done even while long jobs have all places, in one that is kept for it', async () => {
+    const { database } = await useDatabase()
+    const over = Promise.withResolvers<void>()
+    const long = job<null>('test.long')
+    let swept = 0
+    const handlers = [handle(long, () => over.promise), handle(sweep, () => void swept++)]
+    const schedules = [schedule('test.often', '* * * * * *', sweep, { of: 'uploads' })]
+    const { jobs } = useJobs(database, { handlers, schedules, concurrency: 2, timing: { pollMs: 50 } })
+    for (let index = 0; index < 5; index++) await enqueue({ database, jobs }, long, null)
+    await until(() => jobs.running === 2, 'all places are taken')
+    await until(() => swept >= 3, 'the schedule goes on')
+    expect(jobs.running).toBeLessThanOrEqual(3)
+    over.resolve()
   })
 
   test.each(['0 0 30 2 *', '0 0 31 2,4,6,9,11 *', '0 0 0 30 2 *'])('that never fires is refused: %s', async (cron) => {
