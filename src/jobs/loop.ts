@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { AppError } from '../errors.ts'
 import type { Log } from '../log.ts'
 
 const MIN_BACKOFF_MS = 250
@@ -16,7 +17,7 @@ export interface LoopOptions {
 
 /**
  * Takes turns for as long as the process lives. A turn that fails, as when the database is away, is taken again after a
- * growing, random pause, and the log hears of it when that begins and when it is over.
+ * growing, random pause (a short one where it was refused as `overloaded`), and the log hears of it when that begins and when it is over.
  */
 export class Loop {
   readonly #options: LoopOptions
@@ -24,6 +25,8 @@ export class Loop {
   #rest: AbortController | undefined
   #woken = false
   #failures = 0
+  /** Whether the last turn failed only because others were waiting, which says nothing of the database. */
+  #isOverloaded = false
   #ended: Promise<void> | undefined
 
   constructor(options: LoopOptions) {
@@ -64,13 +67,15 @@ export class Loop {
       this.#failures = 0
       return again
     } catch (error) {
+      this.#isOverloaded = error instanceof AppError && error.code === 'overloaded'
       if (this.#failures++ === 0) log.warn({ err: error, loop: name }, 'Jobs cannot go on now: trying again')
       return false
     }
   }
 
   #backoffMs(): number {
-    return Math.min(MIN_BACKOFF_MS * 2 ** this.#failures, MAX_BACKOFF_MS) * (0.5 + Math.random() / 2)
+    const backoffMs = this.#isOverloaded ? MIN_BACKOFF_MS : Math.min(MIN_BACKOFF_MS * 2 ** this.#failures, MAX_BACKOFF_MS)
+    return backoffMs * (0.5 + Math.random() / 2)
   }
 
   async #takeRest(): Promise<void> {

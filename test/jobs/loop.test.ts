@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import { expect, onTestFinished, test } from 'vitest'
+import { overloaded } from '../../src/errors.ts'
 import { Loop } from '../../src/jobs/loop.ts'
 import { until } from '../support/until.ts'
 
@@ -41,6 +42,19 @@ test('that cannot go on says so once, tries again, and says when it can', async 
   await until(() => turns === 4, 'it took a turn that did not fail')
   await until(() => lines.length === 2, 'it says so')
   expect(lines).toEqual(['Jobs cannot go on now: trying again', 'Jobs go on'])
+})
+
+test('that is refused as overloaded tries again soon, however often', async () => {
+  const startedAt: number[] = []
+  useLoop(async () => {
+    startedAt.push(performance.now())
+    if (startedAt.length <= 8) throw overloaded('The database is busy: try again shortly')
+    return false
+  })
+  await until(() => startedAt.length === 9, 'it took a turn that did not fail', 10_000)
+  const pauses = startedAt.slice(1).map((time, index) => time - Number(startedAt[index]))
+  // Twice the longest pause of its own, for a busy machine: 250 ms, and not the 5 s of an outage.
+  expect(pauses.toSorted((a, b) => a - b)[4]).toBeLessThan(500)
 })
 
 test('ends with the turn that it takes', async () => {
