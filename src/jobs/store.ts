@@ -2,7 +2,7 @@ import { sql, type Transaction } from 'kysely'
 import type { Db } from '../db/database.ts'
 import type { JobState, Tables } from '../db/tables.ts'
 import { transaction } from '../db/transaction.ts'
-import { idsOf, lockDue, lockHeld, lockNamed } from './locks.ts'
+import { type Due, findDue, idsOf, lockDue, lockHeld, lockNamed } from './locks.ts'
 import { changesOf, closeAttempts, columns, idList, later, lockJob, now, readJob } from './queries.ts'
 import { Queue } from './queue.ts'
 import {
@@ -139,25 +139,19 @@ export class JobStore {
 
   /** Queues scheduled jobs whose time has come, and tells which. */
   promote(): Promise<JobChange[]> {
-    return this.#transaction(async (trx) => {
-      const ids = idsOf(await lockDue(trx, 'scheduled'))
-      if (ids.length === 0) return []
-      await sql`update job set state = 'queued', due_at = null where id in (${idList(ids)})`.execute(trx)
-      return changesOf(trx, ids)
-    }, this.#openReserved())
+    return this.#moveDue('scheduled', (trx, rows) =>
+      sql`update job set state = 'queued', due_at = null where id in (${idList(idsOf(rows))})`.execute(trx),
+    )
   }
 
   /** Takes jobs from workers whose leases ran out: schedules them again, or fails those that used up their attempts. */
   reclaim(): Promise<JobChange[]> {
-    return this.#transaction(async (trx) => {
-      const rows = await lockDue(trx, 'running')
-      if (rows.length === 0) return []
+    return this.#moveDue('running', async (trx, rows) => {
       await closeAttempts(trx, idsOf(rows), 'lost', 'The process that ran it ended, or could not say in time that it goes on')
       for (const { id, attempt, maxAttempts } of rows)
         if (attempt >= maxAttempts) await this.#fail(trx, id, 'Every process that began it ended before it was done')
         else await requeueLost(trx, id, attempt)
-      return changesOf(trx, idsOf(rows))
-    }, this.#openReserved())
+    })
   }
 
   /** Ends an unfinished job, wherever it runs; its worker will see that it holds it no more. */
@@ -198,6 +192,17 @@ export class JobStore {
       pruned += numAffectedRows
     }
     return Number(pruned)
+  }
+
+  async #moveDue(state: 'scheduled' | 'running', move: (trx: Trx, rows: Due[]) => Promise<unknown>): Promise<JobChange[]> {
+    const ids = await findDue(this.#openReserved(), state)
+    if (ids.length === 0) return []
+    return this.#transaction(async (trx) => {
+      const rows = await lockDue(trx, state, ids)
+      if (rows.length === 0) return []
+      await move(trx, rows)
+      return changesOf(trx, idsOf(rows))
+    }, this.#openReserved())
   }
 
   async #settleOne(trx: Trx, { claim: { id }, outcome }: Settlement): Promise<void> {
