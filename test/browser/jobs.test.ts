@@ -34,7 +34,7 @@ test('a job comes to the top, shows how far it is and how it ended', async () =>
     return value > 0 && value < 1
   }, 'its progress is pushed')
   await untilState(rowOf(id), 'succeeded')
-  await untilText(rowOf(id), /report\.build.*1 of 3/)
+  await untilText(rowOf(id), /report\.build.*1 of 6/)
   expect(await rowOf(id).getByRole('button').count()).toBe(0)
 })
 

@@ -103,13 +103,22 @@ export async function forgetUploads(db: Db, ids: readonly string[]): Promise<voi
   await inPieces(ids, (piece) => db.updateTable('report').set({ upload: null }).where('id', 'in', piece).execute())
 }
 
-/** At most `limit` uploads of finished reports that are older than `olderThanMs`. */
-export async function listOldUploads(db: Db, olderThanMs: number, limit: number): Promise<{ id: string; upload: string }[]> {
+/** At most `limit` uploads of finished reports that came longer ago than `finishedMs`, or were cancelled `cancelledMs` ago. */
+export async function listOldUploads(
+  db: Db,
+  { finishedMs, cancelledMs, limit }: { finishedMs: number; cancelledMs: number; limit: number },
+): Promise<{ id: string; upload: string }[]> {
+  const ago = (ms: number) => sql<Date>`now(3) - interval (${ms} * 1000) microsecond`
   const rows = await reports(db)
     .select(['report.id', 'report.upload'])
     .where('report.upload', 'is not', null)
-    .where('report.created_at', '<', sql<Date>`now(3) - interval (${olderThanMs} * 1000) microsecond`)
     .where('job.state', 'in', FINISHED)
+    .where((eb) =>
+      eb.or([
+        eb('report.created_at', '<', ago(finishedMs)),
+        eb.and([eb('job.state', '=', 'cancelled'), eb('job.finished_at', '<', ago(cancelledMs))]),
+      ]),
+    )
     .limit(limit)
     .execute()
   return rows.flatMap(({ id, upload }) => (upload === null ? [] : [{ id, upload }]))

@@ -101,25 +101,6 @@ export async function cancelReport({ jobs, storage }: ReportDeps, db: Db, id: st
   return getReport(db, id)
 }
 
-/**
- * Removes the uploads of reports whose jobs are cancelled by this process, in whichever way. Others would keep the disk
- * full for a day.
- *
- * @param open gives a database handle.
- * @param onError is called where an upload could not be removed; the sweep does it later.
- */
-export function removeCancelledUploads({ jobs, storage }: ReportDeps, open: () => Db, onError: (error: unknown) => void): void {
-  const remove = async (id: string) => {
-    const db = open()
-    const row = await queries.findRow(db, id)
-    // It may have been retried since.
-    if (row?.state === 'cancelled' && row.upload !== null) await removeUpload(storage, db, id, row.upload)
-  }
-  jobs.onChange(({ id, kind, state }) => {
-    if (kind === buildReport.name && state === 'cancelled') remove(id).catch(onError)
-  })
-}
-
 async function removeUpload(storage: Storage, db: Db, id: string, upload: string): Promise<void> {
   await queries.forgetUploads(db, [id])
   await storage.remove(upload)

@@ -13,12 +13,11 @@ import type { Realtime } from '../../realtime/realtime.ts'
 import { reportFinished, reportProgress } from './contract.ts'
 import { ReportFeed } from './feed.ts'
 import { groupsCsv } from './groups-csv.ts'
-import { cancelReport, createReport, getReport, listReports, removeCancelledUploads } from './reports.ts'
+import { cancelReport, createReport, getReport, listReports } from './reports.ts'
 import { NewReportHeaders, NewReportQuery, PageQuery, Report, ReportId, ReportPage, ReportQuery } from './schema.ts'
 import type { Storage } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
-const REMOVE_TIMEOUT_MS = 5_000
 /** How every gzip begins. */
 const GZIP_MAGIC = Buffer.from([0x1f, 0x8b])
 
@@ -33,15 +32,10 @@ interface RouteDeps {
 
 /** `/v1/reports`: uploads that jobs summarise. */
 export function reportRoutes(deps: RouteDeps) {
-  const { database, log, stopping } = deps
+  const { database, stopping } = deps
   const router = createRouter()
   const feed = new ReportFeed(deps)
   const open = (c: AppContext) => database.withSignal(signalOf(c))
-  removeCancelledUploads(
-    deps,
-    () => database.withSignal(AbortSignal.any([stopping, AbortSignal.timeout(REMOVE_TIMEOUT_MS)])),
-    (error) => stopping.aborted || log.warn({ err: error }, 'Could not remove the upload of a cancelled report'),
-  )
 
   router.openapi(create, async (c) => {
     const { isGzip } = assertCsv(c)

@@ -12,7 +12,8 @@ const BATCH = 500
 export type SweepDeps = Pick<BuildDeps, 'storage' | 'spillDirectory'> & { database: Pick<Database, 'withSignal'> }
 
 /**
- * Removes uploads that are a day old, those that no report knows (of clients that left and processes that were killed), and
+ * Removes uploads that are a day old, those of jobs that were cancelled an hour ago (so that an operator can retry them until
+ * then), those that no report knows (of clients that left and processes that were killed), and
  * the folders of reports that do not run any more. All of it in batches: there may be a hundred thousand of each.
  */
 export async function sweep({ database, storage, spillDirectory }: SweepDeps, signal: AbortSignal): Promise<void> {
@@ -30,7 +31,7 @@ export async function sweep({ database, storage, spillDirectory }: SweepDeps, si
 
 async function removeOldUploads(db: Db, storage: Storage): Promise<void> {
   for (;;) {
-    const old = await queries.listOldUploads(db, DAY_MS, BATCH)
+    const old = await queries.listOldUploads(db, { finishedMs: DAY_MS, cancelledMs: HOUR_MS, limit: BATCH })
     if (old.length === 0) return
     for (const { upload } of old) await storage.remove(upload)
     await queries.forgetUploads(

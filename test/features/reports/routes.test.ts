@@ -312,14 +312,14 @@ describe('cancelling', () => {
 })
 
 describe('cancelling the job of a report', () => {
-  test('removes its upload, too', async () => {
-    const { url, reportDirectory } = await useService({ JOBS_CONCURRENCY: '0' })
-    const { id } = await accept(url, 'a,b\n1,2\n')
-    expect(filesIn(reportDirectory).length).toBe(1)
+  test('keeps its upload for a while, so that it can be retried', async () => {
+    const { url } = await useService()
+    const { id } = await accept(url, slowCsv(12), { query: '?groupBy=word&value=number' })
     expect((await request(`${url}/v1/jobs/${id}`, 'DELETE')).body.state).toBe('cancelled')
-    await until(() => filesIn(reportDirectory).length === 0, 'the upload is gone')
     expect((await readReport(url, id)).state).toBe('cancelled')
-  })
+    expect((await request(`${url}/v1/jobs/${id}/retry`, 'POST')).status).toBe(202)
+    expect((await untilFinished(url, id, 60_000)).state).toBe('succeeded')
+  }, 90_000)
 })
 
 describe('events', () => {

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
 import { sweep } from '../../../src/features/reports/sweep.ts'
 import { accept, readReport, untilFinished } from '../../support/reports.ts'
-import { useService } from '../../support/service.ts'
+import { request, useService } from '../../support/service.ts'
 
 const NEVER = new AbortController().signal
 
@@ -33,6 +33,18 @@ test('the sweep removes day-old uploads of finished reports, orphans, and folder
   const rows = await database.withSignal().selectFrom('report').select(['id', 'upload']).execute()
   expect(rows.filter(({ upload }) => upload !== null).map(({ id }) => id)).toEqual([fresh.id])
   expect((await readReport(url, old.id)).result?.rows).toBe(1)
+})
+
+test('the sweep removes uploads of jobs that were cancelled an hour ago', async () => {
+  const { url, database, reportDirectory } = await useService({ JOBS_CONCURRENCY: '0' })
+  const [earlier, lately] = [await accept(url, 'a\n1\n'), await accept(url, 'a\n2\n')]
+  for (const { id } of [earlier, lately]) await request(`${url}/v1/jobs/${id}`, 'DELETE')
+  await sql`update job set finished_at = now(3) - interval 61 minute where id = ${earlier.id}`.execute(database.withSignal())
+  const uploads = join(reportDirectory, 'uploads')
+  await sweep({ database, storage: new DirectoryStorage(uploads), spillDirectory: join(reportDirectory, 'spill') }, NEVER)
+  const rows = await database.withSignal().selectFrom('report').select(['id', 'upload']).where('upload', 'is not', null).execute()
+  expect(rows.map(({ id }) => id)).toEqual([lately.id])
+  expect(await readdir(uploads)).toEqual([rows[0]?.upload])
 })
 
 test('the sweep removes any number of uploads that no report knows', async () => {
