@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, expect } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest'
 import { describeIncidents } from '../../src/ops/expect-event-loop-free.ts'
 import type { Incident } from '../../src/ops/incident.ts'
 import { Watchdog } from '../../src/ops/watchdog.ts'
@@ -21,6 +21,12 @@ if (HTTP_TESTS.test(expect.getState().testPath ?? '')) {
   beforeAll(async () => {
     watchdog = await Watchdog.open({ thresholdMs: MAX_MS, onIncident: (incident) => incidents.push(incident), tireless: true })
     watchdog.start()
+  })
+
+  // A service that starts before the tests reads its files at once, for as long as the disk takes: nobody waits for it yet.
+  beforeEach(async () => {
+    await watchdog.settle()
+    incidents.length = 0
   })
 
   afterEach(async () => {

@@ -19,11 +19,19 @@ async function* chunksOf(bytes: number): AsyncGenerator<Uint8Array> {
   }
 }
 
+/** Of a client that sends nothing more after these bytes, and stays. */
+async function* stallAfter(bytes: number): AsyncGenerator<Uint8Array> {
+  yield* chunksOf(bytes)
+  await new Promise(() => {})
+}
+
 onSmallDisk('of many uploads that together do not fit on the disk, the oldest are kept', async () => {
   const directory = await useSmallDisk('4m')
   const storage = new DirectoryStorage(directory)
   const keys = Array.from({ length: 20 }, (_, index) => `upload-${String(index).padStart(2, '0')}`)
-  const outcomes = await Promise.allSettled(keys.map((key) => storage.save(key, chunksOf(1.5 * MIB))))
+  // The younger ones never end, so that none of them is complete before an older one.
+  const bodyOf = (index: number) => (index < 2 ? chunksOf(1.5 * MIB) : stallAfter(1.5 * MIB))
+  const outcomes = await Promise.allSettled(keys.map((key, index) => storage.save(key, bodyOf(index))))
   expect(outcomes.map(({ status }) => status)).toEqual([
     'fulfilled',
     'fulfilled',
@@ -46,11 +54,9 @@ onSmallDisk('an upload that is declared larger than what is free is refused befo
 
 onSmallDisk('an upload that fills the disk is refused at once, also if its client sends nothing more', async () => {
   const directory = await useSmallDisk('1m')
-  const body = (async function* () {
-    yield* chunksOf(2 * MIB)
-    await new Promise(() => {})
-  })()
-  await expect(new DirectoryStorage(directory).save('stalled', body)).rejects.toMatchObject({ code: 'storage_full' })
+  await expect(new DirectoryStorage(directory).save('stalled', stallAfter(2 * MIB))).rejects.toMatchObject({
+    code: 'storage_full',
+  })
   expect(await readdir(directory)).toEqual([])
 })
 
