@@ -56,7 +56,7 @@ export class Jobs implements AsyncDisposable {
     this.#options = options
     this.#timing = { ...TIMING, ...timing }
     this.#store = new JobStore(this.#open, { keepMs, openReserved: this.#openReserved })
-    this.#engine = options.engine ?? new PollingEngine({ log, pollMs: this.#timing.pollMs })
+    this.#engine = options.engine ?? new PollingEngine({ log, timing: this.#timing })
   }
 
   /** How many jobs run in this process. */

@@ -22,13 +22,14 @@ export interface KeeperOptions {
 export class Keeper {
   readonly #options: KeeperOptions
   readonly #loop: Loop
-  #lastAt = performance.now()
+  #lastAt = Number.NEGATIVE_INFINITY
   #reclaimsFrom = 0
 
   constructor(options: KeeperOptions) {
     const { log, timing } = options
+    const { pollMs, maxBackoffMs } = timing
     this.#options = options
-    this.#loop = new Loop({ name: 'keep', log, restMs: timing.pollMs, runOnce: () => this.#runOnce() })
+    this.#loop = new Loop({ name: 'keep', log, restMs: pollMs, maxBackoffMs, runOnce: () => this.#runOnce() })
   }
 
   start(): void {
@@ -50,13 +51,13 @@ export class Keeper {
   }
 
   /**
-   * After an outage all leases have run out, though nobody died: whoever still lives gets the time of a heartbeat to say
-   * so. The same goes for a process that was away itself.
+   * After an outage all leases have run out, though nobody died: every process that lives gets the time to end its pause
+   * and renew its leases. The same goes for a process that was away itself, or begins: it cannot know what was before.
    */
   #mayReclaim(): boolean {
-    const { pollMs, heartbeatMs } = this.#options.timing
+    const { pollMs, heartbeatMs, maxBackoffMs } = this.#options.timing
     const now = performance.now()
-    if (now - this.#lastAt > heartbeatMs / 2 + pollMs) this.#reclaimsFrom = now + heartbeatMs
+    if (now - this.#lastAt > heartbeatMs / 2 + pollMs) this.#reclaimsFrom = now + heartbeatMs + maxBackoffMs
     this.#lastAt = now
     return now >= this.#reclaimsFrom
   }

@@ -3,7 +3,6 @@ import { AppError } from '../errors.ts'
 import type { Log } from '../log.ts'
 
 const MIN_BACKOFF_MS = 250
-const MAX_BACKOFF_MS = 5_000
 
 export interface LoopOptions {
   /** What it does, for the log. */
@@ -11,6 +10,8 @@ export interface LoopOptions {
   log: Log
   /** How long it rests when there is nothing to do. */
   restMs: number
+  /** The longest pause after a turn that failed. */
+  maxBackoffMs: number
   /** One turn: true when there is more to do at once. */
   runOnce: () => Promise<boolean>
 }
@@ -74,7 +75,8 @@ export class Loop {
   }
 
   #backoffMs(): number {
-    const backoffMs = this.#isOverloaded ? MIN_BACKOFF_MS : Math.min(MIN_BACKOFF_MS * 2 ** this.#failures, MAX_BACKOFF_MS)
+    const maxBackoffMs = this.#isOverloaded ? MIN_BACKOFF_MS : this.#options.maxBackoffMs
+    const backoffMs = Math.min(MIN_BACKOFF_MS * 2 ** this.#failures, maxBackoffMs)
     return backoffMs * (0.5 + Math.random() / 2)
   }
 

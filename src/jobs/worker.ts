@@ -67,6 +67,7 @@ export class Worker implements Consumer {
 
   constructor(options: WorkerOptions) {
     const { log, handlers, timing } = options
+    const { maxBackoffMs } = timing
     this.#options = options
     this.#handlers = new Map(handlers.map((handler) => [handler.job.name, handler]))
     const kinds = handlers.map(({ job }) => job.name)
@@ -74,8 +75,8 @@ export class Worker implements Consumer {
     if (twice) throw new Error(`Two handlers for one kind of job: ${twice}`)
     this.#kinds = new Set(kinds)
     this.#limited = handlers.map(({ job }) => job).filter(({ concurrency }) => concurrency !== Number.POSITIVE_INFINITY)
-    this.#watch = new Loop({ name: 'watch', log, restMs: timing.watchMs, runOnce: () => this.#watchOnce() })
-    this.#settle = new Loop({ name: 'settle', log, restMs: timing.pollMs, runOnce: () => this.#settleOnce() })
+    this.#watch = new Loop({ name: 'watch', log, restMs: timing.watchMs, maxBackoffMs, runOnce: () => this.#watchOnce() })
+    this.#settle = new Loop({ name: 'settle', log, restMs: timing.pollMs, maxBackoffMs, runOnce: () => this.#settleOnce() })
   }
 
   /** How many handlers are at work. */

@@ -64,6 +64,30 @@ describe('a job', () => {
     await requests
   })
 
+  test('is left to its worker by a process that begins after an outage in which the lease ran out', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const over = Promise.withResolvers<void>()
+    const waiting = job<null>('test.waiting', { attempts: 1 })
+    const handlers = [handle(waiting, () => over.promise)]
+    const pace = { heartbeatMs: 500, maxBackoffMs: 2_000 }
+    const { jobs, statesOf } = useJobs(database, { handlers, timing: { ...pace, watchMs: 50, pollMs: 60_000 } })
+    const { id } = await enqueue({ database, jobs }, waiting, null)
+    await until(() => statesOf(id).includes('running'), 'it runs')
+    await db
+      .updateTable('job')
+      .set({ due_at: new Date(0) })
+      .where('id', '=', id)
+      .execute()
+
+    const begun = useJobs(database, { handlers, timing: { ...pace, pollMs: 20 } })
+    const lease = () => db.selectFrom('job').select('due_at').where('id', '=', id).executeTakeFirstOrThrow()
+    await until(async () => Number((await lease()).due_at) > 0, 'the lease is renewed')
+    over.resolve()
+    await until(() => statesOf(id).includes('succeeded'), 'its end is written')
+    expect(begun.statesOf(id)).toEqual([])
+  })
+
   test('that fails is tried again until its attempts are used up', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()

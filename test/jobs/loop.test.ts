@@ -7,7 +7,7 @@ import { until } from '../support/until.ts'
 function useLoop(runOnce: () => Promise<boolean>, restMs = 60_000) {
   const lines: string[] = []
   const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line).msg) })
-  const loop = new Loop({ name: 'test', log, restMs, runOnce })
+  const loop = new Loop({ name: 'test', log, restMs, maxBackoffMs: 5_000, runOnce })
   onTestFinished(() => loop.stop())
   loop.start()
   return { loop, lines }

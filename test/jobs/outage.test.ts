@@ -32,7 +32,7 @@ describe.runIf(canOwnServer)('a database that is killed and started again under 
       concurrency: CONCURRENCY,
       handlers: [handle(nap, () => sleep(400))],
       log,
-      timing: { leaseMs: 2_000, heartbeatMs: 500, pollMs: 100 },
+      timing: { leaseMs: 2_000, heartbeatMs: 500, pollMs: 100, maxBackoffMs: 1_000 },
     }
     const { jobs } = useJobs(database, options)
     useJobs(database, options)

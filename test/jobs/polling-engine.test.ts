@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import { PollingEngine } from '../../src/jobs/polling-engine.ts'
+import { TIMING } from '../../src/jobs/timing.ts'
 import { engineContract } from './engine-contract.ts'
 
-engineContract('polling', () => new PollingEngine({ log: pino({ level: 'silent' }), pollMs: 500 }))
+engineContract('polling', () => new PollingEngine({ log: pino({ level: 'silent' }), timing: TIMING }))

@@ -10,7 +10,7 @@ import { useProcess } from '../support/process.ts'
 import { leaveMark, poison, sayWho, waitForSignal } from '../support/test-jobs.ts'
 import { until } from '../support/until.ts'
 
-const TIMING = { leaseMs: 1_500, heartbeatMs: 400, pollMs: 100, watchMs: 50, graceMs: 300 }
+const TIMING = { leaseMs: 1_500, heartbeatMs: 400, pollMs: 100, watchMs: 50, maxBackoffMs: 500, graceMs: 300 }
 const JOBS = 300
 const KILLS = 6
 const KILL_EVERY_MS = 1_000
