@@ -19,6 +19,8 @@ interface Part {
 const JSON_TYPE = /^application\/([\w.-]+\+)?json$/i
 /** A body of any other type, `text/csv` say, is its handler's to read. */
 const OTHER_STRUCTURED_TYPE = /form|json/i
+/** Refuses other bytes, which `req.json()` replaces by U+FFFD: different texts would become equal. */
+const UTF_8 = new TextDecoder('utf-8', { fatal: true })
 
 /**
  * Makes a handler that gets only requests that fit their route, and finds what they hold in `c.req.valid()`: the query,
@@ -59,8 +61,7 @@ function validate(parts: Part[], c: AppContext, body?: unknown) {
     if (result.success) c.req.addValidatedData(target, result.data)
     else errors.push(...toIssues(name, result.error))
   }
-  if (errors.length > 0)
-    throw new AppError('invalid', `The request does not fit: ${errors.map(({ path }) => path).join(', ')}`, { errors })
+  if (errors.length > 0) throw new AppError('invalid', `The request does not fit: ${pathsOf(errors).join(', ')}`, { errors })
 }
 
 /** A list for a name that comes more than once, which no schema takes for a string. */
@@ -77,18 +78,21 @@ async function readJson({ req }: AppContext): Promise<unknown> {
   if (!JSON_TYPE.test(type ?? '')) throw new AppError('unsupported_media_type', 'Send the body as application/json')
   assertIdentity(req.header('content-encoding'))
   try {
-    return await req.json()
+    return JSON.parse(UTF_8.decode(await req.arrayBuffer()))
   } catch (cause) {
-    throw new AppError('bad_request', 'Malformed JSON in the request body', { cause })
+    const isOtherEncoding = (cause as NodeJS.ErrnoException).code === 'ERR_ENCODING_INVALID_ENCODED_DATA'
+    throw new AppError('bad_request', isOtherEncoding ? 'The body is not UTF-8' : 'Malformed JSON in the request body', { cause })
   }
 }
 
 /** @throws AppError `unsupported_media_type` for a body that is compressed: it may unpack to any size. */
-function assertIdentity(encoding = 'identity') {
-  if (encoding.trim().toLowerCase() === 'identity') return
+function assertIdentity(encoding = '') {
+  if (['', 'identity'].includes(encoding.trim().toLowerCase())) return
   const headers = { 'Accept-Encoding': 'identity' }
   throw new AppError('unsupported_media_type', 'Send the body as it is, without Content-Encoding', { headers })
 }
+
+const pathsOf = (issues: Issue[]) => [...new Set(issues.map(({ path }) => path))]
 
 const toIssues = (part: string, { issues }: ZodError): Issue[] =>
   issues.flatMap((issue) =>

@@ -72,6 +72,14 @@ describe('every error is a problem', () => {
     expect(await post(body, json)).toEqual([400, 'bad_request'])
   })
 
+  test.each([
+    ['Latin-1', Buffer.from('{"name":"Caf\u00e9"}', 'latin1')],
+    ['UTF-16', Buffer.from('{"name":"Lamp"}', 'utf16le')],
+    ['UTF-8 that is cut', Buffer.from('{"name":"Caf\u00e9"}').subarray(0, 13)],
+  ])('JSON in %s is 400, and stored with no other letters', async (_, bytes) => {
+    expect(await post(new Blob([bytes]), json)).toEqual([400, 'bad_request'])
+  })
+
   test.each(['null', '[]', '7', '"text"', '{"__proto__":{"stock":1}}'])('JSON of another shape, %s, is 422', async (body) => {
     expect(await post(body, json)).toEqual([422, 'invalid'])
   })

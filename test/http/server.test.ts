@@ -155,9 +155,9 @@ test.each(['gzip', 'br', 'deflate', 'gzip, identity'])(
   },
 )
 
-test('a JSON body with Content-Encoding: identity is read', async () => {
-  const product = { name: 'Plain lamp', price: '1', stock: 1 }
-  const { status } = await request(`${service.url}/v1/products`, 'POST', product, { 'content-encoding': 'Identity' })
+test.each(['Identity', ''])('a JSON body with Content-Encoding: "%s" is read', async (encoding) => {
+  const product = { name: `Plain lamp ${encoding}`, price: '1', stock: 1 }
+  const { status } = await request(`${service.url}/v1/products`, 'POST', product, { 'content-encoding': encoding })
   expect(status).toBe(201)
 })
 
