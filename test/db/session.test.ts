@@ -11,11 +11,8 @@ const PING_TIMEOUT_MS = 250
 
 const sleepFor = (db: Db, seconds: number) => sql`select sleep(${sql.lit(seconds)}) as slept`.execute(db)
 
-/** A database behind `port`, which may lead to any of the servers. */
-async function openBehind(port: number, server: string, poolSize: number): Promise<Database> {
-  const url = new URL(server)
-  url.port = String(port)
-  const database = await Database.open({ url: url.href, poolSize })
+async function openDatabase(url: string, poolSize: number): Promise<Database> {
+  const database = await Database.open({ url, poolSize })
   onTestFinished(() => database[Symbol.asyncDispose]())
   return database
 }
@@ -39,14 +36,14 @@ async function openBystanders(url: string, count: number) {
 
 describe.runIf(canOwnServer)('behind a balancer', { timeout: TWO_SERVERS_TIMEOUT_MS }, () => {
   test('an aborted statement is killed on its own server, and nobody else’s session on another', async () => {
-    const { urls, ports } = await openTwoServers()
+    const urls = await openTwoServers()
     const bystanders = await openBystanders(urls[1], 60)
-    const proxy = await useProxy((index) => ports[index % 2] as number)
-    const database = await openBehind(proxy.port, urls[0], 4)
+    const proxy = await useProxy((index) => urls[index % 2] as string)
+    const database = await openDatabase(proxy.urlOf(urls[0]), 4)
     for (let round = 0; round < 8; round++) {
       const startedAt = performance.now()
       await expect(sleepFor(database.withSignal(AbortSignal.timeout(30)), 60)).rejects.toThrow('timeout')
-      expect(performance.now() - startedAt).toBeLessThan(1_000)
+      expect(performance.now() - startedAt).toBeLessThan(5_000)
     }
     await until(() => database.gate.inside === 0, 'all statements have ended', 15_000)
     for (const url of urls) await until(async () => !(await isRunning(url, 'sleep(60)')), 'it was killed', 15_000)
@@ -54,20 +51,20 @@ describe.runIf(canOwnServer)('behind a balancer', { timeout: TWO_SERVERS_TIMEOUT
   })
 
   test('a statement that cannot be killed keeps its permit until it ends, and its caller does not wait for that', async () => {
-    const { urls, ports } = await openTwoServers()
+    const urls = await openTwoServers()
     const bystanders = await openBystanders(urls[1], 20)
     let target = 0
-    const proxy = await useProxy(() => ports[target] as number)
-    const database = await openBehind(proxy.port, urls[0], 1)
+    const proxy = await useProxy(() => urls[target] as string)
+    const database = await openDatabase(proxy.urlOf(urls[0]), 1)
     target = 1
     const startedAt = performance.now()
-    await expect(sleepFor(database.withSignal(AbortSignal.timeout(50)), 3)).rejects.toThrow('timeout')
-    expect(performance.now() - startedAt).toBeLessThan(1_000)
-    expect(await isRunning(urls[0], 'sleep(3)')).toBe(true)
+    await expect(sleepFor(database.withSignal(AbortSignal.timeout(50)), 5)).rejects.toThrow('timeout')
+    expect(performance.now() - startedAt).toBeLessThan(4_000)
+    expect(await isRunning(urls[0], 'sleep(5)')).toBe(true)
     expect(database.gate.inside).toBe(1)
     await until(() => database.gate.inside === 0, 'the permit is back')
-    expect(await isRunning(urls[0], 'sleep(3)')).toBe(false)
-    expect(performance.now() - startedAt).toBeGreaterThan(2_900)
+    expect(await isRunning(urls[0], 'sleep(5)')).toBe(false)
+    expect(performance.now() - startedAt).toBeGreaterThan(4_900)
     expect(bystanders.ended()).toBe(0)
   })
 })
@@ -75,8 +72,8 @@ describe.runIf(canOwnServer)('behind a balancer', { timeout: TWO_SERVERS_TIMEOUT
 describe('idle connections whose server fell silent', () => {
   test('cost one request a moment, all of them together', async () => {
     const server = inject('serverUrl')
-    const proxy = await useProxy(() => Number(new URL(server).port))
-    const database = await openBehind(proxy.port, server, 5)
+    const proxy = await useProxy(() => server)
+    const database = await openDatabase(proxy.urlOf(server), 5)
     const db = database.withSignal()
     await Promise.all([1, 2, 3, 4, 5].map(() => sleepFor(db, 0.1)))
     proxy.silence()
@@ -92,8 +89,7 @@ describe('idle connections whose server fell silent', () => {
   })
 
   test('are used again without a new connection where it answers', async () => {
-    const server = inject('serverUrl')
-    const database = await openBehind(Number(new URL(server).port), server, 1)
+    const database = await openDatabase(inject('serverUrl'), 1)
     const id = async () => (await sql`select connection_id() as id`.execute(database.withSignal())).rows[0]
     const before = await id()
     vi.useFakeTimers({ toFake: ['Date'] })
@@ -103,7 +99,7 @@ describe('idle connections whose server fell silent', () => {
   })
 })
 
-/** Two servers with one account and one database by name. */
+/** The URLs of two servers with one account and one database by name. */
 async function openTwoServers() {
   const servers = [await useOwnServer(), await useOwnServer()]
   const urls = servers.map(({ url }) => Object.assign(new URL(url), { password: 'shared' }).href) as [string, string]
@@ -112,5 +108,5 @@ async function openTwoServers() {
     await administrator.query(`alter user 'offloop'@'%' identified by 'shared'`)
     await administrator.end()
   }
-  return { urls, ports: urls.map((url) => Number(new URL(url).port)) }
+  return urls
 }
