@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll } from 'vitest'
 import type { Summary, SummaryOptions } from '../../src/features/reports/contract.ts'
 import { Duck } from '../../src/features/reports/duck.ts'
-import { summariseIn } from '../../src/features/reports/summarise.ts'
+import { scanCsv } from '../../src/features/reports/scan.ts'
+import { summariseScanned } from '../../src/features/reports/summarise.ts'
 
 /** Summarises files in this process, all of them in one database: some 10 ms each. */
 export function summaries() {
@@ -13,7 +14,7 @@ export function summaries() {
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'offloop-summaries-'))
-    duck = await Duck.open({ folder, memoryMb: 128, threads: 1 })
+    duck = await Duck.open({ folder, memoryMb: 128, threads: 1, rowGroupRows: 20_480 })
   })
   afterAll(async () => {
     duck[Symbol.dispose]()
@@ -40,7 +41,8 @@ export function summaries() {
       // What is rolled back is not written to the disk.
       await duck.rows('begin transaction')
       try {
-        return await summariseIn(duck, { file, folder, groupBy: null, value: null, delimiter: null, ...options }, () => {})
+        const csv = await scanCsv({ file, folder, delimiter: options.delimiter ?? null }, () => {})
+        return await summariseScanned(duck, csv, { groupBy: null, value: null, ...options }, () => {})
       } finally {
         await duck.rows('rollback')
       }

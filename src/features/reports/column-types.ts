@@ -6,6 +6,8 @@ const MAX_DIGITS = 38
 const BIGINT_DIGITS = 18
 /** Numbers of that many digits print back from a double whatever they are. */
 const DOUBLE_DIGITS = 15
+/** Longer ones are texts, so that the scan may cut every value that is longer than a text is shown. */
+const MAX_NUMBER_BYTES = 200
 
 const MINUS = 45
 const PLUS = 43
@@ -111,6 +113,7 @@ export class ColumnTypes {
 
   /** `-12`, `0.50`, or `1.5e-07` with a signed exponent, as programs write it. */
   #noteNumber(bytes: Buffer, start: number, stop: number): boolean {
+    if (stop - start > MAX_NUMBER_BYTES) return false
     let at = start
     if (bytes[at] === MINUS) at++
     const first = at

@@ -1,5 +1,5 @@
 import { printsBack, type TypedColumn } from './column-types.ts'
-import type { ColumnSummary, Value } from './contract.ts'
+import { type ColumnSummary, MAX_TEXT_CHARACTERS, type Value } from './contract.ts'
 import type { Queries, Row } from './duck.ts'
 
 const BINS = 20
@@ -7,7 +7,6 @@ const TOP = 10
 const SHARES = [0.05, 0.25, 0.5, 0.75, 0.95]
 /** Up to here quantiles and distinct values are exact: that takes memory for each row. */
 const MAX_EXACT_ROWS = 1_000_000
-const MAX_TEXT_CHARACTERS = 200
 /** Whole numbers of 38 digits are summed up in two parts: DuckDB has no type that holds the sum of many. */
 const PART = 10n ** 19n
 

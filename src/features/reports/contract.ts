@@ -2,7 +2,10 @@ import type { JobState } from '../../db/tables.ts'
 import { event, job, task } from '../../names.ts'
 
 /** Of the summary: a report of the same file takes the result of an earlier one only if it has this version. */
-export const SUMMARY_VERSION = 2
+export const SUMMARY_VERSION = 3
+
+/** Longer texts are cut, and end in an ellipsis. */
+export const MAX_TEXT_CHARACTERS = 200
 
 /** What is wanted besides a summary of each column: rows counted by one column, and another one summed up. */
 export interface Grouping {

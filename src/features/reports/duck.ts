@@ -8,6 +8,8 @@ export interface DuckOptions {
   folder: string
   memoryMb: number
   threads: number
+  /** DuckDB holds so many rows of a table in memory until they are on disk; a multiple of 2 048. */
+  rowGroupRows: number
 }
 
 /** One row, as JSON has it: numbers that a double cannot hold are strings. */
@@ -26,8 +28,8 @@ export class Duck implements Disposable {
   readonly #instance: DuckDBInstance
   readonly #connection: DuckDBConnection
 
-  static async open({ folder, memoryMb, threads }: DuckOptions): Promise<Duck> {
-    const instance = await DuckDBInstance.create(join(folder, 'report.duckdb'), {
+  static async open({ folder, memoryMb, threads, rowGroupRows }: DuckOptions): Promise<Duck> {
+    const instance = await DuckDBInstance.create(':memory:', {
       threads: String(threads),
       memory_limit: `${memoryMb}MB`,
       temp_directory: join(folder, 'spill'),
@@ -40,6 +42,8 @@ export class Duck implements Disposable {
     const connection = await instance.connect()
     // Or else it does not know how far a statement is.
     await connection.run('set enable_progress_bar = true; set enable_progress_bar_print = false')
+    const file = literal(join(folder, 'report.duckdb'))
+    await connection.run(`attach ${file} as report (row_group_size ${rowGroupRows}); use report`)
     return new Duck(instance, connection)
   }
 

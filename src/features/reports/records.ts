@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 
 /** Longer rows are rejected: they are mistakes, a quote that is not closed for example. */
-export const MAX_ROW_BYTES = 1_000_000
+const MAX_ROW_BYTES = 1_000_000
 export const MAX_COLUMNS = 200
 const WORK_BYTES = 2 * 1024 * 1024
 const PREFIX_BYTES = 2_000

@@ -1,7 +1,9 @@
+import { hash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CleanCopy } from './clean-copy.ts'
 import { ColumnTypes, type TypedColumn } from './column-types.ts'
+import { MAX_TEXT_CHARACTERS } from './contract.ts'
 import { type Dialect, findDialect } from './dialect.ts'
 import { dateOrders } from './moments.ts'
 import { FLAWS, MAX_COLUMNS, RecordReader } from './records.ts'
@@ -12,6 +14,12 @@ import { openSource, Unreadable } from './source.ts'
 const HEAD_BYTES = 256 * 1024
 const LINE_ENDS = { '\n': Buffer.from('\n'), '\r\n': Buffer.from('\r\n') }
 const EMPTY = Buffer.from('""')
+/** Longer fields are cut in the copy: no result shows all of them, and DuckDB has no bound for the memory that they take. */
+const MAX_FIELD_BYTES = 256
+/** A longer header is not in the copy. */
+const MAX_HEADER_BYTES = 16_384
+/** DuckDB works on so many rows at a time. */
+export const VECTOR_ROWS = 2_048
 
 export interface ScanInput {
   file: string
@@ -39,6 +47,9 @@ export interface CleanFile {
   lineEnd: '\n' | '\r\n'
   /** Some rows have line ends within quotes. */
   isMultiline: boolean
+  maxRowBytes: number
+  /** The most that as many rows have together as DuckDB works on at a time. */
+  maxVectorBytes: number
 }
 
 /**
@@ -69,6 +80,9 @@ class Scan implements Disposable {
   #names: string[] = []
   #types: ColumnTypes[] = []
   #rows = 0
+  #maxRowBytes = 0
+  #vectorBytes = 0
+  #maxVectorBytes = 0
   readonly #rejected = new RejectedRows()
   #lineEnd: '\n' | '\r\n' = '\n'
   #isMultiline = false
@@ -109,6 +123,8 @@ class Scan implements Disposable {
         file: this.#copy?.file ?? this.#input.file,
         lineEnd: this.#lineEnd,
         isMultiline: this.#isMultiline,
+        maxRowBytes: this.#maxRowBytes,
+        maxVectorBytes: Math.max(this.#maxVectorBytes, this.#vectorBytes),
       },
     }
   }
@@ -147,24 +163,28 @@ class Scan implements Disposable {
     this.#types = this.#names.map(() => new ColumnTypes())
     if (lineEnd === '\r\n') this.#lineEnd = lineEnd
     this.#rowsOffset = record.offset + next - start
-    const isLine = !isMultiline && line === 1 && lineEnd !== '\r' && lineEnd !== '\r\r\n'
+    const bytes = next - start
+    const isLine = !isMultiline && line === 1 && lineEnd !== '\r' && lineEnd !== '\r\r\n' && bytes <= MAX_HEADER_BYTES
+    this.#maxRowBytes = Math.min(bytes, MAX_HEADER_BYTES)
     if (!isLine || this.#size === undefined) this.#beginCopy(this.#rowsOffset)
   }
 
   #accept(record: RecordReader) {
     const { bytes, starts, stops, start, next } = record
     const types = this.#types
+    let hasLongField = false
     for (let index = 0; index < types.length; index++) {
       const column = types[index] as ColumnTypes
       const fieldStart = starts[index] as number
       const fieldStop = stops[index] as number
       if (fieldStart === fieldStop) column.missing++
       else column.note(bytes, fieldStart, fieldStop)
+      if (fieldStop - fieldStart > MAX_FIELD_BYTES) hasLongField = true
     }
-    this.#rows++
     if (record.isMultiline) this.#isMultiline = true
-    if (record.hasStrayQuote || (record.lineEnd !== this.#lineEnd && record.lineEnd !== '') || isBlank(record))
-      return this.#rewrite(record)
+    const hasOtherEnd = record.lineEnd !== this.#lineEnd && record.lineEnd !== ''
+    if (hasLongField || record.hasStrayQuote || hasOtherEnd || isBlank(record)) return this.#count(this.#rewrite(record))
+    this.#count(next - start)
     if (!this.#copy) return
     if (this.#runEnd !== start) {
       this.#endRun()
@@ -191,23 +211,27 @@ class Scan implements Disposable {
     this.#runEnd = -1
   }
 
-  /** Writes a row as RFC 4180 has it. */
-  #rewrite(record: RecordReader) {
+  /** Counts a row that has so many bytes in the clean file. */
+  #count(bytes: number) {
+    if (bytes > this.#maxRowBytes) this.#maxRowBytes = bytes
+    this.#vectorBytes += bytes
+    if (++this.#rows % VECTOR_ROWS > 0) return
+    this.#maxVectorBytes = Math.max(this.#maxVectorBytes, this.#vectorBytes)
+    this.#vectorBytes = 0
+  }
+
+  /** Writes a row as RFC 4180 has it, its long fields cut; gives how many bytes that are. */
+  #rewrite(record: RecordReader): number {
     this.#beginCopy(record.offset)
     this.#endRun()
-    const { bytes, starts, stops, fields } = record
-    const copy = this.#copy as CleanCopy
     const delimiter = Buffer.from((this.#dialect as Dialect).delimiter)
-    for (let index = 0; index < fields; index++) {
-      const [start, stop] = [starts[index] as number, stops[index] as number]
-      if (index > 0) copy.write(delimiter)
-      const field = bytes.subarray(start, stop)
-      if (record.isQuoted(index)) copy.write(bytes.subarray(start - 1, stop + 1))
-      else if (field.includes('"')) copy.write(Buffer.from(`"${field.toString().replaceAll('"', '""')}"`))
-      else copy.write(field)
-    }
-    if (isBlank(record)) copy.write(EMPTY)
-    copy.write(LINE_ENDS[this.#lineEnd])
+    const pieces: Uint8Array[] = []
+    for (let index = 0; index < record.fields; index++) pieces.push(cleanField(record, index), delimiter)
+    pieces.pop()
+    if (isBlank(record)) pieces.push(EMPTY)
+    pieces.push(LINE_ENDS[this.#lineEnd])
+    for (const piece of pieces) this.#copy?.write(piece)
+    return pieces.reduce((bytes, { length }) => bytes + length, 0)
   }
 
   #assertRows() {
@@ -221,6 +245,24 @@ class Scan implements Disposable {
 }
 
 const isBlank = ({ start, stop, flaw }: RecordReader) => start === stop && flaw === null
+
+function cleanField(record: RecordReader, index: number): Uint8Array {
+  const [start, stop] = [record.starts[index] as number, record.stops[index] as number]
+  const field = record.bytes.subarray(start, stop)
+  if (field.length > MAX_FIELD_BYTES) return quoted(shorten(record.field(index)))
+  if (record.isQuoted(index)) return record.bytes.subarray(start - 1, stop + 1)
+  return field.includes('"') ? quoted(field.toString()) : field
+}
+
+const quoted = (text: string) => Buffer.from(`"${text.replaceAll('"', '""')}"`)
+
+/** As much of a text as is shown, and a hash in place of the rest: texts that differ still do, and sort as before. */
+function shorten(text: string): string {
+  const shown = Array.from(text.slice(0, 2 * MAX_TEXT_CHARACTERS))
+    .slice(0, MAX_TEXT_CHARACTERS)
+    .join('')
+  return shown.length === text.length ? text : shown + hash('sha256', text, 'base64')
+}
 
 /** Names as they are in the file; those without one, and repeated ones, get one that no other column has. */
 function uniqueNames(names: readonly string[]): string[] {

@@ -1,10 +1,10 @@
 import { availableParallelism } from 'node:os'
 import type { TaskContext } from '../../compute/implement.ts'
 import { summariseColumn } from './columns.ts'
-import { SUMMARY_VERSION, type Summary, type SummaryInput, type SummaryOutcome } from './contract.ts'
-import { Duck, DuckError } from './duck.ts'
+import { type Grouping, SUMMARY_VERSION, type Summary, type SummaryInput, type SummaryOutcome } from './contract.ts'
+import { Duck, DuckError, type DuckOptions } from './duck.ts'
 import { findGroupColumns, summariseGroups } from './groups.ts'
-import { scanCsv } from './scan.ts'
+import { type CleanFile, type ScannedCsv, scanCsv, VECTOR_ROWS } from './scan.ts'
 import { Unreadable } from './source.ts'
 import { isDiskFull } from './storage.ts'
 import { columnsOf, createTable, KEY } from './table.ts'
@@ -12,31 +12,45 @@ import { columnsOf, createTable, KEY } from './table.ts'
 const MAX_THREADS = 4
 /** With less for each of them, DuckDB's threads are in each other's way. */
 const MEMORY_MB_PER_THREAD = 64
+/** DuckDB's own 122 880 take some 100 MiB more, and no less time. */
+const ROW_GROUP_ROWS = 20_480
+const MIB = 1024 ** 2
+/** Where as many rows as DuckDB works on at a time have more than that, they are long. */
+const MAX_VECTOR_MB = 16
 /** How much of the work is done when the file was scanned, and when DuckDB has read it; the rest is for each column alike. */
 const SCANNED = 0.3
 const READ = 0.6
 
 /** Summarises a CSV of any size in the memory that it is given. */
 export async function summarise(input: SummaryInput, context: TaskContext): Promise<SummaryOutcome> {
-  const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism(), Math.floor(input.memoryMb / MEMORY_MB_PER_THREAD)))
-  using duck = await Duck.open({ ...input, threads })
+  const progress = (fraction: number) => context.progress(fraction)
   try {
-    return { ok: true, summary: await summariseIn(duck, input, (fraction) => context.progress(fraction)) }
+    const csv = await scanCsv(input, (fraction) => progress(fraction * SCANNED))
+    using duck = await Duck.open({ folder: input.folder, ...boundsFor(csv.clean, input.memoryMb) })
+    return { ok: true, summary: await summariseScanned(duck, csv, input, progress) }
   } catch (error) {
     return { ok: false, reason: explain(error) }
   }
 }
 
-/** The same in a database that is open, and has no tables. */
-export async function summariseIn(
+/** DuckDB's limit does not count the rows that it is just reading and writing: where those are long, it works on few. */
+function boundsFor({ maxVectorBytes }: CleanFile, memoryMb: number): Omit<DuckOptions, 'folder'> {
+  const vectorMb = Math.ceil(maxVectorBytes / MIB)
+  if (vectorMb > MAX_VECTOR_MB) return { memoryMb, threads: 1, rowGroupRows: VECTOR_ROWS }
+  const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism(), Math.floor(memoryMb / MEMORY_MB_PER_THREAD)))
+  return { threads, memoryMb, rowGroupRows: ROW_GROUP_ROWS }
+}
+
+/** Summarises what was scanned in a database that is open, and has no tables. */
+export async function summariseScanned(
   duck: Duck,
-  input: Omit<SummaryInput, 'memoryMb'>,
+  csv: ScannedCsv,
+  grouping: Grouping,
   progress: TaskContext['progress'],
 ): Promise<Summary> {
   const between = (from: number, to: number) => (fraction: number) => progress(from + (to - from) * fraction)
-  const csv = await scanCsv(input, between(0, SCANNED))
   const columns = columnsOf(csv.columns)
-  const grouped = findGroupColumns(columns, input)
+  const grouped = findGroupColumns(columns, grouping)
   await createTable(duck, csv, columns, grouped?.groupBy, between(SCANNED, READ))
   const summaries = []
   for (const [index, column] of columns.entries()) {
@@ -56,7 +70,11 @@ export async function summariseIn(
 /** In words for whoever sent the file. @throws what is no fault of the file's. */
 function explain(error: unknown): string {
   if (error instanceof Unreadable) return error.message
-  if (error instanceof DuckError && /^Out of Memory/.test(error.message) && !isDiskFull(error.message))
+  if (
+    error instanceof DuckError &&
+    /^Out of Memory|failed to (pin|allocate) block/.test(error.message) &&
+    !isDiskFull(error.message)
+  )
     return 'The file needs more memory than a report may take'
   throw error
 }

@@ -1,7 +1,6 @@
 import type { TypedColumn } from './column-types.ts'
 import type { Column } from './columns.ts'
 import { type Duck, DuckError, literal } from './duck.ts'
-import { MAX_ROW_BYTES } from './records.ts'
 import type { CleanFile, ScannedCsv } from './scan.ts'
 
 /**
@@ -9,8 +8,8 @@ import type { CleanFile, ScannedCsv } from './scan.ts'
  * meanwhile: the light endpoint's p99 was some four times the idle one, and is less than twice that with these.
  */
 const BUFFER_BYTES = 2 * 1024 * 1024
-/** Of a row whose quotes were doubled. */
-const MAX_LINE_BYTES = 2 * MAX_ROW_BYTES + 1_000
+/** DuckDB does not find the rows of a file again in parallel where this is much more than the longest one has. */
+const SPARE_LINE_BYTES = 1_000
 
 /** The column to group by, as it is written in the file. */
 export const KEY = 'key'
@@ -46,7 +45,7 @@ export async function createTable(
     throw new DuckError(`DuckDB read ${JSON.stringify(counts)}, but the file has ${rows} rows`)
 }
 
-function readCsv({ file, lineEnd, isMultiline }: CleanFile, delimiter: string, types: string[]): string {
+function readCsv({ file, lineEnd, isMultiline, maxRowBytes }: CleanFile, delimiter: string, types: string[]): string {
   const options = {
     auto_detect: false,
     header: false,
@@ -61,7 +60,7 @@ function readCsv({ file, lineEnd, isMultiline }: CleanFile, delimiter: string, t
     compression: `'none'`,
     // A row with line ends in it cannot be told from several by those who begin in the middle of a file.
     parallel: !isMultiline,
-    max_line_size: MAX_LINE_BYTES,
+    max_line_size: maxRowBytes + SPARE_LINE_BYTES,
     buffer_size: BUFFER_BYTES,
   }
   const list = Object.entries(options).map(([name, value]) => `${name} = ${value}`)

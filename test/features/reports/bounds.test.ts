@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -74,13 +75,38 @@ describe.runIf(process.platform === 'linux')('the memory of a report is bounded'
       const { id } = await accept(url, gzipSync(`a,b\n${'1,2\n'.repeat(10)}${row.repeat(times)}`, { level: 1 }))
       const { result } = await untilFinished(url, id, TIMEOUT_MS)
       expect([result?.rows, result?.rejected.rows, result?.rejected.first.length]).toEqual([10, times, 20])
-      const peaks = childrenOf(child.pid as number).map(peakMib)
-      expect(peaks.length).toBeGreaterThan(0)
-      expect(Math.max(...peaks)).toBeLessThan(MAX_PEAK_MIB)
+      expect(childrenPeakMib(child.pid as number)).toBeLessThan(MAX_PEAK_MIB)
+    },
+    TIMEOUT_MS,
+  )
+
+  test.each<[string, number, number, number]>([
+    ['of long fields', 1_500, 2, 40_000],
+    ['of fields that take half of the longest row', 120, 2, 490_000],
+    ['of many columns', 2_500, 199, 240],
+    ['of many columns whose fields are long', 500, 199, 900],
+  ])(
+    'whatever its rows are made of: %s',
+    async (_, rows, columns, fieldBytes) => {
+      const { url, child } = await useRunner()
+      const { id } = await accept(url, randomRows(rows, columns, fieldBytes))
+      const { result, error } = await untilFinished(url, id, TIMEOUT_MS)
+      expect([error, result?.rows, result?.columns.at(-1)?.distinct]).toEqual([null, rows, rows])
+      expect(childrenPeakMib(child.pid as number)).toBeLessThan(MAX_PEAK_MIB)
     },
     TIMEOUT_MS,
   )
 })
+
+/** No two fields are alike, and none can be compressed. */
+function randomRows(rows: number, columns: number, fieldBytes: number): string {
+  const rowOf = () => {
+    const text = randomBytes(columns * fieldBytes).toString('base64url')
+    return Array.from({ length: columns }, (_, index) => text.slice(index * fieldBytes, (index + 1) * fieldBytes)).join(',')
+  }
+  const header = Array.from({ length: columns }, (_, index) => `c${index}`).join(',')
+  return [header, ...Array.from({ length: rows }, rowOf), ''].join('\n')
+}
 
 async function isPast(url: string, id: string, progress: number): Promise<boolean> {
   const report = await readReport(url, id)
@@ -91,5 +117,11 @@ const childrenOf = (pid: number) =>
   readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
     readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
   )
+
+function childrenPeakMib(pid: number): number {
+  const peaks = childrenOf(pid).map(peakMib)
+  expect(peaks.length).toBeGreaterThan(0)
+  return Math.max(...peaks)
+}
 
 const peakMib = (pid: number) => Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024

@@ -104,6 +104,45 @@ describe('rows and fields', () => {
     expect(column(summary, 1).distinct).toBe(3)
   })
 
+  test.each(['x', 'é', '語', '😀'])(
+    'long texts are told apart by all of their characters, and cut where they are shown: %s',
+    async (letter) => {
+      const start = letter.repeat(200)
+      const end = letter.repeat(5_000)
+      const summary = await summarise(
+        `t,n\n${start},1\n${start}${end}b,2\n"${start}${end}a",4\n"${start}${end}a",8\n${start}${end}a,16\n${start}b,32\n`,
+        { groupBy: 't', value: 'n' },
+      )
+      const shown = `${start}…`
+      expect(column(summary)).toMatchObject({ type: 'text', distinct: 4, min: start, max: shown })
+      expect(values(summary)).toEqual([shown, start, shown, shown])
+      expect(summary.groups?.first.map(({ key, count }) => [key, count])).toEqual([
+        [shown, 3],
+        [start, 1],
+        [shown, 1],
+        [shown, 1],
+      ])
+      expect(summary.groups?.first.map(({ sum }) => sum).sort()).toEqual([1, 2, 28, 32])
+    },
+  )
+
+  test('a long text is the same whether its quotes are doubled or stray', async () => {
+    const text = `5" ${'x'.repeat(500)} "`
+    const summary = await summarise(`t,n\n${text},1\n"${text.replaceAll('"', '""')}",2\n`, { groupBy: 't', value: 'n' })
+    expect([column(summary).distinct, summary.groups?.first]).toMatchObject([1, [{ count: 2, sum: 3 }]])
+  })
+
+  test('long rows are read among short ones, also under a long header', async () => {
+    const name = 'n'.repeat(500_000)
+    const long = Array.from({ length: 40 }, (_, index) => `${index},${String(index).repeat(60_000)}\n`).join('')
+    const summary = await summarise(`id,${name}\n${'1,a\n'.repeat(50_000)}${long}${'1,a\n'.repeat(50_000)}`)
+    expect(counts(summary)).toEqual([100_040, 0])
+    expect(summary.columns.map(({ name, distinct }) => [name.length, distinct])).toEqual([
+      [2, 40],
+      [500_000, 41],
+    ])
+  })
+
   test('a line that is empty is a missing value where there is one column, and rejected where there are more', async () => {
     const one = await summarise('a\n1\n\n2\n\n')
     expect([counts(one), column(one).nulls]).toEqual([[4, 0], 2])
@@ -326,6 +365,11 @@ describe('types', () => {
         ?.map(([key]) => key)
         .sort(),
     ).toEqual(expected)
+  })
+
+  test('numbers of more than 200 digits are texts', async () => {
+    const typeOf = async (digits: number) => column(await summarise(`v\n0.1${'0'.repeat(digits - 2)}\n`)).type
+    expect([await typeOf(199), await typeOf(200)]).toEqual(['number', 'text'])
   })
 
   test('true and false are booleans', async () => {
