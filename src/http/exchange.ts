@@ -9,8 +9,12 @@ import { type AppResponse, newRequestId } from './response.ts'
 /** What the log says of a client that went away: there is no such status in HTTP, the number is nginx's. */
 const CLIENT_GONE = 499
 
-/** What the code that runs at the moment belongs to, across everything that it awaits. */
-const inProgress = new AsyncLocalStorage<AppContext>()
+/**
+ * The request that the running code works for, across everything that it awaits. Emptied at the request's end: what was
+ * started meanwhile and lives longer, such as the timer of each idle connection, keeps this object, and would keep all of
+ * the request's memory with it.
+ */
+const inProgress = new AsyncLocalStorage<{ context: AppContext | undefined }>()
 
 /** What is known of a request once its answer is out. */
 export interface RequestRecord {
@@ -42,10 +46,6 @@ export class Exchange {
     this.#timeoutMs = timeoutMs
     this.#dueAt = this.startedAt + timeoutMs
     this.#outgoing = outgoing
-  }
-
-  get isEnded() {
-    return this.#isEnded
   }
 
   get timeLeftMs() {
@@ -119,9 +119,9 @@ export const clientOf = (c: AppContext): string | undefined => c.env?.incoming?.
 
 /** The request that the running code works for, if there is one that has no answer yet. */
 export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
-  const c = inProgress.getStore()
+  const c = inProgress.getStore()?.context
   // A connection that was opened for one request serves others after it.
-  if (!c || c.get('exchange').isEnded) return undefined
+  if (!c) return undefined
   return { requestId: requestIdOf(c), route: routePath(c, -1) }
 }
 
@@ -145,10 +145,12 @@ export function beginExchange(timeoutMs: number, onEnd: (records: readonly Reque
     const outgoing = c.env?.outgoing
     const exchange = new Exchange(timeoutMs, outgoing)
     c.set('exchange', exchange)
+    const current: ReturnType<typeof inProgress.getStore> = { context: c }
     // Not `run()`, which costs twice as much: what Node calls for the next request has a context of its own.
-    inProgress.enterWith(c)
+    inProgress.enterWith(current)
     outgoing?.on('close', () => {
       exchange.end()
+      current.context = undefined
       if (ended.push(recordOf(c, exchange, outgoing)) === 1) setImmediate(tell)
     })
     return next()

@@ -1,7 +1,8 @@
 import { once } from 'node:events'
+import { queryObjects } from 'node:v8'
 import { expect, onTestFinished, test } from 'vitest'
 import type { AppContext } from '../../src/http/env.ts'
-import { beginExchange, type RequestRecord, requestIdOf, signalOf, timeLeftMs } from '../../src/http/exchange.ts'
+import { beginExchange, Exchange, type RequestRecord, requestIdOf, signalOf, timeLeftMs } from '../../src/http/exchange.ts'
 import { errorHandler } from '../../src/http/problem.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { HttpServer } from '../../src/http/server.ts'
@@ -174,4 +175,21 @@ test('without a socket there is an id, and a signal with the deadline alone', as
   const response = await app.request('/things/7')
   expect(await response.json()).toMatchObject({ code: 'deadline_exceeded', requestId: ids[0] })
   expect(ids[1]).toBe(ids[0])
+})
+
+test('an idle connection keeps nothing of the request before in memory', async () => {
+  let context: WeakRef<AppContext> | undefined
+  const { url, records } = await serve((c) => {
+    context = new WeakRef(c)
+    return new Response('a thing')
+  })
+  const socket = await ask(url)
+  await until(() => records.length === 1, 'the request is answered')
+  const isCollected = () => {
+    // Collects all garbage before it looks.
+    queryObjects(Exchange)
+    return context?.deref() === undefined
+  }
+  await until(isCollected, 'its memory is free')
+  expect(socket.destroyed).toBe(false)
 })
