@@ -7,6 +7,8 @@ export type Log = Logger
 /** Just below 64 KiB, which is what a pipe holds on Linux. */
 const LOG_BUFFER_CHARACTERS = 64_000
 const LOG_PAUSE_MS = 1_000
+/** After the first of many lines of one kind, the others are counted for so long. */
+const REPEATS_MS = 5_000
 /** What may wait while nobody reads the log: some 200 000 lines. */
 const MAX_UNREAD_BYTES = 32 * 1024 ** 2
 
@@ -17,6 +19,30 @@ const MAX_UNREAD_BYTES = 32 * 1024 ** 2
 export function openLog({ level, format }: Config['log']): Log {
   const stream = format === 'pretty' ? pretty({ sync: true, singleLine: true, translateTime: 'HH:MM:ss.l' }) : new BufferedLines()
   return pino({ level, base: null }, stream)
+}
+
+/** For lines that may come by the thousand: the first of a kind is written at once, the others are counted and written as one. */
+export class Repeats {
+  readonly #counts = new Map<string, number>()
+
+  /**
+   * Whether the line is the first of its kind for a while.
+   *
+   * @param logOthers called once at the end of that while with the number of those that followed, if any did.
+   */
+  isFirst(kind: string, logOthers: (count: number) => void): boolean {
+    const count = this.#counts.get(kind)
+    this.#counts.set(kind, count === undefined ? 0 : count + 1)
+    if (count !== undefined) return false
+    setTimeout(() => this.#end(kind, logOthers), REPEATS_MS).unref()
+    return true
+  }
+
+  #end(kind: string, logOthers: (count: number) => void) {
+    const others = this.#counts.get(kind)
+    this.#counts.delete(kind)
+    if (others) logOthers(others)
+  }
 }
 
 /**

@@ -1,11 +1,9 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { ErrorHandler } from 'hono'
 import { AppError, overloaded } from '../errors.ts'
-import type { Log } from '../log.ts'
+import { type Log, Repeats } from '../log.ts'
 import type { Env } from './env.ts'
 import { requestIdOf } from './exchange.ts'
-
-const REFUSAL_SUMMARY_MS = 5_000
 
 /** The body of every error answer: https://www.rfc-editor.org/rfc/rfc9457 with a code that programs can switch on. */
 export const problemOf = ({ code, status, message, errors }: AppError, instance: string, requestId?: string) => ({
@@ -66,20 +64,12 @@ export const errorHandler = (log: Log): ErrorHandler<Env> => {
  * or the database is away, a line for each would make it worse.
  */
 function refusalLog(log: Log) {
-  const counts = new Map<string, number>()
+  const repeats = new Repeats()
   return (error: AppError, requestId: string) => {
     const { code, message } = error
     const reason = reasonOf(error)
-    const key = `${message} ${reason}`
-    const count = counts.get(key)
-    counts.set(key, count === undefined ? 0 : count + 1)
-    if (count !== undefined) return
-    log.warn({ code, reason, requestId }, message)
-    setTimeout(() => {
-      const refused = counts.get(key)
-      counts.delete(key)
-      if (refused) log.warn({ code, reason, refused }, message)
-    }, REFUSAL_SUMMARY_MS).unref()
+    const logOthers = (refused: number) => log.warn({ code, reason, refused }, message)
+    if (repeats.isFirst(`${message} ${reason}`, logOthers)) log.warn({ code, reason, requestId }, message)
   }
 }
 

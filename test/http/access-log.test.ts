@@ -1,5 +1,5 @@
 import { pino } from 'pino'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { accessLog } from '../../src/http/access-log.ts'
 import type { RequestRecord } from '../../src/http/exchange.ts'
 
@@ -42,4 +42,23 @@ test.each([
   ['a change that claims to be in the background', { background: true, method: 'DELETE', status: 204 }],
 ])('%s is logged at info', (_, request) => {
   expect(levelOf(request)).toBe('info')
+})
+
+test('of many refused requests the first is logged at once, and the others as one line with their number', () => {
+  vi.useFakeTimers()
+  onTestFinished(() => void vi.useRealTimers())
+  const lines: object[] = []
+  const log = accessLog(pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) }))
+  for (let request = 0; request < 1_000; request++) log({ ...REQUEST, status: 503, requestId: String(request) })
+  log({ ...REQUEST, method: 'POST', status: 503 })
+  log(REQUEST)
+  vi.advanceTimersByTime(5_000)
+  expect(lines).toMatchObject([
+    { method: 'GET', status: 503, requestId: '0', msg: 'request' },
+    { method: 'POST', status: 503, msg: 'request' },
+    { status: 200, msg: 'request' },
+    { method: 'GET', route: '/v1/products/:id', status: 503, refused: 999, msg: 'requests' },
+  ])
+  log({ ...REQUEST, status: 503, requestId: 'next' })
+  expect(lines.at(-1)).toMatchObject({ requestId: 'next' })
 })
