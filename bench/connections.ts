@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ClosedLoop, type LoopFigures, type Target } from './closed-loop.ts'
-import { cpuMs } from './process.ts'
+import { cpuMs, untilIdle } from './process.ts'
 import type { Progress } from './progress.ts'
 import { type Server, startApp, startFastify, startFloor } from './servers.ts'
 import { add, median, medianRatio } from './statistics.ts'
@@ -25,12 +25,12 @@ interface Timing {
 }
 
 export const CONNECTIONS: ConnectionsSettings = {
-  starts: 2,
-  warmUpMs: 3_000,
+  starts: 3,
+  warmUpMs: 6_000,
   leadInMs: 250,
   roundMs: 600,
   counts: [10, 50, 100, 500, 2_000],
-  compared: { count: 50, rounds: 3 },
+  compared: { count: 50, rounds: 2 },
   primes: { counts: [10, 25, 50, 100], leadInMs: 2_000, roundMs: 3_000 },
 }
 
@@ -45,8 +45,10 @@ export const QUICK_CONNECTIONS: ConnectionsSettings = {
   primes: { counts: [25], leadInMs: 500, roundMs: 1_000 },
 }
 
-/** Between two loads: what the last one cut off comes to its end. */
+/** Between two loads: what it takes at least to see that the server is idle. */
 const PAUSE_MS = 150
+/** What a count of primes takes that the last load cut off: the floor and Fastify go on with it, on the core of the next server. */
+const CUT_OFF_MS = 100
 
 const SERVERS = ['offloop', 'fastify', 'floor'] as const
 type ServerName = (typeof SERVERS)[number]
@@ -104,7 +106,8 @@ export interface Comparison {
 export function connectionsMs({ starts, warmUpMs, counts, compared, primes, ...timing }: ConnectionsSettings): number {
   const roundsMs = counts.map((count) => stepMs(timing, count) * (count === compared.count ? compared.rounds : 1))
   const eachMs = ENDPOINTS.length * (stepMs({ leadInMs: 0, roundMs: warmUpMs }, compared.count) + add(roundsMs))
-  return SERVERS.length * (starts * eachMs + add(primes.counts.map((count) => stepMs(primes, count))))
+  const primesMs = primes.counts.map((count) => stepMs(primes, count) + count * CUT_OFF_MS)
+  return SERVERS.length * (starts * eachMs + add(primesMs))
 }
 
 /** Many connections take longer to open. */
@@ -158,7 +161,7 @@ async function measureRound(
   await sleep(roundMs)
   const figures = clients.end()
   const [elapsedMs, usedMs] = [performance.now() - startedAt, cpuMs(pid) - cpuBefore]
-  await sleep(PAUSE_MS)
+  await untilIdle(pid)
   return { ...figures, cpuUs: (1_000 * usedMs) / figures.answers, busy: usedMs / elapsedMs }
 }
 

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { machine } from './machine.ts'
 
 /** Linux's way to keep a process on some cores. */
@@ -27,6 +28,21 @@ export function cpuMs(pid: number): number {
     return readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => sum + threadCpuMs(pid, thread), 0)
   } catch {
     return Number.NaN
+  }
+}
+
+const IDLE_SHARE = 0.1
+const IDLE_POLL_MS = 100
+const IDLE_TIMEOUT_MS = 30_000
+
+/** Resolves when a process has nothing to do, or after half a minute: what clients that left had asked for may take long. */
+export async function untilIdle(pid: number): Promise<void> {
+  const deadline = performance.now() + IDLE_TIMEOUT_MS
+  let isBusy = true
+  while (isBusy && performance.now() < deadline) {
+    const [since, usedMs] = [performance.now(), cpuMs(pid)]
+    await sleep(IDLE_POLL_MS)
+    isBusy = cpuMs(pid) - usedMs > IDLE_SHARE * (performance.now() - since)
   }
 }
 
