@@ -151,12 +151,17 @@ function showMoment(text: string, { layout }: Column): string {
   return `${date}T${seconds}${fractionDigits > 0 ? `.${fraction.padEnd(fractionDigits, '0')}` : ''}${zone}`
 }
 
+/** A point in time in ISO 8601, as exact as the column has them, or with milliseconds where it lies between their seconds. */
 function isoOf({ type, layout }: Column): Show {
   return (seconds) => {
-    const date = new Date((seconds ?? Number.NaN) * 1_000)
+    const micros = Math.round((seconds ?? Number.NaN) * 1e6)
+    const date = new Date(Math.floor(micros / 1e6) * 1_000)
     if (Number.isNaN(date.getTime())) return null
-    const [day, time = ''] = date.toISOString().slice(0, -1).split('T')
-    if (type === 'date' && time === '00:00:00.000') return day as string
-    return `${day}T${time.replace('.000', '')}${layout?.zone ?? ''}`
+    const [day = '', time = ''] = date.toISOString().slice(0, -5).split('T')
+    const fraction = String(micros - date.getTime() * 1_000).padStart(6, '0')
+    const kept = layout?.fractionDigits ?? 0
+    const digits = Number(fraction.slice(kept, 3)) > 0 ? 3 : kept
+    if (type === 'date' && time === '00:00:00' && digits === 0) return day
+    return `${day}T${time}${digits > 0 ? `.${fraction.slice(0, digits)}` : ''}${layout?.zone ?? ''}`
   }
 }

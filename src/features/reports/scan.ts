@@ -102,7 +102,7 @@ class Scan implements Disposable {
 
   push(chunk: Buffer): void {
     if (this.#reader) this.#reader.push(chunk, this.#writeRun)
-    else this.#head.push(chunk)
+    else this.#head.push(Buffer.from(chunk))
     if (!this.#reader && this.#head.reduce((bytes, { length }) => bytes + length, 0) >= HEAD_BYTES) this.#begin()
   }
 
@@ -256,8 +256,12 @@ function cleanField(record: RecordReader, index: number): Uint8Array {
 
 const quoted = (text: string) => Buffer.from(`"${text.replaceAll('"', '""')}"`)
 
-/** As much of a text as is shown, and a hash in place of the rest: texts that differ still do, and sort as before. */
+/**
+ * As much of a text as is shown, and a hash in place of the rest: texts that differ still do, and sort as before. How its
+ * quotes are written must not matter.
+ */
 function shorten(text: string): string {
+  if (Buffer.byteLength(text) <= MAX_FIELD_BYTES) return text
   const shown = Array.from(text.slice(0, 2 * MAX_TEXT_CHARACTERS))
     .slice(0, MAX_TEXT_CHARACTERS)
     .join('')

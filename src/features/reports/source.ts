@@ -13,7 +13,7 @@ export class Unreadable extends Error {
 
 export interface Source {
   isGzip: boolean
-  /** The text, as bytes. @throws Unreadable for gzip that is broken, or holds too much. */
+  /** The text, as bytes: each chunk only until the next one is asked for. @throws Unreadable for gzip that is broken, or holds too much. */
   chunks: AsyncIterable<Buffer>
 }
 
@@ -34,9 +34,13 @@ async function beginsLikeGzip(file: string): Promise<boolean> {
 }
 
 async function* read(file: string, onRead: (bytes: number) => void): AsyncGenerator<Buffer> {
-  for await (const chunk of createReadStream(file, { highWaterMark: READ_BYTES })) {
-    onRead(chunk.length)
-    yield chunk
+  await using handle = await open(file)
+  const buffer = Buffer.allocUnsafe(READ_BYTES)
+  for (;;) {
+    const { bytesRead } = await handle.read(buffer, 0, READ_BYTES, null)
+    if (bytesRead === 0) return
+    onRead(bytesRead)
+    yield buffer.subarray(0, bytesRead)
   }
 }
 

@@ -127,9 +127,11 @@ describe('rows and fields', () => {
   )
 
   test('a long text is the same whether its quotes are doubled or stray', async () => {
-    const text = `5" ${'x'.repeat(500)} "`
-    const summary = await summarise(`t,n\n${text},1\n"${text.replaceAll('"', '""')}",2\n`, { groupBy: 't', value: 'n' })
-    expect([column(summary).distinct, summary.groups?.first]).toMatchObject([1, [{ count: 2, sum: 3 }]])
+    // The second one is long only with its quotes doubled.
+    for (const text of [`5" ${'x'.repeat(500)} "`, `5${'"'.repeat(30)}${'x'.repeat(200)}`]) {
+      const summary = await summarise(`t,n\n${text},1\n"${text.replaceAll('"', '""')}",2\n`, { groupBy: 't', value: 'n' })
+      expect([column(summary).distinct, summary.groups?.first]).toMatchObject([1, [{ count: 2, sum: 3 }]])
+    }
   })
 
   test('long rows are read among short ones, also under a long header', async () => {
@@ -370,6 +372,13 @@ describe('types', () => {
   test('numbers of more than 200 digits are texts', async () => {
     const typeOf = async (digits: number) => column(await summarise(`v\n0.1${'0'.repeat(digits - 2)}\n`)).type
     expect([await typeOf(199), await typeOf(200)]).toEqual(['number', 'text'])
+  })
+
+  test('a timestamp is shown with all digits of its fraction, also as a quantile', async () => {
+    for (const time of ['2024-05-01T23:59:00.251', '2024-05-01T23:59:00.123457', '1900-01-01T00:00:00.9']) {
+      const { min, quantiles, mean, histogram } = column(await summarise(`d\n${time}\n${time}\n`))
+      expect([min, quantiles?.['0.5'], mean, histogram?.[0]?.from]).toEqual([time, time, time, time])
+    }
   })
 
   test('true and false are booleans', async () => {
