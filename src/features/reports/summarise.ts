@@ -12,11 +12,12 @@ import { columnsOf, createTable, KEY } from './table.ts'
 const MAX_THREADS = 4
 /** With less for each of them, DuckDB's threads are in each other's way. */
 const MEMORY_MB_PER_THREAD = 64
+/** DuckDB takes about a third more than its limit, which does not count all that it allocates. */
+const LIMIT_SHARE = 0.75
 /** DuckDB's own 122 880 take some 100 MiB more, and no less time. */
 const ROW_GROUP_ROWS = 20_480
-const MIB = 1024 ** 2
 /** Where as many rows as DuckDB works on at a time have more than that, they are long. */
-const MAX_VECTOR_MB = 16
+const MAX_VECTOR_BYTES = 16 * 1024 ** 2
 /** How much of the work is done when the file was scanned, and when DuckDB has read it; the rest is for each column alike. */
 const SCANNED = 0.3
 const READ = 0.6
@@ -35,10 +36,10 @@ export async function summarise(input: SummaryInput, context: TaskContext): Prom
 
 /** DuckDB's limit does not count the rows that it is just reading and writing: where those are long, it works on few. */
 function boundsFor({ maxVectorBytes }: CleanFile, memoryMb: number): Omit<DuckOptions, 'folder'> {
-  const vectorMb = Math.ceil(maxVectorBytes / MIB)
-  if (vectorMb > MAX_VECTOR_MB) return { memoryMb, threads: 1, rowGroupRows: VECTOR_ROWS }
+  const limitMb = Math.floor(memoryMb * LIMIT_SHARE)
+  if (maxVectorBytes > MAX_VECTOR_BYTES) return { memoryMb: limitMb, threads: 1, rowGroupRows: VECTOR_ROWS }
   const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism(), Math.floor(memoryMb / MEMORY_MB_PER_THREAD)))
-  return { threads, memoryMb, rowGroupRows: ROW_GROUP_ROWS }
+  return { memoryMb: limitMb, threads, rowGroupRows: ROW_GROUP_ROWS }
 }
 
 /** Summarises what was scanned in a database that is open, and has no tables. */
