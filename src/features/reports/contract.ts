@@ -92,8 +92,16 @@ const SMALL_BYTES = 1024 ** 2
 /** Reports of small uploads go before those of larger ones, and have a process that those do not take. */
 export const isSmall = (bytes: number) => bytes <= SMALL_BYTES
 
-/** The job's id is the report's. Its retries go on for some minutes, in which a full disk may be emptied. */
-export const buildReport = job<null, Summary>('report.build', { attempts: 6, backoffMs: 20_000, timeoutMs: 600_000 })
+/**
+ * The job's id is the report's. Its retries go on for some minutes, in which a full disk may be emptied. Few at once bound
+ * the memory of a process with many cores, and leave places to other jobs.
+ */
+export const buildReport = job<null, Summary>('report.build', {
+  attempts: 6,
+  backoffMs: 20_000,
+  timeoutMs: 600_000,
+  concurrency: 4,
+})
 
 /** Removes uploads that are a day old, and what killed processes left. */
 export const sweepReports = job<null>('report.sweep')
