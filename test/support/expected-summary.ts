@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import { parse } from 'csv-parse/sync'
 
 /** What a column's summary must say, worked out from all of its values by other means than the service's. */
@@ -37,18 +38,33 @@ const SHAPES = [
 const TIME = '([01]\\d|2[0-3]):[0-5]\\d(:[0-5]\\d(\\.\\d{1,6})?)?'
 const REST = new RegExp(`^([T ]${TIME}(Z|[+-]\\d\\d(:?\\d\\d)?)?)?$`)
 
-/** All records by an independent reader, without a byte order mark and a `sep=` line. */
+/** All records by an independent reader, without a byte order mark and a `sep=` line; those that no one can read are empty. */
 export function recordsOf(bytes: Buffer, delimiter: string): string[][] {
+  // As Latin-1 each byte is a character, whatever it is.
   const text = bytes
-    .toString()
-    .replace(/^\ufeff/, '')
+    .toString('latin1')
+    .replace(/^\xef\xbb\xbf/, '')
     .replace(/^sep=.(\r\r\n|\r\n|\n|\r)/, '')
-  return parse(text, {
+  const parsed = parse(text, {
     delimiter,
     relax_column_count: true,
     relax_quotes: true,
     record_delimiter: ['\r\r\n', '\r\n', '\n', '\r'],
+    raw: true,
+  }) as unknown as { record: string[]; raw: string }[]
+  return parsed.map(({ record, raw }) => (isReadable(raw) ? record.map((field) => Buffer.from(field, 'latin1').toString()) : []))
+}
+
+const isReadable = (raw: string) =>
+  raw.replace(/[\r\n]+$/, '').length <= 1_000_000 && !raw.includes('\0') && isUtf8(Buffer.from(raw, 'latin1'))
+
+/** The names of columns: as they are, unless they are missing or were there before. */
+export function isNamedLike(names: string[], header: string[]): boolean {
+  const isKept = names.every((name, index) => {
+    const given = header[index] as string
+    return given === '' || header.indexOf(given) < index ? !header.includes(name) : name === given
   })
+  return isKept && new Set(names).size === header.length
 }
 
 export function expectedOf(header: string[], records: string[][]): Expected {
@@ -83,7 +99,7 @@ function kindOf(values: string[], rows: number, orders: Map<string, string>) {
   const text = { type: 'text', format: undefined, key: (value: string) => value as string | bigint | number, show: shorten }
   if (values.length === 0) return text
   const all = (pattern: RegExp) => values.every((value) => pattern.test(value))
-  if (all(DECIMAL)) {
+  if (all(DECIMAL) && values.every((value) => value.length <= 200)) {
     const scale = Math.max(...values.map((value) => decimalOf(value).scale))
     const whole = Math.max(...values.map((value) => value.replace(/^-|\..*$/g, '').length))
     const number = {
@@ -94,7 +110,7 @@ function kindOf(values: string[], rows: number, orders: Map<string, string>) {
     if (scale === 0 && !values.includes('-0')) return whole <= 38 ? { ...number, type: 'integer' } : text
     if (whole + scale + String(rows).length <= 38) return { ...number, type: 'number' }
   }
-  if (values.every((value) => (DECIMAL.test(value) || EXPONENT.test(value)) && keepsDigits(value)))
+  if (values.every((value) => (DECIMAL.test(value) || EXPONENT.test(value)) && value.length <= 200 && keepsDigits(value)))
     return { ...text, type: 'number', key: Number, show: (value: string) => plain(decimalOf(String(Number(value)))) }
   if (all(/^(true|false)$/)) return { ...text, type: 'boolean' }
   if (all(new RegExp(`^${TIME}$`)) && new Set(values.map(({ length }) => length)).size === 1)
