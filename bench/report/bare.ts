@@ -8,7 +8,8 @@ import { findGroupColumns, summariseGroups } from '../../src/features/reports/gr
 
 /**
  * The same answers by a bare script over DuckDB, with as many threads as it likes: the dialect is given, the types are
- * those that DuckDB finds for all values of a column, and the queries are the report's own. `fork` it and send it a BareOrder.
+ * those that DuckDB finds for all values of a column, and the queries are the report's own. Sums of decimals are those of
+ * doubles, which takes less time than the report's exact ones. `fork` it and send it a BareOrder.
  */
 const TYPES: Record<string, ColumnType> = {
   BIGINT: 'integer',
