@@ -15,7 +15,8 @@ export default defineConfig({
     pool: 'forks',
     // Many of them wait most of the time, for leases and deadlines.
     maxWorkers: '100%',
-    testTimeout: 20_000,
+    // Far beyond what any test takes: they run on busy machines, too.
+    testTimeout: 60_000,
     hookTimeout: 60_000,
   },
 })

@@ -60,12 +60,15 @@ function listCulprits(/** @type {HTMLElement} */ list, /** @type {Incident[]} */
 const describe = (incident) => [
   element('time', {}, timeOfDay(incident.at)),
   element('b', {}, duration(incident.heldMs)),
-  element('code', {}, `${incident.function || '(anonymous)'} ${placeOf(incident)}`),
+  element('code', {}, nameOf(incident)),
   element('span', { className: 'hint' }, [incident.route, incident.requestId].filter(Boolean).join(' · ')),
 ]
 
-/** Relative to the project where it lies in it. @param {Incident} incident */
-const placeOf = ({ file, line }) => `${file.replace(/^file:\/\//, '').replace(/^.*\/(?=(src|test|node_modules)\/)/, '')}:${line}`
+/** Function, file and line, as far as they are known. @param {Incident} incident */
+const nameOf = ({ function: name, file, line }) => (file ? `${name || '(anonymous)'} ${placeOf(file)}:${line}` : name)
+
+/** Relative to the project where it lies in it. @param {string} file */
+const placeOf = (file) => file.replace(/^file:\/\//, '').replace(/^.*\/(?=(src|test|node_modules)\/)/, '')
 
 /**
  * A line through the chart wherever the watchdog named a culprit, with its name when the pointer is near.
@@ -103,7 +106,7 @@ function incidentMarks(read) {
         const near = read().find(({ at }) => left >= 0 && Math.abs(chart.valToPos(at, 'x') - left) < REACH)
         tip.hidden = !near
         if (!near) return
-        tip.textContent = `Held ${duration(near.heldMs)} by ${near.function || '(anonymous)'}, ${placeOf(near)}`
+        tip.textContent = `Held ${duration(near.heldMs)} by ${nameOf(near)}`
         placeTip(tip, chart.valToPos(near.at, 'x'), chart.over.clientWidth)
       },
     },

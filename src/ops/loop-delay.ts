@@ -1,10 +1,14 @@
 import { performance } from 'node:perf_hooks'
+import { mainCoreTime } from './core-time.ts'
+
+const NS_PER_MS = 1_000_000
 
 /** A block shorter than that may fall between two looks. */
 const EVERY_MS = 10
 
 /**
- * How late the event loop comes to what is due: a timer looks 100 times a second.
+ * How late the event loop comes to what is due: a timer looks 100 times a second. Time without a core does not count, as it
+ * does not for the watchdog: no code of ours blocks the event loop then.
  *
  * Node has a histogram for it (`monitorEventLoopDelay`). But what it does not count is the time until its first look after
  * a reset: read every second, it loses a block of any length that begins there or lasts beyond the reading.
@@ -13,8 +17,13 @@ export class LoopDelay implements Disposable {
   readonly #timer: NodeJS.Timeout
   #lateMs: number[] = []
   #lookedAt = performance.now()
+  readonly #coreWait: () => bigint
+  #waited: bigint
 
-  constructor() {
+  /** @param waited how long this thread has waited for a core so far, in nanoseconds. */
+  constructor(waited = () => mainCoreTime().waited) {
+    this.#coreWait = waited
+    this.#waited = waited()
     this.#timer = setInterval(() => this.#look(), EVERY_MS).unref()
   }
 
@@ -34,10 +43,12 @@ export class LoopDelay implements Disposable {
 
   #look() {
     const now = performance.now()
-    const lateMs = Math.max(0, now - this.#lookedAt - EVERY_MS)
+    const waited = this.#coreWait()
+    const lateMs = Math.max(0, now - this.#lookedAt - Number(waited - this.#waited) / NS_PER_MS - EVERY_MS)
     this.#lateMs.push(lateMs)
     // The looks that it missed meanwhile would have been late as well: without them, one long block is one look of many.
     for (let missedMs = lateMs - EVERY_MS; missedMs > 0; missedMs -= EVERY_MS) this.#lateMs.push(missedMs)
     this.#lookedAt = now
+    this.#waited = waited
   }
 }

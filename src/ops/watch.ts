@@ -1,16 +1,16 @@
 import { performance } from 'node:perf_hooks'
-import { coreWait } from './core-wait.ts'
+import { type CoreTime, mainCoreTime, ownCoreTime } from './core-time.ts'
 import { culpritOf } from './culprit.ts'
-import { type Beats, lastBeat } from './heartbeat.ts'
+import { type Beats, lastBeat, waitAtLastBeat } from './heartbeat.ts'
 import { type Culprit, type Incident, UNKNOWN } from './incident.ts'
 import { look } from './look.ts'
 
 const NS_PER_MS = 1_000_000
 /** A look that is answered later than that had to wait for native code. */
 const LATE_MS = 25
-/** Looks rest after each one, for twice as long each time, until it was calm for a while. */
-const MIN_REST_MS = 500
-const MAX_REST_MS = 30_000
+/** How many incidents in a row are looked at, and after how long one more is: a loop that is blocked for good stays cheap. */
+const MAX_LOOKS = 10
+const MS_PER_LOOK = 5_000
 
 export interface WatchOptions {
   /** Where the event loop notes its beats, and how often. */
@@ -20,7 +20,7 @@ export interface WatchOptions {
   thresholdMs: number
   /** The channel that `onLook` answers on. */
   lookName: string
-  /** Whether incidents in a row are looked at one by one, without rest. */
+  /** Whether all incidents are looked at, however many there are in a row. */
   tireless: boolean
 }
 
@@ -48,13 +48,15 @@ export class Watch {
   readonly #ending = new Set<Promise<void>>()
   #beat: bigint | undefined
   #polledAt = process.hrtime.bigint()
-  /** How much of the time since the last beat does not count: this thread was stopped as well, so all of the process was. */
+  #ownTimeAtPoll = ownCoreTime()
+  #mainTimeAtPoll = mainCoreTime()
+  /** How much of the time since the last beat does not count, because all of the process was stopped. */
   #awayNs = 0n
-  /** `coreWait()` when the beat was first overdue. */
-  #waitBefore: bigint | undefined
+  /** How long the event loop's thread had waited for a core until the last beat. */
+  #waitAtBeat = 0n
   #holding: Holding | undefined
-  #restMs = MIN_REST_MS
-  #restUntil = Number.NEGATIVE_INFINITY
+  #looksLeft = MAX_LOOKS
+  #looksCountedAt = performance.now()
 
   constructor(options: WatchOptions, onIncident: (incident: Incident) => void) {
     this.#options = options
@@ -77,18 +79,30 @@ export class Watch {
 
   #poll() {
     const now = process.hrtime.bigint()
-    const sinceMs = Number(now - this.#polledAt) / NS_PER_MS
+    const mainTime = mainCoreTime()
+    const awayNs = this.#awaySincePoll(now, mainTime)
     const beat = lastBeat(this.#options.beats)
-    const wasAway = sinceMs > this.#options.periodMs * 2
-    if (wasAway) this.#awayNs += now - this.#polledAt
+    const wasAway = Number(awayNs) / NS_PER_MS > this.#options.periodMs * 2
+    if (wasAway) this.#awayNs += awayNs
     if (beat !== this.#beat) this.#turned(beat)
     // A beat that is new may be from before: then the event loop was stopped after it, too.
     if (wasAway && beat !== undefined && this.#awayNs === 0n) this.#awayNs = now - beat
-    this.#polledAt = now
     if (beat === undefined || this.#holding || this.#options.thresholdMs === 0) return
     const heldMs = this.#heldMs(now)
-    if (heldMs > 0) this.#waitBefore ??= coreWait()
-    if (heldMs >= this.#options.thresholdMs && heldMs - this.#waitedMs() >= this.#options.thresholdMs) this.#begin(heldMs)
+    if (heldMs >= this.#options.thresholdMs && heldMs - this.#waitedMs(mainTime.waited) >= this.#options.thresholdMs)
+      this.#begin(heldMs)
+  }
+
+  /** Time since the last poll in which neither this thread nor the event loop's ran or waited for a core. */
+  #awaySincePoll(now: bigint, mainTime: CoreTime): bigint {
+    const ownTime = ownCoreTime()
+    const ownNs = elapsed(this.#ownTimeAtPoll, ownTime)
+    const mainNs = elapsed(this.#mainTimeAtPoll, mainTime)
+    const awayNs = now - this.#polledAt - (ownNs > mainNs ? ownNs : mainNs)
+    this.#polledAt = now
+    this.#ownTimeAtPoll = ownTime
+    this.#mainTimeAtPoll = mainTime
+    return awayNs
   }
 
   /** From when the next beat was due until `now`. */
@@ -99,8 +113,9 @@ export class Watch {
     return Math.max(0, Number(now - beat - away) / NS_PER_MS - this.#options.periodMs)
   }
 
-  #waitedMs(): number {
-    return this.#waitBefore === undefined ? 0 : Number(coreWait() - this.#waitBefore) / NS_PER_MS
+  /** How long the event loop had no core between its last beat and when it had waited for `wait` in all. */
+  #waitedMs(wait: bigint): number {
+    return Number(wait - this.#waitAtBeat) / NS_PER_MS
   }
 
   #begin(heldMs: number) {
@@ -121,32 +136,36 @@ export class Watch {
   #mayLook(): boolean {
     if (this.#options.tireless) return true
     const now = performance.now()
-    if (now < this.#restUntil) return false
-    this.#restMs = now > this.#restUntil + MAX_REST_MS ? MIN_REST_MS : Math.min(this.#restMs * 2, MAX_REST_MS)
-    this.#restUntil = now + this.#restMs
+    this.#looksLeft = Math.min(MAX_LOOKS, this.#looksLeft + (now - this.#looksCountedAt) / MS_PER_LOOK)
+    this.#looksCountedAt = now
+    if (this.#looksLeft < 1) return false
+    this.#looksLeft--
     return true
   }
 
   /** The loop has come round: what held it is over. */
   #turned(beat: bigint | undefined) {
-    if (this.#beat !== undefined && beat !== undefined) this.#conclude(this.#lengthMs(this.#beat, beat))
+    // Its own, because the event loop may have waited for a core since.
+    const wait = waitAtLastBeat(this.#options.beats)
+    if (this.#beat !== undefined && beat !== undefined) this.#conclude(this.#lengthMs(this.#beat, beat, wait))
     this.#holding = undefined
     this.#beat = beat
     this.#awayNs = 0n
-    this.#waitBefore = undefined
+    this.#waitAtBeat = wait
   }
 
   #conclude(heldMs: number) {
     const { thresholdMs } = this.#options
-    if (thresholdMs === 0 || (!this.#holding && heldMs < thresholdMs)) return
+    // Shorter than it looked: Linux counts a wait for a core when that is over.
+    if (thresholdMs === 0 || heldMs < thresholdMs) return
     // It may have come and gone between two polls.
     const holding = this.#holding ?? { at: Date.now() - heldMs, culprit: undefined, looking: undefined }
-    const ending = this.#end(holding, Math.max(thresholdMs, heldMs)).finally(() => this.#ending.delete(ending))
+    const ending = this.#end(holding, heldMs).finally(() => this.#ending.delete(ending))
     this.#ending.add(ending)
   }
 
-  #lengthMs(before: bigint, after: bigint): number {
-    return Number(after - before - this.#awayNs) / NS_PER_MS - this.#options.periodMs - this.#waitedMs()
+  #lengthMs(before: bigint, after: bigint, wait: bigint): number {
+    return Number(after - before - this.#awayNs) / NS_PER_MS - this.#options.periodMs - this.#waitedMs(wait)
   }
 
   async #end(holding: Holding, heldMs: number) {
@@ -154,3 +173,5 @@ export class Watch {
     this.#onIncident({ at: Math.round(holding.at), heldMs: Math.round(heldMs), ...(holding.culprit ?? UNKNOWN) })
   }
 }
+
+const elapsed = (before: CoreTime, after: CoreTime): bigint => after.ran + after.waited - before.ran - before.waited

@@ -22,7 +22,7 @@ export interface WatchdogOptions {
   onIncident: (incident: Incident) => void
   /** The request that the event loop is busy with at this very moment. */
   requestInProgress?: () => RequestInProgress | undefined
-  /** Looks at each of them, however many come in a row. For tests: a service rests between looks. */
+  /** Looks at each of them, however many come in a row. For tests: a service looks at the first ten. */
   tireless?: boolean
   /** Where the thread answers `/health/live`, `/health/ready` and `/metrics`; not at all if absent. */
   server?: ServerOptions | undefined

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
  *
  * @throws Error after `timeoutMs`.
  */
-export async function until<T>(check: () => T | Promise<T>, what: string, timeoutMs = 10_000): Promise<NonNullable<T>> {
+export async function until<T>(check: () => T | Promise<T>, what: string, timeoutMs = 30_000): Promise<NonNullable<T>> {
   for (const deadline = performance.now() + timeoutMs; ; ) {
     const isLast = performance.now() > deadline
     const result = await check()
