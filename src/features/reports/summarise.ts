@@ -14,8 +14,13 @@ const MAX_THREADS = 4
 const MEMORY_MB_PER_THREAD = 64
 /** DuckDB takes about a third more than its limit, which does not count all that it allocates. */
 const LIMIT_SHARE = 0.75
+/** Of long rows it has some 100 MiB at a time in several copies, which are in no limit. */
+const LIMIT_SHARE_OF_LONG_ROWS = 0.6
 /** DuckDB's own 122 880 take some 100 MiB more, and no less time. */
 const ROW_GROUP_ROWS = 20_480
+const BLOCK_BYTES = 262_144
+/** So that 200 columns of few rows take 3 MiB, not 50. */
+const SMALL_BLOCK_BYTES = 16_384
 /** Where as many rows as DuckDB works on at a time have more than that, they are long. */
 const MAX_VECTOR_BYTES = 16 * 1024 ** 2
 /** How much of the work is done when the file was scanned, and when DuckDB has read it; the rest is for each column alike. */
@@ -36,10 +41,13 @@ export async function summarise(input: SummaryInput, context: TaskContext): Prom
 
 /** DuckDB's limit does not count the rows that it is just reading and writing: where those are long, it works on few. */
 function boundsFor({ maxVectorBytes }: CleanFile, memoryMb: number): Omit<DuckOptions, 'folder'> {
-  const limitMb = Math.floor(memoryMb * LIMIT_SHARE)
-  if (maxVectorBytes > MAX_VECTOR_BYTES) return { memoryMb: limitMb, threads: 1, rowGroupRows: VECTOR_ROWS }
+  if (maxVectorBytes > MAX_VECTOR_BYTES) {
+    const limitMb = Math.floor(memoryMb * LIMIT_SHARE_OF_LONG_ROWS)
+    return { memoryMb: limitMb, threads: 1, rowGroupRows: VECTOR_ROWS, blockBytes: SMALL_BLOCK_BYTES }
+  }
   const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism(), Math.floor(memoryMb / MEMORY_MB_PER_THREAD)))
-  return { memoryMb: limitMb, threads, rowGroupRows: ROW_GROUP_ROWS }
+  const limitMb = Math.floor(memoryMb * LIMIT_SHARE)
+  return { memoryMb: limitMb, threads, rowGroupRows: ROW_GROUP_ROWS, blockBytes: BLOCK_BYTES }
 }
 
 /** Summarises what was scanned in a database that is open, and has no tables. */

