@@ -8,7 +8,7 @@ export default defineConfig({
     pool: 'forks',
     // Each has a browser and a service of its own: two at a time take as long, and starve each other's worker threads.
     fileParallelism: false,
-    testTimeout: 30_000,
+    testTimeout: 90_000,
     hookTimeout: 60_000,
   },
 })

@@ -7,6 +7,7 @@ const CANDIDATES = 50
 const KEPT = 100
 /** However many change: the last few of them are read, so often. */
 const READ_EVERY_MS = 400
+const RETRY_MS = 1_000
 const FRESH_MS = 1_500
 
 /**
@@ -33,9 +34,15 @@ export function mount(section, { api, live }) {
   const changed = new Map()
   let isReading = false
 
+  /** Until it succeeds: a service that has just begun may not answer, and nothing else would bring what was missed. */
   async function readAll() {
-    put((await api('GET', `/v1/products?limit=${CANDIDATES}`, { background: true })).items)
-    show()
+    try {
+      put((await api('GET', `/v1/products?limit=${CANDIDATES}`, { background: true })).items)
+      show()
+    } catch (error) {
+      tell(/** @type {Error} */ (error).message, true)
+      setTimeout(readAll, RETRY_MS)
+    }
   }
 
   /** @param {Product[]} read of two versions of a product the later one counts, in whichever order they come */
@@ -96,7 +103,7 @@ export function mount(section, { api, live }) {
     changed.delete(id)
     changed.set(id, change)
   })
-  live.onReconnect(() => readAll().catch((error) => tell(error.message, true)))
+  live.onReconnect(readAll)
   setInterval(readChanged, READ_EVERY_MS)
 }
 
