@@ -19,7 +19,10 @@ const DRAIN_POLL_MS = 20
 /** How long a connection must be quiet during the drain before it is closed: this share of the drain timeout, a second at most. */
 const QUIET_SHARE = 0.1
 const MAX_QUIET_MS = 1_000
-/** Protects memory only: what bounds load is how long a request waits for a connection of the pool, or for a thread. */
+/**
+ * Above it, a connection has one request at a time. Protects memory only: what bounds load is how long a request waits for a
+ * connection of the pool, or for a thread.
+ */
 const MAX_IN_FLIGHT = 10_000
 /** What a request without a Host header was sent to. */
 const DEFAULT_HOST = 'localhost'
@@ -118,7 +121,9 @@ export class HttpServer implements AsyncDisposable {
     const { req: incoming, requestId } = outgoing
     const connection = this.#connections.get(incoming.socket)
     outgoing.isGoodbye = () => this.#leaving.aborted && connection?.last === outgoing
-    if (this.#load.inFlight < MAX_IN_FLIGHT || isProbe(incoming)) connection?.receive(outgoing)
+    // Whatever others pipeline, a client that sends one request at a time is not refused for it.
+    const isAdmitted = this.#load.inFlight < MAX_IN_FLIGHT || connection?.inFlight === 0 || isProbe(incoming)
+    if (isAdmitted) connection?.receive(outgoing)
     else writeProblem(outgoing, overloaded('Too many requests are in flight: try again later'), incoming.url ?? '', requestId)
   }
 

@@ -227,6 +227,21 @@ describe('requests that a client pipelines', () => {
     await fetch(url)
     expect(served()).toBeLessThan(5_000)
   })
+
+  test('do not use up what others may send, however many wait', async () => {
+    const { url, running } = await useSlow(2_000)
+    const sockets = await Promise.all(Array.from({ length: 15 }, () => connectTo(url)))
+    onTestFinished(() => {
+      for (const socket of sockets) socket.destroy()
+    })
+    for (const socket of sockets)
+      socket
+        .on('error', () => {})
+        .resume()
+        .write(pipelined('GET', 1_000))
+    await until(() => running() >= 10 * 8, '10 000 are in flight')
+    expect((await fetch(url)).status).toBe(200)
+  })
 })
 
 const pipelined = (method: string, count: number, header = '') => `${method} / HTTP/1.1\r\nHost: a\r\n${header}\r\n`.repeat(count)
