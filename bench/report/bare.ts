@@ -11,20 +11,20 @@ import { findGroupColumns, summariseGroups } from '../../src/features/reports/gr
  * those that DuckDB finds for all values of a column, and the queries are the report's own. Sums of decimals are those of
  * doubles, which takes less time than the report's exact ones. `fork` it and send it a BareOrder.
  */
-const TYPES: Record<string, ColumnType> = {
-  BIGINT: 'integer',
-  DOUBLE: 'number',
-  BOOLEAN: 'boolean',
-  DATE: 'date',
-  TIMESTAMP: 'timestamp',
-}
-
 export interface BareOrder {
   file: string
   directory: string
   memoryMb: number
   groupBy: string
   value: string
+}
+
+const TYPES: Record<string, ColumnType> = {
+  BIGINT: 'integer',
+  DOUBLE: 'number',
+  BOOLEAN: 'boolean',
+  DATE: 'date',
+  TIMESTAMP: 'timestamp',
 }
 
 export interface BareResult {

@@ -14,7 +14,11 @@ const CLIENT_GONE = 499
  * started meanwhile and lives longer, such as the timer of each idle connection, keeps this object, and would keep all of
  * the request's memory with it.
  */
-const inProgress = new AsyncLocalStorage<{ context: AppContext | undefined }>()
+const inProgress = new AsyncLocalStorage<InProgress>()
+
+interface InProgress {
+  context: AppContext | undefined
+}
 
 /** What is known of a request once its answer is out. */
 export interface RequestRecord {
@@ -120,9 +124,7 @@ export const clientOf = (c: AppContext): string | undefined => c.env?.incoming?.
 /** The request that the running code works for, if there is one that has no answer yet. */
 export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
   const c = inProgress.getStore()?.context
-  // A connection that was opened for one request serves others after it.
-  if (!c) return undefined
-  return { requestId: requestIdOf(c), route: routePath(c, -1) }
+  return c && { requestId: requestIdOf(c), route: routePath(c, -1) }
 }
 
 /** The milliseconds that the request may still take. */
@@ -145,7 +147,7 @@ export function beginExchange(timeoutMs: number, onEnd: (records: readonly Reque
     const outgoing = c.env?.outgoing
     const exchange = new Exchange(timeoutMs, outgoing)
     c.set('exchange', exchange)
-    const current: ReturnType<typeof inProgress.getStore> = { context: c }
+    const current: InProgress = { context: c }
     // Not `run()`, which costs twice as much: what Node calls for the next request has a context of its own.
     inProgress.enterWith(current)
     outgoing?.on('close', () => {

@@ -214,15 +214,7 @@ describe('requests that a client pipelines', () => {
 
   test('let those of other clients come in between', async () => {
     const { url, served } = await useSlow()
-    const sockets = await Promise.all(Array.from({ length: 10 }, () => connectTo(url)))
-    onTestFinished(() => {
-      for (const socket of sockets) socket.destroy()
-    })
-    for (const socket of sockets)
-      socket
-        .on('error', () => {})
-        .resume()
-        .write(pipelined('GET', 1_000))
+    await flood(url, 10)
     await until(() => served() > 0, 'the flood has begun')
     await fetch(url)
     expect(served()).toBeLessThan(5_000)
@@ -230,21 +222,25 @@ describe('requests that a client pipelines', () => {
 
   test('do not use up what others may send, however many wait', async () => {
     const { url, running } = await useSlow(2_000)
-    const sockets = await Promise.all(Array.from({ length: 15 }, () => connectTo(url)))
-    onTestFinished(() => {
-      for (const socket of sockets) socket.destroy()
-    })
-    for (const socket of sockets)
-      socket
-        .on('error', () => {})
-        .resume()
-        .write(pipelined('GET', 1_000))
+    await flood(url, 15)
     await until(() => running() >= 10 * 8, '10 000 are in flight')
     expect((await fetch(url)).status).toBe(200)
   })
 })
 
 const pipelined = (method: string, count: number, header = '') => `${method} / HTTP/1.1\r\nHost: a\r\n${header}\r\n`.repeat(count)
+
+/** So many clients send a thousand requests each, and leave at the end of the test. */
+async function flood(url: string, clients: number): Promise<void> {
+  const sockets = await Promise.all(Array.from({ length: clients }, () => connectTo(url)))
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  for (const socket of sockets) {
+    socket.on('error', () => {}).resume()
+    socket.write(pipelined('GET', 1_000))
+  }
+}
 
 const bodiesIn = (text: string) => [...text.matchAll(/^\[(\d+)\]/gm)].map(([, number]) => number)
 
