@@ -4,7 +4,7 @@ import { accessLog } from './http/access-log.ts'
 import { bodyLimit } from './http/body-limit.ts'
 import { cors } from './http/cors.ts'
 import { serveDocs } from './http/docs.ts'
-import { beginExchange } from './http/exchange.ts'
+import { beginExchange, refuseUnserved } from './http/exchange.ts'
 import { fallback } from './http/fallback.ts'
 import { healthRoutes } from './http/health.ts'
 import { servePage } from './http/page.ts'
@@ -40,6 +40,7 @@ export function createApp({ config, metrics, readiness, sampler, ...deps }: AppD
     }),
   )
   if (config.corsOrigins.length > 0) app.use(cors(config.corsOrigins))
+  app.use(refuseUnserved)
   app.on(['POST', 'PUT', 'PATCH', 'DELETE'], '*', bodyLimit(MAX_BODY_BYTES, uploads))
 
   for (const [path, routes] of Object.entries(featureRoutes(deps))) app.route(path, routes)

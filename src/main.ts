@@ -5,7 +5,7 @@ import { Compute } from './compute/compute.ts'
 import { loadConfig } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
-import { type Deps, featureJobs, topics } from './features/index.ts'
+import { type Deps, databasePaths, featureJobs, topics } from './features/index.ts'
 import { connectionLimit } from './http/connection-limit.ts'
 import { requestInProgress } from './http/exchange.ts'
 import { Readiness } from './http/readiness.ts'
@@ -71,6 +71,7 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       leaving: leaving.signal,
       shouldUpgrade: isRealtimeUpgrade,
       maxConnections: connectionLimit(config.database.poolSize),
+      backlogFor: (path) => (databasePaths.some((start) => path.startsWith(start)) ? database.backlog : undefined),
     }),
   )
   const realtime = opening.use(new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }))

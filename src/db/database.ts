@@ -10,10 +10,12 @@ import {
 } from 'kysely'
 import { createPool, type PoolOptions } from 'mysql2'
 import { AppError } from '../errors.ts'
+import { Backlog } from './backlog.ts'
 import { GatedDialect, GatedDriver } from './driver.ts'
-import { Gate, type GateOptions } from './gate.ts'
+import { Gate } from './gate.ts'
 import { killSession, prepareSession } from './session.ts'
 import type { Tables } from './tables.ts'
+import type { WaitQueueOptions } from './wait-queue.ts'
 
 /** What a query takes: the database, or a transaction on it. */
 export type Db = Kysely<Tables>
@@ -35,7 +37,7 @@ const CLOSE_TIMEOUT_MS = 1_000
 const PING = CompiledQuery.raw('select 1')
 const DESCRIBE_SERVER = CompiledQuery.raw('select @@global.sql_mode as mode, version() as version')
 
-export interface DatabaseOptions extends Pick<GateOptions, 'onWait'> {
+export interface DatabaseOptions extends Pick<WaitQueueOptions, 'onWait'> {
   url: string
   /** Applied to every query, as Kysely's own `plugins`. */
   plugins?: KyselyPlugin[]
@@ -56,6 +58,8 @@ export interface HandleOptions {
 /** The process's one pool of connections. `main.ts` opens it; everything else gets handles from `withSignal()`. */
 export class Database implements AsyncDisposable {
   readonly gate: Gate
+  /** Where requests that will need a connection wait before they are begun. */
+  readonly backlog: Backlog
   readonly #driver: GatedDriver
   readonly #props: Omit<KyselyProps, 'executor'>
   readonly #compiler: QueryCompiler
@@ -80,11 +84,17 @@ export class Database implements AsyncDisposable {
   }
 
   private constructor({ url, plugins = [], poolSize, maxWaitMs = MAX_WAIT_MS, onWait }: DatabaseOptions) {
-    this.gate = new Gate({ permits: poolSize, maxWaiters: MAX_WAITERS, maxWaitMs, onWait })
+    const limits = { maxWaiters: MAX_WAITERS, maxWaitMs }
+    const onGateWait = (ms: number) => {
+      onWait?.(ms)
+      this.backlog.wake()
+    }
+    this.gate = new Gate({ permits: poolSize, ...limits, onWait: onGateWait })
+    this.backlog = new Backlog(this.gate, { ...limits, onWait })
     this.#driver = new GatedDriver({
       pool: createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS)).on('connection', prepareSession),
       gate: this.gate,
-      reservedGate: new Gate({ permits: RESERVED_CONNECTIONS, maxWaiters: MAX_WAITERS, maxWaitMs }),
+      reservedGate: new Gate({ permits: RESERVED_CONNECTIONS, ...limits }),
       killSession: (connection, hasEnded) => killSession(url, connection, hasEnded),
     })
     const dialect = new GatedDialect(this.#driver)
@@ -113,6 +123,11 @@ export class Database implements AsyncDisposable {
     }
     const executor = new DefaultQueryExecutor(this.#compiler, this.#adapter, provider, this.#plugins)
     return new Kysely({ ...this.#props, executor })
+  }
+
+  /** How many wait for a connection, begun or not. */
+  get waiting() {
+    return this.gate.waiting + this.backlog.waiting
   }
 
   /** As the server calls itself: `9.7.0`, `10.11.14-MariaDB`. */

@@ -42,6 +42,9 @@ export const featureRoutes = (deps: Deps) =>
     '/v1/jobs': jobRoutes(deps),
   }) as const
 
+/** Paths whose requests use the database: while many wait for it, further ones are not begun. */
+export const databasePaths = ['/v1/products', '/v1/reports', '/v1/jobs']
+
 /** Paths that take bodies beyond what others may: their routes read them by `receiveUpload`, which has its own limits. */
 export const uploads = ['/v1/reports']
 

@@ -36,7 +36,7 @@ export interface RequestRecord {
 /** One request and its answer: the id they go by, the time they may take, the signal that ends them. */
 export class Exchange {
   readonly requestId: string
-  readonly startedAt = performance.now()
+  readonly startedAt: number
   readonly #timeoutMs: number
   readonly #outgoing: AppResponse | undefined
   #dueAt: number
@@ -47,6 +47,7 @@ export class Exchange {
   /** @param outgoing Node's response; absent where a test calls `app.request()` without a socket. */
   constructor(timeoutMs: number, outgoing: AppResponse | undefined) {
     this.requestId = outgoing?.requestId ?? newRequestId()
+    this.startedAt = outgoing?.startedAt ?? performance.now()
     this.#timeoutMs = timeoutMs
     this.#dueAt = this.startedAt + timeoutMs
     this.#outgoing = outgoing
@@ -150,13 +151,26 @@ export function beginExchange(timeoutMs: number, onEnd: (records: readonly Reque
     const current: InProgress = { context: c }
     // Not `run()`, which costs twice as much: what Node calls for the next request has a context of its own.
     inProgress.enterWith(current)
-    outgoing?.on('close', () => {
+    const end = (outgoing: AppResponse) => {
       exchange.end()
       current.context = undefined
       if (ended.push(recordOf(c, exchange, outgoing)) === 1) setImmediate(tell)
-    })
+    }
+    if (outgoing?.req.socket.destroyed) {
+      // It left while its request waited to be begun.
+      end(outgoing)
+      throw clientGone()
+    }
+    outgoing?.on('close', () => end(outgoing))
     return next()
   }
+}
+
+/** Answers a request that the server refused before the app got it. After CORS, so that pages elsewhere can read the answer. */
+export const refuseUnserved: MiddlewareHandler<Env> = (c, next) => {
+  const refusal = c.env?.outgoing?.refusal
+  if (refusal) throw refusal
+  return next()
 }
 
 function recordOf(c: AppContext, { startedAt, requestId }: Exchange, outgoing: AppResponse): RequestRecord {

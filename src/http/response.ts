@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { type IncomingMessage, type OutgoingHttpHeader, type OutgoingHttpHeaders, ServerResponse } from 'node:http'
+import type { AppError } from '../errors.ts'
 
 /** For an API: its answers are data, so no browser may run, frame, sniff or embed them. Pages override the policy. */
 const SECURITY_HEADERS = {
@@ -34,6 +35,10 @@ export const newRequestId = () => `${PROCESS_ID}.${(++requests).toString(36)}`
 export class AppResponse extends ServerResponse<IncomingMessage> {
   /** The caller's `X-Request-Id`, or a new one. */
   readonly requestId: string
+  /** When the server came to its request, by `performance.now()`: any wait behind others of the same connection is over. */
+  startedAt = 0
+  /** Why its request is not served, where that was decided before the app got it. */
+  refusal: AppError | undefined
   /** Whether the client is to close the connection after this answer, so that its next request goes elsewhere. */
   isGoodbye: (() => boolean) | undefined
   #bodyTimer: NodeJS.Timeout | undefined

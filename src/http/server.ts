@@ -27,6 +27,12 @@ const MAX_IN_FLIGHT = 10_000
 /** What a request without a Host header was sent to. */
 const DEFAULT_HOST = 'localhost'
 
+/** Where requests wait before the app gets them. */
+export interface Backlog {
+  /** Calls one of the functions, once: now or after others. */
+  add(waiter: { admit: () => void; refuse: (error: AppError) => void }): void
+}
+
 export interface HttpServerOptions {
   /** When it aborts, answers ask their clients to close the connection. */
   leaving: AbortSignal
@@ -34,6 +40,8 @@ export interface HttpServerOptions {
   shouldUpgrade?: (request: IncomingMessage) => boolean
   /** How many clients may be connected at once; another one is disconnected at once. */
   maxConnections?: number
+  /** Where a request for a path waits until it can be served soon; absent for one that is served at once. */
+  backlogFor?: (path: string) => Backlog | undefined
 }
 
 /** The listening socket, from the bytes up to the app: what Node's parser lets through but should not is refused here. */
@@ -41,11 +49,18 @@ export class HttpServer implements AsyncDisposable {
   readonly node: Server<typeof IncomingMessage, typeof AppResponse>
   readonly #leaving: AbortSignal
   readonly #connections = new Map<Socket, Connection>()
+  readonly #backlogFor: (path: string) => Backlog | undefined
   readonly #load: Load = { inFlight: 0 }
   #listener: ReturnType<typeof getRequestListener> | undefined
 
-  constructor({ leaving, shouldUpgrade = () => false, maxConnections = Number.POSITIVE_INFINITY }: HttpServerOptions) {
+  constructor({
+    leaving,
+    shouldUpgrade = () => false,
+    maxConnections = Number.POSITIVE_INFINITY,
+    backlogFor = () => undefined,
+  }: HttpServerOptions) {
     this.#leaving = leaving
+    this.#backlogFor = backlogFor
     this.node = createServer({
       ServerResponse: AppResponse,
       headersTimeout: HEADERS_TIMEOUT_MS,
@@ -131,8 +146,21 @@ export class HttpServer implements AsyncDisposable {
     const { req: incoming, requestId } = outgoing
     const flaw = flawOf(incoming)
     if (flaw) return writeProblem(outgoing, flaw, '', requestId)
-    if (hasBody(incoming)) outgoing.limitBody(incoming, BODY_TIMEOUT_MS)
-    void this.#listener?.(incoming, outgoing)
+    outgoing.startedAt = performance.now()
+    // What a browser asks before it sends a request needs nothing to wait for.
+    const backlog = incoming.method === 'OPTIONS' ? undefined : this.#backlogFor(incoming.url ?? '')
+    if (!backlog) return this.#begin(outgoing)
+    const refuse = (error: AppError) => {
+      outgoing.refusal = error
+      this.#begin(outgoing)
+    }
+    backlog.add({ admit: () => this.#begin(outgoing), refuse })
+  }
+
+  /** Hands a request to the app, which answers a refused one as well: with CORS headers and all else that its answers carry. */
+  #begin(outgoing: AppResponse) {
+    if (hasBody(outgoing.req)) outgoing.limitBody(outgoing.req, BODY_TIMEOUT_MS)
+    void this.#listener?.(outgoing.req, outgoing)
   }
 
   /** Bytes that are no HTTP request, or not a whole one. The answer must not get into, or before, another one. */

@@ -2,17 +2,17 @@ import type { Metrics } from './metrics.ts'
 
 /** What `main.ts` opens, as far as it can be counted. */
 interface Counted {
-  database: { gate: { permits: number; inside: number; waiting: number } }
+  database: { gate: { permits: number; inside: number }; waiting: number }
   compute: { threads: number; queued: number; running: number }
   jobs: { running: number; counts(): Promise<Record<string, number>> }
   realtime: { connections: number }
 }
 
 /** Adds the figures that are read from the opened parts when somebody looks. */
-export function addFigures(metrics: Metrics, { database: { gate }, compute, jobs, realtime }: Counted): void {
-  metrics.gauge('database_pool_size', 'Connections that there may be', () => gate.permits)
-  metrics.gauge('database_pool_in_use', 'Connections that run something', () => gate.inside)
-  metrics.gauge('database_pool_waiting', 'Requests that wait for a connection', () => gate.waiting)
+export function addFigures(metrics: Metrics, { database, compute, jobs, realtime }: Counted): void {
+  metrics.gauge('database_pool_size', 'Connections that there may be', () => database.gate.permits)
+  metrics.gauge('database_pool_in_use', 'Connections that run something', () => database.gate.inside)
+  metrics.gauge('database_pool_waiting', 'Requests that wait for a connection', () => database.waiting)
   metrics.gauge('compute_threads', 'Threads that there may be', () => compute.threads)
   metrics.gauge('compute_threads_busy', 'Threads that run a task, and child processes that do', () => compute.running)
   metrics.gauge('compute_queued', 'Tasks that wait for a thread', () => compute.queued)

@@ -103,7 +103,7 @@ export class Sampler implements Disposable {
         running: compute.running,
         threads: compute.threadStates().slice(0, MAX_THREADS),
       },
-      database: { size: database.gate.permits, inUse: database.gate.inside, waiting: database.gate.waiting },
+      database: { size: database.gate.permits, inUse: database.gate.inside, waiting: database.waiting },
       memory: { rss, heapUsed, heapTotal, external },
       cpu: this.#readCpu(elapsedMs),
       uptime: Math.round(now),

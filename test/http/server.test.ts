@@ -1,8 +1,13 @@
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { overloaded } from '../../src/errors.ts'
+import { cors } from '../../src/http/cors.ts'
+import { beginExchange, type RequestRecord, refuseUnserved } from '../../src/http/exchange.ts'
+import { errorHandler } from '../../src/http/problem.ts'
 import { createRouter } from '../../src/http/router.ts'
-import { HttpServer } from '../../src/http/server.ts'
+import { type Backlog, HttpServer, type HttpServerOptions } from '../../src/http/server.ts'
+import { openLog } from '../../src/log.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
 import { request, startService } from '../support/service.ts'
 import { until } from '../support/until.ts'
@@ -15,6 +20,59 @@ beforeAll(async () => {
 afterAll(() => service.close())
 
 const statusesIn = (text: string) => [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status))
+
+describe('a request that waits in a backlog', () => {
+  test('is not begun before it is admitted, and others are served meanwhile', async () => {
+    const { url, waiters, served } = await useBacklog()
+    const answer = fetch(`${url}/slow`, { method: 'POST', body: 'as it was sent' })
+    await until(() => waiters.length > 0, 'it waits')
+    expect(await (await fetch(`${url}/other`)).text()).toBe('')
+    expect(await (await fetch(`${url}/slow`, { method: 'OPTIONS' })).text()).toBe('')
+    expect(served).toEqual(['GET /other', 'OPTIONS /slow'])
+    waiters[0]?.admit()
+    expect(await (await answer).text()).toBe('as it was sent')
+  })
+
+  test('is refused with an answer that pages elsewhere can read, on a connection that stays', async () => {
+    const { url, waiters, records, served } = await useBacklog()
+    const socket = await connectTo(url)
+    onTestFinished(() => void socket.destroy())
+    for (const _ of ['first', 'second']) {
+      socket.write('GET /slow HTTP/1.1\r\nHost: a\r\nOrigin: https://shop.example\r\n\r\n')
+      await until(() => waiters.length > 0, 'it waits')
+      waiters.pop()?.refuse(overloaded('The database is busy'))
+      const answer = String((await once(socket, 'data'))[0])
+      expect(statusesIn(answer)).toEqual([503])
+      for (const part of [/"code":"overloaded"/, /retry-after: \d/i, /access-control-allow-origin: https:\/\/shop\.example/i])
+        expect(answer).toMatch(part)
+    }
+    await until(() => records.length === 2, 'they are recorded')
+    expect([records.map(({ status }) => status), served]).toEqual([[503, 503], []])
+  })
+
+  test('is not begun when its client has left, and stands in the log as 499', async () => {
+    const { url, waiters, records, served, inFlight } = await useBacklog()
+    const socket = await connectTo(url)
+    socket.write('GET /slow HTTP/1.1\r\nHost: a\r\n\r\n')
+    await until(() => waiters.length > 0, 'it waits')
+    socket.destroy()
+    await until(() => inFlight() === 0, 'the server has heard of it')
+    waiters[0]?.admit()
+    await until(() => records.length > 0, 'it is recorded')
+    expect([records.map(({ status }) => status), served]).toEqual([[499], []])
+  })
+
+  test('has a time that counts from its arrival', async () => {
+    const { url, waiters, records } = await useBacklog()
+    const since = performance.now()
+    const answer = fetch(`${url}/slow`)
+    await until(() => waiters.length > 0 && performance.now() - since > 50, 'it has waited')
+    waiters[0]?.admit()
+    await answer
+    await until(() => records.length > 0, 'it is recorded')
+    expect(records[0]?.ms).toBeGreaterThan(20)
+  })
+})
 
 describe('an offer of another protocol', () => {
   test.each([
@@ -260,6 +318,28 @@ async function useStreams() {
   return { url: await listen(app), started }
 }
 
+type App = Parameters<HttpServer['listen']>[0]
+type Waiter = Parameters<Backlog['add']>[0]
+
+/** A server whose requests for `/slow` wait in a backlog until the test says what becomes of them. */
+async function useBacklog() {
+  const waiters: Waiter[] = []
+  const records: RequestRecord[] = []
+  const served: string[] = []
+  const app = createRouter()
+  app.onError(errorHandler(openLog({ level: 'silent', format: 'json' })))
+  app.use(beginExchange(60_000, (ended) => records.push(...ended)))
+  app.use(cors(['https://shop.example']))
+  app.use(refuseUnserved)
+  app.all('*', async (c) => {
+    served.push(`${c.req.method} ${c.req.path}`)
+    return c.text(await c.req.text())
+  })
+  const backlog = { add: (waiter: Waiter) => void waiters.push(waiter) }
+  const server = await start(app, { backlogFor: (path) => (path.startsWith('/slow') ? backlog : undefined) })
+  return { ...server, waiters, records, served }
+}
+
 /** A server that answers with the number of the request, `[0]` first, after some milliseconds. */
 async function useSlow(ms = 5) {
   let [served, running, most] = [0, 0, 0]
@@ -276,8 +356,12 @@ async function useSlow(ms = 5) {
   return { url: await listen(app), running: () => running, most: () => most, served: () => served }
 }
 
-async function listen(app: Parameters<HttpServer['listen']>[0]) {
-  const server = new HttpServer({ leaving: new AbortController().signal })
+async function listen(app: App): Promise<string> {
+  return (await start(app)).url
+}
+
+async function start(app: App, options: Partial<HttpServerOptions> = {}) {
+  const server = new HttpServer({ leaving: new AbortController().signal, ...options })
   onTestFinished(() => server[Symbol.asyncDispose]())
-  return server.listen(app, '127.0.0.1', 0)
+  return { url: await server.listen(app, '127.0.0.1', 0), inFlight: () => server.inFlight }
 }
