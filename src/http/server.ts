@@ -136,8 +136,8 @@ export class HttpServer implements AsyncDisposable {
     const { req: incoming, requestId } = outgoing
     const connection = this.#connections.get(incoming.socket)
     outgoing.isGoodbye = () => this.#leaving.aborted && connection?.last === outgoing
-    // Whatever others pipeline, a client that sends one request at a time is not refused for it.
-    const isAdmitted = this.#load.inFlight < MAX_IN_FLIGHT || connection?.inFlight === 0 || isProbe(incoming)
+    // Whatever others pipeline, a client that sends one request at a time, as a probe does, is not refused for it.
+    const isAdmitted = this.#load.inFlight < MAX_IN_FLIGHT || connection?.inFlight === 0
     if (isAdmitted) connection?.receive(outgoing)
     else writeProblem(outgoing, overloaded('Too many requests are in flight: try again later'), incoming.url ?? '', requestId)
   }
@@ -177,9 +177,6 @@ export class HttpServer implements AsyncDisposable {
 }
 
 const hasBody = ({ headers }: IncomingMessage) => 'transfer-encoding' in headers || 'content-length' in headers
-
-/** However much there is to do: a process that does not answer probes is restarted. */
-const isProbe = ({ url }: IncomingMessage) => url?.startsWith('/health/')
 
 /** What makes a request ambiguous, so that a proxy and we could disagree on where it goes. */
 function flawOf({ url = '', method, rawHeaders, httpVersion }: IncomingMessage): AppError | undefined {
