@@ -124,7 +124,8 @@ test('a request that takes too long is told so, and frees its thread', async () 
   const { status, body } = await request(`${url}/v1/primes?${ENDLESS}`)
   expect([status, body.code]).toEqual([504, 'deadline_exceeded'])
   await untilThreadsFree(url)
-  expect((await request(`${url}/v1/primes?to=100`)).body.count).toBe(25)
+  // On a busy machine even a short count may not begin within so short a time.
+  await until(async () => (await request(`${url}/v1/primes?to=100`)).body.count === 25, 'the thread serves the next')
 })
 
 /** Some 0.1 s of work for a thread. */
