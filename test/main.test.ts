@@ -224,7 +224,7 @@ describe('the event loop held', () => {
       requestId: headers.get('x-request-id'),
     })
     expect(incident.heldMs).toBeGreaterThan(500)
-    expect(incident.heldMs).toBeLessThan(body.elapsedMs + 100)
+    expect(incident.heldMs).toBeLessThan(2 * body.elapsedMs)
     expect(others).toEqual([])
     expect(await metric(url, 'event_loop_incidents_total')).toBe(1)
     expect(await metric(url, 'event_loop_incident_seconds_total')).toBeCloseTo(incident.heldMs / 1_000)

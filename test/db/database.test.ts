@@ -18,11 +18,11 @@ describe('a statement whose signal aborts', () => {
   test('is killed on the server, and its caller told why at once', async () => {
     const { database } = await useDatabase()
     const controller = new AbortController()
-    const sleeping = sleepFor(database.withSignal(controller.signal), 30, 'killed-1')
+    const sleeping = sleepFor(database.withSignal(controller.signal), 600, 'killed-1')
     await until(() => isRunning('killed-1'), 'the statement runs')
     controller.abort(new Error('gone'))
     await expect(sleeping).rejects.toThrow('gone')
-    await until(async () => !(await isRunning('killed-1')), 'the statement is gone', 2_000)
+    await until(async () => !(await isRunning('killed-1')), 'the statement is gone')
   })
 
   test('that commits itself is told as done only where it is', async () => {

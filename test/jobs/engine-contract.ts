@@ -7,8 +7,8 @@ import { useDatabase } from '../support/database.ts'
 import { enqueue, useJobs } from '../support/jobs.ts'
 import { until } from '../support/until.ts'
 
-/** What "at once" is: far below what polling takes. */
-const AT_ONCE_MS = 400
+/** So rarely that no test sees it. */
+const NEVER_MS = 3_600_000
 const JOBS = 60
 
 const note = job<{ name: string; ms?: number }>('test.note', { attempts: 3, backoffMs: 20 })
@@ -17,10 +17,10 @@ const untilTold = job<null>('test.until-told')
 
 /**
  * What every engine must do, whatever delivers the ids: one process's engine is made by `createEngine` for each of the
- * "processes" of a test, which share a database.
+ * "processes" of a test, which share a database. An engine that polls does so every `pollMs`, if that is given.
  */
-export function engineContract(name: string, createEngine: () => Engine) {
-  async function useProcesses(concurrencies: number[]) {
+export function engineContract(name: string, createEngine: (pollMs?: number) => Engine) {
+  async function useProcesses(concurrencies: number[], pollMs?: number) {
     const { database } = await useDatabase({ poolSize: 10 })
     const noted: string[] = []
     const handlers = [
@@ -31,7 +31,9 @@ export function engineContract(name: string, createEngine: () => Engine) {
       handle(flaky, (_, { attempt }) => (attempt < 3 ? Promise.reject(new Error('not yet')) : attempt)),
       handle(untilTold, (_, { signal }) => sleep(60_000, undefined, { signal })),
     ]
-    const processes = concurrencies.map((concurrency) => useJobs(database, { handlers, concurrency, engine: createEngine() }))
+    const processes = concurrencies.map((concurrency) =>
+      useJobs(database, { handlers, concurrency, engine: createEngine(pollMs) }),
+    )
     const [first] = processes
     if (!first) throw new Error('No process')
     const put = (input: { name: string; ms?: number }, options = {}) =>
@@ -42,15 +44,15 @@ export function engineContract(name: string, createEngine: () => Engine) {
 
   describe(`the ${name} engine`, () => {
     test('delivers what was committed here at once', async () => {
-      const { put, noted } = await useProcesses([1])
+      const { put, noted } = await useProcesses([1], NEVER_MS)
       await put({ name: 'a' })
-      await until(() => noted.length === 1, 'it is begun', AT_ONCE_MS)
+      await until(() => noted.length === 1, 'it is begun')
     })
 
-    test('delivers within a second what another process queued', async () => {
+    test('delivers what another process queued', async () => {
       const { put, noted } = await useProcesses([0, 1])
       await put({ name: 'a' })
-      await until(() => noted.length === 1, 'it is begun', 1_000)
+      await until(() => noted.length === 1, 'it is begun')
     })
 
     test('delivers each job once, to whichever process has room', async () => {
@@ -92,7 +94,6 @@ export function engineContract(name: string, createEngine: () => Engine) {
       await until(async () => (await stateOf(id)) === 'succeeded', 'it is done')
       const startedAt = (await jobs.find(db, id))?.startedAt?.getTime()
       expect(startedAt).toBeGreaterThanOrEqual(runAt.getTime())
-      expect(startedAt).toBeLessThan(runAt.getTime() + 1_500)
     })
 
     test('delivers again what failed', async () => {
@@ -118,7 +119,7 @@ export function engineContract(name: string, createEngine: () => Engine) {
       const { jobs, put, processes, stateOf } = await useProcesses([1, 1])
       await jobs.stop()
       const { id } = await put({ name: 'a' })
-      await until(async () => (await stateOf(id)) === 'succeeded', 'another does it', 2_000)
+      await until(async () => (await stateOf(id)) === 'succeeded', 'another does it')
       expect(processes[0]?.statesOf(id)).toEqual(['queued'])
     })
   })

@@ -395,7 +395,7 @@ describe('a job of a kind that this process has no handler for', () => {
     expect(await jobs.find(db, id)).toMatchObject({ state: 'queued', attempt: 0, startedAt: null })
     expect(await jobs.attempts(db, id)).toEqual([])
     useJobs(database, { handlers: [adding] })
-    await until(async () => (await jobs.find(db, id))?.finishedAt, 'another does it', 2_000)
+    await until(async () => (await jobs.find(db, id))?.finishedAt, 'another does it')
     expect(await jobs.find(db, id)).toMatchObject({ state: 'succeeded', attempt: 1 })
   })
 })
@@ -416,7 +416,7 @@ describe('finished jobs', () => {
 })
 
 describe('cancelling', () => {
-  test('a job that runs in another process aborts its signal within a second', async () => {
+  test('a job that runs in another process aborts its signal, long before that process renews its lease', async () => {
     const { database } = await useDatabase()
     const endless = job<null>('test.endless')
     const started = Promise.withResolvers<void>()
@@ -430,13 +430,11 @@ describe('cancelling', () => {
       }),
     ]
     const here = useJobs(database, { concurrency: 0 })
-    const there = useJobs(database, { handlers })
+    const there = useJobs(database, { handlers, timing: { heartbeatMs: 600_000, leaseMs: 1_800_000 } })
     const { id } = await enqueue({ database, jobs: here.jobs }, endless, null)
     await started.promise
-    const cancelledAt = performance.now()
     expect(await here.jobs.cancel(id)).toMatchObject({ state: 'cancelled' })
     expect(await ended.promise).toMatchObject({ code: 'cancelled' })
-    expect(performance.now() - cancelledAt).toBeLessThan(1_000)
     await until(() => there.jobs.running === 0, 'its place is free')
     expect(here.statesOf(id)).toEqual(['queued', 'cancelled'])
     expect(there.statesOf(id)).toEqual(['running', 'cancelled'])
@@ -449,7 +447,7 @@ describe('cancelling', () => {
     const query = job<null>('test.query')
     const calculate = job<null>('test.calculate')
     const handlers = [
-      handle(query, async (_, { signal }) => void (await sql`select sleep(60) as nap`.execute(database.withSignal(signal)))),
+      handle(query, async (_, { signal }) => void (await sql`select sleep(600) as nap`.execute(database.withSignal(signal)))),
       handle(calculate, (_, { signal }) => compute.run(endlessly, null, { priority: 'batch', signal })),
     ]
     const { jobs: elsewhere } = useJobs(database, { concurrency: 0 })
@@ -459,7 +457,7 @@ describe('cancelling', () => {
     const naps = async () => (await onServer('show processlist')).filter(({ Info }) => String(Info).includes('as nap')).length
     await until(async () => compute.running === 1 && (await naps()) === 1, 'both are at work')
     await Promise.all([elsewhere.cancel(querying), elsewhere.cancel(calculating)])
-    await until(async () => compute.running === 0 && (await naps()) === 0, 'both have stopped', 5_000)
-    await until(() => jobs.running === 0, 'their places are free', 1_000)
+    await until(async () => compute.running === 0 && (await naps()) === 0, 'both have stopped')
+    await until(() => jobs.running === 0, 'their places are free')
   })
 })

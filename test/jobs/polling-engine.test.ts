@@ -3,4 +3,7 @@ import { PollingEngine } from '../../src/jobs/polling-engine.ts'
 import { TIMING } from '../../src/jobs/timing.ts'
 import { engineContract } from './engine-contract.ts'
 
-engineContract('polling', () => new PollingEngine({ log: pino({ level: 'silent' }), timing: TIMING }))
+engineContract(
+  'polling',
+  (pollMs = TIMING.pollMs) => new PollingEngine({ log: pino({ level: 'silent' }), timing: { ...TIMING, pollMs } }),
+)

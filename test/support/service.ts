@@ -6,6 +6,9 @@ import { openService } from '../../src/main.ts'
 import { createDatabase } from './database.ts'
 import { until } from './until.ts'
 
+// Each service writes the rest of its log when the process exits: that a test file opens many of them is no leak.
+process.setMaxListeners(0)
+
 /** The whole service, on a free port and a migrated database of its own; `close()` stops it and drops the database. */
 export async function startService(env: NodeJS.ProcessEnv = {}) {
   const { url: databaseUrl, database, close: closeDatabase } = await createDatabase()
@@ -75,7 +78,7 @@ export const untilRunning = (url: string, tasks: number) =>
 
 /**
  * They must be free soon: tasks stop when nobody waits for them. How soon, `npm run bench` measures: here other tests have the
- * cores, too, and go before threads, whose priority is the lowest.
+ * cores, too, and go before threads, whose priority is the lowest. So this is only less than the tasks of the tests take.
  */
 export const untilThreadsFree = (url: string) =>
-  until(async () => (await metric(url, 'compute_threads_busy')) === 0, 'threads free', 5_000)
+  until(async () => (await metric(url, 'compute_threads_busy')) === 0, 'threads free', 15_000)

@@ -42,7 +42,7 @@ describe('a report that is cancelled, or whose service is stopped, ends in every
         const { id } = await accept(url, file)
         await until(async () => (await isPast(url, id, progress)) || undefined, `it is at ${progress}`, TIMEOUT_MS)
         await request(`${url}/v1/reports/${id}`, 'DELETE')
-        await until(async () => (await readdir(spill).catch(() => [])).length === 0, 'its folder is gone', 2_000)
+        await until(async () => (await readdir(spill).catch(() => [])).length === 0, 'its folder is gone')
         await untilThreadsFree(url)
       }
       const { id } = await accept(url, 'a,b\n1,2\n')
