@@ -183,7 +183,8 @@ export class Pool implements AsyncDisposable {
   #sweepLater(at: number) {
     clearTimeout(this.#sweepTimer)
     this.#sweepAt = at
-    const delayMs = Math.min(Math.ceil(at - now()), MAX_TIMER_MS)
+    // What came back from a thread may have waited for too long already: Node warns of negative delays.
+    const delayMs = Math.max(0, Math.min(Math.ceil(at - now()), MAX_TIMER_MS))
     this.#sweepTimer = setTimeout(() => this.#sweep(), delayMs).unref()
   }
 

@@ -1,8 +1,8 @@
-import { spawn } from 'node:child_process'
+import { type ForkOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { getPriority } from 'node:os'
 import { createInterface } from 'node:readline'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { beforeEach, describe, expect, onTestFailed, onTestFinished, test, vi } from 'vitest'
 import { TaskError } from '../../src/compute/task-error.ts'
 import type { Task } from '../../src/names.ts'
 import { cancellation, failure, useCompute } from '../support/compute.ts'
@@ -24,6 +24,23 @@ import {
 import { until } from '../support/until.ts'
 
 const isolated = { isolation: 'process' } as const
+
+/** What child processes print, which is much when they crash: kept for a test that fails, instead of the runner's output. */
+const printed = vi.hoisted((): string[] => [])
+vi.mock('node:child_process', async (importOriginal) => {
+  const original = await importOriginal<typeof import('node:child_process')>()
+  const fork = (path: string, options: ForkOptions) => {
+    const child = original.fork(path, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+    child.stderr?.on('data', (chunk) => printed.push(String(chunk)))
+    return child
+  }
+  return { ...original, fork }
+})
+
+beforeEach(() => {
+  printed.length = 0
+  onTestFailed(() => console.error(printed.join('')))
+})
 
 describe('a task in a child process', () => {
   test('takes its input and gives its output as on a thread', async () => {
@@ -104,6 +121,7 @@ describe('what ends the process fails that task alone', () => {
     expect(timings.find((timing) => timing.task === task.name)).toMatchObject({ outcome: 'crashed' })
     await neighbour
     expect(await compute.run(echo, 'next', isolated)).toBe('next')
+    if (task === exhaustMemory) await until(() => printed.join('').includes('heap out of memory'), 'V8 says so in the log')
   })
 
   test('an endless loop, once it is cancelled', async () => {
