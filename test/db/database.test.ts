@@ -151,6 +151,17 @@ describe('when all connections are busy', () => {
     await busy
   })
 
+  test('its backlog begins nothing more, and goes on when a caller leaves the queue', async () => {
+    const { database } = await useDatabase({ poolSize: 1 })
+    for (let caller = 0; caller < 5; caller++) database.gate.enter()?.catch(() => {})
+    const ends: string[] = []
+    database.backlog.add({ admit: () => ends.push('admitted'), refuse: () => ends.push('refused') })
+    expect([database.waiting, ends]).toEqual([5, []])
+    database.gate.leave()
+    await until(() => ends.length > 0, 'it is admitted')
+    expect([database.waiting, ends]).toEqual([3, ['admitted']])
+  })
+
   test('a ping and a reserved handle do not wait behind requests', async () => {
     const { database } = await useDatabase({ poolSize: 1 })
     const controller = new AbortController()

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { createConnection } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { overloaded } from '../../src/errors.ts'
 import { cors } from '../../src/http/cors.ts'
@@ -9,7 +10,7 @@ import { createRouter } from '../../src/http/router.ts'
 import { type Backlog, HttpServer, type HttpServerOptions } from '../../src/http/server.ts'
 import { openLog } from '../../src/log.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
-import { request, startService } from '../support/service.ts'
+import { metric, request, startService, useService } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
 let service: Awaited<ReturnType<typeof startService>>
@@ -72,6 +73,21 @@ describe('a request that waits in a backlog', () => {
     await until(() => records.length > 0, 'it is recorded')
     expect(records[0]?.ms).toBeGreaterThan(20)
   })
+})
+
+test('requests that wait for the database are all answered in the end, and those that do not need it meanwhile', async () => {
+  const { url, databaseUrl } = await useService({ DATABASE_POOL_SIZE: '2' })
+  const other = await createConnection(databaseUrl)
+  onTestFinished(() => other.end())
+  await other.query('lock tables product write')
+  const reads = Array.from({ length: 60 }, () => request(`${url}/v1/products`))
+  const waiting = () => metric(url, 'database_pool_waiting')
+  await until(async () => (await waiting()) > 50, 'they wait')
+  expect((await request(`${url}/v1/primes?to=10`)).status).toBe(200)
+  await other.query('unlock tables')
+  // On a busy machine some may have waited for too long.
+  for (const { status } of await Promise.all(reads)) expect([200, 503]).toContain(status)
+  expect(await waiting()).toBe(0)
 })
 
 describe('an offer of another protocol', () => {
