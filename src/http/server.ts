@@ -146,6 +146,8 @@ export class HttpServer implements AsyncDisposable {
     const { req: incoming, requestId } = outgoing
     const flaw = flawOf(incoming)
     if (flaw) return writeProblem(outgoing, flaw, '', requestId)
+    // A question to the server as a whole: whether it is there (RFC 9110, 9.3.7).
+    if (incoming.url === '*') return void outgoing.writeHead(204).end()
     outgoing.startedAt = performance.now()
     // What a browser asks before it sends a request needs nothing to wait for.
     const backlog = incoming.method === 'OPTIONS' ? undefined : this.#backlogFor(incoming.url ?? '')
@@ -179,9 +181,12 @@ export class HttpServer implements AsyncDisposable {
 const hasBody = ({ headers }: IncomingMessage) => 'transfer-encoding' in headers || 'content-length' in headers
 
 /** What makes a request ambiguous, so that a proxy and we could disagree on where it goes. */
-function flawOf({ url = '', method, rawHeaders, httpVersion }: IncomingMessage): AppError | undefined {
+function flawOf({ url = '', method, headers, rawHeaders, httpVersion }: IncomingMessage): AppError | undefined {
+  if (!httpVersion.startsWith('1.')) return new AppError('bad_request', 'Speak HTTP/1.1')
   if (url[0] !== '/' && !(url === '*' && method === 'OPTIONS'))
     return new AppError('bad_request', 'Send a path, not an absolute URL, as the request target')
+  if ((headers['transfer-encoding'] ?? 'chunked').toLowerCase() !== 'chunked')
+    return new AppError('bad_request', 'Send the body chunked or with its length, in no other transfer coding')
   let hosts = 0
   for (let index = 0; index < rawHeaders.length; index += 2)
     if (rawHeaders[index]?.length === 4 && rawHeaders[index]?.toLowerCase() === 'host') hosts++

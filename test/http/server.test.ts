@@ -170,6 +170,29 @@ describe('the Host header', () => {
   })
 })
 
+test.each([
+  ['another version', 'GET /v1/products HTTP/2.0\r\nHost: a\r\n\r\n', 'Speak HTTP/1.1'],
+  ...['gzip, chunked', 'identity, chunked'].map((coding) => [
+    `the transfer coding ${coding}`,
+    `POST /v1/products HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ${coding}\r\n\r\n0\r\n\r\n`,
+    'Send the body chunked or with its length, in no other transfer coding',
+  ]),
+])('%s is refused in words', async (_, request, detail) => {
+  const { status, body } = await sendRaw(service.url, request)
+  expect([status, JSON.parse(body).detail]).toEqual([400, detail])
+})
+
+test('OPTIONS * is answered: the server is there', async () => {
+  expect((await sendRaw(service.url, 'OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')).status).toBe(204)
+})
+
+test('a body whose coding is written in capitals is read', async () => {
+  const body = JSON.stringify({ name: 'Lamp in chunks', price: '1.00', stock: 1 })
+  const head = 'POST /v1/products HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: Chunked\r\n'
+  const chunk = `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`
+  expect((await sendRaw(service.url, `${head}Connection: close\r\n\r\n${chunk}`)).status).toBe(201)
+})
+
 describe('bytes that are no request', () => {
   test('end a stream in its midst, and put nothing into it', async () => {
     const { url, started } = await useStreams()
