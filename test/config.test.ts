@@ -93,6 +93,8 @@ test.each([
   ['https://Shop.Example', 'https://shop.example'],
   ['https://shop.example:443/', 'https://shop.example'],
   ['http://shop.example:80', 'http://shop.example'],
+  // To browsers the dot makes it another origin.
+  ['https://Shop.Example.:443', 'https://shop.example.'],
   ['https://bücher.example', 'https://xn--bcher-kva.example'],
   ['http://[2001:DB8:0::1]:8080', 'http://[2001:db8::1]:8080'],
 ])('the origin %s is taken as browsers send it, %s', (text, origin) => {
