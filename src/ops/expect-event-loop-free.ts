@@ -2,7 +2,7 @@ import { type Incident, placeOf } from './incident.ts'
 import { Watchdog } from './watchdog.ts'
 
 /**
- * For tests: runs `code`, gives back what it resolves with, and fails if the event loop was held for longer than `maxMs`
+ * For tests: runs `code`, gives back what it returns or resolves with, and fails if the event loop was held for longer than `maxMs`
  * meanwhile, by whatever ran on it. Time in which the machine had no core for it does not count (on Linux), nor does
  * what comes before: load and call once what is compiled at its first call.
  *
@@ -11,7 +11,7 @@ import { Watchdog } from './watchdog.ts'
  * @throws Error that names the functions and lines that held it.
  */
 export async function expectEventLoopFree<Result>(
-  code: () => Promise<Result>,
+  code: () => Result | Promise<Result>,
   { maxMs = 50 }: { maxMs?: number } = {},
 ): Promise<Result> {
   const incidents: Incident[] = []

@@ -22,6 +22,7 @@ test('gives back what the code gives, if it awaits', async () => {
     return 'done'
   }
   expect(await expectEventLoopFree(wait)).toBe('done')
+  expect(await expectEventLoopFree(() => 'at once')).toBe('at once')
 })
 
 test('fails naming function and line of what holds the event loop', async () => {
