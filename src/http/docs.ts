@@ -31,6 +31,7 @@ export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event<string, 
       cdn: '/docs/scalar.js',
       nonce,
       pageTitle: 'offloop API',
+      favicon: 'data:,',
       // Nothing that leads to a service of Scalar's.
       telemetry: false,
       agent: { disabled: true },
