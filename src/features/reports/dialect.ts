@@ -38,12 +38,41 @@ export function findDialect(head: Buffer, requested: string | null): Dialect {
 function assertText(head: Buffer) {
   const start = head.toString('latin1', 0, START_BYTES).trimStart()
   if (start === '') throw new Unreadable('The file is empty')
-  if (/^(\u00ff\u00fe|\u00fe\u00ff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0])/.test(start))
-    throw new Unreadable('The file is UTF-16: save it as UTF-8')
+  const encoding = findWideEncoding(head.subarray(0, START_BYTES))
+  if (encoding) throw new Unreadable(`The file is ${encoding}: save it as UTF-8`)
   if (head.subarray(0, START_BYTES).includes(0)) throw new Unreadable('The file is not a CSV: it holds binary data')
   if (/^<(!doctype|\?xml|html)/i.test(start)) throw new Unreadable('The file is not a CSV but HTML or XML')
   if (/^(\{\s*"|\[\s*[{["])/.test(start)) throw new Unreadable('The file is not a CSV but JSON')
 }
+
+/** UTF-32 or UTF-16 in either byte order: by its byte order mark, or because it holds zeros and reads as text in no other way. */
+function findWideEncoding(start: Buffer): 'UTF-32' | 'UTF-16' | undefined {
+  if (isUtf32(start)) return 'UTF-32'
+  if (/^(\u00ff\u00fe|\u00fe\u00ff)/.test(start.toString('latin1', 0, 2))) return 'UTF-16'
+  return start.includes(0) && (isUtf16(start, 'utf-16le') || isUtf16(start, 'utf-16be')) ? 'UTF-16' : undefined
+}
+
+function isUtf32(start: Buffer): boolean {
+  const view = new DataView(start.buffer, start.byteOffset, start.length)
+  const codes = (isLittleEndian: boolean) =>
+    Array.from({ length: Math.floor(start.length / 4) }, (_, index) => view.getUint32(4 * index, isLittleEndian))
+  return [codes(true), codes(false)].some(
+    (points) => points.length > 0 && points.every((code) => code <= 0x10_ffff) && isText(String.fromCodePoint(...points)),
+  )
+}
+
+function isUtf16(start: Buffer, encoding: 'utf-16le' | 'utf-16be'): boolean {
+  // Half a character, or half of a surrogate pair, may be left at the end.
+  const whole = start.subarray(0, start.length - (start.length % 2))
+  try {
+    return isText(new TextDecoder(encoding, { fatal: true }).decode(whole, { stream: true }))
+  } catch {
+    return false
+  }
+}
+
+/** Whether all characters exist, and none is a control character but white space. */
+const isText = (text: string) => text !== '' && !/[^\P{C}\p{Cf}\t\n\r]/u.test(text)
 
 function chooseDelimiter(head: Buffer): string {
   let [best, most] = [',', 0]

@@ -262,12 +262,35 @@ describe('the encoding', () => {
     ])
   })
 
-  test('UTF-16 is refused, with a byte order mark and without', async () => {
-    for (const text of ['\ufeffa,b\n1,2\n', 'a,b\n1,2\n']) {
-      const bytes = Buffer.from(text, 'utf16le')
-      expect(await reasonOf(bytes)).toBe('The file is UTF-16: save it as UTF-8')
-      expect(await reasonOf(Buffer.from(bytes).swap16())).toBe('The file is UTF-16: save it as UTF-8')
+  test.each([
+    ['ASCII', 'a,b\n1,2\n'],
+    ['one cell', 'name'],
+    ['one line without an end', 'a,b'],
+    ['an empty line first', '\r\na,b\r\n1,2\r\n'],
+    ['Cyrillic', 'Город;Имя\r\nМосква;Анна\r\n'],
+    ['Japanese', '都市,名前\n東京,花子\n'],
+    ['Latin letters with accents', 'Stra\u00dfe\tOrt\ne\u0301t\u00e9\tK\u00f6ln\n'],
+    ['characters of two units, one of them cut in two', `a,b\n${'😀,x😀\n'.repeat(200)}`],
+    ['zero width joiners and soft hyphens', 'a,b\n\u200d,\u00ad\n'],
+    ['a long header', `${'column,'.repeat(400)}x\n`],
+  ])('UTF-16 and UTF-32 are refused by name in either byte order, with a byte order mark and without: %s', async (_, text) => {
+    for (const marked of [text, `\ufeff${text}`]) {
+      const utf16 = Buffer.from(marked, 'utf16le')
+      const utf32 = Buffer.from(Uint32Array.from(Array.from(marked), (character) => character.codePointAt(0) as number).buffer)
+      for (const bytes of [utf16, Buffer.from(utf16).swap16()])
+        expect(await reasonOf(bytes)).toBe('The file is UTF-16: save it as UTF-8')
+      for (const bytes of [utf32, Buffer.from(utf32).swap32()])
+        expect(await reasonOf(bytes)).toBe('The file is UTF-32: save it as UTF-8')
     }
+  })
+
+  test.each([
+    ['a ZIP archive', '504b030414000600080000002100'],
+    ['an SQLite database', '53514c69746520666f726d6174203300100001010040202000000012'],
+    ['a Windows program', '4d5a90000300000004000000ffff0000b800000000000000'],
+    ['zeros', '00000000000000000000'],
+  ])('%s is binary data, not UTF-16', async (_, hex) => {
+    expect(await reasonOf(Buffer.from(hex, 'hex'))).toBe('The file is not a CSV: it holds binary data')
   })
 
   test('a row with binary data is rejected', async () => {
