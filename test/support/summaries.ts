@@ -14,7 +14,7 @@ export function summaries() {
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'offloop-summaries-'))
-    duck = await Duck.open({ folder, memoryMb: 128, threads: 1, rowGroupRows: 20_480, blockBytes: 262_144 })
+    duck = await Duck.open({ folder, memoryMb: 128, threads: 1, rowGroupRows: 20_480, blockBytes: 262_144, freedMb: 128 })
   })
   afterAll(async () => {
     duck[Symbol.dispose]()

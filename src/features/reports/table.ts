@@ -18,31 +18,45 @@ export const KEY = 'key'
 export const columnsOf = (columns: readonly TypedColumn[]): Column[] =>
   columns.map((column, index) => ({ ...column, sql: `c${index}` }))
 
+/** What a table has of a file. */
+interface TableColumns {
+  /** All columns of the file. */
+  columns: readonly Column[]
+  /** Those that are read. */
+  slice: readonly Column[]
+  /** The one that is read as it is written, besides. */
+  key: Column | undefined
+}
+
 /**
- * Reads a CSV that was found clean into the table `data`, each column as its type, and the key besides. Reading costs the
- * most by far, so it is done once: the table is on disk, and a fifth of the file's size.
+ * Reads a slice of a CSV that was found clean into the table `data`, each column as its type, and the key besides. Reading
+ * costs the most by far, so it is done once for each column: the table is on disk, and a fifth of the file's size.
  *
  * @throws DuckError when DuckDB read other rows than there are.
  */
 export async function createTable(
   duck: Duck,
   { clean, rows, delimiter }: ScannedCsv,
-  columns: readonly Column[],
-  key: Column | undefined,
+  { columns, slice, key }: TableColumns,
   onProgress: (fraction: number) => void,
 ): Promise<void> {
   const readsText = (column: Column) => column === key || column.cast !== undefined
   const types = columns.map((column) => `${column.sql}: '${readsText(column) ? 'VARCHAR' : column.sqlType}'`)
-  const selected = columns.map((column) => {
+  const selected = slice.map((column) => {
     const { sql, sqlType, cast = String } = column
     return readsText(column) ? `cast(${cast(sql)} as ${sqlType}) as ${sql}` : sql
   })
   if (key) selected.push(`${key.sql} as ${KEY}`)
   await duck.rows(`create table data as select ${selected} from ${readCsv(clean, delimiter, types)}`, onProgress)
-  const present = columns.map(({ sql }) => `count(${sql})::double as ${sql}`)
+  const present = slice.map(({ sql }) => `count(${sql})::double as ${sql}`)
   const counts = await duck.row(`select count(*)::double as rows, ${present} from data`)
-  if (counts['rows'] !== rows || columns.some(({ sql, nulls }) => counts[sql] !== rows - nulls))
+  if (counts['rows'] !== rows || slice.some(({ sql, nulls }) => counts[sql] !== rows - nulls))
     throw new DuckError(`DuckDB read ${JSON.stringify(counts)}, but the file has ${rows} rows`)
+}
+
+/** Makes room for the next slice. */
+export async function dropTable(duck: Duck): Promise<void> {
+  await duck.rows('drop table data')
 }
 
 function readCsv({ file, lineEnd, isMultiline, maxRowBytes }: CleanFile, delimiter: string, types: string[]): string {

@@ -171,6 +171,38 @@ describe('rows and fields', () => {
   })
 })
 
+describe('rows that are so long that their columns are read in slices', () => {
+  const names = ['key', ...Array.from({ length: 197 }, (_, index) => `c${index}`), 'n']
+  const rows = Array.from({ length: 240 }, (_, row) => [
+    `k${row % 3}`,
+    ...names.slice(1, -1).map((name) => `${name} ${row % 50}`.padEnd(12) + '😀'.repeat(188)),
+    String(row),
+  ])
+  const content = [names, ...rows, ['too', 'few']].map((fields) => `${fields.join(',')}\n`).join('')
+
+  test('have all columns in their order, and groups of columns that are far apart', async () => {
+    const summary = await summarise(content, { groupBy: 'key', value: 'n' })
+    expect(counts(summary)).toEqual([240, 1])
+    expect(summary.columns.map(({ name }) => name)).toEqual(names)
+    expect(summary.columns.map(({ distinct }) => distinct)).toEqual([3, ...Array(197).fill(50), 240])
+    expect(column(summary, 100).min).toBe(`${'c99 0'.padEnd(12)}${'😀'.repeat(188)}`)
+    expect(summary.groups?.first).toEqual([
+      { key: 'k0', count: 80, sum: 9_480, mean: 118.5 },
+      { key: 'k1', count: 80, sum: 9_560, mean: 119.5 },
+      { key: 'k2', count: 80, sum: 9_640, mean: 120.5 },
+    ])
+  })
+
+  test('are counted by any column', async () => {
+    expect(keys(await summarise(content, { groupBy: 'n' }))).toHaveLength(240)
+    expect(keys(await summarise(content, { groupBy: 'key' }))).toEqual([
+      ['k0', 80],
+      ['k1', 80],
+      ['k2', 80],
+    ])
+  })
+})
+
 describe('the header', () => {
   test('has names that differ in case only, and each can be asked for', async () => {
     const content = 'Name,name,n\nAnn,ann@x.example,1\nBob,bob@x.example,2\n'
