@@ -22,7 +22,11 @@ describe('a statement whose signal aborts', () => {
     await until(() => isRunning('killed-1'), 'the statement runs')
     controller.abort(new Error('gone'))
     await expect(sleeping).rejects.toThrow('gone')
-    await until(async () => !(await isRunning('killed-1')), 'the statement is gone')
+    await until(
+      async () => !(await isRunning('killed-1')),
+      'the statement is gone, and not only when its connection is given up, after 10 s',
+      8_000,
+    )
   })
 
   test('that commits itself is told as done only where it is', async () => {

@@ -89,6 +89,14 @@ export const untilFinished = (url: string, id: string, timeoutMs?: number): Prom
     timeoutMs,
   )
 
+/** How summaries ended in this process, once one has: where the cancelling of its report did not reach it, it is not `cancelled`. */
+export async function outcomesIn(url: string): Promise<(string | undefined)[] | undefined> {
+  const page = await (await fetch(`${url}/metrics`)).text()
+  const counts = page.matchAll(/^compute_task_duration_seconds_count\{task="report.summarise",outcome="(.*)"\}/gm)
+  const outcomes = [...counts].map(([, outcome]) => outcome)
+  return outcomes.length > 0 ? outcomes : undefined
+}
+
 /** A file that DuckDB is busy with for some seconds: `megabytes` of rows of random numbers and words. */
 export function slowCsv(megabytes: number): Buffer<ArrayBuffer> {
   const lines = Array.from({ length: 10_000 }, (_, row) => `${row},${(row * 7919) % 1_000_003},word ${(row * 31) % 9_973}`)

@@ -26,19 +26,16 @@ const query = '?groupBy=word&value=number'
 test('a report is cancelled from another process: its thread is free and its files are gone', async () => {
   const { start, spill, uploads } = await useProcesses()
   const [runner, other] = [await start(), await start({ JOBS_CONCURRENCY: '0' })]
-  const { id } = await accept(other.url, slowCsv(40), { query })
-  await until(async () => (await readdir(spill).catch(() => [])).length > 0, 'it runs')
-  const cancelledAt = performance.now()
+  const { id } = await accept(other.url, slowCsv(80), { query })
+  const filesIn = (directory: string) => readdir(directory, { recursive: true }).catch(() => [])
+  await until(async () => (await filesIn(spill)).some((file) => file.endsWith('report.duckdb')), 'DuckDB works')
   const { status, body } = await request(`${other.url}/v1/reports/${id}`, 'DELETE')
   expect([status, body.state]).toEqual([202, 'cancelled'])
   await untilThreadsFree(runner.url)
   await until(async () => (await readdir(spill)).length + (await readdir(uploads)).length === 0, 'the files are gone')
-  const stoppingMs = performance.now() - cancelledAt
-  // The runner goes on with others, and the whole of the same report takes much longer than it took to stop that one.
-  const acceptedAt = performance.now()
-  const next = await accept(runner.url, slowCsv(40), { query })
+  // The runner goes on with others.
+  const next = await accept(runner.url, 'a,b\n1,2\n')
   expect((await untilFinished(runner.url, next.id)).state).toBe('succeeded')
-  expect(stoppingMs).toBeLessThan((performance.now() - acceptedAt) / 3)
   expect((await readReport(runner.url, id)).state).toBe('cancelled')
   expect(runner.child.exitCode).toBeNull()
 })
