@@ -19,10 +19,9 @@ import { columnsOf, createTable, dropTable, KEY } from './table.ts'
 const MAX_THREADS = 4
 /** With less for each of them, DuckDB's threads are in each other's way. */
 const MEMORY_MB_PER_THREAD = 64
-/** DuckDB takes about a third more than its limit, which does not count all that it allocates. */
-const LIMIT_SHARE = 0.75
-/** A file that is read in slices has larger rows, of which DuckDB has several copies at a time that are in no limit. */
-const LIMIT_SHARE_OF_SLICES = 0.5
+/** DuckDB takes about twice its limit, which does not count all that it allocates. More of it makes nothing faster. */
+const LIMIT_SHARE = 0.5
+/** Of long rows it has several copies at a time that are in no limit. */
 const LIMIT_SHARE_OF_LONG_ROWS = 0.4
 /** DuckDB's own 122 880 take some 100 MiB more, and no less time. */
 const ROW_GROUP_ROWS = 20_480
@@ -56,7 +55,7 @@ function boundsFor(clean: CleanFile, memoryMb: number): Omit<DuckOptions, 'folde
     return { memoryMb: limitMb, threads: 1, rowGroupRows, blockBytes: SMALL_BLOCK_BYTES, freedMb: 1 }
   }
   const isSliced = countSlices(clean) > 1
-  const limitMb = Math.floor(memoryMb * (isSliced ? LIMIT_SHARE_OF_SLICES : LIMIT_SHARE))
+  const limitMb = Math.floor(memoryMb * LIMIT_SHARE)
   const mostThreads = Math.floor((isSliced ? limitMb : memoryMb) / MEMORY_MB_PER_THREAD)
   const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism(), mostThreads))
   return { memoryMb: limitMb, threads, rowGroupRows, blockBytes: BLOCK_BYTES, freedMb: isSliced ? 1 : 128 }
