@@ -35,5 +35,4 @@ USER 1000:1000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.OPS_PORT}/health/live`).then(({ ok }) => process.exit(ok ? 0 : 1))"]
 ENTRYPOINT ["tini", "--"]
-# As `npm run serve`; docs/decisions/014-young-generation.md has the reason for the option.
-CMD ["node", "--max-semi-space-size=64", "src/main.ts"]
+CMD ["node", "src/main.ts"]

@@ -4,7 +4,6 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import packageJson from '../package.json' with { type: 'json' }
 import { end, fileHere, nextMessage, orEnd } from './child.ts'
 import { onServerCore } from './process.ts'
 
@@ -34,9 +33,6 @@ interface AppOptions {
   pinned?: boolean
 }
 
-/** Node's options in `npm run serve`, which is `exec node OPTIONS src/main.ts`. */
-const SERVE_OPTIONS = packageJson.scripts.serve.split(' ').slice(2, -1)
-
 /** The app as in production: with its log, in a file, and with nothing from this shell's environment. */
 export async function startApp(
   databaseUrl: string,
@@ -46,7 +42,7 @@ export async function startApp(
   const folder = await mkdtemp(join(tmpdir(), 'offloop-bench-'))
   const logFile = join(folder, 'app.log')
   const log = openSync(logFile, 'w')
-  const [command, ...args] = nodeCommand(pinned, ...SERVE_OPTIONS, ...nodeOptions, fileHere('../src/main.ts'))
+  const [command, ...args] = nodeCommand(pinned, ...nodeOptions, fileHere('../src/main.ts'))
   const app = spawn(command, args, {
     stdio: ['ignore', log, 'inherit'],
     env: {

@@ -6,7 +6,7 @@ const CALLERS_PER_CONNECTION = 4
 
 /**
  * What will need a connection, and is not begun while many callers wait for one. A request that has only been read keeps a third
- * of the memory that it keeps inside its handler, and to refuse it costs a fraction (docs/decisions/015-backlog.md).
+ * of the memory that it keeps inside its handler, and to refuse it costs a fraction (docs/decisions/014-backlog.md).
  */
 export class Backlog {
   readonly #gate: Pick<Gate, 'permits' | 'waiting'>
