@@ -86,7 +86,7 @@ async function useEverything(page: Page) {
   await button(products, 'Restock 20').click()
   await untilText(reports.getByRole('status'), /^Done$/, 20_000)
   await accept(site.url, newSlowCsv())
-  await untilText(panel(page, 'jobs'), /running\s*[1-9]\d? %/)
+  await untilText(panel(page, 'jobs'), /running/)
 }
 
 type Four = [Locator, Locator, Locator, Locator]
