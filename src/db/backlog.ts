@@ -9,11 +9,11 @@ const CALLERS_PER_CONNECTION = 4
  * of the memory that it keeps inside its handler, and to refuse it costs a fraction (docs/decisions/014-backlog.md).
  */
 export class Backlog {
-  readonly #gate: Pick<Gate, 'permits' | 'waiting'>
+  readonly #gate: Gate
   readonly #queue: WaitQueue
   #turn: NodeJS.Immediate | undefined
 
-  constructor(gate: Pick<Gate, 'permits' | 'waiting'>, options: WaitQueueOptions) {
+  constructor(gate: Gate, options: WaitQueueOptions) {
     this.#gate = gate
     this.#queue = new WaitQueue(options)
   }
@@ -40,10 +40,10 @@ export class Backlog {
 
   #admit = () => {
     this.#turn = undefined
-    let room = this.#room
-    const hadRoom = room > 0
-    while (room > 0 && this.#queue.admitFirst()) room--
+    const room = this.#room
+    let free = room
+    while (free > 0 && this.#queue.admitFirst()) free--
     // Not all that were admitted come to the gate: some fail before, and some are read first. In the next turn it is known.
-    if (hadRoom) this.wake()
+    if (room > 0) this.wake()
   }
 }

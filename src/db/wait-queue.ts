@@ -88,7 +88,7 @@ export class WaitQueue {
     this.#options.onWait?.(performance.now() - since)
   }
 
-  /** Not stopped when its waiter leaves: at its end it is set for whoever is first by then. */
+  /** Goes on when its waiter leaves: when it fires, it is started again for the first in the queue. */
   #startTimer(ms: number): NodeJS.Timeout {
     return setTimeout(() => this.#refuseOverdue(), ms).unref()
   }
@@ -103,7 +103,7 @@ export class WaitQueue {
     this.#timer = this.#first && this.#startTimer(Math.ceil(this.#first.since - overdueSince + 1))
   }
 
-  /** Whoever waits at the end of a full queue now waits for about as long as this caller did. */
+  /** One that comes to the end of such a queue now will wait for about as long as this one did. */
   #refusal() {
     return overloaded('The database is busy: try again shortly', this.#options.maxWaitMs)
   }
