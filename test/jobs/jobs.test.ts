@@ -321,7 +321,8 @@ describe('a process that may run one job at once', () => {
     const handlers = [handle(follow, (number) => (begun.push(number) === 1 ? first.promise : undefined))]
     const { jobs, statesOf } = useJobs(database, { concurrency: 1, handlers })
     const ids: string[] = []
-    for (const number of [1, 2, 3]) ids.push((await enqueue({ database, jobs }, follow, number)).id)
+    // Of two that are queued within a millisecond either may go first, but for its priority.
+    for (const number of [1, 2, 3]) ids.push((await enqueue({ database, jobs }, follow, number, { priority: number })).id)
     await until(() => begun.length === 1, 'the first has begun')
     await transaction(db, async (trx) => {
       // Its end cannot be written.
