@@ -19,9 +19,10 @@ import { measureTwoClients, QUICK_TWO_CLIENTS, TWO_CLIENTS } from './two-clients
 import { writeResult, writeResultJson } from './write-result.ts'
 
 /**
- * `npm run bench`: the service in production mode on a database of its own, measured from outside. Its parts, all of them or
- * those that are named: `connections`, ever more of them, beside bare node:http and Fastify; and `light`, whether a light
- * endpoint stays fast while heavy requests keep every core busy. `--quick` takes a minute, and is good for a first look only.
+ * `npm run bench`: the service in production mode on a database of its own, measured from outside.
+ * Its parts, all of them or those that are named: `connections`, ever more of them, beside bare
+ * node:http and Fastify; and `light`, whether a light endpoint stays fast while heavy requests keep
+ * every core busy. `--quick` takes a minute, and is good for a first look only.
  */
 const PARTS = ['connections', 'light']
 const WARM_UP_MS = 4_000
@@ -32,7 +33,8 @@ const START_MS = 2_000
 const options = ['--quick', '--save']
 const named = process.argv.slice(2).filter((argument) => !options.includes(argument))
 for (const name of named)
-  if (!PARTS.includes(name)) throw new Error(`Expected some of ${[...PARTS, ...options].join(', ')}, got ${name}`)
+  if (!PARTS.includes(name))
+    throw new Error(`Expected some of ${[...PARTS, ...options].join(', ')}, got ${name}`)
 const isWanted = (part: string) => named.length === 0 || named.includes(part)
 const quick = process.argv.includes('--quick')
 
@@ -49,7 +51,9 @@ async function benchConnections() {
   const openLoad = quick ? QUICK_OPEN_LOAD : OPEN_LOAD
   const twoClients = quick ? QUICK_TWO_CLIENTS : TWO_CLIENTS
   const twoClientsMs = twoClients.leadInMs + twoClients.roundMs
-  const progress = new Progress(connectionsMs(connections) + openLoadMs(openLoad) + twoClientsMs + 3 * START_MS)
+  const progress = new Progress(
+    connectionsMs(connections) + openLoadMs(openLoad) + twoClientsMs + 3 * START_MS,
+  )
   leaveServerCore()
   const pinned = started.use(await openBenchDatabase())
   const { rows, comparisons } = await measureConnections(pinned.url, connections, progress)
@@ -61,7 +65,13 @@ async function benchConnections() {
   const clients = await measureTwoClients(database.url, twoClients, progress)
   progress.end()
   const settings = { ...connections, openLoad, twoClients, serversOnOwnCore: canPin, quick }
-  const results = { ...conditionsOf(database, settings), comparisons, rows, openLoad: open, twoClients: clients }
+  const results = {
+    ...conditionsOf(database, settings),
+    comparisons,
+    rows,
+    openLoad: open,
+    twoClients: clients,
+  }
   console.log(`\n${connectionsTable(results)}\n`)
   writeResultJson('connections.json', results)
 }
@@ -69,7 +79,9 @@ async function benchConnections() {
 async function benchLight() {
   const settings = quick ? QUICK_RESPONSIVENESS : RESPONSIVENESS
   const warmUpMs = quick ? QUICK_WARM_UP_MS : WARM_UP_MS
-  const progress = new Progress(START_MS + 2 * warmUpMs + phasesMs(responsivenessPhases(settings)) + DEPARTURE_MS)
+  const progress = new Progress(
+    START_MS + 2 * warmUpMs + phasesMs(responsivenessPhases(settings)) + DEPARTURE_MS,
+  )
   const database = started.use(await openBenchDatabase())
   const app = started.use(await startApp(database.url, machine.cores))
   const oneThread = started.use(await startApp(database.url, 1))
@@ -78,7 +90,11 @@ async function benchLight() {
     progress.next('reads by id warm up', warmUpMs)
     await drive(url, READ_BY_ID, warmUpMs)
   }
-  const phases = await measurePhases(responsivenessPhases(settings, app.url, oneThread.url), settings, progress)
+  const phases = await measurePhases(
+    responsivenessPhases(settings, app.url, oneThread.url),
+    settings,
+    progress,
+  )
   progress.next('a client leaves', DEPARTURE_MS)
   const departure = await measureDeparture(app.url)
   progress.end()

@@ -17,7 +17,9 @@ const CURVES = [
   { phase: 'idle', name: 'Idle: no heavy requests', colour: '#0969da' },
 ]
 
-/** The x axis runs to the last of these, each tenth of what is left above as long as the one before. */
+/**
+ * The x axis runs to the last of these, each tenth of what is left above as long as the one before.
+ */
 const TICK_SHARES = [0.5, 0.9, 0.99, 0.999]
 
 type Phase = Results['responsiveness']['phases'][number]
@@ -25,12 +27,15 @@ type Curve = (typeof CURVES)[number] & Phase
 type ScaleY = ReturnType<typeof logScale>
 
 /**
- * The latency of the light endpoint by percentile, as an SVG: both axes logarithmic, the curves labelled where they
- * end. It paints its own background, so that it reads the same on light and dark pages.
+ * The latency of the light endpoint by percentile, as an SVG: both axes logarithmic, the curves
+ * labelled where they end. It paints its own background, so that it reads the same on light and
+ * dark pages.
  */
 export function chartOf(results: Results): string {
   const curves = CURVES.flatMap((curve) =>
-    results.responsiveness.phases.filter(({ phase }) => phase === curve.phase).map((phase): Curve => ({ ...curve, ...phase })),
+    results.responsiveness.phases
+      .filter(({ phase }) => phase === curve.phase)
+      .map((phase): Curve => ({ ...curve, ...phase })),
   )
   const scale = logScale(curves.flatMap(({ curve }) => curve.map(([, ms]) => ms)))
   return [
@@ -78,7 +83,10 @@ function gridX(): string[] {
         text(x, PLOT.bottom + 18, `${share * 100} %`, { anchor: 'middle', colour: FAINT }),
       ]
     }),
-    text(middle, PLOT.bottom + 42, 'of the requests were answered within', { anchor: 'middle', colour: FAINT }),
+    text(middle, PLOT.bottom + 42, 'of the requests were answered within', {
+      anchor: 'middle',
+      colour: FAINT,
+    }),
   ]
 }
 
@@ -126,7 +134,8 @@ function logScale(values: number[]) {
   const to = Math.ceil(Math.log10(Math.max(...values)))
   return {
     decades: Array.from({ length: to - from + 1 }, (_, index) => 10 ** (from + index)),
-    yOf: (ms: number) => PLOT.bottom - ((Math.log10(ms) - from) / (to - from)) * (PLOT.bottom - PLOT.top),
+    yOf: (ms: number) =>
+      PLOT.bottom - ((Math.log10(ms) - from) / (to - from)) * (PLOT.bottom - PLOT.top),
   }
 }
 

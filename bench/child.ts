@@ -10,13 +10,20 @@ const STOP_TIMEOUT_MS = 15_000
 export const fileHere = (path: string) => new URL(path, import.meta.url).pathname
 
 /** What a child will send next. @throws Error when it ends instead, or the time is up. */
-export async function nextMessage<Message>(child: ChildProcess, timeoutMs: number): Promise<Message> {
+export async function nextMessage<Message>(
+  child: ChildProcess,
+  timeoutMs: number,
+): Promise<Message> {
   const [message] = await orEnd(child, once(child, 'message'), timeoutMs)
   return message as Message
 }
 
 /** What is `wanted` of a child. @throws Error when it ends instead, or the time is up. */
-export async function orEnd<Wanted>(child: ChildProcess, wanted: Promise<Wanted>, timeoutMs: number): Promise<Wanted> {
+export async function orEnd<Wanted>(
+  child: ChildProcess,
+  wanted: Promise<Wanted>,
+  timeoutMs: number,
+): Promise<Wanted> {
   const settled = new AbortController()
   const { signal } = settled
   const fail = (what: string) => () => {

@@ -24,7 +24,10 @@ export interface LoopFigures {
   p99Ms: number
   /** How many clients got a 2xx at all. */
   clientsServed: number
-  /** What else came: other statuses and broken connections, with their numbers. Empty when all is well. */
+  /**
+   * What else came: other statuses and broken connections, with their numbers. Empty when all is
+   * well.
+   */
   failures: Record<string, number>
 }
 
@@ -33,8 +36,9 @@ const CONTENT_LENGTH = /\r\ncontent-length: *(\d+)/i
 const RECONNECT_AFTER_MS = 100
 
 /**
- * So many clients with a connection each that send their next request as soon as the last one is answered. autocannon does the
- * same, but takes three times the processor time for each, of the cores that the database needs.
+ * So many clients with a connection each that send their next request as soon as the last one is
+ * answered. autocannon does the same, but takes three times the processor time for each, of the
+ * cores that the database needs.
  */
 export class ClosedLoop {
   readonly #clients: Client[]
@@ -47,7 +51,10 @@ export class ClosedLoop {
 
   constructor(target: Target, connections: number) {
     const onAnswer = (client: Client, status: number, ms: number) => this.#count(client, status, ms)
-    this.#clients = Array.from({ length: connections }, () => new Client(target, onAnswer, (what) => this.#fail(what)))
+    this.#clients = Array.from(
+      { length: connections },
+      () => new Client(target, onAnswer, (what) => this.#fail(what)),
+    )
   }
 
   /** From here on it counts. */
@@ -118,7 +125,12 @@ class Client {
   #connect(): Socket {
     const { url, localAddress } = this.#target
     const { hostname, port } = new URL(url)
-    const socket = connect({ host: hostname, port: Number(port), noDelay: true, ...(localAddress && { localAddress }) })
+    const socket = connect({
+      host: hostname,
+      port: Number(port),
+      noDelay: true,
+      ...(localAddress && { localAddress }),
+    })
     this.#received = ''
     // A character for each byte, so that lengths are right.
     socket.setEncoding('latin1')
@@ -147,7 +159,10 @@ class Client {
     const headEnd = this.#received.indexOf(END_OF_HEAD)
     if (headEnd < 0) return
     const length = Number(CONTENT_LENGTH.exec(this.#received)?.[1])
-    if (Number.isNaN(length)) throw new Error(`Expected an answer with a Content-Length, got ${this.#received.slice(0, headEnd)}`)
+    if (Number.isNaN(length))
+      throw new Error(
+        `Expected an answer with a Content-Length, got ${this.#received.slice(0, headEnd)}`,
+      )
     if (this.#received.length < headEnd + END_OF_HEAD.length + length) return
     const status = Number(this.#received.slice(9, 12))
     this.#received = ''

@@ -11,10 +11,19 @@ interface ConnectionsResults {
 }
 
 /** What the connections part found, for a terminal. */
-export function connectionsTable({ comparisons, rows, openLoad, twoClients }: ConnectionsResults): string {
+export function connectionsTable({
+  comparisons,
+  rows,
+  openLoad,
+  twoClients,
+}: ConnectionsResults): string {
   const endpoints = [...new Set(rows.map(({ endpoint }) => endpoint))]
   return [
-    ...endpoints.flatMap((endpoint) => [endpoint, endpointTable(rows.filter((row) => row.endpoint === endpoint)), '']),
+    ...endpoints.flatMap((endpoint) => [
+      endpoint,
+      endpointTable(rows.filter((row) => row.endpoint === endpoint)),
+      '',
+    ]),
     align([
       ['offloop by the others', 'connections', '÷ floor', '÷ Fastify'],
       ...comparisons.map(({ endpoint, connections, ofFloor, ofFastify }) => [

@@ -7,12 +7,18 @@ import { add, median, medianRatio } from './statistics.ts'
 
 /** How it is measured; the results name all of it. */
 export interface ConnectionsSettings extends Timing {
-  /** How often all three servers are started, because how fast a process gets is partly chance, decided while it warms up. */
+  /**
+   * How often all three servers are started, because how fast a process gets is partly chance,
+   * decided while it warms up.
+   */
   starts: number
   /** Until V8 has compiled an endpoint. */
   warmUpMs: number
   counts: readonly number[]
-  /** The number of connections at which offloop is compared with the others, in so many rounds of each start. */
+  /**
+   * The number of connections at which offloop is compared with the others, in so many rounds of
+   * each start.
+   */
   compared: { count: number; rounds: number }
   /** A count of primes takes some 90 ms, and longer while many wait. */
   primes: Timing & { counts: readonly number[] }
@@ -47,7 +53,10 @@ export const QUICK_CONNECTIONS: ConnectionsSettings = {
 
 /** Between two loads: what it takes at least to see that the server is idle. */
 const PAUSE_MS = 150
-/** What a count of primes takes that the last load cut off: the floor and Fastify go on with it, on the core of the next server. */
+/**
+ * What a count of primes takes that the last load cut off: the floor and Fastify go on with it, on
+ * the core of the next server.
+ */
 const CUT_OFF_MS = 100
 
 const SERVERS = ['offloop', 'fastify', 'floor'] as const
@@ -75,14 +84,21 @@ const ENDPOINTS: Endpoint[] = [
   {
     name: 'POST /v1/products',
     // Names are unique.
-    nextRequest: () => post('/v1/products', `{"name":"Teapot no. ${sent++}","price":"24.50","stock":3}`),
+    nextRequest: () =>
+      post('/v1/products', `{"name":"Teapot no. ${sent++}","price":"24.50","stock":3}`),
   },
 ]
 
 interface RoundFigures extends LoopFigures {
-  /** Processor time of all the server's threads for each answer, in microseconds: it hardly moves when the machine is busy. */
+  /**
+   * Processor time of all the server's threads for each answer, in microseconds: it hardly moves
+   * when the machine is busy.
+   */
   cpuUs: number
-  /** The share of a core that the server had: below 1, its clients or the database were what was slow. */
+  /**
+   * The share of a core that the server had: below 1, its clients or the database were what was
+   * slow.
+   */
   busy: number
 }
 
@@ -103,9 +119,19 @@ export interface Comparison {
 }
 
 /** How long `measureConnections` takes, in milliseconds. */
-export function connectionsMs({ starts, warmUpMs, counts, compared, primes, ...timing }: ConnectionsSettings): number {
-  const roundsMs = counts.map((count) => stepMs(timing, count) * (count === compared.count ? compared.rounds : 1))
-  const eachMs = ENDPOINTS.length * (stepMs({ leadInMs: 0, roundMs: warmUpMs }, compared.count) + add(roundsMs))
+export function connectionsMs({
+  starts,
+  warmUpMs,
+  counts,
+  compared,
+  primes,
+  ...timing
+}: ConnectionsSettings): number {
+  const roundsMs = counts.map(
+    (count) => stepMs(timing, count) * (count === compared.count ? compared.rounds : 1),
+  )
+  const eachMs =
+    ENDPOINTS.length * (stepMs({ leadInMs: 0, roundMs: warmUpMs }, compared.count) + add(roundsMs))
   const primesMs = primes.counts.map((count) => stepMs(primes, count) + count * CUT_OFF_MS)
   return SERVERS.length * (starts * eachMs + add(primesMs))
 }
@@ -113,15 +139,32 @@ export function connectionsMs({ starts, warmUpMs, counts, compared, primes, ...t
 /** Many connections take longer to open. */
 const OPEN_MS = 0.5
 
-const stepMs = ({ leadInMs, roundMs }: Timing, connections: number) => leadInMs + connections * OPEN_MS + roundMs + PAUSE_MS
+const stepMs = ({ leadInMs, roundMs }: Timing, connections: number) =>
+  leadInMs + connections * OPEN_MS + roundMs + PAUSE_MS
 
-/** Drives offloop, Fastify and the floor in turns, each on the servers' core, with ever more connections. */
-export async function measureConnections(databaseUrl: string, settings: ConnectionsSettings, progress: Progress) {
+/**
+ * Drives offloop, Fastify and the floor in turns, each on the servers' core, with ever more
+ * connections.
+ */
+export async function measureConnections(
+  databaseUrl: string,
+  settings: ConnectionsSettings,
+  progress: Progress,
+) {
   const { starts, warmUpMs, counts, compared, primes } = settings
   const rows: Rounds[] = []
-  const measure = async (servers: Servers, endpoint: Endpoint, connections: number, timing: Timing, isCounted = true) => {
+  const measure = async (
+    servers: Servers,
+    endpoint: Endpoint,
+    connections: number,
+    timing: Timing,
+    isCounted = true,
+  ) => {
     for (const server of SERVERS) {
-      progress.next(`${endpoint.name}, ${connections} connections, ${server}`, stepMs(timing, connections))
+      progress.next(
+        `${endpoint.name}, ${connections} connections, ${server}`,
+        stepMs(timing, connections),
+      )
       const figures = await measureRound(servers[server], endpoint, connections, timing)
       if (isCounted) rowOf(rows, endpoint.name, server, connections).rounds.push(figures)
     }
@@ -135,9 +178,13 @@ export async function measureConnections(databaseUrl: string, settings: Connecti
         for (let round = 0; round < (count === compared.count ? compared.rounds : 1); round++)
           await measure(servers, endpoint, count, settings)
     }
-    if (start === starts) for (const count of primes.counts) await measure(servers, PRIMES, count, primes)
+    if (start === starts)
+      for (const count of primes.counts) await measure(servers, PRIMES, count, primes)
   }
-  return { rows: rows.map(summarise), comparisons: ENDPOINTS.map(({ name }) => compare(rows, name, compared.count)) }
+  return {
+    rows: rows.map(summarise),
+    comparisons: ENDPOINTS.map(({ name }) => compare(rows, name, compared.count)),
+  }
 }
 
 async function startServers(databaseUrl: string, started: AsyncDisposableStack): Promise<Servers> {
@@ -187,7 +234,10 @@ function summarise({ rounds, ...row }: Rounds): ConnectionsRow {
 function compare(rows: Rounds[], endpoint: string, connections: number): Comparison {
   const rates = (name: ServerName) =>
     rows
-      .filter((row) => row.endpoint === endpoint && row.server === name && row.connections === connections)
+      .filter(
+        (row) =>
+          row.endpoint === endpoint && row.server === name && row.connections === connections,
+      )
       .flatMap(({ rounds }) => rounds.map(({ goodPerSecond }) => goodPerSecond))
   const offloop = rates('offloop')
   return {
@@ -200,7 +250,8 @@ function compare(rows: Rounds[], endpoint: string, connections: number): Compari
 
 /** The row of the three, which is added when it is not there yet. */
 function rowOf(rows: Rounds[], endpoint: string, server: ServerName, connections: number): Rounds {
-  const isIt = (row: Rounds) => row.endpoint === endpoint && row.server === server && row.connections === connections
+  const isIt = (row: Rounds) =>
+    row.endpoint === endpoint && row.server === server && row.connections === connections
   const row = rows.find(isIt) ?? { endpoint, server, connections, rounds: [] }
   if (row.rounds.length === 0) rows.push(row)
   return row

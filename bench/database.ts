@@ -8,15 +8,23 @@ export interface BenchDatabase extends AsyncDisposable {
   url: string
   /** `MariaDB 10.11.19`. */
   version: string
-  /** `innodb_flush_log_at_trx_commit`: 1 writes every commit to the disk, 0 leaves it to the next second. */
+  /**
+   * `innodb_flush_log_at_trx_commit`: 1 writes every commit to the disk, 0 leaves it to the next
+   * second.
+   */
   flushLogAtCommit: number
 }
 
-/** Opens it on the server that DATABASE_URL names, next to what is there, or else on one started for it. */
+/**
+ * Opens it on the server that DATABASE_URL names, next to what is there, or else on one started for
+ * it.
+ */
 export async function openBenchDatabase(): Promise<BenchDatabase> {
   await using opening = new AsyncDisposableStack()
   const server = opening.adopt(await openTemporaryDatabase(), (temporary) => temporary.stop())
-  const admin = opening.adopt(await createConnection({ uri: server.url }), (connection) => connection.end())
+  const admin = opening.adopt(await createConnection({ uri: server.url }), (connection) =>
+    connection.end(),
+  )
 
   const name = `offloop_bench_${randomBytes(4).toString('hex')}`
   await admin.query(`create database ${name}`)
@@ -36,4 +44,5 @@ export async function openBenchDatabase(): Promise<BenchDatabase> {
   }
 }
 
-const productOf = (version: string) => `${version.includes('MariaDB') ? 'MariaDB' : 'MySQL'} ${version.replace(/-.*/, '')}`
+const productOf = (version: string) =>
+  `${version.includes('MariaDB') ? 'MariaDB' : 'MySQL'} ${version.replace(/-.*/, '')}`

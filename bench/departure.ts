@@ -13,7 +13,10 @@ export interface DepartureFigures {
   maxMs: number
 }
 
-/** How soon all threads are free again once the client of a long request has left; each look at `/metrics` is in it. */
+/**
+ * How soon all threads are free again once the client of a long request has left; each look at
+ * `/metrics` is in it.
+ */
 export async function measureDeparture(appUrl: string): Promise<DepartureFigures> {
   const tookMs: number[] = []
   for (let round = 0; round < DEPARTURE.rounds; round++) {
@@ -30,8 +33,13 @@ export async function measureDeparture(appUrl: string): Promise<DepartureFigures
 
 /** @throws Error after ten seconds. */
 async function untilBusy(appUrl: string, threads: number): Promise<void> {
-  for (const deadline = performance.now() + TIMEOUT_MS; (await busyThreads(appUrl)) !== threads; await sleep(POLL_MS))
-    if (performance.now() > deadline) throw new Error(`Not within ${TIMEOUT_MS} ms: ${threads} busy threads`)
+  for (
+    const deadline = performance.now() + TIMEOUT_MS;
+    (await busyThreads(appUrl)) !== threads;
+    await sleep(POLL_MS)
+  )
+    if (performance.now() > deadline)
+      throw new Error(`Not within ${TIMEOUT_MS} ms: ${threads} busy threads`)
 }
 
 async function busyThreads(appUrl: string): Promise<number> {

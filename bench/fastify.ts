@@ -8,8 +8,9 @@ import { Piscina } from 'piscina'
 import { fileHere } from './child.ts'
 
 /**
- * The same endpoints by Fastify as it is usually set up: security headers, metrics by route, request ids, its own log,
- * validation and serialisation by JSON schemas, load shedding by `under-pressure`, mysql2's promises, threads by Piscina.
+ * The same endpoints by Fastify as it is usually set up: security headers, metrics by route,
+ * request ids, its own log, validation and serialisation by JSON schemas, load shedding by
+ * `under-pressure`, mysql2's promises, threads by Piscina.
  */
 const MAX_EVENT_LOOP_DELAY_MS = 1_000
 const DUPLICATE_KEY = 'ER_DUP_ENTRY'
@@ -41,15 +42,31 @@ const Product = {
 }
 const Page = {
   type: 'object',
-  properties: { items: { type: 'array', items: Product }, nextCursor: { type: ['string', 'null'] } },
+  properties: {
+    items: { type: 'array', items: Product },
+    nextCursor: { type: ['string', 'null'] },
+  },
 }
 const PageQuery = {
   type: 'object',
-  properties: { limit: { type: 'integer', minimum: 1, maximum: 100, default: 20 }, cursor: { type: 'string' } },
+  properties: {
+    limit: { type: 'integer', minimum: 1, maximum: 100, default: 20 },
+    cursor: { type: 'string' },
+  },
 }
-const Id = { type: 'object', properties: { id: { type: 'integer', minimum: 1, maximum: 4_294_967_295 } } }
-const Range = { type: 'object', required: ['to'], properties: { to: { type: 'integer', minimum: 0, maximum: 50_000_000 } } }
-const Count = { type: 'object', properties: { to: { type: 'integer' }, count: { type: 'integer' } } }
+const Id = {
+  type: 'object',
+  properties: { id: { type: 'integer', minimum: 1, maximum: 4_294_967_295 } },
+}
+const Range = {
+  type: 'object',
+  required: ['to'],
+  properties: { to: { type: 'integer', minimum: 0, maximum: 50_000_000 } },
+}
+const Count = {
+  type: 'object',
+  properties: { to: { type: 'integer' }, count: { type: 'integer' } },
+}
 
 interface NewProduct {
   name: string
@@ -63,13 +80,20 @@ const pool = createPool({
   timezone: 'Z',
 })
 const threads = Number(process.env['COMPUTE_THREADS'] ?? 1)
-const piscina = new Piscina<number, number>({ filename: fileHere('primes-worker.ts'), minThreads: threads, maxThreads: threads })
+const piscina = new Piscina<number, number>({
+  filename: fileHere('primes-worker.ts'),
+  minThreads: threads,
+  maxThreads: threads,
+})
 
 const app = fastify({ logger: true, requestIdHeader: 'x-request-id' })
 await app.register(helmet)
 await app.register(underPressure, { maxEventLoopDelay: MAX_EVENT_LOOP_DELAY_MS })
 // Its second measure of the same, a summary with quantiles, is left out: offloop has none.
-await app.register(metrics.default, { endpoint: '/metrics', routeMetrics: { enabled: { histogram: true, summary: false } } })
+await app.register(metrics.default, {
+  endpoint: '/metrics',
+  routeMetrics: { enabled: { histogram: true, summary: false } },
+})
 app.addHook('onRequest', async (request, reply) => {
   reply.header('x-request-id', request.id)
 })
@@ -77,7 +101,8 @@ app.addHook('onRequest', async (request, reply) => {
 app.get<{ Params: { id: number } }>(
   '/v1/products/:id',
   { schema: { params: Id, response: { 200: Product } } },
-  async ({ params }, reply) => (await findProduct(params.id)) ?? reply.code(404).send({ message: 'There is no such product' }),
+  async ({ params }, reply) =>
+    (await findProduct(params.id)) ?? reply.code(404).send({ message: 'There is no such product' }),
 )
 
 app.get<{ Querystring: { limit: number; cursor?: string } }>(

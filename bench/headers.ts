@@ -11,30 +11,36 @@ import { HttpServer } from '../src/http/server.ts'
 import { median } from './statistics.ts'
 
 /**
- * `npm run bench:headers`: a small answer with a request id and security headers, set by Hono's middleware or where
- * Node writes the head (src/http/response.ts), beside one without any. The figures of docs/decisions/003.
+ * `npm run bench:headers`: a small answer with a request id and security headers, set by Hono's
+ * middleware or where Node writes the head (src/http/response.ts), beside one without any. The
+ * figures of docs/decisions/003.
  */
 const ROUNDS = 7
 const ROUND_S = 2
 const CONNECTIONS = 20
 
-const handler = () => new Response('{"status":"ok"}', { headers: { 'Content-Type': 'application/json' } })
+const handler = () =>
+  new Response('{"status":"ok"}', { headers: { 'Content-Type': 'application/json' } })
 const urls = {
   'without any': await onNode(new Hono().get('/', handler)),
-  'by Node, as offloop does': await new HttpServer({ leaving: new AbortController().signal }).listen(
-    new Hono<Env>().get('/', handler),
-    '127.0.0.1',
-    0,
+  'by Node, as offloop does': await new HttpServer({
+    leaving: new AbortController().signal,
+  }).listen(new Hono<Env>().get('/', handler), '127.0.0.1', 0),
+  "by Hono's middleware": await onNode(
+    new Hono().use(requestId()).use(secureHeaders()).get('/', handler),
   ),
-  "by Hono's middleware": await onNode(new Hono().use(requestId()).use(secureHeaders()).get('/', handler)),
 }
 
 const rates: Record<string, number[]> = {}
 for (let round = 0; round < ROUNDS; round++)
-  for (const [name, url] of Object.entries(urls)) rates[name] = [...(rates[name] ?? []), await requestsPerSecond(url)]
+  for (const [name, url] of Object.entries(urls))
+    rates[name] = [...(rates[name] ?? []), await requestsPerSecond(url)]
 console.table(
   Object.fromEntries(
-    Object.entries(rates).map(([name, all]) => [name, { 'per second': Math.round(median(all)), 'of none': ratio(all) }]),
+    Object.entries(rates).map(([name, all]) => [
+      name,
+      { 'per second': Math.round(median(all)), 'of none': ratio(all) },
+    ]),
   ),
 )
 process.exit()
@@ -47,10 +53,19 @@ async function onNode(app: Hono): Promise<string> {
 
 async function requestsPerSecond(url: string): Promise<number> {
   // In a thread of its own, so that only the server is on this one.
-  const { requests, duration } = await autocannon({ url, duration: ROUND_S, connections: CONNECTIONS, workers: 1 })
+  const { requests, duration } = await autocannon({
+    url,
+    duration: ROUND_S,
+    connections: CONNECTIONS,
+    workers: 1,
+  })
   return requests.total / duration
 }
 
 function ratio(all: number[]): number {
-  return Number(median(all.map((rate, round) => rate / (rates['without any']?.[round] ?? Number.NaN))).toFixed(2))
+  return Number(
+    median(all.map((rate, round) => rate / (rates['without any']?.[round] ?? Number.NaN))).toFixed(
+      2,
+    ),
+  )
 }

@@ -7,7 +7,10 @@ import { median } from './statistics.ts'
 
 /** For about how long the event loop is held. */
 const HOLD_MS = 4_000
-/** Below it, counting primes takes some tenth of a second: long enough to tell how fast the machine is. */
+/**
+ * Below it, counting primes takes some tenth of a second: long enough to tell how fast the machine
+ * is.
+ */
 const SAMPLE = 1_000_000
 const OPS_PATHS = ['/health/live', '/health/ready', '/metrics']
 /** Each in a fresh process, because the watchdog rests after a look. */
@@ -61,7 +64,10 @@ async function holdOnce(databaseUrl: string) {
   return { heldMs: await holding, namedAfterMs, tookMs }
 }
 
-/** How far this machine counts primes in that time: to test n takes some √n divisions, so all below n take some n^1.5. */
+/**
+ * How far this machine counts primes in that time: to test n takes some √n divisions, so all below
+ * n take some n^1.5.
+ */
 async function primesFor(ms: number): Promise<number> {
   const sampleMs = await millisecondsOf(() => countPrimesIn({ from: 0, to: SAMPLE }, UNCANCELLABLE))
   return Math.round(SAMPLE * (ms / sampleMs) ** (2 / 3))

@@ -10,7 +10,10 @@ import { machine, versionsOf } from './machine.ts'
 import { median } from './statistics.ts'
 import { writeResultJson } from './write-result.ts'
 
-/** `npm run bench:jobs`: how fast one process claims and finishes jobs that do nothing, and how soon it begins one. */
+/**
+ * `npm run bench:jobs`: how fast one process claims and finishes jobs that do nothing, and how soon
+ * it begins one.
+ */
 const JOBS = 10_000
 const ROUNDS = 5
 const SINGLE_JOBS = 200
@@ -24,7 +27,9 @@ const nothing = job<number>('bench.nothing')
 
 await using bench = await openBenchDatabase()
 await using database = await Database.open({ url: bench.url, poolSize: POOL_SIZE })
-console.log(`${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB · Node ${process.version} · ${bench.version}`)
+console.log(
+  `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB · Node ${process.version} · ${bench.version}`,
+)
 
 const throughput = []
 for (const concurrency of CONCURRENCIES) throughput.push(await measureThroughput(concurrency))
@@ -38,12 +43,19 @@ console.log(
     ]),
   ]),
 )
-console.log(`From the commit to the handler's start: ${number(latency.p50Ms, 1)} ms, median of ${SINGLE_JOBS}`)
+console.log(
+  `From the commit to the handler's start: ${number(latency.p50Ms, 1)} ms, median of ${SINGLE_JOBS}`,
+)
 writeResultJson('jobs.json', {
   measuredAt: new Date().toISOString(),
   machine,
   versions: { ...versionsOf(['mysql2', 'kysely']), database: bench.version },
-  settings: { jobs: JOBS, rounds: ROUNDS, poolSize: POOL_SIZE, flushLogAtCommit: bench.flushLogAtCommit },
+  settings: {
+    jobs: JOBS,
+    rounds: ROUNDS,
+    poolSize: POOL_SIZE,
+    flushLogAtCommit: bench.flushLogAtCommit,
+  },
   throughput,
   latency,
   targets: [{ name: 'jobs per second', limit: TARGET_PER_SECOND, value: throughput[0]?.perSecond }],
@@ -93,7 +105,8 @@ async function enqueueAll() {
   await using jobs = openJobs(0)
   for (let first = 0; first < JOBS; first += ENQUEUE_BATCH)
     await transaction(database.withSignal(), async (trx) => {
-      for (let index = 0; index < ENQUEUE_BATCH; index++) await jobs.enqueue(trx, nothing, first + index)
+      for (let index = 0; index < ENQUEUE_BATCH; index++)
+        await jobs.enqueue(trx, nothing, first + index)
     })
 }
 

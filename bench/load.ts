@@ -7,8 +7,8 @@ const STOP_POLL_MS = 100
 
 export interface LoadFigures {
   /**
-   * From whole turns of all clients: heavy requests are worked on at once and end together, so that by the clock, a few
-   * seconds would count one more or less of each client's.
+   * From whole turns of all clients: heavy requests are worked on at once and end together, so that
+   * by the clock, a few seconds would count one more or less of each client's.
    */
   perSecond: number
   p50Ms: number
@@ -25,13 +25,18 @@ export interface Load {
   end(): Promise<LoadFigures>
 }
 
-/** Starts autocannon in this process, which has nothing else to do. Its own percentiles are whole milliseconds, so not they. */
+/**
+ * Starts autocannon in this process, which has nothing else to do. Its own percentiles are whole
+ * milliseconds, so not they.
+ */
 export function startLoad(options: autocannon.Options & { connections: number }): Load {
   const { promise: result, resolve, reject } = Promise.withResolvers<autocannon.Result>()
   const settings = { ...options, duration: MAX_DURATION_S, sampleInt: STOP_POLL_MS }
   const instance = autocannon(settings, (error, value) => (error ? reject(error) : resolve(value)))
   let answers: Answer[] = []
-  instance.on('response', (_client, _status, _bytes, ms) => answers.push({ ms, atMs: performance.now() }))
+  instance.on('response', (_client, _status, _bytes, ms) =>
+    answers.push({ ms, atMs: performance.now() }),
+  )
 
   return {
     begin() {

@@ -11,7 +11,9 @@ import { percentile } from './statistics.ts'
 
 /** How it is measured; the results name all of it. */
 export interface OpenLoadSettings {
-  /** Rates by the capacity, and for how long: the higher, the longer it takes until all goes evenly. */
+  /**
+   * Rates by the capacity, and for how long: the higher, the longer it takes until all goes evenly.
+   */
   loads: readonly { factor: number; durationMs: number; leadInMs: number }[]
   /** In a closed loop with some clients: the capacity. */
   capacity: { connections: number; durationMs: number; leadInMs: number }
@@ -43,8 +45,18 @@ export const QUICK_OPEN_LOAD: OpenLoadSettings = {
 
 /** What is overloaded, and what has nothing to do with it and must stay as fast as idle. */
 const KINDS = [
-  { name: 'counts of primes', heavyPath: PRIMES_PATH, lightPath: '/v1/products/500', slowDatabase: false },
-  { name: 'reads, slow database', heavyPath: '/v1/products/7', lightPath: '/health/live', slowDatabase: true },
+  {
+    name: 'counts of primes',
+    heavyPath: PRIMES_PATH,
+    lightPath: '/v1/products/500',
+    slowDatabase: false,
+  },
+  {
+    name: 'reads, slow database',
+    heavyPath: '/v1/products/7',
+    lightPath: '/health/live',
+    slowDatabase: true,
+  },
 ] as const
 
 const WARM_UP_MS = 1_000
@@ -79,13 +91,20 @@ export interface OpenLoadRow {
 
 /** How long `measureOpenLoad` takes, in milliseconds. */
 export function openLoadMs({ loads, capacity, idleMs }: OpenLoadSettings): number {
-  const loadsMs = loads.reduce((sum, { leadInMs, durationMs }) => sum + leadInMs + durationMs + START_MS + PAUSE_MS, 0)
-  return KINDS.length * (WARM_UP_MS + capacity.leadInMs + capacity.durationMs + idleMs + START_MS + PAUSE_MS + loadsMs)
+  const loadsMs = loads.reduce(
+    (sum, { leadInMs, durationMs }) => sum + leadInMs + durationMs + START_MS + PAUSE_MS,
+    0,
+  )
+  return (
+    KINDS.length *
+    (WARM_UP_MS + capacity.leadInMs + capacity.durationMs + idleMs + START_MS + PAUSE_MS + loadsMs)
+  )
 }
 
 /**
- * Sends requests by the clock, whether or not those before are answered, as many people do who know nothing of each other: at
- * twice the capacity half of them must be refused, and the others must be served as if there were no more.
+ * Sends requests by the clock, whether or not those before are answered, as many people do who know
+ * nothing of each other: at twice the capacity half of them must be refused, and the others must be
+ * served as if there were no more.
  */
 export async function measureOpenLoad(
   databaseUrl: string,
@@ -97,7 +116,9 @@ export async function measureOpenLoad(
   const rows: OpenLoadRow[] = []
   for (const kind of KINDS) {
     await using started = new AsyncDisposableStack()
-    const slow = kind.slowDatabase && started.use(await startSlowDatabase(databaseUrl, settings.databaseDelayMs))
+    const slow =
+      kind.slowDatabase &&
+      started.use(await startSlowDatabase(databaseUrl, settings.databaseDelayMs))
     const app = started.use(await startApp(slow ? slow.url : databaseUrl, machine.cores))
     rows.push(...(await measureKind(kind, app, { heavy, light }, settings, progress)))
   }
@@ -112,30 +133,64 @@ async function measureKind(
   progress: Progress,
 ): Promise<OpenLoadRow[]> {
   const probeLight = (durationMs: number, startInMs = START_MS) =>
-    probers.light.probe({ url: app.url + lightPath, perSecond: lightPerSecond, startInMs, durationMs })
-  progress.next(`${name}: capacity`, WARM_UP_MS + capacity.leadInMs + capacity.durationMs + START_MS + PAUSE_MS)
+    probers.light.probe({
+      url: app.url + lightPath,
+      perSecond: lightPerSecond,
+      startInMs,
+      durationMs,
+    })
+  progress.next(
+    `${name}: capacity`,
+    WARM_UP_MS + capacity.leadInMs + capacity.durationMs + START_MS + PAUSE_MS,
+  )
   await probeLight(WARM_UP_MS)
   const perSecond = await measureCapacity(app.url, heavyPath, capacity)
   await sleep(PAUSE_MS)
 
   progress.next(`${name}: idle`, idleMs)
   const idle = lightFigures(await probeLight(idleMs))
-  const none = { sentPerSecond: 0, goodPerSecond: 0, ofCapacity: 0, refusedShare: 0, p50Ms: 0, p99Ms: 0, failed: 0 }
-  const rows: OpenLoadRow[] = [{ kind: name, factor: 0, ...none, lightPath, ...idle, memoryMiB: residentMiB(app.pid) }]
+  const none = {
+    sentPerSecond: 0,
+    goodPerSecond: 0,
+    ofCapacity: 0,
+    refusedShare: 0,
+    p50Ms: 0,
+    p99Ms: 0,
+    failed: 0,
+  }
+  const rows: OpenLoadRow[] = [
+    { kind: name, factor: 0, ...none, lightPath, ...idle, memoryMiB: residentMiB(app.pid) },
+  ]
 
   for (const { factor, leadInMs, durationMs } of loads) {
     progress.next(`${name}: ${factor} × capacity`, leadInMs + durationMs + START_MS + PAUSE_MS)
     const rate = factor * perSecond
-    const order = { url: app.url + heavyPath, perSecond: rate, startInMs: START_MS, connections: MAX_CONNECTIONS }
+    const order = {
+      url: app.url + heavyPath,
+      perSecond: rate,
+      startInMs: START_MS,
+      connections: MAX_CONNECTIONS,
+    }
     const [sent, lightly, memoryMiB] = await Promise.all([
       probers.heavy.probe({ ...order, durationMs: leadInMs + durationMs }),
       probeLight(durationMs, START_MS + leadInMs),
       sleep(START_MS + leadInMs + durationMs).then(() => residentMiB(app.pid)),
     ])
-    const counted = sent.answers.filter(({ atMs }) => atMs >= leadInMs && atMs < leadInMs + durationMs)
+    const counted = sent.answers.filter(
+      ({ atMs }) => atMs >= leadInMs && atMs < leadInMs + durationMs,
+    )
     const figures = heavyFigures(counted, durationMs)
     const ofCapacity = figures.goodPerSecond / perSecond
-    rows.push({ kind: name, factor, sentPerSecond: rate, ...figures, ofCapacity, lightPath, ...lightFigures(lightly), memoryMiB })
+    rows.push({
+      kind: name,
+      factor,
+      sentPerSecond: rate,
+      ...figures,
+      ofCapacity,
+      lightPath,
+      ...lightFigures(lightly),
+      memoryMiB,
+    })
     await sleep(PAUSE_MS)
   }
   return rows
@@ -146,7 +201,10 @@ async function measureCapacity(
   path: string,
   { connections, leadInMs, durationMs }: OpenLoadSettings['capacity'],
 ): Promise<number> {
-  const clients = new ClosedLoop({ url, nextRequest: () => `GET ${path} HTTP/1.1\r\nHost: bench\r\n\r\n` }, connections)
+  const clients = new ClosedLoop(
+    { url, nextRequest: () => `GET ${path} HTTP/1.1\r\nHost: bench\r\n\r\n` },
+    connections,
+  )
   await sleep(leadInMs)
   clients.begin()
   await sleep(durationMs)

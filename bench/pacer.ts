@@ -2,8 +2,9 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { nowMs } from './clock.ts'
 
 /**
- * The prober's metronome, on a thread of its own: Node's timers tick in whole milliseconds, which is as much as the
- * answers take that we time with them; a thread that sleeps on a lock wakes up within 0.1 ms.
+ * The prober's metronome, on a thread of its own: Node's timers tick in whole milliseconds, which
+ * is as much as the answers take that we time with them; a thread that sleeps on a lock wakes up
+ * within 0.1 ms.
  */
 export interface Beats {
   startAtMs: number

@@ -8,7 +8,10 @@ import { machine } from './machine.ts'
 import { type Server, startApp } from './servers.ts'
 import { median } from './statistics.ts'
 
-/** `npm run bench:pages`: what open live pages cost the event loop, while tasks run whose spans they are told. */
+/**
+ * `npm run bench:pages`: what open live pages cost the event loop, while tasks run whose spans they
+ * are told.
+ */
 const PAGES = 20
 const TOPICS = ['ops', 'products']
 const ROUNDS = 7
@@ -19,7 +22,8 @@ const REQUEST_PATH = '/v1/primes?to=500000'
 const REQUEST_EVERY_MS = 100
 const TARGET_PERCENT = 2
 
-if (process.platform !== 'linux') throw new Error('The time of a single thread is read from /proc, which only Linux has')
+if (process.platform !== 'linux')
+  throw new Error('The time of a single thread is read from /proc, which only Linux has')
 
 await using bench = await openBenchDatabase()
 await using app = await startApp(bench.url, availableParallelism())
@@ -60,7 +64,9 @@ console.log(
   ]),
 )
 const isMet = median(extra ?? []) < TARGET_PERCENT
-console.log(`${isMet ? 'met' : 'NOT met'}: ${PAGES} pages cost less than ${TARGET_PERCENT} % of a core`)
+console.log(
+  `${isMet ? 'met' : 'NOT met'}: ${PAGES} pages cost less than ${TARGET_PERCENT} % of a core`,
+)
 process.exitCode = isMet ? 0 : 1
 
 /** The share of a core that the service's main thread takes, in percent. */
@@ -77,8 +83,12 @@ function mainThreadMs(pid: number): number {
 }
 
 async function openPages(url: string): Promise<Socket[]> {
-  const pages = Array.from({ length: PAGES }, () => io(url, { transports: ['websocket'], forceNew: true, reconnection: false }))
-  await Promise.all(pages.flatMap((page) => TOPICS.map((topic) => page.emitWithAck('subscribe', topic))))
+  const pages = Array.from({ length: PAGES }, () =>
+    io(url, { transports: ['websocket'], forceNew: true, reconnection: false }),
+  )
+  await Promise.all(
+    pages.flatMap((page) => TOPICS.map((topic) => page.emitWithAck('subscribe', topic))),
+  )
   return pages
 }
 

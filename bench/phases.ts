@@ -56,7 +56,10 @@ export interface PhaseFigures<Name extends string> extends Round {
   latenciesMs: number[]
 }
 
-/** Times a light endpoint, the phases in turns after a turn that does not count; the first is the one without a load. */
+/**
+ * Times a light endpoint, the phases in turns after a turn that does not count; the first is the
+ * one without a load.
+ */
 export async function measurePhases<Name extends string>(
   phases: Phase<Name>[],
   settings: LoadSettings,
@@ -68,7 +71,11 @@ export async function measurePhases<Name extends string>(
     await measureRound({ ...phase, roundMs: WARM_UP_MS }, settings, prober)
   }
 
-  const figures = phases.map(({ name }) => ({ name, rounds: [] as Round[], latenciesMs: [] as number[] }))
+  const figures = phases.map(({ name }) => ({
+    name,
+    rounds: [] as Round[],
+    latenciesMs: [] as number[],
+  }))
   for (let round = 0; round < Math.max(...phases.map(({ rounds }) => rounds)); round++)
     for (const [index, phase] of phases.entries()) {
       if (round >= phase.rounds) continue
@@ -94,14 +101,25 @@ async function measureRound(
 ) {
   await using _awake = keepAwake(Math.max(0, machine.cores - busyCores))
   const [light, heavy] = await Promise.all([
-    prober.probe({ url: appUrl + lightPath, perSecond, startInMs: LEAD_IN_MS, durationMs: roundMs }),
+    prober.probe({
+      url: appUrl + lightPath,
+      perSecond,
+      startInMs: LEAD_IN_MS,
+      durationMs: roundMs,
+    }),
     heavyPath ? runHeavy({ url: appUrl + heavyPath, connections }, roundMs) : undefined,
   ])
   await sleep(PAUSE_MS)
-  return { ...figuresOf(light), ...(heavy && { heavyPerSecond: heavy.perSecond, heavyFailed: heavy.failed }) }
+  return {
+    ...figuresOf(light),
+    ...(heavy && { heavyPerSecond: heavy.perSecond, heavyFailed: heavy.failed }),
+  }
 }
 
-/** It ends when the last light request is sent, so that inline those that still wait come to their answers. */
+/**
+ * It ends when the last light request is sent, so that inline those that still wait come to their
+ * answers.
+ */
 async function runHeavy(target: { url: string; connections: number }, roundMs: number) {
   const load = startLoad(target)
   await sleep(LEAD_IN_MS)
@@ -122,8 +140,14 @@ function figuresOf({ latenciesMs, lagsMs, failed }: ProbeResult) {
   }
 }
 
-function summarise<Name extends string>(phase: Name, rounds: Round[], idle: Round[], latenciesMs: number[]): PhaseFigures<Name> {
-  const each = <Key extends keyof Round>(key: Key) => rounds.map((round) => round[key] ?? Number.NaN)
+function summarise<Name extends string>(
+  phase: Name,
+  rounds: Round[],
+  idle: Round[],
+  latenciesMs: number[],
+): PhaseFigures<Name> {
+  const each = <Key extends keyof Round>(key: Key) =>
+    rounds.map((round) => round[key] ?? Number.NaN)
   return {
     phase,
     p50Ms: median(each('p50Ms')),

@@ -9,9 +9,10 @@ import { type Server, startApp } from './servers.ts'
 import { median } from './statistics.ts'
 
 /**
- * `npm run bench:pretenuring`: many processes of the service, half of them with V8's own way of placing objects. Which of
- * these go wrong is decided when a process warms up, by chance, and stays so: hence many processes, not many rounds.
- * These are the figures of docs/decisions/008-no-pretenuring.md.
+ * `npm run bench:pretenuring`: many processes of the service, half of them with V8's own way of
+ * placing objects. Which of these go wrong is decided when a process warms up, by chance, and stays
+ * so: hence many processes, not many rounds. These are the figures of
+ * docs/decisions/008-no-pretenuring.md.
  */
 const PROCESSES = 16
 const WARM_UP_MS = 1_500
@@ -33,14 +34,22 @@ interface Figures {
 
 await using started = new AsyncDisposableStack()
 const figures = await Promise.race([bench(), interruption()])
-console.log(align([['', 'requests/s', 'minor GC ms', 'slow processes'], ...Object.entries(figures).map(rowOf)]))
+console.log(
+  align([
+    ['', 'requests/s', 'minor GC ms', 'slow processes'],
+    ...Object.entries(figures).map(rowOf),
+  ]),
+)
 
 async function bench(): Promise<Record<string, Figures[]>> {
   const database = started.use(await openBenchDatabase())
   const apps: { way: string; app: Server }[] = []
   for (let pass = 0; pass < PROCESSES; pass++)
     for (const [way, nodeOptions] of Object.entries(WAYS))
-      apps.push({ way, app: started.use(await startApp(database.url, machine.cores, { nodeOptions })) })
+      apps.push({
+        way,
+        app: started.use(await startApp(database.url, machine.cores, { nodeOptions })),
+      })
   for (const { app } of apps) await drive(app, WARM_UP_MS)
   const all: Record<string, Figures[]> = {}
   for (const { way, app } of apps) all[way] = [...(all[way] ?? []), await measureProcess(app)]
@@ -51,7 +60,10 @@ async function measureProcess(app: Server): Promise<Figures> {
   const before = await readMinorGc(app)
   const perSecond = await drive(app, ROUND_MS)
   const after = await readMinorGc(app)
-  return { perSecond, minorGcMs: (1_000 * (after.seconds - before.seconds)) / (after.count - before.count) }
+  return {
+    perSecond,
+    minorGcMs: (1_000 * (after.seconds - before.seconds)) / (after.count - before.count),
+  }
 }
 
 async function drive({ url }: Server, ms: number): Promise<number> {
@@ -66,7 +78,9 @@ async function drive({ url }: Server, ms: number): Promise<number> {
 async function readMinorGc({ url }: Server) {
   const page = await (await fetch(`${url}/metrics`)).text()
   const read = (suffix: string) =>
-    Number(page.match(new RegExp(`^nodejs_gc_duration_seconds_${suffix}{kind="minor"} (.*)`, 'm'))?.[1])
+    Number(
+      page.match(new RegExp(`^nodejs_gc_duration_seconds_${suffix}{kind="minor"} (.*)`, 'm'))?.[1],
+    )
   return { seconds: read('sum'), count: read('count') }
 }
 

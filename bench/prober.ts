@@ -6,12 +6,14 @@ import { nowMs } from './clock.ts'
 import type { Beats } from './pacer.ts'
 
 /**
- * Asks for one URL at a steady rate, as many people who know nothing of each other do, and times each answer from the
- * moment its request was due. autocannon cannot: each of its connections waits for an answer before it asks again, so
- * that a server which stops for a second delays one request per connection and is spared the others; it sends each
- * second's requests in one burst; and its percentiles are whole milliseconds.
+ * Asks for one URL at a steady rate, as many people who know nothing of each other do, and times
+ * each answer from the moment its request was due. autocannon cannot: each of its connections waits
+ * for an answer before it asks again, so that a server which stops for a second delays one request
+ * per connection and is spared the others; it sends each second's requests in one burst; and its
+ * percentiles are whole milliseconds.
  *
- * A process of its own, so that no other load delays what it measures: `fork` it and send it a ProbeOrder.
+ * A process of its own, so that no other load delays what it measures: `fork` it and send it a
+ * ProbeOrder.
  */
 export interface ProbeOrder {
   url: string
@@ -19,7 +21,10 @@ export interface ProbeOrder {
   /** Until the first request; the pacer needs some 100 ms of it to start. */
   startInMs: number
   durationMs: number
-  /** How many connections there may be; further behind than that, requests wait in here, and their clocks run. */
+  /**
+   * How many connections there may be; further behind than that, requests wait in here, and their
+   * clocks run.
+   */
   connections?: number
 }
 
@@ -39,7 +44,10 @@ export interface ProbeResult {
   latenciesMs: number[]
   /** How many ended in anything but a 200. */
   failed: number
-  /** How late each request left, which is part of its latency: it shows whether the prober itself lacked CPU. */
+  /**
+   * How late each request left, which is part of its latency: it shows whether the prober itself
+   * lacked CPU.
+   */
   lagsMs: number[]
 }
 
@@ -52,8 +60,9 @@ process.on('message', async (order: ProbeOrder) => process.send?.(await probe(or
 process.on('disconnect', () => process.exit())
 
 /**
- * In earnest the clients are on other machines and lack no CPU. Here they share the service's cores, and a prober that
- * waits for one measures itself. Only root may ask for this; `lagsMs` shows how well it went.
+ * In earnest the clients are on other machines and lack no CPU. Here they share the service's
+ * cores, and a prober that waits for one measures itself. Only root may ask for this; `lagsMs`
+ * shows how well it went.
  */
 function favourThisProcess() {
   try {
@@ -63,14 +72,25 @@ function favourThisProcess() {
   }
 }
 
-async function probe({ url, perSecond, startInMs, durationMs, connections = CONNECTIONS }: ProbeOrder): Promise<ProbeResult> {
+async function probe({
+  url,
+  perSecond,
+  startInMs,
+  durationMs,
+  connections = CONNECTIONS,
+}: ProbeOrder): Promise<ProbeResult> {
   const { origin, pathname, search } = new URL(url)
-  // Not node:http, which takes half as much time again for each request, of the cores that the service has.
+  // Not node:http, which takes half as much time again for each request, of the cores that the
+  // service has.
   const pool = new Pool(origin, { connections })
   const result: ProbeResult = { answers: [], latenciesMs: [], failed: 0, lagsMs: [] }
   const pending: Promise<void>[] = []
 
-  const beats = { startAtMs: nowMs() + startInMs, intervalMs: 1_000 / perSecond, count: (durationMs * perSecond) / 1_000 }
+  const beats = {
+    startAtMs: nowMs() + startInMs,
+    intervalMs: 1_000 / perSecond,
+    count: (durationMs * perSecond) / 1_000,
+  }
   const send = async (dueMs: number) => {
     result.lagsMs.push(nowMs() - dueMs)
     const status = await ask(pool, pathname + search)
@@ -87,7 +107,10 @@ async function probe({ url, perSecond, startInMs, durationMs, connections = CONN
   return result
 }
 
-/** Resolves with the answer's status once all of it has arrived, or with 0 when that does not happen. */
+/**
+ * Resolves with the answer's status once all of it has arrived, or with 0 when that does not
+ * happen.
+ */
 function ask(pool: Pool, path: string): Promise<number> {
   const { promise, resolve } = Promise.withResolvers<number>()
   let status = 0
@@ -107,8 +130,13 @@ function ask(pool: Pool, path: string): Promise<number> {
   return promise
 }
 
-async function pace({ startAtMs, intervalMs, count }: Beats, onBeat: (dueMs: number) => void): Promise<void> {
-  const pacer = new Worker(new URL('./pacer.ts', import.meta.url), { workerData: { startAtMs, intervalMs, count } })
+async function pace(
+  { startAtMs, intervalMs, count }: Beats,
+  onBeat: (dueMs: number) => void,
+): Promise<void> {
+  const pacer = new Worker(new URL('./pacer.ts', import.meta.url), {
+    workerData: { startAtMs, intervalMs, count },
+  })
   pacer.on('message', (beat: number) => onBeat(startAtMs + beat * intervalMs))
   await once(pacer, 'exit')
 }

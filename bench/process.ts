@@ -12,7 +12,10 @@ export const canPin = machine.cores > 1 && spawnSync('taskset', ['-c', '0', 'tru
 /** What starts a command on core 0, which is the server's; nothing where that cannot be had. */
 export const onServerCore: string[] = canPin ? [...ON_CORES, '0'] : []
 
-/** Leaves core 0 to the servers: this process, and what it starts from here on, the database among it, use the others. */
+/**
+ * Leaves core 0 to the servers: this process, and what it starts from here on, the database among
+ * it, use the others.
+ */
 export const leaveServerCore = () => keepTo(`1-${machine.cores - 1}`)
 
 /** Ends that. */
@@ -22,10 +25,16 @@ function keepTo(cores: string) {
   if (canPin) spawnSync('taskset', ['-a', '-c', '-p', cores, String(process.pid)])
 }
 
-/** The processor time that all threads of a process have had, in milliseconds; NaN where Linux does not count it. */
+/**
+ * The processor time that all threads of a process have had, in milliseconds; NaN where Linux does
+ * not count it.
+ */
 export function cpuMs(pid: number): number {
   try {
-    return readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => sum + threadCpuMs(pid, thread), 0)
+    return readdirSync(`/proc/${pid}/task`).reduce(
+      (sum, thread) => sum + threadCpuMs(pid, thread),
+      0,
+    )
   } catch {
     return Number.NaN
   }
@@ -35,7 +44,10 @@ const IDLE_SHARE = 0.1
 const IDLE_POLL_MS = 100
 const IDLE_TIMEOUT_MS = 30_000
 
-/** Resolves when a process has nothing to do, or after half a minute: what clients that left had asked for may take long. */
+/**
+ * Resolves when a process has nothing to do, or after half a minute: what clients that left had
+ * asked for may take long.
+ */
 export async function untilIdle(pid: number): Promise<void> {
   const deadline = performance.now() + IDLE_TIMEOUT_MS
   let isBusy = true

@@ -29,4 +29,5 @@ export class Progress {
 }
 
 /** `7:05`. */
-const clock = (ms: number) => `${Math.floor(ms / 60_000)}:${String(Math.round(ms / 1_000) % 60).padStart(2, '0')}`
+const clock = (ms: number) =>
+  `${Math.floor(ms / 60_000)}:${String(Math.round(ms / 1_000) % 60).padStart(2, '0')}`

@@ -8,15 +8,23 @@ import { openBenchDatabase } from './database.ts'
 import { median } from './statistics.ts'
 
 /**
- * `npm run bench:queries`: one row by its key, ten callers at a time, by mysql2 alone, by our driver and by Kysely's.
- * These are the figures of docs/decisions/002-own-driver.md.
+ * `npm run bench:queries`: one row by its key, ten callers at a time, by mysql2 alone, by our
+ * driver and by Kysely's. These are the figures of docs/decisions/002-own-driver.md.
  */
 const CALLERS = 10
 const CALLS = 5_000
 const ROUNDS = 9
 const PAUSE_MS = 50
 const ID = 7
-const COLUMNS = ['id', 'name', 'price', 'stock', 'version', 'created_at as createdAt', 'updated_at as updatedAt'] as const
+const COLUMNS = [
+  'id',
+  'name',
+  'price',
+  'stock',
+  'version',
+  'created_at as createdAt',
+  'updated_at as updatedAt',
+] as const
 
 const database = await openBenchDatabase()
 console.table(await measure(await openCandidates(database.url)))
@@ -36,7 +44,9 @@ async function openCandidates(uri: string): Promise<Record<string, () => Promise
   return {
     'mysql2, prepared': () =>
       new Promise((resolve, reject) =>
-        pool.execute<RowDataPacket[]>(text, [ID], (error, rows) => (error ? reject(error) : resolve(rows))),
+        pool.execute<RowDataPacket[]>(text, [ID], (error, rows) =>
+          error ? reject(error) : resolve(rows),
+        ),
       ),
     'our driver, prepared, with a signal': () => findProduct(ours.withSignal(signal()), ID),
     'our driver, built each time, with a signal': () => build(ours.withSignal(signal())).execute(),
@@ -57,7 +67,10 @@ async function measure(candidates: Record<string, () => Promise<unknown>>) {
   return Object.fromEntries(
     Object.entries(perSecond).map(([name, rates]) => {
       const ratios = rates.map((rate, round) => rate / (first[round] ?? Number.NaN))
-      return [name, { 'per second': Math.round(median(rates)), 'of mysql2': Number(median(ratios).toFixed(2)) }]
+      return [
+        name,
+        { 'per second': Math.round(median(rates)), 'of mysql2': Number(median(ratios).toFixed(2)) },
+      ]
     }),
   )
 }

@@ -17,7 +17,10 @@ export const RESPONSIVENESS: ResponsivenessSettings = {
   heavyConnections: 4,
   rounds: 9,
   roundMs: 5_000,
-  /** Inline, what waits grows for as long as the round lasts: a longer one would only give larger figures. */
+  /**
+   * Inline, what waits grows for as long as the round lasts: a longer one would only give larger
+   * figures.
+   */
   inlineRounds: 3,
   inlineRoundMs: 3_000,
 }
@@ -25,7 +28,12 @@ export const RESPONSIVENESS: ResponsivenessSettings = {
 export type PhaseName = 'idle' | 'offloaded' | 'offloaded to one thread' | 'inline'
 
 /** What `--quick` does instead. */
-export const QUICK_RESPONSIVENESS: ResponsivenessSettings = { ...RESPONSIVENESS, rounds: 1, roundMs: 2_000, inlineRounds: 1 }
+export const QUICK_RESPONSIVENESS: ResponsivenessSettings = {
+  ...RESPONSIVENESS,
+  rounds: 1,
+  roundMs: 2_000,
+  inlineRounds: 1,
+}
 
 /**
  * The phases of a light endpoint at a steady rate while heavy requests keep the service busy.
@@ -37,11 +45,22 @@ export function responsivenessPhases(
   appUrl = '',
   oneThreadUrl = '',
 ): Phase<PhaseName>[] {
-  const inline = { heavyPath: `${heavyPath}&mode=inline`, rounds: inlineRounds, roundMs: inlineRoundMs }
+  const inline = {
+    heavyPath: `${heavyPath}&mode=inline`,
+    rounds: inlineRounds,
+    roundMs: inlineRoundMs,
+  }
   return [
     { name: 'idle', appUrl, busyCores: 0, rounds, roundMs },
     { name: 'offloaded', appUrl, heavyPath, busyCores: machine.cores, rounds, roundMs },
-    { name: 'offloaded to one thread', appUrl: oneThreadUrl, heavyPath, busyCores: 1, rounds, roundMs },
+    {
+      name: 'offloaded to one thread',
+      appUrl: oneThreadUrl,
+      heavyPath,
+      busyCores: 1,
+      rounds,
+      roundMs,
+    },
     { name: 'inline', appUrl, busyCores: 1, ...inline },
   ]
 }

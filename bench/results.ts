@@ -8,7 +8,15 @@ import { POOL_SIZE } from './servers.ts'
 import { isProberRealTime } from './start-prober.ts'
 import { medianRatio, percentile } from './statistics.ts'
 
-const PACKAGES = ['hono', '@hono/node-server', 'mysql2', 'kysely', 'fastify', 'autocannon', 'undici']
+const PACKAGES = [
+  'hono',
+  '@hono/node-server',
+  'mysql2',
+  'kysely',
+  'fastify',
+  'autocannon',
+  'undici',
+]
 
 /** Where a latency curve ends: beyond it a few thousand requests say nothing. */
 const LAST_SHARE = 0.999
@@ -20,7 +28,10 @@ export type CurvePoint = [share: number, ms: number]
 export type Results = ReturnType<typeof collectResults>
 
 /** What figures depend on, as each file of results begins. */
-export const conditionsOf = <Settings extends object>({ version, flushLogAtCommit }: BenchDatabase, settings: Settings) => ({
+export const conditionsOf = <Settings extends object>(
+  { version, flushLogAtCommit }: BenchDatabase,
+  settings: Settings,
+) => ({
   measuredAt: new Date().toISOString(),
   machine,
   versions: { ...versionsOf(PACKAGES), database: version },
@@ -44,7 +55,10 @@ export function collectResults(
   return {
     ...conditionsOf(database, { responsiveness, departure: DEPARTURE }),
     responsiveness: {
-      phases: phases.map(({ latenciesMs, ...figures }) => ({ ...figures, curve: curveOf(latenciesMs) })),
+      phases: phases.map(({ latenciesMs, ...figures }) => ({
+        ...figures,
+        curve: curveOf(latenciesMs),
+      })),
       /** Heavy requests per second with all threads, by those with one. */
       speedUp: speedUp(phases),
     },
@@ -53,7 +67,10 @@ export function collectResults(
   }
 }
 
-/** Evenly spaced in the logarithm of what is left above: as far from 90 to 99 % as from 99 to 99.9 %. */
+/**
+ * Evenly spaced in the logarithm of what is left above: as far from 90 to 99 % as from 99 to 99.9
+ * %.
+ */
 const curveOf = (latenciesMs: number[]): CurvePoint[] =>
   Array.from({ length: CURVE_POINTS }, (_, index) => {
     const share = 1 - (1 - LAST_SHARE) ** (index / (CURVE_POINTS - 1))
@@ -62,6 +79,8 @@ const curveOf = (latenciesMs: number[]): CurvePoint[] =>
 
 function speedUp(phases: PhaseFigures<PhaseName>[]): number {
   const ratesOf = (name: PhaseName) =>
-    phases.find(({ phase }) => phase === name)?.rounds.map(({ heavyPerSecond = Number.NaN }) => heavyPerSecond) ?? []
+    phases
+      .find(({ phase }) => phase === name)
+      ?.rounds.map(({ heavyPerSecond = Number.NaN }) => heavyPerSecond) ?? []
   return medianRatio(ratesOf('offloaded'), ratesOf('offloaded to one thread'))
 }

@@ -33,7 +33,10 @@ interface AppOptions {
   pinned?: boolean
 }
 
-/** The app as in production: with its log, in a file, and with nothing from this shell's environment. */
+/**
+ * The app as in production: with its log, in a file, and with nothing from this shell's
+ * environment.
+ */
 export async function startApp(
   databaseUrl: string,
   threads: number,
@@ -71,21 +74,37 @@ export async function startApp(
 }
 
 /** `floor.ts`: the same with nothing in between, on the servers' core. */
-export const startFloor = (databaseUrl: string) => startFile('floor.ts', databaseUrl, { pinned: true })
+export const startFloor = (databaseUrl: string) =>
+  startFile('floor.ts', databaseUrl, { pinned: true })
 
-/** `fastify.ts`: the same by Fastify with its plugins, on the servers' core, and with its log, which nobody keeps. */
-export const startFastify = (databaseUrl: string) => startFile('fastify.ts', databaseUrl, { pinned: true })
+/**
+ * `fastify.ts`: the same by Fastify with its plugins, on the servers' core, and with its log, which
+ * nobody keeps.
+ */
+export const startFastify = (databaseUrl: string) =>
+  startFile('fastify.ts', databaseUrl, { pinned: true })
 
-/** `slow-database.ts`: its url is that of a database which takes `delayMs` longer for each answer. */
+/**
+ * `slow-database.ts`: its url is that of a database which takes `delayMs` longer for each answer.
+ */
 export const startSlowDatabase = (databaseUrl: string, delayMs: number) =>
   startFile('slow-database.ts', databaseUrl, { env: { DELAY_MS: String(delayMs) } })
 
-async function startFile(file: string, databaseUrl: string, { pinned = false, env = {} }: AppOptions): Promise<Server> {
+async function startFile(
+  file: string,
+  databaseUrl: string,
+  { pinned = false, env = {} }: AppOptions,
+): Promise<Server> {
   const [command, ...args] = nodeCommand(pinned, fileHere(file))
   const log = openSync('/dev/null', 'w')
   const server = spawn(command, args, {
     stdio: ['ignore', log, 'inherit', 'ipc'],
-    env: { NODE_ENV: 'production', DATABASE_URL: databaseUrl, DATABASE_POOL_SIZE: String(POOL_SIZE), ...env },
+    env: {
+      NODE_ENV: 'production',
+      DATABASE_URL: databaseUrl,
+      DATABASE_POOL_SIZE: String(POOL_SIZE),
+      ...env,
+    },
   })
   closeSync(log)
   const { url } = await nextMessage<{ url: string }>(server, START_TIMEOUT_MS)
@@ -94,11 +113,18 @@ async function startFile(file: string, databaseUrl: string, { pinned = false, en
 
 /** What runs Node with `args`, on the servers' core where that is wanted and can be had. */
 const nodeCommand = (pinned: boolean, ...args: string[]): [string, ...string[]] => {
-  const [command = process.execPath, ...rest] = [...(pinned ? onServerCore : []), process.execPath, ...args]
+  const [command = process.execPath, ...rest] = [
+    ...(pinned ? onServerCore : []),
+    process.execPath,
+    ...args,
+  ]
   return [command, ...rest]
 }
 
-/** Reads the app's log until it says where it listens; `ops` is absent where that port is switched off. */
+/**
+ * Reads the app's log until it says where it listens; `ops` is absent where that port is switched
+ * off.
+ */
 async function listening(logFile: string): Promise<{ url: string; ops?: string }> {
   for (;;) {
     const line = (await readFile(logFile, 'utf8')).match(/^.*"url":".*$/m)?.[0]

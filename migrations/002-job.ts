@@ -3,14 +3,19 @@ import { type Kysely, sql } from 'kysely'
 /**
  * Durable jobs: the rows are the truth, whatever delivers them.
  *
- * - `id` is a UUIDv7 of the client's: known before the insert, in the order of time, and nobody guesses it.
- * - `job_queue` is the order in which queued jobs are claimed, so that a claim reads the rows that it takes and sorts none.
- * - `due_at` says when the row's state asks for something: a scheduled job is to be queued, the lease of a running one
+ * - `id` is a UUIDv7 of the client's: known before the insert, in the order of time, and nobody
+ * guesses it.
+ * - `job_queue` is the order in which queued jobs are claimed, so that a claim reads the rows that
+ * it takes and sorts none.
+ * - `due_at` says when the row's state asks for something: a scheduled job is to be queued, the
+ * lease of a running one
  *   runs out, a finished one is to be pruned. Queued jobs have none. One index, `job_due`, serves all three.
- * - `fence` counts the claims; a worker that names an older one writes nothing. `attempt` counts them, too, but begins
+ * - `fence` counts the claims; a worker that names an older one writes nothing. `attempt` counts
+ * them, too, but begins
  *   again when an operator retries the job, and a claim that was given back does not count.
  * - `dedupe_key` is unique among the unfinished jobs of a kind: finished ones have none.
- * - `input` and `result` are JSON in plain text, because MySQL and MariaDB differ in what a JSON column gives back.
+ * - `input` and `result` are JSON in plain text, because MySQL and MariaDB differ in what a JSON
+ * column gives back.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`
@@ -41,7 +46,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     ) engine = InnoDB, character set = utf8mb4, collate = utf8mb4_unicode_520_ci
   `.execute(db)
 
-  // The history: a row for each claim. Only the newest of a job may lack an outcome, and only while the job runs.
+  // The history: a row for each claim. Only the newest of a job may lack an outcome, and only while
+  // the job runs.
   await sql`
     create table job_attempt (
       job_id      char(36)          character set ascii collate ascii_bin not null,
@@ -57,7 +63,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     ) engine = InnoDB, character set = utf8mb4, collate = utf8mb4_unicode_520_ci
   `.execute(db)
 
-  // One row for each slot of a cron schedule that was fired: the key is what keeps two processes from firing it twice.
+  // One row for each slot of a cron schedule that was fired: the key is what keeps two processes
+  // from firing it twice.
   await sql`
     create table job_slot (
       schedule varchar(100) character set ascii collate ascii_bin not null,
@@ -68,5 +75,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
 }
 
 export async function down(db: Kysely<unknown>): Promise<void> {
-  for (const table of ['job_slot', 'job_attempt', 'job']) await sql`drop table ${sql.table(table)}`.execute(db)
+  for (const table of ['job_slot', 'job_attempt', 'job'])
+    await sql`drop table ${sql.table(table)}`.execute(db)
 }

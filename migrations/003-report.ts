@@ -1,7 +1,8 @@
 import { type Kysely, sql } from 'kysely'
 
 /**
- * Reports: each is a job with an upload, so that state, progress, error and result are the job's, and go with it.
+ * Reports: each is a job with an upload, so that state, progress, error and result are the job's,
+ * and go with it.
  *
  * - `upload` names the file in the storage; null once it was removed.
  * - `sha256` and the columns asked for tell whether an earlier result can be used again.

@@ -19,20 +19,22 @@ const FONT = '12px system-ui, sans-serif'
  * @property {(value: number) => string} format of values, on the axis and in the legend
  * @property {number} windowMs how much of the past it shows
  * @property {() => number} [now] the clock that its times are of; the browser's if absent
- * @property {number} [atLeast] the value axis reaches at least so far, so that noise does not look like a mountain
+ * @property {number} [atLeast] the value axis reaches at least so far, so that noise does not look
+ * like a mountain
  * @property {number} [height] in pixels
  * @property {uPlot.Plugin[]} [plugins]
  */
 
 /**
- * Draws lines over the last `windowMs`, in the colours of the theme, as wide as its container. The legend below shows the
- * newest values, or those under the pointer.
+ * Draws lines over the last `windowMs`, in the colours of the theme, as wide as its container. The
+ * legend below shows the newest values, or those under the pointer.
  *
  * `container.chart` is the uPlot instance.
  *
  * @param {HTMLElement & { chart?: uPlot }} container
  * @param {TimeChartOptions} options
- * @returns {(data: uPlot.AlignedData) => void} shows other data: milliseconds since the epoch, then each line's values
+ * @returns {(data: uPlot.AlignedData) => void} shows other data: milliseconds since the epoch, then
+ * each line's values
  */
 export function timeChart(
   container,
@@ -67,7 +69,9 @@ export function timeChart(
         {},
         ...lines.map(({ colour, area }) => ({
           stroke: () => themeColour(colour),
-          fill: area ? () => `color-mix(in srgb, ${themeColour(colour)} 14%, transparent)` : undefined,
+          fill: area
+            ? () => `color-mix(in srgb, ${themeColour(colour)} 14%, transparent)`
+            : undefined,
           width: 1.5,
           points: { show: false },
         })),
@@ -95,10 +99,12 @@ export function timeChart(
 }
 
 /** The value that a custom property has now. @param {string} name */
-export const themeColour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
+export const themeColour = (name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(name).trim()
 
 /** @param {() => void} redraw what is on a canvas does not follow the theme by itself */
-export const onThemeChange = (redraw) => matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw)
+export const onThemeChange = (redraw) =>
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw)
 
 /** @param {Partial<uPlot.Axis>} options @returns {uPlot.Axis} */
 const axis = (options) => ({

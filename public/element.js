@@ -1,9 +1,11 @@
 /**
- * Makes an element: `element('button', { type: 'button', onclick: stop }, 'Stop')`. Text is text, never markup.
+ * Makes an element: `element('button', { type: 'button', onclick: stop }, 'Stop')`. Text is text,
+ * never markup.
  *
  * @template {keyof HTMLElementTagNameMap} Name
  * @param {Name} name
- * @param {Record<string, any>} [properties] of the element; those with a dash (`aria-label`, `data-tone`) are attributes
+ * @param {Record<string, any>} [properties] of the element; those with a dash (`aria-label`,
+ * `data-tone`) are attributes
  * @param {...(Node | string)} children
  * @returns {HTMLElementTagNameMap[Name]}
  */

@@ -1,4 +1,7 @@
-/** Figures as people read them: three digits that matter, and a unit. All of them give `–` for what is not known. */
+/**
+ * Figures as people read them: three digits that matter, and a unit. All of them give `–` for what
+ * is not known.
+ */
 
 const UNKNOWN = '–'
 const BYTES = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
@@ -9,11 +12,16 @@ const isKnown = (value) => typeof value === 'number' && Number.isFinite(value)
 const TOO_LONG = 1e21
 const TOO_SMALL = 1e-6
 
-/** @param {number} value in three digits, or all before the point: 0.000123, 0.123, 1.23, 12.3, 123, 1,234, 1.23E-7 */
+/**
+ * @param {number} value in three digits, or all before the point: 0.000123, 0.123, 1.23, 12.3, 123,
+ * 1,234, 1.23E-7
+ */
 function threeDigits(value) {
   const size = Math.abs(value)
   return value.toLocaleString('en-GB', {
-    ...(size >= 100 && size < TOO_LONG ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 }),
+    ...(size >= 100 && size < TOO_LONG
+      ? { maximumFractionDigits: 0 }
+      : { maximumSignificantDigits: 3 }),
     ...(size >= TOO_LONG || (size > 0 && size < TOO_SMALL) ? { notation: 'scientific' } : {}),
     // Zero has no sign.
     signDisplay: 'negative',
@@ -21,14 +29,19 @@ function threeDigits(value) {
 }
 
 /** @param {number | null | undefined} value */
-export const number = (value) => (isKnown(value) ? threeDigits(/** @type {number} */ (value)) : UNKNOWN)
+export const number = (value) =>
+  isKnown(value) ? threeDigits(/** @type {number} */ (value)) : UNKNOWN
 
-/** A number in digits that a double may not hold: all of them, in groups of three before the point. @param {string} digits */
+/**
+ * A number in digits that a double may not hold: all of them, in groups of three before the point.
+ * @param {string} digits
+ */
 export const exactNumber = (digits) =>
   digits.replace(/^(-?)(\d+)/, (_, sign, whole) => sign + BigInt(whole).toLocaleString('en-GB'))
 
 /** A share from 0 to 1. @param {number | null | undefined} value */
-export const percent = (value) => (isKnown(value) ? `${threeDigits(/** @type {number} */ (value) * 100)} %` : UNKNOWN)
+export const percent = (value) =>
+  isKnown(value) ? `${threeDigits(/** @type {number} */ (value) * 100)} %` : UNKNOWN
 
 /** A span of time, from microseconds to days. @param {number | null | undefined} ms */
 export function duration(ms) {
@@ -41,7 +54,9 @@ export function duration(ms) {
   const minutes = Math.floor(value / 60_000)
   if (minutes < 60) return `${minutes} min ${Math.floor((value % 60_000) / 1_000)} s`
   const hours = Math.floor(minutes / 60)
-  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`
+  return hours < 48
+    ? `${hours} h ${minutes % 60} min`
+    : `${Math.floor(hours / 24)} d ${hours % 24} h`
 }
 
 /** @param {number | null | undefined} value */
@@ -53,5 +68,8 @@ export function bytes(value) {
   return `${threeDigits(amount)} ${BYTES[unit]}`
 }
 
-/** The time of day, to the second. @param {number | string | Date} when milliseconds since the epoch, or a date */
+/**
+ * The time of day, to the second. @param {number | string | Date} when milliseconds since the
+ * epoch, or a date
+ */
 export const timeOfDay = (when) => new Date(when).toLocaleTimeString('en-GB')

@@ -11,7 +11,9 @@ const PADDING = 3
 const COLOURS = 8
 /** At most so many lines of the time axis, and between them one of these. */
 const MAX_TICKS = 8
-const TICKS_MS = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000]
+const TICKS_MS = [
+  10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000,
+]
 const FONT = '11px system-ui, sans-serif'
 
 /**
@@ -34,7 +36,10 @@ export function colourOf(task) {
   return `--task-${(Math.abs(hash) % COLOURS) + 1}`
 }
 
-/** Draws everything anew. @param {HTMLCanvasElement} canvas as large as it is shown @param {Scene} scene */
+/**
+ * Draws everything anew. @param {HTMLCanvasElement} canvas as large as it is shown @param {Scene}
+ * scene
+ */
 export function drawLanes(canvas, scene) {
   const context = canvas.getContext('2d')
   if (!context) return
@@ -44,7 +49,8 @@ export function drawLanes(canvas, scene) {
   if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio)
   context.setTransform(ratio, 0, 0, ratio, 0, 0)
   context.clearRect(0, 0, width, height)
-  const positionOf = (/** @type {number} */ time) => ((time - scene.start) / (scene.end - scene.start)) * width
+  const positionOf = (/** @type {number} */ time) =>
+    ((time - scene.start) / (scene.end - scene.start)) * width
 
   drawGaps(context, scene, positionOf, height - AXIS_HEIGHT)
   drawTime(context, scene, positionOf, height)
@@ -58,7 +64,8 @@ export function drawLanes(canvas, scene) {
 }
 
 /**
- * @param {{ context: CanvasRenderingContext2D, width: number, positionOf: (time: number) => number }} brush
+ * @param {{ context: CanvasRenderingContext2D, width: number, positionOf: (time: number) => number
+ * }} brush
  * @param {Scene} scene
  * @param {Span[]} spans
  * @param {number} top
@@ -82,7 +89,10 @@ function drawLane({ context, width, positionOf }, { start, end, laneHeight, chos
     colours.set(span.task, colour)
     // A pixel between neighbours, where there is room for it.
     const bar = right - left > 4 ? right - left - 1 : right - left
-    context.globalAlpha = span.count === 1 ? 1 : Math.max(0.35, Math.min(1, span.runMs / (span.endedAt - span.startedAt || 1)))
+    context.globalAlpha =
+      span.count === 1
+        ? 1
+        : Math.max(0.35, Math.min(1, span.runMs / (span.endedAt - span.startedAt || 1)))
     context.fillStyle = colour
     context.fillRect(left, top + PADDING, bar, laneHeight - 2 * PADDING - 1)
     context.globalAlpha = 1
@@ -102,7 +112,8 @@ function drawLane({ context, width, positionOf }, { start, end, laneHeight, chos
 /**
  * How many tasks waited, as steps: a sample holds until the next.
  *
- * @param {{ context: CanvasRenderingContext2D, width: number, positionOf: (time: number) => number }} brush
+ * @param {{ context: CanvasRenderingContext2D, width: number, positionOf: (time: number) => number
+ * }} brush
  * @param {Scene} scene
  * @param {number} top
  */
@@ -154,10 +165,13 @@ function drawTime(context, { start, end }, positionOf, height) {
     context.fillStyle = line
     context.fillRect(x, 0, 1, height - AXIS_HEIGHT)
     context.fillStyle = muted
-    if (x > 28 && x < context.canvas.clientWidth - 28) context.fillText(labelOf(time, every), x, height - 6)
+    if (x > 28 && x < context.canvas.clientWidth - 28)
+      context.fillText(labelOf(time, every), x, height - 6)
   }
 }
 
 /** @param {number} time @param {number} every */
 const labelOf = (time, every) =>
-  every >= 1_000 ? timeOfDay(time) : `${timeOfDay(time).slice(3)}.${String(time % 1_000).padStart(3, '0')}`
+  every >= 1_000
+    ? timeOfDay(time)
+    : `${timeOfDay(time).slice(3)}.${String(time % 1_000).padStart(3, '0')}`

@@ -1,6 +1,9 @@
 import { io } from '/vendor/socket.io.js'
 
-/** @typedef {'connecting' | 'live' | 'paused' | 'offline'} LiveState `paused` while the tab is hidden. */
+/**
+ * @typedef {'connecting' | 'live' | 'paused' | 'offline'} LiveState `paused` while the tab is
+ * hidden.
+ */
 
 /**
  * What a panel is given.
@@ -15,11 +18,16 @@ import { io } from '/vendor/socket.io.js'
  */
 
 /**
- * Opens the page's one connection. What comes over it are hints; the truth is read by HTTP, in `onReconnect`.
- * A hidden tab hears nothing, and costs the service nothing, until it is shown again.
+ * Opens the page's one connection. What comes over it are hints; the truth is read by HTTP, in
+ * `onReconnect`. A hidden tab hears nothing, and costs the service nothing, until it is shown
+ * again.
  */
 export function openLive() {
-  const socket = io({ transports: ['websocket'], reconnectionDelay: 250, reconnectionDelayMax: 2_000 })
+  const socket = io({
+    transports: ['websocket'],
+    reconnectionDelay: 250,
+    reconnectionDelayMax: 2_000,
+  })
   /** How many want each topic. @type {Map<string, number>} */
   const topics = new Map()
   /** @type {Set<() => void>} */
@@ -66,7 +74,10 @@ export function openLive() {
   })
 
   return {
-    /** Hears a topic's events from now on. Several panels may want the same: each of them unsubscribes for itself. @param {string} topic */
+    /**
+     * Hears a topic's events from now on. Several panels may want the same: each of them
+     * unsubscribes for itself. @param {string} topic
+     */
     subscribe(topic) {
       const wanted = topics.get(topic) ?? 0
       topics.set(topic, wanted + 1)
@@ -92,8 +103,8 @@ export function openLive() {
     },
 
     /**
-     * Calls `refetch` whenever events may have been missed: each time that the connection stands (the first time, too), and
-     * when the tab is shown again. By then all topics are subscribed.
+     * Calls `refetch` whenever events may have been missed: each time that the connection stands
+     * (the first time, too), and when the tab is shown again. By then all topics are subscribed.
      *
      * @param {() => void} refetch
      */

@@ -10,7 +10,8 @@ import { mount as mountThreads } from './panels/threads.js'
 import { mount as mountTry } from './panels/try.js'
 
 /**
- * The panels by the id of their section: each file in `panels/` is one, and the line here all that mounts it.
+ * The panels by the id of their section: each file in `panels/` is one, and the line here all that
+ * mounts it.
  *
  * @type {Record<string, import('./live.js').Mount>}
  */
@@ -25,7 +26,12 @@ const PANELS = {
   process: mountProcess,
 }
 
-const STATES = { connecting: 'Connecting', live: 'Live', paused: 'Paused', offline: 'Connection lost' }
+const STATES = {
+  connecting: 'Connecting',
+  live: 'Live',
+  paused: 'Paused',
+  offline: 'Connection lost',
+}
 
 const live = openLive()
 const connection = /** @type {HTMLElement} */ (document.getElementById('connection'))
@@ -34,4 +40,5 @@ live.onState((state) => {
   connection.textContent = STATES[state]
 })
 
-for (const [id, mount] of Object.entries(PANELS)) mount(/** @type {HTMLElement} */ (document.getElementById(id)), { live, api })
+for (const [id, mount] of Object.entries(PANELS))
+  mount(/** @type {HTMLElement} */ (document.getElementById(id)), { live, api })

@@ -7,7 +7,8 @@ const MAX_SAMPLES = 120
 let shared
 
 /**
- * Calls `tell` with the last two minutes, oldest first, whenever there is one more second. All panels read the same.
+ * Calls `tell` with the last two minutes, oldest first, whenever there is one more second. All
+ * panels read the same.
  *
  * @param {import('./live.js').PanelContext} context
  * @param {(samples: Sample[], versions: Versions | undefined) => void} tell
@@ -48,7 +49,8 @@ function openSamples({ live, api }) {
   })
   live.subscribe('ops')
   return {
-    add: (/** @type {(samples: Sample[], versions: Versions | undefined) => void} */ tell) => listeners.add(tell),
+    add: (/** @type {(samples: Sample[], versions: Versions | undefined) => void} */ tell) =>
+      listeners.add(tell),
     ahead: () => aheadMs,
   }
 }

@@ -1,7 +1,10 @@
 /** @typedef {import('../src/ops/contract.ts').TaskSpan} Span */
 
 export const KEPT_MS = 600_000
-/** Beyond that, old ones become one with their neighbours: nobody sees each of them when ten minutes are on the screen. */
+/**
+ * Beyond that, old ones become one with their neighbours: nobody sees each of them when ten minutes
+ * are on the screen.
+ */
 const MAX_SPANS = 30_000
 const MERGED_MS = 500
 
@@ -34,7 +37,8 @@ export class SpanStore {
 
   /** Threads that are gone and have nothing to show any more. @param {Set<string>} present */
   forgetThreads(present) {
-    for (const [thread, spans] of this.lanes) if (spans.length === 0 && !present.has(thread)) this.lanes.delete(thread)
+    for (const [thread, spans] of this.lanes)
+      if (spans.length === 0 && !present.has(thread)) this.lanes.delete(thread)
   }
 
   /** All of them, thread by thread. */
@@ -47,7 +51,9 @@ export class SpanStore {
     const lane = this.lanes.get(thread) ?? []
     if (lane.length === 0 && !this.lanes.has(thread)) {
       this.lanes.set(thread, lane)
-      this.lanes = new Map([...this.lanes].sort(([one], [other]) => one.localeCompare(other, 'en', { numeric: true })))
+      this.lanes = new Map(
+        [...this.lanes].sort(([one], [other]) => one.localeCompare(other, 'en', { numeric: true })),
+      )
     }
     return lane
   }
@@ -60,12 +66,16 @@ export class SpanStore {
     }
     this.#count = this.all.length
     if (this.#count < MAX_SPANS * 0.9) return
-    for (const [thread, spans] of this.lanes) this.lanes.set(thread, spans.slice(Math.ceil(spans.length / 10)))
+    for (const [thread, spans] of this.lanes)
+      this.lanes.set(thread, spans.slice(Math.ceil(spans.length / 10)))
     this.#count = this.all.length
   }
 }
 
-/** The place of the first span that is not over at `time`. @param {Span[]} spans @param {number} time */
+/**
+ * The place of the first span that is not over at `time`. @param {Span[]} spans @param {number}
+ * time
+ */
 export function firstEndingAfter(spans, time) {
   let [low, high] = [0, spans.length]
   while (low < high) {
@@ -82,7 +92,12 @@ function merged(spans) {
   const kept = []
   for (const span of spans) {
     const last = kept.at(-1)
-    if (!last || last.task !== span.task || last.outcome !== span.outcome || span.endedAt - last.startedAt > MERGED_MS) {
+    if (
+      !last ||
+      last.task !== span.task ||
+      last.outcome !== span.outcome ||
+      span.endedAt - last.startedAt > MERGED_MS
+    ) {
       kept.push({ ...span })
       continue
     }

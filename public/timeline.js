@@ -6,7 +6,10 @@ const FIRST_WIDTH_MS = 30_000
 const ZOOM = 1.6
 const STEP = 0.25
 
-/** Which part of the last ten minutes is on the screen: it follows the present, until it is paused or moved. */
+/**
+ * Which part of the last ten minutes is on the screen: it follows the present, until it is paused
+ * or moved.
+ */
 export class Timeline {
   widthMs = FIRST_WIDTH_MS
   /** The right edge, or null while it follows the present. @type {number | null} */
@@ -54,7 +57,8 @@ export class Timeline {
   }
 
   /**
-   * What is at `share` of the width, from 0 to 1, stays there; the present stays at the right edge while it is followed.
+   * What is at `share` of the width, from 0 to 1, stays there; the present stays at the right edge
+   * while it is followed.
    *
    * @param {-1 | 1} direction 1 shows less time
    */
@@ -66,7 +70,10 @@ export class Timeline {
   }
 }
 
-/** What the keys do while the timeline has the focus. @type {Record<string, (timeline: Timeline) => void>} */
+/**
+ * What the keys do while the timeline has the focus. @type {Record<string, (timeline: Timeline) =>
+ * void>}
+ */
 const KEYS = {
   ArrowLeft: (timeline) => timeline.step(-1),
   ArrowRight: (timeline) => timeline.step(1),
@@ -78,8 +85,8 @@ const KEYS = {
 }
 
 /**
- * Lets keys, wheel and pointer move a timeline. The wheel zooms once the surface has the focus, or with Ctrl: a page that
- * is scrolled past it must not stop there.
+ * Lets keys, wheel and pointer move a timeline. The wheel zooms once the surface has the focus, or
+ * with Ctrl: a page that is scrolled past it must not stop there.
  *
  * @param {HTMLElement} surface
  * @param {Timeline} timeline
@@ -97,7 +104,8 @@ export function control(surface, timeline) {
       const { ctrlKey, deltaX, deltaY, offsetX } = event
       if (!ctrlKey && document.activeElement !== surface) return
       event.preventDefault()
-      if (Math.abs(deltaX) > Math.abs(deltaY)) timeline.move((deltaX / surface.clientWidth) * timeline.widthMs)
+      if (Math.abs(deltaX) > Math.abs(deltaY))
+        timeline.move((deltaX / surface.clientWidth) * timeline.widthMs)
       else timeline.zoom(deltaY < 0 ? 1 : -1, timeline.isLive ? 1 : offsetX / surface.clientWidth)
     },
     { passive: false },
@@ -112,6 +120,10 @@ export function control(surface, timeline) {
       from = clientX
     }
     surface.addEventListener('pointermove', drag)
-    surface.addEventListener('lostpointercapture', () => surface.removeEventListener('pointermove', drag), { once: true })
+    surface.addEventListener(
+      'lostpointercapture',
+      () => surface.removeEventListener('pointermove', drag),
+      { once: true },
+    )
   })
 }

@@ -2,12 +2,15 @@ import { globSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 
 /**
- * Part of `npm run check`: imports in `src/` go one way, main → app → features → {db, compute, jobs, realtime} → leaves.
- * Whoever adds a folder says here what it may use.
+ * Part of `npm run check`: imports in `src/` go one way, main → app → features → {db, compute,
+ * jobs, realtime} → leaves. Whoever adds a folder says here what it may use.
  */
 const SRC = join(import.meta.dirname, '../src')
 
-/** What each layer may import besides itself. A feature is a layer of its own: none may import another. */
+/**
+ * What each layer may import besides itself. A feature is a layer of its own: none may import
+ * another.
+ */
 const MAY_IMPORT: Record<string, string[]> = {
   leaf: [],
   http: ['leaf'],
@@ -54,7 +57,8 @@ function importsOf(file: string): string[] {
 
 function isAllowed(file: string, imported: string): boolean {
   const [from, to] = [layerOf(file), layerOf(imported)]
-  if (from === to || (to === 'feature' && from === 'routes')) return featureOf(file) === featureOf(imported)
+  if (from === to || (to === 'feature' && from === 'routes'))
+    return featureOf(file) === featureOf(imported)
   return MAY_IMPORT[from]?.includes(to) ?? false
 }
 

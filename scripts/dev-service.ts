@@ -10,8 +10,9 @@ import { runService, type Service } from '../src/service.ts'
 const POLL_MS = 500
 
 /**
- * What `npm run dev` starts again on every change: the service, once the database can serve it. It waits for migrations
- * rather than running them, because one that is being written must not run half finished.
+ * What `npm run dev` starts again on every change: the service, once the database can serve it. It
+ * waits for migrations rather than running them, because one that is being written must not run
+ * half finished.
  */
 await untilMigrated()
 process.exit(await runService(() => openService(process.env), welcome))

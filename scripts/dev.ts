@@ -6,9 +6,14 @@ import { AppError } from '../src/errors.ts'
 import { type LocalDatabase, openLocalDatabase } from './database/local-database.ts'
 import { prepareDatabase } from './prepare-database.ts'
 
-/** `npm run dev`: one database for the session, and a service that restarts whenever a source file or a migration changes. */
+/**
+ * `npm run dev`: one database for the session, and a service that restarts whenever a source file
+ * or a migration changes.
+ */
 const ROOT = join(import.meta.dirname, '..')
-const WATCHED = ['src', 'public', 'migrations'].map((folder) => `--watch-path=${join(ROOT, folder)}`)
+const WATCHED = ['src', 'public', 'migrations'].map(
+  (folder) => `--watch-path=${join(ROOT, folder)}`,
+)
 
 let database: LocalDatabase | undefined
 try {
@@ -24,10 +29,15 @@ await database?.stop()
 
 /** Resolves when the service is stopped for good. */
 async function serve(databaseUrl: string) {
-  const service = spawn(process.execPath, [...WATCHED, '--watch-preserve-output', join(ROOT, 'scripts/dev-service.ts')], {
-    stdio: 'inherit',
-    env: { DEMO_INLINE: 'true', ...process.env, DATABASE_URL: databaseUrl },
-  })
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => service.kill(signal))
+  const service = spawn(
+    process.execPath,
+    [...WATCHED, '--watch-preserve-output', join(ROOT, 'scripts/dev-service.ts')],
+    {
+      stdio: 'inherit',
+      env: { DEMO_INLINE: 'true', ...process.env, DATABASE_URL: databaseUrl },
+    },
+  )
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.on(signal, () => service.kill(signal))
   await once(service, 'exit')
 }

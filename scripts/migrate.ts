@@ -29,7 +29,9 @@ const commands: Record<string, (db: Db) => Promise<string[]>> = {
   up: async (db) => report('Migrated', await migrateUp(db)),
   down: async (db) => report('Undone', await migrateDown(db)),
   status: async (db) =>
-    (await migrationStatus(db)).map(({ name, executedAt }) => `${name}  ${executedAt?.toISOString() ?? 'pending'}`),
+    (await migrationStatus(db)).map(
+      ({ name, executedAt }) => `${name}  ${executedAt?.toISOString() ?? 'pending'}`,
+    ),
 }
 
 const [command = '', name = ''] = process.argv.slice(2)

@@ -5,8 +5,8 @@ import { AppError } from '../src/errors.ts'
 import { seedProducts } from '../src/features/products/seed.ts'
 
 /**
- * Brings the schema up to date and, unless this is production, adds the examples where there are no products yet. Docker
- * Compose runs this file before the service.
+ * Brings the schema up to date and, unless this is production, adds the examples where there are no
+ * products yet. Docker Compose runs this file before the service.
  *
  * @throws AppError for bad configuration, before anything is touched.
  */

@@ -4,7 +4,10 @@ import { runService, type Service } from '../src/service.ts'
 import { type LocalDatabase, openLocalDatabase } from './database/local-database.ts'
 import { prepareDatabase } from './prepare-database.ts'
 
-/** `npm start`: a database, its schema, some examples in it, and the service on top; Ctrl-C ends all of it. */
+/**
+ * `npm start`: a database, its schema, some examples in it, and the service on top; Ctrl-C ends all
+ * of it.
+ */
 let database: LocalDatabase | undefined
 
 const code = await runService(

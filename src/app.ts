@@ -24,7 +24,9 @@ export interface AppDeps extends Deps {
   sampler: Sampler
 }
 
-/** The HTTP side of the service, without a socket: `app.request('/v1/products/1')` works as it is. */
+/**
+ * The HTTP side of the service, without a socket: `app.request('/v1/products/1')` works as it is.
+ */
 export function createApp({ config, metrics, readiness, sampler, ...deps }: AppDeps) {
   const { log } = deps
   const app = createRouter()
@@ -46,7 +48,9 @@ export function createApp({ config, metrics, readiness, sampler, ...deps }: AppD
   for (const [path, routes] of Object.entries(featureRoutes(deps))) app.route(path, routes)
   app.route('/v1/ops', opsRoutes({ sampler, databaseVersion: deps.database.serverVersion }))
   app.route('/health', healthRoutes(readiness))
-  app.get('/metrics', async (c) => c.body(await metrics.page(), 200, { 'Content-Type': metrics.contentType }))
+  app.get('/metrics', async (c) =>
+    c.body(await metrics.page(), 200, { 'Content-Type': metrics.contentType }),
+  )
   serveDocs(app, events)
   servePage(app)
   return app

@@ -3,12 +3,17 @@ import { resolve } from 'node:path'
 import { z } from 'zod'
 import { AppError } from './errors.ts'
 
-/** The password of `.env.example` and `docker-compose.yml`: fine on a laptop, refused in production. */
+/**
+ * The password of `.env.example` and `docker-compose.yml`: fine on a laptop, refused in production.
+ */
 const DEVELOPMENT_PASSWORD = 'offloop-development'
 
 const DAY_MS = 86_400_000
 
-/** The share of a request's time that it may wait for a connection: with more, it would be cut off in its statement. */
+/**
+ * The share of a request's time that it may wait for a connection: with more, it would be cut off
+ * in its statement.
+ */
 const CONNECTION_WAIT_SHARE = 0.4
 const MAX_CONNECTION_WAIT_MS = 2_000
 
@@ -25,7 +30,11 @@ const list = z.string().transform((value) =>
 function isOrigin(text: string): boolean {
   if (!URL.canParse(text)) return false
   const { protocol, host, href } = new URL(text)
-  return ['http:', 'https:'].includes(protocol) && href === `${protocol}//${host}/` && !/[?#]$/.test(text)
+  return (
+    ['http:', 'https:'].includes(protocol) &&
+    href === `${protocol}//${host}/` &&
+    !/[?#]$/.test(text)
+  )
 }
 
 const passwordOf = (url: string) => (URL.canParse(url) ? new URL(url).password : undefined)
@@ -36,8 +45,14 @@ const environment = z
     NODE_ENV: z.enum(['development', 'production', 'test']).default('development'),
     DATABASE_URL: z
       .string({ error: 'is not set; it looks like mysql://user:password@host:3306/database' })
-      .regex(/^mysql:\/\/[^/]+\/[^/?]+(\?.*)?$/, 'must look like mysql://user:password@host:3306/database')
-      .refine(URL.canParse, 'is not a valid URL (percent-encode special characters in the password)'),
+      .regex(
+        /^mysql:\/\/[^/]+\/[^/?]+(\?.*)?$/,
+        'must look like mysql://user:password@host:3306/database',
+      )
+      .refine(
+        URL.canParse,
+        'is not a valid URL (percent-encode special characters in the password)',
+      ),
     DATABASE_POOL_SIZE: integer(1, 1_000).default(10),
     HOST: z.string().min(1).default('127.0.0.1'),
     PORT: integer(0, 65_535).default(3000),
@@ -46,7 +61,10 @@ const environment = z
         z.array(
           z
             .string()
-            .refine(isOrigin, 'must be a comma-separated list of origins such as https://example.com, without a path')
+            .refine(
+              isOrigin,
+              'must be a comma-separated list of origins such as https://example.com, without a path',
+            )
             .transform((text) => new URL(text).origin),
         ),
       )
@@ -63,29 +81,42 @@ const environment = z
     REPORT_MEMORY_MB: integer(64, 1_048_576).default(256),
     WATCHDOG_MS: integer(0, 3_600_000).default(100),
     OPS_HOST: z.string().min(1).default('127.0.0.1'),
-    OPS_PORT: z.union([z.literal('off'), integer(0, 65_535)], { error: 'must be a port, or off' }).default(9464),
+    OPS_PORT: z
+      .union([z.literal('off'), integer(0, 65_535)], { error: 'must be a port, or off' })
+      .default(9464),
     OPS_LIVE_LIMIT_MS: milliseconds.default(10_000),
     DEMO_INLINE: z.stringbool().optional(),
-    LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+    LOG_LEVEL: z
+      .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+      .default('info'),
     LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
   })
-  .refine(({ NODE_ENV, DATABASE_URL }) => NODE_ENV !== 'production' || passwordOf(DATABASE_URL) !== DEVELOPMENT_PASSWORD, {
-    path: ['DATABASE_URL'],
-    message: 'still has the development password; choose another one for production (under Docker Compose, by MYSQL_PASSWORD)',
-    // Whatever else is wrong: all of it is named at once.
-    when: () => true,
-  })
-  .refine(({ COMPUTE_THREADS, COMPUTE_MIN_THREADS }) => !(Number(COMPUTE_MIN_THREADS) > COMPUTE_THREADS), {
-    path: ['COMPUTE_MIN_THREADS'],
-    message: 'must not be above COMPUTE_THREADS',
-  })
+  .refine(
+    ({ NODE_ENV, DATABASE_URL }) =>
+      NODE_ENV !== 'production' || passwordOf(DATABASE_URL) !== DEVELOPMENT_PASSWORD,
+    {
+      path: ['DATABASE_URL'],
+      message:
+        'still has the development password; choose another one for production (under Docker Compose, by MYSQL_PASSWORD)',
+      // Whatever else is wrong: all of it is named at once.
+      when: () => true,
+    },
+  )
+  .refine(
+    ({ COMPUTE_THREADS, COMPUTE_MIN_THREADS }) => !(Number(COMPUTE_MIN_THREADS) > COMPUTE_THREADS),
+    {
+      path: ['COMPUTE_MIN_THREADS'],
+      message: 'must not be above COMPUTE_THREADS',
+    },
+  )
 
 export type Config = ReturnType<typeof loadConfig>
 
 /**
  * Reads the environment once; nothing else in `src/` does.
  *
- * @throws AppError naming every variable that is wrong, so that one look is enough to repair them all.
+ * @throws AppError naming every variable that is wrong, so that one look is enough to repair them
+ * all.
  */
 export function loadConfig(env: NodeJS.ProcessEnv) {
   const result = environment.safeParse(withoutEmpty(env))
@@ -115,11 +146,15 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     watchdog: {
       thresholdMs: data.WATCHDOG_MS,
       server:
-        data.OPS_PORT === 'off' ? undefined : { host: data.OPS_HOST, port: data.OPS_PORT, maxHeldMs: data.OPS_LIVE_LIMIT_MS },
+        data.OPS_PORT === 'off'
+          ? undefined
+          : { host: data.OPS_HOST, port: data.OPS_PORT, maxHeldMs: data.OPS_LIVE_LIMIT_MS },
     },
     log: {
       level: data.LOG_LEVEL,
-      format: data.LOG_FORMAT ?? (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),
+      format:
+        data.LOG_FORMAT ??
+        (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),
     },
     // Where nobody says which environment it is, it may be production.
     demoInline: data.DEMO_INLINE ?? env['NODE_ENV'] === 'development',
@@ -133,7 +168,11 @@ function freeze<T extends object>(value: T): T {
 }
 
 /** `PORT=` in an env file means "not set", as people expect. */
-const withoutEmpty = (env: NodeJS.ProcessEnv) => Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
+const withoutEmpty = (env: NodeJS.ProcessEnv) =>
+  Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
 
 const describe = (error: z.ZodError) =>
-  ['Bad configuration:', ...error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`)].join('\n')
+  [
+    'Bad configuration:',
+    ...error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`),
+  ].join('\n')

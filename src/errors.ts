@@ -1,4 +1,7 @@
-/** Each code of the HTTP contract with its status; `cancelled` is only ever logged, because its client is gone. */
+/**
+ * Each code of the HTTP contract with its status; `cancelled` is only ever logged, because its
+ * client is gone.
+ */
 const STATUS = {
   bad_request: 400,
   forbidden: 403,
@@ -41,8 +44,8 @@ interface AppErrorOptions extends ErrorOptions {
 }
 
 /**
- * The one error class for failures that a caller is meant to see. Its message is shown to clients, so it must hold no
- * secrets; what went wrong inside belongs in `cause`, which is only logged.
+ * The one error class for failures that a caller is meant to see. Its message is shown to clients,
+ * so it must hold no secrets; what went wrong inside belongs in `cause`, which is only logged.
  */
 export class AppError extends Error {
   override readonly name = 'AppError'
@@ -60,7 +63,8 @@ export class AppError extends Error {
     this.code = code
     this.errors = errors
     this.retryable = retryable
-    this.headers = retryAfter === undefined ? { ...headers } : { ...headers, 'Retry-After': String(retryAfter) }
+    this.headers =
+      retryAfter === undefined ? { ...headers } : { ...headers, 'Retry-After': String(retryAfter) }
   }
 
   get status() {
@@ -68,13 +72,18 @@ export class AppError extends Error {
   }
 }
 
-/** The share of a wait that is added to it at random, so that clients who were refused together do not return together. */
+/**
+ * The share of a wait that is added to it at random, so that clients who were refused together do
+ * not return together.
+ */
 const MAX_JITTER = 1
 
 /**
- * A refusal of load, which is expected and frequent: it is made without a stack trace, which would cost more than the rest.
+ * A refusal of load, which is expected and frequent: it is made without a stack trace, which would
+ * cost more than the rest.
  *
- * @param waitMs after how long there will probably be room, in milliseconds; `Retry-After` says so, spread by jitter.
+ * @param waitMs after how long there will probably be room, in milliseconds; `Retry-After` says so,
+ * spread by jitter.
  */
 export function overloaded(message: string, waitMs = 1_000, cause?: unknown): AppError {
   const retryAfter = Math.max(1, Math.ceil((waitMs / 1_000) * (1 + Math.random() * MAX_JITTER)))

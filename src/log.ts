@@ -13,22 +13,30 @@ const REPEATS_MS = 5_000
 const MAX_UNREAD_BYTES = 32 * 1024 ** 2
 
 /**
- * Opens the process's one log on standard output. JSON lines are collected where many come (a write per request would
- * cost the event loop more than the line itself) and flushed at exit; a terminal gets readable lines at once.
+ * Opens the process's one log on standard output. JSON lines are collected where many come (a write
+ * per request would cost the event loop more than the line itself) and flushed at exit; a terminal
+ * gets readable lines at once.
  */
 export function openLog({ level, format }: Config['log']): Log {
-  const stream = format === 'pretty' ? pretty({ sync: true, singleLine: true, translateTime: 'HH:MM:ss.l' }) : new BufferedLines()
+  const stream =
+    format === 'pretty'
+      ? pretty({ sync: true, singleLine: true, translateTime: 'HH:MM:ss.l' })
+      : new BufferedLines()
   return pino({ level, base: null }, stream)
 }
 
-/** For lines that may come by the thousand: the first of a kind is written at once, the others are counted and written as one. */
+/**
+ * For lines that may come by the thousand: the first of a kind is written at once, the others are
+ * counted and written as one.
+ */
 export class Repeats {
   readonly #counts = new Map<string, number>()
 
   /**
    * Whether the line is the first of its kind for a while.
    *
-   * @param logOthers called once at the end of that while with the number of those that followed, if any did.
+   * @param logOthers called once at the end of that while with the number of those that followed,
+   * if any did.
    */
   isFirst(kind: string, logOthers: (count: number) => void): boolean {
     const count = this.#counts.get(kind)
@@ -46,12 +54,15 @@ export class Repeats {
 }
 
 /**
- * Hands the lines of a turn of the event loop on at its end, then those of the next second together. Pino's own destination
- * has a `minLength` to collect lines, but it copies all that waits with each line, to measure it: a third of what a line costs.
+ * Hands the lines of a turn of the event loop on at its end, then those of the next second
+ * together. Pino's own destination has a `minLength` to collect lines, but it copies all that waits
+ * with each line, to measure it: a third of what a line costs.
  */
 class BufferedLines {
   readonly #output = pino.destination({ sync: false, maxLength: MAX_UNREAD_BYTES })
-  /** For when there may be no time left: what `#output` was given is on its way in another thread. */
+  /**
+   * For when there may be no time left: what `#output` was given is on its way in another thread.
+   */
   readonly #urgent = pino.destination({ sync: true })
   #waiting = ''
   /** When they are handed on, unless they become too many before. */
@@ -63,7 +74,8 @@ class BufferedLines {
       this.#dropped += lines.split('\n').length - 1
     })
     this.#output.on('drain', () => this.#tellDropped())
-    // A full disk, say. What could not be written is written with the next lines, or dropped when it becomes too much.
+    // A full disk, say. What could not be written is written with the next lines, or dropped when
+    // it becomes too much.
     for (const output of [this.#output, this.#urgent]) output.on('error', () => {})
     process.once('exit', () => this.flushSync())
   }
@@ -81,7 +93,9 @@ class BufferedLines {
   }
 
   #handOnAndPause() {
-    this.#next = this.#waiting ? setTimeout(() => this.#handOnAndPause(), LOG_PAUSE_MS).unref() : undefined
+    this.#next = this.#waiting
+      ? setTimeout(() => this.#handOnAndPause(), LOG_PAUSE_MS).unref()
+      : undefined
     this.#handOn()
   }
 
@@ -90,7 +104,10 @@ class BufferedLines {
     this.#waiting = ''
   }
 
-  /** A reader that stood still costs lines, not the service its memory: it is told how many once it reads again. */
+  /**
+   * A reader that stood still costs lines, not the service its memory: it is told how many once it
+   * reads again.
+   */
   #tellDropped() {
     if (this.#dropped === 0) return
     const msg = `Nobody read the log: ${this.#dropped} lines are missing before this one`

@@ -50,7 +50,9 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       onCrash: (error) => log.error({ err: error }, 'The watchdog ended'),
     }),
   )
-  const database = opening.use(await Database.open({ ...config.database, onWait: metrics.observeConnectionWait }))
+  const database = opening.use(
+    await Database.open({ ...config.database, onWait: metrics.observeConnectionWait }),
+  )
   await assertMigrated(database.withSignal())
   const compute = opening.use(
     await Compute.open({
@@ -62,7 +64,8 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
         metrics.observeTask(timing)
         spans.observe(timing)
       },
-      onCrash: (error, thread, task) => log.error({ err: error, thread, task }, 'A worker thread ended'),
+      onCrash: (error, thread, task) =>
+        log.error({ err: error, thread, task }, 'A worker thread ended'),
     }),
   )
   const jobs = opening.use(new Jobs({ database, log, ...config.jobs }))
@@ -71,21 +74,36 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       leaving: leaving.signal,
       shouldUpgrade: isRealtimeUpgrade,
       maxConnections: connectionLimit(config.database.poolSize),
-      backlogFor: (path) => (databasePaths.some((start) => path.startsWith(start)) ? database.backlog : undefined),
+      backlogFor: (path) =>
+        databasePaths.some((start) => path.startsWith(start)) ? database.backlog : undefined,
     }),
   )
-  const realtime = opening.use(new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }))
+  const realtime = opening.use(
+    new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }),
+  )
   const sampler = opening.use(new Sampler({ compute, database, realtime, spans, log }))
   addFigures(metrics, { database, compute, jobs, realtime })
 
   const { demoInline, reports } = config
-  const deps: Deps = { database, compute, jobs, realtime, log, stopping: stopping.signal, demoInline, reports }
+  const deps: Deps = {
+    database,
+    compute,
+    jobs,
+    realtime,
+    log,
+    stopping: stopping.signal,
+    demoInline,
+    reports,
+  }
   const app = createApp({ config: config.http, metrics, readiness, sampler, ...deps })
   jobs.start(featureJobs(deps))
   const url = await server.listen(app, config.http.host, config.http.port)
   readiness.begin((signal) => database.ping(signal))
   watchdog.start()
-  log.info({ url, ops: watchdog.url, threads: config.compute.threads, node: process.version }, 'listening')
+  log.info(
+    { url, ops: watchdog.url, threads: config.compute.threads, node: process.version },
+    'listening',
+  )
 
   const resources = opening.move()
   return {
@@ -102,8 +120,16 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       leaving.abort()
       if (!crashed) await sleep(config.http.drainDelayMs)
       stopping.abort()
-      await Promise.all([server.drain(config.http.drainTimeoutMs), realtime[Symbol.asyncDispose](), jobs.stop(crashed)])
-      if (server.inFlight > 0) log.warn({ requests: server.inFlight }, 'Requests were not answered within DRAIN_TIMEOUT_MS')
+      await Promise.all([
+        server.drain(config.http.drainTimeoutMs),
+        realtime[Symbol.asyncDispose](),
+        jobs.stop(crashed),
+      ])
+      if (server.inFlight > 0)
+        log.warn(
+          { requests: server.inFlight },
+          'Requests were not answered within DRAIN_TIMEOUT_MS',
+        )
       await resources.disposeAsync()
     },
   }

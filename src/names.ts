@@ -1,13 +1,17 @@
 import { inspect } from 'node:util'
 
 /**
- * Typed names for what leaves the event loop: a feature's `contract.ts` declares them with these constructors, and both
- * ends use the same constant. No I/O here, so that a worker thread can load a contract.
+ * Typed names for what leaves the event loop: a feature's `contract.ts` declares them with these
+ * constructors, and both ends use the same constant. No I/O here, so that a worker thread can load
+ * a contract.
  */
 
 declare const types: unique symbol
 
-/** CPU work: runs on a worker thread, takes `Input`, gives `Output`; both must survive `structuredClone`. */
+/**
+ * CPU work: runs on a worker thread, takes `Input`, gives `Output`; both must survive
+ * `structuredClone`.
+ */
 export interface Task<Input, Output> {
   readonly name: string
   readonly [types]?: (input: Input) => Output
@@ -16,32 +20,48 @@ export interface Task<Input, Output> {
   readonly join: ((left: never, right: never) => unknown) | undefined
 }
 
-/** How `compute.map` may take a task's work apart and put its results together: pure functions both. */
+/**
+ * How `compute.map` may take a task's work apart and put its results together: pure functions both.
+ */
 export interface TaskOptions<Input, Output> {
-  /** Cuts an input into about so many that need about the same time each, or fewer where it is not worth it. */
+  /**
+   * Cuts an input into about so many that need about the same time each, or fewer where it is not
+   * worth it.
+   */
   split?: (input: Input, parts: number) => readonly Input[]
-  /** Makes one output of two neighbouring ones; `join(join(a, b), c)` must give what `join(a, join(b, c))` does. */
+  /**
+   * Makes one output of two neighbouring ones; `join(join(a, b), c)` must give what `join(a,
+   * join(b, c))` does.
+   */
   join?: (left: Output, right: Output) => Output
 }
 
 /**
- * Work that outlives a request: a row in the database until it is done. `Input` and `Result` are JSON.
- * Each option is the job's default.
+ * Work that outlives a request: a row in the database until it is done. `Input` and `Result` are
+ * JSON. Each option is the job's default.
  */
 export interface Job<Input, Result> {
   readonly name: string
   readonly [types]?: (input: Input) => Result
-  /** How often it is begun at most, by whatever it ended: a failure, a timeout, the death of its process. */
+  /**
+   * How often it is begun at most, by whatever it ended: a failure, a timeout, the death of its
+   * process.
+   */
   readonly attempts: number
   /** How long one attempt may take before its signal aborts; `Infinity` for no limit. */
   readonly timeoutMs: number
   /** After the nth failure it waits up to `backoffMs * 2 ** (n - 1)`, at random. */
   readonly backoffMs: number
-  /** How many of the kind one process runs at once, at most: leaves room for others beside jobs that take long. */
+  /**
+   * How many of the kind one process runs at once, at most: leaves room for others beside jobs that
+   * take long.
+   */
   readonly concurrency: number
 }
 
-/** A message pushed to browsers: a hint that carries an id and a version, never the truth itself. */
+/**
+ * A message pushed to browsers: a hint that carries an id and a version, never the truth itself.
+ */
 export interface Event<Name extends string, Payload> extends EventGuide<Payload> {
   readonly name: Name
   readonly [types]?: Payload
@@ -61,7 +81,10 @@ export interface EventGuide<Payload> {
  *
  * @throws Error when it can be split but not joined.
  */
-export function task<Input, Output>(name: string, { split, join }: TaskOptions<Input, Output> = {}): Task<Input, Output> {
+export function task<Input, Output>(
+  name: string,
+  { split, join }: TaskOptions<Input, Output> = {},
+): Task<Input, Output> {
   if (split && !join) throw new Error(`The task ${name} has a split: it needs a join, too`)
   return Object.freeze({ name, split, join })
 }
@@ -72,7 +95,8 @@ const MAX_ATTEMPTS = 65_535
 /**
  * Names a job: `job<{ id: string }, Summary>('report.build', { attempts: 3 })`.
  *
- * @throws TypeError for a name that is not 1 to 100 ASCII characters without spaces; RangeError for an option out of range.
+ * @throws TypeError for a name that is not 1 to 100 ASCII characters without spaces; RangeError for
+ * an option out of range.
  */
 export function job<Input, Result = void>(
   name: string,
@@ -84,35 +108,71 @@ export function job<Input, Result = void>(
   }: Partial<Omit<Job<Input, Result>, 'name'>> = {},
 ): Job<Input, Result> {
   checkName('a job', name)
-  checkOption(name, { attempts }, `an integer from 1 to ${MAX_ATTEMPTS}`, isIntegerIn(1, MAX_ATTEMPTS))
-  checkOption(name, { timeoutMs }, 'a positive number of milliseconds, or Infinity for no limit', (value) => value > 0)
-  checkOption(name, { backoffMs }, 'a positive, finite number of milliseconds', (value) => value > 0 && Number.isFinite(value))
-  checkOption(name, { concurrency }, 'a positive integer, or Infinity for no limit', isPositiveOrInfinity)
+  checkOption(
+    name,
+    { attempts },
+    `an integer from 1 to ${MAX_ATTEMPTS}`,
+    isIntegerIn(1, MAX_ATTEMPTS),
+  )
+  checkOption(
+    name,
+    { timeoutMs },
+    'a positive number of milliseconds, or Infinity for no limit',
+    (value) => value > 0,
+  )
+  checkOption(
+    name,
+    { backoffMs },
+    'a positive, finite number of milliseconds',
+    (value) => value > 0 && Number.isFinite(value),
+  )
+  checkOption(
+    name,
+    { concurrency },
+    'a positive integer, or Infinity for no limit',
+    isPositiveOrInfinity,
+  )
   return Object.freeze({ name, attempts, timeoutMs, backoffMs, concurrency })
 }
 
-/** The names of jobs and schedules are kept in columns of this width, which ignore spaces at the end. */
+/**
+ * The names of jobs and schedules are kept in columns of this width, which ignore spaces at the
+ * end.
+ */
 export const NAME = /^[!-~]{1,100}$/
 
 /** @throws TypeError for a name that its column cannot hold. */
 export function checkName(what: string, name: unknown): void {
   if (typeof name !== 'string' || !NAME.test(name))
-    throw new TypeError(`Expected the name of ${what} to be 1 to 100 ASCII characters without spaces, got ${inspect(name)}`)
+    throw new TypeError(
+      `Expected the name of ${what} to be 1 to 100 ASCII characters without spaces, got ${inspect(name)}`,
+    )
 }
 
-function checkOption(job: string, option: Record<string, unknown>, expected: string, isValid: (value: number) => boolean): void {
+function checkOption(
+  job: string,
+  option: Record<string, unknown>,
+  expected: string,
+  isValid: (value: number) => boolean,
+): void {
   const [[name, value] = []] = Object.entries(option)
   if (typeof value === 'number' && isValid(value)) return
   const ErrorType = typeof value === 'number' ? RangeError : TypeError
-  throw new ErrorType(`Expected \`${name}\` of the job ${job} to be ${expected}, got ${inspect(value)}`)
+  throw new ErrorType(
+    `Expected \`${name}\` of the job ${job} to be ${expected}, got ${inspect(value)}`,
+  )
 }
 
 const isPositiveOrInfinity = (value: number) =>
   value === Number.POSITIVE_INFINITY || isIntegerIn(1, Number.MAX_SAFE_INTEGER)(value)
 
-const isIntegerIn = (min: number, max: number) => (value: number) => Number.isInteger(value) && value >= min && value <= max
+const isIntegerIn = (min: number, max: number) => (value: number) =>
+  Number.isInteger(value) && value >= min && value <= max
 
-/** Names an event: `event<ProductChange>()('product.changed', guide)`; two calls, so that the name's type is inferred. */
+/**
+ * Names an event: `event<ProductChange>()('product.changed', guide)`; two calls, so that the name's
+ * type is inferred.
+ */
 export const event =
   <Payload>() =>
   <Name extends string>(name: Name, guide: EventGuide<Payload>): Event<Name, Payload> =>

@@ -25,8 +25,8 @@ export interface Page<Item> {
 }
 
 /**
- * How a list is read by pages. A cursor is opaque to clients and holds the id of the last item of a page, so that a page is
- * one range read, and items that come and go meanwhile shift nothing.
+ * How a list is read by pages. A cursor is opaque to clients and holds the id of the last item of a
+ * page, so that a page is one range read, and items that come and go meanwhile shift nothing.
  */
 export class Pager {
   readonly #prefix: string
@@ -44,7 +44,8 @@ export class Pager {
   /**
    * One page, by reading one item more than it has, which tells whether another page follows.
    *
-   * @param read gives at most so many items that follow the one with the id `after`, or the first ones.
+   * @param read gives at most so many items that follow the one with the id `after`, or the first
+   * ones.
    * @throws AppError `invalid` when the cursor is not one of ours.
    */
   async read<Item extends { id: string | number }>(

@@ -1,19 +1,33 @@
 import { z } from '@hono/zod-openapi'
 
-/** What is said of input that a schema without words of its own refuses; zod's own sentences name its types and no remedy. */
+/**
+ * What is said of input that a schema without words of its own refuses; zod's own sentences name
+ * its types and no remedy.
+ */
 z.config({ customError: explain })
 
 /**
- * Free text. Half of a surrogate pair, which JSON can name and UTF-8 cannot hold, is refused: the database would store
- * U+FFFD in its place, so that different texts became one.
+ * Free text. Half of a surrogate pair, which JSON can name and UTF-8 cannot hold, is refused: the
+ * database would store U+FFFD in its place, so that different texts became one.
  */
 export const text = () =>
-  z.string().refine((value) => value.isWellFormed(), 'Must not have half of a surrogate pair in it, such as \\ud800')
+  z
+    .string()
+    .refine(
+      (value) => value.isWellFormed(),
+      'Must not have half of a surrogate pair in it, such as \\ud800',
+    )
 
-/** A whole number in a path or query, in digits: `z.coerce` would take '' for 0 and '1e3' for 1000. */
-export const integerParameter = (min: number, max: number) => parameter('integer', /^\d{1,15}$/, min, max)
+/**
+ * A whole number in a path or query, in digits: `z.coerce` would take '' for 0 and '1e3' for 1000.
+ */
+export const integerParameter = (min: number, max: number) =>
+  parameter('integer', /^\d{1,15}$/, min, max)
 
-/** A finite decimal number in a path or query; `z.coerce` would take '' for 0, '0x10' for 16 and 'Infinity' as it is. */
+/**
+ * A finite decimal number in a path or query; `z.coerce` would take '' for 0, '0x10' for 16 and
+ * 'Infinity' as it is.
+ */
 export const numberParameter = (min: number, max: number) =>
   parameter('number', /^-?\d{1,20}(\.\d{1,40})?(e-?\d{1,3})?$/i, min, max)
 
@@ -23,12 +37,18 @@ const parameter = (type: 'integer' | 'number', form: RegExp, min: number, max: n
     .refine(
       (text) => form.test(text) && Number(text) >= min && Number(text) <= max,
       // What follows must not judge a number that is none.
-      { message: `Must be a ${type === 'integer' ? 'whole number' : 'number'} from ${min} to ${max}`, abort: true },
+      {
+        message: `Must be a ${type === 'integer' ? 'whole number' : 'number'} from ${min} to ${max}`,
+        abort: true,
+      },
     )
     .transform(Number)
     .openapi({ type, minimum: min, maximum: max })
 
-/** A parameter that may be left out. OpenAPI has to be told, since the default comes after digits have become a number. */
+/**
+ * A parameter that may be left out. OpenAPI has to be told, since the default comes after digits
+ * have become a number.
+ */
 export const withDefault = (parameter: ReturnType<typeof integerParameter>, value: number) =>
   parameter.default(value).openapi({ default: value })
 
@@ -55,12 +75,18 @@ const UNITS: Record<string, string> = { string: ' characters', array: ' items', 
 
 function explain(issue: z.core.$ZodRawIssue): string | undefined {
   if (issue.input === undefined) return 'Required'
-  if (issue.code === 'invalid_type') return `Must be ${TYPES[issue.expected] ?? `of the type ${issue.expected}`}`
+  if (issue.code === 'invalid_type')
+    return `Must be ${TYPES[issue.expected] ?? `of the type ${issue.expected}`}`
   if (issue.code === 'invalid_format')
-    return issue.format === 'regex' ? `Must match ${issue.pattern}` : `Must be ${FORMATS[issue.format] ?? issue.format}`
-  if (issue.code === 'invalid_value') return `Must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.join(', ')}`
-  if (issue.code === 'too_small') return explainBound(issue, issue.inclusive === false ? 'more than' : 'at least', issue.minimum)
-  if (issue.code === 'too_big') return explainBound(issue, issue.inclusive === false ? 'less than' : 'at most', issue.maximum)
+    return issue.format === 'regex'
+      ? `Must match ${issue.pattern}`
+      : `Must be ${FORMATS[issue.format] ?? issue.format}`
+  if (issue.code === 'invalid_value')
+    return `Must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.join(', ')}`
+  if (issue.code === 'too_small')
+    return explainBound(issue, issue.inclusive === false ? 'more than' : 'at least', issue.minimum)
+  if (issue.code === 'too_big')
+    return explainBound(issue, issue.inclusive === false ? 'less than' : 'at most', issue.maximum)
   if (issue.code === 'not_multiple_of') return `Must be a multiple of ${issue.divisor}`
   if (issue.code === 'invalid_union') return 'Has none of the forms that it may have'
   if (issue.code === 'unrecognized_keys') return 'Unknown key'

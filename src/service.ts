@@ -5,29 +5,39 @@ import type { Log } from './log.ts'
 /** A running offloop. */
 export interface Service {
   url: string
-  /** Where its health and metrics are answered whatever holds the event loop; absent if OPS_PORT is off. */
+  /**
+   * Where its health and metrics are answered whatever holds the event loop; absent if OPS_PORT is
+   * off.
+   */
   opsUrl: string | undefined
   log: Log
   /** How much of what was accepted is not finished yet. */
   pending(): { requests: number; tasks: number; jobs: number; sockets: number }
   /**
-   * Finishes what was accepted, within the drain deadline, then closes everything in the reverse order of its opening.
+   * Finishes what was accepted, within the drain deadline, then closes everything in the reverse
+   * order of its opening.
    *
    * @param crashed whether an error that nobody caught is the reason.
    */
   stop(crashed?: boolean): Promise<void>
 }
 
-/** Under npm, Ctrl-C reaches a process twice: from the terminal, and passed on by npm. This close, it was one key. */
+/**
+ * Under npm, Ctrl-C reaches a process twice: from the terminal, and passed on by npm. This close,
+ * it was one key.
+ */
 const SAME_KEYSTROKE_MS = 100
 /** How often the log says what a stop still waits for. */
 const REMIND_EVERY_MS = 2_000
 
 /**
- * Runs a service until SIGTERM, SIGINT or an error that nobody caught, stops it, and resolves with the exit code.
- * A second signal exits at once.
+ * Runs a service until SIGTERM, SIGINT or an error that nobody caught, stops it, and resolves with
+ * the exit code. A second signal exits at once.
  */
-export async function runService(open: () => Promise<Service>, onReady?: (service: Service) => void): Promise<number> {
+export async function runService(
+  open: () => Promise<Service>,
+  onReady?: (service: Service) => void,
+): Promise<number> {
   const stop = listenForStop()
   let service: Service
   try {
@@ -57,7 +67,10 @@ export async function runService(open: () => Promise<Service>, onReady?: (servic
   return stop.failed() ? 1 : 0
 }
 
-/** From here on signals and uncaught errors end the process only by way of `told`, or by a second signal. */
+/**
+ * From here on signals and uncaught errors end the process only by way of `told`, or by a second
+ * signal.
+ */
 function listenForStop() {
   const { promise: told, resolve } = Promise.withResolvers<NodeJS.Signals | Error>()
   let failed = false

@@ -1,4 +1,5 @@
-const padded = (length: number, digits: number) => Array.from({ length }, (_, number) => String(number).padStart(digits, '0'))
+const padded = (length: number, digits: number) =>
+  Array.from({ length }, (_, number) => String(number).padStart(digits, '0'))
 const TWO_DIGITS = padded(60, 2)
 const THREE_DIGITS = padded(1_000, 3)
 
@@ -12,8 +13,9 @@ let lastDay = Number.NaN
 let lastDayText = ''
 
 /**
- * What `toISOString()` gives, for the years 1000 to 9999, which are those that MySQL has. V8 prints by C's `printf`, which
- * takes four times as long: with two dates in each row, a tenth of what a list costs.
+ * What `toISOString()` gives, for the years 1000 to 9999, which are those that MySQL has. V8 prints
+ * by C's `printf`, which takes four times as long: with two dates in each row, a tenth of what a
+ * list costs.
  */
 export function timestampOf(date: Date): string {
   const at = date.getTime()

@@ -10,8 +10,18 @@ const DEVELOPMENT_URL = 'mysql://root:offloop-development@localhost:3306/offloop
 describe('what is not set has a default', () => {
   const defaults = {
     database: { url: DATABASE_URL, poolSize: 10, maxWaitMs: 2_000 },
-    http: { host: '127.0.0.1', port: 3000, corsOrigins: [], requestTimeoutMs: 5_000, drainTimeoutMs: 10_000 },
-    compute: { threads: availableParallelism(), minThreads: Math.ceil(availableParallelism() / 2), maxHeapMb: 1_024 },
+    http: {
+      host: '127.0.0.1',
+      port: 3000,
+      corsOrigins: [],
+      requestTimeoutMs: 5_000,
+      drainTimeoutMs: 10_000,
+    },
+    compute: {
+      threads: availableParallelism(),
+      minThreads: Math.ceil(availableParallelism() / 2),
+      maxHeapMb: 1_024,
+    },
     jobs: { concurrency: 5, keepMs: 7 * 86_400_000 },
     reports: { directory: resolve('.data/reports'), memoryMb: 256 },
     watchdog: { thresholdMs: 100, server: { host: '127.0.0.1', port: 9464, maxHeldMs: 10_000 } },
@@ -39,7 +49,8 @@ describe('what is not set has a default', () => {
   })
 
   test('the log is JSON where nobody looks at it', () => {
-    for (const NODE_ENV of ['production', 'test']) expect(loadConfig({ DATABASE_URL, NODE_ENV }).log.format).toBe('json')
+    for (const NODE_ENV of ['production', 'test'])
+      expect(loadConfig({ DATABASE_URL, NODE_ENV }).log.format).toBe('json')
     expect(loadConfig({ DATABASE_URL, LOG_FORMAT: 'pretty' }).log.format).toBe('pretty')
   })
 })
@@ -142,16 +153,17 @@ describe('what does not fit', () => {
   })
 
   test('is named all at once', () => {
-    expect(namesRefused({ PORT: 'http', COMPUTE_THREADS: 'many', LOG_LEVEL: 'loud' }).sort()).toEqual([
-      'COMPUTE_THREADS',
-      'DATABASE_URL',
-      'LOG_LEVEL',
-      'PORT',
-    ])
+    expect(
+      namesRefused({ PORT: 'http', COMPUTE_THREADS: 'many', LOG_LEVEL: 'loud' }).sort(),
+    ).toEqual(['COMPUTE_THREADS', 'DATABASE_URL', 'LOG_LEVEL', 'PORT'])
   })
 
   test('is named together with the development password', () => {
-    const names = namesRefused({ NODE_ENV: 'production', DATABASE_URL: DEVELOPMENT_URL, PORT: 'http' })
+    const names = namesRefused({
+      NODE_ENV: 'production',
+      DATABASE_URL: DEVELOPMENT_URL,
+      PORT: 'http',
+    })
     expect(names.sort()).toEqual(['DATABASE_URL', 'PORT'])
   })
 })
@@ -193,7 +205,11 @@ describe('DATABASE_URL', () => {
 
 test('lets the page block the event loop only where it is said that this is development', () => {
   const demoInline = (env: NodeJS.ProcessEnv) => loadConfig({ DATABASE_URL, ...env }).demoInline
-  expect([{}, { NODE_ENV: 'test' }, { NODE_ENV: 'production' }].map(demoInline)).toEqual([false, false, false])
+  expect([{}, { NODE_ENV: 'test' }, { NODE_ENV: 'production' }].map(demoInline)).toEqual([
+    false,
+    false,
+    false,
+  ])
   expect(demoInline({ NODE_ENV: 'development' })).toBe(true)
   expect(demoInline({ NODE_ENV: 'development', DEMO_INLINE: 'false' })).toBe(false)
   expect(demoInline({ NODE_ENV: 'production', DEMO_INLINE: 'true' })).toBe(true)
@@ -201,7 +217,15 @@ test('lets the page block the event loop only where it is said that this is deve
 
 test('nobody can change it, at any depth', () => {
   const config = loadConfig({ DATABASE_URL, CORS_ORIGINS: 'https://shop.example' })
-  for (const part of [config, config.database, config.http, config.http.corsOrigins, config.compute, config.jobs, config.log])
+  for (const part of [
+    config,
+    config.database,
+    config.http,
+    config.http.corsOrigins,
+    config.compute,
+    config.jobs,
+    config.log,
+  ])
     expect([part, Object.isFrozen(part)]).toEqual([part, true])
 })
 

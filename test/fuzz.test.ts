@@ -30,24 +30,30 @@ test(
         statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1)
         if (answer.text) fuzzer.observe(request.operation, answer.text)
         const misfits = api.misfits(request.operation, answer)
-        if (answer.status >= 500 && !HONEST_FAILURES.includes(answer.status)) misfits.push('it broke')
+        if (answer.status >= 500 && !HONEST_FAILURES.includes(answer.status))
+          misfits.push('it broke')
         const { operation, ...sent } = request
-        if (misfits.length > 0) wrong.push({ ...sent, operation: operation.operationId, status: answer.status, misfits })
+        if (misfits.length > 0)
+          wrong.push({ ...sent, operation: operation.operationId, status: answer.status, misfits })
       }
     }
     await Promise.all(Array.from({ length: CLIENTS }, client))
     await pool.close()
     if (REQUESTS > 10_000) console.log(Object.fromEntries([...statuses].sort()))
     expect(wrong).toEqual([])
-    for (const status of [200, 201, 202, 204, 404, 415, 422]) expect([...statuses.keys()]).toContain(status)
+    for (const status of [200, 201, 202, 204, 404, 415, 422])
+      expect([...statuses.keys()]).toContain(status)
   },
   60_000 + REQUESTS * 20,
 )
 
 async function send(pool: Pool, { method, path, headers, body }: FuzzedRequest) {
-  const response = await pool.request({ method, path, headers, ...(body !== undefined && { body }) } as Parameters<
-    Pool['request']
-  >[0])
+  const response = await pool.request({
+    method,
+    path,
+    headers,
+    ...(body !== undefined && { body }),
+  } as Parameters<Pool['request']>[0])
   const isStream = response.headers['content-type'] === 'text/event-stream'
   if (isStream) response.body.on('error', () => {}).destroy()
   const isRead = !isStream && method !== 'HEAD'

@@ -38,19 +38,27 @@ describe('a line of the log', () => {
   })
 })
 
-test.runIf(process.platform === 'linux')('a disk that is full costs the lines, not the process', async () => {
-  const output = openSync('/dev/full', 'w')
-  const child = spawn(process.execPath, ['test/support/logging.ts'], {
-    stdio: ['ignore', output, 'pipe'],
-    env: { ...process.env, END: 'exit' },
-  })
-  closeSync(output)
-  const [errors, [code]] = await Promise.all([text(child.stderr as Readable), once(child, 'exit')])
-  expect([code, errors]).toEqual([0, ''])
-})
+test.runIf(process.platform === 'linux')(
+  'a disk that is full costs the lines, not the process',
+  async () => {
+    const output = openSync('/dev/full', 'w')
+    const child = spawn(process.execPath, ['test/support/logging.ts'], {
+      stdio: ['ignore', output, 'pipe'],
+      env: { ...process.env, END: 'exit' },
+    })
+    closeSync(output)
+    const [errors, [code]] = await Promise.all([
+      text(child.stderr as Readable),
+      once(child, 'exit'),
+    ])
+    expect([code, errors]).toEqual([0, ''])
+  },
+)
 
 test('a reader that stands still costs the lines that no longer fit, and is told how many', async () => {
-  const { stdout, stderr } = spawn(process.execPath, ['test/support/logging.ts'], { env: { ...process.env, END: 'flooded' } })
+  const { stdout, stderr } = spawn(process.execPath, ['test/support/logging.ts'], {
+    env: { ...process.env, END: 'flooded' },
+  })
   await once(stderr, 'data')
   const messages = messagesIn(await text(stdout)) ?? []
   const notice = messages.pop()

@@ -14,12 +14,20 @@ const HEAVY = '/v1/primes?to=4000000'
 /** More than anyone waits for. */
 const ENDLESS = '/v1/primes?to=50000000'
 
-/** On a machine whose cores others have, half a second of a thread's work takes longer than a stop usually waits. */
+/**
+ * On a machine whose cores others have, half a second of a thread's work takes longer than a stop
+ * usually waits.
+ */
 const PATIENT = { DRAIN_TIMEOUT_MS: '30000' }
 
 async function useMain(env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = [], maxFiles?: number) {
   const { url: DATABASE_URL, database } = await useDatabase()
-  const main = useProcess('src/main.ts', { DATABASE_URL, REQUEST_TIMEOUT_MS: '20000', ...env }, nodeOptions, maxFiles)
+  const main = useProcess(
+    'src/main.ts',
+    { DATABASE_URL, REQUEST_TIMEOUT_MS: '20000', ...env },
+    nodeOptions,
+    maxFiles,
+  )
   return { ...main, database }
 }
 
@@ -85,7 +93,10 @@ describe('SIGTERM', () => {
     const ops = opsUrlIn(output())
     child.kill('SIGTERM')
     const startedAt = performance.now()
-    await until(async () => (await request(`${url}/health/ready`)).status === 503, 'it is not ready')
+    await until(
+      async () => (await request(`${url}/health/ready`)).status === 503,
+      'it is not ready',
+    )
     expect((await request(`${ops}/health/ready`)).body.detail).toBe('The service is stopping')
     const { status, headers } = await request(`${url}/v1/primes?to=1000`)
     expect([status, headers.get('connection')]).toEqual([200, 'close'])
@@ -120,7 +131,9 @@ describe('SIGTERM', () => {
     socket.on('data', (chunk) => {
       heard += chunk
     })
-    socket.write(`GET ${HEAVY} HTTP/1.1\r\nHost: a\r\n\r\n${'GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(20)}`)
+    socket.write(
+      `GET ${HEAVY} HTTP/1.1\r\nHost: a\r\n\r\n${'GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(20)}`,
+    )
     await untilRunning(url, 1)
     child.kill('SIGTERM')
     await once(socket, 'close')
@@ -140,18 +153,31 @@ describe('SIGTERM', () => {
     const line = output()
       .split('\n')
       .find((text) => text.includes('"msg":"stopping"'))
-    expect(JSON.parse(line ?? '')).toMatchObject({ signal: 'SIGTERM', requests: 1, jobs: 0, sockets: 0 })
+    expect(JSON.parse(line ?? '')).toMatchObject({
+      signal: 'SIGTERM',
+      requests: 1,
+      jobs: 0,
+      sockets: 0,
+    })
   })
 
   test('tells the tasks that run or wait shortly before the drain deadline, so that all are answered', async () => {
-    const { child, url: listening, exitCode } = await useMain({ DRAIN_TIMEOUT_MS: '4000', REQUEST_TIMEOUT_MS: '600000' })
+    const {
+      child,
+      url: listening,
+      exitCode,
+    } = await useMain({ DRAIN_TIMEOUT_MS: '4000', REQUEST_TIMEOUT_MS: '600000' })
     const url = await listening()
     const tasks = Array.from({ length: 6 }, () => request(url + ENDLESS))
     await untilRunning(url, 1)
     await until(async () => (await metric(url, 'compute_queued')) >= 5, 'the others wait')
     child.kill('SIGTERM')
     for (const { body } of await Promise.all(tasks))
-      expect(body).toMatchObject({ status: 503, code: 'unavailable', detail: 'The service is stopping' })
+      expect(body).toMatchObject({
+        status: 503,
+        code: 'unavailable',
+        detail: 'The service is stopping',
+      })
     expect(await exitCode).toBe(0)
   })
 
@@ -160,7 +186,9 @@ describe('SIGTERM', () => {
     const socket = io(await listening(), { transports: ['websocket'], reconnection: false })
     onTestFinished(() => void socket.close())
     const heard: string[] = []
-    socket.on('server.stopping', () => heard.push('server.stopping')).on('disconnect', (reason) => heard.push(reason))
+    socket
+      .on('server.stopping', () => heard.push('server.stopping'))
+      .on('disconnect', (reason) => heard.push(reason))
     await until(() => socket.connected, 'it is connected')
     child.kill('SIGTERM')
     await until(() => heard.length === 2, 'it is told and closed')
@@ -183,29 +211,35 @@ describe('SIGTERM', () => {
   })
 })
 
-test.runIf(process.platform === 'linux')('more clients than there are file descriptors for cannot end the service', async () => {
-  const { child, url: listening, output } = await useMain({}, [], 150)
-  const url = await listening()
-  const ops = opsUrlIn(output())
-  const { hostname, port } = new URL(url)
-  const sockets = Array.from({ length: 400 }, () => connect(Number(port), hostname))
-  onTestFinished(() => {
+test.runIf(process.platform === 'linux')(
+  'more clients than there are file descriptors for cannot end the service',
+  async () => {
+    const { child, url: listening, output } = await useMain({}, [], 150)
+    const url = await listening()
+    const ops = opsUrlIn(output())
+    const { hostname, port } = new URL(url)
+    const sockets = Array.from({ length: 400 }, () => connect(Number(port), hostname))
+    onTestFinished(() => {
+      for (const socket of sockets) socket.destroy()
+    })
+    const answered = new Set<Socket>()
+    for (const socket of sockets) {
+      socket.on('error', () => {}).on('data', () => answered.add(socket))
+      socket.write('GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n')
+    }
+    await until(
+      () => sockets.filter(({ closed }) => closed).length > 200,
+      'those for whom there is no room are disconnected',
+    )
+    await until(() => answered.size > 10, 'the others are served')
+    for (const path of ['/health/live', '/health/ready', '/metrics'])
+      expect([path, (await fetch(ops + path)).status]).toEqual([path, 200])
     for (const socket of sockets) socket.destroy()
-  })
-  const answered = new Set<Socket>()
-  for (const socket of sockets) {
-    socket.on('error', () => {}).on('data', () => answered.add(socket))
-    socket.write('GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n')
-  }
-  await until(() => sockets.filter(({ closed }) => closed).length > 200, 'those for whom there is no room are disconnected')
-  await until(() => answered.size > 10, 'the others are served')
-  for (const path of ['/health/live', '/health/ready', '/metrics'])
-    expect([path, (await fetch(ops + path)).status]).toEqual([path, 200])
-  for (const socket of sockets) socket.destroy()
-  await until(async () => !(await isRefused(url)), 'there is room again')
-  expect((await request(`${url}/v1/products`)).status).toBe(200)
-  expect([child.exitCode, output()]).toEqual([null, expect.not.stringContaining('EMFILE')])
-})
+    await until(async () => !(await isRefused(url)), 'there is room again')
+    expect((await request(`${url}/v1/products`)).status).toBe(200)
+    expect([child.exitCode, output()]).toEqual([null, expect.not.stringContaining('EMFILE')])
+  },
+)
 
 describe('the event loop held', () => {
   test('is logged once with its length, function, line and request, and counted', async () => {
@@ -230,13 +264,22 @@ describe('the event loop held', () => {
     expect(incident.heldMs).toBeLessThan(2 * body.elapsedMs)
     expect(others).toEqual([])
     expect(await metric(url, 'event_loop_incidents_total')).toBe(1)
-    expect(await metric(url, 'event_loop_incident_seconds_total')).toBeCloseTo(incident.heldMs / 1_000)
+    expect(await metric(url, 'event_loop_incident_seconds_total')).toBeCloseTo(
+      incident.heldMs / 1_000,
+    )
     const opsUrl = opsUrlIn(output()) ?? ''
-    await until(async () => (await metric(opsUrl, 'event_loop_incidents_total')) === 1, 'the ops port counts it, too')
+    await until(
+      async () => (await metric(opsUrl, 'event_loop_incidents_total')) === 1,
+      'the ops port counts it, too',
+    )
   })
 
   test("is nobody's concern with WATCHDOG_MS=0", async () => {
-    const { url: listening, output } = await useMain({ DEMO_INLINE: 'true', WATCHDOG_MS: '0', LOG_LEVEL: 'info' })
+    const { url: listening, output } = await useMain({
+      DEMO_INLINE: 'true',
+      WATCHDOG_MS: '0',
+      LOG_LEVEL: 'info',
+    })
     const url = await listening()
     await request(`${url}${HEAVY}&mode=inline`)
     expect(await metric(url, 'event_loop_incidents_total')).toBe(0)
@@ -292,7 +335,9 @@ describe('what keeps the service from starting is one clear line and a non-zero 
     await once(other, 'listening')
     onTestFinished(() => void other.close())
     const { port } = other.address() as AddressInfo
-    expect(await failing({ DATABASE_URL: 'mysql://root@127.0.0.1:1/shop', OPS_PORT: String(port) })).toEqual([
+    expect(
+      await failing({ DATABASE_URL: 'mysql://root@127.0.0.1:1/shop', OPS_PORT: String(port) }),
+    ).toEqual([
       1,
       `Port ${port} is in use: stop what listens there, or set OPS_PORT to another one`,
     ])
@@ -309,13 +354,17 @@ describe('what keeps the service from starting is one clear line and a non-zero 
     onTestFinished(() => void drop())
     expect(await failing({ DATABASE_URL })).toEqual([
       1,
-      expect.stringMatching(/^The database lacks 001-product(, \d{3}-[a-z-]+)*: run `npm run migrate up` first$/),
+      expect.stringMatching(
+        /^The database lacks 001-product(, \d{3}-[a-z-]+)*: run `npm run migrate up` first$/,
+      ),
     ])
   })
 
   test('bad configuration, every variable of it', async () => {
     const [code, output] = await failing({ PORT: 'three', LOG_LEVEL: 'loud' })
     expect(code).toBe(1)
-    expect(output).toMatch(/^Bad configuration:\n {2}DATABASE_URL: is not set.*\n {2}PORT: .*\n {2}LOG_LEVEL: .*$/)
+    expect(output).toMatch(
+      /^Bad configuration:\n {2}DATABASE_URL: is not set.*\n {2}PORT: .*\n {2}LOG_LEVEL: .*$/,
+    )
   })
 })

@@ -62,12 +62,17 @@ describe('job()', () => {
 
   test('takes any time for an attempt, Infinity included', () => {
     expect(job('build', { timeoutMs: 30 * 86_400_000 }).timeoutMs).toBe(2_592_000_000)
-    expect(job('build', { timeoutMs: Number.POSITIVE_INFINITY, attempts: 65_535 }).timeoutMs).toBe(Number.POSITIVE_INFINITY)
+    expect(job('build', { timeoutMs: Number.POSITIVE_INFINITY, attempts: 65_535 }).timeoutMs).toBe(
+      Number.POSITIVE_INFINITY,
+    )
   })
 
   test('refuses a name that its column cannot hold', () => {
-    for (const name of ['', 'é', 'build ', 'a b', 'x'.repeat(101), undefined as never]) expect(() => job(name)).toThrow(TypeError)
-    expect(() => job('é')).toThrow("Expected the name of a job to be 1 to 100 ASCII characters without spaces, got 'é'")
+    for (const name of ['', 'é', 'build ', 'a b', 'x'.repeat(101), undefined as never])
+      expect(() => job(name)).toThrow(TypeError)
+    expect(() => job('é')).toThrow(
+      "Expected the name of a job to be 1 to 100 ASCII characters without spaces, got 'é'",
+    )
   })
 
   test('ties the types of input and result to the name', () => {
@@ -78,7 +83,11 @@ describe('job()', () => {
 })
 
 describe('event()', () => {
-  const moved = event<{ id: number }>()('thing.moved', { topic: 'things', when: 'Now', payload: { id: 'which' } })
+  const moved = event<{ id: number }>()('thing.moved', {
+    topic: 'things',
+    when: 'Now',
+    payload: { id: 'which' },
+  })
   const sold = event<{ id: number; price: string }>()('thing.sold', {
     topic: 'things',
     when: 'Now',
@@ -86,7 +95,12 @@ describe('event()', () => {
   })
 
   test('gives a frozen name, and what the docs say of it', () => {
-    expect(moved).toEqual({ name: 'thing.moved', topic: 'things', when: 'Now', payload: { id: 'which' } })
+    expect(moved).toEqual({
+      name: 'thing.moved',
+      topic: 'things',
+      when: 'Now',
+      payload: { id: 'which' },
+    })
     expect(Object.isFrozen(moved)).toBe(true)
   })
 
@@ -97,7 +111,9 @@ describe('event()', () => {
   })
 
   test('gives listeners of one event their type', () => {
-    expectTypeOf<Listeners<typeof moved>>().toExtend<{ 'thing.moved': (payload: { id: number }) => void }>()
+    expectTypeOf<Listeners<typeof moved>>().toExtend<{
+      'thing.moved': (payload: { id: number }) => void
+    }>()
   })
 
   test('gives listeners of several events their types', () => {

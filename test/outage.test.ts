@@ -32,12 +32,21 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
     await until(() => (codes.get('200') ?? 0) > 50, 'it answers')
     await server.send('SIGKILL')
     await until(() => (codes.get('503 unavailable') ?? 0) > 50, 'it says that it cannot')
-    expect((await request(`${service.url}/health/ready`)).body).toMatchObject({ status: 503, code: 'unavailable' })
+    expect((await request(`${service.url}/health/ready`)).body).toMatchObject({
+      status: 503,
+      code: 'unavailable',
+    })
     expect((await request(`${service.url}/health/live`)).status).toBe(200)
 
     await server.restart()
-    await until(async () => (await request(`${service.url}/health/ready`)).status === 200, 'it is ready')
-    await until(async () => (await request(`${service.url}/v1/products/1`)).status === 200, 'it serves')
+    await until(
+      async () => (await request(`${service.url}/health/ready`)).status === 200,
+      'it is ready',
+    )
+    await until(
+      async () => (await request(`${service.url}/v1/products/1`)).status === 200,
+      'it serves',
+    )
     await load.stop()
     expect([...codes.keys()].sort()).toEqual(['200', '503 unavailable'])
   })
@@ -57,7 +66,11 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
   })
 
   test.each([
-    ['whose answer to a write outside of a transaction is lost says the same', 'insert', outcomeUnknown],
+    [
+      'whose answer to a write outside of a transaction is lost says the same',
+      'insert',
+      outcomeUnknown,
+    ],
     [
       'whose answer to a read is lost says that it may be sent again',
       'select',
@@ -68,7 +81,9 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
     await prepareDatabase(server.url)
     await using database = await Database.open({ url: server.url, poolSize: 1 })
     const insert = sql`insert into product (name, price, stock) select 'Maybe', 1, sleep(30)`
-    const statement = (verb === 'insert' ? insert : sql`select sleep(30)`).execute(database.withSignal())
+    const statement = (verb === 'insert' ? insert : sql`select sleep(30)`).execute(
+      database.withSignal(),
+    )
     const outcomeSeen = expect(statement).rejects.toMatchObject(outcome)
     await until(async () => (await listStatements(server.url)).includes('sleep(30)'), 'it runs')
     await server.send('SIGKILL')
@@ -80,14 +95,21 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
   test('costs each request its deadline, and is forgiven when it goes on', async () => {
     const server = await useOwnServer()
     await prepareDatabase(server.url)
-    const service = await openService({ ...ENV, DATABASE_URL: server.url, REQUEST_TIMEOUT_MS: '300' })
+    const service = await openService({
+      ...ENV,
+      DATABASE_URL: server.url,
+      REQUEST_TIMEOUT_MS: '300',
+    })
     onTestFinished(() => service.stop())
     const product = `${service.url}/v1/products/1`
     expect((await request(product)).status).toBe(200)
     await server.send('SIGSTOP')
     try {
       // Its threads stop one by one: the first request may still be served.
-      await until(async () => (await request(product)).body.code === 'deadline_exceeded', 'it hangs')
+      await until(
+        async () => (await request(product)).body.code === 'deadline_exceeded',
+        'it hangs',
+      )
       expect((await request(`${service.url}/health/ready`)).status).toBe(503)
     } finally {
       await server.send('SIGCONT')
@@ -98,24 +120,30 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
   test.each([
     ['commit', undefined, outcomeUnknown],
     ['rollback', new Error('The story failed'), { message: 'The story failed' }],
-  ])('is not waited for when a %s has no answer after the deadline', async (_, failure, outcome) => {
-    const server = await useOwnServer()
-    await prepareDatabase(server.url)
-    await using database = await Database.open({ url: server.url, poolSize: 1 })
-    const ending = database
-      .withSignal(AbortSignal.timeout(500))
-      .transaction()
-      .execute(async (trx) => {
-        await trx.insertInto('product').values({ name: 'Maybe', price: '1.00', stock: 1 }).execute()
-        await server.send('SIGSTOP')
-        if (failure) throw failure
-      })
-    try {
-      await expect(ending).rejects.toMatchObject(outcome)
-    } finally {
-      await server.send('SIGCONT')
-    }
-  })
+  ])(
+    'is not waited for when a %s has no answer after the deadline',
+    async (_, failure, outcome) => {
+      const server = await useOwnServer()
+      await prepareDatabase(server.url)
+      await using database = await Database.open({ url: server.url, poolSize: 1 })
+      const ending = database
+        .withSignal(AbortSignal.timeout(500))
+        .transaction()
+        .execute(async (trx) => {
+          await trx
+            .insertInto('product')
+            .values({ name: 'Maybe', price: '1.00', stock: 1 })
+            .execute()
+          await server.send('SIGSTOP')
+          if (failure) throw failure
+        })
+      try {
+        await expect(ending).rejects.toMatchObject(outcome)
+      } finally {
+        await server.send('SIGCONT')
+      }
+    },
+  )
 
   test('does not hold up the stop', async () => {
     const server = await useOwnServer()
@@ -129,14 +157,23 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
 
 describe('a database that is merely busy', () => {
   test('leaves the service ready, and serves what has a connection when it goes on', async () => {
-    const { url, database } = await useService({ DATABASE_POOL_SIZE: '10', REQUEST_TIMEOUT_MS: '20000' })
+    const { url, database } = await useService({
+      DATABASE_POOL_SIZE: '10',
+      REQUEST_TIMEOUT_MS: '20000',
+    })
     const db = database.withSignal()
     await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 0 }).execute()
     const patches = await db.transaction().execute(async (trx) => {
       await trx.selectFrom('product').select('id').forUpdate().execute()
-      const waiting = Array.from({ length: 12 }, (_, stock) => request(`${url}/v1/products/1`, 'PATCH', { stock }))
-      await until(async () => (await metric(url, 'database_pool_waiting')) >= 2, 'the pool is used up')
-      for (let probe = 0; probe < 5; probe++) expect((await request(`${url}/health/ready`)).status).toBe(200)
+      const waiting = Array.from({ length: 12 }, (_, stock) =>
+        request(`${url}/v1/products/1`, 'PATCH', { stock }),
+      )
+      await until(
+        async () => (await metric(url, 'database_pool_waiting')) >= 2,
+        'the pool is used up',
+      )
+      for (let probe = 0; probe < 5; probe++)
+        expect((await request(`${url}/health/ready`)).status).toBe(200)
       return waiting
     })
     const statuses = (await Promise.all(patches)).map(({ status }) => status)
@@ -153,7 +190,10 @@ describe.runIf(canOwnServer)('a server without room for another prepared stateme
     const read = () => sql`select ${1} as one`.execute(database.withSignal())
     const administrator = await createConnection({ uri: url })
     await administrator.query('set global max_prepared_stmt_count = 0')
-    await expect(read()).rejects.toMatchObject({ code: 'unavailable', message: expect.stringContaining('no room') })
+    await expect(read()).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining('no room'),
+    })
     await administrator.query('set global max_prepared_stmt_count = default')
     await administrator.end()
     expect((await read()).rows).toHaveLength(1)

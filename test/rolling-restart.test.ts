@@ -8,7 +8,10 @@ import { until } from './support/until.ts'
 /** `ROLLING_RESTARTS=40 npx vitest run test/rolling-restart.test.ts` for the whole of it. */
 const RESTARTS = Number(process.env['ROLLING_RESTARTS'] ?? 4)
 const CLIENTS = 16
-/** Between two requests of a client: as much load as leaves a small machine the time to start processes. */
+/**
+ * Between two requests of a client: as much load as leaves a small machine the time to start
+ * processes.
+ */
 const THINK_MS = 5
 
 const PRODUCT = () => ({ name: `Rolled ${crypto.randomUUID()}`, price: '1.00', stock: 1 })
@@ -41,7 +44,10 @@ test(
   60_000 + RESTARTS * 15_000,
 )
 
-/** Sends requests to each server in turn on kept connections, and to the next one only where a connect is refused. */
+/**
+ * Sends requests to each server in turn on kept connections, and to the next one only where a
+ * connect is refused.
+ */
 class Balancer {
   refused = 0
   readonly #agent = new Agent({ keepAlive: true })

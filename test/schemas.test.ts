@@ -2,7 +2,8 @@ import { z } from '@hono/zod-openapi'
 import { expect, test } from 'vitest'
 import { integerParameter, numberParameter, withDefault } from '../src/schemas.ts'
 
-const reasonsFor = (schema: z.ZodType, value: unknown) => schema.safeParse(value).error?.issues.map(({ message }) => message)
+const reasonsFor = (schema: z.ZodType, value: unknown) =>
+  schema.safeParse(value).error?.issues.map(({ message }) => message)
 
 test.each([
   [z.string(), undefined, 'Required'],
@@ -33,7 +34,10 @@ test.each([
 })
 
 test('a number that is none is not judged any further', () => {
-  const range = z.object({ from: withDefault(integerParameter(0, 9), 3), to: integerParameter(0, 9) })
+  const range = z.object({
+    from: withDefault(integerParameter(0, 9), 3),
+    to: integerParameter(0, 9),
+  })
   const ordered = range.refine(({ from, to }) => from <= to, 'Must not be below from')
   expect(reasonsFor(ordered, { to: 'x' })).toEqual(['Must be a whole number from 0 to 9'])
   expect(reasonsFor(ordered, { to: '1' })).toEqual(['Must not be below from'])

@@ -1,6 +1,9 @@
 import { Worker } from 'node:worker_threads'
 
-/** Threads and `postMessage`, no pool: what no pool can be faster than without sending fewer messages. */
+/**
+ * Threads and `postMessage`, no pool: what no pool can be faster than without sending fewer
+ * messages.
+ */
 export class BareThreads<Input, Output> implements AsyncDisposable {
   readonly #workers: Worker[]
   readonly #answers: ((output: Output) => void)[] = []
@@ -20,7 +23,10 @@ export class BareThreads<Input, Output> implements AsyncDisposable {
     return promise
   }
 
-  /** All are sent at once, to each thread in turn; a thread answers in the order in which it was asked. */
+  /**
+   * All are sent at once, to each thread in turn; a thread answers in the order in which it was
+   * asked.
+   */
   runAll(inputs: Input[]): Promise<Output[]> {
     const { promise, resolve } = Promise.withResolvers<Output[]>()
     const outputs = new Array<Output>(inputs.length)

@@ -9,17 +9,22 @@ import { MEASUREMENTS } from './measurements.ts'
 import { type Report, targetRows } from './report.ts'
 
 /**
- * `npm run bench:compute`: what `src/compute` costs and gains beside bare threads and two well-known pools. With names of
- * measurements (`npm run bench:compute -- sum uneven`) only those, and no results file.
+ * `npm run bench:compute`: what `src/compute` costs and gains beside bare threads and two
+ * well-known pools. With names of measurements (`npm run bench:compute -- sum uneven`) only those,
+ * and no results file.
  */
 const TIMEOUT_MS = 300_000
 
 const only = process.argv.slice(2).filter((argument) => argument !== '--save')
-for (const name of only) if (!MEASUREMENTS[name]) throw new Error(`Not one of ${Object.keys(MEASUREMENTS).join(', ')}: ${name}`)
+for (const name of only)
+  if (!MEASUREMENTS[name])
+    throw new Error(`Not one of ${Object.keys(MEASUREMENTS).join(', ')}: ${name}`)
 const names = only.length > 0 ? only : Object.keys(MEASUREMENTS)
 
 await using started = new AsyncDisposableStack()
-console.log(`${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB · Node ${process.version}`)
+console.log(
+  `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB · Node ${process.version}`,
+)
 const reports = await Promise.race([measureAll(), interruption()])
 const targets = Object.values(reports).flatMap((report) => report.targets)
 console.log(`\n${align(targetRows(targets))}\n`)

@@ -7,7 +7,10 @@ import { double } from './tasks.ts'
 
 const SETTINGS = { seconds: 30, threads: machine.cores } as const
 
-/** An endless asynchronous source, read through `compute.map`: memory must not depend on how much has come. */
+/**
+ * An endless asynchronous source, read through `compute.map`: memory must not depend on how much
+ * has come.
+ */
 export async function measureEndless(started: AsyncDisposableStack): Promise<Report> {
   const compute = started.use(await openCompute(SETTINGS.threads))
   const startedAt = performance.now()
@@ -22,7 +25,8 @@ export async function measureEndless(started: AsyncDisposableStack): Promise<Rep
     if (mib.push(process.memoryUsage.rss() / MIB) === SETTINGS.seconds) break
   }
   const third = Math.floor(SETTINGS.seconds / 3)
-  // V8 takes and gives back some 20 MiB as it likes: hence the highest of ten seconds, and a bound above that.
+  // V8 takes and gives back some 20 MiB as it likes: hence the highest of ten seconds, and a bound
+  // above that.
   const growth = Math.max(...mib.slice(-third)) / Math.max(...mib.slice(0, third)) - 1
   return {
     title: `An endless source through compute.map for ${SETTINGS.seconds} s`,

@@ -8,8 +8,8 @@ const WARM_UP_ROUNDS = 3
 const WARM_UP_MS = 3_000
 
 /**
- * Measures each contestant `rounds` times, in turns, so that whatever else the machine does hits all of them; the first
- * turns, three or for three seconds, are for the compilers and do not count.
+ * Measures each contestant `rounds` times, in turns, so that whatever else the machine does hits
+ * all of them; the first turns, three or for three seconds, are for the compilers and do not count.
  */
 export async function inTurns<Name extends string, Contestant, Figure>(
   rounds: number,
@@ -17,19 +17,25 @@ export async function inTurns<Name extends string, Contestant, Figure>(
   measure: (contestant: Contestant) => Promise<Figure>,
 ): Promise<Record<Name, Figure[]>> {
   const entries = Object.entries(contestants) as [Name, Contestant][]
-  const figures = Object.fromEntries(entries.map(([name]) => [name, []])) as unknown as Record<Name, Figure[]>
+  const figures = Object.fromEntries(entries.map(([name]) => [name, []])) as unknown as Record<
+    Name,
+    Figure[]
+  >
   const turn = async (record: (name: Name, figure: Figure) => void) => {
     for (const [name, contestant] of entries) {
-      // No one pays for the garbage of the one before. A whole collection would also throw away compiled code: whatever
-      // was compiled for objects of which there are none at that moment, as those of all contestants but one.
+      // No one pays for the garbage of the one before. A whole collection would also throw away
+      // compiled code: whatever was compiled for objects of which there are none at that moment, as
+      // those of all contestants but one.
       globalThis.gc?.({ type: 'minor' })
       await sleep(PAUSE_MS)
       record(name, await measure(contestant))
     }
   }
   const warmAt = performance.now() + WARM_UP_MS
-  for (let round = 0; round < WARM_UP_ROUNDS || performance.now() < warmAt; round++) await turn(() => {})
-  for (let round = 0; round < rounds; round++) await turn((name, figure) => figures[name].push(figure))
+  for (let round = 0; round < WARM_UP_ROUNDS || performance.now() < warmAt; round++)
+    await turn(() => {})
+  for (let round = 0; round < rounds; round++)
+    await turn((name, figure) => figures[name].push(figure))
   return figures
 }
 

@@ -25,14 +25,23 @@ const SETTINGS = {
 
 const THREADS = { 'cores − 1': Math.max(1, cores - 1), cores, '4 × cores': 4 * cores }
 
-/** A light endpoint of the service while all threads count primes, by how many threads those are. */
+/**
+ * A light endpoint of the service while all threads count primes, by how many threads those are.
+ */
 export async function measureLightEndpoint(started: AsyncDisposableStack): Promise<Report> {
   const database = started.use(await openBenchDatabase())
   const { rounds, roundMs } = SETTINGS
   const loaded: Phase<string>[] = []
   for (const [name, threads] of Object.entries(THREADS)) {
     const { url: appUrl } = started.use(await startApp(database.url, threads))
-    loaded.push({ name: `threads = ${name}`, appUrl, heavyPath, busyCores: threads, rounds, roundMs })
+    loaded.push({
+      name: `threads = ${name}`,
+      appUrl,
+      heavyPath,
+      busyCores: threads,
+      rounds,
+      roundMs,
+    })
   }
   const idle = { name: 'idle', appUrl: loaded[0]?.appUrl ?? '', busyCores: 0, rounds, roundMs }
   const phases = await measurePhases([idle, ...loaded], SETTINGS)

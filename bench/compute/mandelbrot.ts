@@ -1,6 +1,12 @@
 import type { Compute } from '../../src/compute/compute.ts'
 import { UNCANCELLABLE } from '../../src/compute/implement.ts'
-import { type Canvas, drawTile, type Kernel, type Tile, type View } from '../../src/features/mandelbrot/contract.ts'
+import {
+  type Canvas,
+  drawTile,
+  type Kernel,
+  type Tile,
+  type View,
+} from '../../src/features/mandelbrot/contract.ts'
 import { drawRows } from '../../src/features/mandelbrot/tile.ts'
 import { number } from '../align.ts'
 import { machine } from '../machine.ts'
@@ -12,11 +18,17 @@ import { atLeast, type Report } from './report.ts'
 const VIEW: View = { width: 1_024, height: 1_024, iterations: 200, x: -0.6, y: 0, scale: 3 }
 const SETTINGS = { view: VIEW, tiles: 128, rounds: 31, threads: machine.cores } as const
 
-/** The same picture by a loop in TypeScript and by one compiled ahead, on one thread and on all. No PNG is made of it. */
+/**
+ * The same picture by a loop in TypeScript and by one compiled ahead, on one thread and on all. No
+ * PNG is made of it.
+ */
 export async function measureMandelbrot(started: AsyncDisposableStack): Promise<Report> {
   const oneThread = started.use(await openCompute(1))
   const allThreads = started.use(await openCompute(SETTINGS.threads))
-  const canvas = { pixels: allThreads.share(Uint8Array, VIEW.width * VIEW.height), missing: allThreads.share(Int32Array, 1) }
+  const canvas = {
+    pixels: allThreads.share(Uint8Array, VIEW.width * VIEW.height),
+    missing: allThreads.share(Int32Array, 1),
+  }
   const inPlace = async () => {
     for (const tile of tilesOf('typescript', canvas)) drawRows(tile, UNCANCELLABLE)
   }
@@ -68,8 +80,17 @@ export async function measureMandelbrot(started: AsyncDisposableStack): Promise<
   }
 }
 
-/** One more than there are seem to be missing, so that none is the last, which would make a PNG of the picture. */
+/**
+ * One more than there are seem to be missing, so that none is the last, which would make a PNG of
+ * the picture.
+ */
 function tilesOf(kernel: Kernel, canvas: Canvas): Tile[] {
   canvas.missing[0] = SETTINGS.tiles + 1
-  return Array.from({ length: SETTINGS.tiles }, (_, first) => ({ view: VIEW, kernel, first, every: SETTINGS.tiles, canvas }))
+  return Array.from({ length: SETTINGS.tiles }, (_, first) => ({
+    view: VIEW,
+    kernel,
+    first,
+    every: SETTINGS.tiles,
+    canvas,
+  }))
 }

@@ -3,7 +3,10 @@ const SAMPLE_EVERY_MS = 5
 
 export const MIB = 2 ** 20
 
-/** How far the resident memory of this process gets above what it is now, in MiB, while `work` goes on. */
+/**
+ * How far the resident memory of this process gets above what it is now, in MiB, while `work` goes
+ * on.
+ */
 export async function memoryGrowth(work: () => Promise<unknown>): Promise<number> {
   const before = process.memoryUsage.rss()
   let peak = before

@@ -14,8 +14,11 @@ export async function measureReaders(started: AsyncDisposableStack): Promise<Rep
   const table = compute.share(Float64Array, doubles).fill(1)
   const read = async () => {
     for (let round = 0; round < SETTINGS.rounds; round++) {
-      const tasks = Array.from({ length: readers }, () => compute.run(sum, { values: table, from: 0, to: doubles }))
-      for (const total of await Promise.all(tasks)) if (total !== doubles) throw new Error(`The sum is ${doubles}, not ${total}`)
+      const tasks = Array.from({ length: readers }, () =>
+        compute.run(sum, { values: table, from: 0, to: doubles }),
+      )
+      for (const total of await Promise.all(tasks))
+        if (total !== doubles) throw new Error(`The sum is ${doubles}, not ${total}`)
     }
   }
   const growthMiB = await memoryGrowth(read)

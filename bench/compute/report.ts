@@ -1,6 +1,9 @@
 import { number } from '../align.ts'
 
-/** What a measurement found: a table to print, the targets it has, and the figures for the results file. */
+/**
+ * What a measurement found: a table to print, the targets it has, and the figures for the results
+ * file.
+ */
 export interface Report {
   title: string
   /** The first is the head. */
@@ -32,5 +35,10 @@ export const atLeast = (what: string, measured: number, limit: number): Target =
 
 export const targetRows = (targets: Target[]): string[][] => [
   ['target', 'wanted', 'measured', ''],
-  ...targets.map(({ what, wanted, measured, met }) => [what, wanted, number(measured, 2), met ? 'met' : 'missed']),
+  ...targets.map(({ what, wanted, measured, met }) => [
+    what,
+    wanted,
+    number(measured, 2),
+    met ? 'met' : 'missed',
+  ]),
 ]

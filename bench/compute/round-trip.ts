@@ -19,16 +19,25 @@ const fill = promisify<Uint8Array, void>(randomFill)
 
 type Double = (n: number) => Promise<number>
 
-/** One task that does nothing, sent and awaited, then the next: what waking a thread and coming back costs. */
+/**
+ * One task that does nothing, sent and awaited, then the next: what waking a thread and coming back
+ * costs.
+ */
 export async function measureRoundTrip(started: AsyncDisposableStack): Promise<Report> {
   const compute = started.use(await openCompute(SETTINGS.threads))
-  const bare = started.use(new BareThreads<number, number>(new URL('./bare-double-worker.ts', import.meta.url), SETTINGS.threads))
+  const bare = started.use(
+    new BareThreads<number, number>(
+      new URL('./bare-double-worker.ts', import.meta.url),
+      SETTINGS.threads,
+    ),
+  )
   const piscina = openPiscina()
   const poolifier = openPoolifier()
   const contestants = {
     'postMessage alone': (n: number) => bare.run(n),
     'compute.run': (n: number) => compute.run(double, n),
-    'compute.run in a child process': (n: number) => compute.run(double, n, { isolation: 'process' }),
+    'compute.run in a child process': (n: number) =>
+      compute.run(double, n, { isolation: 'process' }),
     'libuv, eight random bytes': async (n: number) => {
       await fill(bytes)
       return 2 * n
@@ -52,10 +61,19 @@ export async function measureRoundTrip(started: AsyncDisposableStack): Promise<R
     title: `A task that does nothing, there and back, one after another; medians of ${SETTINGS.rounds} rounds of ${SETTINGS.calls}`,
     rows: [
       ['', 'p50 µs', 'p99 µs', 'p50 ÷ alone'],
-      ...figures.map(({ name, p50Us, p99Us, timesBare }) => [name, number(p50Us, 1), number(p99Us, 1), number(timesBare, 2)]),
+      ...figures.map(({ name, p50Us, p99Us, timesBare }) => [
+        name,
+        number(p50Us, 1),
+        number(p99Us, 1),
+        number(timesBare, 2),
+      ]),
     ],
     targets: [
-      atMost('Round trip: p50 ÷ that of postMessage alone', medianRatio(p50s('compute.run'), p50s('postMessage alone')), 1.15),
+      atMost(
+        'Round trip: p50 ÷ that of postMessage alone',
+        medianRatio(p50s('compute.run'), p50s('postMessage alone')),
+        1.15,
+      ),
     ],
     figures: { settings: { ...SETTINGS, onOwnCore }, contestants: figures },
   }

@@ -14,7 +14,10 @@ interface Case {
   isRight: (result: PromiseSettledResult<unknown>) => boolean
 }
 
-/** A third of all tasks is cancelled at a random moment, a tenth times out, a tenth crashes its thread. */
+/**
+ * A third of all tasks is cancelled at a random moment, a tenth times out, a tenth crashes its
+ * thread.
+ */
 export async function measureStorm(started: AsyncDisposableStack): Promise<Report> {
   const compute = started.use(await openCompute(SETTINGS.threads, { maxQueued: SETTINGS.tasks }))
   // As in a service that has run for a while: compiled, and with the memory that it needs.
@@ -46,7 +49,9 @@ async function storm(compute: Compute): Promise<number> {
   const cases = Array.from({ length: SETTINGS.tasks }, (_, index) => caseOf(index))
   const results = await Promise.allSettled(cases.map(({ run }) => run(compute)))
   while (compute.running + compute.queued > 0) await sleep(10)
-  return cases.filter(({ isRight }, index) => !isRight(results[index] as PromiseSettledResult<unknown>)).length
+  return cases.filter(
+    ({ isRight }, index) => !isRight(results[index] as PromiseSettledResult<unknown>),
+  ).length
 }
 
 function caseOf(index: number): Case {
@@ -55,20 +60,26 @@ function caseOf(index: number): Case {
   if (place < 10) {
     const reason = new Error(`cancelled ${index}`)
     return {
-      run: (compute) => compute.run(endless, null, { signal: abortWithin(SETTINGS.withinMs, reason) }),
+      run: (compute) =>
+        compute.run(endless, null, { signal: abortWithin(SETTINGS.withinMs, reason) }),
       isRight: (result) => result.status === 'rejected' && result.reason === reason,
     }
   }
   if (place < 13)
     return {
-      run: (compute) => compute.run(endless, null, { timeoutMs: 1 + Math.random() * SETTINGS.withinMs }),
+      run: (compute) =>
+        compute.run(endless, null, { timeoutMs: 1 + Math.random() * SETTINGS.withinMs }),
       // Refused, where it is known by then that it could not start in time.
-      isRight: (result) => result.status === 'rejected' && ['deadline_exceeded', 'overloaded'].includes(result.reason.code),
+      isRight: (result) =>
+        result.status === 'rejected' &&
+        ['deadline_exceeded', 'overloaded'].includes(result.reason.code),
     }
   if (place < 16)
     return {
       run: (compute) => compute.run(endThread, index),
-      isRight: (result) => result.status === 'rejected' && result.reason.message.endsWith(`exited with code ${index % 256}`),
+      isRight: (result) =>
+        result.status === 'rejected' &&
+        result.reason.message.endsWith(`exited with code ${index % 256}`),
     }
   return {
     run: (compute) => compute.run(double, index),

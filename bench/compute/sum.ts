@@ -11,14 +11,25 @@ import { atMost, type Report } from './report.ts'
 import { type Slice, sum, sumOf } from './tasks.ts'
 
 /** 1 GiB of doubles, in slices of 8 MiB. */
-const SETTINGS = { doubles: 2 ** 27, slice: 2 ** 20, rounds: 31, memoryRounds: 3, threads: machine.cores } as const
+const SETTINGS = {
+  doubles: 2 ** 27,
+  slice: 2 ** 20,
+  rounds: 31,
+  memoryRounds: 3,
+  threads: machine.cores,
+} as const
 
 type Work = () => PromiseLike<number> | number
 
 /** Large data and little to do with it: what counts is that nobody copies it. */
 export async function measureSum(started: AsyncDisposableStack): Promise<Report> {
   const compute = started.use(await openCompute(SETTINGS.threads))
-  const bare = started.use(new BareThreads<Slice, number>(new URL('./bare-sum-worker.ts', import.meta.url), SETTINGS.threads))
+  const bare = started.use(
+    new BareThreads<Slice, number>(
+      new URL('./bare-sum-worker.ts', import.meta.url),
+      SETTINGS.threads,
+    ),
+  )
   const values = compute.share(Float64Array, SETTINGS.doubles)
   const expected = fill(values)
   const part = Math.ceil(SETTINGS.doubles / SETTINGS.threads)
@@ -28,7 +39,8 @@ export async function measureSum(started: AsyncDisposableStack): Promise<Report>
   const onThreads = {
     'shared, one thread': () => compute.run(sum, whole),
     // What the machine gives to all cores at once: no pool, and nothing to hand out in between.
-    'shared, an equal part on each bare thread': async () => add(await bare.runAll(slicesOf(values, part))),
+    'shared, an equal part on each bare thread': async () =>
+      add(await bare.runAll(slicesOf(values, part))),
     'shared, compute.map on all threads': () => compute.map(sum, slicesOf(values)).reduce(0),
   }
   const check = async (work: Work) => {
@@ -42,8 +54,10 @@ export async function measureSum(started: AsyncDisposableStack): Promise<Report>
     ...(await inTurns(SETTINGS.rounds, onThreads, time)),
   }
   // Not at the same time: looking at the memory takes a core from the threads.
-  const growths = await inTurns(SETTINGS.memoryRounds, { ...sequential, ...onThreads }, (work: Work) =>
-    memoryGrowth(() => check(work)),
+  const growths = await inTurns(
+    SETTINGS.memoryRounds,
+    { ...sequential, ...onThreads },
+    (work: Work) => memoryGrowth(() => check(work)),
   )
   let clonedMs = Number.NaN
   const clonedMiB = await memoryGrowth(async () => {
@@ -61,7 +75,10 @@ export async function measureSum(started: AsyncDisposableStack): Promise<Report>
   const oneThread = times['shared, one thread'].map((ms) => ms / SETTINGS.threads)
   return {
     title: `The sum of 1 GiB of doubles; medians of ${SETTINGS.rounds} rounds`,
-    rows: [['', 'ms', 'memory + MiB'], ...figures.map(({ name, ms, growthMiB }) => [name, number(ms, 1), number(growthMiB, 1)])],
+    rows: [
+      ['', 'ms', 'memory + MiB'],
+      ...figures.map(({ name, ms, growthMiB }) => [name, number(ms, 1), number(growthMiB, 1)]),
+    ],
     targets: [
       atMost(
         'Shared sum: all threads ÷ (one thread / cores)',
@@ -70,7 +87,10 @@ export async function measureSum(started: AsyncDisposableStack): Promise<Report>
       ),
       atMost(
         'Shared sum: growth of memory, MiB',
-        Math.max(...growths['shared, one thread'], ...growths['shared, compute.map on all threads']),
+        Math.max(
+          ...growths['shared, one thread'],
+          ...growths['shared, compute.map on all threads'],
+        ),
         16,
       ),
     ],
@@ -79,8 +99,9 @@ export async function measureSum(started: AsyncDisposableStack): Promise<Report>
 }
 
 /**
- * As in a service that has run for a while: the code around tasks is compiled, and there is more than one of them. With
- * one alone, V8 compiles it into the loop that calls it, and this one comes out half as fast.
+ * As in a service that has run for a while: the code around tasks is compiled, and there is more
+ * than one of them. With one alone, V8 compiles it into the loop that calls it, and this one comes
+ * out half as fast.
  */
 async function runAnotherTask(compute: Compute) {
   for (let pass = 0; pass < 200; pass++) await compute.map(countPrimes, [{ from: 0, to: 200_000 }])

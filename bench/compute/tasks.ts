@@ -19,8 +19,9 @@ export interface Slice {
 export const sum = task<Slice, number>('bench.sum', { join: (a, b) => a + b })
 
 /**
- * The function behind `sum`, for the event loop's own turn, too. A sum that starts as the whole number 0 is one that V8
- * may keep in an object of its own, made anew for every addition: eight times as slow. -0 is none, and adds nothing.
+ * The function behind `sum`, for the event loop's own turn, too. A sum that starts as the whole
+ * number 0 is one that V8 may keep in an object of its own, made anew for every addition: eight
+ * times as slow. -0 is none, and adds nothing.
  */
 export function sumOf({ values, from, to }: Slice): number {
   let total = -0

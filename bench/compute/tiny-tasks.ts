@@ -8,16 +8,29 @@ import { openPiscina, openPoolifier } from './peers.ts'
 import { atLeast, type Report } from './report.ts'
 import { double } from './tasks.ts'
 
-const SETTINGS = { tasks: 20_000, rounds: 15, threads: machine.cores, tasksPerPiscinaThread: 16 } as const
+const SETTINGS = {
+  tasks: 20_000,
+  rounds: 15,
+  threads: machine.cores,
+  tasksPerPiscinaThread: 16,
+} as const
 
 const NUMBERS = Array.from({ length: SETTINGS.tasks }, (_, n) => n)
 
 type DoubleAll = (numbers: number[]) => PromiseLike<number[]>
 
-/** Far more tasks than threads, each so small that sending it costs more than doing it; all are started at once. */
+/**
+ * Far more tasks than threads, each so small that sending it costs more than doing it; all are
+ * started at once.
+ */
 export async function measureTinyTasks(started: AsyncDisposableStack): Promise<Report> {
   const compute = started.use(await openCompute(SETTINGS.threads, { maxQueued: SETTINGS.tasks }))
-  const bare = started.use(new BareThreads<number, number>(new URL('./bare-double-worker.ts', import.meta.url), SETTINGS.threads))
+  const bare = started.use(
+    new BareThreads<number, number>(
+      new URL('./bare-double-worker.ts', import.meta.url),
+      SETTINGS.threads,
+    ),
+  )
   const piscina = openPiscina()
   const piscinaPipelined = openPiscina(SETTINGS.tasksPerPiscinaThread)
   const poolifier = openPoolifier()
@@ -39,15 +52,26 @@ export async function measureTinyTasks(started: AsyncDisposableStack): Promise<R
   }))
   return {
     title: `${SETTINGS.tasks} tiny tasks at once; medians of ${SETTINGS.rounds} rounds`,
-    rows: [['', 'ms', 'µs each'], ...figures.map(({ name, ms, usPerTask }) => [name, number(ms, 2), number(usPerTask, 2)])],
+    rows: [
+      ['', 'ms', 'µs each'],
+      ...figures.map(({ name, ms, usPerTask }) => [name, number(ms, 2), number(usPerTask, 2)]),
+    ],
     targets: [
       atLeast(
         '20 000 tiny tasks: poolifier’s time ÷ compute.run’s',
         medianRatio(ms['poolifier, each'], ms['compute.run, each']),
         1,
       ),
-      atLeast('20 000 tiny tasks: Piscina’s time ÷ compute.run’s', medianRatio(ms['piscina, each'], ms['compute.run, each']), 4),
-      atLeast('20 000 tiny tasks: Piscina’s time ÷ compute.map’s', medianRatio(ms['piscina, each'], ms['compute.map']), 50),
+      atLeast(
+        '20 000 tiny tasks: Piscina’s time ÷ compute.run’s',
+        medianRatio(ms['piscina, each'], ms['compute.run, each']),
+        4,
+      ),
+      atLeast(
+        '20 000 tiny tasks: Piscina’s time ÷ compute.map’s',
+        medianRatio(ms['piscina, each'], ms['compute.map']),
+        50,
+      ),
     ],
     figures: { settings: SETTINGS, contestants: figures },
   }
@@ -62,6 +86,7 @@ async function timeAll(doubleAll: DoubleAll): Promise<number> {
   const startedAt = performance.now()
   const doubled = await doubleAll(NUMBERS)
   const ms = performance.now() - startedAt
-  if (doubled.length !== NUMBERS.length || doubled.some((value, n) => value !== 2 * n)) throw new Error('Not all were doubled')
+  if (doubled.length !== NUMBERS.length || doubled.some((value, n) => value !== 2 * n))
+    throw new Error('Not all were doubled')
   return ms
 }

@@ -14,19 +14,30 @@ const SETTINGS = { below: 1_400_000, items: 4, rounds: 61, threads: machine.core
 
 const WHOLE: Range = { from: 0, to: SETTINGS.below }
 const STEP = SETTINGS.below / SETTINGS.items
-const QUARTERS: Range[] = Array.from({ length: SETTINGS.items }, (_, index) => ({ from: index * STEP, to: (index + 1) * STEP }))
+const QUARTERS: Range[] = Array.from({ length: SETTINGS.items }, (_, index) => ({
+  from: index * STEP,
+  to: (index + 1) * STEP,
+}))
 
-/** Where the wall time of a round went: how long it was, and how much of it each thread did nothing. */
+/**
+ * Where the wall time of a round went: how long it was, and how much of it each thread did nothing.
+ */
 interface Round {
   wallMs: number
   idle: number[]
 }
 
-/** Ranges of the same length whose work is not the same: the primes above cost more than those below. */
+/**
+ * Ranges of the same length whose work is not the same: the primes above cost more than those
+ * below.
+ */
 export async function measureUneven(started: AsyncDisposableStack): Promise<Report> {
   const timings: Timing[] = []
-  const compute = started.use(await openCompute(SETTINGS.threads, { onTiming: (timing) => timings.push(timing) }))
-  const sequential = async (items: Range[]) => items.map((item) => countPrimesIn(item, UNCANCELLABLE))
+  const compute = started.use(
+    await openCompute(SETTINGS.threads, { onTiming: (timing) => timings.push(timing) }),
+  )
+  const sequential = async (items: Range[]) =>
+    items.map((item) => countPrimesIn(item, UNCANCELLABLE))
   const expected = add(await sequential([WHOLE]))
 
   const measure = async (count: () => PromiseLike<number[]>): Promise<Round> => {
@@ -41,7 +52,11 @@ export async function measureUneven(started: AsyncDisposableStack): Promise<Repo
   }
   const rounds = {
     // Not in turns with the others: what it does to them is in docs/decisions/006-own-pool.md
-    ...(await inTurns(SETTINGS.rounds, { 'sequential, on the event loop': () => sequential([WHOLE]) }, measure)),
+    ...(await inTurns(
+      SETTINGS.rounds,
+      { 'sequential, on the event loop': () => sequential([WHOLE]) },
+      measure,
+    )),
     ...(await inTurns(
       SETTINGS.rounds,
       {
@@ -66,7 +81,9 @@ export async function measureUneven(started: AsyncDisposableStack): Promise<Repo
     ],
     targets: figures
       .filter(({ name }) => name.startsWith('compute.map'))
-      .map(({ name, mostIdle }) => atMost(`Primes by ${name}: idle share of the most idle thread, %`, 100 * mostIdle, 5)),
+      .map(({ name, mostIdle }) =>
+        atMost(`Primes by ${name}: idle share of the most idle thread, %`, 100 * mostIdle, 5),
+      ),
     figures: { settings: SETTINGS, ways: figures },
   }
 }

@@ -7,9 +7,10 @@ import { literal, type Queries, type Row } from '../../src/features/reports/duck
 import { findGroupColumns, summariseGroups } from '../../src/features/reports/groups.ts'
 
 /**
- * The same answers by a bare script over DuckDB, with as many threads as it likes: the dialect is given, the types are
- * those that DuckDB finds for all values of a column, and the queries are the report's own. Sums of decimals are those of
- * doubles, which takes less time than the report's exact ones. `fork` it and send it a BareOrder.
+ * The same answers by a bare script over DuckDB, with as many threads as it likes: the dialect is
+ * given, the types are those that DuckDB finds for all values of a column, and the queries are the
+ * report's own. Sums of decimals are those of doubles, which takes less time than the report's
+ * exact ones. `fork` it and send it a BareOrder.
  */
 export interface BareOrder {
   file: string
@@ -54,7 +55,12 @@ async function run({ file, directory, memoryMb, groupBy, value }: BareOrder): Pr
   return { ms, rows: count }
 }
 
-async function summarise(duck: Queries, file: string, groupBy: string, value: string): Promise<number> {
+async function summarise(
+  duck: Queries,
+  file: string,
+  groupBy: string,
+  value: string,
+): Promise<number> {
   await duck.rows(`create table data as select * from read_csv(${literal(file)}, header = true, sample_size = -1,
     delim = ',', quote = '"', escape = '"', comment = '')`)
   const described = await duck.rows('describe data')
@@ -65,7 +71,14 @@ async function summarise(duck: Queries, file: string, groupBy: string, value: st
   const rows = Number(counts['rows'])
   const columns = described.map(({ column_name, column_type }): Column => {
     const [name, sqlType] = [String(column_name), String(column_type)]
-    return { name, sql: name, sqlType, type: TYPES[sqlType] ?? 'text', nulls: rows - Number(counts[name]), cast: undefined }
+    return {
+      name,
+      sql: name,
+      sqlType,
+      type: TYPES[sqlType] ?? 'text',
+      nulls: rows - Number(counts[name]),
+      cast: undefined,
+    }
   })
   for (const column of columns) await summariseColumn(duck, column, rows)
   const grouped = findGroupColumns(columns, { groupBy, value })

@@ -18,8 +18,9 @@ import { forgetPeak, peakMiB } from './memory.ts'
 import { ensureSalesFile } from './sales.ts'
 
 /**
- * `npm run bench:report`: a CSV of 1 GiB summarised in 256 MiB while a light endpoint is timed, beside DuckDB's own run of
- * the same queries; and how fast a running report is cancelled from another process.
+ * `npm run bench:report`: a CSV of 1 GiB summarised in 256 MiB while a light endpoint is timed,
+ * beside DuckDB's own run of the same queries; and how fast a running report is cancelled from
+ * another process.
  */
 const SETTINGS = {
   bytes: 1024 ** 3,
@@ -27,7 +28,9 @@ const SETTINGS = {
   lightPath: '/v1/products/500',
   lightPerSecond: 200,
   warmUpMs: 4_000,
-  /** One for each round, because a report of the same bytes and columns would reuse the one before. */
+  /**
+   * One for each round, because a report of the same bytes and columns would reuse the one before.
+   */
   groupBy: ['region', 'product', 'customer'],
   value: 'total',
   /** Into the report; a trial for each. */
@@ -37,7 +40,9 @@ const SETTINGS = {
 const DIRECTORY = fileHere('../.data/bench')
 const BARE_TIMEOUT_MS = 300_000
 const LEAD_IN_MS = 300
-/** Of the time that a bare run takes: the report is still at it when the last light request is sent. */
+/**
+ * Of the time that a bare run takes: the report is still at it when the last light request is sent.
+ */
 const PROBED_SHARE = 0.85
 
 interface Round {
@@ -70,7 +75,9 @@ async function bench() {
   started.defer(() => rm(reportDirectory, { recursive: true }))
   const settings = { REPORT_DIR: reportDirectory, REPORT_MEMORY_MB: String(SETTINGS.memoryMb) }
   const app = started.use(await startApp(database.url, machine.cores, { env: settings }))
-  const other = started.use(await startApp(database.url, 1, { env: { ...settings, JOBS_CONCURRENCY: '0' } }))
+  const other = started.use(
+    await startApp(database.url, 1, { env: { ...settings, JOBS_CONCURRENCY: '0' } }),
+  )
   const prober = started.use(startProber())
   await probe(prober, app, SETTINGS.warmUpMs)
 
@@ -86,14 +93,24 @@ async function bench() {
     measuredAt: new Date().toISOString(),
     machine,
     versions: { ...versionsOf(['@duckdb/node-api']), database: database.version },
-    settings: { ...SETTINGS, threads: machine.cores, proberRealTime: isProberRealTime, coresKeptAwake: canKeepAwake },
+    settings: {
+      ...SETTINGS,
+      threads: machine.cores,
+      proberRealTime: isProberRealTime,
+      coresKeptAwake: canKeepAwake,
+    },
     rounds,
     cancelled,
     targets: targetsOf(rounds, Math.max(...cancelled.map(({ freeAfterMs }) => freeAfterMs))),
   }
 }
 
-async function measureRound(groupBy: string, file: string, app: Server, prober: Prober): Promise<Round> {
+async function measureRound(
+  groupBy: string,
+  file: string,
+  app: Server,
+  prober: Prober,
+): Promise<Round> {
   const { memoryMb, value } = SETTINGS
   const bare = await runBare({ file, directory: DIRECTORY, memoryMb, groupBy, value })
   const idleP99Ms = await probeIdle(prober, app, bare.ms * PROBED_SHARE)
@@ -104,7 +121,8 @@ async function measureRound(groupBy: string, file: string, app: Server, prober: 
   await untilReport(app.url, id, ({ state }) => state === 'running')
   const busyP99Ms = await probe(prober, app, bare.ms * PROBED_SHARE)
   const report = await untilReport(app.url, id, ({ state }) => state === 'succeeded')
-  if (report.result?.rows !== bare.rows) throw new Error(`${report.result?.rows} rows, but ${bare.rows} by DuckDB alone`)
+  if (report.result?.rows !== bare.rows)
+    throw new Error(`${report.result?.rows} rows, but ${bare.rows} by DuckDB alone`)
   const reportMs = Date.parse(report.finishedAt ?? '') - Date.parse(report.startedAt ?? '')
   const memory = peakMiB(app.pid)
   await cancel(app.url, id)
@@ -129,7 +147,12 @@ async function probeIdle(prober: Prober, app: Server, durationMs: number): Promi
 /** The p99 of the light endpoint. */
 async function probe(prober: Prober, app: Server, durationMs: number): Promise<number> {
   const { lightPath, lightPerSecond: perSecond } = SETTINGS
-  const order = { url: app.url + lightPath, perSecond, startInMs: LEAD_IN_MS, durationMs: Math.round(durationMs / 100) * 100 }
+  const order = {
+    url: app.url + lightPath,
+    perSecond,
+    startInMs: LEAD_IN_MS,
+    durationMs: Math.round(durationMs / 100) * 100,
+  }
   const { latenciesMs, failed } = await prober.probe(order)
   if (failed > 0) throw new Error(`${failed} light requests failed`)
   return percentile(latenciesMs, 0.99)
@@ -145,8 +168,17 @@ async function runBare(order: BareOrder): Promise<BareResult> {
   }
 }
 
-/** From the moment that another process is asked to cancel: until the thread is free, and until the files are gone. */
-async function measureCancel(file: string, afterMs: number, app: Server, other: Server, spill: string) {
+/**
+ * From the moment that another process is asked to cancel: until the thread is free, and until the
+ * files are gone.
+ */
+async function measureCancel(
+  file: string,
+  afterMs: number,
+  app: Server,
+  other: Server,
+  spill: string,
+) {
   const { id } = await upload(app.url, 'groupBy=channel', file)
   await untilReport(app.url, id, ({ state }) => state === 'running')
   await sleep(afterMs)
@@ -164,7 +196,12 @@ async function measureCancel(file: string, afterMs: number, app: Server, other: 
 function targetsOf(rounds: Round[], freeAfterMs: number) {
   const most = (pick: (round: Round) => number) => Math.max(...rounds.map(pick))
   const middle = (pick: (round: Round) => number) => median(rounds.map(pick))
-  const target = (what: string, value: number, atMost: number) => ({ what, value, atMost, met: value <= atMost })
+  const target = (what: string, value: number, atMost: number) => ({
+    what,
+    value,
+    atMost,
+    met: value <= atMost,
+  })
   return [
     target(
       'resident memory, MiB',

@@ -19,12 +19,19 @@ export async function upload(appUrl: string, query: string, file: string): Promi
       else reject(new Error(text))
     })
   })
-  const [report] = await Promise.all([answer, pipeline(createReadStream(file, { highWaterMark: 1024 * 1024 }), outgoing)])
+  const [report] = await Promise.all([
+    answer,
+    pipeline(createReadStream(file, { highWaterMark: 1024 * 1024 }), outgoing),
+  ])
   return report
 }
 
 /** Polls until the report is so, now and then only. */
-export async function untilReport(appUrl: string, id: string, isSo: (report: Report) => boolean): Promise<Report> {
+export async function untilReport(
+  appUrl: string,
+  id: string,
+  isSo: (report: Report) => boolean,
+): Promise<Report> {
   for (;;) {
     const report = (await (await fetch(`${appUrl}/v1/reports/${id}`)).json()) as Report
     if (isSo(report)) return report

@@ -11,9 +11,13 @@ const FIRST_ORDER_MS = Date.UTC(2024, 0, 1)
 const CHUNK_CHARACTERS = 1024 * 1024
 /** More than any row has. */
 const MAX_ROW_BYTES = 200
-const HEADER = 'order_id,ordered_at,region,channel,customer,product,quantity,price,discount,total,gift\n'
+const HEADER =
+  'order_id,ordered_at,region,channel,customer,product,quantity,price,discount,total,gift\n'
 
-/** Writes a sales file of `bytes` bytes, or a row or two less, unless it is there: always the same one. */
+/**
+ * Writes a sales file of `bytes` bytes, or a row or two less, unless it is there: always the same
+ * one.
+ */
 export async function ensureSalesFile(file: string, bytes: number): Promise<void> {
   if (existsSync(file)) return
   await mkdir(dirname(file), { recursive: true })
@@ -34,7 +38,9 @@ export async function ensureSalesFile(file: string, bytes: number): Promise<void
 }
 
 function rowOf(order: number, random: () => number): string {
-  const orderedAt = new Date(FIRST_ORDER_MS + order * 7_000 + Math.floor(random() * 7_000)).toISOString().slice(0, 19)
+  const orderedAt = new Date(FIRST_ORDER_MS + order * 7_000 + Math.floor(random() * 7_000))
+    .toISOString()
+    .slice(0, 19)
   // Squared: few products and customers make most of the sales.
   const product = Math.floor(random() ** 2 * PRODUCTS)
   const customer = Math.floor(random() ** 2 * CUSTOMERS)

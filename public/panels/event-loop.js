@@ -11,13 +11,20 @@ const MAX_LISTED = 5
 const REACH = 8
 
 /** How late the event loop was, second by second, and what the watchdog found to be the reason. */
-export function mount(/** @type {HTMLElement} */ section, /** @type {import('../live.js').PanelContext} */ context) {
+export function mount(
+  /** @type {HTMLElement} */ section,
+  /** @type {import('../live.js').PanelContext} */ context,
+) {
   /** @type {Incident[]} */
   let incidents = []
 
   const busy = element('p', { className: 'aside' })
   const head = element('div', { className: 'toolbar' }, section.firstElementChild ?? '', busy)
-  const hint = element('p', { className: 'hint' }, 'How late the loop came to what was due, per second. Low and flat is good.')
+  const hint = element(
+    'p',
+    { className: 'hint' },
+    'How late the loop came to what was due, per second. Low and flat is good.',
+  )
   const container = element('div')
   const culprits = element('div', { className: 'culprits', 'aria-live': 'polite' })
   section.append(head, hint, container, culprits)
@@ -37,13 +44,20 @@ export function mount(/** @type {HTMLElement} */ section, /** @type {import('../
 
   onSamples(context, (samples) => {
     incidents = samples.flatMap(({ incidents }) => incidents)
-    show([samples.map(({ at }) => at), samples.map(({ loop }) => loop.max), samples.map(({ loop }) => loop.p99)])
+    show([
+      samples.map(({ at }) => at),
+      samples.map(({ loop }) => loop.max),
+      samples.map(({ loop }) => loop.p99),
+    ])
     busy.textContent = `${percent(samples.at(-1)?.loop.utilization)} busy`
     listCulprits(culprits, incidents)
   })
 }
 
-/** The newest first; the list changes only when there is something new, so that it is not read out every second. */
+/**
+ * The newest first; the list changes only when there is something new, so that it is not read out
+ * every second.
+ */
 function listCulprits(/** @type {HTMLElement} */ list, /** @type {Incident[]} */ incidents) {
   const newest = incidents.toReversed().slice(0, MAX_LISTED)
   const key = newest.map(({ at }) => at).join()
@@ -61,17 +75,24 @@ const describe = (incident) => [
   element('time', {}, timeOfDay(incident.at)),
   element('b', {}, duration(incident.heldMs)),
   element('code', {}, nameOf(incident)),
-  element('span', { className: 'hint' }, [incident.route, incident.requestId].filter(Boolean).join(' · ')),
+  element(
+    'span',
+    { className: 'hint' },
+    [incident.route, incident.requestId].filter(Boolean).join(' · '),
+  ),
 ]
 
 /** Function, file and line, as far as they are known. @param {Incident} incident */
-const nameOf = ({ function: name, file, line }) => (file ? `${name || '(anonymous)'} ${placeOf(file)}:${line}` : name)
+const nameOf = ({ function: name, file, line }) =>
+  file ? `${name || '(anonymous)'} ${placeOf(file)}:${line}` : name
 
 /** Relative to the project where it lies in it. @param {string} file */
-const placeOf = (file) => file.replace(/^file:\/\//, '').replace(/^.*\/(?=(src|test|node_modules)\/)/, '')
+const placeOf = (file) =>
+  file.replace(/^file:\/\//, '').replace(/^.*\/(?=(src|test|node_modules)\/)/, '')
 
 /**
- * A line through the chart wherever the watchdog named a culprit, with its name when the pointer is near.
+ * A line through the chart wherever the watchdog named a culprit, with its name when the pointer is
+ * near.
  *
  * @param {() => Incident[]} read
  * @returns {import('/vendor/uplot.js').Plugin}
@@ -103,7 +124,9 @@ function incidentMarks(read) {
       },
       setCursor(chart) {
         const { left = -1 } = chart.cursor
-        const near = read().find(({ at }) => left >= 0 && Math.abs(chart.valToPos(at, 'x') - left) < REACH)
+        const near = read().find(
+          ({ at }) => left >= 0 && Math.abs(chart.valToPos(at, 'x') - left) < REACH,
+        )
         tip.hidden = !near
         if (!near) return
         tip.textContent = `Held ${duration(near.heldMs)} by ${nameOf(near)}`
@@ -114,7 +137,11 @@ function incidentMarks(read) {
 }
 
 /** Beside a point, on the side where there is room. */
-function placeTip(/** @type {HTMLElement} */ tip, /** @type {number} */ x, /** @type {number} */ width) {
+function placeTip(
+  /** @type {HTMLElement} */ tip,
+  /** @type {number} */ x,
+  /** @type {number} */ width,
+) {
   tip.style.left = x < width / 2 ? `${x + 8}px` : 'auto'
   tip.style.right = x < width / 2 ? 'auto' : `${width - x + 8}px`
 }

@@ -6,7 +6,14 @@ const SHOWN = 12
 const READ_EVERY_MS = 3_000
 /** However fast jobs come and go. */
 const MIN_READ_PAUSE_MS = 1_000
-const TONES = { scheduled: 'warn', queued: '', running: 'info', succeeded: 'good', failed: 'bad', cancelled: '' }
+const TONES = {
+  scheduled: 'warn',
+  queued: '',
+  running: 'info',
+  succeeded: 'good',
+  failed: 'bad',
+  cancelled: '',
+}
 
 /**
  * @typedef {object} Job
@@ -30,13 +37,27 @@ export function mount(section, { api, live }) {
       : element('td', {}, element('span', { className: 'visually-hidden' }, 'Actions')),
   )
   const table = element('table', {}, element('thead', {}, element('tr', {}, ...heads)), body)
-  const empty = element('p', { className: 'empty' }, 'No jobs yet: summarise a CSV, and here it is.')
+  const empty = element(
+    'p',
+    { className: 'empty' },
+    'No jobs yet: summarise a CSV, and here it is.',
+  )
   const news = element('p', { className: 'error', role: 'status' })
-  section.append(element('div', { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Jobs' }, table), empty, news)
+  section.append(
+    element(
+      'div',
+      { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Jobs' },
+      table,
+    ),
+    empty,
+    news,
+  )
 
   /** @type {Map<string, ReturnType<typeof rowFor>>} */
   const rows = new Map()
-  const read = reader(async () => show((await api('GET', `/v1/jobs?limit=${SHOWN}`, { background: true })).items))
+  const read = reader(async () =>
+    show((await api('GET', `/v1/jobs?limit=${SHOWN}`, { background: true })).items),
+  )
 
   /** Rows stay where they are while they change, and so does the focus. @param {Job[]} jobs */
   function show(jobs) {
@@ -49,7 +70,8 @@ export function mount(section, { api, live }) {
     for (const [place, job] of jobs.entries()) {
       const shown = rows.get(job.id) ?? rowFor(job, act)
       rows.set(job.id, shown)
-      if (body.children[place] !== shown.row) body.insertBefore(shown.row, body.children[place] ?? null)
+      if (body.children[place] !== shown.row)
+        body.insertBefore(shown.row, body.children[place] ?? null)
       shown.update(job)
     }
     empty.hidden = jobs.length > 0
@@ -71,7 +93,11 @@ export function mount(section, { api, live }) {
   live.on('job.changed', (/** @type {{ jobs: Job[], more: boolean }} */ { jobs, more }) => {
     for (const job of jobs) rows.get(job.id)?.update(job)
     // The news have neither a new job's times nor what went wrong with a failed one.
-    if (more || jobs.some(({ id, state }) => !rows.has(id) || state === 'failed' || state === 'scheduled')) read()
+    if (
+      more ||
+      jobs.some(({ id, state }) => !rows.has(id) || state === 'failed' || state === 'scheduled')
+    )
+      read()
   })
   live.onReconnect(read)
   setInterval(() => document.hidden || read(), READ_EVERY_MS)
@@ -135,7 +161,8 @@ function rowFor(first, act) {
     state.dataset.tone = TONES[job.state]
     progress.value = job.progress
     progress.hidden = job.state !== 'running'
-    note.textContent = job.state === 'running' ? [percent(job.progress), job.note].filter(Boolean).join(', ') : ''
+    note.textContent =
+      job.state === 'running' ? [percent(job.progress), job.note].filter(Boolean).join(', ') : ''
     attempts.textContent = `${job.attempt} of ${job.maxAttempts}`
     error.textContent = job.state === 'succeeded' ? '' : (job.error ?? '')
     cancel.hidden = isFinished

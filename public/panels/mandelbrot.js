@@ -16,12 +16,27 @@ const RESIZE_PAUSE_MS = 250
 
 /** @typedef {typeof HOME} View the middle, and how much of the plane the longer side shows */
 
-/** A picture that all worker threads draw together; a click zooms in. @type {import('../live.js').Mount} */
+/**
+ * A picture that all worker threads draw together; a click zooms in. @type
+ * {import('../live.js').Mount}
+ */
 export function mount(section, { api }) {
   const canvas = element('canvas')
-  const picture = element('button', { type: 'button', className: 'picture', onclick: zoomAt, onkeydown: move }, canvas)
-  const zoomOut = element('button', { type: 'button', onclick: () => go({ ...view, scale: view.scale * ZOOM }) }, 'Zoom out')
-  const reset = element('button', { type: 'button', disabled: true, onclick: () => go(HOME) }, 'Reset')
+  const picture = element(
+    'button',
+    { type: 'button', className: 'picture', onclick: zoomAt, onkeydown: move },
+    canvas,
+  )
+  const zoomOut = element(
+    'button',
+    { type: 'button', onclick: () => go({ ...view, scale: view.scale * ZOOM }) },
+    'Zoom out',
+  )
+  const reset = element(
+    'button',
+    { type: 'button', disabled: true, onclick: () => go(HOME) },
+    'Reset',
+  )
   const caption = element('p', { className: 'hint', role: 'status' })
   const buttons = element('div', { className: 'row' }, zoomOut, reset)
   section.append(picture, element('div', { className: 'toolbar' }, caption, buttons))
@@ -60,7 +75,10 @@ export function mount(section, { api }) {
     const startedAt = performance.now()
     drawnWidth = picture.clientWidth
     const size = sizeFor(drawnWidth)
-    picture.setAttribute('aria-label', `The Mandelbrot set around ${place(view)}: zoom in. The arrow keys move.`)
+    picture.setAttribute(
+      'aria-label',
+      `The Mandelbrot set around ${place(view)}: zoom in. The arrow keys move.`,
+    )
     picture.setAttribute('aria-busy', 'true')
     try {
       const response = await api('GET', urlOf(view, size), { signal })
@@ -99,7 +117,8 @@ const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], Ar
 /** @param {View} view @returns {View} what the service draws */
 function clamp(view) {
   if (view === HOME) return view
-  const bound = (/** @type {number} */ value, /** @type {number} */ most) => Math.min(Math.max(value, -most), most)
+  const bound = (/** @type {number} */ value, /** @type {number} */ most) =>
+    Math.min(Math.max(value, -most), most)
   const scale = Math.min(Math.max(view.scale, MIN_SCALE), MAX_SCALE)
   return { x: bound(view.x, MAX_COORDINATE), y: bound(view.y, MAX_COORDINATE), scale }
 }

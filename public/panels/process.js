@@ -9,7 +9,8 @@ const MAX_SAMPLES = 120
 const SPARK_HEIGHT = 28
 
 /**
- * Each figure: what it is called, its value as text and as a number for the line under it, where it has one.
+ * Each figure: what it is called, its value as text and as a number for the line under it, where it
+ * has one.
  *
  * @type {{ label: string, text: (sample: Sample) => string, value?: (sample: Sample) => number }[]}
  */
@@ -20,13 +21,21 @@ const FIGURES = [
     value: ({ http }) => http.requestsPerSecond,
   },
   { label: 'CPU, in cores', text: ({ cpu }) => number(cpu), value: ({ cpu }) => cpu },
-  { label: 'Memory (RSS)', text: ({ memory }) => bytes(memory.rss), value: ({ memory }) => memory.rss },
+  {
+    label: 'Memory (RSS)',
+    text: ({ memory }) => bytes(memory.rss),
+    value: ({ memory }) => memory.rss,
+  },
   {
     label: 'Heap in use',
     text: ({ memory }) => bytes(memory.heapUsed),
     value: ({ memory }) => memory.heapUsed,
   },
-  { label: 'Outside the heap', text: ({ memory }) => bytes(memory.external), value: ({ memory }) => memory.external },
+  {
+    label: 'Outside the heap',
+    text: ({ memory }) => bytes(memory.external),
+    value: ({ memory }) => memory.external,
+  },
   {
     label: 'Connections in use',
     text: ({ database }) => `${database.inUse} of ${database.size}`,
@@ -41,11 +50,18 @@ const FIGURES = [
 ]
 
 /** The database's pool and the process: figures, with their last two minutes as lines. */
-export function mount(/** @type {HTMLElement} */ section, /** @type {import('../live.js').PanelContext} */ context) {
+export function mount(
+  /** @type {HTMLElement} */ section,
+  /** @type {import('../live.js').PanelContext} */ context,
+) {
   /** @type {Sample[]} */
   let samples = []
   const facts = element('p', { className: 'hint' })
-  const rows = FIGURES.map((figure) => ({ ...figure, shown: element('dd', {}, '–'), spark: element('canvas') }))
+  const rows = FIGURES.map((figure) => ({
+    ...figure,
+    shown: element('dd', {}, '–'),
+    spark: element('canvas'),
+  }))
   const list = element('dl', { className: 'figures' })
   for (const { label, shown, spark } of rows) {
     spark.setAttribute('aria-hidden', 'true')
@@ -63,7 +79,9 @@ export function mount(/** @type {HTMLElement} */ section, /** @type {import('../
 
   onSamples(context, (past, versions) => {
     samples = past
-    const known = versions ? [`Node ${versions.node}`, `V8 ${versions.v8}`, `database ${versions.database}`] : []
+    const known = versions
+      ? [`Node ${versions.node}`, `V8 ${versions.v8}`, `database ${versions.database}`]
+      : []
     facts.textContent = [`Up for ${duration(samples.at(-1)?.uptime)}`, ...known].join(' · ')
     draw()
   })

@@ -25,7 +25,11 @@ export function mount(section, { api, live }) {
   const sell = element('button', { type: 'button', onclick: () => change(-1) }, 'Sell one')
   const restock = element('button', { type: 'button', onclick: () => change(20) }, 'Restock 20')
   const list = element('ul', { className: 'products' })
-  const news = element('p', { className: 'hint', role: 'status' }, 'Of some product: every page that is open hears of it.')
+  const news = element(
+    'p',
+    { className: 'hint', role: 'status' },
+    'Of some product: every page that is open hears of it.',
+  )
   section.append(element('div', { className: 'row' }, sell, restock), news, list)
 
   /** The latest change first. @type {Product[]} */
@@ -34,7 +38,10 @@ export function mount(section, { api, live }) {
   const changed = new Map()
   let isReading = false
 
-  /** Until it succeeds: a service that has just begun may not answer, and nothing else would bring what was missed. */
+  /**
+   * Until it succeeds: a service that has just begun may not answer, and nothing else would bring
+   * what was missed.
+   */
   async function readAll() {
     try {
       put((await api('GET', `/v1/products?limit=${CANDIDATES}`, { background: true })).items)
@@ -45,18 +52,25 @@ export function mount(section, { api, live }) {
     }
   }
 
-  /** @param {Product[]} read of two versions of a product the later one counts, in whichever order they come */
+  /**
+   * @param {Product[]} read of two versions of a product the later one counts, in whichever order
+   * they come
+   */
   function put(read) {
     const known = new Map(products.map((product) => [product.id, product]))
     const news = read.filter(({ id, version }) => version > (known.get(id)?.version ?? 0))
     for (const product of news) known.set(product.id, product)
-    products = [...known.values()].sort((a, b) => b.updatedAt.localeCompare(a.updatedAt)).slice(0, KEPT)
+    products = [...known.values()]
+      .sort((a, b) => b.updatedAt.localeCompare(a.updatedAt))
+      .slice(0, KEPT)
     return new Set(news.map(({ id }) => id))
   }
 
   /** @param {Set<number>} [fresh] */
   function show(fresh = new Set()) {
-    list.replaceChildren(...products.slice(0, SHOWN).map((product) => itemOf(product, fresh.has(product.id))))
+    list.replaceChildren(
+      ...products.slice(0, SHOWN).map((product) => itemOf(product, fresh.has(product.id))),
+    )
   }
 
   async function readChanged() {
@@ -64,14 +78,19 @@ export function mount(section, { api, live }) {
     const latest = [...changed].slice(-SHOWN)
     changed.clear()
     isReading = true
-    const read = await Promise.all(latest.map(([id, change]) => (change === 'deleted' ? undefined : readOne(id))))
+    const read = await Promise.all(
+      latest.map(([id, change]) => (change === 'deleted' ? undefined : readOne(id))),
+    )
     isReading = false
     const gone = new Set(latest.filter((_, place) => read[place] === undefined).map(([id]) => id))
     products = products.filter(({ id }) => !gone.has(id))
     show(put(read.filter(Boolean)))
   }
 
-  /** Nothing when it is gone; a service that is too busy to tell leaves it as it was. @param {number} id */
+  /**
+   * Nothing when it is gone; a service that is too busy to tell leaves it as it was. @param
+   * {number} id
+   */
   const readOne = (id) =>
     api('GET', `/v1/products/${id}`, { background: true }).catch(({ status }) =>
       status === 404 ? undefined : products.find((known) => known.id === id),
@@ -83,7 +102,10 @@ export function mount(section, { api, live }) {
     if (!product) return tell('There is no product to change: create one first', true)
     const { id, name, stock, version } = product
     try {
-      await api('PATCH', `/v1/products/${id}`, { body: { stock: stock + by }, headers: { 'If-Match': `"${version}"` } })
+      await api('PATCH', `/v1/products/${id}`, {
+        body: { stock: stock + by },
+        headers: { 'If-Match': `"${version}"` },
+      })
       tell(`${name}: ${stock} became ${stock + by}`)
     } catch (error) {
       const { status, message } = /** @type {import('../api.js').ApiError} */ (error)

@@ -4,18 +4,36 @@ import { exampleOrders } from '../reports/example.js'
 import { resultOf } from '../reports/result.js'
 import { upload } from '../reports/upload.js'
 
-/** Events are hints that may be lost: this often the truth is read besides, while a report is not finished. */
+/**
+ * Events are hints that may be lost: this often the truth is read besides, while a report is not
+ * finished.
+ */
 const READ_EVERY_MS = 2_000
-const STATES = { queued: 'Queued', running: 'Summarising', succeeded: 'Done', failed: 'Failed', cancelled: 'Cancelled' }
+const STATES = {
+  queued: 'Queued',
+  running: 'Summarising',
+  succeeded: 'Done',
+  failed: 'Failed',
+  cancelled: 'Cancelled',
+}
 
-/** @typedef {{ id: string, state: keyof typeof STATES, progress: number, note: string | null, error?: string | null, result?: any }} Report */
+/**
+ * @typedef {{ id: string, state: keyof typeof STATES, progress: number, note: string | null,
+ * error?: string | null, result?: any }} Report
+ */
 
-/** A CSV goes up, a job summarises it, and its summary is shown. @type {import('../live.js').Mount} */
+/**
+ * A CSV goes up, a job summarises it, and its summary is shown. @type {import('../live.js').Mount}
+ */
 export function mount(section, { api, live }) {
   const { form, setBusy } = formFor(start)
   const status = element('p', { role: 'status' })
   const progress = element('progress', { max: 1, 'aria-label': 'Progress of the report' })
-  const cancel = element('button', { type: 'button', className: 'small', onclick: () => stop() }, 'Cancel')
+  const cancel = element(
+    'button',
+    { type: 'button', className: 'small', onclick: () => stop() },
+    'Cancel',
+  )
   const work = element('div', { className: 'work', hidden: true }, status, cancel, progress)
   const result = element('div', { className: 'result' })
   section.append(form, work, result)
@@ -30,12 +48,15 @@ export function mount(section, { api, live }) {
     result.replaceChildren()
     const controller = new AbortController()
     stop = () => controller.abort()
-    const onProgress = (/** @type {number} */ fraction) => tell(`Uploading ${file.name}, ${bytes(file.size)}`, { fraction })
+    const onProgress = (/** @type {number} */ fraction) =>
+      tell(`Uploading ${file.name}, ${bytes(file.size)}`, { fraction })
     onProgress(0)
     try {
       follow(await upload(`/v1/reports?${query}`, file, { signal: controller.signal, onProgress }))
     } catch (error) {
-      tell(controller.signal.aborted ? 'Cancelled' : explain(/** @type {any} */ (error)), { isError: !controller.signal.aborted })
+      tell(controller.signal.aborted ? 'Cancelled' : explain(/** @type {any} */ (error)), {
+        isError: !controller.signal.aborted,
+      })
     }
   }
 
@@ -59,7 +80,8 @@ export function mount(section, { api, live }) {
     const isGoing = state === 'queued' || state === 'running'
     // One that is queued again says why its last attempt failed.
     const reason = state === 'queued' ? error : note
-    if (isGoing) return tell([STATES[state], reason].filter(Boolean).join(': '), { fraction: progress })
+    if (isGoing)
+      return tell([STATES[state], reason].filter(Boolean).join(': '), { fraction: progress })
     leave()
     tell(state === 'failed' && error ? error : STATES[state], { isError: state === 'failed' })
     if (summary) result.replaceChildren(...resultOf(summary))
@@ -80,7 +102,8 @@ export function mount(section, { api, live }) {
   const tellError = (/** @type {Error} */ error) => tell(error.message, { isError: true })
 
   /** The truth. A service that is away for a moment will tell later. */
-  const read = () => waiting && api('GET', `/v1/reports/${waiting}`, { background: true }).then(show, () => {})
+  const read = () =>
+    waiting && api('GET', `/v1/reports/${waiting}`, { background: true }).then(show, () => {})
 
   live.on('report.progress', show)
   live.on('report.finished', ({ id }) => id === waiting && read())
@@ -90,7 +113,12 @@ export function mount(section, { api, live }) {
 
 /** @param {(file: File, query: URLSearchParams) => void} start */
 function formFor(start) {
-  const file = element('input', { type: 'file', className: 'visually-hidden', accept: '.csv,.tsv,.txt,text/csv', required: true })
+  const file = element('input', {
+    type: 'file',
+    className: 'visually-hidden',
+    accept: '.csv,.tsv,.txt,text/csv',
+    required: true,
+  })
   const chosen = element('span', {}, 'Drop a CSV here, or choose one')
   const drop = element('label', { className: 'drop' }, file, chosen)
   const groupBy = element('input', { name: 'groupBy', placeholder: 'region', autocomplete: 'off' })
@@ -138,7 +166,9 @@ function formFor(start) {
   function send(event) {
     event.preventDefault()
     const [first] = file.files ?? []
-    const columns = [groupBy, value].filter((field) => field.value !== '').map((field) => [field.name, field.value])
+    const columns = [groupBy, value]
+      .filter((field) => field.value !== '')
+      .map((field) => [field.name, field.value])
     if (first) start(first, new URLSearchParams(columns))
   }
 
@@ -149,4 +179,5 @@ function formFor(start) {
 }
 
 /** @param {Error & { errors?: { message: string }[] }} error */
-const explain = ({ message, errors }) => (errors ? errors.map(({ message }) => message).join('. ') : message)
+const explain = ({ message, errors }) =>
+  errors ? errors.map(({ message }) => message).join('. ') : message

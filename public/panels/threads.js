@@ -18,7 +18,8 @@ const LATEST = 8
 /**
  * A lane for each worker thread, with its tasks as bars in time.
  *
- * `section.lanes.spans` are all that it keeps; `section.lanes.timeline` is the part of the time that is shown.
+ * `section.lanes.spans` are all that it keeps; `section.lanes.timeline` is the part of the time
+ * that is shown.
  */
 export function mount(
   /** @type {HTMLElement & { lanes?: { spans: Span[], timeline: Timeline } }} */ section,
@@ -83,9 +84,17 @@ export function mount(
     names.style.setProperty('--lane', `${height}px`)
     names.replaceChildren(
       ...[...store.lanes.keys()].map((thread) => element('li', {}, thread)),
-      element('li', { className: 'queue' }, 'queue ', element('b', {}, number(newest?.compute.queued))),
+      element(
+        'li',
+        { className: 'queue' },
+        'queue ',
+        element('b', {}, number(newest?.compute.queued)),
+      ),
     )
-    canvas.style.setProperty('height', `${store.lanes.size * height + QUEUE_HEIGHT + AXIS_HEIGHT}px`)
+    canvas.style.setProperty(
+      'height',
+      `${store.lanes.size * height + QUEUE_HEIGHT + AXIS_HEIGHT}px`,
+    )
     const tasks = [...new Set(store.all.map(({ task }) => task))].sort()
     legend.replaceChildren(
       ...tasks.map((task) => {
@@ -93,7 +102,9 @@ export function mount(
         key.style.setProperty('background', `var(${colourOf(task)})`)
         return element('li', {}, key, task)
       }),
-      ...(tasks.length === 0 ? [element('li', {}, 'No task has run while this page was open: try one.')] : []),
+      ...(tasks.length === 0
+        ? [element('li', {}, 'No task has run while this page was open: try one.')]
+        : []),
       ...(leftOut > 0 ? [element('li', {}, `${number(leftOut)} short tasks not shown`)] : []),
     )
     isDirty = true
@@ -215,12 +226,22 @@ const describe = ({ task, count, thread, runMs, queuedMs, outcome, requestId }) 
   element('code', {}, requestId ?? (count === 1 ? 'no request' : 'several requests')),
 ]
 
-/** The same as text, for those who do not see the bars: made only while it is open. @param {() => Span[]} read */
+/**
+ * The same as text, for those who do not see the bars: made only while it is open. @param {() =>
+ * Span[]} read
+ */
 function latestTasks(read) {
   const body = element('tbody')
-  const head = ['Task', 'Thread', 'Run', 'Waited', 'Outcome', 'Request'].map((name) => element('th', { scope: 'col' }, name))
+  const head = ['Task', 'Thread', 'Run', 'Waited', 'Outcome', 'Request'].map((name) =>
+    element('th', { scope: 'col' }, name),
+  )
   const table = element('table', {}, element('thead', {}, element('tr', {}, ...head)), body)
-  const details = element('details', {}, element('summary', {}, 'Latest tasks'), element('div', { className: 'scroll' }, table))
+  const details = element(
+    'details',
+    {},
+    element('summary', {}, 'Latest tasks'),
+    element('div', { className: 'scroll' }, table),
+  )
   const show = () => {
     if (!details.open) return
     const newest = read()

@@ -5,7 +5,10 @@ import { duration, number } from '../format.js'
 /** Half a second for one thread, about. */
 const COUNT_UP_TO = 4_000_000
 const DEFAULT_AT_A_TIME = 3
-/** A browser opens six connections to one server: some must be left for the probe, or it would measure its own queue. */
+/**
+ * A browser opens six connections to one server: some must be left for the probe, or it would
+ * measure its own queue.
+ */
 const MAX_AT_A_TIME = 4
 
 const PROBE_EVERY_MS = 200
@@ -19,7 +22,10 @@ const MODES = {
   inline: { button: 'On the event loop', where: 'on the event loop' },
 }
 
-/** Heavy work at the press of a button, and what a user feels of it meanwhile. @type {import('../live.js').Mount} */
+/**
+ * Heavy work at the press of a button, and what a user feels of it meanwhile. @type
+ * {import('../live.js').Mount}
+ */
 export function mount(section, context) {
   section.append(...tryOut(context))
   probe(section, context)
@@ -35,15 +41,27 @@ function tryOut({ api }) {
     value: `${DEFAULT_AT_A_TIME}`,
     required: true,
   })
-  const news = element('p', { className: 'hint', role: 'status' }, 'Watch the latency below, and the event loop.')
+  const news = element(
+    'p',
+    { className: 'hint', role: 'status' },
+    'Watch the latency below, and the event loop.',
+  )
   const buttons = Object.entries(MODES).map(([mode, { button }]) =>
     element(
       'button',
-      { type: 'button', 'data-mode': mode, onclick: () => run(/** @type {keyof typeof MODES} */ (mode)) },
+      {
+        type: 'button',
+        'data-mode': mode,
+        onclick: () => run(/** @type {keyof typeof MODES} */ (mode)),
+      },
       button,
     ),
   )
-  const stop = element('button', { type: 'button', disabled: true, onclick: () => running?.abort(new Error('Stopped')) }, 'Stop')
+  const stop = element(
+    'button',
+    { type: 'button', disabled: true, onclick: () => running?.abort(new Error('Stopped')) },
+    'Stop',
+  )
   /** @type {AbortController | undefined} */
   let running
 
@@ -66,9 +84,16 @@ function tryOut({ api }) {
     try {
       const [{ count: primes }] = await Promise.all(Array.from({ length: times }, count))
       const took = duration(performance.now() - startedAt)
-      tell(`Counted ${number(primes)} primes ${times === 1 ? 'once' : `${times} times`} ${where}, in ${took}`)
+      tell(
+        `Counted ${number(primes)} primes ${times === 1 ? 'once' : `${times} times`} ${where}, in ${took}`,
+      )
     } catch (error) {
-      tell(signal.aborted ? `Stopped after ${done} of ${times}` : explain(/** @type {Error} */ (error)), !signal.aborted)
+      tell(
+        signal.aborted
+          ? `Stopped after ${done} of ${times}`
+          : explain(/** @type {Error} */ (error)),
+        !signal.aborted,
+      )
     } finally {
       end()
     }
@@ -96,7 +121,11 @@ function tryOut({ api }) {
   }
 
   const label = element('label', { htmlFor: atATime.id }, 'at a time')
-  return [element('h3', {}, 'Count primes'), element('div', { className: 'row' }, ...buttons, stop, atATime, label), news]
+  return [
+    element('h3', {}, 'Count primes'),
+    element('div', { className: 'row' }, ...buttons, stop, atATime, label),
+    news,
+  ]
 }
 
 /** @param {Error & { status?: number }} error */
@@ -136,7 +165,9 @@ function probe(section, { api, live }) {
     if (!isLive) keep(null)
   })
 
-  /** @param {number | null} latency nothing where none could be measured: the line is broken there */
+  /**
+   * @param {number | null} latency nothing where none could be measured: the line is broken there
+   */
   function keep(latency) {
     const now = Date.now()
     const first = times.findIndex((time) => time > now - WINDOW_MS)

@@ -7,17 +7,31 @@ const MAX_GROUPS = 8
 /** @typedef {import('../../src/features/reports/contract.ts').ColumnSummary} Column */
 /** @typedef {import('../../src/features/reports/contract.ts').Value} Value */
 
-/** A summary as a table of its columns, and its groups as bars. @param {Summary} summary @returns {HTMLElement[]} */
+/**
+ * A summary as a table of its columns, and its groups as bars. @param {Summary} summary @returns
+ * {HTMLElement[]}
+ */
 export function resultOf({ rows, columns, rejected, groups }) {
   const title = element('h3', {}, `${number(rows)} rows, ${number(columns.length)} columns`)
-  return [title, ...rejectedOf(rejected), ...(groups ? groupsOf(groups) : []), tableOf(columns, rows)]
+  return [
+    title,
+    ...rejectedOf(rejected),
+    ...(groups ? groupsOf(groups) : []),
+    tableOf(columns, rows),
+  ]
 }
 
 /** @param {Summary['rejected']} rejected */
 function rejectedOf({ rows, first: [first] }) {
   if (!first) return []
   const { line, reason } = first
-  return [element('p', { className: 'error' }, `${number(rows)} rows could not be read. The first is line ${line}: ${reason}`)]
+  return [
+    element(
+      'p',
+      { className: 'error' },
+      `${number(rows)} rows could not be read. The first is line ${line}: ${reason}`,
+    ),
+  ]
 }
 
 /** @param {NonNullable<Summary['groups']>} groups */
@@ -30,18 +44,32 @@ function groupsOf({ groupBy, value, total, first }) {
     const bar = element('span', { className: 'bar' })
     bar.style.setProperty('--share', `${share(figureOf(group), most)}`)
     const figure = value === null ? number(group.count) : text('number', group.sum ?? 0)
-    return element('li', {}, element('span', {}, group.key ?? '(empty)'), bar, element('b', {}, figure))
+    return element(
+      'li',
+      {},
+      element('span', {}, group.key ?? '(empty)'),
+      bar,
+      element('b', {}, figure),
+    )
   })
   const what = value === null ? 'Rows' : `Sum of ${value}`
-  const which = total > shown.length ? `the largest ${shown.length} of ${number(total)}` : `${number(total)} of them`
-  return [element('h3', {}, `${what} by ${groupBy}, ${which}`), element('ul', { className: 'bars' }, ...bars)]
+  const which =
+    total > shown.length
+      ? `the largest ${shown.length} of ${number(total)}`
+      : `${number(total)} of them`
+  return [
+    element('h3', {}, `${what} by ${groupBy}, ${which}`),
+    element('ul', { className: 'bars' }, ...bars),
+  ]
 }
 
 /** @param {Column[]} columns @param {number} rows */
 function tableOf(columns, rows) {
   const heads = ['Column', 'Missing', 'Distinct', 'From', 'To', 'Mean', 'Distribution']
   const isNumber = (/** @type {number} */ place) => place > 0 && place < heads.length - 1
-  const head = heads.map((text, place) => element('th', { scope: 'col', className: isNumber(place) ? 'number' : '' }, text))
+  const head = heads.map((text, place) =>
+    element('th', { scope: 'col', className: isNumber(place) ? 'number' : '' }, text),
+  )
   const body = columns.map((column) => {
     const { name, type, nulls, distinct, min, max, mean } = column
     const figures = [
@@ -64,15 +92,27 @@ function tableOf(columns, rows) {
       element('td', {}, distributionOf(column)),
     )
   })
-  const table = element('table', {}, element('thead', {}, element('tr', {}, ...head)), element('tbody', {}, ...body))
+  const table = element(
+    'table',
+    {},
+    element('thead', {}, element('tr', {}, ...head)),
+    element('tbody', {}, ...body),
+  )
   // A region that scrolls must be reachable by keyboard, and have a name.
-  return element('div', { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Columns of the report' }, table)
+  return element(
+    'div',
+    { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Columns of the report' },
+    table,
+  )
 }
 
 /** @param {Column} column */
 function distributionOf({ type, histogram, top }) {
   const bars = histogram
-    ? histogram.map(({ from, to, count }) => ({ label: `${text(type, from)} to ${text(type, to)}`, count }))
+    ? histogram.map(({ from, to, count }) => ({
+        label: `${text(type, from)} to ${text(type, to)}`,
+        count,
+      }))
     : (top ?? []).map(({ value, count }) => ({ label: value, count }))
   const most = Math.max(...bars.map(({ count }) => count), 0)
   const drawn = bars.map(({ label, count }) => {

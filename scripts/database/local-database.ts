@@ -27,8 +27,9 @@ export interface LocalDatabase {
 }
 
 /**
- * The database that DATABASE_URL names; without one, the first of: a MySQL or MariaDB program on this machine, Docker,
- * Debian's packages (as root). Its data stays in `.data/` or, under Docker, in a volume.
+ * The database that DATABASE_URL names; without one, the first of: a MySQL or MariaDB program on
+ * this machine, Docker, Debian's packages (as root). Its data stays in `.data/` or, under Docker,
+ * in a volume.
  *
  * @throws AppError naming the ways out when there is none.
  */
@@ -37,14 +38,15 @@ export async function openLocalDatabase(): Promise<LocalDatabase> {
   if (given) return { url: given, label: 'the one in DATABASE_URL', stop: async () => {} }
   const program = findProgram()
   if (program) return startPrivateServer(program, DATA)
-  if (await hasDocker()) return startContainer(`offloop-${createHash('sha1').update(ROOT).digest('hex').slice(0, 8)}`)
+  if (await hasDocker())
+    return startContainer(`offloop-${createHash('sha1').update(ROOT).digest('hex').slice(0, 8)}`)
   return startPrivateServer(installProgram(), DATA)
 }
 
 /**
- * A server to throw away, for tests and load tests: found as above, but with its own empty data, set to be fast rather
- * than durable. `TEST_DATABASE=docker` insists on the container, `TEST_DATABASE=mysql:8.4` on that image. With DATABASE_URL
- * it is that server, which stays.
+ * A server to throw away, for tests and load tests: found as above, but with its own empty data,
+ * set to be fast rather than durable. `TEST_DATABASE=docker` insists on the container,
+ * `TEST_DATABASE=mysql:8.4` on that image. With DATABASE_URL it is that server, which stays.
  */
 export async function openTemporaryDatabase(): Promise<LocalDatabase> {
   const { TEST_DATABASE: image, DATABASE_URL: given } = process.env
@@ -57,7 +59,10 @@ export async function openTemporaryDatabase(): Promise<LocalDatabase> {
 
 async function startTemporaryServer(program: string): Promise<LocalDatabase> {
   const folder = await mkdtemp(join(tmpdir(), 'offloop-'))
-  const server = await startPrivateServer(program, folder, ['--innodb-flush-log-at-trx-commit=0', '--innodb-doublewrite=0'])
+  const server = await startPrivateServer(program, folder, [
+    '--innodb-flush-log-at-trx-commit=0',
+    '--innodb-doublewrite=0',
+  ])
   return {
     ...server,
     async stop() {
@@ -97,7 +102,11 @@ async function startContainer(volume?: string, image = IMAGE): Promise<LocalData
 async function untilReachable(url: string) {
   const deadline = AbortSignal.timeout(CONTAINER_TIMEOUT_MS)
   while (!(await canConnect(url))) {
-    if (deadline.aborted) throw new AppError('unavailable', 'The MySQL container started, but lets nobody in: see `docker logs`')
+    if (deadline.aborted)
+      throw new AppError(
+        'unavailable',
+        'The MySQL container started, but lets nobody in: see `docker logs`',
+      )
     await sleep(POLL_MS)
   }
 }
@@ -115,6 +124,7 @@ function installProgram(): string {
       env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
     })
   const program = findProgram()
-  if (!program) throw new AppError('unavailable', 'apt-get installed MariaDB, yet there is no mariadbd')
+  if (!program)
+    throw new AppError('unavailable', 'apt-get installed MariaDB, yet there is no mariadbd')
   return program
 }

@@ -10,15 +10,23 @@ interface Machine {
 }
 
 /** The error where no database can be found or started: what helps, as lines to copy. */
-export function noDatabase({ platform = process.platform, dockerRefuses = isRefused() }: Machine = {}): AppError {
+export function noDatabase({
+  platform = process.platform,
+  dockerRefuses = isRefused(),
+}: Machine = {}): AppError {
   const lines = [
-    ...(dockerRefuses ? ['sudo usermod -aG docker $USER && newgrp docker   # Docker runs, but refuses this user'] : []),
+    ...(dockerRefuses
+      ? ['sudo usermod -aG docker $USER && newgrp docker   # Docker runs, but refuses this user']
+      : []),
     platform === 'darwin'
       ? 'brew install mariadb   # a private server, which starts and stops with the service'
       : 'sudo apt-get install mariadb-server-core mariadb-client-core   # a private server, which starts and stops with the service',
     'export DATABASE_URL=mysql://user:password@host:3306/offloop   # a server that you have',
   ]
-  return new AppError('unavailable', `No MySQL found. One of these lines helps, or starting Docker:\n\n  ${lines.join('\n  ')}\n`)
+  return new AppError(
+    'unavailable',
+    `No MySQL found. One of these lines helps, or starting Docker:\n\n  ${lines.join('\n  ')}\n`,
+  )
 }
 
 function isRefused(): boolean {

@@ -2,8 +2,9 @@ import { AppError, overloaded, withoutStack } from '../errors.ts'
 import type { EntryOptions } from './entry.ts'
 
 /**
- * Which work a pool takes on, in one place. Work is refused when it has waited too long, never at once by an estimate:
- * clients who are refused at once come back at once, and their refusals take the processor from the work.
+ * Which work a pool takes on, in one place. Work is refused when it has waited too long, never at
+ * once by an estimate: clients who are refused at once come back at once, and their refusals take
+ * the processor from the work.
  *
  * | name | value | bounds |
  * |---|---|---|
@@ -47,12 +48,18 @@ export interface Course {
   timeLeftMs: number
 }
 
-/** Whether a map will clearly end too late. Code that is not compiled yet makes the first chunks look longer. */
+/**
+ * Whether a map will clearly end too late. Code that is not compiled yet makes the first chunks
+ * look longer.
+ */
 export const isHopeless = ({ chunks, threads, itemsLeft, msPerItem, timeLeftMs }: Course) =>
-  chunks >= MIN_CHUNKS_PER_THREAD * threads && (itemsLeft * msPerItem) / threads > CLEAR_MISS * timeLeftMs
+  chunks >= MIN_CHUNKS_PER_THREAD * threads &&
+  (itemsLeft * msPerItem) / threads > CLEAR_MISS * timeLeftMs
 
 /** Why work is refused that has waited too long, or would be one too many. */
-export const refusal = (waitMs: number) => overloaded('Too much work is waiting for a thread: try again later', waitMs)
+export const refusal = (waitMs: number) =>
+  overloaded('Too much work is waiting for a thread: try again later', waitMs)
 
 /** Why nothing new is taken on any more. */
-export const stopping = () => withoutStack(() => new AppError('unavailable', 'The service is stopping', { retryAfter: 1 }))
+export const stopping = () =>
+  withoutStack(() => new AppError('unavailable', 'The service is stopping', { retryAfter: 1 }))

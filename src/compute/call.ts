@@ -8,11 +8,15 @@ export interface CallOptions extends EntryOptions {
   /** The request on whose behalf it is: its timing says so. */
   requestId?: string | undefined
   /**
-   * What the task gets to end by itself once it was cancelled, before its thread is terminated; 100 ms if absent. Longer for
-   * native code that always ends, but not at once, and that would not survive the end of its thread.
+   * What the task gets to end by itself once it was cancelled, before its thread is terminated; 100
+   * ms if absent. Longer for native code that always ends, but not at once, and that would not
+   * survive the end of its thread.
    */
   graceMs?: number | undefined
-  /** Buffers of the input that are moved to the thread instead of copied; they are empty here afterwards. */
+  /**
+   * Buffers of the input that are moved to the thread instead of copied; they are empty here
+   * afterwards.
+   */
   transfer?: readonly Transferable[]
   /** Told now and then how much of the task is done, from 0 to 1. */
   onProgress?: ((fraction: number) => void) | undefined
@@ -27,7 +31,10 @@ interface Work {
   map?: MapEntry | undefined
 }
 
-/** One message's worth of work, from `run()` until it is settled: waiting, on its way to an executor, or running. */
+/**
+ * One message's worth of work, from `run()` until it is settled: waiting, on its way to an
+ * executor, or running.
+ */
 export class Call extends Entry {
   readonly task: string
   readonly mode: Mode
@@ -50,7 +57,12 @@ export class Call extends Entry {
   /** Stops listening for its end from outside. */
   release: (() => void) | undefined
 
-  constructor(work: Work, options: CallOptions, resolve: (output: never) => void, reject: (reason: unknown) => void) {
+  constructor(
+    work: Work,
+    options: CallOptions,
+    resolve: (output: never) => void,
+    reject: (reason: unknown) => void,
+  ) {
     super()
     this.task = work.task
     this.mode = work.mode

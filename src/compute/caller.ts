@@ -1,12 +1,15 @@
 import type { Call } from './call.ts'
 import { type Entry, MapEntry } from './entry.ts'
 
-/** How far the runs of a caller may get ahead of its maps, or behind them, in milliseconds of a thread. */
+/**
+ * How far the runs of a caller may get ahead of its maps, or behind them, in milliseconds of a
+ * thread.
+ */
 const MAX_BALANCE_MS = 100
 
 /**
- * What one caller waits for, in the order of its calls. Its runs and its maps get equal shares of its time, so that no
- * short task waits for a long map.
+ * What one caller waits for, in the order of its calls. Its runs and its maps get equal shares of
+ * its time, so that no short task waits for a long map.
  */
 export class Caller {
   readonly key: string | undefined
@@ -62,7 +65,10 @@ export class Caller {
   }
 }
 
-/** Callers, the one that has used the least time first; of several, the one whose turn was longest ago. */
+/**
+ * Callers, the one that has used the least time first; of several, the one whose turn was longest
+ * ago.
+ */
 export class Turns {
   readonly #callers: Caller[] = []
 
@@ -104,7 +110,10 @@ export class Turns {
   }
 }
 
-/** A doubly linked list through the entries themselves: a Set slows down when thousands leave it at its front. */
+/**
+ * A doubly linked list through the entries themselves: a Set slows down when thousands leave it at
+ * its front.
+ */
 export class List<Item extends Entry> {
   first: Item | undefined
   #last: Item | undefined

@@ -17,9 +17,9 @@ import {
 import type { ThreadOptions } from './thread.ts'
 
 /**
- * The event loop's end of a child process that serves tasks as a thread does, for native code that may crash: a
- * segmentation fault in a thread would be the end of the service. It shares no memory, costs some 60 MB and 0.1 ms more
- * per task, and takes one task at a time.
+ * The event loop's end of a child process that serves tasks as a thread does, for native code that
+ * may crash: a segmentation fault in a thread would be the end of the service. It shares no memory,
+ * costs some 60 MB and 0.1 ms more per task, and takes one task at a time.
  */
 export class TaskProcess implements Executor {
   readonly name: string
@@ -29,7 +29,10 @@ export class TaskProcess implements Executor {
   readonly #child: ChildProcess
 
   /** Resolves when it has loaded its tasks. @throws Error when it ends before that. */
-  static async start({ name, entry, maxHeapMb }: ThreadOptions, events: ExecutorEvents): Promise<TaskProcess> {
+  static async start(
+    { name, entry, maxHeapMb }: ThreadOptions,
+    events: ExecutorEvents,
+  ): Promise<TaskProcess> {
     const child = fork(fileURLToPath(entry), {
       env: threadEnvironment(),
       execArgv: [`--max-old-space-size=${maxHeapMb}`],
@@ -47,7 +50,9 @@ export class TaskProcess implements Executor {
     })
     // What it is sent while it dies; its exit says the rest.
     child.on('error', () => {})
-    child.on('message', (message: PackedEnd | PackedProgress | PackedDone) => deliver(message, events))
+    child.on('message', (message: PackedEnd | PackedProgress | PackedDone) =>
+      deliver(message, events),
+    )
     child.on('exit', (code, signal) => events.exit(endOf(code, signal)))
     return process
   }
@@ -59,7 +64,8 @@ export class TaskProcess implements Executor {
 
   /** @throws DataCloneError when the input cannot be sent: shared memory cannot. */
   send(message: RunMessage, transfer: readonly Transferable[]): void {
-    if (transfer.length > 0) throw new DOMException('Buffers cannot be transferred to another process', 'DataCloneError')
+    if (transfer.length > 0)
+      throw new DOMException('Buffers cannot be transferred to another process', 'DataCloneError')
     assertClonable(message.input)
     message.slot = SLOTS
     this.#child.send(packRun(message))
@@ -82,7 +88,10 @@ export class TaskProcess implements Executor {
   }
 }
 
-/** The channel to the child would copy shared memory without a word: what the task writes there would be lost. */
+/**
+ * The channel to the child would copy shared memory without a word: what the task writes there
+ * would be lost.
+ */
 function assertClonable(input: unknown) {
   try {
     new Serializer().writeValue(input)

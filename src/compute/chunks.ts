@@ -8,20 +8,30 @@ import type { Pool } from './pool.ts'
 import type { Source } from './source.ts'
 import { TaskError } from './task-error.ts'
 
-/** How much work goes to a thread at once: many times what sending it costs, and not so much that others wait for long. */
+/**
+ * How much work goes to a thread at once: many times what sending it costs, and not so much that
+ * others wait for long.
+ */
 const CHUNK_MS = 8
-/** Towards the end chunks become smaller, so that all threads end together; less than that is not worth a message. */
+/**
+ * Towards the end chunks become smaller, so that all threads end together; less than that is not
+ * worth a message.
+ */
 const MIN_CHUNK_MS = 0.25
 /** More would hold up the event loop while they are copied. */
 const MAX_ITEMS = 1_024
-/** How many times larger than the last a chunk may be: items that the compiler has not seen yet say little. */
+/**
+ * How many times larger than the last a chunk may be: items that the compiler has not seen yet say
+ * little.
+ */
 const MAX_GROWTH = 16
 /** The chunk that a thread works on, and the next one. */
 const CHUNKS_PER_THREAD = 2
 /** Weight of the newest chunk in the moving average of the time that an item takes. */
 const AVERAGE_WEIGHT = 0.3
 
-export interface ChunksOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key' | 'requestId'> {
+export interface ChunksOptions
+  extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key' | 'requestId'> {
   task: string
   mode: 'each' | 'joined'
   threads: number
@@ -39,7 +49,9 @@ export interface ChunksOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' 
 
 interface Result<Output> {
   output: Output[]
-  /** How many items it is of: those that follow came back, because they took longer than expected. */
+  /**
+   * How many items it is of: those that follow came back, because they took longer than expected.
+   */
   items: number
   runMs: number
 }
@@ -53,9 +65,9 @@ interface Remainder<Input, Output> {
 }
 
 /**
- * Runs a source's items in chunks, on several threads, and gives the outputs of each chunk in the order of the items.
- * How many make a chunk follows from how long they take. The first error ends the rest. Nothing is taken from the source,
- * nor is it even opened, before it is the map's turn.
+ * Runs a source's items in chunks, on several threads, and gives the outputs of each chunk in the
+ * order of the items. How many make a chunk follows from how long they take. The first error ends
+ * the rest. Nothing is taken from the source, nor is it even opened, before it is the map's turn.
  */
 export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   readonly #pool: Pool
@@ -63,7 +75,10 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   #source: Source<Input> | undefined
   readonly #options: ChunksOptions
   readonly #maxInFlight: number
-  /** Of each chunk. Without a signal: to listen to one, and to stop listening, costs a tenth of a chunk's way. */
+  /**
+   * Of each chunk. Without a signal: to listen to one, and to stop listening, costs a tenth of a
+   * chunk's way.
+   */
   readonly #callOptions: CallOptions
   readonly #entry: MapEntry
   readonly #turn = Promise.withResolvers<void>()
@@ -89,7 +104,15 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   #failure: { reason: unknown } | undefined
 
   constructor(pool: Pool, openSource: () => Source<Input>, options: ChunksOptions) {
-    const { task, mode, threads, maxInFlight = threads * CHUNKS_PER_THREAD, priority, key, requestId } = options
+    const {
+      task,
+      mode,
+      threads,
+      maxInFlight = threads * CHUNKS_PER_THREAD,
+      priority,
+      key,
+      requestId,
+    } = options
     this.#pool = pool
     this.#openSource = openSource
     this.#options = options
@@ -132,7 +155,8 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
       endWatch?.()
       this.#source?.close()
       // What has nothing left in the works need not pay for an error.
-      if (this.#calls.size > 0 || this.#taking) this.#fail(withoutStack(() => new AppError('cancelled', 'Nobody reads the rest')))
+      if (this.#calls.size > 0 || this.#taking)
+        this.#fail(withoutStack(() => new AppError('cancelled', 'Nobody reads the rest')))
       this.#pool.leave(this.#entry, this.#isExhausted && !this.#failure ? this.#ranMs : undefined)
     }
   }
@@ -168,9 +192,14 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     if (this.#calls.size === 0 || this.#isTail) this.#pool.pause(this.#entry)
   }
 
-  /** Nothing is left to launch: the next map of its caller may begin, on the threads that become free. */
+  /**
+   * Nothing is left to launch: the next map of its caller may begin, on the threads that become
+   * free.
+   */
   get #isTail() {
-    return this.#remainders.length === 0 && (this.#isExhausted || this.#taken === this.#source?.total)
+    return (
+      this.#remainders.length === 0 && (this.#isExhausted || this.#taken === this.#source?.total)
+    )
   }
 
   #take(source: Source<Input>) {
@@ -233,7 +262,10 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     const result = this.#call(items, first)
     const outputs = result.then(({ output, items: served }) => {
       if (served === items.length) return output
-      return this.#remainder(items.slice(served), first + served).then((others) => [...output, ...others])
+      return this.#remainder(items.slice(served), first + served).then((others) => [
+        ...output,
+        ...others,
+      ])
     })
     // What the source or `onProgress` throws ends the map, too.
     result.then((its) => this.#finished(its)).catch((error) => this.#fail(error))
@@ -255,13 +287,19 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     const newest = runMs / items
     this.#msPerItem ??= newest
     // Where items become heavier, the newest tell more than the average.
-    this.#msPerItem = Math.max(newest, this.#msPerItem + AVERAGE_WEIGHT * (newest - this.#msPerItem))
+    this.#msPerItem = Math.max(
+      newest,
+      this.#msPerItem + AVERAGE_WEIGHT * (newest - this.#msPerItem),
+    )
     this.#options.onProgress(this.#done)
     this.#checkTime(newest)
     this.#advance()
   }
 
-  /** Ends the map as soon as it is clear that it will be late: until its deadline it would only keep others from the threads. */
+  /**
+   * Ends the map as soon as it is clear that it will be late: until its deadline it would only keep
+   * others from the threads.
+   */
   #checkTime(newestMs: number) {
     const { isEven, timeoutMs, threads, task } = this.#options
     const { total } = this.#source ?? {}
@@ -271,14 +309,21 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
       chunks: this.#chunksDone,
       threads,
       itemsLeft: total - this.#done,
-      // The lower one of what all took and what the newest took: the first ran before their code was compiled.
+      // The lower one of what all took and what the newest took: the first ran before their code
+      // was compiled.
       msPerItem: Math.min(newestMs, this.#ranMs / this.#done),
       timeLeftMs: timeoutMs - elapsedMs,
     }
     if (!isHopeless(course)) return
     const done = `${Math.round((100 * this.#done) / total)} % was done after ${Math.round(elapsedMs)} ms`
     this.#fail(
-      withoutStack(() => new AppError('deadline_exceeded', `The tasks ${task} would take longer than ${timeoutMs} ms: ${done}`)),
+      withoutStack(
+        () =>
+          new AppError(
+            'deadline_exceeded',
+            `The tasks ${task} would take longer than ${timeoutMs} ms: ${done}`,
+          ),
+      ),
     )
   }
 

@@ -23,24 +23,37 @@ export interface ComputeOptions {
   /** Threads beyond `minThreads` end after so long without work. */
   idleMs?: number
   /**
-   * Each thread's memory for objects and strings; typed arrays and Buffers do not count. A task that fills it bit by bit
-   * fails alone. A single object that goes beyond it by more than some 50 MB (an array of millions, a large Map or object
-   * that grows) ends the whole process, which V8 does not let Node prevent: what may hold such ones needs a limit well
-   * above them, or `isolation: 'process'`.
+   * Each thread's memory for objects and strings; typed arrays and Buffers do not count. A task
+   * that fills it bit by bit fails alone. A single object that goes beyond it by more than some 50
+   * MB (an array of millions, a large Map or object that grows) ends the whole process, which V8
+   * does not let Node prevent: what may hold such ones needs a limit well above them, or
+   * `isolation: 'process'`.
    */
   maxHeapMb?: number
-  /** How many calls and maps of each priority may wait: a bound on memory; their time is bounded in `admission.ts`. */
+  /**
+   * How many calls and maps of each priority may wait: a bound on memory; their time is bounded in
+   * `admission.ts`.
+   */
   maxQueued?: number
-  /** When it aborts, nothing new is taken on. What was accepted is served: it may take `drainMs`, until it is told to end. */
+  /**
+   * When it aborts, nothing new is taken on. What was accepted is served: it may take `drainMs`,
+   * until it is told to end.
+   */
   stopping?: AbortSignal
   drainMs?: number
   onTiming?: (timing: Timing) => void
-  /** Told of every thread that ended by itself, and of the task whose code ended it, where that is known. */
+  /**
+   * Told of every thread that ended by itself, and of the task whose code ended it, where that is
+   * known.
+   */
   onCrash?: (error: Error, thread: string, task?: string) => void
 }
 
 export interface RunOptions extends CallOptions {
-  /** `process`: in a child process, whatever happens to it, and without shared memory; for native code that may crash. */
+  /**
+   * `process`: in a child process, whatever happens to it, and without shared memory; for native
+   * code that may crash.
+   */
   isolation?: 'thread' | 'process'
 }
 
@@ -71,11 +84,16 @@ export class Compute implements AsyncDisposable {
   readonly #threads: Pool
   readonly #processes: Pool
 
-  /** Starts all threads, so that no request pays for it. @throws Error when one cannot load its tasks. */
+  /**
+   * Starts all threads, so that no request pays for it. @throws Error when one cannot load its
+   * tasks.
+   */
   static async open(options: ComputeOptions): Promise<Compute> {
-    // Or else V8 compiles loops that no thread can be terminated in: docs/decisions/011-threads-that-end.md
+    // Or else V8 compiles loops that no thread can be terminated in:
+    // docs/decisions/011-threads-that-end.md
     setFlagsFromString('--no-turboshaft-loop-unrolling')
-    // Libuv starts its threads at its first use, with the priority of whoever needs them: it must not be a thread of ours.
+    // Libuv starts its threads at its first use, with the priority of whoever needs them: it must
+    // not be a thread of ours.
     await stat(process.execPath)
     const compute = new Compute(options)
     try {
@@ -104,7 +122,11 @@ export class Compute implements AsyncDisposable {
       min: Math.min(minThreads, threads),
       start: (events) => Thread.start(optionsFor('compute'), events),
     })
-    this.#processes = new Pool({ ...options, min: 0, start: (events) => TaskProcess.start(optionsFor('process'), events) })
+    this.#processes = new Pool({
+      ...options,
+      min: 0,
+      start: (events) => TaskProcess.start(optionsFor('process'), events),
+    })
   }
 
   /** Calls that wait for a thread. */
@@ -112,7 +134,10 @@ export class Compute implements AsyncDisposable {
     return this.#threads.queued + this.#processes.queued
   }
 
-  /** The threads that there are, and the task that each of them runs. Child processes are not among them. */
+  /**
+   * The threads that there are, and the task that each of them runs. Child processes are not among
+   * them.
+   */
   threadStates(): { name: string; task: string | null }[] {
     return this.#threads.states()
   }
@@ -123,47 +148,68 @@ export class Compute implements AsyncDisposable {
   }
 
   /**
-   * Runs a task on a thread and resolves with its output. When the signal aborts or the time is up, the promise rejects
-   * at once and the task is stopped: dropped if it still waits, else asked to end and, 100 ms later, terminated.
+   * Runs a task on a thread and resolves with its output. When the signal aborts or the time is up,
+   * the promise rejects at once and the task is stopped: dropped if it still waits, else asked to
+   * end and, 100 ms later, terminated.
    *
-   * @throws AppError `overloaded` when it has waited too long for a thread: for half of its `timeoutMs`, or 30 s without
-   * one; `deadline_exceeded`; `unavailable` while stopping; TaskError when the task itself fails; the signal's reason;
-   * DataCloneError when the input cannot be sent to a thread.
+   * @throws AppError `overloaded` when it has waited too long for a thread: for half of its
+   * `timeoutMs`, or 30 s without one; `deadline_exceeded`; `unavailable` while stopping; TaskError
+   * when the task itself fails; the signal's reason; DataCloneError when the input cannot be sent
+   * to a thread.
    */
-  run<Input, Output>(task: Task<Input, Output>, input: Input, options: RunOptions = {}): Promise<Output> {
+  run<Input, Output>(
+    task: Task<Input, Output>,
+    input: Input,
+    options: RunOptions = {},
+  ): Promise<Output> {
     const pool = options.isolation === 'process' ? this.#processes : this.#threads
     const work = { task: task.name, mode: 'one', input, items: 1 } as const
     return new Promise((resolve, reject) => pool.add(new Call(work, options, resolve, reject)))
   }
 
   /**
-   * Runs a task for each item, on all threads: tiny items travel in batches, and heavy ones one by one to whichever
-   * thread is free. Items may also come from an iterable or an async iterable, even an endless one: no more are taken
-   * than the threads can use. Nothing starts before the results are wanted, and a map waits for its turn as a whole: the
-   * maps of one caller (`key`) run one after the other.
+   * Runs a task for each item, on all threads: tiny items travel in batches, and heavy ones one by
+   * one to whichever thread is free. Items may also come from an iterable or an async iterable,
+   * even an endless one: no more are taken than the threads can use. Nothing starts before the
+   * results are wanted, and a map waits for its turn as a whole: the maps of one caller (`key`) run
+   * one after the other.
    *
    *     const counts = await compute.map(countPrimes, ranges, { signal })
    *     for await (const tile of compute.map(drawTile, tiles, { signal })) socket.write(tile)
    *     const sum = await compute.map(countPrimes, ranges, { signal }).reduce(0)
    *
-   * The first item that fails ends the rest: what it throws is a TaskError that names the item, or else as for `run`.
+   * The first item that fails ends the rest: what it throws is a TaskError that names the item, or
+   * else as for `run`.
    *
    * @throws RangeError when the concurrency is NaN.
    */
-  map<Input, Output>(task: Task<Input, Output>, items: Items<Input>, options: MapOptions = {}): Mapping<Input, Output> {
+  map<Input, Output>(
+    task: Task<Input, Output>,
+    items: Items<Input>,
+    options: MapOptions = {},
+  ): Mapping<Input, Output> {
     return new Mapping(this.#threads, task, items, this.threads, options)
   }
 
   /**
    * Memory that every thread sees, once, whatever its size: send it with any input. It holds zeros.
-   * It is free again only when the event loop and all threads that saw it have collected their ends of it, which threads
-   * without garbage of their own put off: use large ones again instead of making new ones.
+   * It is free again only when the event loop and all threads that saw it have collected their ends
+   * of it, which threads without garbage of their own put off: use large ones again instead of
+   * making new ones.
    */
-  share<Name extends keyof SharedArrays>(type: TypedArrayClass<Name>, length: number): SharedArrays[Name] {
-    return new type(new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT)) as unknown as SharedArrays[Name]
+  share<Name extends keyof SharedArrays>(
+    type: TypedArrayClass<Name>,
+    length: number,
+  ): SharedArrays[Name] {
+    return new type(
+      new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT),
+    ) as unknown as SharedArrays[Name]
   }
 
   async [Symbol.asyncDispose]() {
-    await Promise.all([this.#threads[Symbol.asyncDispose](), this.#processes[Symbol.asyncDispose]()])
+    await Promise.all([
+      this.#threads[Symbol.asyncDispose](),
+      this.#processes[Symbol.asyncDispose](),
+    ])
   }
 }

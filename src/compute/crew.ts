@@ -10,7 +10,10 @@ import type { DoneMessage, ProgressMessage } from './protocol.ts'
 const AHEAD_MS = 10
 /** An executor that has not begun its only call after that long lacks a core. */
 const STARVED_MS = 2
-/** Or it still receives it, if that took longer than this to send: no other could be sent it without holding the event loop. */
+/**
+ * Or it still receives it, if that took longer than this to send: no other could be sent it without
+ * holding the event loop.
+ */
 const MAX_SEND_MS = 0.5
 const RESTART_DELAY_MS = 100
 const MAX_RESTART_DELAY_MS = 5_000
@@ -22,7 +25,10 @@ export interface CrewOptions {
   min: number
   /** One that had nothing to do for so long ends. */
   idleMs: number
-  /** Told of every executor that ended by itself, and of the task whose code ended it, where that is known. */
+  /**
+   * Told of every executor that ended by itself, and of the task whose code ended it, where that is
+   * known.
+   */
   onCrash?: ((error: Error, executor: string, task?: string) => void) | undefined
 }
 
@@ -47,7 +53,10 @@ export class Crew implements AsyncDisposable, Iterable<Member> {
   constructor(options: CrewOptions, events: CrewEvents) {
     this.#options = options
     this.#events = events
-    const reaper = setInterval(() => this.#endIdle(), Math.min(options.idleMs, MAX_TIMER_MS)).unref()
+    const reaper = setInterval(
+      () => this.#endIdle(),
+      Math.min(options.idleMs, MAX_TIMER_MS),
+    ).unref()
     this.#closing.signal.addEventListener('abort', () => clearInterval(reaper))
   }
 
@@ -110,7 +119,13 @@ export class Crew implements AsyncDisposable, Iterable<Member> {
     let soonest: Member | undefined
     for (const member of this.#members) {
       const { calls, state, executor, expectedMs, since } = member
-      if (state !== 'serving' || since < overdue || calls.length >= executor.capacity || expectedMs > AHEAD_MS) continue
+      if (
+        state !== 'serving' ||
+        since < overdue ||
+        calls.length >= executor.capacity ||
+        expectedMs > AHEAD_MS
+      )
+        continue
       if (calls[0]?.estimateMs === undefined || calls[0].priority !== priority) continue
       if (!soonest || expectedMs < soonest.expectedMs) soonest = member
     }
@@ -120,27 +135,37 @@ export class Crew implements AsyncDisposable, Iterable<Member> {
   /** The one with the most calls that it may not have begun. */
   mostBehind(): Member | undefined {
     const late = performance.now() - STARVED_MS
-    const isStarved = ({ calls, since }: Member) => since < late && calls[0] && calls[0].sendMs < MAX_SEND_MS
+    const isStarved = ({ calls, since }: Member) =>
+      since < late && calls[0] && calls[0].sendMs < MAX_SEND_MS
     let busiest: Member | undefined
     for (const member of this.#members)
-      if (member.calls.length > (busiest?.calls.length ?? (isStarved(member) ? 0 : 1))) busiest = member
+      if (member.calls.length > (busiest?.calls.length ?? (isStarved(member) ? 0 : 1)))
+        busiest = member
     return busiest
   }
 
   /**
-   * Starts one more if there may be one and nobody is idle: for calls that wait, and for those that were sent ahead,
-   * should the member that has them be held up.
+   * Starts one more if there may be one and nobody is idle: for calls that wait, and for those that
+   * were sent ahead, should the member that has them be held up.
    */
   grow(isAnyWaiting: boolean): void {
     if (this.#idle.length > 0 || this.#members.size + this.#starting >= this.#options.max) return
-    const isAnyBehind = () => this.#starting === 0 && [...this.#members].some(({ calls }) => calls.length > 1)
+    const isAnyBehind = () =>
+      this.#starting === 0 && [...this.#members].some(({ calls }) => calls.length > 1)
     if (isAnyWaiting || isAnyBehind()) void this.replace()
   }
 
-  /** Starts one, and tries until it succeeds: a moment without memory must not cost an executor for good. */
+  /**
+   * Starts one, and tries until it succeeds: a moment without memory must not cost an executor for
+   * good.
+   */
   async replace(): Promise<void> {
     this.#starting++
-    for (let delayMs = RESTART_DELAY_MS; !this.isClosing; delayMs = Math.min(delayMs * 2, MAX_RESTART_DELAY_MS)) {
+    for (
+      let delayMs = RESTART_DELAY_MS;
+      !this.isClosing;
+      delayMs = Math.min(delayMs * 2, MAX_RESTART_DELAY_MS)
+    ) {
       try {
         await this.#start()
         break

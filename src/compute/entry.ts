@@ -6,7 +6,10 @@ export type Priority = 'interactive' | 'batch'
 export interface EntryOptions extends Limits {
   /** Requests are `interactive`, jobs are `batch`: neither can starve the other. */
   priority?: Priority | undefined
-  /** Who calls, say a customer's id or a client's address: callers get equal shares of the threads, however much one asks for. */
+  /**
+   * Who calls, say a customer's id or a client's address: callers get equal shares of the threads,
+   * however much one asks for.
+   */
   key?: string | undefined
 }
 
@@ -15,7 +18,10 @@ export abstract class Entry {
   readonly queuedAt = performance.timeOrigin + performance.now()
   /** Refused when it still waits then; on the clock of `queuedAt`. */
   dueAt = Number.POSITIVE_INFINITY
-  /** How long it will probably run; while an executor has it, undefined if its task never ran before. */
+  /**
+   * How long it will probably run; while an executor has it, undefined if its task never ran
+   * before.
+   */
   estimateMs: number | undefined = undefined
   /** Its place in the queue, while it waits. */
   list: object | undefined = undefined
@@ -39,7 +45,12 @@ export class MapEntry extends Entry {
   readonly begin: () => void
   readonly refuse: (reason: unknown) => void
 
-  constructor(task: string, options: EntryOptions, begin: () => void, refuse: (reason: unknown) => void) {
+  constructor(
+    task: string,
+    options: EntryOptions,
+    begin: () => void,
+    refuse: (reason: unknown) => void,
+  ) {
     super()
     this.task = task
     this.options = options

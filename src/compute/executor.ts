@@ -41,7 +41,10 @@ export interface ExecutorEvents {
   exit: (error: Error) => void
 }
 
-/** Starts one, and resolves when it has loaded its tasks. @throws Error when it ends before that, or takes too long. */
+/**
+ * Starts one, and resolves when it has loaded its tasks. @throws Error when it ends before that, or
+ * takes too long.
+ */
 export type StartExecutor = (events: ExecutorEvents) => Promise<Executor>
 
 /** How the event loop's end of an executor starts, whether that is a Worker or a ChildProcess. */
@@ -57,7 +60,13 @@ interface Start {
 }
 
 /** @throws Error when it ends before, or is late. */
-export async function untilReady({ connection, ready, kind, endOf, terminate }: Start): Promise<void> {
+export async function untilReady({
+  connection,
+  ready,
+  kind,
+  endOf,
+  terminate,
+}: Start): Promise<void> {
   const settled = new AbortController()
   const { signal } = settled
   const exited = once(connection, 'exit', { signal }).then((exit) => {
@@ -75,7 +84,10 @@ export async function untilReady({ connection, ready, kind, endOf, terminate }: 
 }
 
 /** Passes on what a ready executor says. */
-export function deliver(message: PackedEnd | PackedProgress | PackedDone, { ending, progress, done }: ExecutorEvents): void {
+export function deliver(
+  message: PackedEnd | PackedProgress | PackedDone,
+  { ending, progress, done }: ExecutorEvents,
+): void {
   if (message.length === 1) ending(message[0])
   else if (message.length === 2) progress({ id: message[0], progress: message[1] })
   else done(unpackDone(message))

@@ -5,11 +5,20 @@ import type { Task } from '../names.ts'
 export interface TaskContext {
   /** Whether nobody waits for the result any more. Reading it costs a few nanoseconds. */
   readonly cancelled: boolean
-  /** Ends the task when it was cancelled. One that never asks is terminated, together with its thread. */
+  /**
+   * Ends the task when it was cancelled. One that never asks is terminated, together with its
+   * thread.
+   */
   throwIfCancelled(): void
-  /** Says how much is done, from 0 to 1; as often as you like, since the caller gets it a few times a second at most. */
+  /**
+   * Says how much is done, from 0 to 1; as often as you like, since the caller gets it a few times
+   * a second at most.
+   */
   progress(fraction: number): void
-  /** Gives `value` back with these buffers moved instead of copied: `return context.transfer(bytes, [bytes.buffer])`. */
+  /**
+   * Gives `value` back with these buffers moved instead of copied: `return context.transfer(bytes,
+   * [bytes.buffer])`.
+   */
   transfer<Value>(value: Value, buffers: readonly Transferable[]): Value
 }
 
@@ -18,7 +27,10 @@ export interface Implementation {
   join: ((left: unknown, right: unknown) => unknown) | undefined
 }
 
-/** The context of a call that nobody can cancel: for a task's function called directly, as a test does. */
+/**
+ * The context of a call that nobody can cancel: for a task's function called directly, as a test
+ * does.
+ */
 export const UNCANCELLABLE: TaskContext = {
   cancelled: false,
   throwIfCancelled() {},
@@ -29,8 +41,8 @@ export const UNCANCELLABLE: TaskContext = {
 const implementations = new Map<string, Implementation>()
 
 /**
- * Says what runs when `task` is called: a pure function, plain data in, plain data out, no I/O. Call it at the top level
- * of a feature's `compute.ts`, which every worker thread loads.
+ * Says what runs when `task` is called: a pure function, plain data in, plain data out, no I/O.
+ * Call it at the top level of a feature's `compute.ts`, which every worker thread loads.
  *
  * @throws Error when the name is taken.
  */

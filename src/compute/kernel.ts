@@ -16,8 +16,9 @@ export interface KernelMemory {
 }
 
 /**
- * A kernel that `scripts/build-kernels.ts` compiled, with memory of its own; `undefined` where it is not built. Loaded at
- * once and not asynchronously: a thread that starts has nothing else to do. docs/kernels.md says how to add one.
+ * A kernel that `scripts/build-kernels.ts` compiled, with memory of its own; `undefined` where it
+ * is not built. Loaded at once and not asynchronously: a thread that starts has nothing else to do.
+ * docs/kernels.md says how to add one.
  */
 export function loadKernel<Exports>(file: URL): Exports | undefined {
   const code = readIfThere(file)

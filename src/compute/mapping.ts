@@ -4,12 +4,16 @@ import { Chunks } from './chunks.ts'
 import type { Pool } from './pool.ts'
 import { type Items, sourceOf } from './source.ts'
 
-/** Into how many pieces the work is cut, for each thread, where there are fewer items than that and they can be cut. */
+/**
+ * Into how many pieces the work is cut, for each thread, where there are fewer items than that and
+ * they can be cut.
+ */
 const PIECES_PER_THREAD = 128
 /** How many chunks, for each thread, a stream is ahead of its reader. */
 const STREAM_AHEAD = 4
 
-export interface MapOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key' | 'requestId'> {
+export interface MapOptions
+  extends Pick<CallOptions, 'signal' | 'timeoutMs' | 'priority' | 'key' | 'requestId'> {
   /** On how many threads at once, at least one; all of them if absent. */
   concurrency?: number
   /** Told after each chunk how many items are done, and of how many where that is known. */
@@ -17,8 +21,8 @@ export interface MapOptions extends Pick<CallOptions, 'signal' | 'timeoutMs' | '
 }
 
 /**
- * What `compute.map()` gives: work that starts once somebody wants its results. `await` it for all of them in order, read
- * them with `for await` as they come, or `reduce()` them to one.
+ * What `compute.map()` gives: work that starts once somebody wants its results. `await` it for all
+ * of them in order, read them with `for await` as they come, or `reduce()` them to one.
  */
 export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncIterable<Output> {
   readonly #pool: Pool
@@ -28,13 +32,20 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
   readonly #options: MapOptions
   #all: Promise<Output[]> | undefined
 
-  constructor(pool: Pool, task: Task<Input, Output>, items: Items<Input>, threads: number, options: MapOptions) {
+  constructor(
+    pool: Pool,
+    task: Task<Input, Output>,
+    items: Items<Input>,
+    threads: number,
+    options: MapOptions,
+  ) {
     this.#pool = pool
     this.#task = task
     this.#items = items
     const { concurrency = threads } = options
     // Nothing would ever start, and a map without results looks like one without items.
-    if (Number.isNaN(concurrency)) throw new RangeError('The concurrency of a map is a number of threads, not NaN')
+    if (Number.isNaN(concurrency))
+      throw new RangeError('The concurrency of a map is a number of threads, not NaN')
     this.#threads = Math.max(1, Math.floor(Math.min(threads, concurrency)))
     this.#options = options
   }
@@ -49,20 +60,27 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
     return this.#all.then(onFulfilled, onRejected)
   }
 
-  /** The results in order, as they come; the threads are never far ahead. Leaving the loop ends what they do. */
+  /**
+   * The results in order, as they come; the threads are never far ahead. Leaving the loop ends what
+   * they do.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<Output> {
     for await (const outputs of this.#outputs(this.#threads * STREAM_AHEAD)) yield* outputs
   }
 
   /**
-   * All results in one, by the task's `join`: on the threads within each chunk, and here from chunk to chunk.
+   * All results in one, by the task's `join`: on the threads within each chunk, and here from chunk
+   * to chunk.
    *
    * @param initial is joined before the first, and is the result where there are no items.
    * @throws Error when the task has no `join`.
    */
   async reduce(initial: Output): Promise<Output> {
     const join = this.#join
-    if (!join) throw new Error(`The outputs of ${this.#task.name} cannot be reduced: its contract has no join`)
+    if (!join)
+      throw new Error(
+        `The outputs of ${this.#task.name} cannot be reduced: its contract has no join`,
+      )
     let result = initial
     for await (const outputs of this.#chunks('joined', Number.POSITIVE_INFINITY, this.#cut()))
       for (const output of outputs) result = join(result, output)
@@ -86,8 +104,8 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
   }
 
   /**
-   * What cuts the items into pieces, when it is first asked, where they can be cut and there are too few of them to keep
-   * all threads busy to the end.
+   * What cuts the items into pieces, when it is first asked, where they can be cut and there are
+   * too few of them to keep all threads busy to the end.
    */
   #cut(): (() => Pieces<Input>) | undefined {
     const split = this.#task.split as TaskOptions<Input, Output>['split']
@@ -105,7 +123,11 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
     }
   }
 
-  #chunks(mode: 'each' | 'joined', maxAhead: number, cut: (() => Pieces<Input>) | undefined): Chunks<Input, Output> {
+  #chunks(
+    mode: 'each' | 'joined',
+    maxAhead: number,
+    cut: (() => Pieces<Input>) | undefined,
+  ): Chunks<Input, Output> {
     const { onProgress, concurrency, ...options } = this.#options
     const maxInFlight = concurrency === undefined ? undefined : this.#threads
     const items = this.#items

@@ -14,7 +14,10 @@ export class Member {
   expectedMs = 0
   /** When it began the first of them, or became idle. */
   since = performance.now()
-  /** `ending`: its first call was asked to end, and it gets no other until it has. `terminating`: it gets none any more. */
+  /**
+   * `ending`: its first call was asked to end, and it gets no other until it has. `terminating`: it
+   * gets none any more.
+   */
   state: 'serving' | 'ending' | 'terminating' = 'serving'
   /** Whose code ended its executor, where that is known. */
   endedBy: Owner | undefined
@@ -27,7 +30,10 @@ export class Member {
     return this.calls.length === 0 && this.state !== 'terminating'
   }
 
-  /** It is given more in one go when half is done: to wake an executor that sleeps costs more than many a call. */
+  /**
+   * It is given more in one go when half is done: to wake an executor that sleeps costs more than
+   * many a call.
+   */
   get hasPlenty() {
     return this.calls.length > this.executor.capacity / 2
   }

@@ -12,8 +12,8 @@ interface Receiver<Message> {
 }
 
 /**
- * Receives what comes by a port in bursts: the first message by an event, which costs more than a short task does, and
- * with it whatever else has arrived by then.
+ * Receives what comes by a port in bursts: the first message by an event, which costs more than a
+ * short task does, and with it whatever else has arrived by then.
  *
  * @returns receives what is left, once the other end is gone.
  */
@@ -24,7 +24,8 @@ export function receiveMessages<Message>(
   let isTurnDue = false
   let isClosed = false
   const receive = (most: number) => {
-    // Node 26 crashes when it is asked while the port closes, instead of saying that there is nothing.
+    // Node 26 crashes when it is asked while the port closes, instead of saying that there is
+    // nothing.
     if (isClosed) return
     try {
       for (let received = 0; received < most; received++) {
@@ -35,7 +36,8 @@ export function receiveMessages<Message>(
     } catch (error) {
       return onUnreadable(error as Error)
     }
-    // Node itself takes up to a thousand messages in a turn of the event loop: not each of them may begin a burst.
+    // Node itself takes up to a thousand messages in a turn of the event loop: not each of them may
+    // begin a burst.
     isTurnDue = true
     setImmediate(() => {
       isTurnDue = false
@@ -53,7 +55,11 @@ export function receiveMessages<Message>(
 }
 
 /** @throws DataCloneError when the message cannot be cloned. */
-export function postMessage(port: MessagePort, message: unknown, transfer: readonly Transferable[]): void {
+export function postMessage(
+  port: MessagePort,
+  message: unknown,
+  transfer: readonly Transferable[],
+): void {
   // An empty list costs as much as all the rest: Node iterates over it from C++.
   if (transfer.length === 0) port.postMessage(message)
   else port.postMessage(message, [...transfer])

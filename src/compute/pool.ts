@@ -14,7 +14,10 @@ import { bytesOf, type Ended, type Timing, timingOf } from './timing.ts'
 
 /** What a cancelled task gets to end by itself before its executor is terminated. */
 const CANCEL_GRACE_MS = 100
-/** A call that ended so many executors before they began it was too much for them to receive: it fails. */
+/**
+ * A call that ended so many executors before they began it was too much for them to receive: it
+ * fails.
+ */
 const MAX_LOSSES = 2
 /** How often the queue is looked through at most for what has waited too long. */
 const SWEEP_EVERY_MS = 20
@@ -32,12 +35,13 @@ export interface PoolOptions extends CrewOptions {
 let lastId = 0
 
 /**
- * Executors (worker threads, or child processes) and the queue before them. What is taken on, and for how long it may wait,
- * is in `admission.ts`; whose turn it is, in `queue.ts`.
+ * Executors (worker threads, or child processes) and the queue before them. What is taken on, and
+ * for how long it may wait, is in `admission.ts`; whose turn it is, in `queue.ts`.
  *
- * Short calls are sent ahead to executors that are busy, so that none of them waits for the event loop between two calls.
- * What was sent and not begun can be taken back (`Executor.recall`), so that no call is ever stuck behind another: it
- * goes to an executor that is idle, and survives the end of the one that had it.
+ * Short calls are sent ahead to executors that are busy, so that none of them waits for the event
+ * loop between two calls. What was sent and not begun can be taken back (`Executor.recall`), so
+ * that no call is ever stuck behind another: it goes to an executor that is idle, and survives the
+ * end of the one that had it.
  */
 export class Pool implements AsyncDisposable {
   readonly #options: PoolOptions
@@ -62,7 +66,10 @@ export class Pool implements AsyncDisposable {
     options.stopping?.addEventListener('abort', () => this.#startDrain(), { once: true })
   }
 
-  /** Starts all executors, so that no call pays for it. @throws Error when one cannot load its tasks. */
+  /**
+   * Starts all executors, so that no call pays for it. @throws Error when one cannot load its
+   * tasks.
+   */
   warmUp(): Promise<void> {
     return this.#crew.startAll()
   }
@@ -79,7 +86,10 @@ export class Pool implements AsyncDisposable {
 
   /** The executors that there are, and the task that each of them runs. */
   states(): { name: string; task: string | null }[] {
-    return Array.from(this.#crew, ({ executor, calls }) => ({ name: executor.name, task: calls[0]?.task ?? null }))
+    return Array.from(this.#crew, ({ executor, calls }) => ({
+      name: executor.name,
+      task: calls[0]?.task ?? null,
+    }))
   }
 
   /** How long an input of the task took in the past; undefined if it never ran in that mode. */
@@ -90,7 +100,8 @@ export class Pool implements AsyncDisposable {
   /**
    * Takes a call on, and settles it in the end: with `overloaded` when it has waited too long.
    *
-   * @throws AppError `overloaded` when thousands wait; `unavailable` while stopping; the signal's reason.
+   * @throws AppError `overloaded` when thousands wait; `unavailable` while stopping; the signal's
+   * reason.
    */
   add(call: Call): void {
     call.options.signal?.throwIfAborted()
@@ -104,8 +115,8 @@ export class Pool implements AsyncDisposable {
   }
 
   /**
-   * Takes a map on: `entry.begin` is called when it is its turn, or `entry.refuse` when it has waited too long. Until `leave`
-   * is called, its chunks are added by `addChunk`.
+   * Takes a map on: `entry.begin` is called when it is its turn, or `entry.refuse` when it has
+   * waited too long. Until `leave` is called, its chunks are added by `addChunk`.
    *
    * @throws AppError as `add` does.
    */
@@ -159,9 +170,12 @@ export class Pool implements AsyncDisposable {
   #admit(entry: Entry) {
     if (this.#crew.isClosing || this.#options.stopping?.aborted) throw stopping()
     const { priority } = entry
-    if (this.#queue.sizeOf(priority) >= this.#options.maxQueued) throw refusal(this.#waitMs(priority))
+    if (this.#queue.sizeOf(priority) >= this.#options.maxQueued)
+      throw refusal(this.#waitMs(priority))
     const leastMs = this.#runTimes.leastMs(entry)
-    entry.dueAt = entry.queuedAt + maxWaitMs(entry.options, entry instanceof MapEntry ? leastMs / this.#options.max : leastMs)
+    entry.dueAt =
+      entry.queuedAt +
+      maxWaitMs(entry.options, entry instanceof MapEntry ? leastMs / this.#options.max : leastMs)
   }
 
   #enqueue(entry: Entry) {
@@ -172,18 +186,23 @@ export class Pool implements AsyncDisposable {
     if (entry.list && entry.dueAt < this.#sweepAt) this.#sweepLater(entry.dueAt)
   }
 
-  /** How long a newcomer will probably wait, judged by how long the tasks before it took in the past. */
+  /**
+   * How long a newcomer will probably wait, judged by how long the tasks before it took in the
+   * past.
+   */
   #waitMs(priority: Priority): number {
     const now = performance.now()
     let aheadMs = this.#queue.waitMs(priority)
-    for (const { expectedMs, since } of this.#crew) aheadMs += Math.max(0, expectedMs - (now - since))
+    for (const { expectedMs, since } of this.#crew)
+      aheadMs += Math.max(0, expectedMs - (now - since))
     return aheadMs / this.#options.max
   }
 
   #sweepLater(at: number) {
     clearTimeout(this.#sweepTimer)
     this.#sweepAt = at
-    // What came back from a thread may have waited for too long already: Node warns of negative delays.
+    // What came back from a thread may have waited for too long already: Node warns of negative
+    // delays.
     const delayMs = Math.max(0, Math.min(Math.ceil(at - now()), MAX_TIMER_MS))
     this.#sweepTimer = setTimeout(() => this.#sweep(), delayMs).unref()
   }
@@ -197,16 +216,21 @@ export class Pool implements AsyncDisposable {
       else if (this.#queue.delete(entry)) entry.refuse(refusal(this.#waitMs(entry.priority)))
     }
     this.#sweepAt = nextAt
-    if (nextAt < Number.POSITIVE_INFINITY) this.#sweepLater(Math.max(nextAt, startedAt + SWEEP_EVERY_MS))
+    if (nextAt < Number.POSITIVE_INFINITY)
+      this.#sweepLater(Math.max(nextAt, startedAt + SWEEP_EVERY_MS))
   }
 
-  /** What was accepted has until shortly before the end, so that whoever waits for it can still be answered. */
+  /**
+   * What was accepted has until shortly before the end, so that whoever waits for it can still be
+   * answered.
+   */
   #startDrain() {
     const { drainMs } = this.#options
     if (drainMs === undefined) return
     this.#drainTimer = setTimeout(() => {
       this.#refuseAll()
-      for (const { calls } of this.#crew) for (const call of [...calls]) this.stop(call, 'cancelled', stopping())
+      for (const { calls } of this.#crew)
+        for (const call of [...calls]) this.stop(call, 'cancelled', stopping())
     }, drainMs * DRAIN_SHARE).unref()
   }
 
@@ -241,7 +265,10 @@ export class Pool implements AsyncDisposable {
     return true
   }
 
-  /** A map that may begin beyond those that may, because an executor is idle and the others have nothing for it. */
+  /**
+   * A map that may begin beyond those that may, because an executor is idle and the others have
+   * nothing for it.
+   */
   #extraMap(): MapEntry | undefined {
     return this.#crew.idle.length > 0 ? this.#queue.extraMap(this.#crew.mayServeBatch()) : undefined
   }
@@ -259,7 +286,14 @@ export class Pool implements AsyncDisposable {
   #send(call: Call, member: Member) {
     const { task, mode, input, options } = call
     lastId = (lastId + 1) | 0 || 1
-    const message = { id: lastId, slot: 0, task, mode, input, wantsProgress: options.onProgress !== undefined }
+    const message = {
+      id: lastId,
+      slot: 0,
+      task,
+      mode,
+      input,
+      wantsProgress: options.onProgress !== undefined,
+    }
     // One that is busy has another reason not to begin it yet.
     const begunAt = member.isIdle ? performance.now() : undefined
     try {
@@ -281,8 +315,13 @@ export class Pool implements AsyncDisposable {
     const [call] = member.calls
     if (call?.message?.id !== message.id) return
     if ('error' in message)
-      call.settle('failed', () => call.reject(new TaskError(call.task, message.error, itemOf(call, message))))
-    else call.settle('succeeded', () => call.resolve((call.mode === 'one' ? message.output : message) as never))
+      call.settle('failed', () =>
+        call.reject(new TaskError(call.task, message.error, itemOf(call, message))),
+      )
+    else
+      call.settle('succeeded', () =>
+        call.resolve((call.mode === 'one' ? message.output : message) as never),
+      )
     this.#report(call, member, message)
     this.#runTimes.learn(call, message.runMs, 'items' in message ? message.items : call.items)
     this.#crew.take(call, member)
@@ -301,8 +340,10 @@ export class Pool implements AsyncDisposable {
   #balance() {
     for (const idle of this.#crew.idle.toReversed()) {
       const busiest = this.#crew.mostBehind()
-      if (!busiest || (busiest.calls[0]?.priority === 'batch' && !this.#crew.mayServeBatch())) return
-      for (const call of this.#recall(busiest, Math.ceil(busiest.calls.length / 2))) this.#send(call, idle)
+      if (!busiest || (busiest.calls[0]?.priority === 'batch' && !this.#crew.mayServeBatch()))
+        return
+      for (const call of this.#recall(busiest, Math.ceil(busiest.calls.length / 2)))
+        this.#send(call, idle)
     }
   }
 
@@ -310,7 +351,8 @@ export class Pool implements AsyncDisposable {
   #recallOverdue() {
     if (this.#queue.size === 0) return
     const now = performance.now()
-    for (const member of this.#crew) if (member.isOverdue(now)) this.#queue.unshift(this.#recall(member, member.calls.length - 1))
+    for (const member of this.#crew)
+      if (member.isOverdue(now)) this.#queue.unshift(this.#recall(member, member.calls.length - 1))
   }
 
   /** Takes back the last calls that an executor has not begun, in their order. */
@@ -334,7 +376,10 @@ export class Pool implements AsyncDisposable {
     member.state = 'ending'
     member.executor.cancel(id)
     // A turn later: timers come before messages, and one may have arrived that says it has ended.
-    setTimeout(() => setImmediate(() => this.#terminate(member, call)), call.options.graceMs ?? CANCEL_GRACE_MS)
+    setTimeout(
+      () => setImmediate(() => this.#terminate(member, call)),
+      call.options.graceMs ?? CANCEL_GRACE_MS,
+    )
   }
 
   #terminate(member: Member, call: Call) {
@@ -347,15 +392,20 @@ export class Pool implements AsyncDisposable {
     const { executor, endedBy, state } = member
     this.#rescue(member, error)
     // One, unless answers were lost.
-    for (const call of member.calls) call.settle('crashed', () => call.reject(errorOf(call, member, error)))
+    for (const call of member.calls)
+      call.settle('crashed', () => call.reject(errorOf(call, member, error)))
     this.#reportCut(member)
     this.#crew.dismiss(member)
-    if (state !== 'terminating') this.#options.onCrash?.(error, executor.name, endedBy?.task ?? member.calls[0]?.task)
+    if (state !== 'terminating')
+      this.#options.onCrash?.(error, executor.name, endedBy?.task ?? member.calls[0]?.task)
     void this.#crew.replace()
     this.#dispatch()
   }
 
-  /** What an executor had not begun when it ended is served by others, unless it was that which ended it. */
+  /**
+   * What an executor had not begun when it ended is served by others, unless it was that which
+   * ended it.
+   */
   #rescue(member: Member, error: Error) {
     const [first] = member.calls
     const rescued = this.#recall(member)

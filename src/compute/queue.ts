@@ -3,17 +3,24 @@ import type { Call } from './call.ts'
 import { Caller, Turns } from './caller.ts'
 import { type Entry, MapEntry, type Priority } from './entry.ts'
 
-/** How the threads' time is divided while calls of both priorities wait: four fifths to requests, the rest to jobs. */
+/**
+ * How the threads' time is divided while calls of both priorities wait: four fifths to requests,
+ * the rest to jobs.
+ */
 const SHARES: Record<Priority, number> = { interactive: 0.8, batch: 0.2 }
 
-/** A job that took long is made up for, but no longer than that: jobs would else wait for hours after it. */
+/**
+ * A job that took long is made up for, but no longer than that: jobs would else wait for hours
+ * after it.
+ */
 const MAX_DEBT_MS = 10_000
 /** The same for a caller. */
 const MAX_CALLER_DEBT_MS = 1_000
 
 /**
- * What waits, in the order in which it is served: each priority gets its share of the threads' time (stride scheduling:
- * the one that has used less of it, for its share, is next), and so does, in equal shares, each caller of a priority.
+ * What waits, in the order in which it is served: each priority gets its share of the threads' time
+ * (stride scheduling: the one that has used less of it, for its share, is next), and so does, in
+ * equal shares, each caller of a priority.
  */
 export class Queue {
   readonly #queues: Record<Priority, PriorityQueue> = {
@@ -38,7 +45,8 @@ export class Queue {
   push(entry: Entry): void {
     const queue = this.#queues[entry.priority]
     // Time that it did not want while it was empty is no credit.
-    if (queue.size === 0) queue.usedMs = Math.max(queue.usedMs, this.#queues[other(entry.priority)].usedMs)
+    if (queue.size === 0)
+      queue.usedMs = Math.max(queue.usedMs, this.#queues[other(entry.priority)].usedMs)
     queue.push(entry)
   }
 
@@ -47,7 +55,10 @@ export class Queue {
     for (const call of calls.toReversed()) this.#queues[call.priority].unshift(call)
   }
 
-  /** The next to be served, which stays in the queue: a map only while the maps of few other callers have begun. */
+  /**
+   * The next to be served, which stays in the queue: a map only while the maps of few other callers
+   * have begun.
+   */
   next(mayServeBatch: boolean): Entry | undefined {
     const { interactive, batch } = this.#queues
     const request = interactive.next()
@@ -55,7 +66,10 @@ export class Queue {
     return job && (!request || batch.usedMs < interactive.usedMs) ? job : request
   }
 
-  /** The next map that waits for others of its caller, or of other callers, while there is nothing else to serve. */
+  /**
+   * The next map that waits for others of its caller, or of other callers, while there is nothing
+   * else to serve.
+   */
   extraMap(mayServeBatch: boolean): MapEntry | undefined {
     if (this.next(mayServeBatch)) return undefined
     const { interactive, batch } = this.#queues
@@ -107,12 +121,18 @@ class PriorityQueue {
   waitMs = 0
   /** Maps that have begun and have chunks for the threads, by their callers. */
   readonly #begun = new Map<string | undefined, Set<MapEntry>>()
-  /** Those that wait, and those that have used more than their share. Callers without a key count as one. */
+  /**
+   * Those that wait, and those that have used more than their share. Callers without a key count as
+   * one.
+   */
   readonly #callers = new Map<string | undefined, Caller>()
   readonly #ready = new Turns()
   /** Callers that have nothing but maps that have not begun. */
   readonly #mapping = new Turns()
-  /** What the caller had used that was served last: a newcomer begins with it, without credit and without debt. */
+  /**
+   * What the caller had used that was served last: a newcomer begins with it, without credit and
+   * without debt.
+   */
   #clockMs = 0
 
   constructor(share: number) {
@@ -207,7 +227,10 @@ class PriorityQueue {
     this.#place(caller)
   }
 
-  /** Puts the caller where it belongs by what it has, at the end of those that have used as much, unless it is there. */
+  /**
+   * Puts the caller where it belongs by what it has, at the end of those that have used as much,
+   * unless it is there.
+   */
   #place(caller: Caller) {
     const turns = caller.isReady ? this.#ready : caller.maps.first ? this.#mapping : undefined
     if (caller.turns === turns) return

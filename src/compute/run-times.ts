@@ -4,7 +4,10 @@ import type { Mode } from './protocol.ts'
 
 /** Weight of the newest run in a moving average. */
 const AVERAGE_WEIGHT = 0.1
-/** By how much of the difference a longer run raises the least: the inputs of a task may differ widely. */
+/**
+ * By how much of the difference a longer run raises the least: the inputs of a task may differ
+ * widely.
+ */
 const LEAST_WEIGHT = 0.02
 
 /** How long each task took in the past, which is the best guess at how long it will take. */

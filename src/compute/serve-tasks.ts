@@ -22,18 +22,21 @@ import {
 } from './protocol.ts'
 
 const PROGRESS_EVERY_MS = 100
-/** A chunk that takes several times what it was meant to ends after that long: other threads take over what is left. */
+/**
+ * A chunk that takes several times what it was meant to ends after that long: other threads take
+ * over what is left.
+ */
 const MAX_CHUNK_MS = 20
 
 /**
- * How long a thread that has nothing left to do looks for its next message before it sleeps: about what it takes to wake it.
- * With a single core, what it waits for could not happen meanwhile.
+ * How long a thread that has nothing left to do looks for its next message before it sleeps: about
+ * what it takes to wake it. With a single core, what it waits for could not happen meanwhile.
  */
 const LINGER_MS = availableParallelism() > 1 ? 0.05 : 0
 
 /**
- * The message that the running code belongs to, across timers and promises: an error that nobody catches, or an exit, may
- * come from a task that has returned long ago.
+ * The message that the running code belongs to, across timers and promises: an error that nobody
+ * catches, or an exit, may come from a task that has returned long ago.
  */
 const owner = new AsyncLocalStorage<Owner>()
 
@@ -45,11 +48,16 @@ interface Port {
   listen(onMessage: (message: RunMessage) => boolean): void
 }
 
-/** Turns this thread or child process into one that serves tasks: the last thing its entry file does, after loading them. */
+/**
+ * Turns this thread or child process into one that serves tasks: the last thing its entry file
+ * does, after loading them.
+ */
 export function serveTasks(): void {
   const port = isMainThread ? processPort() : threadPort(workerData as ThreadData)
   lowerPriority()
-  const serve = inTurn((message: RunMessage) => owner.run({ id: message.id, task: message.task }, serveMessage, message, port))
+  const serve = inTurn((message: RunMessage) =>
+    owner.run({ id: message.id, task: message.task }, serveMessage, message, port),
+  )
   process.on('exit', () => {
     const ender = owner.getStore()
     if (ender) port.post([ender], [])
@@ -76,24 +84,32 @@ function threadPort({ cells, port }: ThreadData): Port {
         onUnreadable(error) {
           throw error
         },
-        awaitNext: () => isFree && isAnyWithin(LINGER_MS, () => Atomics.load(cells, SENT) !== received),
+        awaitNext: () =>
+          isFree && isAnyWithin(LINGER_MS, () => Atomics.load(cells, SENT) !== received),
       })
     },
   }
 }
 
 function isAnyWithin(ms: number, check: () => boolean): boolean {
-  for (const endAt = performance.now() + ms; !check(); Atomics.pause()) if (performance.now() > endAt) return false
+  for (const endAt = performance.now() + ms; !check(); Atomics.pause())
+    if (performance.now() > endAt) return false
   return true
 }
 
-/** A task that computes without end does not hear that its service was killed. This thread looks every second. */
+/**
+ * A task that computes without end does not hear that its service was killed. This thread looks
+ * every second.
+ */
 const WATCH_PARENT = `
   const { workerData: parent } = require('node:worker_threads')
   setInterval(() => process.ppid === parent || process.kill(process.pid, 'SIGKILL'), 1_000)
 `
 
-/** A child process shares no memory: it is sent one message at a time, and told in a message what is cancelled. */
+/**
+ * A child process shares no memory: it is sent one message at a time, and told in a message what is
+ * cancelled.
+ */
 function processPort(): Port {
   if (!process.send) throw new Error('Tasks are served by worker threads and child processes only')
   const cells = new Int32Array(new SharedArrayBuffer((SLOTS + 1) * Int32Array.BYTES_PER_ELEMENT))
@@ -113,7 +129,9 @@ function processPort(): Port {
 }
 
 /** One message after the other, also where a task is asynchronous; false while one is. */
-function inTurn(serve: (message: RunMessage) => Promise<void> | undefined): (message: RunMessage) => boolean {
+function inTurn(
+  serve: (message: RunMessage) => Promise<void> | undefined,
+): (message: RunMessage) => boolean {
   const waiting: RunMessage[] = []
   let busy = false
   const advance = () => {
@@ -145,7 +163,10 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
   const context = new Context(message, port)
   let chunk: Chunk | undefined
   const post = (failed: boolean, value: unknown, items: number, transfer: Transferable[] = []) =>
-    port.post([id, performance.timeOrigin + begunAt, performance.now() - begunAt, failed, value, items], transfer)
+    port.post(
+      [id, performance.timeOrigin + begunAt, performance.now() - begunAt, failed, value, items],
+      transfer,
+    )
   const give = (output: unknown) => {
     try {
       post(false, output, chunk?.served ?? 1, context.transfers)
@@ -193,7 +214,10 @@ class Chunk {
   }
 
   run(context: TaskContext, cells: Cells): unknown {
-    while (this.served < this.#inputs.length && (this.served === 0 || performance.now() < this.#endAt)) {
+    while (
+      this.served < this.#inputs.length &&
+      (this.served === 0 || performance.now() < this.#endAt)
+    ) {
       Atomics.store(cells, ITEM, this.served)
       context.throwIfCancelled()
       const output = this.#run(this.#inputs[this.served], context)
@@ -209,7 +233,8 @@ class Chunk {
 
   #collect(output: unknown) {
     this.served++
-    if (this.#join && this.#outputs.length > 0) this.#outputs[0] = this.#join(this.#outputs[0], output)
+    if (this.#join && this.#outputs.length > 0)
+      this.#outputs[0] = this.#join(this.#outputs[0], output)
     else this.#outputs.push(output)
   }
 }
@@ -234,7 +259,8 @@ class Context implements TaskContext {
   }
 
   progress(fraction: number) {
-    if (!this.#message.wantsProgress || performance.now() < this.#progressAt + PROGRESS_EVERY_MS) return
+    if (!this.#message.wantsProgress || performance.now() < this.#progressAt + PROGRESS_EVERY_MS)
+      return
     this.#progressAt = performance.now()
     this.#port.post([this.#message.id, fraction], [])
   }

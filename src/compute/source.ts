@@ -22,7 +22,9 @@ export function sourceOf<Item>(items: Items<Item>): Source<Item> {
   const { [Symbol.iterator]: iterate, [Symbol.asyncIterator]: iterateAsync } = Object(items)
   if (typeof iterate === 'function') return iterableSource(items as Iterable<Item>)
   if (typeof iterateAsync === 'function') return asyncSource(items as AsyncIterable<Item>)
-  throw new TypeError(`The items of a map are an array, an iterable or an async iterable, not ${inspect(items, { depth: 0 })}`)
+  throw new TypeError(
+    `The items of a map are an array, an iterable or an async iterable, not ${inspect(items, { depth: 0 })}`,
+  )
 }
 
 function arraySource<Item>(items: readonly Item[]): Source<Item> {

@@ -1,4 +1,7 @@
-/** A task failed where it ran: it threw, or it took its thread down. `cause` has the error and the thread's stack. */
+/**
+ * A task failed where it ran: it threw, or it took its thread down. `cause` has the error and the
+ * thread's stack.
+ */
 export class TaskError extends Error {
   override readonly name = 'TaskError'
   readonly task: string
@@ -7,7 +10,10 @@ export class TaskError extends Error {
 
   constructor(task: string, cause: unknown, item?: number) {
     const where = item === undefined ? '' : ` on item ${item}`
-    super(`The task ${task} failed${where}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+    super(
+      `The task ${task} failed${where}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause },
+    )
     this.task = task
     this.item = item
   }

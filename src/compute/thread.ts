@@ -19,8 +19,9 @@ import {
 } from './protocol.ts'
 
 /**
- * Node lets a thread that reached its limit have 16 MB more to end in, and V8 ends the process where one collection needs
- * more than that. It may find all young objects alive, a third of this: docs/decisions/011-threads-that-end.md
+ * Node lets a thread that reached its limit have 16 MB more to end in, and V8 ends the process
+ * where one collection needs more than that. It may find all young objects alive, a third of this:
+ * docs/decisions/011-threads-that-end.md
  */
 const MAX_YOUNG_GENERATION_MB = 36
 
@@ -28,7 +29,10 @@ export interface ThreadOptions {
   name: string
   /** The file that it runs: loads the tasks, then calls `serveTasks()`. */
   entry: URL
-  /** Beyond it, a task that runs out of memory takes its thread along; see ComputeOptions for what it does not stop. */
+  /**
+   * Beyond it, a task that runs out of memory takes its thread along; see ComputeOptions for what
+   * it does not stop.
+   */
   maxHeapMb: number
 }
 
@@ -38,12 +42,17 @@ export class Thread implements Executor {
   readonly capacity = MAX_IN_FLIGHT
   readonly #worker: Worker
   readonly #port: MessagePort
-  readonly #cells: Cells = new Int32Array(new SharedArrayBuffer((SLOTS + MAX_IN_FLIGHT) * Int32Array.BYTES_PER_ELEMENT))
+  readonly #cells: Cells = new Int32Array(
+    new SharedArrayBuffer((SLOTS + MAX_IN_FLIGHT) * Int32Array.BYTES_PER_ELEMENT),
+  )
   /** The last one that was taken: most before it are taken, too. */
   #slot = SLOTS
   #error: Error | undefined
 
-  /** Resolves when it has loaded its tasks. @throws Error when it ends before that, or takes longer than 30 s. */
+  /**
+   * Resolves when it has loaded its tasks. @throws Error when it ends before that, or takes longer
+   * than 30 s.
+   */
   static async start(options: ThreadOptions, events: ExecutorEvents): Promise<Thread> {
     const thread = new Thread(options)
     await untilReady({
@@ -69,8 +78,17 @@ export class Thread implements Executor {
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
     const workerData: ThreadData = { cells: this.#cells, port: port2 }
-    const resourceLimits = { maxOldGenerationSizeMb: maxHeapMb, maxYoungGenerationSizeMb: MAX_YOUNG_GENERATION_MB }
-    this.#worker = new Worker(entry, { name, workerData, transferList: [port2], env: threadEnvironment(), resourceLimits })
+    const resourceLimits = {
+      maxOldGenerationSizeMb: maxHeapMb,
+      maxYoungGenerationSizeMb: MAX_YOUNG_GENERATION_MB,
+    }
+    this.#worker = new Worker(entry, {
+      name,
+      workerData,
+      transferList: [port2],
+      env: threadEnvironment(),
+      resourceLimits,
+    })
     this.#worker.on('error', (error: Error) => {
       this.#error = error
     })

@@ -1,7 +1,10 @@
 import type { Call, Outcome } from './call.ts'
 import type { DoneMessage } from './protocol.ts'
 
-/** What one message cost: a task, or a chunk of a map. What was refused, or ended while it waited, has none. */
+/**
+ * What one message cost: a task, or a chunk of a map. What was refused, or ended while it waited,
+ * has none.
+ */
 export interface Timing {
   task: string
   /** The name of the thread, or process, that ran it. */
@@ -27,7 +30,11 @@ export interface Timing {
 /** What is known of a run that has ended, in whatever way. */
 export type Ended = Pick<DoneMessage, 'startedAt' | 'runMs'> & { items?: number; output?: unknown }
 
-export function timingOf(call: Call, thread: string, { startedAt, runMs, items = call.items, output }: Ended): Timing {
+export function timingOf(
+  call: Call,
+  thread: string,
+  { startedAt, runMs, items = call.items, output }: Ended,
+): Timing {
   const { task, outcome = 'crashed', queuedAt, bytesIn } = call
   return {
     task,
@@ -48,7 +55,10 @@ export function timingOf(call: Call, thread: string, { startedAt, runMs, items =
 const BYTES_PER_VALUE = 8
 /** How many members of a collection are looked at: all others are taken to be like them. */
 const SAMPLE = 24
-/** In collections within collections so many times fewer, so that looking takes well under a millisecond. */
+/**
+ * In collections within collections so many times fewer, so that looking takes well under a
+ * millisecond.
+ */
 const SAMPLE_DIVISOR = 2
 const MAX_DEPTH = 4
 
@@ -60,7 +70,11 @@ export function bytesOf(value: unknown, depth = 0): number {
   if (value instanceof ArrayBuffer) return value.byteLength
   if (value instanceof SharedArrayBuffer || depth === MAX_DEPTH) return 0
   if (Array.isArray(value)) return bytesOfAll(value, value.length, depth)
-  if (value instanceof Map) return bytesOfFirst(value.keys(), value.size, depth) + bytesOfFirst(value.values(), value.size, depth)
+  if (value instanceof Map)
+    return (
+      bytesOfFirst(value.keys(), value.size, depth) +
+      bytesOfFirst(value.values(), value.size, depth)
+    )
   if (value instanceof Set) return bytesOfFirst(value.values(), value.size, depth)
   const keys = Object.keys(value)
   return bytesOfAll(keys, keys.length, depth) + bytesOfAll(Object.values(value), keys.length, depth)

@@ -1,12 +1,16 @@
 import type { Gate } from './gate.ts'
 import { type Waiter, WaitQueue, type WaitQueueOptions } from './wait-queue.ts'
 
-/** With so many callers that wait for each connection nothing more is begun: enough that no connection is ever without work. */
+/**
+ * With so many callers that wait for each connection nothing more is begun: enough that no
+ * connection is ever without work.
+ */
 const CALLERS_PER_CONNECTION = 4
 
 /**
- * What will need a connection, and is not begun while many callers wait for one. A request that has only been read keeps a third
- * of the memory that it keeps inside its handler, and to refuse it costs a fraction (docs/decisions/014-backlog.md).
+ * What will need a connection, and is not begun while many callers wait for one. A request that has
+ * only been read keeps a third of the memory that it keeps inside its handler, and to refuse it
+ * costs a fraction (docs/decisions/014-backlog.md).
  */
 export class Backlog {
   readonly #gate: Gate
@@ -23,7 +27,10 @@ export class Backlog {
     return this.#queue.length
   }
 
-  /** Admits now, or when those before it have been admitted and few wait at the gate; or refuses as `WaitQueue.add` does. */
+  /**
+   * Admits now, or when those before it have been admitted and few wait at the gate; or refuses as
+   * `WaitQueue.add` does.
+   */
   add(waiter: Waiter): void {
     if (this.#queue.length === 0 && this.#room > 0) waiter.admit()
     else this.#queue.add(waiter)
@@ -43,7 +50,8 @@ export class Backlog {
     const room = this.#room
     let free = room
     while (free > 0 && this.#queue.admitFirst()) free--
-    // Not all that were admitted come to the gate: some fail before, and some are read first. In the next turn it is known.
+    // Not all that were admitted come to the gate: some fail before, and some are read first. In
+    // the next turn it is known.
     if (room > 0) this.wake()
   }
 }

@@ -26,8 +26,9 @@ const MAX_WAIT_MS = 2_000
 /** Connections besides `poolSize`, for what may not wait behind requests. */
 const RESERVED_CONNECTIONS = 3
 /**
- * For each connection, on which the least recently used ones are closed. The server allows 16 382 by default for all connections
- * of all processes together, and a statement that exceeds this fails.
+ * For each connection, on which the least recently used ones are closed. The server allows 16 382
+ * by default for all connections of all processes together, and a statement that exceeds this
+ * fails.
  */
 const MAX_PREPARED_STATEMENTS = 200
 const IDLE_TIMEOUT_MS = 60_000
@@ -43,19 +44,25 @@ export interface DatabaseOptions extends Pick<WaitQueueOptions, 'onWait'> {
   plugins?: KyselyPlugin[]
   /** How many connections requests and jobs have; there are a few more for `reserved` handles. */
   poolSize: number
-  /** How long a statement or transaction may wait for a connection, in milliseconds; 2 s if absent. */
+  /**
+   * How long a statement or transaction may wait for a connection, in milliseconds; 2 s if absent.
+   */
   maxWaitMs?: number
 }
 
 export interface HandleOptions {
   /**
-   * Takes one of a few connections that requests do not use, so that a long queue does not delay it. For short statements
-   * that keep the process alive in the eyes of others: renewing and settling the leases of jobs, probes. Never for a request.
+   * Takes one of a few connections that requests do not use, so that a long queue does not delay
+   * it. For short statements that keep the process alive in the eyes of others: renewing and
+   * settling the leases of jobs, probes. Never for a request.
    */
   reserved?: boolean
 }
 
-/** The process's one pool of connections. `main.ts` opens it; everything else gets handles from `withSignal()`. */
+/**
+ * The process's one pool of connections. `main.ts` opens it; everything else gets handles from
+ * `withSignal()`.
+ */
 export class Database implements AsyncDisposable {
   readonly gate: Gate
   /** Where requests that will need a connection wait before they are begun. */
@@ -70,7 +77,8 @@ export class Database implements AsyncDisposable {
   /**
    * Opens the pool and checks that the server is one we can work with.
    *
-   * @throws AppError `unavailable` when it cannot be reached, refuses us, or escapes strings as mysql2 does not.
+   * @throws AppError `unavailable` when it cannot be reached, refuses us, or escapes strings as
+   * mysql2 does not.
    */
   static async open(config: DatabaseOptions): Promise<Database> {
     const database = new Database(config)
@@ -79,11 +87,21 @@ export class Database implements AsyncDisposable {
       return database
     } catch (error) {
       await database[Symbol.asyncDispose]()
-      throw new AppError('unavailable', `Cannot use the database ${redact(config.url)}: ${explain(error)}`, { cause: error })
+      throw new AppError(
+        'unavailable',
+        `Cannot use the database ${redact(config.url)}: ${explain(error)}`,
+        { cause: error },
+      )
     }
   }
 
-  private constructor({ url, plugins = [], poolSize, maxWaitMs = MAX_WAIT_MS, onWait }: DatabaseOptions) {
+  private constructor({
+    url,
+    plugins = [],
+    poolSize,
+    maxWaitMs = MAX_WAIT_MS,
+    onWait,
+  }: DatabaseOptions) {
     const limits = { maxWaiters: MAX_WAITERS, maxWaitMs }
     const onGateWait = (ms: number) => {
       onWait?.(ms)
@@ -92,7 +110,10 @@ export class Database implements AsyncDisposable {
     this.gate = new Gate({ permits: poolSize, ...limits, onWait: onGateWait })
     this.backlog = new Backlog(this.gate, { ...limits, onWait })
     this.#driver = new GatedDriver({
-      pool: createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS)).on('connection', prepareSession),
+      pool: createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS)).on(
+        'connection',
+        prepareSession,
+      ),
       gate: this.gate,
       reservedGate: new Gate({ permits: RESERVED_CONNECTIONS, ...limits }),
       killSession: (connection, hasEnded) => killSession(url, connection, hasEnded),
@@ -106,8 +127,8 @@ export class Database implements AsyncDisposable {
   }
 
   /**
-   * A handle whose statements and transactions end when `signal` aborts. Cheap: take one for each request.
-   * Without a signal, statements run for as long as they need.
+   * A handle whose statements and transactions end when `signal` aborts. Cheap: take one for each
+   * request. Without a signal, statements run for as long as they need.
    */
   withSignal(signal?: AbortSignal, { reserved }: HandleOptions = {}): Db {
     const driver = this.#driver
@@ -121,7 +142,12 @@ export class Database implements AsyncDisposable {
         }
       },
     }
-    const executor = new DefaultQueryExecutor(this.#compiler, this.#adapter, provider, this.#plugins)
+    const executor = new DefaultQueryExecutor(
+      this.#compiler,
+      this.#adapter,
+      provider,
+      this.#plugins,
+    )
     return new Kysely({ ...this.#props, executor })
   }
 
@@ -150,10 +176,14 @@ export class Database implements AsyncDisposable {
   }
 
   async #checkServer() {
-    const { rows } = await this.withSignal().executeQuery<{ mode: string; version: string }>(DESCRIBE_SERVER)
+    const { rows } = await this.withSignal().executeQuery<{ mode: string; version: string }>(
+      DESCRIBE_SERVER,
+    )
     this.#serverVersion = rows[0]?.version ?? ''
     if (rows[0]?.mode.includes('NO_BACKSLASH_ESCAPES'))
-      throw new Error('its sql_mode has NO_BACKSLASH_ESCAPES, under which text cannot be escaped safely; remove that mode')
+      throw new Error(
+        'its sql_mode has NO_BACKSLASH_ESCAPES, under which text cannot be escaped safely; remove that mode',
+      )
   }
 }
 
@@ -162,14 +192,16 @@ type Provider = ConstructorParameters<typeof DefaultQueryExecutor>[2]
 const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   uri,
   connectionLimit,
-  // mysql2 looks for idle connections only where this is below the limit, and destroys what is above it within a second.
+  // mysql2 looks for idle connections only where this is below the limit, and destroys what is
+  // above it within a second.
   maxIdle: connectionLimit - 1,
   idleTimeout: IDLE_TIMEOUT_MS,
   connectTimeout: CONNECT_TIMEOUT_MS,
   // So that firewalls do not forget idle connections, and one whose server is gone is noticed.
   enableKeepAlive: true,
   keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS,
-  // As the tables': with another one, a comparison with an enum is no constant for the planner, which then sorts all rows.
+  // As the tables': with another one, a comparison with an enum is no constant for the planner,
+  // which then sorts all rows.
   charset: 'UTF8MB4_UNICODE_520_CI',
   maxPreparedStatements: MAX_PREPARED_STATEMENTS,
   timezone: 'Z',

@@ -17,7 +17,10 @@ import { answersPing, discard } from './session.ts'
 /** A connection that was idle for longer is asked for a sign of life before it is used. */
 const PING_AFTER_IDLE_MS = 2_000
 
-/** What mysql2 keeps of a connection besides what its types say: when it was last given back, or opened. */
+/**
+ * What mysql2 keeps of a connection besides what its types say: when it was last given back, or
+ * opened.
+ */
 type PooledConnection = PoolConnection & { lastActiveTime: number }
 
 export interface GatedDriverOptions {
@@ -36,8 +39,9 @@ export interface AcquireOptions extends AbortableOperationOptions {
 }
 
 /**
- * A driver in place of Kysely's own: a semaphore in front of the pool, connections that obey a signal, prepared statements,
- * and no connection handed on with a transaction open. docs/decisions/002-own-driver.md has the reasons.
+ * A driver in place of Kysely's own: a semaphore in front of the pool, connections that obey a
+ * signal, prepared statements, and no connection handed on with a transaction open.
+ * docs/decisions/002-own-driver.md has the reasons.
  */
 export class GatedDriver implements Driver {
   readonly #options: GatedDriverOptions
@@ -50,7 +54,10 @@ export class GatedDriver implements Driver {
 
   async init() {}
 
-  /** @throws AppError `overloaded` after too long a wait, `unavailable` without a database; the signal's reason. */
+  /**
+   * @throws AppError `overloaded` after too long a wait, `unavailable` without a database; the
+   * signal's reason.
+   */
   acquireConnection({ signal, reserved = false }: AcquireOptions = {}): Promise<MysqlConnection> {
     const gate = reserved ? this.#options.reservedGate : this.#options.gate
     const entered = gate.enter(signal)
@@ -83,7 +90,8 @@ export class GatedDriver implements Driver {
   #borrow(gate: Gate, signal: AbortSignal | undefined): Promise<MysqlConnection> {
     const { pool, killSession } = this.#options
     return new Promise((resolve, reject) => {
-      const lend = (raw: PoolConnection) => resolve(new MysqlConnection(raw, { gate, signal, killSession }))
+      const lend = (raw: PoolConnection) =>
+        resolve(new MysqlConnection(raw, { gate, signal, killSession }))
       const take = () =>
         pool.getConnection((error, raw) => {
           if (error) {
@@ -99,8 +107,9 @@ export class GatedDriver implements Driver {
   }
 
   /**
-   * Whether an idle connection still leads to its server. A failover or a firewall may have cut it without a word, and most
-   * likely the others with it: none that has been idle for longer is asked, so that they cost one request a moment together.
+   * Whether an idle connection still leads to its server. A failover or a firewall may have cut it
+   * without a word, and most likely the others with it: none that has been idle for longer is
+   * asked, so that they cost one request a moment together.
    */
   async #isAlive(raw: PoolConnection, idleSince: number): Promise<boolean> {
     const askedAt = Date.now()

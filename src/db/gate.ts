@@ -6,8 +6,8 @@ export interface GateOptions extends WaitQueueOptions {
 }
 
 /**
- * A first-in, first-out semaphore that bounds the time of a wait. mysql2's own queue has no bound: when the database slows
- * down, requests would pile up in it until all have missed their deadlines.
+ * A first-in, first-out semaphore that bounds the time of a wait. mysql2's own queue has no bound:
+ * when the database slows down, requests would pile up in it until all have missed their deadlines.
  */
 export class Gate {
   /** How many callers may hold a permit at once. */
@@ -33,7 +33,8 @@ export class Gate {
   /**
    * Acquires a permit; release it with `leave()`. Returns undefined where one is free.
    *
-   * @throws AppError `overloaded` after `maxWaitMs`, or at once when `maxWaiters` wait; the signal's reason when it aborts.
+   * @throws AppError `overloaded` after `maxWaitMs`, or at once when `maxWaiters` wait; the
+   * signal's reason when it aborts.
    */
   enter(signal?: AbortSignal): Promise<void> | undefined {
     if (this.#inside < this.permits) {

@@ -1,14 +1,19 @@
-/** The most values in one list. The server allows 65 535 parameters in a statement, but plans long lists badly. */
+/**
+ * The most values in one list. The server allows 65 535 parameters in a statement, but plans long
+ * lists badly.
+ */
 const MAX_LENGTH = 4_096
 
 /**
- * Runs a query that has a list in it, such as `where id in (…)`, and gives the rows of all its pieces.
+ * Runs a query that has a list in it, such as `where id in (…)`, and gives the rows of all its
+ * pieces.
  *
  *     const rows = await inPieces(ids, (piece) => db.selectFrom('job').select('id').where('id', 'in', piece).execute())
  *
- * Use it for every list whose length depends on data. The server keeps each prepared statement for each connection, and
- * statements differ by the length of their lists: so a piece is filled up to a power of two with its last value. Do not use it
- * for `values (…)` or `not in`, where a repeated value or a piece changes the meaning.
+ * Use it for every list whose length depends on data. The server keeps each prepared statement for
+ * each connection, and statements differ by the length of their lists: so a piece is filled up to a
+ * power of two with its last value. Do not use it for `values (…)` or `not in`, where a repeated
+ * value or a piece changes the meaning.
  */
 export async function inPieces<Value, Row>(
   values: readonly Value[],

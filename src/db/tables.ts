@@ -28,7 +28,10 @@ interface JobTable {
   state: JobState
   /** Smaller ones go first. */
   priority: number
-  /** When a scheduled job is to be queued, the lease of a running one ends, a finished one is to be pruned. */
+  /**
+   * When a scheduled job is to be queued, the lease of a running one ends, a finished one is to be
+   * pruned.
+   */
   due_at: Date | null
   attempt: Generated<number>
   max_attempts: number

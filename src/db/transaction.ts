@@ -12,18 +12,23 @@ const RETRY_DELAY_MS = 20
 const hooks = new WeakMap<Transaction<Tables>, (() => void)[]>()
 
 /**
- * Runs `story` in a transaction; commits when it resolves, rolls back when it throws. Two transactions that lock each
- * other out are an everyday event: the one that loses is run again from its start, so a story does nothing that cannot
- * be done twice (events are emitted after it returns, or by `afterCommit`).
+ * Runs `story` in a transaction; commits when it resolves, rolls back when it throws. Two
+ * transactions that lock each other out are an everyday event: the one that loses is run again from
+ * its start, so a story does nothing that cannot be done twice (events are emitted after it
+ * returns, or by `afterCommit`).
  *
  * @throws AppError `overloaded` when it lost three times; whatever `story` throws.
  */
-export const transaction = <T>(db: Db, story: (trx: Transaction<Tables>) => Promise<T>, isolation?: IsolationLevel): Promise<T> =>
-  retryLocked(() => attemptOnce(db, story, isolation))
+export const transaction = <T>(
+  db: Db,
+  story: (trx: Transaction<Tables>) => Promise<T>,
+  isolation?: IsolationLevel,
+): Promise<T> => retryLocked(() => attemptOnce(db, story, isolation))
 
 /**
- * Runs `attempt` again when the database undid it because another transaction locked the same rows. For a story that is one
- * statement, which is a transaction of its own and needs no `transaction()` around it.
+ * Runs `attempt` again when the database undid it because another transaction locked the same rows.
+ * For a story that is one statement, which is a transaction of its own and needs no `transaction()`
+ * around it.
  *
  * @throws AppError `overloaded` when it lost three times; whatever `attempt` throws.
  */
@@ -33,16 +38,18 @@ export async function retryLocked<T>(attempt: () => Promise<T>): Promise<T> {
       return await attempt()
     } catch (error) {
       if (!isRetryable(error)) throw error
-      if (count === MAX_ATTEMPTS) throw overloaded('Others are changing the same rows: try again shortly', undefined, error)
+      if (count === MAX_ATTEMPTS)
+        throw overloaded('Others are changing the same rows: try again shortly', undefined, error)
       await sleep(Math.random() * RETRY_DELAY_MS * 2 ** count)
     }
   }
 }
 
 /**
- * Has `act` called once the transaction is committed, and never if it is rolled back: for a function deep inside a story
- * that has something to tell when the story is true. Nobody waits for it, and where it throws, the change is still committed:
- * the error becomes a warning of the process.
+ * Has `act` called once the transaction is committed, and never if it is rolled back: for a
+ * function deep inside a story that has something to tell when the story is true. Nobody waits for
+ * it, and where it throws, the change is still committed: the error becomes a warning of the
+ * process.
  *
  * @throws Error for a transaction that `transaction()` did not begin.
  */
@@ -52,7 +59,11 @@ export function afterCommit(trx: Transaction<Tables>, act: () => void): void {
   waiting.push(act)
 }
 
-async function attemptOnce<T>(db: Db, story: (trx: Transaction<Tables>) => Promise<T>, isolation?: IsolationLevel): Promise<T> {
+async function attemptOnce<T>(
+  db: Db,
+  story: (trx: Transaction<Tables>) => Promise<T>,
+  isolation?: IsolationLevel,
+): Promise<T> {
   const acts: (() => void)[] = []
   const begin = isolation ? db.transaction().setIsolationLevel(isolation) : db.transaction()
   const result = await begin.execute((trx) => {

@@ -27,16 +27,20 @@ export interface Place {
 /**
  * A first-in, first-out queue that bounds the time of a wait.
  *
- * A waiter is refused after it has waited, never at once by an estimate of its wait: a refused client asks again
- * immediately, so that refusals would take the event loop's time from answers (docs/decisions/002-own-driver.md).
+ * A waiter is refused after it has waited, never at once by an estimate of its wait: a refused
+ * client asks again immediately, so that refusals would take the event loop's time from answers
+ * (docs/decisions/002-own-driver.md).
  */
 export class WaitQueue {
   readonly #options: WaitQueueOptions
-  // A list that each waiter can leave from the middle. A `Set` is slow to give its first element after many deletions.
+  // A list that each waiter can leave from the middle. A `Set` is slow to give its first element
+  // after many deletions.
   #first: Place | undefined
   #last: Place | undefined
   #length = 0
-  /** Runs for the head of the queue only: every wait has the same bound, so the head's ends first. */
+  /**
+   * Runs for the head of the queue only: every wait has the same bound, so the head's ends first.
+   */
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: WaitQueueOptions) {
@@ -49,8 +53,8 @@ export class WaitQueue {
   }
 
   /**
-   * Puts a waiter at the end. It is refused with AppError `overloaded`: after `maxWaitMs`, or at once when `maxWaiters` wait,
-   * and then it has no place.
+   * Puts a waiter at the end. It is refused with AppError `overloaded`: after `maxWaitMs`, or at
+   * once when `maxWaiters` wait, and then it has no place.
    */
   add(waiter: Waiter): Place | undefined {
     if (this.#length >= this.#options.maxWaiters) {
@@ -82,13 +86,16 @@ export class WaitQueue {
     else this.#first = next
     if (next) next.previous = previous
     else this.#last = previous
-    // Otherwise a place that the garbage collector has promoted would keep all that came after it alive.
+    // Otherwise a place that the garbage collector has promoted would keep all that came after it
+    // alive.
     place.previous = place.next = undefined
     this.#length--
     this.#options.onWait?.(performance.now() - since)
   }
 
-  /** Goes on when its waiter leaves: when it fires, it is started again for the first in the queue. */
+  /**
+   * Goes on when its waiter leaves: when it fires, it is started again for the first in the queue.
+   */
   #startTimer(ms: number): NodeJS.Timeout {
     return setTimeout(() => this.#refuseOverdue(), ms).unref()
   }

@@ -45,13 +45,21 @@ export const featureRoutes = (deps: Deps) =>
 /** Paths whose requests use the database: while many wait for it, further ones are not begun. */
 export const databasePaths = ['/v1/products', '/v1/reports', '/v1/jobs']
 
-/** Paths that take bodies beyond what others may: their routes read them by `receiveUpload`, which has its own limits. */
+/**
+ * Paths that take bodies beyond what others may: their routes read them by `receiveUpload`, which
+ * has its own limits.
+ */
 export const uploads = ['/v1/reports']
 
 /** Every feature's handlers of jobs, and what is to happen by the clock. */
 export const featureJobs = (deps: Deps): JobRegistry => {
   const { directory, memoryMb } = deps.reports
-  return reportJobs({ ...deps, storage: uploadsOf(deps), spillDirectory: join(directory, 'spill'), memoryMb })
+  return reportJobs({
+    ...deps,
+    storage: uploadsOf(deps),
+    spillDirectory: join(directory, 'spill'),
+    memoryMb,
+  })
 }
 
 const uploadsOf = ({ reports }: Deps) => new DirectoryStorage(join(reports.directory, 'uploads'))
@@ -60,7 +68,14 @@ const uploadsOf = ({ reports }: Deps) => new DirectoryStorage(join(reports.direc
 export const topics = [PRODUCTS, REPORT_TOPIC, JOBS, OPS]
 
 /** What they hear there; `/docs` lists it. */
-export const events = [productChanged, reportProgress, reportFinished, jobChanged, opsSample, opsSpans]
+export const events = [
+  productChanged,
+  reportProgress,
+  reportFinished,
+  jobChanged,
+  opsSample,
+  opsSpans,
+]
 
 /** What clients may hear: `io(url) as Socket<ServerEvents, ClientEvents>` is typed on both ends. */
 export type ServerEvents = Listeners<(typeof events)[number]> & {

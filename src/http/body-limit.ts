@@ -5,11 +5,13 @@ import type { Env } from './env.ts'
 import { signalOf } from './exchange.ts'
 
 /**
- * Refuses bodies over `maxBytes` with 413: at once where their length is declared, else as soon as the bytes that have
- * arrived exceed it. A body that does not arrive is not waited for beyond the deadline.
- * Requests without a body pass untouched, which Hono's own middleware would not leave them.
+ * Refuses bodies over `maxBytes` with 413: at once where their length is declared, else as soon as
+ * the bytes that have arrived exceed it. A body that does not arrive is not waited for beyond the
+ * deadline. Requests without a body pass untouched, which Hono's own middleware would not leave
+ * them.
  *
- * @param uploads paths whose handlers take larger bodies, by `receiveUpload`, which has limits of its own.
+ * @param uploads paths whose handlers take larger bodies, by `receiveUpload`, which has limits of
+ * its own.
  */
 export function bodyLimit(maxBytes: number, uploads: readonly string[]): MiddlewareHandler<Env> {
   const tooLarge = () => {
@@ -26,6 +28,11 @@ export function bodyLimit(maxBytes: number, uploads: readonly string[]): Middlew
   }
 }
 
-/** A body is the one thing that a handler awaits and no signal reaches: its request is answered without it. */
+/**
+ * A body is the one thing that a handler awaits and no signal reaches: its request is answered
+ * without it.
+ */
 const abortOf = (signal: AbortSignal) =>
-  new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }))
+  new Promise<never>((_, reject) =>
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true }),
+  )

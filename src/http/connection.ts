@@ -4,7 +4,10 @@ import type { AppResponse } from './response.ts'
 
 /** How many safe requests of one connection are served at once. */
 const MAX_SERVED = 8
-/** With so many that wait, the socket is not read. Before that it is, because only who reads hears that the client leaves. */
+/**
+ * With so many that wait, the socket is not read. Before that it is, because only who reads hears
+ * that the client leaves.
+ */
 const MAX_WAITING = 1_000
 
 /** Methods that change nothing, so that their requests may run in parallel (RFC 9112, 9.3.2). */
@@ -16,9 +19,10 @@ export interface Load {
 }
 
 /**
- * One client's connection and its requests in flight. Node dispatches every request that one read brings: a client that
- * pipelines a thousand of them would start all at once. Here they are served in their order, a few at a time and an unsafe
- * one alone; the others wait without any work done for them.
+ * One client's connection and its requests in flight. Node dispatches every request that one read
+ * brings: a client that pipelines a thousand of them would start all at once. Here they are served
+ * in their order, a few at a time and an unsafe one alone; the others wait without any work done
+ * for them.
  */
 export class Connection {
   readonly #socket: Socket
@@ -58,12 +62,14 @@ export class Connection {
   receive(outgoing: AppResponse): void {
     this.#load.inFlight++
     if (this.#waiting.length === 0 && this.#mayServe(outgoing)) this.#start(outgoing)
-    else if (this.#waiting.push(outgoing) === MAX_WAITING) this.#socket.on('resume', this.#pause).pause()
+    else if (this.#waiting.push(outgoing) === MAX_WAITING)
+      this.#socket.on('resume', this.#pause).pause()
   }
 
   /**
-   * Closes the connection if it has no request in flight and has sent nothing for `graceMs`. A connection that is in use
-   * sends its next request within that time, and the answer asks the client to close.
+   * Closes the connection if it has no request in flight and has sent nothing for `graceMs`. A
+   * connection that is in use sends its next request within that time, and the answer asks the
+   * client to close.
    */
   closeIfQuiet(now: number, graceMs: number): void {
     const { bytesRead } = this.#socket
@@ -80,7 +86,9 @@ export class Connection {
 
   #mayServe({ req }: AppResponse): boolean {
     if (this.#served.size === 0) return true
-    return this.#served.size < MAX_SERVED && !this.#isExclusive && SAFE_METHODS.has(req.method ?? '')
+    return (
+      this.#served.size < MAX_SERVED && !this.#isExclusive && SAFE_METHODS.has(req.method ?? '')
+    )
   }
 
   #start(outgoing: AppResponse) {
@@ -97,7 +105,8 @@ export class Connection {
 
   #serveWaiting = () => {
     const wasPaused = this.isPaused
-    while (this.#waiting[0] && this.#mayServe(this.#waiting[0])) this.#start(this.#waiting.shift() as AppResponse)
+    while (this.#waiting[0] && this.#mayServe(this.#waiting[0]))
+      this.#start(this.#waiting.shift() as AppResponse)
     if (wasPaused && !this.isPaused) this.#socket.off('resume', this.#pause).resume()
   }
 
@@ -106,7 +115,10 @@ export class Connection {
     this.#socket.pause()
   }
 
-  /** Node closes the one response that it is writing when a connection is lost: those behind it would never hear of it. */
+  /**
+   * Node closes the one response that it is writing when a connection is lost: those behind it
+   * would never hear of it.
+   */
   #abandon() {
     this.#load.inFlight -= this.#waiting.length
     this.#waiting.length = 0

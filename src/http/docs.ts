@@ -12,7 +12,8 @@ import { describeApi } from './openapi.ts'
 const STYLES = '.darklight-reference a { display: none }'
 
 /**
- * `/openapi.json`, generated from the schemas that validate, and `/docs`, a page to read and try it.
+ * `/openapi.json`, generated from the schemas that validate, and `/docs`, a page to read and try
+ * it.
  *
  * @param events what is pushed: OpenAPI has no place for it but its introduction.
  */
@@ -51,7 +52,11 @@ export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event<string, 
     })
     const { script, tag } = await loading
     if (isFresh(c.req.header('if-none-match'), tag)) return c.body(null, 304, { ETag: tag })
-    return c.body(script, 200, { 'Content-Type': 'text/javascript; charset=UTF-8', 'Cache-Control': 'no-cache', ETag: tag })
+    return c.body(script, 200, {
+      'Content-Type': 'text/javascript; charset=UTF-8',
+      'Cache-Control': 'no-cache',
+      ETag: tag,
+    })
   })
 }
 
@@ -63,7 +68,8 @@ interface Script {
 /** Scalar's script from `node_modules`, served by us so that `/docs` works without the internet. */
 async function loadScript(): Promise<Script> {
   const [text] = await once(new Worker(new URL('./scalar-thread.ts', import.meta.url)), 'message')
-  if (typeof text !== 'string') throw new Error('@scalar/fastify-api-reference has no script where it had one')
+  if (typeof text !== 'string')
+    throw new Error('@scalar/fastify-api-reference has no script where it had one')
   const script = Buffer.from(text)
   return { script, tag: bodyTag(script) }
 }

@@ -5,7 +5,9 @@ import type { AppResponse } from './response.ts'
 
 /** What every handler finds in its context. */
 export interface Env {
-  /** Node's own request and response; absent where a test calls `app.request()` without a socket. */
+  /**
+   * Node's own request and response; absent where a test calls `app.request()` without a socket.
+   */
   Bindings: { incoming?: IncomingMessage; outgoing?: AppResponse }
   /** Read it through `signalOf(c)`, `timeLeftMs(c)` and `requestIdOf(c)`. */
   Variables: { exchange: Exchange }

@@ -8,7 +8,10 @@ Connect with a Socket.IO client, \`websocket\` transport only, to the default na
 away reads again what it shows. \`server.stopping\` comes to every client before the server goes away.
 `
 
-/** What a client can hear, in Markdown, made of what the contracts say: sections, because a table's columns are too narrow. */
+/**
+ * What a client can hear, in Markdown, made of what the contracts say: sections, because a table's
+ * columns are too narrow.
+ */
 export const eventGuide = (events: readonly Event<string, unknown>[]): string =>
   [INTRODUCTION, ...events.map(describe)].join('\n')
 

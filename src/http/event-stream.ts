@@ -5,26 +5,41 @@ const HEARTBEAT_MS = 15_000
 /** A comment: proxies see that the stream lives, clients see nothing. */
 const HEARTBEAT = ':\n\n'
 
-/** The id of the last event. No other event has one, so a client that sends it as `Last-Event-ID` has seen the last event. */
+/**
+ * The id of the last event. No other event has one, so a client that sends it as `Last-Event-ID`
+ * has seen the last event.
+ */
 const LAST_ID = 'last'
 
-const HEADERS = { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-cache, no-transform', 'X-Accel-Buffering': 'no' }
+const HEADERS = {
+  'Content-Type': 'text/event-stream',
+  'Cache-Control': 'no-cache, no-transform',
+  'X-Accel-Buffering': 'no',
+}
 
 /** What a subscription sends to its client. After the end of the stream it sends nothing. */
 export interface EventSink {
-  /** An event that the next one supersedes: while the client does not read, only the newest of them waits. */
+  /**
+   * An event that the next one supersedes: while the client does not read, only the newest of them
+   * waits.
+   */
   latest(name: string, data: unknown): void
   /** The last event: the stream ends after it. */
   last(name: string, data: unknown): void
 }
 
 /**
- * Answers with Server-Sent Events, until the last of them, or until the client leaves or the service stops. It has no
- * deadline; comments now and then keep proxies from thinking it dead. HEAD gets the headers, and subscribes to nothing.
+ * Answers with Server-Sent Events, until the last of them, or until the client leaves or the
+ * service stops. It has no deadline; comments now and then keep proxies from thinking it dead. HEAD
+ * gets the headers, and subscribes to nothing.
  *
  * @param subscribe begins to send, and gives the function that ends it.
  */
-export function eventStream(c: AppContext, stopping: AbortSignal, subscribe: (sink: EventSink) => () => void): Response {
+export function eventStream(
+  c: AppContext,
+  stopping: AbortSignal,
+  subscribe: (sink: EventSink) => () => void,
+): Response {
   if (c.req.method === 'HEAD') return new Response(null, { headers: HEADERS })
   liftDeadline(c)
   const signal = AbortSignal.any([signalOf(c), stopping])
@@ -50,7 +65,10 @@ export function eventStream(c: AppContext, stopping: AbortSignal, subscribe: (si
         end()
       }
       controller.enqueue(HEARTBEAT)
-      const timer = setInterval(() => isRead() && controller.enqueue(HEARTBEAT), HEARTBEAT_MS).unref()
+      const timer = setInterval(
+        () => isRead() && controller.enqueue(HEARTBEAT),
+        HEARTBEAT_MS,
+      ).unref()
       const unsubscribe = subscribe({ latest, last })
       const clean = () => {
         clearInterval(timer)
@@ -71,8 +89,8 @@ export function eventStream(c: AppContext, stopping: AbortSignal, subscribe: (si
 }
 
 /**
- * Whether the client has seen the last event. An `EventSource` connects again when a stream ends: only an answer without
- * events (204) stops it.
+ * Whether the client has seen the last event. An `EventSource` connects again when a stream ends:
+ * only an answer without events (204) stops it.
  */
 export const hasSeenLast = ({ req }: AppContext): boolean => Boolean(req.header('last-event-id'))
 

@@ -7,11 +7,17 @@ import { bodyTag, isFresh } from './etag.ts'
 
 const PUBLIC = new URL('../../public/', import.meta.url)
 
-/** What the page uses of others, as their packages ship it: there is no build step, and nothing comes from outside. */
+/**
+ * What the page uses of others, as their packages ship it: there is no build step, and nothing
+ * comes from outside.
+ */
 const LIBRARIES = {
   '/vendor/uplot.js': new URL('../../node_modules/uplot/dist/uPlot.esm.js', import.meta.url),
   '/vendor/uplot.css': new URL('../../node_modules/uplot/dist/uPlot.min.css', import.meta.url),
-  '/vendor/socket.io.js': new URL('../../node_modules/socket.io-client/dist/socket.io.esm.min.js', import.meta.url),
+  '/vendor/socket.io.js': new URL(
+    '../../node_modules/socket.io-client/dist/socket.io.esm.min.js',
+    import.meta.url,
+  ),
 }
 
 const TYPES: Record<string, string> = {
@@ -25,8 +31,8 @@ const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 /**
- * The live page: `public/index.html` at `/`, and what it loads. The files are few, so they are read once, and each is a
- * route of its own: there is no path that a request could make up.
+ * The live page: `public/index.html` at `/`, and what it loads. The files are few, so they are read
+ * once, and each is a route of its own: there is no path that a request could make up.
  */
 export function servePage(app: OpenAPIHono<Env>): void {
   for (const [path, file] of pageFiles()) {
@@ -44,7 +50,12 @@ export function servePage(app: OpenAPIHono<Env>): void {
 }
 
 function pageFiles(): [path: string, file: URL][] {
-  const names = readdirSync(fileURLToPath(PUBLIC), { recursive: true, encoding: 'utf8' }).filter((name) => extname(name) in TYPES)
-  const own = names.map((name): [string, URL] => [name === 'index.html' ? '/' : `/${name}`, new URL(name, PUBLIC)])
+  const names = readdirSync(fileURLToPath(PUBLIC), { recursive: true, encoding: 'utf8' }).filter(
+    (name) => extname(name) in TYPES,
+  )
+  const own = names.map((name): [string, URL] => [
+    name === 'index.html' ? '/' : `/${name}`,
+    new URL(name, PUBLIC),
+  ])
   return [...own, ...Object.entries(LIBRARIES)]
 }

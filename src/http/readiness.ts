@@ -8,7 +8,10 @@ type Check = (signal: AbortSignal) => Promise<void>
 /** Whether the service should get traffic; if not, why, and what is behind that. */
 export type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
 
-/** Finds out, whenever somebody asks, whether the service should get traffic: not before it listens, nor once it stops. */
+/**
+ * Finds out, whenever somebody asks, whether the service should get traffic: not before it listens,
+ * nor once it stops.
+ */
 export class Readiness {
   readonly #stopping: AbortSignal
   #check: Check | undefined
@@ -39,7 +42,8 @@ async function run(check: Check): Promise<ReadinessAnswer> {
     await check(AbortSignal.timeout(CHECK_TIMEOUT_MS))
     return { ready: true }
   } catch (cause) {
-    if (cause instanceof AppError) return { ready: false, reason: cause.message, cause: cause.cause }
+    if (cause instanceof AppError)
+      return { ready: false, reason: cause.message, cause: cause.cause }
     return { ready: false, reason: 'The database does not answer', cause }
   }
 }

@@ -10,7 +10,8 @@ import { validated } from './validation.ts'
 export function createRouter(): OpenAPIHono<Env> {
   const router = new OpenAPIHono<Env>()
   const openapi = (route: ReturnType<typeof createRoute>, handler: Handler<Env>) => {
-    if (route.middleware || route.hide) throw new Error(`${route.path}: routes have no middleware and are not hidden`)
+    if (route.middleware || route.hide)
+      throw new Error(`${route.path}: routes have no middleware and are not hidden`)
     router.openAPIRegistry.registerPath(route)
     return router.on(route.method, route.getRoutingPath(), validated(route.request ?? {}, handler))
   }
@@ -30,7 +31,10 @@ export const json = <Schema extends z.ZodType>(schema: Schema, description: stri
   content: { 'application/json': { schema } },
 })
 
-/** The same with headers that come along: `withHeaders(json(Product, 'Created'), 'ETag', 'Location')`. */
+/**
+ * The same with headers that come along: `withHeaders(json(Product, 'Created'), 'ETag',
+ * 'Location')`.
+ */
 export const withHeaders = <Response extends object>(response: Response, ...names: string[]) => ({
   ...response,
   headers: z.object(Object.fromEntries(names.map((name) => [name, z.string()]))),

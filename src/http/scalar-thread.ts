@@ -20,7 +20,11 @@ interface Reply {
 }
 
 const routes: Route[] = []
-const fastify = { route: (route: Route) => routes.push(route), initialConfig: {}, hasPlugin: () => false }
+const fastify = {
+  route: (route: Route) => routes.push(route),
+  initialConfig: {},
+  hasPlugin: () => false,
+}
 const reply: Reply = { header: () => reply, send: (body) => body }
 
 apiReference(fastify as never, { configuration: { url: '/openapi.json' } }, () => {})

@@ -16,12 +16,15 @@ const HEADERS_TIMEOUT_MS = 10_000
 const BODY_TIMEOUT_MS = 60_000
 const KEEP_ALIVE_TIMEOUT_MS = 65_000
 const DRAIN_POLL_MS = 20
-/** How long a connection must be quiet during the drain before it is closed: this share of the drain timeout, a second at most. */
+/**
+ * How long a connection must be quiet during the drain before it is closed: this share of the drain
+ * timeout, a second at most.
+ */
 const QUIET_SHARE = 0.1
 const MAX_QUIET_MS = 1_000
 /**
- * Above it, a connection has one request at a time. Protects memory only: what bounds load is how long a request waits for a
- * connection of the pool, or for a thread.
+ * Above it, a connection has one request at a time. Protects memory only: what bounds load is how
+ * long a request waits for a connection of the pool, or for a thread.
  */
 const MAX_IN_FLIGHT = 10_000
 /** What a request without a Host header was sent to. */
@@ -36,15 +39,24 @@ export interface Backlog {
 export interface HttpServerOptions {
   /** When it aborts, answers ask their clients to close the connection. */
   leaving: AbortSignal
-  /** Which offers of another protocol are accepted; the others are ignored, and their requests served (RFC 9110, 7.8). */
+  /**
+   * Which offers of another protocol are accepted; the others are ignored, and their requests
+   * served (RFC 9110, 7.8).
+   */
   shouldUpgrade?: (request: IncomingMessage) => boolean
   /** How many clients may be connected at once; another one is disconnected at once. */
   maxConnections?: number
-  /** Where a request for a path waits until it can be served soon; absent for one that is served at once. */
+  /**
+   * Where a request for a path waits until it can be served soon; absent for one that is served at
+   * once.
+   */
   backlogFor?: (path: string) => Backlog | undefined
 }
 
-/** The listening socket, from the bytes up to the app: what Node's parser lets through but should not is refused here. */
+/**
+ * The listening socket, from the bytes up to the app: what Node's parser lets through but should
+ * not is refused here.
+ */
 export class HttpServer implements AsyncDisposable {
   readonly node: Server<typeof IncomingMessage, typeof AppResponse>
   readonly #leaving: AbortSignal
@@ -66,12 +78,14 @@ export class HttpServer implements AsyncDisposable {
       headersTimeout: HEADERS_TIMEOUT_MS,
       // Node has one for all requests; ours can be lifted for an upload.
       requestTimeout: 0,
-      // Longer than a load balancer's usual minute: the side that closes first must be the one that sends requests.
+      // Longer than a load balancer's usual minute: the side that closes first must be the one that
+      // sends requests.
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
       // `flawOf` does it, with a problem for an answer.
       requireHostHeader: false,
       // The other protocol takes the socket at once, so nothing may be in flight on it.
-      shouldUpgradeCallback: (request) => shouldUpgrade(request) && !this.#connections.get(request.socket)?.inFlight,
+      shouldUpgradeCallback: (request) =>
+        shouldUpgrade(request) && !this.#connections.get(request.socket)?.inFlight,
     })
     this.node.maxConnections = maxConnections
     this.node.on('connection', (socket) => this.#connect(socket))
@@ -92,7 +106,10 @@ export class HttpServer implements AsyncDisposable {
 
   /** Starts to listen and gives the URL. @throws AppError when the port is taken or not allowed. */
   async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
-    this.#listener = getRequestListener(app.fetch, { hostname: DEFAULT_HOST, errorHandler: refuseRequest })
+    this.#listener = getRequestListener(app.fetch, {
+      hostname: DEFAULT_HOST,
+      errorHandler: refuseRequest,
+    })
     this.node.listen(port, host)
     await once(this.node, 'listening').catch((error) => {
       throw new AppError('unavailable', explainListen(error, host, port), { cause: error })
@@ -103,13 +120,14 @@ export class HttpServer implements AsyncDisposable {
   }
 
   /**
-   * Refuses new connections and resolves when the requests in flight are answered, or after `timeoutMs`.
-   * A connection without a request is closed when it has been quiet for a while: one that is in use has its next request on
-   * its way, whose answer asks the client to close.
+   * Refuses new connections and resolves when the requests in flight are answered, or after
+   * `timeoutMs`. A connection without a request is closed when it has been quiet for a while: one
+   * that is in use has its next request on its way, whose answer asks the client to close.
    */
   async drain(timeoutMs: number): Promise<void> {
     const closed = new AbortController()
-    // After the phase of the event loop that accepts connections: a client whose connection waits to be accepted is reset.
+    // After the phase of the event loop that accepts connections: a client whose connection waits
+    // to be accepted is reset.
     await nextTurn()
     // Not the `close` of `http.Server`, which cuts every connection that has no request.
     TcpServer.prototype.close.call(this.node, () => closed.abort())
@@ -117,7 +135,8 @@ export class HttpServer implements AsyncDisposable {
     const quietMs = Math.min(MAX_QUIET_MS, timeoutMs * QUIET_SHARE)
     for (const connection of this.#connections.values()) connection.watch(begun)
     while (!closed.signal.aborted && performance.now() - begun < timeoutMs) {
-      for (const connection of this.#connections.values()) connection.closeIfQuiet(performance.now(), quietMs)
+      for (const connection of this.#connections.values())
+        connection.closeIfQuiet(performance.now(), quietMs)
       await sleep(DRAIN_POLL_MS, undefined, { signal: closed.signal }).catch(() => {})
     }
   }
@@ -128,7 +147,10 @@ export class HttpServer implements AsyncDisposable {
   }
 
   #connect(socket: Socket) {
-    this.#connections.set(socket, new Connection(socket, (outgoing) => this.#serve(outgoing), this.#load))
+    this.#connections.set(
+      socket,
+      new Connection(socket, (outgoing) => this.#serve(outgoing), this.#load),
+    )
     socket.once('close', () => this.#connections.delete(socket))
   }
 
@@ -136,10 +158,17 @@ export class HttpServer implements AsyncDisposable {
     const { req: incoming, requestId } = outgoing
     const connection = this.#connections.get(incoming.socket)
     outgoing.isGoodbye = () => this.#leaving.aborted && connection?.last === outgoing
-    // Whatever others pipeline, a client that sends one request at a time, as a probe does, is not refused for it.
+    // Whatever others pipeline, a client that sends one request at a time, as a probe does, is not
+    // refused for it.
     const isAdmitted = this.#load.inFlight < MAX_IN_FLIGHT || connection?.inFlight === 0
     if (isAdmitted) connection?.receive(outgoing)
-    else writeProblem(outgoing, overloaded('Too many requests are in flight: try again later'), incoming.url ?? '', requestId)
+    else
+      writeProblem(
+        outgoing,
+        overloaded('Too many requests are in flight: try again later'),
+        incoming.url ?? '',
+        requestId,
+      )
   }
 
   #serve(outgoing: AppResponse) {
@@ -159,34 +188,56 @@ export class HttpServer implements AsyncDisposable {
     backlog.add({ admit: () => this.#begin(outgoing), refuse })
   }
 
-  /** Hands a request to the app, which answers a refused one as well: with CORS headers and all else that its answers carry. */
+  /**
+   * Hands a request to the app, which answers a refused one as well: with CORS headers and all else
+   * that its answers carry.
+   */
   #begin(outgoing: AppResponse) {
     if (hasBody(outgoing.req)) outgoing.limitBody(outgoing.req, BODY_TIMEOUT_MS)
     void this.#listener?.(outgoing.req, outgoing)
   }
 
-  /** Bytes that are no HTTP request, or not a whole one. The answer must not get into, or before, another one. */
+  /**
+   * Bytes that are no HTTP request, or not a whole one. The answer must not get into, or before,
+   * another one.
+   */
   #refuseBytes(error: NodeJS.ErrnoException, socket: Socket) {
     const { last, inFlight = 0, isPaused = false } = this.#connections.get(socket) ?? {}
-    if (!socket.writable || error.code === 'ECONNRESET' || last?.headersSent) return socket.destroy()
+    if (!socket.writable || error.code === 'ECONNRESET' || last?.headersSent)
+      return socket.destroy()
     // The request is late because we do not read it.
     if (isPaused && error.code === 'ERR_HTTP_REQUEST_TIMEOUT') return
-    const [code, message] = CODES_OF_PARSER[error.code ?? ''] ?? ['bad_request', 'This is not a valid HTTP request']
-    // With one in flight whose body is broken, this is its answer. Whole ones keep theirs, and the connection ends after them.
-    if (!last || (inFlight === 1 && !last.req.complete)) return socket.end(problemBytes(new AppError(code, message)))
+    const [code, message] = CODES_OF_PARSER[error.code ?? ''] ?? [
+      'bad_request',
+      'This is not a valid HTTP request',
+    ]
+    // With one in flight whose body is broken, this is its answer. Whole ones keep theirs, and the
+    // connection ends after them.
+    if (!last || (inFlight === 1 && !last.req.complete))
+      return socket.end(problemBytes(new AppError(code, message)))
     last.shouldKeepAlive = false
   }
 }
 
-const hasBody = ({ headers }: IncomingMessage) => 'transfer-encoding' in headers || 'content-length' in headers
+const hasBody = ({ headers }: IncomingMessage) =>
+  'transfer-encoding' in headers || 'content-length' in headers
 
 /** What makes a request ambiguous, so that a proxy and we could disagree on where it goes. */
-function flawOf({ url = '', method, headers, rawHeaders, httpVersion }: IncomingMessage): AppError | undefined {
+function flawOf({
+  url = '',
+  method,
+  headers,
+  rawHeaders,
+  httpVersion,
+}: IncomingMessage): AppError | undefined {
   if (!httpVersion.startsWith('1.')) return new AppError('bad_request', 'Speak HTTP/1.1')
   if (url[0] !== '/' && !(url === '*' && method === 'OPTIONS'))
     return new AppError('bad_request', 'Send a path, not an absolute URL, as the request target')
   if ((headers['transfer-encoding'] ?? 'chunked').toLowerCase() !== 'chunked')
-    return new AppError('bad_request', 'Send the body chunked or with its length, in no other transfer coding')
+    return new AppError(
+      'bad_request',
+      'Send the body chunked or with its length, in no other transfer coding',
+    )
   let hosts = 0
   for (let index = 0; index < rawHeaders.length; index += 2)
     if (rawHeaders[index]?.length === 4 && rawHeaders[index]?.toLowerCase() === 'host') hosts++
@@ -198,7 +249,10 @@ function flawOf({ url = '', method, headers, rawHeaders, httpVersion }: Incoming
 
 /** A request that cannot be turned into a `Request`: a malformed host or path. */
 const refuseRequest = (error: unknown) =>
-  problemResponse(new AppError('bad_request', error instanceof Error ? error.message : 'Malformed request'), '')
+  problemResponse(
+    new AppError('bad_request', error instanceof Error ? error.message : 'Malformed request'),
+    '',
+  )
 
 const CODES_OF_PARSER: Record<string, [ErrorCode, string]> = {
   HPE_HEADER_OVERFLOW: ['headers_too_large', 'The headers are too large'],

@@ -5,17 +5,26 @@ import { AppError } from '../errors.ts'
 import type { AppContext } from './env.ts'
 import { liftDeadline, renewDeadline } from './exchange.ts'
 
-/** So much of an upload must arrive in so long, or it is given up: neither a stalled client nor one that dribbles holds on. */
+/**
+ * So much of an upload must arrive in so long, or it is given up: neither a stalled client nor one
+ * that dribbles holds on.
+ */
 const PROGRESS_BYTES = 64 * 1024
 const PROGRESS_MS = 30_000
 
 /**
- * A request's body as it arrives, for a route that takes large ones (`uploads` in features/index.ts): the deadline stands
- * still meanwhile, and begins anew when all of it is there. Who stops reading early can still answer.
+ * A request's body as it arrives, for a route that takes large ones (`uploads` in
+ * features/index.ts): the deadline stands still meanwhile, and begins anew when all of it is there.
+ * Who stops reading early can still answer.
  *
- * @throws AppError `too_large`; `request_timeout` when too little arrives; `cancelled` when the client leaves.
+ * @throws AppError `too_large`; `request_timeout` when too little arrives; `cancelled` when the
+ * client leaves.
  */
-export async function* receiveUpload(c: AppContext, maxBytes: number, progressMs = PROGRESS_MS): AsyncGenerator<Uint8Array> {
+export async function* receiveUpload(
+  c: AppContext,
+  maxBytes: number,
+  progressMs = PROGRESS_MS,
+): AsyncGenerator<Uint8Array> {
   if ((declaredBytes(c) ?? 0) > maxBytes) throw tooLarge(maxBytes)
   liftDeadline(c)
   c.env?.outgoing?.liftBodyLimit()
@@ -28,7 +37,8 @@ export async function* receiveUpload(c: AppContext, maxBytes: number, progressMs
     if (done) break
     received += value.byteLength
     if (received > maxBytes) throw tooLarge(maxBytes)
-    if (received - counted >= PROGRESS_BYTES) [counted, dueAt] = [received, performance.now() + progressMs]
+    if (received - counted >= PROGRESS_BYTES)
+      [counted, dueAt] = [received, performance.now() + progressMs]
     yield value
   }
   renewDeadline(c)
@@ -40,7 +50,9 @@ export function declaredBytes({ req }: AppContext): number | undefined {
   return length === undefined ? undefined : Number(length)
 }
 
-/** Node's own stream, where there is one: a Web stream around it costs the event loop as much again. */
+/**
+ * Node's own stream, where there is one: a Web stream around it costs the event loop as much again.
+ */
 function bodyOf(c: AppContext): Readable {
   if (c.env?.incoming) return c.env.incoming
   return c.req.raw.body ? Readable.fromWeb(c.req.raw.body as ReadableStream) : Readable.from([])
@@ -48,11 +60,17 @@ function bodyOf(c: AppContext): Readable {
 
 function inTime<T>(next: Promise<T>, ms: number): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new AppError('request_timeout', 'The upload did not go on')), ms)
+    const timer = setTimeout(
+      () => reject(new AppError('request_timeout', 'The upload did not go on')),
+      ms,
+    )
     next
-      .then(resolve, (cause) => reject(new AppError('cancelled', 'The upload was broken off', { cause })))
+      .then(resolve, (cause) =>
+        reject(new AppError('cancelled', 'The upload was broken off', { cause })),
+      )
       .finally(() => clearTimeout(timer))
   })
 }
 
-const tooLarge = (maxBytes: number) => new AppError('too_large', `The upload is larger than ${maxBytes} bytes`)
+const tooLarge = (maxBytes: number) =>
+  new AppError('too_large', `The upload is larger than ${maxBytes} bytes`)

@@ -3,16 +3,16 @@ export interface Consumer {
   /** How many more jobs it can take now. */
   readonly room: number
   /**
-   * Claims jobs from the store and begins them: the first of the queue or, given ids, those of them that are still
-   * queued. Resolves with whether there may be more in the queue.
+   * Claims jobs from the store and begins them: the first of the queue or, given ids, those of them
+   * that are still queued. Resolves with whether there may be more in the queue.
    */
   claim(ids?: readonly string[]): Promise<boolean>
 }
 
 /**
- * What brings queued jobs to workers. The store is the truth: an engine may deliver late, twice, or ids that were
- * cancelled long ago, and `claim` sorts that out; it must not forget any for good. test/jobs/engine-contract.ts says what
- * each engine must do.
+ * What brings queued jobs to workers. The store is the truth: an engine may deliver late, twice, or
+ * ids that were cancelled long ago, and `claim` sorts that out; it must not forget any for good.
+ * test/jobs/engine-contract.ts says what each engine must do.
  */
 export interface Engine {
   /** From now on it calls `claim` when there is something to claim and room for it. */

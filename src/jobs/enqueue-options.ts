@@ -16,8 +16,9 @@ export interface EnqueueOptions {
   /** Smaller ones go first; 0 if absent. An integer from -32 768 to 32 767. */
   priority?: number
   /**
-   * While a job of the kind with this key is unfinished, no other is made: its id is given back instead. At most 200
-   * characters; keys are the same only if all of their characters are, spaces at the end included.
+   * While a job of the kind with this key is unfinished, no other is made: its id is given back
+   * instead. At most 200 characters; keys are the same only if all of their characters are, spaces
+   * at the end included.
    */
   dedupeKey?: string
   /** 1 to 128 ASCII characters without spaces. */
@@ -27,8 +28,8 @@ export interface EnqueueOptions {
 /**
  * The row of a job that is to be queued.
  *
- * @throws TypeError or RangeError for an option that its column cannot hold, TypeError for an input that JSON cannot say;
- * AppError `too_large`.
+ * @throws TypeError or RangeError for an option that its column cannot hold, TypeError for an input
+ * that JSON cannot say; AppError `too_large`.
  */
 export function toNewJob<Input>(
   { name, attempts }: Job<Input, unknown>,
@@ -36,9 +37,13 @@ export function toNewJob<Input>(
   { runAt, priority = 0, dedupeKey, requestId = null }: EnqueueOptions,
 ): NewJob {
   if (!Number.isInteger(priority) || priority < MIN_PRIORITY || priority > MAX_PRIORITY)
-    throw new RangeError(`Expected \`priority\` to be an integer from -32768 to 32767, got ${inspect(priority)}`)
+    throw new RangeError(
+      `Expected \`priority\` to be an integer from -32768 to 32767, got ${inspect(priority)}`,
+    )
   if (requestId !== null && !REQUEST_ID.test(requestId))
-    throw new TypeError(`Expected \`requestId\` to be 1 to 128 ASCII characters without spaces, got ${inspect(requestId)}`)
+    throw new TypeError(
+      `Expected \`requestId\` to be 1 to 128 ASCII characters without spaces, got ${inspect(requestId)}`,
+    )
   return {
     kind: name,
     input: toJson(input, `The input of ${name}`, MAX_INPUT_BYTES),
@@ -54,20 +59,25 @@ export function toNewJob<Input>(
 function toColumnDate(runAt: unknown): Date {
   if (!(runAt instanceof Date) || Number.isNaN(runAt.getTime()))
     throw new TypeError(`Expected \`runAt\` to be a valid Date, got ${inspect(runAt)}`)
-  if (runAt > MAX_RUN_AT) throw new RangeError(`Expected \`runAt\` to be before the year 10000, got ${inspect(runAt)}`)
+  if (runAt > MAX_RUN_AT)
+    throw new RangeError(`Expected \`runAt\` to be before the year 10000, got ${inspect(runAt)}`)
   return new Date(Math.max(0, runAt.getTime()))
 }
 
 /**
- * The column's collation ignores spaces at the end of a key. A key that ends with one is kept with a bar behind it, and so is
- * one that ends with a bar, so that no two keys become the same.
+ * The column's collation ignores spaces at the end of a key. A key that ends with one is kept with
+ * a bar behind it, and so is one that ends with a bar, so that no two keys become the same.
  */
 function toColumnKey(key: unknown): string {
   // A lone surrogate would become U+FFFD on its way to the database, and equal any other.
   if (typeof key !== 'string' || !key.isWellFormed())
-    throw new TypeError(`Expected \`dedupeKey\` to be a string without lone surrogates, got ${inspect(key)}`)
+    throw new TypeError(
+      `Expected \`dedupeKey\` to be a string without lone surrogates, got ${inspect(key)}`,
+    )
   const kept = /[ |]$/.test(key) ? `${key}|` : key
   if ([...kept].length > MAX_KEY_CHARACTERS)
-    throw new RangeError(`Expected \`dedupeKey\` to have at most ${MAX_KEY_CHARACTERS} characters, got ${[...kept].length}`)
+    throw new RangeError(
+      `Expected \`dedupeKey\` to have at most ${MAX_KEY_CHARACTERS} characters, got ${[...kept].length}`,
+    )
   return kept
 }

@@ -18,7 +18,10 @@ import { JobStore } from './store.ts'
 import { TIMING, type Timing } from './timing.ts'
 import { Worker } from './worker.ts'
 
-/** No statement of ours takes near as long; a connection that hangs must not hold a loop up for good. */
+/**
+ * No statement of ours takes near as long; a connection that hangs must not hold a loop up for
+ * good.
+ */
 const CALL_TIMEOUT_MS = 15_000
 const STOP_TIMEOUT_MS = 1_000
 const COUNT_TIMEOUT_MS = 1_000
@@ -64,7 +67,10 @@ export class Jobs implements AsyncDisposable {
     return this.#worker?.running ?? 0
   }
 
-  /** Begins to run jobs. @throws Error when two handlers are for one kind, or a cron expression is wrong. */
+  /**
+   * Begins to run jobs. @throws Error when two handlers are for one kind, or a cron expression is
+   * wrong.
+   */
   start(registry: JobRegistry): void {
     const { log, concurrency } = this.#options
     const own = pruneRegistry(this.#store, this.#open)
@@ -79,7 +85,11 @@ export class Jobs implements AsyncDisposable {
       const { id } = await this.enqueue(trx, job, input as never, { dedupeKey: `schedule:${name}` })
       afterCommit(trx, () => worker.claimFired(id))
     }
-    const schedules = new Schedules(this.#openReserved, [...own.schedules, ...registry.schedules], fire)
+    const schedules = new Schedules(
+      this.#openReserved,
+      [...own.schedules, ...registry.schedules],
+      fire,
+    )
     this.#worker = worker
     this.#keeper = new Keeper({ ...options, schedules })
     worker.start()
@@ -88,9 +98,11 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Puts a job into the queue, in the caller's transaction: it exists when that commits, and not otherwise.
+   * Puts a job into the queue, in the caller's transaction: it exists when that commits, and not
+   * otherwise.
    *
-   * @throws AppError `too_large`; TypeError or RangeError for an input that JSON cannot say, or an option out of range.
+   * @throws AppError `too_large`; TypeError or RangeError for an input that JSON cannot say, or an
+   * option out of range.
    */
   async enqueue<Input>(
     trx: Transaction<Tables>,
@@ -106,16 +118,18 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Ends an unfinished job wherever it is, at once: one that runs is told to end within a second, in whichever process.
-   * A finished one stays as it is.
+   * Ends an unfinished job wherever it is, at once: one that runs is told to end within a second,
+   * in whichever process. A finished one stays as it is.
    *
    * @throws AppError `not_found`; `conflict` when it has succeeded or failed already.
    */
   async cancel(id: string, signal?: AbortSignal): Promise<JobRecord> {
-    const { job, changed } = (await this.#store.cancel(id, this.#database.withSignal(signal))) ?? missing(id)
+    const { job, changed } =
+      (await this.#store.cancel(id, this.#database.withSignal(signal))) ?? missing(id)
     if (changed) this.#tell([job])
     this.#worker?.abort(id)
-    if (job.state !== 'cancelled') throw new AppError('conflict', `The job has ${job.state} already`)
+    if (job.state !== 'cancelled')
+      throw new AppError('conflict', `The job has ${job.state} already`)
     return job
   }
 
@@ -125,8 +139,13 @@ export class Jobs implements AsyncDisposable {
    * @throws AppError `not_found`; `conflict` when it is neither.
    */
   async retry(id: string, signal?: AbortSignal): Promise<JobRecord> {
-    const { job, changed } = (await this.#store.retry(id, this.#database.withSignal(signal))) ?? missing(id)
-    if (!changed) throw new AppError('conflict', `Only a failed or cancelled job can be retried: this one is ${job.state}`)
+    const { job, changed } =
+      (await this.#store.retry(id, this.#database.withSignal(signal))) ?? missing(id)
+    if (!changed)
+      throw new AppError(
+        'conflict',
+        `Only a failed or cancelled job can be retried: this one is ${job.state}`,
+      )
     this.#tell([job])
     return job
   }
@@ -136,8 +155,9 @@ export class Jobs implements AsyncDisposable {
   readonly attempts = listAttempts
 
   /**
-   * How many jobs there are in each state, in all processes together; of each state 100 000 are counted, which may take 1 s
-   * at most. Calls that come while they are being counted share the result.
+   * How many jobs there are in each state, in all processes together; of each state 100 000 are
+   * counted, which may take 1 s at most. Calls that come while they are being counted share the
+   * result.
    */
   counts(): Promise<Record<JobState, number>> {
     this.#counting ??= this.#count().finally(() => {
@@ -146,22 +166,29 @@ export class Jobs implements AsyncDisposable {
     return this.#counting
   }
 
-  /** On a reserved connection: under load is when the figures are needed. Logs when they begin to fail. */
+  /**
+   * On a reserved connection: under load is when the figures are needed. Logs when they begin to
+   * fail.
+   */
   async #count(): Promise<Record<JobState, number>> {
     try {
-      const counts = await countJobs(this.#database.withSignal(AbortSignal.timeout(COUNT_TIMEOUT_MS), { reserved: true }))
+      const counts = await countJobs(
+        this.#database.withSignal(AbortSignal.timeout(COUNT_TIMEOUT_MS), { reserved: true }),
+      )
       this.#countFails = false
       return counts
     } catch (error) {
-      if (!this.#countFails) this.#options.log.warn({ err: error }, 'Cannot count the jobs: their figures are missing')
+      if (!this.#countFails)
+        this.#options.log.warn({ err: error }, 'Cannot count the jobs: their figures are missing')
       this.#countFails = true
       throw error
     }
   }
 
   /**
-   * Tells of each change that this process makes to a job or sees, after its commit, until the function that it gives back
-   * is called. What another process does to its own jobs is not heard of here.
+   * Tells of each change that this process makes to a job or sees, after its commit, until the
+   * function that it gives back is called. What another process does to its own jobs is not heard
+   * of here.
    */
   onChange(listener: (change: JobChange) => void): () => void {
     this.#listeners.add(listener)
@@ -171,8 +198,9 @@ export class Jobs implements AsyncDisposable {
   /**
    * Claims no more, and gives back what is not done soon. Jobs may still be enqueued.
    *
-   * @param crashed nothing is given back then: one of the jobs may be to blame, and would bring down process after process.
-   * Others take them over when their leases run out, and the attempt counts.
+   * @param crashed nothing is given back then: one of the jobs may be to blame, and would bring
+   * down process after process. Others take them over when their leases run out, and the attempt
+   * counts.
    */
   stop(crashed = false): Promise<void> {
     this.#stopped ??= this.#stop(crashed)
@@ -185,7 +213,8 @@ export class Jobs implements AsyncDisposable {
 
   async #stop(crashed: boolean): Promise<void> {
     const { graceMs } = this.#timing
-    // A database that hangs holds nothing up: what could not be given back comes free when its lease runs out.
+    // A database that hangs holds nothing up: what could not be given back comes free when its
+    // lease runs out.
     const timer = setTimeout(
       () => this.#closing.abort(new AppError('unavailable', 'The service is stopping')),
       2 * graceMs + STOP_TIMEOUT_MS,
@@ -194,7 +223,10 @@ export class Jobs implements AsyncDisposable {
       await Promise.all([this.#keeper?.stop(), this.#engine.stop()])
       await this.#worker?.stop(crashed)
     } catch (error) {
-      this.#options.log.warn({ err: error }, 'Could not give back all jobs: others take them over when their leases run out')
+      this.#options.log.warn(
+        { err: error },
+        'Could not give back all jobs: others take them over when their leases run out',
+      )
     } finally {
       clearTimeout(timer)
       this.#closing.abort(new AppError('unavailable', 'The service is stopping'))
@@ -212,7 +244,8 @@ export class Jobs implements AsyncDisposable {
   readonly #tell = (changes: readonly JobChange[]) => {
     const queued = changes.filter(({ state }) => state === 'queued').map(({ id }) => id)
     if (queued.length > 0) this.#engine.queued(queued)
-    for (const change of changes) for (const listener of this.#listeners) this.#tellOne(listener, change)
+    for (const change of changes)
+      for (const listener of this.#listeners) this.#tellOne(listener, change)
   }
 
   #tellOne(listener: (change: JobChange) => void, change: JobChange) {

@@ -3,15 +3,20 @@ import { AppError } from '../errors.ts'
 /**
  * A job's input or result as the row keeps it; nothing at all becomes `null`.
  *
- * @throws TypeError when JSON cannot say it; AppError `too_large`. Neither can be helped by trying again.
+ * @throws TypeError when JSON cannot say it; AppError `too_large`. Neither can be helped by trying
+ * again.
  */
 export function toJson(value: unknown, what: string, maxBytes: number): string {
   const text = value === undefined ? 'null' : stringify(value, what)
   const bytes = Buffer.byteLength(text)
   if (bytes > maxBytes)
-    throw new AppError('too_large', `${what} has ${bytes} bytes as JSON, the most is ${maxBytes}: keep large data elsewhere`, {
-      retryable: false,
-    })
+    throw new AppError(
+      'too_large',
+      `${what} has ${bytes} bytes as JSON, the most is ${maxBytes}: keep large data elsewhere`,
+      {
+        retryable: false,
+      },
+    )
   return text
 }
 

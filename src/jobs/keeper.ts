@@ -16,8 +16,9 @@ export interface KeeperOptions {
 }
 
 /**
- * What has to happen to jobs by the clock, whichever engine delivers them: those that are due are queued, those that lost
- * their worker are taken back, schedules are fired. Every process does it; the rows' locks see to it that each thing is done once.
+ * What has to happen to jobs by the clock, whichever engine delivers them: those that are due are
+ * queued, those that lost their worker are taken back, schedules are fired. Every process does it;
+ * the rows' locks see to it that each thing is done once.
  */
 export class Keeper {
   readonly #options: KeeperOptions
@@ -29,7 +30,13 @@ export class Keeper {
     const { log, timing } = options
     const { pollMs, maxBackoffMs } = timing
     this.#options = options
-    this.#loop = new Loop({ name: 'keep', log, restMs: pollMs, maxBackoffMs, runOnce: () => this.#runOnce() })
+    this.#loop = new Loop({
+      name: 'keep',
+      log,
+      restMs: pollMs,
+      maxBackoffMs,
+      runOnce: () => this.#runOnce(),
+    })
   }
 
   start(): void {
@@ -51,13 +58,15 @@ export class Keeper {
   }
 
   /**
-   * After an outage all leases have run out, though nobody died: every process that lives gets the time to end its pause
-   * and renew its leases. The same goes for a process that was away itself, or begins: it cannot know what was before.
+   * After an outage all leases have run out, though nobody died: every process that lives gets the
+   * time to end its pause and renew its leases. The same goes for a process that was away itself,
+   * or begins: it cannot know what was before.
    */
   #mayReclaim(): boolean {
     const { pollMs, heartbeatMs, maxBackoffMs } = this.#options.timing
     const now = performance.now()
-    if (now - this.#lastAt > heartbeatMs / 2 + pollMs) this.#reclaimsFrom = now + heartbeatMs + maxBackoffMs
+    if (now - this.#lastAt > heartbeatMs / 2 + pollMs)
+      this.#reclaimsFrom = now + heartbeatMs + maxBackoffMs
     this.#lastAt = now
     return now >= this.#reclaimsFrom
   }

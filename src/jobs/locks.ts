@@ -12,10 +12,12 @@ export const UPKEEP_BATCH = 100
 const QUEUED_COLUMNS = sql`id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, input`
 
 /** The first of the queue of these kinds that nobody else is taking. */
-export const lockFirst = (trx: Trx, limit: number, kinds: readonly string[]) => rowsOf<Claim>(claimQuery(limit, kinds), trx)
+export const lockFirst = (trx: Trx, limit: number, kinds: readonly string[]) =>
+  rowsOf<Claim>(claimQuery(limit, kinds), trx)
 
 /**
- * `force index`, because the planner of a small or freshly filled table may find another index as good, and would sort.
+ * `force index`, because the planner of a small or freshly filled table may find another index as
+ * good, and would sort.
  *
  * @param kinds all, if absent.
  */
@@ -49,13 +51,16 @@ export async function lockHeld(trx: Trx, claims: readonly Claim[]): Promise<Set<
   const { rows } = await sql<{ id: string; fence: number; state: string }>`
     select id, fence, state from job force index (primary) where id in (${idList(idsOf(claims))}) order by id for update
   `.execute(trx)
-  const fences = new Map(rows.map(({ id, fence, state }) => [id, state === 'running' ? fence : undefined]))
+  const fences = new Map(
+    rows.map(({ id, fence, state }) => [id, state === 'running' ? fence : undefined]),
+  )
   return new Set(claims.filter(({ id, fence }) => fences.get(id) === fence))
 }
 
 /**
- * Those whose time has come, the longest overdue first. Without locks: while an old transaction keeps the index entries of
- * what was due since, a walk that locks each of them takes some twenty times as long.
+ * Those whose time has come, the longest overdue first. Without locks: while an old transaction
+ * keeps the index entries of what was due since, a walk that locks each of them takes some twenty
+ * times as long.
  */
 export const findDue = async (db: Db, state: 'scheduled' | 'running') =>
   idsOf(
@@ -78,4 +83,5 @@ export const lockDue = (trx: Trx, state: 'scheduled' | 'running', ids: readonly 
 
 export const idsOf = (rows: readonly { id: string }[]) => rows.map(({ id }) => id)
 
-const rowsOf = async <Row>(query: ReturnType<typeof sql<Row>>, db: Db): Promise<Row[]> => (await query.execute(db)).rows
+const rowsOf = async <Row>(query: ReturnType<typeof sql<Row>>, db: Db): Promise<Row[]> =>
+  (await query.execute(db)).rows

@@ -17,8 +17,9 @@ export interface LoopOptions {
 }
 
 /**
- * Takes turns for as long as the process lives. A turn that fails, as when the database is away, is taken again after a
- * growing, random pause (a short one where it was refused as `overloaded`), and the log hears of it when that begins and when it is over.
+ * Takes turns for as long as the process lives. A turn that fails, as when the database is away, is
+ * taken again after a growing, random pause (a short one where it was refused as `overloaded`), and
+ * the log hears of it when that begins and when it is over.
  */
 export class Loop {
   readonly #options: LoopOptions
@@ -26,7 +27,10 @@ export class Loop {
   #rest: AbortController | undefined
   #woken = false
   #failures = 0
-  /** Whether the last turn failed only because others were waiting, which says nothing of the database. */
+  /**
+   * Whether the last turn failed only because others were waiting, which says nothing of the
+   * database.
+   */
   #isOverloaded = false
   #ended: Promise<void> | undefined
 
@@ -55,7 +59,8 @@ export class Loop {
     while (!this.#stopping.signal.aborted) {
       this.#woken = false
       const again = await this.#attempt()
-      if (this.#failures > 0) await sleep(this.#backoffMs(), undefined, { signal: this.#stopping.signal }).catch(() => {})
+      if (this.#failures > 0)
+        await sleep(this.#backoffMs(), undefined, { signal: this.#stopping.signal }).catch(() => {})
       else if (!again && !this.#woken) await this.#takeRest()
     }
   }
@@ -69,7 +74,8 @@ export class Loop {
       return again
     } catch (error) {
       this.#isOverloaded = error instanceof AppError && error.code === 'overloaded'
-      if (this.#failures++ === 0) log.warn({ err: error, loop: name }, 'Jobs cannot go on now: trying again')
+      if (this.#failures++ === 0)
+        log.warn({ err: error, loop: name }, 'Jobs cannot go on now: trying again')
       return false
     }
   }

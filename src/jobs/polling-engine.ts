@@ -4,13 +4,25 @@ import type { Consumer, Engine } from './engine.ts'
 import { Loop } from './loop.ts'
 import type { Timing } from './timing.ts'
 
-/** Delivers without anything but the database: at once what this process queued, by polling what others did. */
+/**
+ * Delivers without anything but the database: at once what this process queued, by polling what
+ * others did.
+ */
 export class PollingEngine implements Engine {
   readonly #loop: Loop
   #consumer: Consumer | undefined
 
-  constructor({ log, timing: { pollMs, maxBackoffMs } }: { log: Log; timing: Pick<Timing, 'pollMs' | 'maxBackoffMs'> }) {
-    this.#loop = new Loop({ name: 'claim', log, restMs: pollMs, maxBackoffMs, runOnce: () => this.#runOnce() })
+  constructor({
+    log,
+    timing: { pollMs, maxBackoffMs },
+  }: { log: Log; timing: Pick<Timing, 'pollMs' | 'maxBackoffMs'> }) {
+    this.#loop = new Loop({
+      name: 'claim',
+      log,
+      restMs: pollMs,
+      maxBackoffMs,
+      runOnce: () => this.#runOnce(),
+    })
   }
 
   start(consumer: Consumer): void {

@@ -18,14 +18,15 @@ const FRESH_PER_READ = 10
 /**
  * The queue as it is for jobs of some kinds. Its head is found in one of two ways.
  *
- * Usually a claim walks along the index and locks the first jobs that nobody else is taking. But the way may be long: the
- * server keeps the index entries of jobs that were claimed for as long as any transaction is open that is older than that,
- * such as a backup's, and a walk that locks takes about a microsecond for each of them. So it does for queued jobs of kinds
- * that are not wanted.
+ * Usually a claim walks along the index and locks the first jobs that nobody else is taking. But
+ * the way may be long: the server keeps the index entries of jobs that were claimed for as long as
+ * any transaction is open that is older than that, such as a backup's, and a walk that locks takes
+ * about a microsecond for each of them. So it does for queued jobs of kinds that are not wanted.
  *
- * Then the first jobs are read ahead without locks, which is some twenty times as fast, and claimed by their ids. One that
- * comes before those that were read, because it is more urgent or is tried again, waits for the next read: for a tenth of a
- * second at most, or for ten times what a read takes where that is longer.
+ * Then the first jobs are read ahead without locks, which is some twenty times as fast, and claimed
+ * by their ids. One that comes before those that were read, because it is more urgent or is tried
+ * again, waits for the next read: for a tenth of a second at most, or for ten times what a read
+ * takes where that is longer.
  */
 export class Queue {
   readonly #kinds: readonly string[]
@@ -41,7 +42,8 @@ export class Queue {
 
   /** Locks up to `limit` jobs of the head, and says whether there may be more. */
   async lock(trx: Transaction<Tables>, limit: number): Promise<{ rows: Claim[]; more: boolean }> {
-    const mayWalk = !this.#isLong || (performance.now() >= this.#walkAgainAt && this.#readMs < SHORT_READ_MS)
+    const mayWalk =
+      !this.#isLong || (performance.now() >= this.#walkAgainAt && this.#readMs < SHORT_READ_MS)
     return mayWalk ? this.#walk(trx, limit) : this.#lockRead(trx, limit)
   }
 
@@ -58,7 +60,8 @@ export class Queue {
   async #lockRead(trx: Transaction<Tables>, limit: number) {
     if (this.#ids.length === 0 || performance.now() >= this.#freshUntil) await this.#read(trx)
     let rows: Claim[] = []
-    while (rows.length === 0 && this.#ids.length > 0) rows = await lockNamed(trx, this.#ids.splice(0, limit))
+    while (rows.length === 0 && this.#ids.length > 0)
+      rows = await lockNamed(trx, this.#ids.splice(0, limit))
     return { rows, more: this.#ids.length > 0 }
   }
 

@@ -41,7 +41,10 @@ export interface AttemptRecord {
 }
 
 /** News of a job: what this process wrote of it, or saw. */
-export type JobChange = Pick<JobBrief, 'id' | 'kind' | 'state' | 'progress' | 'note' | 'attempt' | 'error'>
+export type JobChange = Pick<
+  JobBrief,
+  'id' | 'kind' | 'state' | 'progress' | 'note' | 'attempt' | 'error'
+>
 
 /** A job that a worker holds, for as long as the row has this fence. */
 export interface Claim {
@@ -75,7 +78,15 @@ export const STATES = [...UNFINISHED, ...FINISHED]
 
 export const isFinished = (state: JobState) => (FINISHED as readonly JobState[]).includes(state)
 
-export const CHANGE_COLUMNS = ['id', 'kind', 'state', 'progress', 'note', 'attempt', 'error'] as const
+export const CHANGE_COLUMNS = [
+  'id',
+  'kind',
+  'state',
+  'progress',
+  'note',
+  'attempt',
+  'error',
+] as const
 
 type JobRow = Selectable<Tables['job']>
 
@@ -113,7 +124,15 @@ export const toBrief = (row: Pick<JobRow, (typeof BRIEF_COLUMNS)[number]>): JobB
   finishedAt: row.finished_at,
 })
 
-export const toChange = ({ id, kind, state, progress, note, attempt, error }: JobChange): JobChange => ({
+export const toChange = ({
+  id,
+  kind,
+  state,
+  progress,
+  note,
+  attempt,
+  error,
+}: JobChange): JobChange => ({
   id,
   kind,
   state,

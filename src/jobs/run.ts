@@ -53,14 +53,18 @@ export class Run {
   }
 
   /**
-   * Runs the handler and says how the attempt ended. `settled` is when the handler itself ended: one that does not listen
-   * to its signal may go on after its time was up, and takes its place all the while.
+   * Runs the handler and says how the attempt ended. `settled` is when the handler itself ended:
+   * one that does not listen to its signal may go on after its time was up, and takes its place all
+   * the while.
    */
   start(): { verdict: Promise<Verdict>; settled: Promise<unknown> } {
     const { timeoutMs } = this.#handler.job
-    const timeout = () => this.abort(new AppError('deadline_exceeded', `It was not done within ${timeoutMs} ms`))
+    const timeout = () =>
+      this.abort(new AppError('deadline_exceeded', `It was not done within ${timeoutMs} ms`))
     const timer = startTimer(timeoutMs, timeout)
-    const result = Promise.try(() => this.#handler.run(JSON.parse(this.claim.input), this.#context()))
+    const result = Promise.try(() =>
+      this.#handler.run(JSON.parse(this.claim.input), this.#context()),
+    )
     const settled = result.then(
       () => clearTimeout(timer),
       () => clearTimeout(timer),
@@ -71,7 +75,9 @@ export class Run {
   async #judge(result: Promise<unknown>): Promise<Verdict> {
     try {
       const what = `The result of ${this.claim.kind}`
-      return { outcome: { state: 'succeeded', result: toJson(await result, what, MAX_RESULT_BYTES) } }
+      return {
+        outcome: { state: 'succeeded', result: toJson(await result, what, MAX_RESULT_BYTES) },
+      }
     } catch (error) {
       return { outcome: this.#failure(error), error }
     } finally {
@@ -90,7 +96,10 @@ export class Run {
   #context(): JobContext {
     const { id, requestId, attempt } = this.claim
     const progress = (fraction: number, note?: string) => {
-      this.#progress = { fraction: Math.min(Math.max(fraction, 0), 1) || 0, note: note?.slice(0, MAX_NOTE_CHARACTERS) ?? null }
+      this.#progress = {
+        fraction: Math.min(Math.max(fraction, 0), 1) || 0,
+        note: note?.slice(0, MAX_NOTE_CHARACTERS) ?? null,
+      }
     }
     return { id, requestId, attempt, signal: this.#controller.signal, progress }
   }
@@ -99,16 +108,21 @@ export class Run {
     const { attempt, maxAttempts } = this.claim
     const texts = { error: publicText(error), detail: detailOf(error) }
     if (attempt >= maxAttempts || !isRetryable(error)) return { state: 'failed', ...texts }
-    const delayMs = Math.random() * Math.min(this.#handler.job.backoffMs * 2 ** (attempt - 1), MAX_BACKOFF_MS)
+    const delayMs =
+      Math.random() * Math.min(this.#handler.job.backoffMs * 2 ** (attempt - 1), MAX_BACKOFF_MS)
     return { state: 'scheduled', delayMs, ...texts }
   }
 }
 
-export const isRetryable = (error: unknown) => (error as { retryable?: unknown } | undefined)?.retryable !== false
+export const isRetryable = (error: unknown) =>
+  (error as { retryable?: unknown } | undefined)?.retryable !== false
 
 /** An AppError is written for people; what else goes wrong is not their business. */
 const publicText = (error: unknown) =>
-  (error instanceof AppError ? error.message : 'Something went wrong on our side').slice(0, MAX_ERROR_CHARACTERS)
+  (error instanceof AppError ? error.message : 'Something went wrong on our side').slice(
+    0,
+    MAX_ERROR_CHARACTERS,
+  )
 
 function detailOf(error: unknown): string {
   const cause = error instanceof Error && error.cause ? `; ${String(error.cause)}` : ''

@@ -12,8 +12,9 @@ const PRUNE_BATCH = 1_000
 type EnqueueScheduled = (trx: Transaction<Tables>, schedule: JobSchedule) => Promise<unknown>
 
 /**
- * Fires each slot of each schedule once. A row with the slot as its key says that it was fired, so it does not matter how
- * many processes try. Slots that passed while no process ran are made up for by firing the last of them.
+ * Fires each slot of each schedule once. A row with the slot as its key says that it was fired, so
+ * it does not matter how many processes try. Slots that passed while no process ran are made up for
+ * by firing the last of them.
  */
 export class Schedules {
   readonly #open: () => Db
@@ -21,8 +22,8 @@ export class Schedules {
   readonly #entries: { schedule: JobSchedule; cron: Cron; nextSlot: number }[]
 
   /**
-   * @throws Error for a cron expression that is none or never fires, or two schedules with one name; TypeError or AppError
-   * `too_large` for an input that no job can have.
+   * @throws Error for a cron expression that is none or never fires, or two schedules with one
+   * name; TypeError or AppError `too_large` for an input that no job can have.
    */
   constructor(open: () => Db, schedules: readonly JobSchedule[], enqueue: EnqueueScheduled) {
     const names = schedules.map(({ name }) => name)
@@ -40,7 +41,12 @@ export class Schedules {
     for (const entry of this.#entries) {
       if (now.getTime() < entry.nextSlot) continue
       const slot = lastSlot(entry.cron, now)
-      if (slot) await transaction(this.#open(), (trx) => this.#fireSlot(trx, entry.schedule, slot), 'read committed')
+      if (slot)
+        await transaction(
+          this.#open(),
+          (trx) => this.#fireSlot(trx, entry.schedule, slot),
+          'read committed',
+        )
       entry.nextSlot = entry.cron.nextRun(now)?.getTime() ?? Number.POSITIVE_INFINITY
     }
   }
@@ -58,20 +64,35 @@ export class Schedules {
   }
 }
 
-/** Five fields, or six with seconds, or `@daily`: what has a year in it would fire for some time, and then never. */
+/**
+ * Five fields, or six with seconds, or `@daily`: what has a year in it would fire for some time,
+ * and then never.
+ */
 const RECURRING = /^\s*(@\w+|\S+(\s+\S+){4,5})\s*$/
 
-/** An expression for a date that never comes would cost a search through years each time, and never fire. */
+/**
+ * An expression for a date that never comes would cost a search through years each time, and never
+ * fire.
+ */
 function cronOf({ name, cron: expression }: JobSchedule): Cron {
   if (!RECURRING.test(expression))
-    throw new Error(`The schedule ${name} needs five fields, or six with seconds: ${JSON.stringify(expression)} has others`)
-  // An offset, since a time zone would be looked up in the tables of Intl, whose first use takes up to 0.2 s.
+    throw new Error(
+      `The schedule ${name} needs five fields, or six with seconds: ${JSON.stringify(expression)} has others`,
+    )
+  // An offset, since a time zone would be looked up in the tables of Intl, whose first use takes up
+  // to 0.2 s.
   const cron = new Cron(expression, { utcOffset: 0 })
-  if (!cron.nextRun()) throw new Error(`The schedule ${name} never fires: no date matches ${JSON.stringify(expression)}`)
+  if (!cron.nextRun())
+    throw new Error(
+      `The schedule ${name} never fires: no date matches ${JSON.stringify(expression)}`,
+    )
   return cron
 }
 
-/** Forgets slots that were fired long ago, but never the newest of a schedule; `open` gives a handle for one statement. */
+/**
+ * Forgets slots that were fired long ago, but never the newest of a schedule; `open` gives a handle
+ * for one statement.
+ */
 export async function pruneSlots(open: () => Db, signal?: AbortSignal): Promise<void> {
   const newest = await open()
     .selectFrom('job_slot')

@@ -3,7 +3,16 @@ import type { Db } from '../db/database.ts'
 import type { JobState, Tables } from '../db/tables.ts'
 import { transaction } from '../db/transaction.ts'
 import { type Due, findDue, idsOf, lockDue, lockHeld, lockNamed } from './locks.ts'
-import { changesOf, closeAttempts, columns, idList, later, lockJob, now, readJob } from './queries.ts'
+import {
+  changesOf,
+  closeAttempts,
+  columns,
+  idList,
+  later,
+  lockJob,
+  now,
+  readJob,
+} from './queries.ts'
 import { Queue } from './queue.ts'
 import {
   CHANGE_COLUMNS,
@@ -24,7 +33,10 @@ const PRUNE_BATCH = 500
 const MAX_QUEUES = 16
 /** How far ahead the queue is searched for kinds that nobody here can do. */
 const KINDS_LOOKAHEAD = 1_000
-/** What a job waits at most after it lost its process for the first time; doubled each time, up to the second. */
+/**
+ * What a job waits at most after it lost its process for the first time; doubled each time, up to
+ * the second.
+ */
 const LOSS_BACKOFF_MS = 1_000
 const MAX_LOSS_BACKOFF_MS = 60_000
 
@@ -47,9 +59,9 @@ export interface Claimed {
 }
 
 /**
- * The truth about jobs: their rows. Everything that happens to a job happens here, in a transaction under READ COMMITTED,
- * so that only the rows that are meant get locked; always the job before its attempts, jobs in the order of their ids.
- * What delivers jobs to workers is the engine's business.
+ * The truth about jobs: their rows. Everything that happens to a job happens here, in a transaction
+ * under READ COMMITTED, so that only the rows that are meant get locked; always the job before its
+ * attempts, jobs in the order of their ids. What delivers jobs to workers is the engine's business.
  */
 export class JobStore {
   readonly #open: () => Db
@@ -59,23 +71,29 @@ export class JobStore {
 
   /**
    * @param open gives a handle for one call, with the signal that ends it.
-   * @param openReserved the same for what must not wait behind requests: what says that a job goes on, or how it ended.
+   * @param openReserved the same for what must not wait behind requests: what says that a job goes
+   * on, or how it ended.
    */
-  constructor(open: () => Db, { keepMs, openReserved = open }: { keepMs: number; openReserved?: () => Db }) {
+  constructor(
+    open: () => Db,
+    { keepMs, openReserved = open }: { keepMs: number; openReserved?: () => Db },
+  ) {
     this.#open = open
     this.#openReserved = openReserved
     this.#keepMs = keepMs
   }
 
   /**
-   * Takes queued jobs for a worker: each gets a lease, a fence, and counts one more attempt. Jobs of other kinds than these
-   * stay where they are, for other processes or for later.
+   * Takes queued jobs for a worker: each gets a lease, a fence, and counts one more attempt. Jobs
+   * of other kinds than these stay where they are, for other processes or for later.
    */
   claim(options: ClaimOptions): Promise<Claimed> {
     const { kinds, roomFor, limit, ids } = options
     const queue = this.#queueOf(kinds)
     return this.#transaction(async (trx) => {
-      const { rows, more } = ids ? { rows: await lockNamed(trx, ids.slice(0, limit)), more: false } : await queue.lock(trx, limit)
+      const { rows, more } = ids
+        ? { rows: await lockNamed(trx, ids.slice(0, limit)), more: false }
+        : await queue.lock(trx, limit)
       const wanted = rows.filter(({ kind }) => kinds.has(kind)).filter(stillFits(roomFor))
       return { claims: await begin(trx, wanted, options), more }
     })
@@ -91,7 +109,10 @@ export class JobStore {
     return rows.map(({ kind }) => kind).filter((kind) => !kinds.has(kind))
   }
 
-  /** Writes how attempts ended, and gives the jobs that it ended for: not those that the worker held no more. */
+  /**
+   * Writes how attempts ended, and gives the jobs that it ended for: not those that the worker held
+   * no more.
+   */
   settle(settlements: readonly Settlement[]): Promise<JobChange[]> {
     return this.#transaction(async (trx) => {
       const held = await lockHeld(
@@ -99,9 +120,12 @@ export class JobStore {
         settlements.map(({ claim }) => claim),
       )
       const mine = settlements.filter(({ claim }) => held.has(claim))
-      const bare = mine.filter(({ outcome }) => outcome.state === 'succeeded' && outcome.result === 'null')
+      const bare = mine.filter(
+        ({ outcome }) => outcome.state === 'succeeded' && outcome.result === 'null',
+      )
       if (bare.length > 0) await this.#succeed(trx, idsOf(bare.map(({ claim }) => claim)), null)
-      for (const settlement of mine) if (!bare.includes(settlement)) await this.#settleOne(trx, settlement)
+      for (const settlement of mine)
+        if (!bare.includes(settlement)) await this.#settleOne(trx, settlement)
       return changesOf(trx, idsOf(mine.map(({ claim }) => claim)))
     }, this.#openReserved())
   }
@@ -111,18 +135,27 @@ export class JobStore {
     return this.#transaction(async (trx) => {
       const held = await lockHeld(trx, claims)
       if (held.size > 0)
-        await sql`update job set due_at = ${later(leaseMs)} where id in (${idList(idsOf([...held]))})`.execute(trx)
+        await sql`update job set due_at = ${later(leaseMs)} where id in (${idList(idsOf([...held]))})`.execute(
+          trx,
+        )
     }, this.#openReserved())
   }
 
-  /** The claims that hold no more, each with what became of the job; nothing if the job itself is gone. */
+  /**
+   * The claims that hold no more, each with what became of the job; nothing if the job itself is
+   * gone.
+   */
   async lost(claims: readonly Claim[]): Promise<Map<Claim, JobChange | undefined>> {
     const { rows } = await sql<JobChange & { fence: number }>`
       select ${columns(['fence', ...CHANGE_COLUMNS])} from job where id in (${idList(idsOf(claims))})
     `.execute(this.#openReserved())
     const byId = new Map(rows.map((row) => [row.id, row]))
-    const gone = claims.filter(({ id, fence }) => byId.get(id)?.fence !== fence || byId.get(id)?.state !== 'running')
-    return new Map(gone.map((claim) => [claim, byId.get(claim.id) && toChange(byId.get(claim.id) as JobChange)]))
+    const gone = claims.filter(
+      ({ id, fence }) => byId.get(id)?.fence !== fence || byId.get(id)?.state !== 'running',
+    )
+    return new Map(
+      gone.map((claim) => [claim, byId.get(claim.id) && toChange(byId.get(claim.id) as JobChange)]),
+    )
   }
 
   /** Writes how far a job is; false when the worker holds it no more. */
@@ -140,16 +173,27 @@ export class JobStore {
   /** Queues scheduled jobs whose time has come, and tells which. */
   promote(): Promise<JobChange[]> {
     return this.#moveDue('scheduled', (trx, rows) =>
-      sql`update job set state = 'queued', due_at = null where id in (${idList(idsOf(rows))})`.execute(trx),
+      sql`update job set state = 'queued', due_at = null where id in (${idList(idsOf(rows))})`.execute(
+        trx,
+      ),
     )
   }
 
-  /** Takes jobs from workers whose leases ran out: schedules them again, or fails those that used up their attempts. */
+  /**
+   * Takes jobs from workers whose leases ran out: schedules them again, or fails those that used up
+   * their attempts.
+   */
   reclaim(): Promise<JobChange[]> {
     return this.#moveDue('running', async (trx, rows) => {
-      await closeAttempts(trx, idsOf(rows), 'lost', 'The process that ran it ended, or could not say in time that it goes on')
+      await closeAttempts(
+        trx,
+        idsOf(rows),
+        'lost',
+        'The process that ran it ended, or could not say in time that it goes on',
+      )
       for (const { id, attempt, maxAttempts } of rows)
-        if (attempt >= maxAttempts) await this.#fail(trx, id, 'Every process that began it ended before it was done')
+        if (attempt >= maxAttempts)
+          await this.#fail(trx, id, 'Every process that began it ended before it was done')
         else await requeueLost(trx, id, attempt)
     })
   }
@@ -173,8 +217,16 @@ export class JobStore {
   retry(id: string, db = this.#open()): Promise<{ job: JobRecord; changed: boolean } | undefined> {
     return this.#transaction(async (trx) => {
       const row = await lockJob(trx, id)
-      if (!row || (row.state !== 'failed' && row.state !== 'cancelled')) return row && { job: toRecord(row), changed: false }
-      const fresh = { attempt: 0, progress: 0, note: null, error: null, due_at: null, finished_at: null }
+      if (!row || (row.state !== 'failed' && row.state !== 'cancelled'))
+        return row && { job: toRecord(row), changed: false }
+      const fresh = {
+        attempt: 0,
+        progress: 0,
+        note: null,
+        error: null,
+        due_at: null,
+        finished_at: null,
+      }
       await trx
         .updateTable('job')
         .set({ state: 'queued', ...fresh })
@@ -184,17 +236,25 @@ export class JobStore {
     }, db)
   }
 
-  /** Deletes finished jobs that were kept for long enough, and gives their number: as many as one bite takes. */
+  /**
+   * Deletes finished jobs that were kept for long enough, and gives their number: as many as one
+   * bite takes.
+   */
   async prune(): Promise<number> {
     let pruned = 0n
     for (const state of FINISHED) {
-      const { numAffectedRows = 0n } = await this.#transaction((trx) => pruneQuery(state).execute(trx))
+      const { numAffectedRows = 0n } = await this.#transaction((trx) =>
+        pruneQuery(state).execute(trx),
+      )
       pruned += numAffectedRows
     }
     return Number(pruned)
   }
 
-  async #moveDue(state: 'scheduled' | 'running', move: (trx: Trx, rows: Due[]) => Promise<unknown>): Promise<JobChange[]> {
+  async #moveDue(
+    state: 'scheduled' | 'running',
+    move: (trx: Trx, rows: Due[]) => Promise<unknown>,
+  ): Promise<JobChange[]> {
     const ids = await findDue(this.#openReserved(), state)
     if (ids.length === 0) return []
     return this.#transaction(async (trx) => {
@@ -254,7 +314,10 @@ export class JobStore {
   }
 }
 
-/** Whether there is still room for the kind of a job, for a list of jobs that it is asked of in order. */
+/**
+ * Whether there is still room for the kind of a job, for a list of jobs that it is asked of in
+ * order.
+ */
 function stillFits(roomFor: ClaimOptions['roomFor']): (job: Claim) => boolean {
   const counts = new Map<string, number>()
   return ({ kind }) => {
@@ -264,7 +327,11 @@ function stillFits(roomFor: ClaimOptions['roomFor']): (job: Claim) => boolean {
   }
 }
 
-async function begin(trx: Trx, rows: readonly Claim[], { worker, leaseMs }: ClaimOptions): Promise<Claim[]> {
+async function begin(
+  trx: Trx,
+  rows: readonly Claim[],
+  { worker, leaseMs }: ClaimOptions,
+): Promise<Claim[]> {
   if (rows.length === 0) return []
   const ids = idsOf(rows)
   await sql`
@@ -279,8 +346,9 @@ async function begin(trx: Trx, rows: readonly Claim[], { worker, leaseMs }: Clai
 }
 
 /**
- * One bite of finished jobs of a state. Ordered by both columns of the index, because MariaDB sorts all that is due by `due_at`
- * alone: the collation of the connection keeps it from taking `state` for a constant.
+ * One bite of finished jobs of a state. Ordered by both columns of the index, because MariaDB sorts
+ * all that is due by `due_at` alone: the collation of the connection keeps it from taking `state`
+ * for a constant.
  */
 export const pruneQuery = (state: JobState) => sql`
   delete from job where state = ${state} and due_at < now(3) order by state, due_at limit ${sql.lit(PRUNE_BATCH)}
@@ -288,15 +356,23 @@ export const pruneQuery = (state: JobState) => sql`
 
 /** The attempt does not count: it was our stop that ended it. */
 async function giveBack(trx: Trx, id: string): Promise<void> {
-  await sql`update job set state = 'queued', attempt = attempt - 1, worker = null, due_at = null where id = ${id}`.execute(trx)
+  await sql`update job set state = 'queued', attempt = attempt - 1, worker = null, due_at = null where id = ${id}`.execute(
+    trx,
+  )
   await closeAttempts(trx, [id], 'released')
 }
 
 /**
- * Some of these jobs may be what ended the process, together with all that it ran: each waits for a random time, so that it
- * does not meet the same neighbours again.
+ * Some of these jobs may be what ended the process, together with all that it ran: each waits for a
+ * random time, so that it does not meet the same neighbours again.
  */
 async function requeueLost(trx: Trx, id: string, attempt: number): Promise<void> {
-  const due_at = later(Math.random() * Math.min(LOSS_BACKOFF_MS * 2 ** (attempt - 1), MAX_LOSS_BACKOFF_MS))
-  await trx.updateTable('job').set({ state: 'scheduled', due_at, worker: null }).where('id', '=', id).execute()
+  const due_at = later(
+    Math.random() * Math.min(LOSS_BACKOFF_MS * 2 ** (attempt - 1), MAX_LOSS_BACKOFF_MS),
+  )
+  await trx
+    .updateTable('job')
+    .set({ state: 'scheduled', due_at, worker: null })
+    .where('id', '=', id)
+    .execute()
 }

@@ -4,13 +4,18 @@ export interface Timing {
   leaseMs: number
   /** How often a worker renews the leases of what it runs. */
   heartbeatMs: number
-  /** How often each process looks for jobs that others queued, that are due, or that lost their worker. */
+  /**
+   * How often each process looks for jobs that others queued, that are due, or that lost their
+   * worker.
+   */
   pollMs: number
   /** How often a worker looks whether it still holds what it runs, and writes its progress. */
   watchMs: number
   /** The longest pause before what failed is tried again, as when the database is away. */
   maxBackoffMs: number
-  /** At a stop: how long jobs may go on, and then how long they have to end once they were told to. */
+  /**
+   * At a stop: how long jobs may go on, and then how long they have to end once they were told to.
+   */
   graceMs: number
 }
 

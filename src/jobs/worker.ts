@@ -14,7 +14,10 @@ import type { JobStore } from './store.ts'
 import type { Timing } from './timing.ts'
 
 const SETTLE_BATCH = 100
-/** How many jobs a worker holds at most, those included whose ends are not written yet; times its concurrency. */
+/**
+ * How many jobs a worker holds at most, those included whose ends are not written yet; times its
+ * concurrency.
+ */
 const MAX_HELD = 2
 /** How often the queue is searched for jobs that nobody here can do, at most. */
 const SEARCH_EVERY_MS = 10_000
@@ -34,9 +37,15 @@ const CANCELLED = new AppError('cancelled', 'The job was cancelled')
 const TAKEN_OVER = new AppError('cancelled', 'Another process has taken the job over')
 const STOPPING = new AppError('unavailable', 'The service is stopping')
 
-/** Runs jobs in this process: as many at once as it may, each for as long as the store says that it holds it. */
+/**
+ * Runs jobs in this process: as many at once as it may, each for as long as the store says that it
+ * holds it.
+ */
 export class Worker implements Consumer {
-  /** Unique for each process that ever was: a name that comes back would write in the name of the one before. */
+  /**
+   * Unique for each process that ever was: a name that comes back would write in the name of the
+   * one before.
+   */
   readonly name = `${hostname().slice(0, 60)}:${process.pid}:${randomBytes(4).toString('hex')}`
   readonly #options: WorkerOptions
   readonly #handlers: Map<string, JobHandler>
@@ -54,7 +63,10 @@ export class Worker implements Consumer {
   readonly #promised = new Map<string, number>()
   #working = 0
   #claiming = 0
-  /** Jobs that schedules have fired, and that have not been begun yet in the place that is kept for them. */
+  /**
+   * Jobs that schedules have fired, and that have not been begun yet in the place that is kept for
+   * them.
+   */
   readonly #fired = new Set<string>()
   readonly #runsOfFired = new Set<Run>()
   #isFiring = false
@@ -74,9 +86,23 @@ export class Worker implements Consumer {
     const twice = kinds.find((kind, index) => kinds.indexOf(kind) !== index)
     if (twice) throw new Error(`Two handlers for one kind of job: ${twice}`)
     this.#kinds = new Set(kinds)
-    this.#limited = handlers.map(({ job }) => job).filter(({ concurrency }) => concurrency !== Number.POSITIVE_INFINITY)
-    this.#watch = new Loop({ name: 'watch', log, restMs: timing.watchMs, maxBackoffMs, runOnce: () => this.#watchOnce() })
-    this.#settle = new Loop({ name: 'settle', log, restMs: timing.pollMs, maxBackoffMs, runOnce: () => this.#settleOnce() })
+    this.#limited = handlers
+      .map(({ job }) => job)
+      .filter(({ concurrency }) => concurrency !== Number.POSITIVE_INFINITY)
+    this.#watch = new Loop({
+      name: 'watch',
+      log,
+      restMs: timing.watchMs,
+      maxBackoffMs,
+      runOnce: () => this.#watchOnce(),
+    })
+    this.#settle = new Loop({
+      name: 'settle',
+      log,
+      restMs: timing.pollMs,
+      maxBackoffMs,
+      runOnce: () => this.#settleOnce(),
+    })
   }
 
   /** How many handlers are at work. */
@@ -84,7 +110,10 @@ export class Worker implements Consumer {
     return this.#atWork.values().reduce((sum, count) => sum + count, 0)
   }
 
-  /** The next jobs are claimed while the ends of the last ones are being written, but no further ahead than that. */
+  /**
+   * The next jobs are claimed while the ends of the last ones are being written, but no further
+   * ahead than that.
+   */
   get room(): number {
     if (this.#stopping) return 0
     const { concurrency } = this.#options
@@ -111,8 +140,9 @@ export class Worker implements Consumer {
   }
 
   /**
-   * Begins a job that a schedule has fired, even if all places are taken: one more is kept for these, so that upkeep goes on
-   * beside jobs that take hours. Where another has that place, it waits for it, and in the queue.
+   * Begins a job that a schedule has fired, even if all places are taken: one more is kept for
+   * these, so that upkeep goes on beside jobs that take hours. Where another has that place, it
+   * waits for it, and in the queue.
    */
   claimFired(id: string): void {
     if (this.#options.concurrency === 0) return
@@ -127,7 +157,9 @@ export class Worker implements Consumer {
       if (this.#stopping) break
       const runs: Promise<void>[] = []
       // Without the database it stays in the queue; the loops say so.
-      this.#firedClaim = this.#claim(1, [id], (claim) => runs.push(this.#begin(claim, true))).catch(() => {})
+      this.#firedClaim = this.#claim(1, [id], (claim) => runs.push(this.#begin(claim, true))).catch(
+        () => {},
+      )
       await this.#firedClaim
       await Promise.all(runs)
     }
@@ -135,15 +167,28 @@ export class Worker implements Consumer {
   }
 
   /** Claims and begins jobs of the kinds that there is room for. */
-  async #claim(limit: number, ids: readonly string[] | undefined, begin: (claim: Claim) => void): Promise<{ more: boolean }> {
+  async #claim(
+    limit: number,
+    ids: readonly string[] | undefined,
+    begin: (claim: Claim) => void,
+  ): Promise<{ more: boolean }> {
     const rooms = this.#roomsOfLimited(limit)
-    const kinds = rooms.values().every((room) => room > 0) ? this.#kinds : without(this.#kinds, rooms)
+    const kinds = rooms.values().every((room) => room > 0)
+      ? this.#kinds
+      : without(this.#kinds, rooms)
     if (kinds.size === 0) return { more: false }
     const { store, timing } = this.#options
     for (const [kind, room] of rooms) add(this.#promised, kind, room)
     try {
       const roomFor = (kind: string) => rooms.get(kind) ?? limit
-      const { claims, more } = await store.claim({ worker: this.name, kinds, roomFor, limit, leaseMs: timing.leaseMs, ids })
+      const { claims, more } = await store.claim({
+        worker: this.name,
+        kinds,
+        roomFor,
+        limit,
+        leaseMs: timing.leaseMs,
+        ids,
+      })
       claims.forEach(begin)
       return { more }
     } finally {
@@ -167,8 +212,9 @@ export class Worker implements Consumer {
   }
 
   /**
-   * Lets the jobs that are nearly done finish, tells the others to end, and gives back what is still held, so that another
-   * process need not wait for the leases to run out. Not after a crash: see `Jobs.stop`.
+   * Lets the jobs that are nearly done finish, tells the others to end, and gives back what is
+   * still held, so that another process need not wait for the leases to run out. Not after a crash:
+   * see `Jobs.stop`.
    */
   async stop(crashed: boolean): Promise<void> {
     this.#stopping = true
@@ -192,8 +238,12 @@ export class Worker implements Consumer {
     const written = new Set(this.#ended.map(({ settlement }) => settlement.claim))
     const held = claimsOf([...this.#runs]).filter((claim) => !written.has(claim))
     const settlements = this.#ended.map(({ settlement }) => settlement)
-    if (this.#sparing) settlements.push(...held.map((claim): Settlement => ({ claim, outcome: { state: 'queued' } })))
-    if (settlements.length > 0) this.#options.onChange(await this.#options.store.settle(settlements))
+    if (this.#sparing)
+      settlements.push(
+        ...held.map((claim): Settlement => ({ claim, outcome: { state: 'queued' } })),
+      )
+    if (settlements.length > 0)
+      this.#options.onChange(await this.#options.store.settle(settlements))
   }
 
   /** Resolves when the job has ended here, and that is written. */
@@ -203,11 +253,16 @@ export class Worker implements Consumer {
     if (isFired) this.#runsOfFired.add(run)
     else this.#working++
     add(this.#atWork, claim.kind, 1)
-    this.#options.onChange([toChange({ ...claim, state: 'running', progress: 0, note: null, error: null })])
+    this.#options.onChange([
+      toChange({ ...claim, state: 'running', progress: 0, note: null, error: null }),
+    ])
     return this.#follow(run)
   }
 
-  /** From the handler's start until its end is written and it has really ended, which leaves room for the next. */
+  /**
+   * From the handler's start until its end is written and it has really ended, which leaves room
+   * for the next.
+   */
   async #follow(run: Run): Promise<void> {
     const { verdict, settled } = run.start()
     const left = settled.then(() => {
@@ -264,7 +319,9 @@ export class Worker implements Consumer {
     const { fraction, note } = progress
     const held = await this.#options.store.report(run.claim, fraction, note)
     if (held && !run.over)
-      this.#options.onChange([toChange({ ...run.claim, state: 'running', progress: fraction, note, error: null })])
+      this.#options.onChange([
+        toChange({ ...run.claim, state: 'running', progress: fraction, note, error: null }),
+      ])
   }
 
   /** Ends what was cancelled elsewhere, or taken over after this process was away for too long. */
@@ -285,17 +342,24 @@ export class Worker implements Consumer {
     for (const kind of await this.#options.store.otherKinds(this.#kinds)) {
       if (this.#unknown.has(kind)) continue
       this.#unknown.add(kind)
-      this.#options.log.warn({ kind }, 'No handler for this kind of job here: leaving it to other processes')
+      this.#options.log.warn(
+        { kind },
+        'No handler for this kind of job here: leaving it to other processes',
+      )
     }
   }
 
   #log({ claim: { id, kind, attempt, requestId } }: Run, { state }: Outcome, error: unknown): void {
-    const next = state === 'failed' ? 'A job failed for good' : 'A job failed: it will be tried again'
+    const next =
+      state === 'failed' ? 'A job failed for good' : 'A job failed: it will be tried again'
     this.#options.log.warn({ err: error, job: id, kind, attempt, requestId }, next)
   }
 }
 
-/** Whatever a stopping service lacks is no fault of the job's: it is given back, and the attempt does not count. */
+/**
+ * Whatever a stopping service lacks is no fault of the job's: it is given back, and the attempt
+ * does not count.
+ */
 const spared = (outcome: Outcome, error: unknown): Outcome =>
   outcome.state === 'succeeded' || !isRetryable(error) ? outcome : { state: 'queued' }
 

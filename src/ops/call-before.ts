@@ -16,10 +16,11 @@ interface BreakLocation {
 }
 
 /**
- * The line of the call that a function made before the one that it is at now: that one held the event loop where the engine
- * could be interrupted only at the next call. It is the one before in the text, or among the arguments; where there are
- * branches in between, it may not be the one that ran. V8 itself says where the calls are: it parses the source once
- * more, on this thread, whose own inspector costs the event loop nothing.
+ * The line of the call that a function made before the one that it is at now: that one held the
+ * event loop where the engine could be interrupted only at the next call. It is the one before in
+ * the text, or among the arguments; where there are branches in between, it may not be the one that
+ * ran. V8 itself says where the calls are: it parses the source once more, on this thread, whose
+ * own inspector costs the event loop nothing.
  */
 export function lineOfCallBefore(path: string, at: Place): number | undefined {
   const text = readFileSync(path, 'utf8')
@@ -29,9 +30,13 @@ export function lineOfCallBefore(path: string, at: Place): number | undefined {
   try {
     const calls = inspected.locations().filter(({ type }) => type === 'call')
     const argumentsEnd = offsetOfClose(source, offsetOf(source, now))
-    const inArguments = calls.filter((call) => isBefore(now, call) && offsetOf(source, call) < argumentsEnd)
+    const inArguments = calls.filter(
+      (call) => isBefore(now, call) && offsetOf(source, call) < argumentsEnd,
+    )
     const earlier = calls.filter((call) => isBefore(call, now)).toReversed()
-    const call = [...inArguments.toReversed(), ...earlier].find((candidate) => inspected.shareFunction(candidate, now))
+    const call = [...inArguments.toReversed(), ...earlier].find((candidate) =>
+      inspected.shareFunction(candidate, now),
+    )
     return call && call.lineNumber + 1
   } finally {
     inspected.close()
@@ -45,9 +50,13 @@ function inspectSource(source: string) {
   // On its own thread a session answers at once.
   session.post('Runtime.enable')
   session.post('Debugger.enable')
-  session.post('Runtime.compileScript', { expression: asScript(source), sourceURL: '', persistScript: true }, (_, answer) => {
-    scriptId = answer?.scriptId ?? ''
-  })
+  session.post(
+    'Runtime.compileScript',
+    { expression: asScript(source), sourceURL: '', persistScript: true },
+    (_, answer) => {
+      scriptId = answer?.scriptId ?? ''
+    },
+  )
   const locationsFrom = (from: BreakLocation, restrictToFunction: boolean): BreakLocation[] => {
     let found: BreakLocation[] = []
     const { lineNumber, columnNumber } = from
@@ -69,8 +78,9 @@ function inspectSource(source: string) {
 }
 
 /**
- * V8's inspector compiles scripts, not modules. So what only a module may have makes way for blanks, which leaves everything in
- * its place but the first line, which has no calls that take long; all is put into an async function, for `await`.
+ * V8's inspector compiles scripts, not modules. So what only a module may have makes way for
+ * blanks, which leaves everything in its place but the first line, which has no calls that take
+ * long; all is put into an async function, for `await`.
  */
 function asScript(source: string): string {
   const blank = (text: string) => text.replace(/[^\n]/g, ' ')
@@ -82,7 +92,8 @@ function asScript(source: string): string {
   return `async()=>{${body}\n}`
 }
 
-const isSame = (a: BreakLocation, b: BreakLocation) => a.lineNumber === b.lineNumber && a.columnNumber === b.columnNumber
+const isSame = (a: BreakLocation, b: BreakLocation) =>
+  a.lineNumber === b.lineNumber && a.columnNumber === b.columnNumber
 
 const isBefore = (a: BreakLocation, b: BreakLocation) =>
   a.lineNumber < b.lineNumber || (a.lineNumber === b.lineNumber && a.columnNumber < b.columnNumber)

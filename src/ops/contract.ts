@@ -9,7 +9,10 @@ export const OPS = 'ops'
 export interface OpsSample {
   /** The end of that second, since the epoch. */
   at: number
-  /** How late the event loop came to things that were due, and the share of the time that it was busy, from 0 to 1. */
+  /**
+   * How late the event loop came to things that were due, and the share of the time that it was
+   * busy, from 0 to 1.
+   */
   loop: { p50: number; p99: number; max: number; utilization: number }
   /** What held the loop in that second: the longest, if there are many. */
   incidents: Incident[]
@@ -66,9 +69,11 @@ export const opsSample = event<OpsSample>()('ops.sample', {
   payload: {
     at: 'the end of that second, in milliseconds since the epoch',
     loop: 'how late the event loop was: `p50`, `p99`, `max` in ms; its `utilization` from 0 to 1',
-    incidents: 'what held the loop: `at`, `heldMs`, `function`, `file`, `line`, `requestId`, `route`',
+    incidents:
+      'what held the loop: `at`, `heldMs`, `function`, `file`, `line`, `requestId`, `route`',
     http: '`requestsPerSecond`',
-    compute: 'how many tasks are `queued`, how many threads are `running`; the `threads` with `name` and `task`',
+    compute:
+      'how many tasks are `queued`, how many threads are `running`; the `threads` with `name` and `task`',
     database: "the pool's `size`, connections `inUse`, requests `waiting` for one",
     memory: '`rss`, `heapUsed`, `heapTotal`, `external` in bytes',
     cpu: 'cores kept busy, all threads together',

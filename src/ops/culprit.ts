@@ -8,10 +8,12 @@ import { type Frame, framesOf, type Sight } from './sight.ts'
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url))
 
 /**
- * Who held the event loop: of the functions on the stack the innermost of the project's own, else of a package's, else of Node's.
+ * Who held the event loop: of the functions on the stack the innermost of the project's own, else
+ * of a package's, else of Node's.
  *
- * @param late whether the engine could not be interrupted at once. Then native code held the loop, such as `JSON.parse`,
- * and what can be seen is the first call after its return: that function has only just begun, and its caller is to blame.
+ * @param late whether the engine could not be interrupted at once. Then native code held the loop,
+ * such as `JSON.parse`, and what can be seen is the first call after its return: that function has
+ * only just begun, and its caller is to blame.
  */
 export function culpritOf(sight: Sight, late: boolean): Culprit {
   const frames = framesOf(sight)
@@ -44,7 +46,10 @@ function fileOf(frame: Frame): string {
   return path.startsWith(PROJECT) ? relative(PROJECT, path) : path
 }
 
-/** V8 looks for interruptions where a function begins and where a loop turns: the latter has the loop's own place. */
+/**
+ * V8 looks for interruptions where a function begins and where a loop turns: the latter has the
+ * loop's own place.
+ */
 function isInLoop(frame: Frame): boolean {
   if (isNode(frame)) return false
   try {
@@ -55,7 +60,10 @@ function isInLoop(frame: Frame): boolean {
   }
 }
 
-/** Files may be gone or changed by now, and not every one can be parsed by itself: then the line of the next call must do. */
+/**
+ * Files may be gone or changed by now, and not every one can be parsed by itself: then the line of
+ * the next call must do.
+ */
 function callBefore(frame: Frame): number | undefined {
   try {
     return lineOfCallBefore(pathOf(frame), frame)

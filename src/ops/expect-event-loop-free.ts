@@ -2,9 +2,10 @@ import { type Incident, placeOf } from './incident.ts'
 import { Watchdog } from './watchdog.ts'
 
 /**
- * For tests: runs `code`, returns its result, awaited if it is a promise, and fails if the event loop was blocked for longer than
- * `maxMs` meanwhile, by whatever ran on it. Time in which the machine had no core for it does not count (on Linux), nor does
- * what comes before: load and call once what is compiled at its first call.
+ * For tests: runs `code`, returns its result, awaited if it is a promise, and fails if the event
+ * loop was blocked for longer than `maxMs` meanwhile, by whatever ran on it. Time in which the
+ * machine had no core for it does not count (on Linux), nor does what comes before: load and call
+ * once what is compiled at its first call.
  *
  *     await expectEventLoopFree(() => app.request('/v1/products/1'), { maxMs: 50 })
  *

@@ -35,8 +35,8 @@ export class Inquiry {
   /**
    * What is known now: from this moment if the event loop turns, otherwise from before.
    *
-   * @param patienceMs an event loop that is held for longer than that is not waited for. It is waited for, 2 s at most, where
-   * nothing is known, or what is known is older than `maxAgeMs`.
+   * @param patienceMs an event loop that is held for longer than that is not waited for. It is
+   * waited for, 2 s at most, where nothing is known, or what is known is older than `maxAgeMs`.
    */
   async ask<Key extends Subject>(
     subject: Key,

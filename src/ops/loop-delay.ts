@@ -7,11 +7,12 @@ const NS_PER_MS = 1_000_000
 const EVERY_MS = 10
 
 /**
- * How late the event loop comes to what is due: a timer looks 100 times a second. Time without a core does not count, as it
- * does not for the watchdog: no code of ours blocks the event loop then.
+ * How late the event loop comes to what is due: a timer looks 100 times a second. Time without a
+ * core does not count, as it does not for the watchdog: no code of ours blocks the event loop then.
  *
- * Node has a histogram for it (`monitorEventLoopDelay`). But what it does not count is the time until its first look after
- * a reset: read every second, it loses a block of any length that begins there or lasts beyond the reading.
+ * Node has a histogram for it (`monitorEventLoopDelay`). But what it does not count is the time
+ * until its first look after a reset: read every second, it loses a block of any length that begins
+ * there or lasts beyond the reading.
  */
 export class LoopDelay implements Disposable {
   readonly #timer: NodeJS.Timeout
@@ -27,9 +28,13 @@ export class LoopDelay implements Disposable {
     this.#timer = setInterval(() => this.#look(), EVERY_MS).unref()
   }
 
-  /** Milliseconds since the last reading: what half of the looks, and 99 % of them, were late by at most, and the latest. */
+  /**
+   * Milliseconds since the last reading: what half of the looks, and 99 % of them, were late by at
+   * most, and the latest.
+   */
   read(): { p50: number; p99: number; max: number } {
-    // Of two timers that are both late the other one may have come first: then this is where the delay is seen.
+    // Of two timers that are both late the other one may have come first: then this is where the
+    // delay is seen.
     this.#look()
     const late = this.#lateMs.toSorted((a, b) => a - b)
     this.#lateMs = []
@@ -44,10 +49,15 @@ export class LoopDelay implements Disposable {
   #look() {
     const now = performance.now()
     const waited = this.#coreWait()
-    const lateMs = Math.max(0, now - this.#lookedAt - Number(waited - this.#waited) / NS_PER_MS - EVERY_MS)
+    const lateMs = Math.max(
+      0,
+      now - this.#lookedAt - Number(waited - this.#waited) / NS_PER_MS - EVERY_MS,
+    )
     this.#lateMs.push(lateMs)
-    // The looks that it missed meanwhile would have been late as well: without them, one long block is one look of many.
-    for (let missedMs = lateMs - EVERY_MS; missedMs > 0; missedMs -= EVERY_MS) this.#lateMs.push(missedMs)
+    // The looks that it missed meanwhile would have been late as well: without them, one long block
+    // is one look of many.
+    for (let missedMs = lateMs - EVERY_MS; missedMs > 0; missedMs -= EVERY_MS)
+      this.#lateMs.push(missedMs)
     this.#lookedAt = now
     this.#waited = waited
   }

@@ -5,8 +5,8 @@ import { utilization } from './utilization.ts'
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
 /**
- * The figures behind `GET /metrics`, in Prometheus's text format. Prometheus's conventions hold: seconds and bytes, `_total`
- * for what only grows, and labels with few values: patterns, not paths.
+ * The figures behind `GET /metrics`, in Prometheus's text format. Prometheus's conventions hold:
+ * seconds and bytes, `_total` for what only grows, and labels with few values: patterns, not paths.
  */
 export class Metrics {
   readonly #registry = new Registry()
@@ -72,10 +72,29 @@ export class Metrics {
   /** The page that Prometheus reads. */
   page = (): Promise<string> => this.#registry.metrics()
 
-  observeRequest = ({ method, route, status, ms }: { method: string; route: string; status: number; ms: number }) =>
-    this.#requests.observe({ method, route, status }, ms / 1_000)
+  observeRequest = ({
+    method,
+    route,
+    status,
+    ms,
+  }: {
+    method: string
+    route: string
+    status: number
+    ms: number
+  }) => this.#requests.observe({ method, route, status }, ms / 1_000)
 
-  observeTask = ({ task, outcome, queuedMs, runMs }: { task: string; outcome: string; queuedMs: number; runMs: number }) => {
+  observeTask = ({
+    task,
+    outcome,
+    queuedMs,
+    runMs,
+  }: {
+    task: string
+    outcome: string
+    queuedMs: number
+    runMs: number
+  }) => {
     this.#tasks.observe({ task, outcome }, runMs / 1_000)
     this.#queueWaits.observe({ task }, Math.max(0, queuedMs) / 1_000)
   }
@@ -99,7 +118,10 @@ export class Metrics {
     })
   }
 
-  /** The same for a figure with one label; without it where it cannot be read now, as when the database is away. */
+  /**
+   * The same for a figure with one label; without it where it cannot be read now, as when the
+   * database is away.
+   */
   gauges(name: string, help: string, label: string, read: () => Promise<Record<string, number>>) {
     new Gauge({
       name,

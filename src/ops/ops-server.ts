@@ -13,8 +13,9 @@ import type { Held } from './watch.ts'
 /** Prometheus's text format. */
 const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 /**
- * Readiness waits for an event loop that is busy, which is no reason to take its traffic away. One that is held for longer is
- * as ready as it was when somebody asked last, three periods of Kubernetes' probes ago at most, until it counts as stuck.
+ * Readiness waits for an event loop that is busy, which is no reason to take its traffic away. One
+ * that is held for longer is as ready as it was when somebody asked last, three periods of
+ * Kubernetes' probes ago at most, until it counts as stuck.
  */
 const READINESS = { patienceMs: 500, maxAgeMs: 30_000 }
 const STUCK_MS = 5_000
@@ -27,8 +28,8 @@ interface Sources {
 }
 
 /**
- * `/health/live`, `/health/ready` and `/metrics` on a port and a thread of their own: whatever holds the event loop, a probe
- * gets its answer and a scrape its figures.
+ * `/health/live`, `/health/ready` and `/metrics` on a port and a thread of their own: whatever
+ * holds the event loop, a probe gets its answer and a scrape its figures.
  */
 export class OpsServer {
   readonly #server: Server
@@ -81,7 +82,10 @@ export class OpsServer {
     const known = await this.#sources.inquiry.ask('readiness', READINESS)
     const { heldMs } = this.#sources.held()
     if (!known || heldMs > STUCK_MS || performance.now() - known.at > READINESS.maxAgeMs)
-      throw new AppError('unavailable', `The event loop has not answered for a while; it is held for ${Math.round(heldMs)} ms`)
+      throw new AppError(
+        'unavailable',
+        `The event loop has not answered for a while; it is held for ${Math.round(heldMs)} ms`,
+      )
     if (!known.answer.ready) throw new AppError('unavailable', known.answer.reason)
     sendJson(response, { status: 'ok' })
   }
@@ -111,7 +115,9 @@ function sendJson(response: ServerResponse, body: object) {
 }
 
 const methodNotAllowed = (path: string, method: string) =>
-  new AppError('method_not_allowed', `${path} does not take ${method}`, { headers: { Allow: 'GET, HEAD' } })
+  new AppError('method_not_allowed', `${path} does not take ${method}`, {
+    headers: { Allow: 'GET, HEAD' },
+  })
 
 const toAppError = (thrown: unknown) =>
   thrown instanceof AppError ? thrown : new AppError('internal', 'Something went wrong on our side')

@@ -30,10 +30,15 @@ export interface Answers {
 
 export type Subject = keyof Answers
 
-/** What the event loop tells the thread: an answer, or that it wants all incidents so far to be told. */
+/**
+ * What the event loop tells the thread: an answer, or that it wants all incidents so far to be
+ * told.
+ */
 export type MainMessage = AnswerMessage | { kind: 'settle'; id: number }
 
-export type AnswerMessage = { [Key in Subject]: { kind: 'answer'; id: number; subject: Key; answer: Answers[Key] } }[Subject]
+export type AnswerMessage = {
+  [Key in Subject]: { kind: 'answer'; id: number; subject: Key; answer: Answers[Key] }
+}[Subject]
 
 /** What the thread tells the event loop. */
 export type ThreadMessage =

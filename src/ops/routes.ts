@@ -7,12 +7,21 @@ export interface OpsOptions {
   databaseVersion: string
 }
 
-/** `/v1/ops`: the past that a page which has just been opened, or came back, needs besides the events. */
+/**
+ * `/v1/ops`: the past that a page which has just been opened, or came back, needs besides the
+ * events.
+ */
 export function opsRoutes({ sampler, databaseVersion }: OpsOptions) {
   const router = createRouter()
-  const versions = { node: process.versions.node, v8: process.versions.v8, database: databaseVersion }
+  const versions = {
+    node: process.versions.node,
+    v8: process.versions.v8,
+    database: databaseVersion,
+  }
 
-  router.openapi(read, (c) => c.json({ versions, samples: [...sampler.samples] }, 200, { 'Cache-Control': 'no-store' }))
+  router.openapi(read, (c) =>
+    c.json({ versions, samples: [...sampler.samples] }, 200, { 'Cache-Control': 'no-store' }),
+  )
 
   return router
 }
@@ -35,7 +44,12 @@ const Incident = z
 const Sample = z
   .object({
     at: z.int().openapi({ description: 'The end of that second, in milliseconds since the epoch' }),
-    loop: z.object({ p50: Milliseconds, p99: Milliseconds, max: Milliseconds, utilization: z.number() }),
+    loop: z.object({
+      p50: Milliseconds,
+      p99: Milliseconds,
+      max: Milliseconds,
+      utilization: z.number(),
+    }),
     incidents: z.array(Incident),
     http: z.object({ requestsPerSecond: z.number() }),
     compute: z.object({
@@ -52,7 +66,10 @@ const Sample = z
   .openapi('OpsSample')
 
 const Ops = z
-  .object({ versions: z.object({ node: z.string(), v8: z.string(), database: z.string() }), samples: z.array(Sample) })
+  .object({
+    versions: z.object({ node: z.string(), v8: z.string(), database: z.string() }),
+    samples: z.array(Sample),
+  })
   .openapi('Ops')
 
 const read = createRoute({

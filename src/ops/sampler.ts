@@ -28,8 +28,9 @@ export interface SamplerOptions {
 }
 
 /**
- * Feeds the live page: once a second a sample of how the process does, four times a second the tasks that have ended.
- * The last two minutes of samples are kept; nothing is sent, and no task looked at, while nobody listens.
+ * Feeds the live page: once a second a sample of how the process does, four times a second the
+ * tasks that have ended. The last two minutes of samples are kept; nothing is sent, and no task
+ * looked at, while nobody listens.
  */
 export class Sampler implements Disposable {
   readonly #options: SamplerOptions
@@ -72,13 +73,15 @@ export class Sampler implements Disposable {
   }
 
   /** As when the process is out of file descriptors: what reads its memory needs one. */
-  #onError = (error: unknown) => this.#options.log.warn({ err: error }, 'Left out a sample of the live page')
+  #onError = (error: unknown) =>
+    this.#options.log.warn({ err: error }, 'Left out a sample of the live page')
 
   #tellSample() {
     const sample = this.#sample()
     this.#samples.push(sample)
     if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
-    if (this.#options.realtime.hasSubscribers(OPS)) this.#options.realtime.emitLatest(OPS, opsSample, sample)
+    if (this.#options.realtime.hasSubscribers(OPS))
+      this.#options.realtime.emitLatest(OPS, opsSample, sample)
   }
 
   #tellSpans() {
@@ -103,7 +106,11 @@ export class Sampler implements Disposable {
         running: compute.running,
         threads: compute.threadStates().slice(0, MAX_THREADS),
       },
-      database: { size: database.gate.permits, inUse: database.gate.inside, waiting: database.waiting },
+      database: {
+        size: database.gate.permits,
+        inUse: database.gate.inside,
+        waiting: database.waiting,
+      },
       memory: { rss, heapUsed, heapTotal, external },
       cpu: this.#readCpu(elapsedMs),
       uptime: Math.round(now),
@@ -117,7 +124,12 @@ export class Sampler implements Disposable {
 
   #readLoop(): OpsSample['loop'] {
     const { p50, p99, max } = this.#delay.read()
-    return { p50: round(p50), p99: round(p99), max: round(max), utilization: round(this.#utilization()) }
+    return {
+      p50: round(p50),
+      p99: round(p99),
+      max: round(max),
+      utilization: round(this.#utilization()),
+    }
   }
 
   #readCpu(elapsedMs: number): number {

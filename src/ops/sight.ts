@@ -35,8 +35,9 @@ interface Question {
 }
 
 /**
- * The script that makes `onLook` answer. It is evaluated on the event loop's thread wherever that is: V8 interrupts
- * JavaScript at the next call or turn of a loop, and a regular expression in the midst of its backtracking.
+ * The script that makes `onLook` answer. It is evaluated on the event loop's thread wherever that
+ * is: V8 interrupts JavaScript at the next call or turn of a loop, and a regular expression in the
+ * midst of its backtracking.
  */
 export const lookScript = (name: string) => `{
   const question = {}
@@ -45,22 +46,35 @@ export const lookScript = (name: string) => `{
 }`
 
 /**
- * Answers the watchdog's looks, in the midst of whatever the thread does: it must be quick and touch nothing.
+ * Answers the watchdog's looks, in the midst of whatever the thread does: it must be quick and
+ * touch nothing.
  *
  * @returns what ends it.
  */
-export function onLook(name: string, beatOf: () => bigint | undefined, requestOf: () => RequestInProgress | undefined) {
+export function onLook(
+  name: string,
+  beatOf: () => bigint | undefined,
+  requestOf: () => RequestInProgress | undefined,
+) {
   const looks = channel(name)
   const answer = (question: unknown) => {
     const seenAt = String(process.hrtime.bigint())
-    const sight: Sight = { stack: stackHere(), request: requestOf(), seenAt, beat: String(beatOf()) }
+    const sight: Sight = {
+      stack: stackHere(),
+      request: requestOf(),
+      seenAt,
+      beat: String(beatOf()),
+    }
     Object.assign(question as Question, { answer: sight })
   }
   looks.subscribe(answer)
   return () => void looks.unsubscribe(answer)
 }
 
-/** The text, not V8's own frames, because where sources are transformed (Vitest, say) a hook makes it name the original lines. */
+/**
+ * The text, not V8's own frames, because where sources are transformed (Vitest, say) a hook makes
+ * it name the original lines.
+ */
 function stackHere(): string {
   const limit = Error.stackTraceLimit
   Error.stackTraceLimit = MAX_FRAMES
@@ -69,10 +83,17 @@ function stackHere(): string {
   return stack
 }
 
-/** `    at async Object.read [as get] (file:///a/b.ts:3:4)`, or without a name `    at file:///a/b.ts:3:4`. */
-const LINE = /^ +at (?<awaits>async )?(?:(?<name>.*?)(?: \[as .*\])? \()?(?<url>[^()]+?):(?<line>\d+):(?<column>\d+)\)?$/
+/**
+ * ` at async Object.read [as get] (file:///a/b.ts:3:4)`, or without a name ` at
+ * file:///a/b.ts:3:4`.
+ */
+const LINE =
+  /^ +at (?<awaits>async )?(?:(?<name>.*?)(?: \[as .*\])? \()?(?<url>[^()]+?):(?<line>\d+):(?<column>\d+)\)?$/
 
-/** The innermost function first; without those in no file, such as `Array.map`, and without the look's own. */
+/**
+ * The innermost function first; without those in no file, such as `Array.map`, and without the
+ * look's own.
+ */
 export function framesOf({ stack }: Sight): Frame[] {
   const lines = stack.split('\n')
   const own = lines.findIndex((line) => /^ +at (.* \()?<anonymous>:\d+:\d+\)?$/.test(line))
@@ -80,6 +101,14 @@ export function framesOf({ stack }: Sight): Frame[] {
     const { awaits, name = '', url, line, column } = LINE.exec(text)?.groups ?? {}
     if (!url || url === '<anonymous>') return []
     const function_ = name.replace(/^Object\./, '').replace(/^<anonymous>$/, '')
-    return [{ function: function_, url, line: Number(line), column: Number(column), awaits: awaits !== undefined }]
+    return [
+      {
+        function: function_,
+        url,
+        line: Number(line),
+        column: Number(column),
+        awaits: awaits !== undefined,
+      },
+    ]
   })
 }

@@ -3,12 +3,15 @@ import type { SpanBatch, TaskSpan } from './contract.ts'
 
 /** In one batch: some 10 KiB. */
 const MAX_SPANS = 50
-/** Kept between two batches; a task beyond that lengthens its thread's last span, if it is like it. */
+/**
+ * Kept between two batches; a task beyond that lengthens its thread's last span, if it is like it.
+ */
 const MAX_HELD = 500
 
 /**
- * Collects the tasks that have ended until somebody takes them, a few times a second. However many there are, what it
- * keeps and what it gives is bounded: short ones become one span with their neighbours.
+ * Collects the tasks that have ended until somebody takes them, a few times a second. However many
+ * there are, what it keeps and what it gives is bounded: short ones become one span with their
+ * neighbours.
  */
 export class Spans {
   /** Whether anybody wants them: if not, a task costs one look at this. */
@@ -40,15 +43,22 @@ export class Spans {
   }
 }
 
-/** As few as may be sent, by making one of ever longer neighbours; the longest first where that is not enough. */
+/**
+ * As few as may be sent, by making one of ever longer neighbours; the longest first where that is
+ * not enough.
+ */
 function reduced(spans: TaskSpan[]): TaskSpan[] {
   let fitting = spans
-  for (let maxMs = 1; fitting.length > MAX_SPANS && maxMs <= 1_024; maxMs *= 2) fitting = merged(fitting, maxMs)
+  for (let maxMs = 1; fitting.length > MAX_SPANS && maxMs <= 1_024; maxMs *= 2)
+    fitting = merged(fitting, maxMs)
   if (fitting.length <= MAX_SPANS) return fitting
   return fitting.toSorted((one, other) => other.runMs - one.runMs)
 }
 
-/** Spans that begin within `maxMs` of the beginning of one like them, on the same thread, become part of it. */
+/**
+ * Spans that begin within `maxMs` of the beginning of one like them, on the same thread, become
+ * part of it.
+ */
 function merged(spans: TaskSpan[], maxMs: number): TaskSpan[] {
   const lastOf = new Map<string, TaskSpan>()
   return spans.filter((span) => {
@@ -71,7 +81,16 @@ function absorb(span: TaskSpan, next: Omit<TaskSpan, 'task' | 'thread' | 'outcom
   if (span.requestId !== next.requestId) span.requestId = undefined
 }
 
-const spanOf = ({ task, thread, startedAt, endedAt, queuedMs, runMs, outcome, requestId }: Timing): TaskSpan => ({
+const spanOf = ({
+  task,
+  thread,
+  startedAt,
+  endedAt,
+  queuedMs,
+  runMs,
+  outcome,
+  requestId,
+}: Timing): TaskSpan => ({
   task,
   thread,
   startedAt,

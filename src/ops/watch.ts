@@ -8,7 +8,10 @@ import { look } from './look.ts'
 const NS_PER_MS = 1_000_000
 /** A look that is answered later than that had to wait for native code. */
 const LATE_MS = 25
-/** How many incidents in a row are looked at, and after how long one more is: a loop that is blocked for good stays cheap. */
+/**
+ * How many incidents in a row are looked at, and after how long one more is: a loop that is blocked
+ * for good stays cheap.
+ */
 const MAX_LOOKS = 10
 const MS_PER_LOOK = 5_000
 
@@ -39,8 +42,9 @@ export interface Held {
 }
 
 /**
- * The watchdog's eye, on a thread of its own: compares the last beat with the clock now and then, looks at what the event
- * loop's thread does once it is overdue, and tells of the incident when the loop turns again.
+ * The watchdog's eye, on a thread of its own: compares the last beat with the clock now and then,
+ * looks at what the event loop's thread does once it is overdue, and tells of the incident when the
+ * loop turns again.
  */
 export class Watch {
   readonly #options: WatchOptions
@@ -50,7 +54,10 @@ export class Watch {
   #polledAt = process.hrtime.bigint()
   #ownTimeAtPoll = ownCoreTime()
   #mainTimeAtPoll = mainCoreTime()
-  /** How much of the time since the last beat does not count, because all of the process was stopped. */
+  /**
+   * How much of the time since the last beat does not count, because all of the process was
+   * stopped.
+   */
   #awayNs = 0n
   /** How long the event loop's thread had waited for a core until the last beat. */
   #waitAtBeat = 0n
@@ -89,11 +96,17 @@ export class Watch {
     if (wasAway && beat !== undefined && this.#awayNs === 0n) this.#awayNs = now - beat
     if (beat === undefined || this.#holding || this.#options.thresholdMs === 0) return
     const heldMs = this.#heldMs(now)
-    if (heldMs >= this.#options.thresholdMs && heldMs - this.#waitedMs(mainTime.waited) >= this.#options.thresholdMs)
+    if (
+      heldMs >= this.#options.thresholdMs &&
+      heldMs - this.#waitedMs(mainTime.waited) >= this.#options.thresholdMs
+    )
       this.#begin(heldMs)
   }
 
-  /** Time since the last poll in which neither this thread nor the event loop's ran or waited for a core. */
+  /**
+   * Time since the last poll in which neither this thread nor the event loop's ran or waited for a
+   * core.
+   */
   #awaySincePoll(now: bigint, mainTime: CoreTime): bigint {
     const ownTime = ownCoreTime()
     const ownNs = elapsed(this.#ownTimeAtPoll, ownTime)
@@ -113,7 +126,10 @@ export class Watch {
     return Math.max(0, Number(now - beat - away) / NS_PER_MS - this.#options.periodMs)
   }
 
-  /** How long the event loop had no core between its last beat and when it had waited for `wait` in all. */
+  /**
+   * How long the event loop had no core between its last beat and when it had waited for `wait` in
+   * all.
+   */
   #waitedMs(wait: bigint): number {
     return Number(wait - this.#waitAtBeat) / NS_PER_MS
   }
@@ -136,7 +152,10 @@ export class Watch {
   #mayLook(): boolean {
     if (this.#options.tireless) return true
     const now = performance.now()
-    this.#looksLeft = Math.min(MAX_LOOKS, this.#looksLeft + (now - this.#looksCountedAt) / MS_PER_LOOK)
+    this.#looksLeft = Math.min(
+      MAX_LOOKS,
+      this.#looksLeft + (now - this.#looksCountedAt) / MS_PER_LOOK,
+    )
     this.#looksCountedAt = now
     if (this.#looksLeft < 1) return false
     this.#looksLeft--
@@ -147,7 +166,8 @@ export class Watch {
   #turned(beat: bigint | undefined) {
     // Its own, because the event loop may have waited for a core since.
     const wait = waitAtLastBeat(this.#options.beats)
-    if (this.#beat !== undefined && beat !== undefined) this.#conclude(this.#lengthMs(this.#beat, beat, wait))
+    if (this.#beat !== undefined && beat !== undefined)
+      this.#conclude(this.#lengthMs(this.#beat, beat, wait))
     this.#holding = undefined
     this.#beat = beat
     this.#awayNs = 0n
@@ -159,19 +179,32 @@ export class Watch {
     // Shorter than it looked: Linux counts a wait for a core when that is over.
     if (thresholdMs === 0 || heldMs < thresholdMs) return
     // It may have come and gone between two polls.
-    const holding = this.#holding ?? { at: Date.now() - heldMs, culprit: undefined, looking: undefined }
+    const holding = this.#holding ?? {
+      at: Date.now() - heldMs,
+      culprit: undefined,
+      looking: undefined,
+    }
     const ending = this.#end(holding, heldMs).finally(() => this.#ending.delete(ending))
     this.#ending.add(ending)
   }
 
   #lengthMs(before: bigint, after: bigint, wait: bigint): number {
-    return Number(after - before - this.#awayNs) / NS_PER_MS - this.#options.periodMs - this.#waitedMs(wait)
+    return (
+      Number(after - before - this.#awayNs) / NS_PER_MS -
+      this.#options.periodMs -
+      this.#waitedMs(wait)
+    )
   }
 
   async #end(holding: Holding, heldMs: number) {
     await holding.looking
-    this.#onIncident({ at: Math.round(holding.at), heldMs: Math.round(heldMs), ...(holding.culprit ?? UNKNOWN) })
+    this.#onIncident({
+      at: Math.round(holding.at),
+      heldMs: Math.round(heldMs),
+      ...(holding.culprit ?? UNKNOWN),
+    })
   }
 }
 
-const elapsed = (before: CoreTime, after: CoreTime): bigint => after.ran + after.waited - before.ran - before.waited
+const elapsed = (before: CoreTime, after: CoreTime): bigint =>
+  after.ran + after.waited - before.ran - before.waited

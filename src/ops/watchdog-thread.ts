@@ -4,7 +4,10 @@ import { OpsServer } from './ops-server.ts'
 import type { MainMessage, ThreadData, ThreadMessage } from './protocol.ts'
 import { Watch } from './watch.ts'
 
-/** What the watchdog's thread runs, until it is terminated: the watch, and the ops server if there is to be one. */
+/**
+ * What the watchdog's thread runs, until it is terminated: the watch, and the ops server if there
+ * is to be one.
+ */
 if (!parentPort) throw new Error('This is the entry of a worker thread')
 const port = parentPort
 const { server, ...options } = workerData as ThreadData
@@ -19,7 +22,10 @@ port.on('message', async (message: MainMessage) => {
 })
 
 try {
-  tell({ kind: 'open', url: server && (await OpsServer.listen(server, { inquiry, held: () => watch.held })) })
+  tell({
+    kind: 'open',
+    url: server && (await OpsServer.listen(server, { inquiry, held: () => watch.held })),
+  })
 } catch (error) {
   const { code = '', message } = error as NodeJS.ErrnoException
   tell({ kind: 'failed', error: { code, message } })

@@ -7,7 +7,14 @@ import type { ReadinessAnswer } from '../http/readiness.ts'
 import { threadEnvironment } from '../thread-environment.ts'
 import { createBeats, Heartbeat, lastBeat } from './heartbeat.ts'
 import type { Incident } from './incident.ts'
-import type { Answers, MainMessage, ServerOptions, Subject, ThreadData, ThreadMessage } from './protocol.ts'
+import type {
+  Answers,
+  MainMessage,
+  ServerOptions,
+  Subject,
+  ThreadData,
+  ThreadMessage,
+} from './protocol.ts'
 import { onLook, type RequestInProgress } from './sight.ts'
 
 /** The beats are so many times as frequent as the threshold is long. */
@@ -22,9 +29,13 @@ export interface WatchdogOptions {
   onIncident: (incident: Incident) => void
   /** The request that the event loop is busy with at this very moment. */
   requestInProgress?: () => RequestInProgress | undefined
-  /** Looks at each of them, however many come in a row. For tests: a service looks at the first ten. */
+  /**
+   * Looks at each of them, however many come in a row. For tests: a service looks at the first ten.
+   */
   tireless?: boolean
-  /** Where the thread answers `/health/live`, `/health/ready` and `/metrics`; not at all if absent. */
+  /**
+   * Where the thread answers `/health/live`, `/health/ready` and `/metrics`; not at all if absent.
+   */
   server?: ServerOptions | undefined
   /** What the ops server tells while the event loop turns. */
   readiness?: () => Promise<ReadinessAnswer>
@@ -34,8 +45,9 @@ export interface WatchdogOptions {
 }
 
 /**
- * A thread that watches the event loop from outside: it names what holds it, and answers probes and scrapes meanwhile.
- * `main.ts` opens it. Nothing is attached to the event loop's thread while all is well: docs/watchdog.md
+ * A thread that watches the event loop from outside: it names what holds it, and answers probes and
+ * scrapes meanwhile. `main.ts` opens it. Nothing is attached to the event loop's thread while all
+ * is well: docs/watchdog.md
  */
 export class Watchdog implements AsyncDisposable {
   /** Where the ops server listens, if there is one. */
@@ -65,7 +77,11 @@ export class Watchdog implements AsyncDisposable {
     })
     try {
       const url = await untilOpen(thread, server)
-      const endLooks = onLook(lookName, () => lastBeat(beats), options.requestInProgress ?? (() => undefined))
+      const endLooks = onLook(
+        lookName,
+        () => lastBeat(beats),
+        options.requestInProgress ?? (() => undefined),
+      )
       return new Watchdog(thread, new Heartbeat(beats, periodMs), url, endLooks, options)
     } catch (error) {
       await thread.terminate()
@@ -102,7 +118,10 @@ export class Watchdog implements AsyncDisposable {
     thread.unref()
   }
 
-  /** Begins to watch: not before, because whatever takes long while the service starts keeps nobody waiting. */
+  /**
+   * Begins to watch: not before, because whatever takes long while the service starts keeps nobody
+   * waiting.
+   */
   start(): void {
     if (this.#isWanted) this.#heartbeat.start()
   }
@@ -135,20 +154,30 @@ export class Watchdog implements AsyncDisposable {
   }
 }
 
-async function untilOpen(thread: Worker, server: ServerOptions | undefined): Promise<string | undefined> {
+async function untilOpen(
+  thread: Worker,
+  server: ServerOptions | undefined,
+): Promise<string | undefined> {
   const [message]: ThreadMessage[] = await once(thread, 'message')
   if (message?.kind === 'open') return message.url
   const error = message?.kind === 'failed' ? message.error : undefined
   const { host = '', port = 0 } = server ?? {}
-  throw new AppError('unavailable', explainListen(Object.assign(new Error(error?.message), error), host, port, 'OPS_PORT'))
+  throw new AppError(
+    'unavailable',
+    explainListen(Object.assign(new Error(error?.message), error), host, port, 'OPS_PORT'),
+  )
 }
 
 const periodFor = (thresholdMs: number) =>
   thresholdMs === 0
     ? MAX_PERIOD_MS
-    : Math.min(MAX_PERIOD_MS, Math.max(MIN_PERIOD_MS, Math.floor(thresholdMs / BEATS_PER_THRESHOLD)))
+    : Math.min(
+        MAX_PERIOD_MS,
+        Math.max(MIN_PERIOD_MS, Math.floor(thresholdMs / BEATS_PER_THRESHOLD)),
+      )
 
 /** A cause may be anything, also what cannot be sent. */
-const withoutCause = (answer: ReadinessAnswer) => (answer.ready ? answer : { ready: answer.ready, reason: answer.reason })
+const withoutCause = (answer: ReadinessAnswer) =>
+  answer.ready ? answer : { ready: answer.ready, reason: answer.reason }
 
 const alwaysReady = async (): Promise<ReadinessAnswer> => ({ ready: true })

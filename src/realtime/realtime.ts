@@ -6,7 +6,10 @@ import type { Event } from '../names.ts'
 
 const PATH = '/socket.io/'
 const MAX_MESSAGE_BYTES = 16 * 1024
-/** What may wait for one slow reader; then it is disconnected, and reads the truth again when it comes back. */
+/**
+ * What may wait for one slow reader; then it is disconnected, and reads the truth again when it
+ * comes back.
+ */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 const MAX_TOPIC_LENGTH = 100
 /** For each client: topics may be patterns, and then there is no end to them. */
@@ -16,7 +19,9 @@ const CLOSE_TIMEOUT_MS = 1_000
 const CLOSE_POLL_MS = 10
 
 /** How the server answers `subscribe` and `unsubscribe`. */
-export type Acknowledgement = { ok: true } | { ok: false; code: 'not_found' | 'invalid' | 'too_many'; message: string }
+export type Acknowledgement =
+  | { ok: true }
+  | { ok: false; code: 'not_found' | 'invalid' | 'too_many'; message: string }
 
 /** What a client may send. */
 export interface ClientEvents {
@@ -34,13 +39,21 @@ const TOO_MANY: Acknowledgement = {
 type Connection = Socket['conn']
 
 export interface RealtimeOptions {
-  /** Which topics exist; a string, or a pattern such as /^report:\d+$/, where the flag `i` makes one topic of any case. */
+  /**
+   * Which topics exist; a string, or a pattern such as /^report:\d+$/, where the flag `i` makes one
+   * topic of any case.
+   */
   topics: readonly (string | RegExp)[]
-  /** Pages from these origins may connect; a page of our own and clients that are no browser always may. */
+  /**
+   * Pages from these origins may connect; a page of our own and clients that are no browser always
+   * may.
+   */
   corsOrigins: readonly string[]
 }
 
-/** Push to browsers over Socket.IO, websocket only. An event is a hint: the truth is read by HTTP. */
+/**
+ * Push to browsers over Socket.IO, websocket only. An event is a hint: the truth is read by HTTP.
+ */
 export class Realtime implements AsyncDisposable {
   readonly #io: Server<ClientEvents, Record<string, (payload?: unknown) => void>>
   readonly #topics: RealtimeOptions['topics']
@@ -54,7 +67,8 @@ export class Realtime implements AsyncDisposable {
       transports: ['websocket'],
       serveClient: false,
       maxHttpBufferSize: MAX_MESSAGE_BYTES,
-      allowRequest: (request, decide) => decide(null, !this.#closing && isAllowedOrigin(request, corsOrigins)),
+      allowRequest: (request, decide) =>
+        decide(null, !this.#closing && isAllowedOrigin(request, corsOrigins)),
     })
     this.#io.engine.on('connection', (connection: Connection) => this.#keep(connection))
     this.#io.on('connection', (socket) => this.#serve(socket))
@@ -66,15 +80,24 @@ export class Realtime implements AsyncDisposable {
   }
 
   /** Tells everyone who subscribed to `topic`. Call it after the commit that it tells of. */
-  emit<Name extends string, Payload>(topic: string, { name }: Event<Name, Payload>, payload: Payload): void {
+  emit<Name extends string, Payload>(
+    topic: string,
+    { name }: Event<Name, Payload>,
+    payload: Payload,
+  ): void {
     // Socket.IO encodes a message before it looks whether anybody is there to get it.
     if (this.hasSubscribers(topic)) this.#io.to(topic).emit(name, payload)
   }
 
   /**
-   * The same for news that the next one outdates: a reader who is behind misses it, so that nothing piles up for him.
+   * The same for news that the next one outdates: a reader who is behind misses it, so that nothing
+   * piles up for him.
    */
-  emitLatest<Name extends string, Payload>(topic: string, { name }: Event<Name, Payload>, payload: Payload): void {
+  emitLatest<Name extends string, Payload>(
+    topic: string,
+    { name }: Event<Name, Payload>,
+    payload: Payload,
+  ): void {
     this.#io.to(topic).volatile.emit(name, payload)
   }
 
@@ -88,7 +111,10 @@ export class Realtime implements AsyncDisposable {
     return [...this.#io.of('/').adapter.rooms.keys()].filter((room) => pattern.test(room))
   }
 
-  /** Tells every client that the server stops, so that it connects elsewhere, and closes the connections within 1 s. */
+  /**
+   * Tells every client that the server stops, so that it connects elsewhere, and closes the
+   * connections within 1 s.
+   */
   async [Symbol.asyncDispose]() {
     this.#closing = true
     this.#io.emit('server.stopping')
@@ -106,7 +132,8 @@ export class Realtime implements AsyncDisposable {
     let waiting = 0
     connection.on('packetCreate', ({ data }: { data?: string | Buffer }) => {
       waiting += data?.length ?? 0
-      if (waiting + websocketOf(connection).bufferedAmount > MAX_BUFFERED_BYTES) terminate(connection)
+      if (waiting + websocketOf(connection).bufferedAmount > MAX_BUFFERED_BYTES)
+        terminate(connection)
     })
     connection.on('drain', () => {
       waiting = 0
@@ -131,10 +158,20 @@ export class Realtime implements AsyncDisposable {
   /** Clients send what they like: nothing about a topic is known before this. */
   #find(topic: unknown): Found {
     if (typeof topic !== 'string' || topic.length > MAX_TOPIC_LENGTH)
-      return { ok: false, code: 'invalid', message: `A topic is a string of at most ${MAX_TOPIC_LENGTH} characters` }
-    const found = this.#topics.find((known) => (typeof known === 'string' ? known === topic : known.test(topic)))
-    if (found === undefined) return { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
-    return { ok: true, topic: typeof found !== 'string' && found.ignoreCase ? topic.toLowerCase() : topic }
+      return {
+        ok: false,
+        code: 'invalid',
+        message: `A topic is a string of at most ${MAX_TOPIC_LENGTH} characters`,
+      }
+    const found = this.#topics.find((known) =>
+      typeof known === 'string' ? known === topic : known.test(topic),
+    )
+    if (found === undefined)
+      return { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
+    return {
+      ok: true,
+      topic: typeof found !== 'string' && found.ignoreCase ? topic.toLowerCase() : topic,
+    }
   }
 }
 
@@ -150,19 +187,28 @@ function reply(acknowledge: unknown, answer: Acknowledgement) {
 
 /** Whether a request offers the one upgrade that is accepted: a websocket for Socket.IO. */
 export const isRealtimeUpgrade = ({ method, url, headers }: IncomingMessage): boolean =>
-  method === 'GET' && url?.startsWith(PATH) === true && headers.upgrade?.toLowerCase() === 'websocket'
+  method === 'GET' &&
+  url?.startsWith(PATH) === true &&
+  headers.upgrade?.toLowerCase() === 'websocket'
 
 /**
- * Browsers let any page open a websocket to anywhere: CORS does not apply, so the origin is checked here. Whether it is ours
- * is judged by RFC 6454: neither the case of a host's letters nor a default port makes another origin.
+ * Browsers let any page open a websocket to anywhere: CORS does not apply, so the origin is checked
+ * here. Whether it is ours is judged by RFC 6454: neither the case of a host's letters nor a
+ * default port makes another origin.
  */
-function isAllowedOrigin({ headers: { origin, host } }: IncomingMessage, corsOrigins: readonly string[]) {
+function isAllowedOrigin(
+  { headers: { origin, host } }: IncomingMessage,
+  corsOrigins: readonly string[],
+) {
   if (!origin) return true
   if (!URL.canParse(origin)) return false
   const url = new URL(origin)
-  // The scheme that the page was loaded by is not known here where a proxy ends TLS: the origin's own is taken.
+  // The scheme that the page was loaded by is not known here where a proxy ends TLS: the origin's
+  // own is taken.
   const own = `${url.protocol}//${host}`
-  return corsOrigins.includes(url.origin) || (URL.canParse(own) && new URL(own).origin === url.origin)
+  return (
+    corsOrigins.includes(url.origin) || (URL.canParse(own) && new URL(own).origin === url.origin)
+  )
 }
 
 interface Websocket {
@@ -172,7 +218,8 @@ interface Websocket {
 }
 
 /** The `ws` socket under a connection, which Engine.IO does not show. */
-const websocketOf = ({ transport }: Connection) => (transport as unknown as { socket: Websocket }).socket
+const websocketOf = ({ transport }: Connection) =>
+  (transport as unknown as { socket: Websocket }).socket
 
 /** At once: a polite close waits for a reader that does not read. */
 const terminate = (connection: Connection) => websocketOf(connection).terminate()

@@ -37,16 +37,32 @@ test.each(['localhost', '127.0.0.1'])(
   'its examples can be copied: they name the host that it was opened on, %s',
   async (host) => {
     const url = site.url.replace('localhost', host)
-    const page = await site.open({ path: '/docs#tag/products/GET/v1/products/{id}', host, tolerate: TOLERATED })
-    await until(async () => (await page.locator('body').innerText()).includes(`curl ${url}/v1/products/7`), 'there is an example')
+    const page = await site.open({
+      path: '/docs#tag/products/GET/v1/products/{id}',
+      host,
+      tolerate: TOLERATED,
+    })
+    await until(
+      async () => (await page.locator('body').innerText()).includes(`curl ${url}/v1/products/7`),
+      'there is an example',
+    )
   },
 )
 
-test.each([1280, 390])('it fits into %i pixels, and breaks no word of the events in two', async (width) => {
-  const page = await site.open({ path: '/docs', viewport: { width, height: 900 }, tolerate: TOLERATED })
-  const fields = page.locator('li > code:first-child')
-  await fields.first().waitFor()
-  const lines = await fields.evaluateAll((codes) => codes.map((code) => code.getClientRects().length))
-  expect(new Set(lines)).toEqual(new Set([1]))
-  expect(await page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(width)
-})
+test.each([1280, 390])(
+  'it fits into %i pixels, and breaks no word of the events in two',
+  async (width) => {
+    const page = await site.open({
+      path: '/docs',
+      viewport: { width, height: 900 },
+      tolerate: TOLERATED,
+    })
+    const fields = page.locator('li > code:first-child')
+    await fields.first().waitFor()
+    const lines = await fields.evaluateAll((codes) =>
+      codes.map((code) => code.getClientRects().length),
+    )
+    expect(new Set(lines)).toEqual(new Set([1]))
+    expect(await page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(width)
+  },
+)

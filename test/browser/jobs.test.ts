@@ -67,7 +67,15 @@ test('what others queue and nobody pushes is found by reading', async () => {
   await site.database
     .withSignal()
     .insertInto('job')
-    .values({ id, kind: 'elsewhere.done', state: 'queued', due_at: null, priority: 0, max_attempts: 1, input: 'null' } as never)
+    .values({
+      id,
+      kind: 'elsewhere.done',
+      state: 'queued',
+      due_at: null,
+      priority: 0,
+      max_attempts: 1,
+      input: 'null',
+    } as never)
     .execute()
   await untilText(rowOf(id), /elsewhere\.done.*queued/)
   expect(await jobs.locator('tbody tr').first().getAttribute('data-job')).toBe(id)

@@ -42,7 +42,9 @@ test('in light, dark and on a phone axe finds nothing serious, and nothing is wi
     await page.setViewportSize(viewport)
     await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true })
     expect(await seriousIssues(page), name).toEqual([])
-    const [needed, given] = await page.locator('html').evaluate(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])
+    const [needed, given] = await page
+      .locator('html')
+      .evaluate(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])
     expect(needed, name).toBeLessThanOrEqual(given)
   }
 })
@@ -52,8 +54,12 @@ test('the keyboard reaches everything that can be used', async () => {
   await untilLive(page)
   const html = page.locator('html')
   const count = await html.evaluate((html) => {
-    const candidates = html.querySelectorAll('a[href], button, input, select, summary, [tabindex="0"]')
-    html.usable = [...candidates].filter((element) => element.checkVisibility() && !element.matches(':disabled'))
+    const candidates = html.querySelectorAll(
+      'a[href], button, input, select, summary, [tabindex="0"]',
+    )
+    html.usable = [...candidates].filter(
+      (element) => element.checkVisibility() && !element.matches(':disabled'),
+    )
     html.reached = new Set()
     html.addEventListener('focusin', ({ target }: { target: unknown }) => html.reached.add(target))
     return html.usable.length
@@ -69,9 +75,14 @@ test('the keyboard reaches everything that can be used', async () => {
   expect(missed).toEqual([])
 })
 
-/** So that there is something to see: threads and loop were busy, one job failed, one was done, and one still runs. */
+/**
+ * So that there is something to see: threads and loop were busy, one job failed, one was done, and
+ * one still runs.
+ */
 async function useEverything(page: Page) {
-  const [tryIt, reports, products, picture] = ['try', 'reports', 'products', 'mandelbrot'].map((id) => panel(page, id)) as Four
+  const [tryIt, reports, products, picture] = ['try', 'reports', 'products', 'mandelbrot'].map(
+    (id) => panel(page, id),
+  ) as Four
   await accept(site.url, 'a,b\n1,2\n', { query: '?groupBy=colour' })
   for (const where of ['On worker threads', 'On the event loop', 'On worker threads']) {
     await button(tryIt, where).click()
@@ -92,11 +103,15 @@ async function useEverything(page: Page) {
 type Four = [Locator, Locator, Locator, Locator]
 
 async function zoomInto(picture: Locator, right: number, down: number) {
-  const { width, height } = (await picture.locator('.picture').boundingBox()) ?? expect.unreachable()
+  const { width, height } =
+    (await picture.locator('.picture').boundingBox()) ?? expect.unreachable()
   await picture.locator('.picture').click({ position: { x: right * width, y: down * height } })
 }
 
-/** What axe calls serious or critical. It comes as the debugger's script, which the page's policy does not concern. */
+/**
+ * What axe calls serious or critical. It comes as the debugger's script, which the page's policy
+ * does not concern.
+ */
 async function seriousIssues(page: Page): Promise<string[]> {
   const session = await page.context().newCDPSession(page)
   await session.send('Runtime.evaluate', { expression: AXE })
@@ -105,7 +120,9 @@ async function seriousIssues(page: Page): Promise<string[]> {
     .evaluate(async (html) => (await html.ownerDocument.defaultView.axe.run()).violations)
   return violations
     .filter(({ impact }) => impact === 'serious' || impact === 'critical')
-    .flatMap(({ id, help, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${help}: ${html} ${failureSummary}`))
+    .flatMap(({ id, help, nodes }) =>
+      nodes.map(({ html, failureSummary }) => `${id}: ${help}: ${html} ${failureSummary}`),
+    )
 }
 
 interface Violation {

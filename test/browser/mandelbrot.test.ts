@@ -24,11 +24,18 @@ async function openPicture() {
 }
 
 const untilDrawn = (page: Page, zoom: number) =>
-  untilText(panel(page, 'mandelbrot'), new RegExp(`${zoom} ×, \\d[\\d,]* × \\d[\\d,]* pixels in [\\d.]+ m?s`))
+  untilText(
+    panel(page, 'mandelbrot'),
+    new RegExp(`${zoom} ×, \\d[\\d,]* × \\d[\\d,]* pixels in [\\d.]+ m?s`),
+  )
 
-const numbersOf = (view: URLSearchParams | undefined, ...names: string[]) => names.map((name) => Number(view?.get(name)))
+const numbersOf = (view: URLSearchParams | undefined, ...names: string[]) =>
+  names.map((name) => Number(view?.get(name)))
 
-/** What is on the canvas: its size, how many colours, and a text that is another for another picture. */
+/**
+ * What is on the canvas: its size, how many colours, and a text that is another for another
+ * picture.
+ */
 const lookAt = (page: Page) =>
   panel(page, 'mandelbrot')
     .locator('canvas')
@@ -84,7 +91,9 @@ test('the keyboard zooms into the middle and moves', async () => {
 test('a new click aborts the drawing before', async () => {
   const { page, picture } = await openPicture()
   const aborted: string[] = []
-  page.on('requestfailed', (request) => aborted.push(`${new URL(request.url()).pathname} ${request.failure()?.errorText}`))
+  page.on('requestfailed', (request) =>
+    aborted.push(`${new URL(request.url()).pathname} ${request.failure()?.errorText}`),
+  )
   await picture.evaluate((element) => {
     element.click()
     element.click()

@@ -23,7 +23,11 @@ test('a change that anybody makes is pushed, and comes first', async () => {
   const { first } = await openProducts()
   await request(`${site.url}/v1/products/700`, 'PATCH', { stock: 4_321 })
   await untilText(first, /no\. 700.*4321 in stock/)
-  const { body } = await request(`${site.url}/v1/products`, 'POST', { name: 'Samovar', price: '89.00', stock: 2 })
+  const { body } = await request(`${site.url}/v1/products`, 'POST', {
+    name: 'Samovar',
+    price: '89.00',
+    stock: 2,
+  })
   await untilText(first, /Samovar.*2 in stock/)
   await request(`${site.url}/v1/products/${body.id}`, 'DELETE')
   await untilText(first, /no\. 700/)
@@ -32,9 +36,15 @@ test('a change that anybody makes is pushed, and comes first', async () => {
 test('a change made here is heard of on another page', async () => {
   const [here, there] = [await openProducts(), await openProducts()]
   await button(here.products, 'Restock 20').click()
-  const [, name = '', stock] = await untilText(here.products.getByRole('status'), /^(.+): \d+ became (\d+)$/)
+  const [, name = '', stock] = await untilText(
+    here.products.getByRole('status'),
+    /^(.+): \d+ became (\d+)$/,
+  )
   for (const { first } of [here, there])
-    await until(async () => (await first.textContent())?.match(`^${name}${stock} in stock`), `${name} comes first`)
+    await until(
+      async () => (await first.textContent())?.match(`^${name}${stock} in stock`),
+      `${name} comes first`,
+    )
 })
 
 test('of many changes in a row the last few are read', async () => {
@@ -46,7 +56,9 @@ test('of many changes in a row the last few are read', async () => {
   await first.waitFor()
   for (let round = 1; round <= 20; round++)
     await Promise.all(
-      Array.from({ length: 10 }, (_, index) => request(`${site.url}/v1/products/${100 + index}`, 'PATCH', { stock: round })),
+      Array.from({ length: 10 }, (_, index) =>
+        request(`${site.url}/v1/products/${100 + index}`, 'PATCH', { stock: round }),
+      ),
     )
   await request(`${site.url}/v1/products/500`, 'PATCH', { stock: 9_876 })
   await untilText(first, /no\. 500.*9876 in stock/)

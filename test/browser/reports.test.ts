@@ -27,23 +27,41 @@ async function openReports(options?: Parameters<typeof site.open>[0]) {
   const page = await site.open(options)
   await untilLive(page)
   const reports = panel(page, 'reports')
-  return { page, reports, file: reports.locator('input[type=file]'), status: reports.getByRole('status') }
+  return {
+    page,
+    reports,
+    file: reports.locator('input[type=file]'),
+    status: reports.getByRole('status'),
+  }
 }
 
-const csv = (text: string) => ({ name: 'small.csv', mimeType: 'text/csv', buffer: Buffer.from(text) })
+const csv = (text: string) => ({
+  name: 'small.csv',
+  mimeType: 'text/csv',
+  buffer: Buffer.from(text),
+})
 
 /** Keeps every value that the progress bar of the report takes, with what is said beside it. */
 const watchProgress = (page: Page) =>
   panel(page, 'reports').evaluate((section) => {
     const seen: [string, number][] = []
     Object.assign(section, { seen })
-    const [bar, status] = [section.querySelector('progress'), section.querySelector('[role=status]')]
+    const [bar, status] = [
+      section.querySelector('progress'),
+      section.querySelector('[role=status]'),
+    ]
     const look = () => bar.hidden || seen.push([status.textContent, bar.value])
     const { MutationObserver } = section.ownerDocument.defaultView
-    new MutationObserver(look).observe(section, { subtree: true, childList: true, attributes: true, characterData: true })
+    new MutationObserver(look).observe(section, {
+      subtree: true,
+      childList: true,
+      attributes: true,
+      characterData: true,
+    })
   })
 
-const progressSeen = (page: Page): Promise<[string, number][]> => panel(page, 'reports').evaluate(({ seen }) => seen)
+const progressSeen = (page: Page): Promise<[string, number][]> =>
+  panel(page, 'reports').evaluate(({ seen }) => seen)
 
 test('a CSV becomes a table and bars, by way of its upload and the progress of its job', async () => {
   const { page, reports, file, status } = await openReports()
@@ -56,9 +74,15 @@ test('a CSV becomes a table and bars, by way of its upload and the progress of i
 
   const seen = await progressSeen(page)
   expect(seen.some(([text]) => /^Uploading slow\.csv, [\d.]+ MiB, \d+ %$/.test(text))).toBe(true)
-  expect(seen.some(([text, value]) => text.startsWith('Summarising') && value > 0 && value < 1)).toBe(true)
+  expect(
+    seen.some(([text, value]) => text.startsWith('Summarising') && value > 0 && value < 1),
+  ).toBe(true)
 
-  expect(await reports.locator('tbody th .name').allTextContents()).toEqual(['id', 'number', 'word'])
+  expect(await reports.locator('tbody th .name').allTextContents()).toEqual([
+    'id',
+    'number',
+    'word',
+  ])
   expect(await reports.locator('.spark').first().locator('i').count()).toBe(20)
   await untilText(reports, /Sum of number by word, the largest 8 of 9,974/)
   expect(await reports.locator('.bars li').count()).toBe(8)
@@ -110,7 +134,9 @@ test('a file may be dropped', async () => {
   const { reports, status } = await openReports()
   const dataTransfer = await reports.evaluateHandle((section) => {
     const transfer = new section.ownerDocument.defaultView.DataTransfer()
-    transfer.items.add(new File(['kind,price\na,1.5\na,2.5\nb,oops\n'], 'dropped.csv', { type: 'text/csv' }))
+    transfer.items.add(
+      new File(['kind,price\na,1.5\na,2.5\nb,oops\n'], 'dropped.csv', { type: 'text/csv' }),
+    )
     return transfer
   })
   await reports.locator('.drop').dispatchEvent('drop', { dataTransfer })
@@ -133,10 +159,14 @@ test('values are shown as their column is: texts, numbers, dates and times whole
   await reports.getByLabel('Sum up').fill('long')
   await button(reports, 'Summarise').click()
   await untilText(status, /^Done$/, 25_000)
-  const valuesOf = async (row: number) => (await reports.locator('tbody tr').nth(row).locator('td').allTextContents()).slice(2, 4)
+  const valuesOf = async (row: number) =>
+    (await reports.locator('tbody tr').nth(row).locator('td').allTextContents()).slice(2, 4)
   expect(await valuesOf(0)).toEqual(['East Timor', 'Tea'])
   expect(await valuesOf(1)).toEqual(['0.0004', '0.123'])
-  expect(await valuesOf(2)).toEqual(['9,007,199,254,740,993', '12,345,678,901,234,567,890,123,456,789,012,345,678'])
+  expect(await valuesOf(2)).toEqual([
+    '9,007,199,254,740,993',
+    '12,345,678,901,234,567,890,123,456,789,012,345,678',
+  ])
   expect(await valuesOf(3)).toEqual(['2024-05-01', '2024-05-03'])
   expect(await valuesOf(4)).toEqual(['2024-05-01 10:30:00', '2024-05-03 11:45:00'])
   const figures = await reports.locator('.bars b').allTextContents()
@@ -156,13 +186,19 @@ test('an EventSource hears once of a report that has finished, and stops', async
     window.finishes = []
     window.source = new EventSource('/v1/reports/${report.id}/events')
     source.addEventListener('report.finished', ({ data }) => finishes.push(JSON.parse(data)))`)
-  await until(() => page.evaluate('source.readyState === EventSource.CLOSED'), 'it has stopped', 25_000)
+  await until(
+    () => page.evaluate('source.readyState === EventSource.CLOSED'),
+    'it has stopped',
+    25_000,
+  )
   expect(await page.evaluate('finishes')).toEqual([{ id: report.id, state: 'succeeded' }])
 })
 
 test('a report that ends while the page hears nothing is shown nevertheless', async () => {
   // The page's own probes of the service fail meanwhile, as they should.
-  const { page, reports, file, status } = await openReports({ tolerate: [/ERR_INTERNET_DISCONNECTED/] })
+  const { page, reports, file, status } = await openReports({
+    tolerate: [/ERR_INTERNET_DISCONNECTED/],
+  })
   const session = await page.context().newCDPSession(page)
   await file.setInputFiles(slow)
   await button(reports, 'Summarise').click()
@@ -174,5 +210,9 @@ test('a report that ends while the page hears nothing is shown nevertheless', as
     uploadThroughput: -1,
   })
   await session.detach()
-  await until(async () => /^Done$/.test((await status.textContent()) ?? ''), 'the result is there', 25_000)
+  await until(
+    async () => /^Done$/.test((await status.textContent()) ?? ''),
+    'the result is there',
+    25_000,
+  )
 })

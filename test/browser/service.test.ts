@@ -20,9 +20,16 @@ describe('a service that does no heavy work on its event loop', () => {
     const tryIt = panel(page, 'try')
     await tryIt.getByLabel('at a time').fill('1')
     await button(tryIt, 'On the event loop').click()
-    await untilText(tryIt.getByRole('status'), /^This service does no heavy work on its event loop.*DEMO_INLINE=true/)
+    await untilText(
+      tryIt.getByRole('status'),
+      /^This service does no heavy work on its event loop.*DEMO_INLINE=true/,
+    )
     await button(tryIt, 'On worker threads').click()
-    await untilText(tryIt.getByRole('status'), /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/, 20_000)
+    await untilText(
+      tryIt.getByRole('status'),
+      /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/,
+      20_000,
+    )
   })
 })
 
@@ -32,9 +39,15 @@ describe('the log of a service whose page is open', () => {
     await untilLive(page)
     const background = () => countReads(site.url, READ_IN_THE_BACKGROUND)
     const before = await background()
-    await until(async () => (await background()) >= before + 10, 'the page has read in the background')
+    await until(
+      async () => (await background()) >= before + 10,
+      'the page has read in the background',
+    )
     await button(panel(page, 'products'), 'Restock 20').click()
-    await until(() => logged(site.output()).includes('PATCH /v1/products/:id'), 'the change is logged')
+    await until(
+      () => logged(site.output()).includes('PATCH /v1/products/:id'),
+      'the change is logged',
+    )
     const unwanted = READ_IN_THE_BACKGROUND.map((route) => `GET ${route}`)
     expect(logged(site.output()).filter((request) => unwanted.includes(request))).toEqual([])
   })
@@ -43,7 +56,8 @@ describe('the log of a service whose page is open', () => {
 /** Method and route of each request in a log of JSON lines. */
 const logged = (output: string) =>
   output.split('\n').flatMap((line) => {
-    const { msg, method, route } = line.startsWith('{') && line.endsWith('}') ? JSON.parse(line) : {}
+    const { msg, method, route } =
+      line.startsWith('{') && line.endsWith('}') ? JSON.parse(line) : {}
     return msg === 'request' ? [`${method} ${route}`] : []
   })
 
@@ -53,21 +67,32 @@ async function countReads(url: string, routes: string[]): Promise<number> {
   const counts = page.matchAll(
     /^http_request_duration_seconds_count\{method="GET",route="([^"]+)",status="(?:200|304)"\} (\d+)$/gm,
   )
-  return counts.reduce((sum, [, route = '', count]) => sum + (routes.includes(route) ? Number(count) : 0), 0)
+  return counts.reduce(
+    (sum, [, route = '', count]) => sum + (routes.includes(route) ? Number(count) : 0),
+    0,
+  )
 }
 
 describe('a service that dies and comes back', () => {
   test('is read again by the page, also where that fails at first, which then hears of it as before', async () => {
-    // The browser complains of every call that nobody answers, and there is no way to keep it from that.
+    // The browser complains of every call that nobody answers, and there is no way to keep it from
+    // that.
     const page = await site.open({
-      tolerate: [/ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_FAILED|closed before/],
+      tolerate: [
+        /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_FAILED|closed before/,
+      ],
     })
     await untilLive(page)
     const first = panel(page, 'products').locator('li').first()
     await first.waitFor()
     await site.kill()
     await untilText(page.locator('#connection'), /^Connection lost$/)
-    await site.database.withSignal().updateTable('product').set({ stock: 1_234, version: 2 }).where('id', '=', 7).execute()
+    await site.database
+      .withSignal()
+      .updateTable('product')
+      .set({ stock: 1_234, version: 2 })
+      .where('id', '=', 7)
+      .execute()
     await page.route('**/v1/products?*', (route) => route.abort(), { times: 1 })
     await site.start()
     await untilLive(page)

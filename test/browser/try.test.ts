@@ -28,14 +28,18 @@ test('work on the event loop is felt by every user, work on threads is not', asy
   const { page, tryIt, status } = await openTry()
   const latencies = (since: number) => pointsOf(page, 'try', LATENCY, since)
   const delays = (since: number) => pointsOf(page, 'event-loop', MAX_DELAY, since)
-  const untilSampled = (since: number) => until(async () => (await delays(since)).length > 0, 'the service says how it did')
+  const untilSampled = (since: number) =>
+    until(async () => (await delays(since)).length > 0, 'the service says how it did')
   await until(async () => (await latencies(0)).length >= 5, 'the probe measures')
 
   const offloadedAt = Date.now()
   await button(tryIt, 'On worker threads').click()
   await untilText(status, /^Counted 283,146 primes once on worker threads, in [\d.]+ m?s$/, 20_000)
   await untilSampled(Date.now())
-  const [latency, delay] = [Math.max(...(await latencies(offloadedAt))), Math.max(...(await delays(offloadedAt)))]
+  const [latency, delay] = [
+    Math.max(...(await latencies(offloadedAt))),
+    Math.max(...(await delays(offloadedAt))),
+  ]
 
   const inlineAt = Date.now()
   await button(tryIt, 'On the event loop').click()
@@ -55,8 +59,13 @@ test('the lanes show the tasks that have just run, on every thread', async () =>
   await button(tryIt, 'On worker threads').click()
   await untilText(status, /^Counted/, 20_000)
   const counted = (): Promise<Span[]> =>
-    panel(page, 'threads').evaluate(({ lanes }) => lanes.spans.filter(({ task }: { task: string }) => task === 'primes.count'))
-  await until(async () => new Set((await counted()).map(({ thread }) => thread)).size === 2, 'both threads are seen at work')
+    panel(page, 'threads').evaluate(({ lanes }) =>
+      lanes.spans.filter(({ task }: { task: string }) => task === 'primes.count'),
+    )
+  await until(
+    async () => new Set((await counted()).map(({ thread }) => thread)).size === 2,
+    'both threads are seen at work',
+  )
   for (const { startedAt, endedAt, outcome } of await counted()) {
     expect(outcome).toBe('succeeded')
     expect(endedAt).toBeGreaterThan(startedAt)
@@ -85,6 +94,8 @@ test('no more than a browser has connections for are begun at a time', async () 
   const { tryIt, status } = await openTry()
   await tryIt.getByLabel('at a time').fill('5')
   await button(tryIt, 'On worker threads').click()
-  expect(await tryIt.getByLabel('at a time').evaluate((input) => input.validity.rangeOverflow)).toBe(true)
+  expect(
+    await tryIt.getByLabel('at a time').evaluate((input) => input.validity.rangeOverflow),
+  ).toBe(true)
   expect(await status.textContent()).not.toContain('Counting')
 })

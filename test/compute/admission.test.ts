@@ -16,7 +16,12 @@ describe('the wait', () => {
     ['is a tenth of it, however long the task takes', { timeoutMs: 5_000 }, 9_000, 500],
     ['is worth refusing from 100 ms on', { timeoutMs: 20 }, 0, 100],
     ['is bounded for requests without a deadline', {}, 0, 30_000],
-    ['is not for jobs, which have a deadline of their own', { priority: 'batch' }, 0, Number.POSITIVE_INFINITY],
+    [
+      'is not for jobs, which have a deadline of their own',
+      { priority: 'batch' },
+      0,
+      Number.POSITIVE_INFINITY,
+    ],
   ] as const)('%s', (_, options, leastMs, expected) => {
     expect(maxWaitMs(options, leastMs)).toBe(expected)
   })
@@ -49,11 +54,14 @@ describe('the wait', () => {
     const { compute } = await useCompute({ threads: 1 })
     await compute.run(computeFor, 900)
     await hold(compute)
-    // Half of their time would be 1 000 ms and 800 ms: only what the first one takes makes it the first to be refused.
+    // Half of their time would be 1 000 ms and 800 ms: only what the first one takes makes it the
+    // first to be refused.
     const refused: string[] = []
     await Promise.all(
       [[computeFor, 2_000] as const, [give, 1_600] as const].map(async ([task, timeoutMs]) => {
-        expect(await failure(compute.run(task, 1, { timeoutMs }))).toMatchObject({ code: 'overloaded' })
+        expect(await failure(compute.run(task, 1, { timeoutMs }))).toMatchObject({
+          code: 'overloaded',
+        })
         refused.push(task.name)
       }),
     )
@@ -77,7 +85,10 @@ describe('the wait', () => {
       },
     }
     await hold(compute)
-    for (const map of [compute.map(cut, [1], { timeoutMs: 1_000 }).reduce(0), compute.map(cut, source, { timeoutMs: 1_000 })]) {
+    for (const map of [
+      compute.map(cut, [1], { timeoutMs: 1_000 }).reduce(0),
+      compute.map(cut, source, { timeoutMs: 1_000 }),
+    ]) {
       const refusal = await failure(map)
       expect(refusal).toMatchObject({ code: 'overloaded' })
       expect(refusal.stack).not.toContain('    at ')
@@ -99,35 +110,44 @@ describe('the wait', () => {
 })
 
 describe('work that has begun', () => {
-  test.each(['runs', 'maps'])('ends well, however many callers ask again and again: %s', async (kind) => {
-    const { compute, timings } = await useCompute({ threads: 2 })
-    const begin = kind === 'runs' ? (options: object) => compute.run(computeFor, 100, options) : mapOn(compute)
-    let succeeded = 0
-    let other = 0
-    const endAt = performance.now() + 3_000
-    const client = async (name: string) => {
-      for (let asked = 0; performance.now() < endAt; asked++) {
-        const requestId = `${name}:${asked}`
-        await begin({ key: 'all of them', timeoutMs: 2_000, requestId }).then(
-          () => succeeded++,
-          (error) => {
-            if (error.code !== 'overloaded') other++
-          },
-        )
+  test.each(['runs', 'maps'])(
+    'ends well, however many callers ask again and again: %s',
+    async (kind) => {
+      const { compute, timings } = await useCompute({ threads: 2 })
+      const begin =
+        kind === 'runs'
+          ? (options: object) => compute.run(computeFor, 100, options)
+          : mapOn(compute)
+      let succeeded = 0
+      let other = 0
+      const endAt = performance.now() + 3_000
+      const client = async (name: string) => {
+        for (let asked = 0; performance.now() < endAt; asked++) {
+          const requestId = `${name}:${asked}`
+          await begin({ key: 'all of them', timeoutMs: 2_000, requestId }).then(
+            () => succeeded++,
+            (error) => {
+              if (error.code !== 'overloaded') other++
+            },
+          )
+        }
       }
-    }
-    await Promise.all(Array.from({ length: 200 }, (_, index) => client(String(index))))
-    const begun = new Set(timings.map(({ requestId }) => requestId))
-    expect(succeeded).toBeGreaterThan(3)
-    // Little is begun in vain, on a machine that is busy with much else, too: without the bounds on time next to nothing ends.
-    expect(succeeded / begun.size).toBeGreaterThan(0.5)
-    expect(other / begun.size).toBeLessThan(0.5)
-  })
+      await Promise.all(Array.from({ length: 200 }, (_, index) => client(String(index))))
+      const begun = new Set(timings.map(({ requestId }) => requestId))
+      expect(succeeded).toBeGreaterThan(3)
+      // Little is begun in vain, on a machine that is busy with much else, too: without the bounds
+      // on time next to nothing ends.
+      expect(succeeded / begun.size).toBeGreaterThan(0.5)
+      expect(other / begun.size).toBeLessThan(0.5)
+    },
+  )
 
   test('leaves the threads to others as soon as its pieces show that it cannot end in time', async () => {
     const { compute } = await useCompute({ threads: 2 })
     const askedAt = performance.now()
-    const error = await failure(compute.map(computePieces, [{ pieces: 1_000, ms: 20 }], { timeoutMs: 4_000 }).reduce(0))
+    const error = await failure(
+      compute.map(computePieces, [{ pieces: 1_000, ms: 20 }], { timeoutMs: 4_000 }).reduce(0),
+    )
     expect(error).toMatchObject({
       code: 'deadline_exceeded',
       message: expect.stringMatching(/would take longer than 4000 ms: \d %/),
@@ -151,20 +171,26 @@ test.each([
 })
 
 describe('callers', () => {
-  test.each(['runs', 'maps'])('get equal shares, whatever each of them asks for: %s', async (kind) => {
-    const { compute, timings } = await useCompute({ threads: 2 })
-    const begin = kind === 'runs' ? (options: object) => compute.run(computeFor, 5, options) : mapOn(compute)
-    const endAt = performance.now() + 2_000
-    const ask = async (requestId: string) => {
-      while (performance.now() < endAt) await begin({ key: requestId, requestId })
-    }
-    // A run is on one thread only, and asks for the next when it has ended: some must wait all the time.
-    const modest = kind === 'runs' ? 4 : 1
-    await Promise.all([...Array(30).fill('greedy'), ...Array(modest).fill('modest')].map(ask))
-    const before = timings.filter(({ endedAt }) => endedAt < performance.timeOrigin + endAt)
-    const spentMs = (by: string) => before.reduce((total, { requestId, runMs }) => total + (requestId === by ? runMs : 0), 0)
-    expect(spentMs('modest') / (spentMs('modest') + spentMs('greedy'))).toBeGreaterThan(1 / 3)
-  })
+  test.each(['runs', 'maps'])(
+    'get equal shares, whatever each of them asks for: %s',
+    async (kind) => {
+      const { compute, timings } = await useCompute({ threads: 2 })
+      const begin =
+        kind === 'runs' ? (options: object) => compute.run(computeFor, 5, options) : mapOn(compute)
+      const endAt = performance.now() + 2_000
+      const ask = async (requestId: string) => {
+        while (performance.now() < endAt) await begin({ key: requestId, requestId })
+      }
+      // A run is on one thread only, and asks for the next when it has ended: some must wait all
+      // the time.
+      const modest = kind === 'runs' ? 4 : 1
+      await Promise.all([...Array(30).fill('greedy'), ...Array(modest).fill('modest')].map(ask))
+      const before = timings.filter(({ endedAt }) => endedAt < performance.timeOrigin + endAt)
+      const spentMs = (by: string) =>
+        before.reduce((total, { requestId, runMs }) => total + (requestId === by ? runMs : 0), 0)
+      expect(spentMs('modest') / (spentMs('modest') + spentMs('greedy'))).toBeGreaterThan(1 / 3)
+    },
+  )
 
   test.each([
     ['of another caller', 'somebody else'],
@@ -172,14 +198,20 @@ describe('callers', () => {
     ['of callers without a key', undefined],
   ])('do not wait for a long map with what is short: runs %s', async (_, key) => {
     const { compute, timings } = await useCompute({ threads: 2 })
-    const long = compute.map(computePieces, [{ pieces: 500, ms: 10 }], { key: key && 'long' }).reduce(0)
+    const long = compute
+      .map(computePieces, [{ pieces: 500, ms: 10 }], { key: key && 'long' })
+      .reduce(0)
     await compute.run(computeFor, 1, { key })
     /** How many pieces of the map were done while each of them waited. */
     const pieces: number[] = []
     for (let asked = 0; asked < 10; asked++) {
       const { length } = timings
       await compute.run(computeFor, 1, { key })
-      pieces.push(timings.slice(length).reduce((total, { items, task }) => total + (task === computePieces.name ? items : 0), 0))
+      pieces.push(
+        timings
+          .slice(length)
+          .reduce((total, { items, task }) => total + (task === computePieces.name ? items : 0), 0),
+      )
     }
     expect(pieces.toSorted((one, other) => one - other)[5]).toBeLessThan(25)
     expect(await long).toBe(500)
@@ -188,8 +220,14 @@ describe('callers', () => {
   test('have their maps begun one after the other, in order', async () => {
     const { compute, timings } = await useCompute({ threads: 2 })
     const ids = ['first', 'second', 'third', 'fourth']
-    await Promise.all(ids.map((requestId) => compute.map(computePieces, [WORK], { key: 'one', requestId }).reduce(0)))
-    const begun = timings.toSorted((one, other) => one.startedAt - other.startedAt).map(({ requestId }) => requestId)
+    await Promise.all(
+      ids.map((requestId) =>
+        compute.map(computePieces, [WORK], { key: 'one', requestId }).reduce(0),
+      ),
+    )
+    const begun = timings
+      .toSorted((one, other) => one.startedAt - other.startedAt)
+      .map(({ requestId }) => requestId)
     expect([...new Set(begun)]).toEqual(ids)
   })
 
@@ -198,7 +236,8 @@ describe('callers', () => {
     const busy = compute.run(endlessly, null, { timeoutMs: 500, key: 'busy' }).catch(() => {})
     let total = 0
     for await (const number of compute.map(echo, [1, 2, 3], { key: 'nested' }))
-      for (const other of await compute.map(echo, [number, number], { key: 'nested' })) total += other as number
+      for (const other of await compute.map(echo, [number, number], { key: 'nested' }))
+        total += other as number
     expect(total).toBe(12)
     await busy
   })
@@ -217,4 +256,5 @@ describe('callers', () => {
   })
 })
 
-const mapOn = (compute: Compute) => (options: object) => compute.map(computePieces, [WORK], options).reduce(0)
+const mapOn = (compute: Compute) => (options: object) =>
+  compute.map(computePieces, [WORK], options).reduce(0)

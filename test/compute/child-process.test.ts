@@ -25,7 +25,10 @@ import { until } from '../support/until.ts'
 
 const isolated = { isolation: 'process' } as const
 
-/** What child processes print, which is much when they crash: kept for a test that fails, instead of the runner's output. */
+/**
+ * What child processes print, which is much when they crash: kept for a test that fails, instead of
+ * the runner's output.
+ */
 const printed = vi.hoisted((): string[] => [])
 vi.mock('node:child_process', async (importOriginal) => {
   const original = await importOriginal<typeof import('node:child_process')>()
@@ -62,7 +65,11 @@ describe('a task in a child process', () => {
   test('runs in another process, with nothing of the environment and little memory', async () => {
     const { compute } = await useCompute({ maxHeapMb: 64 })
     const { pid, ppid, environment, heapLimitMb } = await compute.run(lookAtProcess, null, isolated)
-    expect([pid === process.pid, ppid, environment]).toEqual([false, process.pid, ['NODE_COMPILE_CACHE']])
+    expect([pid === process.pid, ppid, environment]).toEqual([
+      false,
+      process.pid,
+      ['NODE_COMPILE_CACHE'],
+    ])
     expect(heapLimitMb).toBeLessThan(200)
   })
 
@@ -77,14 +84,19 @@ describe('a task in a child process', () => {
     const error = await failure(compute.run(fail, 'out of range', isolated))
     expect(error).toBeInstanceOf(TaskError)
     expect(error.cause).toMatchObject({ name: 'RangeError', message: 'out of range' })
-    expect((await failure(compute.run(giveFunction, null, isolated))).message).toMatch(/could not be cloned/)
+    expect((await failure(compute.run(giveFunction, null, isolated))).message).toMatch(
+      /could not be cloned/,
+    )
     expect(crashes).toEqual([])
   })
 
   test('says how far it is', async () => {
     const { compute } = await useCompute()
     const told: number[] = []
-    await compute.run(progressFor, 300, { ...isolated, onProgress: (fraction) => told.push(fraction) })
+    await compute.run(progressFor, 300, {
+      ...isolated,
+      onProgress: (fraction) => told.push(fraction),
+    })
     expect(told.length).toBeGreaterThan(0)
   })
 
@@ -93,7 +105,9 @@ describe('a task in a child process', () => {
     const bytes = new Uint8Array(8)
     const errors = [
       await failure(compute.run(echo, compute.share(Float64Array, 1), isolated)),
-      await failure(compute.run(echo, { deep: [new Set([compute.share(Int8Array, 1)])] }, isolated)),
+      await failure(
+        compute.run(echo, { deep: [new Set([compute.share(Int8Array, 1)])] }, isolated),
+      ),
       await failure(compute.run(echo, () => {}, isolated)),
       await failure(compute.run(echo, bytes, { ...isolated, transfer: [bytes.buffer] })),
     ]
@@ -118,10 +132,13 @@ describe('what ends the process fails that task alone', () => {
     expect(error).toBeInstanceOf(TaskError)
     expect(error.message).toMatch(message)
     expect(crashes).toEqual([expect.stringMatching(message)])
-    expect(timings.find((timing) => timing.task === task.name)).toMatchObject({ outcome: 'crashed' })
+    expect(timings.find((timing) => timing.task === task.name)).toMatchObject({
+      outcome: 'crashed',
+    })
     await neighbour
     expect(await compute.run(echo, 'next', isolated)).toBe('next')
-    if (task === exhaustMemory) await until(() => printed.join('').includes('heap out of memory'), 'V8 says so in the log')
+    if (task === exhaustMemory)
+      await until(() => printed.join('').includes('heap out of memory'), 'V8 says so in the log')
   })
 
   test('an endless loop, once it is cancelled', async () => {
@@ -144,7 +161,9 @@ describe('what ends the process fails that task alone', () => {
     // The event loop does not know yet.
     while (isAlive(pid));
     const atOnce = await Promise.allSettled([compute.run(echo, 'next', isolated)])
-    expect(atOnce).toMatchObject([{ reason: { name: 'TaskError', message: expect.stringContaining('SIGKILL') } }])
+    expect(atOnce).toMatchObject([
+      { reason: { name: 'TaskError', message: expect.stringContaining('SIGKILL') } },
+    ])
     await compute.run(exitAfterwards, null, isolated)
     await Promise.allSettled([compute.run(echo, 'next', isolated)])
     expect(await compute.run(echo, 'after that', isolated)).toBe('after that')
@@ -169,7 +188,10 @@ describe('a child process', () => {
   })
 
   test.each(['idle', 'busy'])('that is %s is gone when the service is killed', async (what) => {
-    const service = spawn(process.execPath, [new URL('../support/isolating-service.ts', import.meta.url).pathname, what])
+    const service = spawn(process.execPath, [
+      new URL('../support/isolating-service.ts', import.meta.url).pathname,
+      what,
+    ])
     onTestFinished(() => void service.kill('SIGKILL'))
     const [line] = await once(createInterface(service.stdout), 'line')
     const pid = Number(line)

@@ -74,17 +74,23 @@ describe('a task', () => {
   test('runs on another thread than the event loop, with nothing of the environment', async () => {
     const { compute } = await useCompute()
     const { isMainThread, threadId, environment } = await compute.run(look, null)
-    expect({ isMainThread, environment }).toEqual({ isMainThread: false, environment: ['NODE_COMPILE_CACHE'] })
+    expect({ isMainThread, environment }).toEqual({
+      isMainThread: false,
+      environment: ['NODE_COMPILE_CACHE'],
+    })
     expect(threadId).toBeGreaterThan(0)
   })
 
-  test.runIf(process.platform === 'linux')('has the lowest priority, the event loop keeps its own', async () => {
-    const before = getPriority()
-    const { compute } = await useCompute()
-    expect((await compute.run(look, null)).priority).toBe(19)
-    expect(getPriority()).toBe(before)
-    expect(before).toBeLessThan(19)
-  })
+  test.runIf(process.platform === 'linux')(
+    'has the lowest priority, the event loop keeps its own',
+    async () => {
+      const before = getPriority()
+      const { compute } = await useCompute()
+      expect((await compute.run(look, null)).priority).toBe(19)
+      expect(getPriority()).toBe(before)
+      expect(before).toBeLessThan(19)
+    },
+  )
 
   test('runs at the same time as others, each on a thread of its own', async () => {
     const { compute } = await useCompute({ threads: 3 })
@@ -142,7 +148,11 @@ describe('the queue', () => {
     const leaving = new AbortController()
     const waiting = [compute.run(echo, 0), compute.map(echo, [1]).then(([output]) => output)]
     const gone = compute.run(echo, 'gone', { signal: leaving.signal })
-    const refused = { code: 'overloaded', status: 503, headers: { 'Retry-After': expect.stringMatching(/^[1-9]\d*$/) } }
+    const refused = {
+      code: 'overloaded',
+      status: 503,
+      headers: { 'Retry-After': expect.stringMatching(/^[1-9]\d*$/) },
+    }
     await expect(compute.run(echo, 'too many')).rejects.toMatchObject(refused)
     await expect(compute.map(echo, [0])).rejects.toMatchObject(refused)
 
@@ -230,19 +240,22 @@ describe('what goes wrong in a task is its own failure', () => {
     ['process.exit()', exit, 7, /exited with code 7/],
     ['an error that nobody caught', throwLater, 'thrown later', /thrown later/],
     ['memory that runs out', exhaustMemory, null, /memory/],
-  ] as [string, Task<unknown, never>, unknown, RegExp][])('%s: the thread is replaced', async (_, task, input, message) => {
-    const { compute, crashes, timings } = await useCompute({ threads: 2, maxHeapMb: 32 })
-    const neighbour = await hold(compute)
-    const error = await failure(compute.run(task, input))
-    expect(error).toBeInstanceOf(TaskError)
-    expect(error.message).toMatch(message)
-    expect(crashes).toEqual([expect.stringMatching(message)])
-    expect(timings).toMatchObject([{ task: task.name, outcome: 'crashed' }])
+  ] as [string, Task<unknown, never>, unknown, RegExp][])(
+    '%s: the thread is replaced',
+    async (_, task, input, message) => {
+      const { compute, crashes, timings } = await useCompute({ threads: 2, maxHeapMb: 32 })
+      const neighbour = await hold(compute)
+      const error = await failure(compute.run(task, input))
+      expect(error).toBeInstanceOf(TaskError)
+      expect(error.message).toMatch(message)
+      expect(crashes).toEqual([expect.stringMatching(message)])
+      expect(timings).toMatchObject([{ task: task.name, outcome: 'crashed' }])
 
-    neighbour.latch.release()
-    await neighbour.held
-    await expectFullSize(compute, 2)
-  })
+      neighbour.latch.release()
+      await neighbour.held
+      await expectFullSize(compute, 2)
+    },
+  )
 
   test.each([
     ['rejection', /left behind/],
@@ -261,7 +274,10 @@ describe('what goes wrong in a task is its own failure', () => {
       )
       expect(error.message).toMatch(message)
       expect(error).not.toHaveProperty('item', expect.any(Number))
-      expect([crashes, crashedTasks]).toEqual([[expect.stringMatching(message)], [leaveBehind.name]])
+      expect([crashes, crashedTasks]).toEqual([
+        [expect.stringMatching(message)],
+        [leaveBehind.name],
+      ])
       await expectFullSize(compute, 1)
     },
   )
@@ -300,7 +316,9 @@ describe('cancelling', () => {
     const { compute } = await useCompute()
     const counter = newCounter()
     const reason = new Error('too late')
-    await expect(compute.run(count, counter, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
+    await expect(compute.run(count, counter, { signal: AbortSignal.abort(reason) })).rejects.toBe(
+      reason,
+    )
     expect(await compute.run(count, counter)).toBe(0)
   })
 
@@ -374,7 +392,8 @@ describe('cancelling', () => {
     const { abort, signal, reason } = cancellation()
     const { held } = await hold(compute, { signal, task: endWhenCancelled })
     const next = compute.run(echo, 'unharmed')
-    // From here the timers come before the messages: the grace is over when the task's answer is read.
+    // From here the timers come before the messages: the grace is over when the task's answer is
+    // read.
     await new Promise(setImmediate)
     abort()
     blockEventLoop(150)
@@ -410,7 +429,9 @@ describe('a deadline', () => {
     const { compute, timings } = await useCompute({ threads: 1 })
     const { held, latch } = await hold(compute)
     const counter = newCounter()
-    await expect(compute.run(count, counter, { timeoutMs: 20 })).rejects.toMatchObject({ code: 'deadline_exceeded' })
+    await expect(compute.run(count, counter, { timeoutMs: 20 })).rejects.toMatchObject({
+      code: 'deadline_exceeded',
+    })
     expect(compute.queued).toBe(0)
     latch.release()
     await held
@@ -431,7 +452,9 @@ describe('stopping', () => {
     const stopping = new AbortController()
     const { compute } = await useCompute({ threads: 2, stopping: stopping.signal, drainMs: 60_000 })
     const runs = Array.from({ length: 12 }, () => compute.run(computeFor, 20))
-    const maps = Array.from({ length: 12 }, () => compute.map(computePieces, [{ pieces: 10, ms: 2 }]).reduce(0))
+    const maps = Array.from({ length: 12 }, () =>
+      compute.map(computePieces, [{ pieces: 10, ms: 2 }]).reduce(0),
+    )
     stopping.abort()
     await expect(compute.run(echo, 'new')).rejects.toMatchObject(refused)
     await expect(compute.map(echo, ['new'])).rejects.toMatchObject(refused)
@@ -457,7 +480,8 @@ describe('stopping', () => {
     const waiting = compute.run(echo, 'waits')
     const outcomes = Promise.allSettled([...running.map(({ held }) => held), waiting])
     await compute[Symbol.asyncDispose]()
-    for (const outcome of await outcomes) expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'unavailable' } })
+    for (const outcome of await outcomes)
+      expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'unavailable' } })
     await expect(compute.run(echo, 'new')).rejects.toMatchObject({ code: 'unavailable' })
     expect(workers.length).toBe(2)
     expect(workers.filter(isAlive)).toEqual([])
@@ -493,13 +517,17 @@ describe('opening', () => {
   ])('rejects when one thread fails, and ends the one that is %s', async (_, source) => {
     const workers = watchWorkers()
     const oneFails = `if (threadId % 2) throw new Error('the odd one'); ${source}`
-    await expect(Compute.open({ threads: 2, entry: entryOf(oneFails) })).rejects.toThrow('the odd one')
+    await expect(Compute.open({ threads: 2, entry: entryOf(oneFails) })).rejects.toThrow(
+      'the odd one',
+    )
     expect(workers.length).toBe(2)
     await until(() => !workers.some(isAlive), 'all threads end')
   })
 
   const entryOf = (source: string) =>
-    new URL(`data:text/javascript,import { threadId, workerData } from 'node:worker_threads';${source}`)
+    new URL(
+      `data:text/javascript,import { threadId, workerData } from 'node:worker_threads';${source}`,
+    )
 })
 
 describe('timings', () => {
@@ -508,7 +536,9 @@ describe('timings', () => {
     const startedAt = performance.now()
     await Promise.all([compute.run(computeFor, 40), compute.run(computeFor, 20)])
     const elapsedMs = performance.now() - startedAt
-    expect(timings.map(({ task, outcome }) => [task, outcome])).toEqual(timings.map(() => [computeFor.name, 'succeeded']))
+    expect(timings.map(({ task, outcome }) => [task, outcome])).toEqual(
+      timings.map(() => [computeFor.name, 'succeeded']),
+    )
     const [first, second] = timings as [Timing, Timing]
     expect(first.runMs).toBeGreaterThanOrEqual(40)
     expect(first.queuedMs).toBeLessThan(first.runMs)
@@ -546,7 +576,10 @@ describe('under a storm', () => {
     const cancelled = (task: Task<Cells, unknown>) => (index: number) => {
       const controller = new AbortController()
       setTimeout(() => controller.abort(new Error(`cancelled ${index}`)), Math.random() * 800)
-      return [compute.run(task, new Latch().cells, { signal: controller.signal }), `Error: cancelled ${index}`] as const
+      return [
+        compute.run(task, new Latch().cells, { signal: controller.signal }),
+        `Error: cancelled ${index}`,
+      ] as const
     }
     const late = (task: Task<Cells, unknown>) => () => {
       // So short that it is never refused for its wait: docs/offloading.md
@@ -570,13 +603,17 @@ describe('under a storm', () => {
       (index: number) => failing(throwLater, `thrown ${index}`, `thrown ${index}`),
       (index: number) => [compute.run(echo, index), `gives ${index}`] as const,
     ]
-    const runs = Array.from({ length: 200 }, (_, index) => kinds[index % kinds.length]?.(index) ?? failing(nowhere, null, ''))
+    const runs = Array.from(
+      { length: 200 },
+      (_, index) => kinds[index % kinds.length]?.(index) ?? failing(nowhere, null, ''),
+    )
 
     const settled = await Promise.allSettled(runs.map(([promise]) => promise))
     const expected = runs.map(([, outcome]) => outcome)
     expect(settled.map(describeOutcome)).toEqual(expected)
     await until(() => compute.running + compute.queued === 0, 'all threads are free')
-    const timed = (outcome: Outcome) => timings.filter((timing) => timing.outcome === outcome).length
+    const timed = (outcome: Outcome) =>
+      timings.filter((timing) => timing.outcome === outcome).length
     const counted = (pattern: RegExp) => expected.filter((outcome) => pattern.test(outcome)).length
     expect([timed('succeeded'), timed('failed'), timed('crashed')]).toEqual([
       counted(/^gives/),
@@ -588,9 +625,13 @@ describe('under a storm', () => {
 })
 
 const describeOutcome = (result: PromiseSettledResult<unknown>) =>
-  result.status === 'fulfilled' ? `gives ${result.value}` : `${result.reason.name}: ${result.reason.message}`
+  result.status === 'fulfilled'
+    ? `gives ${result.value}`
+    : `${result.reason.name}: ${result.reason.message}`
 
-/** The grace never ends: on a machine that is busy, it may be over before the thread gets a core. */
+/**
+ * The grace never ends: on a machine that is busy, it may be over before the thread gets a core.
+ */
 function stopTimers() {
   vi.useFakeTimers({ toFake: ['setTimeout'] })
   onTestFinished(() => void vi.useRealTimers())

@@ -12,7 +12,10 @@ const fileOf = (name: string) => pathToFileURL(join(folder, name))
 
 test('gives what a kernel exports', () => {
   // (module (global (export "answer") i32 (i32.const 42)))
-  writeFileSync(fileOf('answer.wasm'), Buffer.from('0061736d010000000606017f00412a0b070a0106616e737765720300', 'hex'))
+  writeFileSync(
+    fileOf('answer.wasm'),
+    Buffer.from('0061736d010000000606017f00412a0b070a0106616e737765720300', 'hex'),
+  )
   expect(loadKernel<{ answer: { value: number } }>(fileOf('answer.wasm'))?.answer.value).toBe(42)
 })
 

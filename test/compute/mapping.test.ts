@@ -1,7 +1,14 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { TaskError } from '../../src/compute/task-error.ts'
 import { task } from '../../src/names.ts'
-import { cancellation, expectFullSize, failure, hold, newCounter, useCompute } from '../support/compute.ts'
+import {
+  cancellation,
+  expectFullSize,
+  failure,
+  hold,
+  newCounter,
+  useCompute,
+} from '../support/compute.ts'
 import {
   computeFor,
   count,
@@ -29,7 +36,10 @@ const BEFORE_STALL = 3_333
 describe('a map', () => {
   test.each([
     ['an array', (items: number[]) => items],
-    ['an iterable', (items: number[]) => new Set(items.keys()).values().map((index) => items[index] as number)],
+    [
+      'an iterable',
+      (items: number[]) => new Set(items.keys()).values().map((index) => items[index] as number),
+    ],
     ['an async iterable', asyncOf],
   ])('of %s gives its results in order, however uneven the items', async (_, itemsOf) => {
     const { compute } = await useCompute({ threads: 3 })
@@ -105,7 +115,10 @@ describe('a map', () => {
 
   test('a batch that is cut short by an error ends as any other', async () => {
     const { compute } = await useCompute({ threads: 1 })
-    const items = numbers(1_000).map((number) => ({ number, ms: number < 950 ? 0 : number === 990 ? -1 : 5 }))
+    const items = numbers(1_000).map((number) => ({
+      number,
+      ms: number < 950 ? 0 : number === 990 ? -1 : 5,
+    }))
     expect(await failure(compute.map(writeAfter, items))).toMatchObject({ item: 990 })
   })
 
@@ -130,7 +143,9 @@ describe('a map', () => {
       const error = await failure(compute.map(double, items as never))
       expect(error).toBeInstanceOf(TypeError)
       expect(error).toMatchObject({
-        message: expect.stringMatching(/^The items of a map are an array.*, not (undefined|null|5|{.*})$/),
+        message: expect.stringMatching(
+          /^The items of a map are an array.*, not (undefined|null|5|{.*})$/,
+        ),
       })
     },
   )
@@ -161,26 +176,35 @@ describe('a map', () => {
     await compute.map(list, items, { onProgress: (now) => progress.push(now) })
     expect(progress[0]).toEqual({ done: 0, total: 4 })
     expect(progress.at(-1)).toEqual({ done: 4, total: 4 })
-    expect(new Set(progress.map(({ done }) => done)).isSubsetOf(new Set([0, 1, 2, 3, 4]))).toBe(true)
+    expect(new Set(progress.map(({ done }) => done)).isSubsetOf(new Set([0, 1, 2, 3, 4]))).toBe(
+      true,
+    )
   })
 })
 
 describe('a source that is through', () => {
-  test.each(['iterator', 'asyncIterator'] as const)('is neither asked again nor closed: %s', async (kind) => {
-    const { compute } = await useCompute()
-    const calls: string[] = []
-    const next = () => {
-      calls.push('next')
-      return calls.length <= 3 ? { done: false, value: calls.length } : { done: true, value: undefined }
-    }
-    const close = () => {
-      calls.push('return')
-      return { done: true, value: undefined }
-    }
-    const source = { [Symbol[kind]]: () => ({ next, return: close }) } as unknown as Iterable<number> | AsyncIterable<number>
-    expect(await compute.map(double, source)).toEqual([2, 4, 6])
-    expect(calls).toEqual(['next', 'next', 'next', 'next'])
-  })
+  test.each(['iterator', 'asyncIterator'] as const)(
+    'is neither asked again nor closed: %s',
+    async (kind) => {
+      const { compute } = await useCompute()
+      const calls: string[] = []
+      const next = () => {
+        calls.push('next')
+        return calls.length <= 3
+          ? { done: false, value: calls.length }
+          : { done: true, value: undefined }
+      }
+      const close = () => {
+        calls.push('return')
+        return { done: true, value: undefined }
+      }
+      const source = { [Symbol[kind]]: () => ({ next, return: close }) } as unknown as
+        | Iterable<number>
+        | AsyncIterable<number>
+      expect(await compute.map(double, source)).toEqual([2, 4, 6])
+      expect(calls).toEqual(['next', 'next', 'next', 'next'])
+    },
+  )
 })
 
 describe('a stream of results', () => {
@@ -237,7 +261,8 @@ describe('a stream of results', () => {
     const { compute } = await useCompute()
     const { promise: more, resolve } = Promise.withResolvers<void>()
     const results = compute.map(double, stalling(more))[Symbol.asyncIterator]()
-    for (let item = 0; item < BEFORE_STALL; item++) expect((await results.next()).value).toBe(2 * item)
+    for (let item = 0; item < BEFORE_STALL; item++)
+      expect((await results.next()).value).toBe(2 * item)
     resolve()
     expect((await results.next()).value).toBe(2 * BEFORE_STALL)
     expect((await results.next()).done).toBe(true)
@@ -260,7 +285,9 @@ describe('the first error of a map', () => {
     const { compute, timings } = await useCompute()
     const items = numbers(20_000)
     const runs = new Int32Array(new SharedArrayBuffer(4 * items.length))
-    const inputs = items.map((place) => (place === 5_000 ? (null as never) : { runs, place, ms: 0 }))
+    const inputs = items.map((place) =>
+      place === 5_000 ? (null as never) : { runs, place, ms: 0 },
+    )
     const error = await failure(compute.map(countRun, inputs))
     expect(error).toBeInstanceOf(TaskError)
     expect(error).toMatchObject({ task: countRun.name, item: 5_000, cause: { name: 'TypeError' } })
@@ -273,21 +300,34 @@ describe('the first error of a map', () => {
   test('is thrown as it is, also while an item before it is computed', async () => {
     const { compute } = await useCompute({ threads: 2 })
     const error = await failure(compute.map(give, [0, 300, 1n as never]))
-    expect(error).toMatchObject({ item: 2, message: expect.stringContaining('on item 2: Cannot mix BigInt') })
+    expect(error).toMatchObject({
+      item: 2,
+      message: expect.stringContaining('on item 2: Cannot mix BigInt'),
+    })
   })
 
   test('names the item that was given, where it was cut into pieces', async () => {
     const { compute } = await useCompute()
-    const items = numbers(4).map((index) => ({ from: index * 1_000, to: (index + 1) * 1_000, failAt: 2_718 }))
+    const items = numbers(4).map((index) => ({
+      from: index * 1_000,
+      to: (index + 1) * 1_000,
+      failAt: 2_718,
+    }))
     const error = await failure(compute.map(list, items))
-    expect(error).toMatchObject({ item: 2, message: 'The task test.list failed on item 2: No 2718' })
+    expect(error).toMatchObject({
+      item: 2,
+      message: 'The task test.list failed on item 2: No 2718',
+    })
   })
 
   test('names the item that took its thread down in the midst of a chunk', async () => {
     const { compute, crashes, timings } = await useCompute()
     const items = numbers(9_000).map((from) => ({ from, to: from + 1, exitAt: 7_777 }))
     const error = await failure(compute.map(list, items))
-    expect(error).toMatchObject({ item: 7_777, message: expect.stringContaining('exited with code 1') })
+    expect(error).toMatchObject({
+      item: 7_777,
+      message: expect.stringContaining('exited with code 1'),
+    })
     expect(timings.find(({ outcome }) => outcome === 'crashed')?.items).toBeGreaterThan(1)
     expect(crashes.length).toBe(1)
     await expectFullSize(compute, 2)
@@ -301,13 +341,18 @@ describe('the first error of a map', () => {
         numbers(5_000).map((number) => ({ number, at: 3_333 })),
       ),
     )
-    expect(error).toMatchObject({ item: 3_333, message: expect.stringMatching(/could not be cloned/) })
+    expect(error).toMatchObject({
+      item: 3_333,
+      message: expect.stringMatching(/could not be cloned/),
+    })
   })
 
   test('names the first item where no thread knows the task', async () => {
     const { compute } = await useCompute({ threads: 1 })
     await compute.map(double, numbers(100))
-    expect(await failure(compute.map(nowhere, [null, null], { concurrency: 1 }))).toMatchObject({ item: 0 })
+    expect(await failure(compute.map(nowhere, [null, null], { concurrency: 1 }))).toMatchObject({
+      item: 0,
+    })
   })
 
   test.each([
@@ -316,7 +361,9 @@ describe('the first error of a map', () => {
   ])('may be that of %s', async (_, itemsOf) => {
     const { compute } = await useCompute()
     expect(await failure(compute.map(give, itemsOf()))).toMatchObject({ message: 'no more' })
-    expect(await failure(readAll(compute.map(give, itemsOf())))).toMatchObject({ message: 'no more' })
+    expect(await failure(readAll(compute.map(give, itemsOf())))).toMatchObject({
+      message: 'no more',
+    })
     await expectFullSize(compute, 2)
   })
 
@@ -325,7 +372,9 @@ describe('the first error of a map', () => {
     const onProgress = () => {
       throw new Error('told')
     }
-    expect(await failure(compute.map(double, [1, 2, 3], { onProgress }))).toMatchObject({ message: 'told' })
+    expect(await failure(compute.map(double, [1, 2, 3], { onProgress }))).toMatchObject({
+      message: 'told',
+    })
   })
 
   test('may be an item that cannot be sent', async () => {
@@ -385,7 +434,10 @@ describe('cancelling a map', () => {
         { timeoutMs: 1_000 },
       ),
     )
-    expect(await late).toMatchObject({ code: 'deadline_exceeded', message: expect.stringContaining('1000 ms') })
+    expect(await late).toMatchObject({
+      code: 'deadline_exceeded',
+      message: expect.stringContaining('1000 ms'),
+    })
     expect([endless.closed, endless.taken > 10]).toEqual([1, true])
     expect(await compute.map(double, [1], { timeoutMs: 2 ** 40 })).toEqual([2])
   })
@@ -406,7 +458,9 @@ describe('reducing', () => {
 
   test('needs a join', async () => {
     const { compute } = await useCompute()
-    await expect(compute.map(double, [1]).reduce(0)).rejects.toThrow('test.double cannot be reduced')
+    await expect(compute.map(double, [1]).reduce(0)).rejects.toThrow(
+      'test.double cannot be reduced',
+    )
   })
 
   test('names the item that failed', async () => {
@@ -460,7 +514,8 @@ describe('a map and the bounds of the queue', () => {
     const next = results.next()
     latch.release()
     outputs.push((await next).value)
-    for (let next = await results.next(); !next.done; next = await results.next()) outputs.push(next.value)
+    for (let next = await results.next(); !next.done; next = await results.next())
+      outputs.push(next.value)
     expect(outputs).toEqual(numbers(5_000).map((number) => 2 * number))
     await Promise.all(waiting)
   })

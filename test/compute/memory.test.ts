@@ -2,7 +2,17 @@ import { describe, expect, test } from 'vitest'
 import { TaskError } from '../../src/compute/task-error.ts'
 import type { Task } from '../../src/names.ts'
 import { expectFullSize, failure, useCompute } from '../support/compute.ts'
-import { echo, exhaustMemory, fill, growMap, growStrings, holdOrNot, Latch, lookAtKept, moveBack } from '../support/tasks.ts'
+import {
+  echo,
+  exhaustMemory,
+  fill,
+  growMap,
+  growStrings,
+  holdOrNot,
+  Latch,
+  lookAtKept,
+  moveBack,
+} from '../support/tasks.ts'
 
 describe('shared memory', () => {
   test.each([
@@ -29,7 +39,10 @@ describe('shared memory', () => {
   test('is filled by many at once, each a part of it', async () => {
     const { compute } = await useCompute()
     const array = compute.share(Float64Array, 1_000)
-    const rows = Array.from({ length: 100 }, (_, row) => ({ array: array.subarray(row * 10, (row + 1) * 10), value: row }))
+    const rows = Array.from({ length: 100 }, (_, row) => ({
+      array: array.subarray(row * 10, (row + 1) * 10),
+      value: row,
+    }))
     await compute.map(fill, rows)
     expect([...array]).toEqual(Array.from({ length: 1_000 }, (_, index) => Math.floor(index / 10)))
   })
@@ -52,7 +65,9 @@ describe('buffers that are transferred', () => {
     const latch = new Latch()
     const controller = new AbortController()
     const held = compute.run(holdOrNot, latch.cells)
-    const dropped = failure(compute.run(moveBack, bytes, { transfer: [bytes.buffer], signal: controller.signal }))
+    const dropped = failure(
+      compute.run(moveBack, bytes, { transfer: [bytes.buffer], signal: controller.signal }),
+    )
     controller.abort()
     await dropped
     latch.release()
@@ -65,7 +80,9 @@ describe('buffers that are transferred', () => {
     const bytes = new Uint8Array(8)
     bytes.buffer.transfer()
     for (const transfer of [[bytes.buffer], [{} as ArrayBuffer]])
-      expect((await failure(compute.run(echo, null, { transfer }))).name).toMatch(/DataCloneError|TypeError/)
+      expect((await failure(compute.run(echo, null, { transfer }))).name).toMatch(
+        /DataCloneError|TypeError/,
+      )
     await expectFullSize(compute, 1)
     expect(crashes).toEqual([])
   })
@@ -92,7 +109,9 @@ describe('a task that needs more memory than its thread may have', () => {
   test('fails alone however much of it is young', async () => {
     const { compute, crashes } = await useCompute({ threads: 1, maxHeapMb: 53 })
     for (let times = 1; times <= 12; times++) {
-      expect(await failure(compute.run(exhaustMemory, null))).toMatchObject({ cause: { code: 'ERR_WORKER_OUT_OF_MEMORY' } })
+      expect(await failure(compute.run(exhaustMemory, null))).toMatchObject({
+        cause: { code: 'ERR_WORKER_OUT_OF_MEMORY' },
+      })
       expect(crashes.length).toBe(times)
     }
   })

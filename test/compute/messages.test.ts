@@ -58,7 +58,10 @@ test('one that is awaited belongs to the same burst', async () => {
 test('what is left can be received when the other end is gone', async () => {
   const { port1, port2 } = useChannel()
   const received: string[] = []
-  const receiveRest = receiveMessages<string>(port1, { onMessage: (message) => received.push(message), onUnreadable })
+  const receiveRest = receiveMessages<string>(port1, {
+    onMessage: (message) => received.push(message),
+    onUnreadable,
+  })
   port2.postMessage('last words')
   port2.close()
   receiveRest()

@@ -84,7 +84,8 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     const latch = new Latch()
     const counter = newCounter()
     const held = failure(compute.run(holdOrNot, latch.cells, { signal }))
-    // Few, because on a busy machine they seem longer, and no more is sent ahead than 10 ms of work.
+    // Few, because on a busy machine they seem longer, and no more is sent ahead than 10 ms of
+    // work.
     const short = Array.from({ length: 3 }, () => compute.run(count, counter))
     expect(compute.queued).toBe(0)
     blockEventLoopUntil(() => latch.started)
@@ -100,7 +101,9 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     const outcomes = Promise.allSettled(ranges.map((range) => compute.run(list, range)))
     blockEventLoop(50)
     const [, , crashed, ...others] = await outcomes
-    expect(crashed).toMatchObject({ reason: { name: 'TaskError', message: expect.stringContaining('exited with code 1') } })
+    expect(crashed).toMatchObject({
+      reason: { name: 'TaskError', message: expect.stringContaining('exited with code 1') },
+    })
     expect(others).toMatchObject([{ value: [0, 1, 2] }, { value: [0, 1, 2] }])
     expect(crashes.length).toBe(1)
   })
@@ -155,7 +158,11 @@ describe('no task runs twice', () => {
     const { compute } = await useShortTasks({ threads: 3, maxQueued: 1_000 })
     const runs = new Int32Array(new SharedArrayBuffer(4 * 400))
     const killing = Array.from({ length: 30 }, (_, index) =>
-      failure(index % 2 ? compute.run(exit, 1) : compute.run(spin, new Latch().cells, { timeoutMs: 20 * index + 1 })),
+      failure(
+        index % 2
+          ? compute.run(exit, 1)
+          : compute.run(spin, new Latch().cells, { timeoutMs: 20 * index + 1 }),
+      ),
     )
     const counting = Array.from({ length: 400 }, async (_, place) => {
       await compute.run(countRun, { runs, place, ms: 0 })
@@ -175,24 +182,27 @@ describe('no task runs twice', () => {
     }
   })
 
-  test.each([1, 300])('and none is sent again while its thread still receives it, beside %i callers', async (callers) => {
-    const post = vi.spyOn(MessagePort.prototype, 'postMessage')
-    onTestFinished(() => post.mockRestore())
-    const { compute } = await useShortTasks({ threads: 2, maxQueued: 1_000 })
-    for (let times = 0; times < 20; times++) await compute.run(echo, null)
-    const large = Array.from({ length: 300_000 }, (_, index) => ({ index }))
-    let isBack = false
-    const back = compute.run(echo, large).finally(() => {
-      isBack = true
-    })
-    // Whenever one of these ends, the pool looks for what an idle thread could take over.
-    const calling = Array.from({ length: callers }, async () => {
-      while (!isBack) await compute.run(holdOrNot, null)
-    })
-    expect(await back).toHaveLength(300_000)
-    expect(post.mock.calls.filter(([message]) => message[4] === large)).toHaveLength(1)
-    await Promise.all(calling)
-  })
+  test.each([1, 300])(
+    'and none is sent again while its thread still receives it, beside %i callers',
+    async (callers) => {
+      const post = vi.spyOn(MessagePort.prototype, 'postMessage')
+      onTestFinished(() => post.mockRestore())
+      const { compute } = await useShortTasks({ threads: 2, maxQueued: 1_000 })
+      for (let times = 0; times < 20; times++) await compute.run(echo, null)
+      const large = Array.from({ length: 300_000 }, (_, index) => ({ index }))
+      let isBack = false
+      const back = compute.run(echo, large).finally(() => {
+        isBack = true
+      })
+      // Whenever one of these ends, the pool looks for what an idle thread could take over.
+      const calling = Array.from({ length: callers }, async () => {
+        while (!isBack) await compute.run(holdOrNot, null)
+      })
+      expect(await back).toHaveLength(300_000)
+      expect(post.mock.calls.filter(([message]) => message[4] === large)).toHaveLength(1)
+      await Promise.all(calling)
+    },
+  )
 
   test('nor does one that a thread cannot even receive end all threads, one after the other', async () => {
     const { compute, crashes } = await useCompute({ threads: 2, maxHeapMb: 16 })
@@ -240,7 +250,10 @@ describe('a message that cannot be read', () => {
     // The answers arrive together.
     blockEventLoop(20)
     expect(await Promise.all(readable)).toEqual(before.map(() => []))
-    expect(await unreadable).toMatchObject({ name: 'TaskError', message: expect.stringContaining('call stack') })
+    expect(await unreadable).toMatchObject({
+      name: 'TaskError',
+      message: expect.stringContaining('call stack'),
+    })
     expect(await next).toBe('next')
     expect(crashes).toEqual([expect.stringContaining('call stack')])
   })
@@ -248,7 +261,10 @@ describe('a message that cannot be read', () => {
   test('on the thread: so it does there', async () => {
     const { compute, crashes } = await useCompute({ threads: 1 })
     const error = await failure(compute.run(failToRead, 'unreadable', { timeoutMs: 5_000 }))
-    expect(error).toMatchObject({ name: 'TaskError', message: expect.stringContaining('unreadable') })
+    expect(error).toMatchObject({
+      name: 'TaskError',
+      message: expect.stringContaining('unreadable'),
+    })
     expect(crashes).toEqual(['unreadable'])
     await expectFullSize(compute, 1)
   })
@@ -289,7 +305,10 @@ describe('jobs', () => {
     const jobs = Array.from({ length: 20 }, () => compute.run(give, 2, job))
     await Promise.all(jobs)
     const spentMs = timings.reduce((total, { runMs }) => total + runMs, 0)
-    const jobsMs = timings.reduce((total, { task, runMs }) => total + (task === give.name ? runMs : 0), 0)
+    const jobsMs = timings.reduce(
+      (total, { task, runMs }) => total + (task === give.name ? runMs : 0),
+      0,
+    )
     expect(jobsMs / spentMs).toBeGreaterThan(0.12)
     expect(jobsMs / spentMs).toBeLessThan(0.4)
     await Promise.all(requests)
@@ -320,7 +339,9 @@ describe('jobs', () => {
 describe('callers with keys', () => {
   test('take turns: one with much to do does not delay another', async () => {
     const { compute, timings } = await useCompute({ threads: 1, maxQueued: 100 })
-    const greedy = Promise.allSettled(Array.from({ length: 50 }, () => compute.run(computeFor, 6, { key: 'greedy' })))
+    const greedy = Promise.allSettled(
+      Array.from({ length: 50 }, () => compute.run(computeFor, 6, { key: 'greedy' })),
+    )
     await compute.run(look, null, { key: 'modest' })
     expect(timings.length).toBeLessThanOrEqual(3)
     await compute[Symbol.asyncDispose]()

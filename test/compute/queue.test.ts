@@ -89,16 +89,19 @@ describe('two priorities', () => {
     expect(first.some((name) => name.startsWith('j'))).toBe(true)
   })
 
-  test.each(['interactive', 'batch'] as const)('what was alone for long owes nothing when the other comes: %s', (alone) => {
-    const queue = new Queue()
-    const other = alone === 'batch' ? 'interactive' : 'batch'
-    for (let index = 0; index < 1_000; index++) push(queue, `x${index}`, alone)
-    serve(queue, 900, 1_000)
-    for (let index = 0; index < 50; index++) push(queue, `y${index}`, other)
-    const next = serve(queue, 40, 10).split(' ')
-    const batch = next.filter((name) => name.startsWith(alone === 'batch' ? 'x' : 'y')).length
-    expect(batch).toBe(8)
-  })
+  test.each(['interactive', 'batch'] as const)(
+    'what was alone for long owes nothing when the other comes: %s',
+    (alone) => {
+      const queue = new Queue()
+      const other = alone === 'batch' ? 'interactive' : 'batch'
+      for (let index = 0; index < 1_000; index++) push(queue, `x${index}`, alone)
+      serve(queue, 900, 1_000)
+      for (let index = 0; index < 50; index++) push(queue, `y${index}`, other)
+      const next = serve(queue, 40, 10).split(' ')
+      const batch = next.filter((name) => name.startsWith(alone === 'batch' ? 'x' : 'y')).length
+      expect(batch).toBe(8)
+    },
+  )
 
   test('jobs wait where they may not be served', () => {
     const queue = queueOf('a1')
@@ -216,7 +219,8 @@ describe('a map', () => {
       expect(next(queue)).toBe(map)
       queue.take(map)
     }
-    for (let chunk = 1; chunk <= 3; chunk++) for (const map of maps.slice(0, 2)) pushChunk(queue, `${map.task[0]}${chunk}`, map)
+    for (let chunk = 1; chunk <= 3; chunk++)
+      for (const map of maps.slice(0, 2)) pushChunk(queue, `${map.task[0]}${chunk}`, map)
     expect(serve(queue, 6, 8)).toBe('a1 b1 a2 b2 a3 b3')
     expect(next(queue)).toBeUndefined()
     queue.release(maps[0] as MapEntry)
@@ -252,13 +256,19 @@ function push(
   key = name[0],
   map?: MapEntry,
 ): Call {
-  const call = new Call({ task: name, mode: 'one', input: null, items: 1, map }, { priority, key }, noop, noop)
+  const call = new Call(
+    { task: name, mode: 'one', input: null, items: 1, map },
+    { priority, key },
+    noop,
+    noop,
+  )
   call.estimateMs = estimateMs
   queue.push(call)
   return call
 }
 
-const pushChunk = (queue: Queue, name: string, map: MapEntry, key = name[0]) => push(queue, name, 'interactive', 0, key, map)
+const pushChunk = (queue: Queue, name: string, map: MapEntry, key = name[0]) =>
+  push(queue, name, 'interactive', 0, key, map)
 
 function pushMap(queue: Queue, name: string): MapEntry {
   const map = new MapEntry(name, { key: name[0] }, noop, noop)

@@ -20,7 +20,9 @@ describe('a timing', () => {
       expect(queuedMs).toBeGreaterThan(-CLOCKS_APART_MS)
     }
     for (const [index, next] of timings.slice(1).entries())
-      expect(next.startedAt).toBeGreaterThanOrEqual((timings[index]?.endedAt ?? 0) - CLOCKS_APART_MS)
+      expect(next.startedAt).toBeGreaterThanOrEqual(
+        (timings[index]?.endedAt ?? 0) - CLOCKS_APART_MS,
+      )
   })
 
   test('says on whose behalf a task, or each chunk of a map, ran', async () => {
@@ -37,7 +39,8 @@ describe('a timing', () => {
     const { compute, timings } = await useCompute()
     await compute.map(double, Array(500).fill(1))
     expect(timings.reduce((total, { items }) => total + items, 0)).toBe(500)
-    for (const { items, bytesIn, bytesOut } of timings) expect([bytesIn, bytesOut]).toEqual([8 * items, 8 * items])
+    for (const { items, bytesIn, bytesOut } of timings)
+      expect([bytesIn, bytesOut]).toEqual([8 * items, 8 * items])
   })
 
   test('says about how many bytes were sent and given, copied or moved, but not shared', async () => {
@@ -86,7 +89,9 @@ describe('the size of a value', () => {
   test('is judged by the first members of what is large', () => {
     expect(bytesOf(Array(1_000_000).fill('ab'))).toBe(2_000_000)
     expect(bytesOf(new Set(Array(1_000).keys()))).toBe(8_000)
-    expect(bytesOf(Object.fromEntries(Array.from({ length: 1_000 }, (_, key) => [1_000 + key, 1])))).toBe(12_000)
+    expect(
+      bytesOf(Object.fromEntries(Array.from({ length: 1_000 }, (_, key) => [1_000 + key, 1]))),
+    ).toBe(12_000)
   })
 
   test('takes no time, also where much is in it again and again, or it holds itself', () => {

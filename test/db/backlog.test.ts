@@ -64,7 +64,10 @@ describe('work that needs a connection', () => {
     add('second')
     await until(() => refused.length === 2, 'both are refused')
     expect(refused).toMatchObject([
-      { name: 'first', error: { code: 'overloaded', status: 503, headers: { 'Retry-After': expect.any(String) } } },
+      {
+        name: 'first',
+        error: { code: 'overloaded', status: 503, headers: { 'Retry-After': expect.any(String) } },
+      },
       { name: 'second' },
     ])
     expect([begun, backlog.waiting]).toEqual([[], 0])
@@ -84,7 +87,12 @@ function useBacklog({ permits = 1, maxWaitMs = 60_000, enters = true } = {}) {
   const begun: string[] = []
   const refused: { name: string; error: unknown }[] = []
   let most = 0
-  const gate: Gate = new Gate({ permits, ...limits, maxWaitMs: 60_000, onWait: () => backlog.wake() })
+  const gate: Gate = new Gate({
+    permits,
+    ...limits,
+    maxWaitMs: 60_000,
+    onWait: () => backlog.wake(),
+  })
   const backlog = new Backlog(gate, limits)
   const work = async () => {
     const entered = gate.enter()
@@ -104,7 +112,10 @@ function useBacklog({ permits = 1, maxWaitMs = 60_000, enters = true } = {}) {
   return { gate, backlog, add, begun, refused, most: () => most }
 }
 
-/** Takes the permit of a gate that has one, and lets as many callers wait for it as the backlog allows. */
+/**
+ * Takes the permit of a gate that has one, and lets as many callers wait for it as the backlog
+ * allows.
+ */
 function fill(gate: Gate, signal?: AbortSignal) {
   gate.enter()
   for (let caller = 0; caller < CALLERS; caller++) gate.enter(signal)?.catch(() => {})

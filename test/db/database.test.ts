@@ -6,7 +6,9 @@ import { onServer, useDatabase } from '../support/database.ts'
 import { until } from '../support/until.ts'
 
 const sleepFor = (db: Db, seconds: number, marker: string) =>
-  sql<{ done: number }>`select sleep(${sql.lit(seconds)}) as done, ${sql.lit(marker)} as marker`.execute(db)
+  sql<{
+    done: number
+  }>`select sleep(${sql.lit(seconds)}) as done, ${sql.lit(marker)} as marker`.execute(db)
 
 /** Whether a statement with this text runs on the server. */
 const isRunning = async (marker: string) => {
@@ -35,7 +37,10 @@ describe('a statement whose signal aborts', () => {
     for (let round = 0; round < 60; round++) {
       const controller = new AbortController()
       const name = `Lamp ${round}`
-      const insert = database.withSignal(controller.signal).insertInto('product').values({ name, price: '1.00', stock: 1 })
+      const insert = database
+        .withSignal(controller.signal)
+        .insertInto('product')
+        .values({ name, price: '1.00', stock: 1 })
       const inserting = insert.execute().then(
         () => 'done',
         ({ message }) => message,
@@ -45,8 +50,14 @@ describe('a statement whose signal aborts', () => {
       controller.abort(new Error('gone'))
       const outcome = await inserting
       outcomes.add(outcome)
-      const rows = await database.withSignal().selectFrom('product').select('id').where('name', '=', name).execute()
-      // The other way round is not certain: a session may be killed between its commit and the answer.
+      const rows = await database
+        .withSignal()
+        .selectFrom('product')
+        .select('id')
+        .where('name', '=', name)
+        .execute()
+      // The other way round is not certain: a session may be killed between its commit and the
+      // answer.
       if (outcome === 'done') expect([round, rows.length]).toEqual([round, 1])
     }
     expect([...outcomes].sort()).toEqual(['done', 'gone'])
@@ -59,7 +70,11 @@ describe('a statement whose signal aborts', () => {
     const controller = new AbortController()
     await transaction(db, async (trx) => {
       await trx.selectFrom('product').select('id').where('name', '=', 'Lamp').forUpdate().execute()
-      const changing = database.withSignal(controller.signal).updateTable('product').set({ stock: 2 }).execute()
+      const changing = database
+        .withSignal(controller.signal)
+        .updateTable('product')
+        .set({ stock: 2 })
+        .execute()
       await until(() => database.gate.inside === 2, 'the update has a connection')
       controller.abort(new Error('gone'))
       await expect(changing).rejects.toThrow('gone')
@@ -94,14 +109,18 @@ describe('a statement whose signal aborts', () => {
     controller.abort(new Error('gone'))
     await expect(held).rejects.toThrow('gone')
     await db.updateTable('product').set({ price: '2.00' }).execute()
-    expect(await db.selectFrom('product').select(['price', 'stock']).execute()).toEqual([{ price: '2.00', stock: 1 }])
+    expect(await db.selectFrom('product').select(['price', 'stock']).execute()).toEqual([
+      { price: '2.00', stock: 1 },
+    ])
   })
 
   test('leaves the pool as large as it was', async () => {
     const { database } = await useDatabase({ poolSize: 2 })
     for (let round = 0; round < 5; round++) {
       const controller = new AbortController()
-      const both = [1, 2].map(() => sleepFor(database.withSignal(controller.signal), 30, `killed-3-${round}`).catch(() => {}))
+      const both = [1, 2].map(() =>
+        sleepFor(database.withSignal(controller.signal), 30, `killed-3-${round}`).catch(() => {}),
+      )
       await until(() => isRunning(`killed-3-${round}`), 'they run')
       controller.abort(new Error('gone'))
       await Promise.all(both)
@@ -113,12 +132,15 @@ describe('a statement whose signal aborts', () => {
   test('kills no other statement, however close the abort comes to its end', async () => {
     const { database } = await useDatabase({ poolSize: 2 })
     const bystanders = async () => {
-      for (let round = 0; round < 30; round++) await sleepFor(database.withSignal(), 0.01, 'bystander')
+      for (let round = 0; round < 30; round++)
+        await sleepFor(database.withSignal(), 0.01, 'bystander')
     }
     const others = bystanders()
     for (let round = 0; round < 30; round++) {
       const controller = new AbortController()
-      const statement = sleepFor(database.withSignal(controller.signal), 0.001, 'victim').catch(() => {})
+      const statement = sleepFor(database.withSignal(controller.signal), 0.001, 'victim').catch(
+        () => {},
+      )
       setTimeout(() => controller.abort(new Error('gone')), Math.random() * 4)
       await statement
     }
@@ -130,7 +152,9 @@ test('a statement that cannot be sent leaves no trace on its signal', async () =
   const { database } = await useDatabase({ poolSize: 1 })
   const controller = new AbortController()
   const unbindable = CompiledQuery.raw('select ?', [() => 'no SQL value'])
-  await expect(database.withSignal(controller.signal).executeQuery(unbindable)).rejects.toThrow(/function/)
+  await expect(database.withSignal(controller.signal).executeQuery(unbindable)).rejects.toThrow(
+    /function/,
+  )
   const next = sleepFor(database.withSignal(), 0.1, 'unharmed')
   controller.abort()
   expect((await next).rows).toHaveLength(1)
@@ -149,7 +173,9 @@ describe('when all connections are busy', () => {
     const controller = new AbortController()
     const busy = sleepFor(database.withSignal(controller.signal), 30, 'busy-2').catch(() => {})
     const startedAt = performance.now()
-    await expect(sleepFor(database.withSignal(), 0, 'late')).rejects.toMatchObject({ code: 'overloaded' })
+    await expect(sleepFor(database.withSignal(), 0, 'late')).rejects.toMatchObject({
+      code: 'overloaded',
+    })
     expect(performance.now() - startedAt).toBeGreaterThan(1_900)
     controller.abort()
     await busy
@@ -169,11 +195,15 @@ describe('when all connections are busy', () => {
   test('a ping and a reserved handle do not wait behind requests', async () => {
     const { database } = await useDatabase({ poolSize: 1 })
     const controller = new AbortController()
-    const busy = Array.from({ length: 100 }, () => sleepFor(database.withSignal(controller.signal), 30, 'busy-3').catch(() => {}))
+    const busy = Array.from({ length: 100 }, () =>
+      sleepFor(database.withSignal(controller.signal), 30, 'busy-3').catch(() => {}),
+    )
     await until(() => database.gate.waiting === 99, 'they wait')
     await database.ping(AbortSignal.timeout(1_000))
     const reserved = database.withSignal(AbortSignal.timeout(1_000), { reserved: true })
-    expect(await transaction(reserved, (trx) => trx.selectFrom('product').select('id').execute())).toEqual([])
+    expect(
+      await transaction(reserved, (trx) => trx.selectFrom('product').select('id').execute()),
+    ).toEqual([])
     expect([database.gate.inside, database.gate.waiting]).toEqual([1, 99])
     controller.abort()
     await Promise.all(busy)
@@ -184,8 +214,13 @@ describe('when all connections are busy', () => {
 test('connections that are idle for a moment are kept', async () => {
   const { database } = await useDatabase({ poolSize: 8 })
   const ids = async () => {
-    const connections = Array.from({ length: 8 }, () => sql<{ id: number }>`select connection_id() as id, sleep(0.05)`)
-    const results = await Promise.all(connections.map((query) => query.execute(database.withSignal())))
+    const connections = Array.from(
+      { length: 8 },
+      () => sql<{ id: number }>`select connection_id() as id, sleep(0.05)`,
+    )
+    const results = await Promise.all(
+      connections.map((query) => query.execute(database.withSignal())),
+    )
     return results.map(({ rows }) => rows[0]?.id).sort()
   }
   const before = await ids()
@@ -199,18 +234,23 @@ test('connections that are idle for a moment are kept', async () => {
 describe('a session', () => {
   test('speaks UTC and refuses values that do not fit, whatever the server prefers', async () => {
     const { database } = await useDatabase()
-    const { rows } = await sql<{ zone: string; mode: string }>`select @@time_zone as zone, @@sql_mode as mode`.execute(
-      database.withSignal(),
-    )
+    const { rows } = await sql<{
+      zone: string
+      mode: string
+    }>`select @@time_zone as zone, @@sql_mode as mode`.execute(database.withSignal())
     expect(rows[0]?.zone).toBe('+00:00')
     expect(rows[0]?.mode).toContain('STRICT_ALL_TABLES')
     const tooLong = { name: 'x'.repeat(201), price: '1.00', stock: 1 }
-    await expect(database.withSignal().insertInto('product').values(tooLong).execute()).rejects.toThrow(/too long/i)
+    await expect(
+      database.withSignal().insertInto('product').values(tooLong).execute(),
+    ).rejects.toThrow(/too long/i)
   })
 
   test('gives integers that a number cannot hold as text, exactly', async () => {
     const { database } = await useDatabase()
-    const { rows } = await sql<{ big: string }>`select cast(9007199254740993 as unsigned) as big`.execute(database.withSignal())
+    const { rows } = await sql<{
+      big: string
+    }>`select cast(9007199254740993 as unsigned) as big`.execute(database.withSignal())
     expect(rows[0]?.big).toBe('9007199254740993')
   })
 
@@ -219,14 +259,20 @@ describe('a session', () => {
     const db = database.withSignal()
     await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
     const injected = { name: 1 } as unknown as string
-    expect(await db.selectFrom('product').select('id').where('name', '=', injected).execute()).toEqual([])
+    expect(
+      await db.selectFrom('product').select('id').where('name', '=', injected).execute(),
+    ).toEqual([])
   })
 
   test('runs one statement at a time and reads no files', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    await expect(db.executeQuery(CompiledQuery.raw('select 1; select 2'))).rejects.toThrow(/syntax/i)
-    await expect(db.executeQuery(CompiledQuery.raw(`load data local infile '/etc/hosts' into table product`))).rejects.toThrow()
+    await expect(db.executeQuery(CompiledQuery.raw('select 1; select 2'))).rejects.toThrow(
+      /syntax/i,
+    )
+    await expect(
+      db.executeQuery(CompiledQuery.raw(`load data local infile '/etc/hosts' into table product`)),
+    ).rejects.toThrow()
   })
 })
 
@@ -234,8 +280,10 @@ describe('a text', () => {
   test('with half of a surrogate pair is refused, and never stored as another one', async () => {
     const { database } = await useDatabase({ poolSize: 1 })
     const db = database.withSignal()
-    const add = (name: string) => db.insertInto('product').values({ name, price: '1.00', stock: 1 }).execute()
-    for (const name of ['\ud800', 'a\udc00b']) await expect(add(name)).rejects.toMatchObject({ code: 'invalid' })
+    const add = (name: string) =>
+      db.insertInto('product').values({ name, price: '1.00', stock: 1 }).execute()
+    for (const name of ['\ud800', 'a\udc00b'])
+      await expect(add(name)).rejects.toMatchObject({ code: 'invalid' })
     await add('\u{1F4A1}')
     expect(await db.selectFrom('product').select('name').execute()).toEqual([{ name: '\u{1F4A1}' }])
   })
@@ -256,15 +304,25 @@ test('plugins of Kysely are applied to all handles', async () => {
   await using database = await Database.open({ url, poolSize: 1, plugins: [new CamelCasePlugin()] })
   const { rows } = await sql`select 'now' as created_at`.execute(database.withSignal())
   expect(rows).toEqual([{ createdAt: 'now' }])
-  expect(await transaction(database.withSignal(), (trx) => sql`select 'now' as created_at`.execute(trx))).toMatchObject({
+  expect(
+    await transaction(database.withSignal(), (trx) => sql`select 'now' as created_at`.execute(trx)),
+  ).toMatchObject({
     rows: [{ createdAt: 'now' }],
   })
 })
 
 describe('opening', () => {
   test.each([
-    ['a server that is not there', 'mysql://root@127.0.0.1:1/x', /Cannot use the database 127\.0\.0\.1:1\/x: .*ECONNREFUSED/],
-    ['a host that does not exist', 'mysql://root@nowhere.invalid/x', /Cannot use the database nowhere\.invalid\/x: /],
+    [
+      'a server that is not there',
+      'mysql://root@127.0.0.1:1/x',
+      /Cannot use the database 127\.0\.0\.1:1\/x: .*ECONNREFUSED/,
+    ],
+    [
+      'a host that does not exist',
+      'mysql://root@nowhere.invalid/x',
+      /Cannot use the database nowhere\.invalid\/x: /,
+    ],
   ])('%s says so in one line', async (_, url, message) => {
     await expect(Database.open({ url, poolSize: 1 })).rejects.toMatchObject({
       code: 'unavailable',

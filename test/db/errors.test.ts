@@ -7,7 +7,8 @@ import type { AppError } from '../../src/errors.ts'
 import { onServer, useDatabase } from '../support/database.ts'
 import { until } from '../support/until.ts'
 
-const add = (db: Db, name: string) => db.insertInto('product').values({ name, price: '1.00', stock: 1 }).execute()
+const add = (db: Db, name: string) =>
+  db.insertInto('product').values({ name, price: '1.00', stock: 1 }).execute()
 
 async function failure(promise: Promise<unknown>) {
   const [result] = await Promise.allSettled([promise])
@@ -16,16 +17,23 @@ async function failure(promise: Promise<unknown>) {
 }
 
 describe('an error of the server is told by its number, whatever words it quotes:', () => {
-  test.each(['Open lamp', 'Enclosed lamp', 'is closed', "x' for key 'PRIMARY", "'", '\u{1F4A1}'.repeat(200)])(
-    'a duplicate of %s is a duplicate',
-    async (name) => {
-      const { database } = await useDatabase()
-      await add(database.withSignal(), name)
-      const error = await failure(add(database.withSignal(), name))
-      expect(error.errno).toBe(1062)
-      expect([isDuplicateKey(error, 'product_name'), isDuplicateKey(error, 'PRIMARY')]).toEqual([true, false])
-    },
-  )
+  test.each([
+    'Open lamp',
+    'Enclosed lamp',
+    'is closed',
+    "x' for key 'PRIMARY",
+    "'",
+    '\u{1F4A1}'.repeat(200),
+  ])('a duplicate of %s is a duplicate', async (name) => {
+    const { database } = await useDatabase()
+    await add(database.withSignal(), name)
+    const error = await failure(add(database.withSignal(), name))
+    expect(error.errno).toBe(1062)
+    expect([isDuplicateKey(error, 'product_name'), isDuplicateKey(error, 'PRIMARY')]).toEqual([
+      true,
+      false,
+    ])
+  })
 
   test('a value that reads like another key does not pass for it', async () => {
     const { database } = await useDatabase()
@@ -41,7 +49,8 @@ describe('an error of the server is told by its number, whatever words it quotes
   test('a duplicate in a transaction does not cost the connection', async () => {
     const { database } = await useDatabase({ poolSize: 1 })
     const db = database.withSignal()
-    const id = async () => (await sql<{ id: number }>`select connection_id() as id`.execute(db)).rows[0]?.id
+    const id = async () =>
+      (await sql<{ id: number }>`select connection_id() as id`.execute(db)).rows[0]?.id
     await add(db, 'Enclosed lamp')
     const before = await id()
     expect((await failure(transaction(db, (trx) => add(trx, 'Enclosed lamp')))).errno).toBe(1062)
@@ -56,7 +65,8 @@ describe('an error of the server is told by its number, whatever words it quotes
 })
 
 describe('what the server reports becomes what a client can act on:', () => {
-  const serverError = (errno: number, message = 'closed') => Object.assign(new Error(message), { errno, code: 'ER_SOMETHING' })
+  const serverError = (errno: number, message = 'closed') =>
+    Object.assign(new Error(message), { errno, code: 'ER_SOMETHING' })
   test.each([
     [1040, 'unavailable', '1'],
     [1226, 'unavailable', '1'],
@@ -83,15 +93,22 @@ describe('what the server reports becomes what a client can act on:', () => {
     const both = [1, 2].map(() => sql`select sleep(0.1)`.execute(database.withSignal()))
     const [first, second] = await Promise.allSettled(both)
     await onServer(`create database ${name}`)
-    expect([first, second].filter((result) => result?.status === 'rejected')).toMatchObject([{ reason: { code: 'unavailable' } }])
+    expect([first, second].filter((result) => result?.status === 'rejected')).toMatchObject([
+      { reason: { code: 'unavailable' } },
+    ])
   })
 
   test('a statement that somebody ended is unavailable, and the connection goes on', async () => {
     const { database } = await useDatabase({ poolSize: 1 })
     const db = database.withSignal()
     const { rows } = await sql<{ id: number }>`select connection_id() as id`.execute(db)
-    const interrupted = failure(sql`select count(*) from information_schema.columns a, information_schema.columns b`.execute(db))
-    const runs = async () => JSON.stringify(await onServer('show processlist')).includes('information_schema.columns b')
+    const interrupted = failure(
+      sql`select count(*) from information_schema.columns a, information_schema.columns b`.execute(
+        db,
+      ),
+    )
+    const runs = async () =>
+      JSON.stringify(await onServer('show processlist')).includes('information_schema.columns b')
     await until(runs, 'it runs')
     await onServer(`kill query ${rows[0]?.id}`)
     expect(await interrupted).toMatchObject({ code: 'unavailable', cause: { errno: 1317 } })

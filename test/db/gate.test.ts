@@ -111,7 +111,9 @@ describe('who waits', () => {
   test('is told to come back when the queue may be shorter, not at once', async () => {
     const gate = newGate({ permits: 1, maxWaiters: 0, maxWaitMs: 2_000 })
     gate.enter()
-    await expect(gate.enter()).rejects.toMatchObject({ headers: { 'Retry-After': expect.stringMatching(/^[234]$/) } })
+    await expect(gate.enter()).rejects.toMatchObject({
+      headers: { 'Retry-After': expect.stringMatching(/^[234]$/) },
+    })
   })
 
   test('is refused after too long, and takes no permit later', async () => {
@@ -183,4 +185,5 @@ describe('who waits', () => {
   })
 })
 
-const newGate = (options: Partial<GateOptions>) => new Gate({ permits: 1, maxWaiters: 10, maxWaitMs: A_MINUTE_MS, ...options })
+const newGate = (options: Partial<GateOptions>) =>
+  new Gate({ permits: 1, maxWaiters: 10, maxWaitMs: A_MINUTE_MS, ...options })

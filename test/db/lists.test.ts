@@ -10,12 +10,27 @@ describe('a list in a statement', () => {
     const db = database.withSignal()
     await db
       .insertInto('product')
-      .values(Array.from({ length: 100 }, (_, index) => ({ name: `Lamp ${index}`, price: '1.00', stock: 1 })))
+      .values(
+        Array.from({ length: 100 }, (_, index) => ({
+          name: `Lamp ${index}`,
+          price: '1.00',
+          stock: 1,
+        })),
+      )
       .execute()
     const named = ['Lamp 3', 'Lamp 70', 'Lamp 99']
     const unknown = Array.from({ length: 70_000 }, () => randomUUID())
-    const values = [named[0], named[2], ...unknown.slice(0, 35_000), named[1], ...unknown.slice(35_000), named[2]].map(String)
-    const rows = await inPieces(values, (piece) => db.selectFrom('product').select('name').where('name', 'in', piece).execute())
+    const values = [
+      named[0],
+      named[2],
+      ...unknown.slice(0, 35_000),
+      named[1],
+      ...unknown.slice(35_000),
+      named[2],
+    ].map(String)
+    const rows = await inPieces(values, (piece) =>
+      db.selectFrom('product').select('name').where('name', 'in', piece).execute(),
+    )
     expect(rows.map(({ name }) => name).sort()).toEqual(named)
   })
 
@@ -36,8 +51,12 @@ describe('a list in a statement', () => {
 test('a connection keeps at most 200 prepared statements', async () => {
   const { database } = await useDatabase({ poolSize: 1 })
   const db = database.withSignal()
-  const open = async () => (await sql<{ Value: string }>`show session status like 'Com_stmt_prepare'`.execute(db)).rows[0]?.Value
-  const closed = async () => (await sql<{ Value: string }>`show session status like 'Com_stmt_close'`.execute(db)).rows[0]?.Value
+  const open = async () =>
+    (await sql<{ Value: string }>`show session status like 'Com_stmt_prepare'`.execute(db)).rows[0]
+      ?.Value
+  const closed = async () =>
+    (await sql<{ Value: string }>`show session status like 'Com_stmt_close'`.execute(db)).rows[0]
+      ?.Value
   for (let index = 0; index < 250; index++) await sql`select ${sql.lit(index)} + ${1}`.execute(db)
   expect(Number(await open()) - Number(await closed())).toBe(200)
 })

@@ -9,7 +9,8 @@ import { until } from '../support/until.ts'
 const TWO_SERVERS_TIMEOUT_MS = 60_000
 const PING_TIMEOUT_MS = 250
 
-const sleepFor = (db: Db, seconds: number) => sql`select sleep(${sql.lit(seconds)}) as slept`.execute(db)
+const sleepFor = (db: Db, seconds: number) =>
+  sql`select sleep(${sql.lit(seconds)}) as slept`.execute(db)
 
 async function openDatabase(url: string, poolSize: number): Promise<Database> {
   const database = await Database.open({ url, poolSize })
@@ -24,9 +25,14 @@ async function isRunning(url: string, statement: string): Promise<boolean> {
   return JSON.stringify(rows).includes(statement)
 }
 
-/** Idle sessions of another program, enough for each id that the first server gives out in a test; tells how many ended. */
+/**
+ * Idle sessions of another program, enough for each id that the first server gives out in a test;
+ * tells how many ended.
+ */
 async function openBystanders(url: string, count: number) {
-  const connections = await Promise.all(Array.from({ length: count }, () => createConnection({ uri: url })))
+  const connections = await Promise.all(
+    Array.from({ length: count }, () => createConnection({ uri: url })),
+  )
   let ended = 0
   for (const connection of connections) connection.on('error', () => ended++)
   onTestFinished(() => void connections.map((connection) => connection.destroy()))
@@ -42,11 +48,14 @@ describe.runIf(canOwnServer)('behind a balancer', { timeout: TWO_SERVERS_TIMEOUT
     const database = await openDatabase(proxy.urlOf(urls[0]), 4)
     for (let round = 0; round < 8; round++) {
       const startedAt = performance.now()
-      await expect(sleepFor(database.withSignal(AbortSignal.timeout(30)), 60)).rejects.toThrow('timeout')
+      await expect(sleepFor(database.withSignal(AbortSignal.timeout(30)), 60)).rejects.toThrow(
+        'timeout',
+      )
       expect(performance.now() - startedAt).toBeLessThan(5_000)
     }
     await until(() => database.gate.inside === 0, 'all statements have ended', 15_000)
-    for (const url of urls) await until(async () => !(await isRunning(url, 'sleep(60)')), 'it was killed', 15_000)
+    for (const url of urls)
+      await until(async () => !(await isRunning(url, 'sleep(60)')), 'it was killed', 15_000)
     expect(bystanders.ended()).toBe(0)
   })
 
@@ -58,7 +67,9 @@ describe.runIf(canOwnServer)('behind a balancer', { timeout: TWO_SERVERS_TIMEOUT
     const database = await openDatabase(proxy.urlOf(urls[0]), 1)
     target = 1
     const startedAt = performance.now()
-    await expect(sleepFor(database.withSignal(AbortSignal.timeout(50)), 5)).rejects.toThrow('timeout')
+    await expect(sleepFor(database.withSignal(AbortSignal.timeout(50)), 5)).rejects.toThrow(
+      'timeout',
+    )
     expect(performance.now() - startedAt).toBeLessThan(4_000)
     expect(await isRunning(urls[0], 'sleep(5)')).toBe(true)
     expect(database.gate.inside).toBe(1)
@@ -90,7 +101,8 @@ describe('idle connections whose server fell silent', () => {
 
   test('are used again without a new connection where it answers', async () => {
     const database = await openDatabase(inject('serverUrl'), 1)
-    const id = async () => (await sql`select connection_id() as id`.execute(database.withSignal())).rows[0]
+    const id = async () =>
+      (await sql`select connection_id() as id`.execute(database.withSignal())).rows[0]
     const before = await id()
     vi.useFakeTimers({ toFake: ['Date'] })
     onTestFinished(() => void vi.useRealTimers())
@@ -102,7 +114,9 @@ describe('idle connections whose server fell silent', () => {
 /** The URLs of two servers with one account and one database by name. */
 async function openTwoServers() {
   const servers = [await useOwnServer(), await useOwnServer()]
-  const urls = servers.map(({ url }) => Object.assign(new URL(url), { password: 'shared' }).href) as [string, string]
+  const urls = servers.map(
+    ({ url }) => Object.assign(new URL(url), { password: 'shared' }).href,
+  ) as [string, string]
   for (const { url } of servers) {
     const administrator = await createConnection({ uri: url })
     await administrator.query(`alter user 'offloop'@'%' identified by 'shared'`)

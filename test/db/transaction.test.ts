@@ -48,7 +48,10 @@ describe('a transaction', () => {
       })
     await Promise.all([addInOrder(['a', 'b']), addInOrder(['b', 'a'])])
     expect(runs).toBe(3)
-    expect(await db.selectFrom('product').select('stock').execute()).toEqual([{ stock: 2 }, { stock: 2 }])
+    expect(await db.selectFrom('product').select('stock').execute()).toEqual([
+      { stock: 2 },
+      { stock: 2 },
+    ])
   })
 
   test('that loses three times gives up as overloaded, and leaves nothing behind', async () => {

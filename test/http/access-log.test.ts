@@ -31,15 +31,21 @@ test('a background read that succeeded is logged at debug, and so absent at the 
   expect(levelOf({ background: true }, 'info')).toBeUndefined()
 })
 
-test.each(['/health/live', '/health/ready', '/metrics'])('a successful read of %s is logged at debug', (route) => {
-  expect(levelOf({ route })).toBe('debug')
-})
+test.each(['/health/live', '/health/ready', '/metrics'])(
+  'a successful read of %s is logged at debug',
+  (route) => {
+    expect(levelOf({ route })).toBe('debug')
+  },
+)
 
 test.each([
   ['a background read that failed', { background: true, status: 404 }],
   ['a background read that its client left', { background: true, status: 499 }],
   ['a readiness probe that failed', { route: '/health/ready', status: 503 }],
-  ['a change that claims to be in the background', { background: true, method: 'DELETE', status: 204 }],
+  [
+    'a change that claims to be in the background',
+    { background: true, method: 'DELETE', status: 204 },
+  ],
 ])('%s is logged at info', (_, request) => {
   expect(levelOf(request)).toBe('info')
 })
@@ -48,8 +54,11 @@ test('of many refused requests the first is logged at once, and the others as on
   vi.useFakeTimers()
   onTestFinished(() => void vi.useRealTimers())
   const lines: object[] = []
-  const log = accessLog(pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) }))
-  for (let request = 0; request < 1_000; request++) log({ ...REQUEST, status: 503, requestId: String(request) })
+  const log = accessLog(
+    pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) }),
+  )
+  for (let request = 0; request < 1_000; request++)
+    log({ ...REQUEST, status: 503, requestId: String(request) })
   log({ ...REQUEST, method: 'POST', status: 503 })
   log(REQUEST)
   vi.advanceTimersByTime(5_000)

@@ -80,20 +80,31 @@ describe('every error is a problem', () => {
     expect(await post(new Blob([bytes]), json)).toEqual([400, 'bad_request'])
   })
 
-  test.each(['null', '[]', '7', '"text"', '{"__proto__":{"stock":1}}'])('JSON of another shape, %s, is 422', async (body) => {
-    expect(await post(body, json)).toEqual([422, 'invalid'])
-  })
+  test.each(['null', '[]', '7', '"text"', '{"__proto__":{"stock":1}}'])(
+    'JSON of another shape, %s, is 422',
+    async (body) => {
+      expect(await post(body, json)).toEqual([422, 'invalid'])
+    },
+  )
 
   test('a 422 names what does not fit in every part of the request', async () => {
     const { status, body } = await request(`${products}/0`, 'PATCH', { stock: -1, colour: 'red' })
     expect(status).toBe(422)
-    expect(body.errors.map(({ path }: { path: string }) => path)).toEqual(['path.id', 'body.stock', 'body.colour'])
+    expect(body.errors.map(({ path }: { path: string }) => path)).toEqual([
+      'path.id',
+      'body.stock',
+      'body.colour',
+    ])
   })
 
   test('a body that is not there lacks all that it should have', async () => {
     const { status, body } = await request(products, 'POST')
     expect(status).toBe(422)
-    expect(body.errors.map(({ path }: { path: string }) => path)).toEqual(['body.name', 'body.price', 'body.stock'])
+    expect(body.errors.map(({ path }: { path: string }) => path)).toEqual([
+      'body.name',
+      'body.price',
+      'body.stock',
+    ])
   })
 
   test('what breaks inside is a 500 that gives nothing away', async () => {
@@ -101,7 +112,11 @@ describe('every error is a problem', () => {
     const { status, body } = await request(`${products}/1`).finally(() =>
       service.database.withSignal().schema.alterTable('hidden').renameTo('product').execute(),
     )
-    expect([status, body.code, body.detail]).toEqual([500, 'internal', 'Something went wrong on our side'])
+    expect([status, body.code, body.detail]).toEqual([
+      500,
+      'internal',
+      'Something went wrong on our side',
+    ])
     expect(JSON.stringify(body)).not.toMatch(/select|table|stack/i)
   })
 })
@@ -109,7 +124,9 @@ describe('every error is a problem', () => {
 describe('a body', () => {
   test('over 1 MiB is refused at once where its length is declared', async () => {
     const socket = await connectTo(service.url)
-    socket.write(`POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${MIB + 1}\r\n\r\n{`)
+    socket.write(
+      `POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${MIB + 1}\r\n\r\n{`,
+    )
     const [answer] = await once(socket, 'data')
     expect(String(answer)).toMatch(/^HTTP\/1.1 413 /)
     expect(String(answer)).toContain('"code":"too_large"')
@@ -118,7 +135,9 @@ describe('a body', () => {
 
   test('over 1 MiB is refused while it arrives where its length is not declared', async () => {
     const socket = await connectTo(service.url)
-    socket.write('POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n')
+    socket.write(
+      'POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n',
+    )
     const chunk = `10000\r\n${'x'.repeat(0x10000)}\r\n`
     for (let sent = 0; sent <= MIB; sent += 0x10000) socket.write(chunk)
     // The last chunk, of length 0, is never sent: the answer comes before the body's end.
@@ -130,7 +149,9 @@ describe('a body', () => {
   test('that stops arriving is not waited for beyond the deadline', async () => {
     const { url } = await useService({ REQUEST_TIMEOUT_MS: '200' })
     const socket = await connectTo(url)
-    socket.write('POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"name":')
+    socket.write(
+      'POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"name":',
+    )
     const [answer] = await once(socket, 'data')
     expect(String(answer)).toMatch(/^HTTP\/1.1 504 /)
     socket.destroy()
@@ -148,7 +169,11 @@ describe('requests that a proxy could take for something else', () => {
     ['two Host headers', 'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n', 400],
     ['no Host header', 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n', 400],
     ['a malformed Host', 'GET / HTTP/1.1\r\nHost: a b/c\r\nConnection: close\r\n\r\n', 400],
-    ['an absolute URL as target', 'GET http://internal/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n', 400],
+    [
+      'an absolute URL as target',
+      'GET http://internal/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
+      400,
+    ],
     [
       'Content-Length and Transfer-Encoding',
       'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
@@ -162,9 +187,16 @@ describe('requests that a proxy could take for something else', () => {
   })
 
   test('are told why, as a problem', async () => {
-    const { head, body } = await sendRaw(service.url, 'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n')
+    const { head, body } = await sendRaw(
+      service.url,
+      'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n',
+    )
     expect(head.toLowerCase()).toContain('content-type: application/problem+json')
-    expect(JSON.parse(body)).toMatchObject({ status: 400, code: 'bad_request', detail: 'Send one Host header' })
+    expect(JSON.parse(body)).toMatchObject({
+      status: 400,
+      code: 'bad_request',
+      detail: 'Send one Host header',
+    })
   })
 
   test('do not keep others from being served', async () => {
@@ -177,7 +209,9 @@ describe('requests that a proxy could take for something else', () => {
 
 describe('the request id', () => {
   test("is the caller's where it is safe to log", async () => {
-    const { headers } = await request(products, 'GET', undefined, { 'x-request-id': 'trace-1:a.b_c' })
+    const { headers } = await request(products, 'GET', undefined, {
+      'x-request-id': 'trace-1:a.b_c',
+    })
     expect(headers.get('x-request-id')).toBe('trace-1:a.b_c')
   })
 
@@ -212,7 +246,11 @@ describe('headers', () => {
 
   test('HEAD gives those of GET and no body', async () => {
     const [get, head] = [await fetch(products), await fetch(products, { method: 'HEAD' })]
-    expect([head.status, await head.text(), head.headers.get('etag')]).toEqual([200, '', get.headers.get('etag')])
+    expect([head.status, await head.text(), head.headers.get('etag')]).toEqual([
+      200,
+      '',
+      get.headers.get('etag'),
+    ])
   })
 
   test('let the pages of listed origins in, and no others', async () => {
@@ -228,7 +266,10 @@ describe('headers', () => {
       'access-control-request-method': 'PATCH',
       'access-control-request-headers': 'content-type,if-match',
     })
-    expect([status, headers.get('access-control-allow-origin')]).toEqual([204, 'https://shop.example'])
+    expect([status, headers.get('access-control-allow-origin')]).toEqual([
+      204,
+      'https://shop.example',
+    ])
     expect(headers.get('access-control-allow-methods')).toContain('PATCH')
   })
 
@@ -236,11 +277,19 @@ describe('headers', () => {
     ['without an origin', {}],
     ['that names no method', { origin: 'https://shop.example' }],
     ['without an origin that names a method', { 'access-control-request-method': 'PATCH' }],
-  ])('leave OPTIONS %s to the app: it is no preflight', async (_, headers: Record<string, string>) => {
-    const known = await request(`${products}/1`, 'OPTIONS', undefined, headers)
-    expect([known.status, known.headers.get('allow')]).toEqual([204, 'GET, PATCH, DELETE, HEAD, OPTIONS'])
-    expect((await request(`${service.url}/nowhere`, 'OPTIONS', undefined, headers)).status).toBe(404)
-  })
+  ])(
+    'leave OPTIONS %s to the app: it is no preflight',
+    async (_, headers: Record<string, string>) => {
+      const known = await request(`${products}/1`, 'OPTIONS', undefined, headers)
+      expect([known.status, known.headers.get('allow')]).toEqual([
+        204,
+        'GET, PATCH, DELETE, HEAD, OPTIONS',
+      ])
+      expect((await request(`${service.url}/nowhere`, 'OPTIONS', undefined, headers)).status).toBe(
+        404,
+      )
+    },
+  )
 })
 
 describe('operations', () => {
@@ -251,7 +300,8 @@ describe('operations', () => {
 
   test('the page links to the API, for people and for programs, and to the figures', async () => {
     const html = await (await fetch(service.url)).text()
-    for (const link of ['/docs', '/openapi.json', '/metrics']) expect(html).toContain(`href="${link}"`)
+    for (const link of ['/docs', '/openapi.json', '/metrics'])
+      expect(html).toContain(`href="${link}"`)
   })
 
   test('the OpenAPI document describes what the routes validate', async () => {
@@ -272,7 +322,9 @@ describe('operations', () => {
       '/v1/reports/{id}',
       '/v1/reports/{id}/events',
     ])
-    expect(body.paths['/v1/products/{id}'].get.responses.default.content).toHaveProperty(['application/problem+json'])
+    expect(body.paths['/v1/products/{id}'].get.responses.default.content).toHaveProperty([
+      'application/problem+json',
+    ])
     expect(body.components.schemas.Problem.properties.code.enum).toContain('overloaded')
     expect(body.components.schemas.ProductInput).toMatchObject({
       required: ['name', 'price', 'stock'],
@@ -296,9 +348,14 @@ describe('operations', () => {
     const html = await page.text()
     expect(html).not.toMatch(/(src|href)="?https?:/)
     expect(html).toContain('src="/docs/scalar.js"')
-    expect(page.headers.get('content-security-policy')).toMatch(/default-src 'self'; script-src 'self' 'nonce-/)
+    expect(page.headers.get('content-security-policy')).toMatch(
+      /default-src 'self'; script-src 'self' 'nonce-/,
+    )
     const script = await fetch(`${service.url}/docs/scalar.js`)
-    expect([script.status, script.headers.get('content-type')]).toEqual([200, 'text/javascript; charset=UTF-8'])
+    expect([script.status, script.headers.get('content-type')]).toEqual([
+      200,
+      'text/javascript; charset=UTF-8',
+    ])
     expect((await script.text()).length).toBeGreaterThan(MIB)
   })
 })

@@ -27,7 +27,8 @@ async function serve() {
   return { url, sinks, sent }
 }
 
-const ask = (method: string, headers = '') => `${method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${headers}\r\n`
+const ask = (method: string, headers = '') =>
+  `${method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${headers}\r\n`
 
 test('HEAD is answered with the headers of the stream, and subscribes to nothing', async () => {
   const { url, sent } = await serve()

@@ -2,7 +2,14 @@ import { once } from 'node:events'
 import { queryObjects } from 'node:v8'
 import { expect, onTestFinished, test } from 'vitest'
 import type { AppContext } from '../../src/http/env.ts'
-import { beginExchange, Exchange, type RequestRecord, requestIdOf, signalOf, timeLeftMs } from '../../src/http/exchange.ts'
+import {
+  beginExchange,
+  Exchange,
+  type RequestRecord,
+  requestIdOf,
+  signalOf,
+  timeLeftMs,
+} from '../../src/http/exchange.ts'
 import { errorHandler } from '../../src/http/problem.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { HttpServer } from '../../src/http/server.ts'
@@ -53,7 +60,9 @@ test('a request is told of once, with its pattern, status, time and id', async (
   await until(() => records.length > 0, 'it is told of')
   const requestId = response.headers.get('x-request-id')
   const ms = expect.any(Number)
-  expect(records).toEqual([{ method: 'GET', route: '/things/:id', status: 203, ms, requestId, background: false }])
+  expect(records).toEqual([
+    { method: 'GET', route: '/things/:id', status: 203, ms, requestId, background: false },
+  ])
 })
 
 test('a request that says that no user asked for it is recorded as a background request', async () => {
@@ -136,21 +145,31 @@ test('the signal of a HEAD aborts once it is answered, because nobody reads what
   await until(() => signal?.aborted, 'the signal aborts')
 })
 
-test.each(['EMFILE', 'ENFILE'])('a handler that is out of file descriptors (%s) is overloaded, not broken', async (code) => {
-  const { url } = await serve(() => {
-    throw Object.assign(new Error(`${code}: too many open files`), { code })
-  })
-  const response = await fetch(`${url}/things/1`)
-  expect([response.status, response.headers.has('retry-after')]).toEqual([503, true])
-  expect(await response.json()).toMatchObject({ code: 'overloaded' })
-})
+test.each(['EMFILE', 'ENFILE'])(
+  'a handler that is out of file descriptors (%s) is overloaded, not broken',
+  async (code) => {
+    const { url } = await serve(() => {
+      throw Object.assign(new Error(`${code}: too many open files`), { code })
+    })
+    const response = await fetch(`${url}/things/1`)
+    expect([response.status, response.headers.has('retry-after')]).toEqual([503, true])
+    expect(await response.json()).toMatchObject({ code: 'overloaded' })
+  },
+)
 
 test('the deadline aborts the signal: 504', async () => {
   const { url, records } = await serve((c) => aborted(signalOf(c)), 30)
   const response = await fetch(`${url}/things/7`)
-  expect(await response.json()).toMatchObject({ status: 504, code: 'deadline_exceeded', detail: 'No answer within 30 ms' })
+  expect(await response.json()).toMatchObject({
+    status: 504,
+    code: 'deadline_exceeded',
+    detail: 'No answer within 30 ms',
+  })
   await until(() => records.length > 0, 'it is told of')
-  expect([records[0]?.status, records[0]?.requestId]).toEqual([504, response.headers.get('x-request-id')])
+  expect([records[0]?.status, records[0]?.requestId]).toEqual([
+    504,
+    response.headers.get('x-request-id'),
+  ])
 })
 
 test('the time left counts from the arrival of the request', async () => {

@@ -25,7 +25,9 @@ describe('the OpenAPI document', () => {
 
   test('tells the defaults of parameters', () => {
     const defaults = api.operations.flatMap(({ operationId, parameters }) =>
-      parameters.flatMap(({ name, schema }) => ('default' in schema ? [[operationId, name, schema.default]] : [])),
+      parameters.flatMap(({ name, schema }) =>
+        'default' in schema ? [[operationId, name, schema.default]] : [],
+      ),
     )
     expect(defaults).toEqual(
       expect.arrayContaining([
@@ -46,13 +48,17 @@ describe('the OpenAPI document', () => {
     ['retryJob', ['202', '404', '409', '422', '503', '504']],
     ['isLive', ['200']],
   ])('says which statuses %s has', (name, statuses) => {
-    expect(Object.keys(find(name).responses).filter((status) => status !== 'default')).toEqual(statuses)
+    expect(Object.keys(find(name).responses).filter((status) => status !== 'default')).toEqual(
+      statuses,
+    )
   })
 })
 
 describe('answers fit the document', () => {
   test('of every operation on products', async () => {
-    const created = await send('createProduct', { body: { name: 'Documented lamp', price: '1.5', stock: 1 } })
+    const created = await send('createProduct', {
+      body: { name: 'Documented lamp', price: '1.5', stock: 1 },
+    })
     const { id } = JSON.parse(created.text ?? '')
     const etag = String(created.headers['etag'])
     const answers = [
@@ -69,14 +75,23 @@ describe('answers fit the document', () => {
       await send('updateProduct', { id, body: { stock: 3 }, headers: { 'if-match': etag } }),
       await send('deleteProduct', { id }),
     ]
-    expect(answers.map(({ status }) => status)).toEqual([201, 409, 400, 422, 415, 200, 200, 304, 404, 200, 412, 204])
+    expect(answers.map(({ status }) => status)).toEqual([
+      201, 409, 400, 422, 415, 200, 200, 304, 404, 200, 412, 204,
+    ])
   })
 
   test('of every operation on reports and jobs, from queued to succeeded', async () => {
     const csv = { 'content-type': 'text/csv' }
-    const created = await send('createReport', { body: 'a,b\n1,x\n2,y\n', query: 'groupBy=b&value=a', headers: csv })
+    const created = await send('createReport', {
+      body: 'a,b\n1,x\n2,y\n',
+      query: 'groupBy=b&value=a',
+      headers: csv,
+    })
     const { id } = JSON.parse(created.text ?? '')
-    await until(async () => (await send('readReport', { id })).text?.includes('"succeeded"'), 'it has succeeded')
+    await until(
+      async () => (await send('readReport', { id })).text?.includes('"succeeded"'),
+      'it has succeeded',
+    )
     const answers = [
       created,
       await send('readReport', { id: String(id).toUpperCase() }),
@@ -90,7 +105,9 @@ describe('answers fit the document', () => {
       await send('retryJob', { id }),
       await send('readJob', { id: crypto.randomUUID() }),
     ]
-    expect(answers.map(({ status }) => status)).toEqual([202, 200, 200, 200, 200, 202, 200, 200, 409, 409, 404])
+    expect(answers.map(({ status }) => status)).toEqual([
+      202, 200, 200, 200, 200, 202, 200, 200, 409, 409, 404,
+    ])
   })
 
   test('of the others', async () => {
@@ -106,7 +123,8 @@ describe('answers fit the document', () => {
   })
 })
 
-const find = (name: string) => api.operations.find(({ operationId }) => operationId === name) as Operation
+const find = (name: string) =>
+  api.operations.find(({ operationId }) => operationId === name) as Operation
 
 interface Request {
   id?: string
@@ -116,14 +134,21 @@ interface Request {
 }
 
 /** Sends it, and expects the answer to fit. */
-async function send(name: string, { id = '', query = '', body, headers = {} }: Request = {}): Promise<Answer> {
+async function send(
+  name: string,
+  { id = '', query = '', body, headers = {} }: Request = {},
+): Promise<Answer> {
   const operation = find(name)
   const response = await fetch(`${service.url}${operation.path.replace('{id}', id)}?${query}`, {
     method: operation.method.toUpperCase(),
     headers: { 'content-type': 'application/json', ...headers },
     ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
   })
-  const answer = { status: response.status, headers: Object.fromEntries(response.headers), text: await response.text() }
+  const answer = {
+    status: response.status,
+    headers: Object.fromEntries(response.headers),
+    text: await response.text(),
+  }
   expect([name, api.misfits(operation, answer)]).toEqual([name, []])
   return answer
 }

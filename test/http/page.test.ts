@@ -46,13 +46,21 @@ describe('the page', () => {
     expect(html).not.toMatch(/(src|href)="(https?:)?\/\//)
   })
 
-  test.each(['/panels', '/panels/', '/panels/nothing.js', '/vendor/', '/index.html', '/page.js/', '/PAGE.JS'])(
-    'is not at %s',
-    async (path) => {
-      const response = await fetch(service.url + path)
-      expect([response.status, response.headers.get('content-type')]).toEqual([404, 'application/problem+json'])
-    },
-  )
+  test.each([
+    '/panels',
+    '/panels/',
+    '/panels/nothing.js',
+    '/vendor/',
+    '/index.html',
+    '/page.js/',
+    '/PAGE.JS',
+  ])('is not at %s', async (path) => {
+    const response = await fetch(service.url + path)
+    expect([response.status, response.headers.get('content-type')]).toEqual([
+      404,
+      'application/problem+json',
+    ])
+  })
 
   test.each([
     '/../package.json',
@@ -63,7 +71,10 @@ describe('the page', () => {
     '//etc/passwd',
     '/panels/..\\..\\package.json',
   ])('leads nowhere by %s', async (path) => {
-    const { status, text } = await sendRaw(service.url, `GET ${path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n`)
+    const { status, text } = await sendRaw(
+      service.url,
+      `GET ${path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n`,
+    )
     expect([400, 404]).toContain(status)
     expect(text).not.toMatch(/"dependencies"|root:/)
   })

@@ -8,13 +8,19 @@ import { createRouter } from '../../src/http/router.ts'
 /** An app that fails as its caller says, and the lines that it logs. */
 function failingApp() {
   const lines: Record<string, unknown>[] = []
-  const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
+  const log = pino(
+    { level: 'warn' },
+    { write: (line: string) => void lines.push(JSON.parse(line)) },
+  )
   const app = createRouter()
   app.onError(errorHandler(log))
   app.use(beginExchange(60_000, () => {}))
   const errors: Record<string, () => unknown> = {
     busy: () => overloaded('The database is busy'),
-    away: () => new AppError('unavailable', 'The database cannot be reached', { cause: new Error('connect ECONNREFUSED') }),
+    away: () =>
+      new AppError('unavailable', 'The database cannot be reached', {
+        cause: new Error('connect ECONNREFUSED'),
+      }),
     late: () => new AppError('deadline_exceeded', 'No answer within 5 ms'),
   }
   app.get('/:kind', (c) => {
@@ -27,10 +33,17 @@ test('refusals are logged with their reason: the first at once, the others as on
   vi.useFakeTimers()
   onTestFinished(() => void vi.useRealTimers())
   const { app, lines } = failingApp()
-  for (let request = 0; request < 100; request++) expect((await app.request('/busy')).status).toBe(503)
-  for (let request = 0; request < 3; request++) expect((await app.request('/away')).status).toBe(503)
+  for (let request = 0; request < 100; request++)
+    expect((await app.request('/busy')).status).toBe(503)
+  for (let request = 0; request < 3; request++)
+    expect((await app.request('/away')).status).toBe(503)
   const busy = { level: 40, code: 'overloaded', msg: 'The database is busy' }
-  const away = { level: 40, code: 'unavailable', msg: 'The database cannot be reached', reason: 'connect ECONNREFUSED' }
+  const away = {
+    level: 40,
+    code: 'unavailable',
+    msg: 'The database cannot be reached',
+    reason: 'connect ECONNREFUSED',
+  }
   const withId = { requestId: expect.any(String) }
   expect(lines).toMatchObject([
     { ...busy, ...withId },

@@ -4,12 +4,21 @@ import { request, startRequest, useService } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
 test('a service whose connections are all busy, and more requests wait for one, is ready on both ports', async () => {
-  const { url, opsUrl, databaseUrl } = await useService({ DATABASE_POOL_SIZE: '2', OPS_PORT: '0', REQUEST_TIMEOUT_MS: '10000' })
-  const { body } = await request(`${url}/v1/products`, 'POST', { name: 'Locked lamp', price: '1.00', stock: 1 })
+  const { url, opsUrl, databaseUrl } = await useService({
+    DATABASE_POOL_SIZE: '2',
+    OPS_PORT: '0',
+    REQUEST_TIMEOUT_MS: '10000',
+  })
+  const { body } = await request(`${url}/v1/products`, 'POST', {
+    name: 'Locked lamp',
+    price: '1.00',
+    stock: 1,
+  })
   const other = await createConnection({ uri: databaseUrl })
   await other.query('lock tables product write')
   const requests = Array.from({ length: 12 }, () => startRequest(`${url}/v1/products/${body.id}`))
-  const waiting = async () => (await (await fetch(`${url}/metrics`)).text()).match(/^database_pool_waiting (\d+)/m)?.[1]
+  const waiting = async () =>
+    (await (await fetch(`${url}/metrics`)).text()).match(/^database_pool_waiting (\d+)/m)?.[1]
   await until(async () => Number(await waiting()) >= 10, 'requests wait for a connection')
   for (const port of [url, opsUrl]) expect((await request(`${port}/health/ready`)).status).toBe(200)
   for (const controller of requests) controller.abort()

@@ -20,7 +20,8 @@ beforeAll(async () => {
 })
 afterAll(() => service.close())
 
-const statusesIn = (text: string) => [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status))
+const statusesIn = (text: string) =>
+  [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status))
 
 describe('a request that waits in a backlog', () => {
   test('is not begun before it is admitted, and others are served meanwhile', async () => {
@@ -44,7 +45,11 @@ describe('a request that waits in a backlog', () => {
       waiters.pop()?.refuse(overloaded('The database is busy'))
       const answer = String((await once(socket, 'data'))[0])
       expect(statusesIn(answer)).toEqual([503])
-      for (const part of [/"code":"overloaded"/, /retry-after: \d/i, /access-control-allow-origin: https:\/\/shop\.example/i])
+      for (const part of [
+        /"code":"overloaded"/,
+        /retry-after: \d/i,
+        /access-control-allow-origin: https:\/\/shop\.example/i,
+      ])
         expect(answer).toMatch(part)
     }
     await until(() => records.length === 2, 'they are recorded')
@@ -92,9 +97,17 @@ test('requests that wait for the database are all answered in the end, and those
 
 describe('an offer of another protocol', () => {
   test.each([
-    ['h2c, as Java and curl --http2 make it', 'Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n', '/v1/products'],
+    [
+      'h2c, as Java and curl --http2 make it',
+      'Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n',
+      '/v1/products',
+    ],
     ['TLS', 'Upgrade: TLS/1.0\r\n', '/v1/products'],
-    ['a websocket elsewhere', 'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n', '/v1/products'],
+    [
+      'a websocket elsewhere',
+      'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n',
+      '/v1/products',
+    ],
     ['several', 'Upgrade: h2c, websocket\r\n', '/health/live'],
   ])('%s is ignored, and the request served', async (_, headers, path) => {
     const { status } = await sendRaw(
@@ -123,7 +136,11 @@ describe('an offer of another protocol', () => {
   test('does not end the connection, on which the next request is served', async () => {
     const socket = await connectTo(service.url)
     onTestFinished(() => void socket.destroy())
-    for (const headers of ['Connection: Upgrade\r\nUpgrade: h2c\r\n', '', 'Connection: Upgrade\r\nUpgrade: websocket\r\n']) {
+    for (const headers of [
+      'Connection: Upgrade\r\nUpgrade: h2c\r\n',
+      '',
+      'Connection: Upgrade\r\nUpgrade: websocket\r\n',
+    ]) {
       socket.write(`GET /health/live HTTP/1.1\r\nHost: a\r\n${headers}\r\n`)
       const [answer] = await once(socket, 'data')
       expect(statusesIn(String(answer))).toEqual([200])
@@ -131,7 +148,8 @@ describe('an offer of another protocol', () => {
   })
 
   test('of a websocket behind a request that has no answer yet is ignored, too', async () => {
-    const handshake = 'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
+    const handshake =
+      'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
     const socket = await connectTo(service.url)
     onTestFinished(() => void socket.destroy())
     let heard = ''
@@ -147,9 +165,12 @@ describe('an offer of another protocol', () => {
 })
 
 describe('the Host header', () => {
-  test.each(['/health/live', '/health/ready', '/', '/v1/products'])('is not asked of HTTP/1.0: GET %s', async (path) => {
-    expect((await sendRaw(service.url, `GET ${path} HTTP/1.0\r\n\r\n`)).status).toBe(200)
-  })
+  test.each(['/health/live', '/health/ready', '/', '/v1/products'])(
+    'is not asked of HTTP/1.0: GET %s',
+    async (path) => {
+      expect((await sendRaw(service.url, `GET ${path} HTTP/1.0\r\n\r\n`)).status).toBe(200)
+    },
+  )
 
   test.each(['HEAD', 'OPTIONS'])('is not asked of HTTP/1.0: %s', async (method) => {
     const { status } = await sendRaw(service.url, `${method} /v1/products HTTP/1.0\r\n\r\n`)
@@ -157,14 +178,28 @@ describe('the Host header', () => {
   })
 
   test('may be empty', async () => {
-    expect((await sendRaw(service.url, 'GET /v1/products HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n')).status).toBe(200)
+    expect(
+      (
+        await sendRaw(
+          service.url,
+          'GET /v1/products HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n',
+        )
+      ).status,
+    ).toBe(200)
   })
 
   test('is asked of HTTP/1.1: a problem with headers of its own, and the connection closes', async () => {
     const { status, head, body } = await sendRaw(service.url, 'GET /health/live HTTP/1.1\r\n\r\n')
     expect([status, JSON.parse(body).detail]).toEqual([400, 'Send a Host header'])
     const names = head.split('\r\n').map((line) => line.split(':')[0]?.toLowerCase())
-    expect(names).toEqual(expect.arrayContaining(['connection', 'content-type', 'x-content-type-options', 'x-request-id']))
+    expect(names).toEqual(
+      expect.arrayContaining([
+        'connection',
+        'content-type',
+        'x-content-type-options',
+        'x-request-id',
+      ]),
+    )
     expect(head).toMatch(/^connection: close$/im)
     expect(head).not.toMatch(/^\d:/m)
   })
@@ -183,12 +218,16 @@ test.each([
 })
 
 test('OPTIONS * is answered: the server is there', async () => {
-  expect((await sendRaw(service.url, 'OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')).status).toBe(204)
+  expect(
+    (await sendRaw(service.url, 'OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'))
+      .status,
+  ).toBe(204)
 })
 
 test('a body whose coding is written in capitals is read', async () => {
   const body = JSON.stringify({ name: 'Lamp in chunks', price: '1.00', stock: 1 })
-  const head = 'POST /v1/products HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: Chunked\r\n'
+  const head =
+    'POST /v1/products HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: Chunked\r\n'
   const chunk = `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`
   expect((await sendRaw(service.url, `${head}Connection: close\r\n\r\n${chunk}`)).status).toBe(201)
 })
@@ -211,13 +250,17 @@ describe('bytes that are no request', () => {
   })
 
   test('behind a request leave it its answer, and end the connection after it', async () => {
-    const { text } = await sendRaw(service.url, 'GET /v1/products HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n')
+    const { text } = await sendRaw(
+      service.url,
+      'GET /v1/products HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n',
+    )
     expect(statusesIn(text)).toEqual([200])
     expect(text.toLowerCase()).toContain('connection: close')
   })
 
   test('in a body are what its request is refused for', async () => {
-    const head = 'POST /v1/products HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n'
+    const head =
+      'POST /v1/products HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n'
     const { text } = await sendRaw(service.url, `${head}zz\r\n{}\r\n0\r\n\r\n`)
     expect(statusesIn(text)).toEqual([400])
   })
@@ -248,33 +291,48 @@ test.each(['gzip', 'br', 'deflate', 'gzip, identity'])(
         'content-encoding': encoding,
       },
     )
-    expect([status, body.code, headers.get('accept-encoding')]).toEqual([415, 'unsupported_media_type', 'identity'])
+    expect([status, body.code, headers.get('accept-encoding')]).toEqual([
+      415,
+      'unsupported_media_type',
+      'identity',
+    ])
   },
 )
 
 test.each(['Identity', ''])('a JSON body with Content-Encoding: "%s" is read', async (encoding) => {
   const product = { name: `Plain lamp ${encoding}`, price: '1', stock: 1 }
-  const { status } = await request(`${service.url}/v1/products`, 'POST', product, { 'content-encoding': encoding })
+  const { status } = await request(`${service.url}/v1/products`, 'POST', product, {
+    'content-encoding': encoding,
+  })
   expect(status).toBe(201)
 })
 
 test('pages of listed origins may read every header that answers carry', async () => {
-  const { headers } = await request(`${service.url}/nowhere`, 'GET', undefined, { origin: 'https://shop.example' })
+  const { headers } = await request(`${service.url}/nowhere`, 'GET', undefined, {
+    origin: 'https://shop.example',
+  })
   const exposed = headers.get('access-control-expose-headers')?.split(',')
-  for (const name of ['Content-Disposition', 'ETag', 'Location', 'Retry-After', 'X-Request-Id']) expect(exposed).toContain(name)
+  for (const name of ['Content-Disposition', 'ETag', 'Location', 'Retry-After', 'X-Request-Id'])
+    expect(exposed).toContain(name)
 })
 
 describe('requests that a client pipelines', () => {
   test('are served a few at a time, in their order', async () => {
     const { url, running, most } = await useSlow()
-    const { text } = await sendRaw(url, `${pipelined('GET', 100)}${pipelined('GET', 1, 'Connection: close\r\n')}`)
+    const { text } = await sendRaw(
+      url,
+      `${pipelined('GET', 100)}${pipelined('GET', 1, 'Connection: close\r\n')}`,
+    )
     expect(bodiesIn(text)).toEqual(Array.from({ length: 101 }, (_, number) => String(number)))
     expect([running(), most()]).toEqual([0, 8])
   })
 
   test('are served one at a time where they may change something', async () => {
     const { url, most } = await useSlow()
-    const { text } = await sendRaw(url, `${pipelined('POST', 5)}${pipelined('POST', 1, 'Connection: close\r\n')}`)
+    const { text } = await sendRaw(
+      url,
+      `${pipelined('POST', 5)}${pipelined('POST', 1, 'Connection: close\r\n')}`,
+    )
     expect([bodiesIn(text).length, most()]).toEqual([6, 1])
   })
 
@@ -325,7 +383,8 @@ describe('requests that a client pipelines', () => {
   })
 })
 
-const pipelined = (method: string, count: number, header = '') => `${method} / HTTP/1.1\r\nHost: a\r\n${header}\r\n`.repeat(count)
+const pipelined = (method: string, count: number, header = '') =>
+  `${method} / HTTP/1.1\r\nHost: a\r\n${header}\r\n`.repeat(count)
 
 /** So many clients send a thousand requests each, and leave at the end of the test. */
 async function flood(url: string, clients: number): Promise<void> {
@@ -360,7 +419,9 @@ async function useStreams() {
 type App = Parameters<HttpServer['listen']>[0]
 type Waiter = Parameters<Backlog['add']>[0]
 
-/** A server whose requests for `/slow` wait in a backlog until the test says what becomes of them. */
+/**
+ * A server whose requests for `/slow` wait in a backlog until the test says what becomes of them.
+ */
 async function useBacklog() {
   const waiters: Waiter[] = []
   const records: RequestRecord[] = []
@@ -375,7 +436,9 @@ async function useBacklog() {
     return c.text(await c.req.text())
   })
   const backlog = { add: (waiter: Waiter) => void waiters.push(waiter) }
-  const server = await start(app, { backlogFor: (path) => (path.startsWith('/slow') ? backlog : undefined) })
+  const server = await start(app, {
+    backlogFor: (path) => (path.startsWith('/slow') ? backlog : undefined),
+  })
   return { ...server, waiters, records, served }
 }
 

@@ -22,7 +22,8 @@ async function serve(progressMs?: number) {
     const upload = { bytes: 0, error: undefined as unknown, aborted: false }
     heard.push(upload)
     try {
-      for await (const chunk of receiveUpload(c, MAX_BYTES, progressMs)) upload.bytes += chunk.byteLength
+      for await (const chunk of receiveUpload(c, MAX_BYTES, progressMs))
+        upload.bytes += chunk.byteLength
     } catch (error) {
       upload.error = error
       throw error
@@ -37,7 +38,8 @@ async function serve(progressMs?: number) {
   return { url, heard }
 }
 
-const head = (field: string) => `POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${field}\r\n\r\n`
+const head = (field: string) =>
+  `POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${field}\r\n\r\n`
 
 test('an upload may take longer than the deadline, which begins anew at its end', async () => {
   const { url, heard } = await serve()
@@ -94,7 +96,10 @@ test('one whose client leaves ends at once', async () => {
 
 test('a client that waits to be asked for the body is asked when it is read, and not if it is refused', async () => {
   const { url } = await serve()
-  const refused = await sendRaw(url, head(`Expect: 100-continue\r\nContent-Length: ${MAX_BYTES + 1}`))
+  const refused = await sendRaw(
+    url,
+    head(`Expect: 100-continue\r\nContent-Length: ${MAX_BYTES + 1}`),
+  )
   expect(refused.text).toMatch(/^HTTP\/1.1 413 /)
   expect(refused.head.toLowerCase()).toContain('connection: close')
 
@@ -110,6 +115,9 @@ test('a client that waits to be asked for the body is asked when it is read, and
 
 test('trailers after a body are read and left alone', async () => {
   const { url } = await serve()
-  const { status, body } = await sendRaw(url, `${head('Transfer-Encoding: chunked')}5\r\n12345\r\n0\r\nX-Checksum: 1\r\n\r\n`)
+  const { status, body } = await sendRaw(
+    url,
+    `${head('Transfer-Encoding: chunked')}5\r\n12345\r\n0\r\nX-Checksum: 1\r\n\r\n`,
+  )
   expect([status, body]).toEqual([200, '5'])
 })

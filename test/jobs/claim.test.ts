@@ -27,19 +27,35 @@ async function useQueue() {
   const { database } = await useDatabase()
   const db = database.withSignal()
   const store = new JobStore(() => db, { keepMs: 1_000 })
-  const claim = (limit: number) => store.claim({ worker: 'w', kinds: KINDS, limit, leaseMs: 30_000 })
+  const claim = (limit: number) =>
+    store.claim({ worker: 'w', kinds: KINDS, limit, leaseMs: 30_000 })
   await transaction(db, async (trx) => {
     for (let index = 0; index < JOBS; index++) await insertJob(trx, newJob(index))
   })
   const { claims } = await claim(20)
-  await store.settle(claims.slice(10).map((claimed) => ({ claim: claimed, outcome: { state: 'succeeded', result: 'null' } })))
+  await store.settle(
+    claims
+      .slice(10)
+      .map((claimed) => ({ claim: claimed, outcome: { state: 'succeeded', result: 'null' } })),
+  )
   const claimed = async (ids: string[]) =>
-    (await db.selectFrom('job').select('id').where('id', 'in', ids).where('state', '=', 'running').execute()).length
+    (
+      await db
+        .selectFrom('job')
+        .select('id')
+        .where('id', 'in', ids)
+        .where('state', '=', 'running')
+        .execute()
+    ).length
   return { db, claim, claimed }
 }
 
 /** Thousands of jobs, older than any that is enqueued. */
-async function insertMany(db: Db, count: number, { kind, state }: { kind: string; state: JobState }) {
+async function insertMany(
+  db: Db,
+  count: number,
+  { kind, state }: { kind: string; state: JobState },
+) {
   const rows = Array.from({ length: count }, (_, index) => ({
     id: `01000000-0000-7000-8000-${index.toString(16).padStart(12, '0')}`,
     kind,
@@ -56,9 +72,13 @@ async function insertMany(db: Db, count: number, { kind, state }: { kind: string
       .execute()
 }
 
-/** How many rows and index entries the session's last statements read, by the server's own count. */
+/**
+ * How many rows and index entries the session's last statements read, by the server's own count.
+ */
 async function readsOf(trx: Db): Promise<number> {
-  const { rows } = await sql<{ Value: string }>`show session status like 'Handler_read%'`.execute(trx)
+  const { rows } = await sql<{ Value: string }>`show session status like 'Handler_read%'`.execute(
+    trx,
+  )
   return rows.reduce((sum, { Value }) => sum + Number(Value), 0)
 }
 
@@ -104,7 +124,13 @@ test('a claim locks the rows that it takes and no others', async () => {
 test('a claim takes the most urgent first, and then the oldest', async () => {
   const { db } = await useQueue()
   const { rows } = await claimQuery(JOBS).execute(db)
-  const order = await db.selectFrom('job').select('id').where('state', '=', 'queued').orderBy('priority').orderBy('id').execute()
+  const order = await db
+    .selectFrom('job')
+    .select('id')
+    .where('state', '=', 'queued')
+    .orderBy('priority')
+    .orderBy('id')
+    .execute()
   expect(rows.map(({ id }) => id)).toEqual(order.map(({ id }) => id))
 })
 
@@ -142,13 +168,19 @@ test('claims go on under a long transaction, and find what is urgent within a mo
       await sql`update job set state = 'succeeded', due_at = now(3) + interval 1 day`.execute(db)
       const ids: string[] = []
       await transaction(db, async (trx) => {
-        for (let index = 0; index < 6; index++) ids.push((await insertJob(trx, { ...newJob(0), priority: 1 })).id)
+        for (let index = 0; index < 6; index++)
+          ids.push((await insertJob(trx, { ...newJob(0), priority: 1 })).id)
       })
       const claimed: string[] = []
-      for (let turn = 0; turn < 6; turn++) claimed.push(...(await claim()).claims.map(({ id }) => id))
+      for (let turn = 0; turn < 6; turn++)
+        claimed.push(...(await claim()).claims.map(({ id }) => id))
       expect(claimed.toSorted()).toEqual(ids.toSorted())
       const { id: urgent } = await transaction(db, (trx) => insertJob(trx, newJob(0)))
-      await until(async () => (await claim()).claims[0]?.id === urgent, 'the urgent job is claimed', 5_000)
+      await until(
+        async () => (await claim()).claims[0]?.id === urgent,
+        'the urgent job is claimed',
+        5_000,
+      )
     })
 })
 

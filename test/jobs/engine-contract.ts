@@ -16,8 +16,9 @@ const flaky = job<null, number>('test.flaky', { attempts: 3, backoffMs: 20 })
 const untilTold = job<null>('test.until-told')
 
 /**
- * What every engine must do, whatever delivers the ids: one process's engine is made by `createEngine` for each of the
- * "processes" of a test, which share a database. An engine that polls does so every `pollMs`, if that is given.
+ * What every engine must do, whatever delivers the ids: one process's engine is made by
+ * `createEngine` for each of the "processes" of a test, which share a database. An engine that
+ * polls does so every `pollMs`, if that is given.
  */
 export function engineContract(name: string, createEngine: (pollMs?: number) => Engine) {
   async function useProcesses(concurrencies: number[], pollMs?: number) {
@@ -28,7 +29,9 @@ export function engineContract(name: string, createEngine: (pollMs?: number) => 
         noted.push(input.name)
         await sleep(input.ms ?? 0)
       }),
-      handle(flaky, (_, { attempt }) => (attempt < 3 ? Promise.reject(new Error('not yet')) : attempt)),
+      handle(flaky, (_, { attempt }) =>
+        attempt < 3 ? Promise.reject(new Error('not yet')) : attempt,
+      ),
       handle(untilTold, (_, { signal }) => sleep(60_000, undefined, { signal })),
     ]
     const processes = concurrencies.map((concurrency) =>
@@ -61,7 +64,8 @@ export function engineContract(name: string, createEngine: (pollMs?: number) => 
       for (const jobName of names) await put({ name: jobName, ms: 30 })
       await until(async () => (await jobs.counts()).succeeded === JOBS, 'all are done')
       expect(noted.toSorted()).toEqual(names.toSorted())
-      for (const { changes } of processes) expect(changes.some(({ state }) => state === 'running')).toBe(true)
+      for (const { changes } of processes)
+        expect(changes.some(({ state }) => state === 'running')).toBe(true)
     })
 
     test('never delivers more than there is room for', async () => {
@@ -69,7 +73,10 @@ export function engineContract(name: string, createEngine: (pollMs?: number) => 
       const running: number[] = []
       jobs.onChange(() => running.push(jobs.running))
       for (let index = 0; index < 8; index++) await put({ name: `job ${index}`, ms: 20 })
-      await until(() => processes[0]?.changes.filter(({ state }) => state === 'succeeded').length === 8, 'all are done')
+      await until(
+        () => processes[0]?.changes.filter(({ state }) => state === 'succeeded').length === 8,
+        'all are done',
+      )
       expect(Math.max(...running)).toBe(2)
     })
 

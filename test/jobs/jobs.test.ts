@@ -21,10 +21,23 @@ describe('a job', () => {
     const db = database.withSignal()
     const { jobs, statesOf } = useJobs(database, { handlers: [adding] })
     const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { requestId: 'r-1' })
-    const done = await until(async () => (await jobs.find(db, id))?.finishedAt && jobs.find(db, id), 'it is done')
-    expect(done).toMatchObject({ id, kind: 'test.add', state: 'succeeded', result: 3, progress: 1, attempt: 1, error: null })
+    const done = await until(
+      async () => (await jobs.find(db, id))?.finishedAt && jobs.find(db, id),
+      'it is done',
+    )
+    expect(done).toMatchObject({
+      id,
+      kind: 'test.add',
+      state: 'succeeded',
+      result: 3,
+      progress: 1,
+      attempt: 1,
+      error: null,
+    })
     expect(statesOf(id)).toEqual(['queued', 'running', 'succeeded'])
-    expect(await jobs.attempts(db, id)).toMatchObject([{ attempt: 1, outcome: 'succeeded', error: null }])
+    expect(await jobs.attempts(db, id)).toMatchObject([
+      { attempt: 1, outcome: 'succeeded', error: null },
+    ])
   })
 
   test('exists only if the transaction that enqueued it commits', async () => {
@@ -54,7 +67,15 @@ describe('a job', () => {
     const requests = Promise.allSettled(Array.from({ length: 50 }, request))
     const reserved = database.withSignal(undefined, { reserved: true })
     const lease = async () =>
-      Number((await reserved.selectFrom('job').select('due_at').where('id', '=', id).executeTakeFirstOrThrow()).due_at)
+      Number(
+        (
+          await reserved
+            .selectFrom('job')
+            .select('due_at')
+            .where('id', '=', id)
+            .executeTakeFirstOrThrow()
+        ).due_at,
+      )
     const first = await lease()
     await until(async () => (await lease()) > first + 2_000, 'the lease lasts longer than it did')
     over.resolve()
@@ -71,7 +92,10 @@ describe('a job', () => {
     const waiting = job<null>('test.waiting', { attempts: 1 })
     const handlers = [handle(waiting, () => over.promise)]
     const pace = { heartbeatMs: 500, maxBackoffMs: 2_000 }
-    const { jobs, statesOf } = useJobs(database, { handlers, timing: { ...pace, watchMs: 50, pollMs: 60_000 } })
+    const { jobs, statesOf } = useJobs(database, {
+      handlers,
+      timing: { ...pace, watchMs: 50, pollMs: 60_000 },
+    })
     const { id } = await enqueue({ database, jobs }, waiting, null)
     await until(() => statesOf(id).includes('running'), 'it runs')
     await db
@@ -81,7 +105,8 @@ describe('a job', () => {
       .execute()
 
     const begun = useJobs(database, { handlers, timing: { ...pace, pollMs: 20 } })
-    const lease = () => db.selectFrom('job').select('due_at').where('id', '=', id).executeTakeFirstOrThrow()
+    const lease = () =>
+      db.selectFrom('job').select('due_at').where('id', '=', id).executeTakeFirstOrThrow()
     await until(async () => Number((await lease()).due_at) > 0, 'the lease is renewed')
     over.resolve()
     await until(() => statesOf(id).includes('succeeded'), 'its end is written')
@@ -92,11 +117,16 @@ describe('a job', () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const broken = job<null>('test.broken', { attempts: 3, backoffMs: 1 })
-    const handlers = [handle(broken, (_, { attempt }) => Promise.reject(new Error(`secret ${attempt}`)))]
+    const handlers = [
+      handle(broken, (_, { attempt }) => Promise.reject(new Error(`secret ${attempt}`))),
+    ]
     const { jobs } = useJobs(database, { handlers, timing: { pollMs: 20 } })
     const { id } = await enqueue({ database, jobs }, broken, null)
     await until(async () => (await jobs.find(db, id))?.state === 'failed', 'it has failed')
-    expect(await jobs.find(db, id)).toMatchObject({ attempt: 3, error: 'Something went wrong on our side' })
+    expect(await jobs.find(db, id)).toMatchObject({
+      attempt: 3,
+      error: 'Something went wrong on our side',
+    })
     expect((await jobs.attempts(db, id)).map(({ error }) => error)).toEqual([
       'Error: secret 1',
       'Error: secret 2',
@@ -128,9 +158,13 @@ describe('enqueuing', () => {
     const first = await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { dedupeKey: 'sum' })
     const again = await enqueue({ database, jobs }, add, { a: 3, b: 4 }, { dedupeKey: 'sum' })
     expect(again).toEqual(first)
-    expect((await enqueue({ database, jobs }, add, { a: 3, b: 4 }, { dedupeKey: 'other' })).id).not.toBe(first.id)
+    expect(
+      (await enqueue({ database, jobs }, add, { a: 3, b: 4 }, { dedupeKey: 'other' })).id,
+    ).not.toBe(first.id)
     await jobs.cancel(first.id)
-    expect((await enqueue({ database, jobs }, add, { a: 5, b: 6 }, { dedupeKey: 'sum' })).id).not.toBe(first.id)
+    expect(
+      (await enqueue({ database, jobs }, add, { a: 5, b: 6 }, { dedupeKey: 'sum' })).id,
+    ).not.toBe(first.id)
     expect((await jobs.find(db, first.id))?.input).toEqual({ a: 1, b: 2 })
   })
 
@@ -138,7 +172,9 @@ describe('enqueuing', () => {
     const { database } = await useDatabase({ poolSize: 10 })
     const { jobs } = useJobs(database, { concurrency: 0 })
     const ids = await Promise.all(
-      Array.from({ length: 10 }, () => enqueue({ database, jobs }, add, { a: 1, b: 2 }, { dedupeKey: 'sum' })),
+      Array.from({ length: 10 }, () =>
+        enqueue({ database, jobs }, add, { a: 1, b: 2 }, { dedupeKey: 'sum' }),
+      ),
     )
     expect(new Set(ids.map(({ id }) => id)).size).toBe(1)
   })
@@ -146,8 +182,25 @@ describe('enqueuing', () => {
   test('with keys that differ in any character makes a job for each', async () => {
     const { database } = await useDatabase()
     const { jobs } = useJobs(database, { concurrency: 0 })
-    const put = async (dedupeKey: string) => (await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { dedupeKey })).id
-    const keys = ['a', 'a ', 'a  ', ' a', 'A', 'á', 'a\u0301', 'a\u00a0', 'a|', 'a |', 'a||', 'a\t', '', ' ', 'x'.repeat(200)]
+    const put = async (dedupeKey: string) =>
+      (await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { dedupeKey })).id
+    const keys = [
+      'a',
+      'a ',
+      'a  ',
+      ' a',
+      'A',
+      'á',
+      'a\u0301',
+      'a\u00a0',
+      'a|',
+      'a |',
+      'a||',
+      'a\t',
+      '',
+      ' ',
+      'x'.repeat(200),
+    ]
     const ids = []
     for (const key of keys) ids.push(await put(key))
     expect(new Set(ids).size).toBe(keys.length)
@@ -182,12 +235,16 @@ describe('enqueuing', () => {
     await expect(put({ runAt: '2040-01-01' })).rejects.toThrow(TypeError)
     await expect(put({ runAt: new Date('+010000-01-01T00:00:00Z') })).rejects.toThrow(RangeError)
     for (const priority of [1.5, Number.NaN, 32_768, -32_769, Number.POSITIVE_INFINITY, '1'])
-      await expect(put({ priority })).rejects.toThrow('Expected `priority` to be an integer from -32768 to 32767')
-    for (const dedupeKey of ['\ud800', 'a\udc00b', 7, null]) await expect(put({ dedupeKey })).rejects.toThrow(TypeError)
+      await expect(put({ priority })).rejects.toThrow(
+        'Expected `priority` to be an integer from -32768 to 32767',
+      )
+    for (const dedupeKey of ['\ud800', 'a\udc00b', 7, null])
+      await expect(put({ dedupeKey })).rejects.toThrow(TypeError)
     await expect(put({ dedupeKey: 'x'.repeat(201) })).rejects.toThrow(
       new RangeError('Expected `dedupeKey` to have at most 200 characters, got 201'),
     )
-    for (const requestId of ['é', '', 'x'.repeat(129)]) await expect(put({ requestId })).rejects.toThrow(TypeError)
+    for (const requestId of ['é', '', 'x'.repeat(129)])
+      await expect(put({ requestId })).rejects.toThrow(TypeError)
     for (const priority of [-32_768, 32_767]) expect(await put({ priority })).toHaveProperty('id')
   })
 
@@ -198,10 +255,15 @@ describe('enqueuing', () => {
     const put = (input: unknown) => enqueue({ database, jobs }, anything, input)
     await expect(put('x'.repeat(70_000))).rejects.toMatchObject({
       code: 'too_large',
-      message: 'The input of test.anything has 70002 bytes as JSON, the most is 65536: keep large data elsewhere',
+      message:
+        'The input of test.anything has 70002 bytes as JSON, the most is 65536: keep large data elsewhere',
     })
-    await expect(put({ n: 1n })).rejects.toThrow('The input of test.anything cannot be written as JSON')
-    await expect(put(() => 1)).rejects.toThrow('The input of test.anything cannot be written as JSON')
+    await expect(put({ n: 1n })).rejects.toThrow(
+      'The input of test.anything cannot be written as JSON',
+    )
+    await expect(put(() => 1)).rejects.toThrow(
+      'The input of test.anything cannot be written as JSON',
+    )
     const foreign = database
       .withSignal()
       .transaction()
@@ -231,7 +293,10 @@ describe('a handler', () => {
     expect(await jobs.find(db, id)).toMatchObject({ state: 'running', progress: 0.5, note: 'half' })
     goOn.resolve()
     await until(async () => (await jobs.find(db, id))?.state === 'succeeded', 'it is done')
-    expect(await jobs.find(db, id)).toMatchObject({ progress: 1, result: { id, attempt: 1, requestId: 'r-7' } })
+    expect(await jobs.find(db, id)).toMatchObject({
+      progress: 1,
+      result: { id, attempt: 1, requestId: 'r-7' },
+    })
     expect(changes.filter(({ progress }) => progress === 0.1)).toEqual([])
   })
 
@@ -255,7 +320,9 @@ describe('a handler', () => {
       const { database } = await useDatabase()
       const db = database.withSignal()
       const long = job<null>('test.long', { timeoutMs, attempts: 1 })
-      const { jobs } = useJobs(database, { handlers: [handle(long, (_, { signal }) => sleep(100, undefined, { signal }))] })
+      const { jobs } = useJobs(database, {
+        handlers: [handle(long, (_, { signal }) => sleep(100, undefined, { signal }))],
+      })
       const { id } = await enqueue({ database, jobs }, long, null)
       await until(async () => (await jobs.find(db, id))?.finishedAt, 'it is over')
       expect(await jobs.find(db, id)).toMatchObject({ state: 'succeeded', attempt: 1 })
@@ -269,12 +336,17 @@ describe('a handler', () => {
     const { jobs } = useJobs(database, { handlers: [handle(large, () => 'x'.repeat(5_000_000))] })
     const { id } = await enqueue({ database, jobs }, large, null)
     await until(async () => (await jobs.find(db, id))?.state === 'failed', 'it has failed')
-    expect(await jobs.find(db, id)).toMatchObject({ attempt: 1, error: expect.stringContaining('The result of test.large has') })
+    expect(await jobs.find(db, id)).toMatchObject({
+      attempt: 1,
+      error: expect.stringContaining('The result of test.large has'),
+    })
   })
 
   test('of one kind there may be one', async () => {
     const { database } = await useDatabase()
-    expect(() => useJobs(database, { handlers: [adding, adding] })).toThrow('Two handlers for one kind of job: test.add')
+    expect(() => useJobs(database, { handlers: [adding, adding] })).toThrow(
+      'Two handlers for one kind of job: test.add',
+    )
   })
 })
 
@@ -285,11 +357,20 @@ describe('the counts', () => {
     await enqueue({ database, jobs }, add, { a: 1, b: 2 })
     const leaving = new AbortController()
     const requests = Promise.allSettled(
-      Array.from({ length: 20 }, () => sql`select sleep(60)`.execute(database.withSignal(leaving.signal))),
+      Array.from({ length: 20 }, () =>
+        sql`select sleep(60)`.execute(database.withSignal(leaving.signal)),
+      ),
     )
     const counts = Array.from({ length: 12 }, () => jobs.counts())
     expect(new Set(counts).size).toBe(1)
-    expect(await counts[0]).toEqual({ scheduled: 0, queued: 1, running: 0, succeeded: 0, failed: 0, cancelled: 0 })
+    expect(await counts[0]).toEqual({
+      scheduled: 0,
+      queued: 1,
+      running: 0,
+      succeeded: 0,
+      failed: 0,
+      cancelled: 0,
+    })
     leaving.abort()
     await requests
   })
@@ -297,7 +378,10 @@ describe('the counts', () => {
   test('say in the log when they begin to fail', async () => {
     const { database } = await useDatabase()
     const lines: string[] = []
-    const { jobs } = useJobs(database, { concurrency: 0, log: pino({}, { write: (line) => void lines.push(line) }) })
+    const { jobs } = useJobs(database, {
+      concurrency: 0,
+      log: pino({}, { write: (line) => void lines.push(line) }),
+    })
     const failures = () => lines.filter((line) => line.includes('Cannot count the jobs')).length
     await sql`rename table job to gone`.execute(database.withSignal())
     for (let time = 0; time < 3; time++) await expect(jobs.counts()).rejects.toThrow()
@@ -318,11 +402,14 @@ describe('a process that may run one job at once', () => {
     const begun: number[] = []
     const first = Promise.withResolvers<void>()
     const follow = job<number>('test.follow')
-    const handlers = [handle(follow, (number) => (begun.push(number) === 1 ? first.promise : undefined))]
+    const handlers = [
+      handle(follow, (number) => (begun.push(number) === 1 ? first.promise : undefined)),
+    ]
     const { jobs, statesOf } = useJobs(database, { concurrency: 1, handlers })
     const ids: string[] = []
     // Of two that are queued within a millisecond either may go first, but for its priority.
-    for (const number of [1, 2, 3]) ids.push((await enqueue({ database, jobs }, follow, number, { priority: number })).id)
+    for (const number of [1, 2, 3])
+      ids.push((await enqueue({ database, jobs }, follow, number, { priority: number })).id)
     await until(() => begun.length === 1, 'the first has begun')
     await transaction(db, async (trx) => {
       // Its end cannot be written.
@@ -346,8 +433,12 @@ describe('a kind with a concurrency of its own', () => {
     const { database } = await useDatabase()
     const over = Promise.withResolvers<void>()
     const long = job<null>('test.long', { concurrency: 2 })
-    const { jobs, changes } = useJobs(database, { concurrency: 3, handlers: [adding, handle(long, () => over.promise)] })
-    const begun = (kind: string) => changes.filter((change) => change.kind === kind && change.state === 'running').length
+    const { jobs, changes } = useJobs(database, {
+      concurrency: 3,
+      handlers: [adding, handle(long, () => over.promise)],
+    })
+    const begun = (kind: string) =>
+      changes.filter((change) => change.kind === kind && change.state === 'running').length
     await transaction(database.withSignal(), async (trx) => {
       for (let index = 0; index < 20; index++) await jobs.enqueue(trx, long, null)
     })
@@ -392,7 +483,10 @@ describe('a job of a kind that this process has no handler for', () => {
     const { jobs } = useJobs(database, { concurrency: 0 })
     const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 })
     useJobs(database, { log: pino({}, { write: (line) => void lines.push(line) }) })
-    await until(() => lines.some((line) => line.includes('No handler') && line.includes(add.name)), 'the log says so')
+    await until(
+      () => lines.some((line) => line.includes('No handler') && line.includes(add.name)),
+      'the log says so',
+    )
     expect(await jobs.find(db, id)).toMatchObject({ state: 'queued', attempt: 0, startedAt: null })
     expect(await jobs.attempts(db, id)).toEqual([])
     useJobs(database, { handlers: [adding] })
@@ -408,7 +502,12 @@ describe('finished jobs', () => {
     const { jobs } = useJobs(database, { handlers: [adding], keepMs: 1 })
     const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 })
     await until(async () => (await jobs.find(db, id))?.finishedAt, 'it is done')
-    const { id: later } = await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { runAt: new Date(Date.now() + 60_000) })
+    const { id: later } = await enqueue(
+      { database, jobs },
+      add,
+      { a: 1, b: 2 },
+      { runAt: new Date(Date.now() + 60_000) },
+    )
     await enqueue({ database, jobs }, job<null>('jobs.prune'), null)
     await until(async () => !(await jobs.find(db, id)), 'it is gone')
     expect(await jobs.attempts(db, id)).toEqual([])
@@ -431,7 +530,10 @@ describe('cancelling', () => {
       }),
     ]
     const here = useJobs(database, { concurrency: 0 })
-    const there = useJobs(database, { handlers, timing: { heartbeatMs: 600_000, leaseMs: 1_800_000 } })
+    const there = useJobs(database, {
+      handlers,
+      timing: { heartbeatMs: 600_000, leaseMs: 1_800_000 },
+    })
     const { id } = await enqueue({ database, jobs: here.jobs }, endless, null)
     await started.promise
     expect(await here.jobs.cancel(id)).toMatchObject({ state: 'cancelled' })
@@ -439,7 +541,9 @@ describe('cancelling', () => {
     await until(() => there.jobs.running === 0, 'its place is free')
     expect(here.statesOf(id)).toEqual(['queued', 'cancelled'])
     expect(there.statesOf(id)).toEqual(['running', 'cancelled'])
-    expect(await here.jobs.attempts(database.withSignal(), id)).toMatchObject([{ outcome: 'cancelled' }])
+    expect(await here.jobs.attempts(database.withSignal(), id)).toMatchObject([
+      { outcome: 'cancelled' },
+    ])
   })
 
   test('stops the statement on the server and the task on its thread', async () => {
@@ -448,14 +552,22 @@ describe('cancelling', () => {
     const query = job<null>('test.query')
     const calculate = job<null>('test.calculate')
     const handlers = [
-      handle(query, async (_, { signal }) => void (await sql`select sleep(600) as nap`.execute(database.withSignal(signal)))),
-      handle(calculate, (_, { signal }) => compute.run(endlessly, null, { priority: 'batch', signal })),
+      handle(
+        query,
+        async (_, { signal }) =>
+          void (await sql`select sleep(600) as nap`.execute(database.withSignal(signal))),
+      ),
+      handle(calculate, (_, { signal }) =>
+        compute.run(endlessly, null, { priority: 'batch', signal }),
+      ),
     ]
     const { jobs: elsewhere } = useJobs(database, { concurrency: 0 })
     const { jobs } = useJobs(database, { handlers })
     const { id: querying } = await enqueue({ database, jobs }, query, null)
     const { id: calculating } = await enqueue({ database, jobs }, calculate, null)
-    const naps = async () => (await onServer('show processlist')).filter(({ Info }) => String(Info).includes('as nap')).length
+    const naps = async () =>
+      (await onServer('show processlist')).filter(({ Info }) => String(Info).includes('as nap'))
+        .length
     await until(async () => compute.running === 1 && (await naps()) === 1, 'both are at work')
     await Promise.all([elsewhere.cancel(querying), elsewhere.cancel(calculating)])
     await until(async () => compute.running === 0 && (await naps()) === 0, 'both have stopped')

@@ -6,7 +6,10 @@ import { until } from '../support/until.ts'
 
 function useLoop(runOnce: () => Promise<boolean>, { restMs = 60_000, maxBackoffMs = 5_000 } = {}) {
   const lines: string[] = []
-  const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line).msg) })
+  const log = pino(
+    { level: 'info' },
+    { write: (line: string) => void lines.push(JSON.parse(line).msg) },
+  )
   const loop = new Loop({ name: 'test', log, restMs, maxBackoffMs, runOnce })
   onTestFinished(() => loop.stop())
   loop.start()
@@ -50,7 +53,8 @@ test('that is refused as overloaded tries again soon, however often', async () =
     if (++turns <= 8) throw overloaded('The database is busy: try again shortly')
     return false
   }
-  // Pauses that grow as in an outage would take more than a minute together, these take 2 s at most.
+  // Pauses that grow as in an outage would take more than a minute together, these take 2 s at
+  // most.
   useLoop(runOnce, { maxBackoffMs: 600_000 })
   await until(() => turns === 9, 'it took a turn that did not fail')
 })

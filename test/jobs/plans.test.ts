@@ -25,7 +25,8 @@ async function useManyJobs() {
       (_, row) => `0100000${index}-0000-7000-8000-${String(row).padStart(12, '0')}`,
     )
     // Half of what has a time is due.
-    const dueAt = (row: number) => (state === 'queued' ? null : new Date(Date.now() + (row % 2 === 0 ? -1 : 1) * 3_600_000))
+    const dueAt = (row: number) =>
+      state === 'queued' ? null : new Date(Date.now() + (row % 2 === 0 ? -1 : 1) * 3_600_000)
     const rows = ids.map((id, row) => ({
       id,
       kind: 'test.some',
@@ -42,7 +43,10 @@ async function useManyJobs() {
       .values(ids.map((job_id) => ({ job_id, fence: 1, attempt: 1, worker: 'w' })))
       .execute()
   }
-  const slots = Array.from({ length: 3_000 }, (_, row) => ({ schedule: `test.${row % 3}`, slot: new Date(row * 1_000) }))
+  const slots = Array.from({ length: 3_000 }, (_, row) => ({
+    schedule: `test.${row % 3}`,
+    slot: new Date(row * 1_000),
+  }))
   await db.insertInto('job_slot').values(slots).execute()
   await sql`analyze table job, job_attempt, job_slot`.execute(db)
   return db
@@ -53,7 +57,9 @@ async function statementsOf(act: () => Promise<unknown>): Promise<CompiledQuery[
   const spy = vi.spyOn(MysqlConnection.prototype, 'executeQuery')
   onTestFinished(() => spy.mockRestore())
   await act()
-  const queries = spy.mock.calls.map(([query]) => query).filter((query) => /^\s*(select|update|delete)/i.test(query.sql))
+  const queries = spy.mock.calls
+    .map(([query]) => query)
+    .filter((query) => /^\s*(select|update|delete)/i.test(query.sql))
   spy.mockRestore()
   return [...new Map(queries.map((query) => [query.sql, query])).values()]
 }
@@ -61,7 +67,8 @@ async function statementsOf(act: () => Promise<unknown>): Promise<CompiledQuery[
 /** Everything that the store and the schedules do, on a queue that has work for each of them. */
 async function doEverything(db: Db) {
   const store = new JobStore(() => db, { keepMs: -1_000 })
-  const claim = async (limit: number) => (await store.claim({ worker: 'w', kinds: KINDS, limit, leaseMs: 30_000 })).claims
+  const claim = async (limit: number) =>
+    (await store.claim({ worker: 'w', kinds: KINDS, limit, leaseMs: 30_000 })).claims
   const [first, second, third, ...rest] = (await claim(9)) as [Claim, Claim, Claim, ...Claim[]]
   await store.renew([first, second], 30_000)
   await store.report(first, 0.5, 'half')
@@ -75,7 +82,13 @@ async function doEverything(db: Db) {
       outcome: { state: 'scheduled', error: 'x', detail: 'x', delayMs: 1_000 } as const,
     })),
   ])
-  const named = await store.claim({ worker: 'w', kinds: KINDS, limit: 1, leaseMs: 30_000, ids: [third.id] })
+  const named = await store.claim({
+    worker: 'w',
+    kinds: KINDS,
+    limit: 1,
+    leaseMs: 30_000,
+    ids: [third.id],
+  })
   expect(named.claims).toHaveLength(1)
   await store.otherKinds(KINDS)
   expect(await store.promote()).not.toHaveLength(0)
@@ -106,6 +119,8 @@ test('no statement of the jobs sorts rows or reads a whole table, as the service
       CompiledQuery.raw(`explain format = traditional ${text}`, [...parameters]),
     )
     const plan = rows.filter(({ table }) => /^job/.test(table ?? ''))
-    expect.soft(plan.map(({ type, Extra }) => `${type} ${Extra}`).join(', '), text).not.toMatch(/\bALL\b|filesort|temporary/)
+    expect
+      .soft(plan.map(({ type, Extra }) => `${type} ${Extra}`).join(', '), text)
+      .not.toMatch(/\bALL\b|filesort|temporary/)
   }
 })

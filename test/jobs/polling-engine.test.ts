@@ -5,5 +5,6 @@ import { engineContract } from './engine-contract.ts'
 
 engineContract(
   'polling',
-  (pollMs = TIMING.pollMs) => new PollingEngine({ log: pino({ level: 'silent' }), timing: { ...TIMING, pollMs } }),
+  (pollMs = TIMING.pollMs) =>
+    new PollingEngine({ log: pino({ level: 'silent' }), timing: { ...TIMING, pollMs } }),
 )

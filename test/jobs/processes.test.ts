@@ -10,17 +10,30 @@ import { useProcess } from '../support/process.ts'
 import { leaveMark, poison, sayWho, waitForSignal } from '../support/test-jobs.ts'
 import { until } from '../support/until.ts'
 
-const TIMING = { leaseMs: 1_500, heartbeatMs: 400, pollMs: 100, watchMs: 50, maxBackoffMs: 500, graceMs: 300 }
+const TIMING = {
+  leaseMs: 1_500,
+  heartbeatMs: 400,
+  pollMs: 100,
+  watchMs: 50,
+  maxBackoffMs: 500,
+  graceMs: 300,
+}
 const JOBS = 300
 const KILLS = 6
 const KILL_EVERY_MS = 1_000
 
-/** A database, and jobs on it that only enqueue and look: the work is for processes of their own. */
+/**
+ * A database, and jobs on it that only enqueue and look: the work is for processes of their own.
+ */
 async function useQueue() {
   const { database, url } = await useDatabase()
   const { jobs } = useJobs(database, { concurrency: 0, timing: { pollMs: 60_000 } })
   const start = async (env: NodeJS.ProcessEnv = {}) => {
-    const running = useProcess('test/support/jobs-service.ts', { DATABASE_URL: url, TIMING: JSON.stringify(TIMING), ...env })
+    const running = useProcess('test/support/jobs-service.ts', {
+      DATABASE_URL: url,
+      TIMING: JSON.stringify(TIMING),
+      ...env,
+    })
     await until(() => running.output().includes('is ready'), 'it is ready')
     return running
   }
@@ -29,8 +42,16 @@ async function useQueue() {
 
 type Running = Awaited<ReturnType<Awaited<ReturnType<typeof useQueue>>['start']>>
 
-const isIn = (state: JobState, { database, jobs }: { database: Database; jobs: Jobs }, id: string) =>
-  until(async () => (await jobs.find(database.withSignal(), id))?.state === state, `it is ${state}`, 15_000)
+const isIn = (
+  state: JobState,
+  { database, jobs }: { database: Database; jobs: Jobs },
+  id: string,
+) =>
+  until(
+    async () => (await jobs.find(database.withSignal(), id))?.state === state,
+    `it is ${state}`,
+    15_000,
+  )
 
 /** Starts one again whenever it ends, as whoever runs services does. */
 function keepAlive(start: () => Promise<Running>) {
@@ -70,19 +91,37 @@ test('two processes that are killed over and over do every job, its effect once,
 
   await expectSoundHistories(database, KILLS)
   const marks = await db.selectFrom('product').select('name').execute()
-  expect(marks.map(({ name }) => name).toSorted()).toEqual(Array.from({ length: JOBS }, (_, index) => `mark ${index}`).toSorted())
+  expect(marks.map(({ name }) => name).toSorted()).toEqual(
+    Array.from({ length: JOBS }, (_, index) => `mark ${index}`).toSorted(),
+  )
 })
 
-/** One success each, as the last of its attempts; what came before it was lost with its process, and over when the next began. */
+/**
+ * One success each, as the last of its attempts; what came before it was lost with its process, and
+ * over when the next began.
+ */
 async function expectSoundHistories(database: Database, kills: number) {
-  const attempts = await database.withSignal().selectFrom('job_attempt').selectAll().orderBy('job_id').orderBy('fence').execute()
-  const histories = Object.values(Object.groupBy(attempts, ({ job_id }) => job_id)).map((history = []) => history)
+  const attempts = await database
+    .withSignal()
+    .selectFrom('job_attempt')
+    .selectAll()
+    .orderBy('job_id')
+    .orderBy('fence')
+    .execute()
+  const histories = Object.values(Object.groupBy(attempts, ({ job_id }) => job_id)).map(
+    (history = []) => history,
+  )
   expect(histories).toHaveLength(JOBS)
   for (const history of histories) {
-    expect(history.map(({ outcome }) => outcome)).toEqual([...Array(history.length - 1).fill('lost'), 'succeeded'])
+    expect(history.map(({ outcome }) => outcome)).toEqual([
+      ...Array(history.length - 1).fill('lost'),
+      'succeeded',
+    ])
     expect(history.map(({ fence }) => fence)).toEqual(history.map((_, index) => index + 1))
     for (const [index, { started_at }] of history.entries())
-      expect(started_at.getTime()).toBeGreaterThanOrEqual(history[index - 1]?.finished_at?.getTime() ?? 0)
+      expect(started_at.getTime()).toBeGreaterThanOrEqual(
+        history[index - 1]?.finished_at?.getTime() ?? 0,
+      )
   }
   const lost = attempts.filter(({ outcome }) => outcome === 'lost')
   expect(lost.length).toBeGreaterThanOrEqual(kills / 2)
@@ -112,20 +151,31 @@ test('a process that slept past its lease changes nothing of a job that another 
 })
 
 describe('a job that ends its process', () => {
-  test.each(['exit', 'throw'] as const)('by %s fails for good after its attempts, and the rest goes on', async (way) => {
-    const queue = await useQueue()
-    const { db, jobs, start } = queue
-    const { id } = await enqueue(queue, poison, { way }, { priority: -1 })
-    await transaction(db, async (trx) => {
-      for (let index = 0; index < 20; index++) await jobs.enqueue(trx, leaveMark, { mark: `beside ${index}`, ms: 50 })
-    })
-    const lives = keepAlive(start)
-    await until(async () => (await jobs.counts()).succeeded === 20, 'the rest is done', 15_000)
-    await isIn('failed', queue, id)
-    expect(await jobs.find(db, id)).toMatchObject({ attempt: 3, error: 'Every process that began it ended before it was done' })
-    expect((await jobs.attempts(db, id)).map(({ outcome }) => outcome)).toEqual(['lost', 'lost', 'lost'])
-    expect(lives.count).toBeGreaterThanOrEqual(3)
-  })
+  test.each(['exit', 'throw'] as const)(
+    'by %s fails for good after its attempts, and the rest goes on',
+    async (way) => {
+      const queue = await useQueue()
+      const { db, jobs, start } = queue
+      const { id } = await enqueue(queue, poison, { way }, { priority: -1 })
+      await transaction(db, async (trx) => {
+        for (let index = 0; index < 20; index++)
+          await jobs.enqueue(trx, leaveMark, { mark: `beside ${index}`, ms: 50 })
+      })
+      const lives = keepAlive(start)
+      await until(async () => (await jobs.counts()).succeeded === 20, 'the rest is done', 15_000)
+      await isIn('failed', queue, id)
+      expect(await jobs.find(db, id)).toMatchObject({
+        attempt: 3,
+        error: 'Every process that began it ended before it was done',
+      })
+      expect((await jobs.attempts(db, id)).map(({ outcome }) => outcome)).toEqual([
+        'lost',
+        'lost',
+        'lost',
+      ])
+      expect(lives.count).toBeGreaterThanOrEqual(3)
+    },
+  )
 })
 
 test('a process that is told to stop gives its jobs back, and another takes them over at once', async () => {

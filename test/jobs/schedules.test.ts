@@ -28,7 +28,8 @@ const insertSlot = (database: Database, ago: string) =>
     database.withSignal(),
   )
 
-const slotsOf = (database: Database) => database.withSignal().selectFrom('job_slot').selectAll().orderBy('slot').execute()
+const slotsOf = (database: Database) =>
+  database.withSignal().selectFrom('job_slot').selectAll().orderBy('slot').execute()
 
 describe('a schedule', () => {
   test('that is new waits for its next slot', async () => {
@@ -65,10 +66,17 @@ describe('a schedule', () => {
     const done: string[] = []
     const handlers = [handle(sweep, ({ of }) => void done.push(of))]
     const schedules = [schedule('test.often', '* * * * * *', sweep, { of: 'uploads' })]
-    const processes = [1, 2].map(() => useJobs(database, { handlers, schedules, timing: { pollMs: 50 } }))
+    const processes = [1, 2].map(() =>
+      useJobs(database, { handlers, schedules, timing: { pollMs: 50 } }),
+    )
     await until(() => done.length >= 3, 'it was fired')
     await Promise.all(processes.map(({ jobs }) => jobs.stop()))
-    const rows = await database.withSignal().selectFrom('job').select('id').where('kind', '=', sweep.name).execute()
+    const rows = await database
+      .withSignal()
+      .selectFrom('job')
+      .select('id')
+      .where('kind', '=', sweep.name)
+      .execute()
     const slots = (await slotsOf(database)).filter((row) => row.schedule === 'test.often')
     expect(rows.length).toBe(slots.length - 1)
     expect(new Set(done)).toEqual(new Set(['uploads']))
@@ -87,7 +95,12 @@ describe('a schedule', () => {
     const schedules = [schedule('test.long', '* * * * * *', sweep, { of: 'uploads' })]
     useJobs(database, { handlers, schedules, timing: { pollMs: 50 } })
     await until(async () => (await slotsOf(database)).length >= 4, 'several slots have passed')
-    const rows = await database.withSignal().selectFrom('job').select('id').where('kind', '=', sweep.name).execute()
+    const rows = await database
+      .withSignal()
+      .selectFrom('job')
+      .select('id')
+      .where('kind', '=', sweep.name)
+      .execute()
     expect(rows).toHaveLength(1)
     expect(begun).toBe(1)
     over.resolve()
@@ -101,7 +114,12 @@ describe('a schedule', () => {
     let swept = 0
     const handlers = [handle(long, () => over.promise), handle(sweep, () => void swept++)]
     const schedules = [schedule('test.often', '* * * * * *', sweep, { of: 'uploads' })]
-    const { jobs } = useJobs(database, { handlers, schedules, concurrency: 2, timing: { pollMs: 50 } })
+    const { jobs } = useJobs(database, {
+      handlers,
+      schedules,
+      concurrency: 2,
+      timing: { pollMs: 50 },
+    })
     for (let index = 0; index < 5; index++) await enqueue({ database, jobs }, long, null)
     await until(() => jobs.running === 2, 'all places are taken')
     await until(() => swept >= 3, 'the schedule goes on')
@@ -109,24 +127,36 @@ describe('a schedule', () => {
     over.resolve()
   })
 
-  test.each(['0 0 30 2 *', '0 0 31 2,4,6,9,11 *', '0 0 0 30 2 *'])('that never fires is refused: %s', async (cron) => {
-    const { database } = await useDatabase()
-    const { make } = useSchedules(database, [schedule('test.never', cron, sweep, { of: 'nothing' })])
-    expect(make).toThrow('The schedule test.never never fires')
-  })
-
-  test.each(['0 0 0 1 1 * 2001', '0 0 0 1 1 * 2099', '2099-01-01T00:00:00', '* * * *', '', '61 * * * *', '@reboot'])(
-    'that is no recurring time is refused: %s',
+  test.each(['0 0 30 2 *', '0 0 31 2,4,6,9,11 *', '0 0 0 30 2 *'])(
+    'that never fires is refused: %s',
     async (cron) => {
       const { database } = await useDatabase()
-      const { make } = useSchedules(database, [schedule('test.odd', cron, sweep, { of: 'nothing' })])
-      expect(make).toThrow()
+      const { make } = useSchedules(database, [
+        schedule('test.never', cron, sweep, { of: 'nothing' }),
+      ])
+      expect(make).toThrow('The schedule test.never never fires')
     },
   )
 
+  test.each([
+    '0 0 0 1 1 * 2001',
+    '0 0 0 1 1 * 2099',
+    '2099-01-01T00:00:00',
+    '* * * *',
+    '',
+    '61 * * * *',
+    '@reboot',
+  ])('that is no recurring time is refused: %s', async (cron) => {
+    const { database } = await useDatabase()
+    const { make } = useSchedules(database, [schedule('test.odd', cron, sweep, { of: 'nothing' })])
+    expect(make).toThrow()
+  })
+
   test('whose input no job can have is refused, since it would keep others from being fired', async () => {
     const { database } = await useDatabase()
-    const { make } = useSchedules(database, [schedule('test.large', '@daily', sweep, { of: 'x'.repeat(70_000) })])
+    const { make } = useSchedules(database, [
+      schedule('test.large', '@daily', sweep, { of: 'x'.repeat(70_000) }),
+    ])
     expect(make).toThrow('The input of test.sweep has')
   })
 
@@ -146,10 +176,18 @@ describe('a schedule', () => {
       await database
         .withSignal()
         .insertInto('job_slot')
-        .values(Array.from({ length: 2_500 }, (_, index) => ({ schedule: name, slot: new Date(start + index * 1_000) })))
+        .values(
+          Array.from({ length: 2_500 }, (_, index) => ({
+            schedule: name,
+            slot: new Date(start + index * 1_000),
+          })),
+        )
         .execute()
     await pruneSlots(() => database.withSignal())
-    expect((await slotsOf(database)).map((row) => row.schedule)).toEqual(['test.often', 'test.other'])
+    expect((await slotsOf(database)).map((row) => row.schedule)).toEqual([
+      'test.often',
+      'test.other',
+    ])
   })
 
   test('keeps its newest slot for good, older ones for a week', async () => {
@@ -164,7 +202,11 @@ describe('a schedule', () => {
 
   test('with a wrong expression, or the name of another, is refused at the start', async () => {
     const { database } = await useDatabase()
-    expect(() => useSchedules(database, [schedule('test.bad', 'every day', sweep, { of: '' })]).make()).toThrow()
-    expect(() => useSchedules(database, [daily, daily]).make()).toThrow('Two schedules have one name: test.daily')
+    expect(() =>
+      useSchedules(database, [schedule('test.bad', 'every day', sweep, { of: '' })]).make(),
+    ).toThrow()
+    expect(() => useSchedules(database, [daily, daily]).make()).toThrow(
+      'Two schedules have one name: test.daily',
+    )
   })
 })

@@ -14,16 +14,35 @@ async function useStore({ maxAttempts = 5 } = {}) {
   const { database } = await useDatabase()
   const db = database.withSignal()
   const store = new JobStore(() => db, { keepMs: 60_000 })
-  const row = { kind: 'test.some', input: 'null', maxAttempts, priority: 0, runAt: null, dedupeKey: null, requestId: null }
+  const row = {
+    kind: 'test.some',
+    input: 'null',
+    maxAttempts,
+    priority: 0,
+    runAt: null,
+    dedupeKey: null,
+    requestId: null,
+  }
   const { id } = await transaction(db, (trx) => insertJob(trx, row))
   const claim = async (worker: string, leaseMs = LEASE_MS) => {
     // A lost job waits for a moment: here that is over at once.
-    await db.updateTable('job').set({ state: 'queued', due_at: null }).where('state', '=', 'scheduled').execute()
+    await db
+      .updateTable('job')
+      .set({ state: 'queued', due_at: null })
+      .where('state', '=', 'scheduled')
+      .execute()
     const { claims } = await store.claim({ worker, kinds: KINDS, limit: 1, leaseMs })
     return claims[0] as Claim
   }
   const settle = (held: Claim, outcome: Outcome) => store.settle([{ claim: held, outcome }])
-  return { store, id, claim, settle, find: () => findJob(db, id), attempts: () => listAttempts(db, id) }
+  return {
+    store,
+    id,
+    claim,
+    settle,
+    find: () => findJob(db, id),
+    attempts: () => listAttempts(db, id),
+  }
 }
 
 const done: Outcome = { state: 'succeeded', result: '"mine"' }
@@ -37,11 +56,17 @@ describe('a worker whose job was taken over while it was away', () => {
     const before = await find()
     expect(await store.report(stale, 0.9, 'stale')).toBe(false)
     await store.renew([stale], NO_LEASE_MS)
-    for (const outcome of [done, { state: 'queued' } as const, { state: 'failed', error: 'x', detail: 'x' } as const])
+    for (const outcome of [
+      done,
+      { state: 'queued' } as const,
+      { state: 'failed', error: 'x', detail: 'x' } as const,
+    ])
       expect(await settle(stale, outcome)).toEqual([])
     expect(await find()).toEqual(before)
     expect(await store.reclaim()).toEqual([])
-    expect(await settle(fresh, { state: 'succeeded', result: '"theirs"' })).toMatchObject([{ state: 'succeeded' }])
+    expect(await settle(fresh, { state: 'succeeded', result: '"theirs"' })).toMatchObject([
+      { state: 'succeeded' },
+    ])
     expect((await find())?.result).toBe('theirs')
   })
 
@@ -70,7 +95,10 @@ describe('a job that is lost', () => {
     expect(await store.reclaim()).toMatchObject([{ id, state: 'scheduled', attempt: 1 }])
     await claim('two', NO_LEASE_MS)
     expect(await store.reclaim()).toMatchObject([{ id, state: 'failed', attempt: 2 }])
-    expect(await find()).toMatchObject({ state: 'failed', error: 'Every process that began it ended before it was done' })
+    expect(await find()).toMatchObject({
+      state: 'failed',
+      error: 'Every process that began it ended before it was done',
+    })
     expect((await attempts()).map(({ worker, outcome }) => [worker, outcome])).toEqual([
       ['one', 'lost'],
       ['two', 'lost'],

@@ -27,7 +27,9 @@ test('gives back what the code gives, if it awaits', async () => {
 
 test('fails naming function and line of what holds the event loop', async () => {
   const { message } = await failure(expectEventLoopFree(async () => hold(300)))
-  expect(message).toMatch(/^The event loop was held for longer than 50 ms:\n {2}\d+ ms by hold \(test\/ops\//)
+  expect(message).toMatch(
+    /^The event loop was held for longer than 50 ms:\n {2}\d+ ms by hold \(test\/ops\//,
+  )
   expect(message).toContain(`expect-event-loop-free.test.ts:${lineOf('held here')})`)
 })
 

@@ -4,7 +4,10 @@ import { LoopDelay } from '../../src/ops/loop-delay.ts'
 const BLOCK_MS = 1_000
 const NS_PER_MS = 1_000_000
 
-/** The longest delay of an event loop that was blocked for `blockedMs`, of which `withoutCoreMs` without a core. */
+/**
+ * The longest delay of an event loop that was blocked for `blockedMs`, of which `withoutCoreMs`
+ * without a core.
+ */
 function block(withoutCoreMs: number) {
   const startedAt = performance.now()
   let waited = 0n

@@ -16,7 +16,9 @@ test('the page is in the text format of Prometheus', async () => {
   expect(response.status).toBe(200)
   expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
   const lines = (await response.text()).trim().split('\n')
-  expect(lines.filter((line) => !/^(# (HELP|TYPE) \w+ .+|\w+(\{.*\})? \S+)?$/.test(line))).toEqual([])
+  expect(lines.filter((line) => !/^(# (HELP|TYPE) \w+ .+|\w+(\{.*\})? \S+)?$/.test(line))).toEqual(
+    [],
+  )
 })
 
 describe('requests', () => {
@@ -24,22 +26,38 @@ describe('requests', () => {
     for (const id of [880_001, 880_002, 880_003]) await request(`${service.url}/v1/products/${id}`)
     await request(`${service.url}/v1/products/880004`, 'DELETE')
     const page = await readPage()
-    expect(page.get('http_request_duration_seconds_count{method="GET",route="/v1/products/:id",status="404"}')).toBe(3)
-    expect(page.get('http_request_duration_seconds_count{method="DELETE",route="/v1/products/:id",status="404"}')).toBe(1)
+    expect(
+      page.get(
+        'http_request_duration_seconds_count{method="GET",route="/v1/products/:id",status="404"}',
+      ),
+    ).toBe(3)
+    expect(
+      page.get(
+        'http_request_duration_seconds_count{method="DELETE",route="/v1/products/:id",status="404"}',
+      ),
+    ).toBe(1)
     expect([...page.keys()].filter((name) => name.includes('88000'))).toEqual([])
   })
 
   test('that do not fit are counted under their pattern too', async () => {
     await request(`${service.url}/v1/products/seven`)
     const page = await readPage()
-    expect(page.get('http_request_duration_seconds_count{method="GET",route="/v1/products/:id",status="422"}')).toBe(1)
+    expect(
+      page.get(
+        'http_request_duration_seconds_count{method="GET",route="/v1/products/:id",status="422"}',
+      ),
+    ).toBe(1)
   })
 
   test('to paths that do not exist share one series', async () => {
     for (let index = 0; index < 20; index++) await request(`${service.url}/nowhere/${index}/at-all`)
-    const series = [...(await readPage())].filter(([name]) => name.startsWith('http_request_duration_seconds_count'))
+    const series = [...(await readPage())].filter(([name]) =>
+      name.startsWith('http_request_duration_seconds_count'),
+    )
     expect(series.filter(([name]) => name.includes('nowhere'))).toEqual([])
-    expect(series.filter(([name, requests]) => name.includes('status="404"') && requests >= 20)).toHaveLength(1)
+    expect(
+      series.filter(([name, requests]) => name.includes('status="404"') && requests >= 20),
+    ).toHaveLength(1)
   })
 
   test('have their time in seconds', async () => {
@@ -72,16 +90,21 @@ describe('compute', () => {
   test('counts tasks by name and outcome', async () => {
     await request(`${service.url}/v1/primes?to=1000`)
     const page = await readPage()
-    const tasks = page.get('compute_task_duration_seconds_count{task="primes.count",outcome="succeeded"}')
+    const tasks = page.get(
+      'compute_task_duration_seconds_count{task="primes.count",outcome="succeeded"}',
+    )
     expect(tasks).toBeGreaterThan(0)
-    expect(page.get('compute_queue_wait_seconds_count{task="primes.count"}')).toBeGreaterThanOrEqual(tasks ?? Number.NaN)
+    expect(
+      page.get('compute_queue_wait_seconds_count{task="primes.count"}'),
+    ).toBeGreaterThanOrEqual(tasks ?? Number.NaN)
     expect(page.get('compute_threads')).toBe(1)
   })
 })
 
 test('the database shows its connections, who waits for one, and how long they waited', async () => {
   const before = await readPage()
-  const pool = (page: Map<string, number>) => ['size', 'in_use', 'waiting'].map((figure) => page.get(`database_pool_${figure}`))
+  const pool = (page: Map<string, number>) =>
+    ['size', 'in_use', 'waiting'].map((figure) => page.get(`database_pool_${figure}`))
   // The page itself counts jobs, and workers look for some.
   expect(pool(before)).toEqual([10, expect.toSatisfy((inUse: number) => inUse < 5), 0])
   await service.database
@@ -90,12 +113,16 @@ test('the database shows its connections, who waits for one, and how long they w
     .execute(async (db) => {
       await sql`lock tables product write`.execute(db)
       const reads = Array.from({ length: 12 }, () => request(`${service.url}/v1/products`))
-      await until(async () => ((await readPage()).get('database_pool_waiting') ?? 0) >= 2, 'those beyond the pool wait')
+      await until(
+        async () => ((await readPage()).get('database_pool_waiting') ?? 0) >= 2,
+        'those beyond the pool wait',
+      )
       expect(pool(await readPage())).toEqual([10, 10, expect.any(Number)])
       await sql`unlock tables`.execute(db)
       await Promise.all(reads)
     })
-  const waits = (page: Map<string, number>) => page.get('database_pool_wait_seconds_count') ?? Number.NaN
+  const waits = (page: Map<string, number>) =>
+    page.get('database_pool_wait_seconds_count') ?? Number.NaN
   expect(waits(await readPage())).toBeGreaterThanOrEqual(waits(before) + 2)
 })
 
@@ -104,7 +131,10 @@ test('connected clients are counted', async () => {
   await until(() => socket.connected, 'the client is connected')
   expect((await readPage()).get('realtime_connections')).toBe(1)
   socket.close()
-  await until(async () => (await readPage()).get('realtime_connections') === 0, 'the client is gone')
+  await until(
+    async () => (await readPage()).get('realtime_connections') === 0,
+    'the client is gone',
+  )
 })
 
 test.each([

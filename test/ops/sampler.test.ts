@@ -21,7 +21,9 @@ test('a sample that cannot be taken is left out: out of file descriptors, the me
   const { samples } = openSampler({ threads: 1 })
   await until(() => samples.length > 0, 'a sample')
   const read = vi.spyOn(process, 'memoryUsage').mockImplementation(() => {
-    throw Object.assign(new Error('EMFILE: too many open files, uv_resident_set_memory'), { code: 'EMFILE' })
+    throw Object.assign(new Error('EMFILE: too many open files, uv_resident_set_memory'), {
+      code: 'EMFILE',
+    })
   })
   onTestFinished(() => read.mockRestore())
   await until(() => read.mock.calls.length > 0, 'one fails')
@@ -62,8 +64,12 @@ describe('ops.sample', () => {
     const { samples } = await listen()
     for (let round = 0; round < 4; round++) {
       const elapsedMs = await countInline(2_000_000)
-      // What the timer that looks was late by: less than the whole, as it was not due at the beginning.
-      await until(() => samples.some(({ loop }) => loop.max > elapsedMs - 25), `a delay of ${elapsedMs} ms`)
+      // What the timer that looks was late by: less than the whole, as it was not due at the
+      // beginning.
+      await until(
+        () => samples.some(({ loop }) => loop.max > elapsedMs - 25),
+        `a delay of ${elapsedMs} ms`,
+      )
       samples.length = 0
     }
   })
@@ -71,7 +77,10 @@ describe('ops.sample', () => {
   test('counts a block for all the time that it lasted', async () => {
     const { samples } = await listen()
     const elapsedMs = await countInline(3_000_000)
-    const sample = await until(() => samples.find(({ loop }) => loop.max > elapsedMs - 25), 'the delay')
+    const sample = await until(
+      () => samples.find(({ loop }) => loop.max > elapsedMs - 25),
+      'the delay',
+    )
     // Who came at a random time of that second waited for half of it, or all.
     expect(sample.loop.p99).toBeGreaterThan(sample.loop.max / 2)
   })
@@ -79,13 +88,20 @@ describe('ops.sample', () => {
   test('counts the requests of its second, and shows what runs and waits', async () => {
     const { samples } = await listen()
     for (let index = 0; index < 20; index++) await request(`${service.url}/health/live`)
-    await until(() => samples.some(({ http }) => http.requestsPerSecond > 5), 'the requests are counted')
+    await until(
+      () => samples.some(({ http }) => http.requestsPerSecond > 5),
+      'the requests are counted',
+    )
     const controller = new AbortController()
     const endless = Array.from({ length: 4 }, () =>
       fetch(`${service.url}/v1/primes?to=50000000`, { signal: controller.signal }).catch(() => {}),
     )
     await until(
-      () => samples.some(({ compute: { running, queued, threads } }) => running === 2 && queued > 0 && allRun(threads)),
+      () =>
+        samples.some(
+          ({ compute: { running, queued, threads } }) =>
+            running === 2 && queued > 0 && allRun(threads),
+        ),
       'both threads run',
     )
     controller.abort()
@@ -113,11 +129,16 @@ describe('ops.sample', () => {
 })
 
 test('GET /v1/ops has the last two minutes, and the versions', async () => {
-  await until(async () => (await request(`${service.url}/v1/ops`)).body.samples.length >= 2, 'two samples')
+  await until(
+    async () => (await request(`${service.url}/v1/ops`)).body.samples.length >= 2,
+    'two samples',
+  )
   const { body } = await request(`${service.url}/v1/ops`)
   expect(body.versions.node).toBe(process.versions.node)
   expect(body.versions.database).toMatch(/^\d+\.\d+/)
-  expect(body.samples.map(({ at }: OpsSample) => at)).toEqual(body.samples.map(({ at }: OpsSample) => at).toSorted())
+  expect(body.samples.map(({ at }: OpsSample) => at)).toEqual(
+    body.samples.map(({ at }: OpsSample) => at).toSorted(),
+  )
   expect(body.samples.length).toBeLessThanOrEqual(120)
 })
 
@@ -126,11 +147,19 @@ describe('ops.spans', () => {
     const { spans, samples } = await listen()
     // Only from then on is anybody known to listen.
     await until(() => samples.length > 0, 'a sample')
-    const response = await fetch(`${service.url}/v1/primes?to=1000`, { headers: { 'x-request-id': 'who-asked' } })
+    const response = await fetch(`${service.url}/v1/primes?to=1000`, {
+      headers: { 'x-request-id': 'who-asked' },
+    })
     expect(response.status).toBe(200)
     const [span] = await until(() => (spans.length > 0 ? spans : undefined), 'a span')
-    expect(span).toMatchObject({ task: 'primes.count', outcome: 'succeeded', requestId: 'who-asked', count: 1 })
-    const isListed = ({ compute }: OpsSample) => compute.threads.some(({ name }) => name === span?.thread)
+    expect(span).toMatchObject({
+      task: 'primes.count',
+      outcome: 'succeeded',
+      requestId: 'who-asked',
+      count: 1,
+    })
+    const isListed = ({ compute }: OpsSample) =>
+      compute.threads.some(({ name }) => name === span?.thread)
     await until(() => samples.some(isListed), 'a sample that shows the thread')
     expect(span?.endedAt).toBeGreaterThan(span?.startedAt ?? 0)
     expect(Math.abs((span?.startedAt ?? 0) - Date.now())).toBeLessThan(10_000)
@@ -149,11 +178,15 @@ describe('ops.spans', () => {
   })
 })
 
-const allRun = (threads: OpsSample['compute']['threads']) => threads.every(({ task }) => task === 'primes.count')
+const allRun = (threads: OpsSample['compute']['threads']) =>
+  threads.every(({ task }) => task === 'primes.count')
 
 /** A client of the test's own, and all that it hears of `ops`. */
 async function listen() {
-  const socket: Socket<ServerEvents, ClientEvents> = io(service.url, { transports: ['websocket'], forceNew: true })
+  const socket: Socket<ServerEvents, ClientEvents> = io(service.url, {
+    transports: ['websocket'],
+    forceNew: true,
+  })
   onTestFinished(() => void socket.close())
   const samples: OpsSample[] = []
   const spans: TaskSpan[] = []
@@ -163,7 +196,10 @@ async function listen() {
   return { socket, samples, spans }
 }
 
-/** Blocks the event loop; for how many milliseconds at least, without those in which this process had no core. */
+/**
+ * Blocks the event loop; for how many milliseconds at least, without those in which this process
+ * had no core.
+ */
 async function countInline(to: number): Promise<number> {
   const before = mainCoreTime()
   const { elapsedMs } = (await request(`${service.url}/v1/primes?to=${to}&mode=inline`)).body

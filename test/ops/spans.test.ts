@@ -36,12 +36,16 @@ test('gives each task once, as it was', () => {
 describe('when there are many', () => {
   test('short neighbours become one, and long ones stay what they are', () => {
     const spans = listening()
-    for (let place = 0; place < 300; place++) spans.observe(timing({ startedAt: BEGIN + place * 0.1, runMs: 0.05 }))
+    for (let place = 0; place < 300; place++)
+      spans.observe(timing({ startedAt: BEGIN + place * 0.1, runMs: 0.05 }))
     spans.observe(timing({ startedAt: BEGIN + 30, runMs: 40 }))
     const batch = spans.take()
     expect(batch?.spans.length).toBeLessThanOrEqual(MAX_SPANS)
     expect(batch?.spans.reduce((total, { count }) => total + count, 0)).toBe(301)
-    expect(batch?.spans.reduce((total, { runMs }) => total + runMs, 0)).toBeCloseTo(300 * 0.05 + 40, 1)
+    expect(batch?.spans.reduce((total, { runMs }) => total + runMs, 0)).toBeCloseTo(
+      300 * 0.05 + 40,
+      1,
+    )
     expect(batch?.spans.at(-1)).toMatchObject({ runMs: 40, count: 1 })
     expect(batch?.leftOut).toBe(0)
   })
@@ -50,7 +54,12 @@ describe('when there are many', () => {
     const spans = listening()
     for (let place = 0; place < 20_000; place++)
       spans.observe(
-        timing({ thread: `compute-${place % 16}`, startedAt: BEGIN + place / 100, runMs: 0.01, requestId: `r${place % 3}` }),
+        timing({
+          thread: `compute-${place % 16}`,
+          startedAt: BEGIN + place / 100,
+          runMs: 0.01,
+          requestId: `r${place % 3}`,
+        }),
       )
     const batch = spans.take()
     expect(JSON.stringify(batch).length).toBeLessThan(16 * 1_024)
@@ -61,7 +70,9 @@ describe('when there are many', () => {
   test('those that are not alike are not one; the longest are told, and how many are not', () => {
     const spans = listening()
     for (let place = 0; place < 400; place++)
-      spans.observe(timing({ task: `task-${place % 2}`, startedAt: BEGIN + place, runMs: place / 1_000 }))
+      spans.observe(
+        timing({ task: `task-${place % 2}`, startedAt: BEGIN + place, runMs: place / 1_000 }),
+      )
     const batch = spans.take()
     expect(batch?.spans).toHaveLength(MAX_SPANS)
     expect(Math.min(...(batch?.spans.map(({ runMs }) => runMs) ?? []))).toBeCloseTo(0.35, 2)
@@ -71,7 +82,9 @@ describe('when there are many', () => {
   test('one of several requests names none of them', () => {
     const spans = listening()
     for (let place = 0; place < 60; place++)
-      spans.observe(timing({ startedAt: BEGIN + place * 0.01, runMs: 0.01, requestId: `r${place}` }))
+      spans.observe(
+        timing({ startedAt: BEGIN + place * 0.01, runMs: 0.01, requestId: `r${place}` }),
+      )
     expect(spans.take()?.spans[0]?.requestId).toBeUndefined()
   })
 })

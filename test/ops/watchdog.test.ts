@@ -13,7 +13,12 @@ import { until } from '../support/until.ts'
 const SERVICE = 'test/support/blocking-service.ts'
 
 async function useBlockingService(env: NodeJS.ProcessEnv = {}) {
-  const { child, output, url: listening, exitCode } = useProcess(SERVICE, { TIRELESS: 'true', ...env })
+  const {
+    child,
+    output,
+    url: listening,
+    exitCode,
+  } = useProcess(SERVICE, { TIRELESS: 'true', ...env })
   const url = await listening()
   const [, ops = ''] = await until(() => output().match(/"ops":"(.*?)"/), 'it says where')
   const allLines = () =>
@@ -43,14 +48,34 @@ const lineOf = (mark: string) =>
 describe('what holds the event loop is named, with function, line and request', () => {
   test.each([
     ['a loop', '/loop/1500', 'spin', 'held by the loop', '/loop/:ms'],
-    ['a loop in a function that was awaited', '/after-waiting/1500', 'spin', 'held by the loop', '/after-waiting/:ms'],
-    ['a regular expression that backtracks', '/expression', 'matches', 'held by the expression', '/expression'],
+    [
+      'a loop in a function that was awaited',
+      '/after-waiting/1500',
+      'spin',
+      'held by the loop',
+      '/after-waiting/:ms',
+    ],
+    [
+      'a regular expression that backtracks',
+      '/expression',
+      'matches',
+      'held by the expression',
+      '/expression',
+    ],
   ])('%s, while it lasts', async (_, path, name, mark, route) => {
     const { url, ops, incident } = await useBlockingService()
     const startedAt = Date.now()
-    const answer = request(url + path, 'GET', undefined, { 'x-request-id': 'the-one' }).catch(() => {})
+    const answer = request(url + path, 'GET', undefined, { 'x-request-id': 'the-one' }).catch(
+      () => {},
+    )
     const culprit = await until(async () => (await held(ops)).culprit, 'it is named')
-    const expected = { function: name, file: SERVICE, line: lineOf(mark), requestId: 'the-one', route }
+    const expected = {
+      function: name,
+      file: SERVICE,
+      line: lineOf(mark),
+      requestId: 'the-one',
+      route,
+    }
     expect(culprit).toEqual(expected)
     expect((await held(ops)).heldMs).toBeGreaterThan(0)
     await answer
@@ -61,12 +86,17 @@ describe('what holds the event loop is named, with function, line and request', 
 
   test('JSON.parse of 50 MB, which nothing can interrupt, at its end', async () => {
     const { url, incidents } = await useBlockingService()
-    // On a busy machine the watchdog may have no core until the parser is done: then it looks too late.
+    // On a busy machine the watchdog may have no core until the parser is done: then it looks too
+    // late.
     const { heldMs, ...culprit } = await until(async () => {
       await fetch(`${url}/parse`)
       return incidents().find(({ route }) => route === '/parse')
     }, 'it is named')
-    expect(culprit).toMatchObject({ function: 'parseBigText', file: SERVICE, line: lineOf('held by the parser') })
+    expect(culprit).toMatchObject({
+      function: 'parseBigText',
+      file: SERVICE,
+      line: lineOf('held by the parser'),
+    })
     expect(heldMs).toBeGreaterThan(100)
   })
 
@@ -78,7 +108,12 @@ describe('what holds the event loop is named, with function, line and request', 
     await writeFile(path, 'at last')
     await answer
     const { heldMs, ...culprit } = await incident()
-    expect(culprit).toMatchObject({ function: 'readWholeFile', file: SERVICE, line: lineOf('held by the file'), route: '/file' })
+    expect(culprit).toMatchObject({
+      function: 'readWholeFile',
+      file: SERVICE,
+      line: lineOf('held by the file'),
+      route: '/file',
+    })
     expect(heldMs).toBeGreaterThan(350)
     expect(heldMs).toBeLessThan(5_000)
   })
@@ -166,7 +201,8 @@ describe('while the event loop is busy in pieces of a tenth of a second, the ops
     })()
     await until(async () => (await held(ops)).heldMs > 30, 'it is held')
     const statuses: number[] = []
-    for (let probe = 0; probe < 20; probe++) statuses.push((await request(`${ops}/health/ready`)).status)
+    for (let probe = 0; probe < 20; probe++)
+      statuses.push((await request(`${ops}/health/ready`)).status)
     busy = false
     await load
     expect(statuses).toEqual(Array(20).fill(200))
@@ -187,7 +223,10 @@ describe('while the event loop is held for 7 s, the ops server', () => {
       detail: expect.stringMatching(/held for ([5-9]|\d\d)\d\d\d ms$/),
     })
     await answer
-    await until(async () => (await request(`${ops}/health/ready`)).status === 200, 'it is ready again')
+    await until(
+      async () => (await request(`${ops}/health/ready`)).status === 200,
+      'it is ready again',
+    )
   })
 })
 
@@ -211,10 +250,17 @@ describe('while the event loop is held for longer than the limit of 3 s, the ops
     expect(Number(figures.match(/^event_loop_held_seconds (.*)$/m)?.[1])).toBeGreaterThan(0.8)
     expect(Number(figures.match(/^ops_snapshot_age_seconds (.*)$/m)?.[1])).toBeGreaterThan(0.8)
     expect(figures).toContain('a_figure 1\n')
-    await until(async () => (await request(`${ops}/health/live`)).status === 503, 'it is held for too long')
+    await until(
+      async () => (await request(`${ops}/health/live`)).status === 503,
+      'it is held for too long',
+    )
     const { body } = await request(`${ops}/health/live`)
-    expect(body).toMatchObject({ code: 'unavailable', detail: expect.stringMatching(/held for \d\.\d s by spin \(test\//) })
-    // The median, because other tests have the cores, too: `npm run bench:watchdog` has the longest.
+    expect(body).toMatchObject({
+      code: 'unavailable',
+      detail: expect.stringMatching(/held for \d\.\d s by spin \(test\//),
+    })
+    // The median, because other tests have the cores, too: `npm run bench:watchdog` has the
+    // longest.
     expect(tookMs.toSorted((a, b) => a - b).at(Math.floor(tookMs.length / 2))).toBeLessThan(300)
     await answer
     await until(async () => (await request(`${ops}/health/live`)).status === 200, 'it turns again')

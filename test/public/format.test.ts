@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest'
 
 // The page's scripts have a type check of their own.
-const { bytes, duration, exactNumber, number, percent } = await import(new URL('../../public/format.js', import.meta.url).href)
+const { bytes, duration, exactNumber, number, percent } = await import(
+  new URL('../../public/format.js', import.meta.url).href
+)
 
 describe('numbers', () => {
   test.each([
@@ -29,11 +31,19 @@ describe('numbers', () => {
   })
 
   test.each([null, undefined, Number.NaN, Number.POSITIVE_INFINITY])('%s is not known', (value) => {
-    expect([number(value), percent(value), duration(value), bytes(value)]).toEqual(['–', '–', '–', '–'])
+    expect([number(value), percent(value), duration(value), bytes(value)]).toEqual([
+      '–',
+      '–',
+      '–',
+      '–',
+    ])
   })
 
   test.each([
-    ['12345678901234567890123456789012345678', '12,345,678,901,234,567,890,123,456,789,012,345,678'],
+    [
+      '12345678901234567890123456789012345678',
+      '12,345,678,901,234,567,890,123,456,789,012,345,678',
+    ],
     ['-9007199254740993', '-9,007,199,254,740,993'],
     ['9007199254740993.250', '9,007,199,254,740,993.250'],
     ['0.00000000000000000001', '0.00000000000000000001'],
@@ -44,12 +54,13 @@ describe('numbers', () => {
 
 test('shares, times and sizes have three digits, too', () => {
   expect([percent(0.00001), percent(0.5), percent(1)]).toEqual(['0.001 %', '50 %', '100 %'])
-  expect([duration(0), duration(0.0004), duration(0.25), duration(1.234), duration(1_500)]).toEqual([
-    '0 ms',
-    '0.4 µs',
-    '250 µs',
-    '1.23 ms',
-    '1.5 s',
+  expect([duration(0), duration(0.0004), duration(0.25), duration(1.234), duration(1_500)]).toEqual(
+    ['0 ms', '0.4 µs', '250 µs', '1.23 ms', '1.5 s'],
+  )
+  expect([bytes(0), bytes(30), bytes(1_536), bytes(5 * 1024 ** 3)]).toEqual([
+    '0 B',
+    '30 B',
+    '1.5 KiB',
+    '5 GiB',
   ])
-  expect([bytes(0), bytes(30), bytes(1_536), bytes(5 * 1024 ** 3)]).toEqual(['0 B', '30 B', '1.5 KiB', '5 GiB'])
 })

@@ -34,12 +34,15 @@ describe('subscribing', () => {
     expect(await unsubscribe(client, 'products')).toEqual({ ok: true })
   })
 
-  test.each(['prices', 'products ', 'PRODUCTS', '__proto__', ''])('to %j is refused: there is no such topic', async (topic) => {
-    const client = await connect()
-    const refusal = { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
-    expect(await subscribe(client, topic)).toEqual(refusal)
-    expect(await unsubscribe(client, topic)).toEqual(refusal)
-  })
+  test.each(['prices', 'products ', 'PRODUCTS', '__proto__', ''])(
+    'to %j is refused: there is no such topic',
+    async (topic) => {
+      const client = await connect()
+      const refusal = { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
+      expect(await subscribe(client, topic)).toEqual(refusal)
+      expect(await unsubscribe(client, topic)).toEqual(refusal)
+    },
+  )
 
   test.each([
     ['a number', 7],
@@ -50,15 +53,25 @@ describe('subscribing', () => {
     ['a text that is too long', 'x'.repeat(101)],
   ])('to %s is refused', async (_, topic) => {
     const client = await connect()
-    const refusal = { ok: false, code: 'invalid', message: 'A topic is a string of at most 100 characters' }
+    const refusal = {
+      ok: false,
+      code: 'invalid',
+      message: 'A topic is a string of at most 100 characters',
+    }
     expect(await subscribe(client, topic)).toEqual(refusal)
     expect(await unsubscribe(client, topic)).toEqual(refusal)
   })
 
   test('to nothing is refused too', async () => {
     const client = untyped(await connect())
-    expect(await client.timeout(2_000).emitWithAck('subscribe')).toMatchObject({ ok: false, code: 'invalid' })
-    expect(await client.timeout(2_000).emitWithAck('unsubscribe')).toMatchObject({ ok: false, code: 'invalid' })
+    expect(await client.timeout(2_000).emitWithAck('subscribe')).toMatchObject({
+      ok: false,
+      code: 'invalid',
+    })
+    expect(await client.timeout(2_000).emitWithAck('unsubscribe')).toMatchObject({
+      ok: false,
+      code: 'invalid',
+    })
   })
 
   test('to a topic in capitals is to the same topic, where its pattern takes any case', async () => {
@@ -74,7 +87,8 @@ describe('subscribing', () => {
   test('to more than 100 topics is refused, until one is left', async () => {
     const { url } = await openRealtime([/^thing:\d+$/])
     const client = await connect(url)
-    for (let index = 0; index < 100; index++) expect(await subscribe(client, `thing:${index}`)).toEqual({ ok: true })
+    for (let index = 0; index < 100; index++)
+      expect(await subscribe(client, `thing:${index}`)).toEqual({ ok: true })
     expect(await subscribe(client, 'thing:100')).toEqual({
       ok: false,
       code: 'too_many',
@@ -112,7 +126,11 @@ describe('product.changed', () => {
   })
 
   test('is for subscribers only, and for those who left no more', async () => {
-    const [subscriber, stranger, leaver] = [await connectTo('products'), await connect(), await connectTo('products')]
+    const [subscriber, stranger, leaver] = [
+      await connectTo('products'),
+      await connect(),
+      await connectTo('products'),
+    ]
     const [heard, ofStranger, ofLeaver] = [listen(subscriber), listen(stranger), listen(leaver)]
     const first = await create()
     await unsubscribe(leaver, 'products')
@@ -136,7 +154,13 @@ describe('product.changed', () => {
     const client = await connectTo('products')
     const reads: Promise<[ProductChange, number, number | undefined]>[] = []
     client.on('product.changed', (change) => {
-      reads.push(request(`${products}/${change.id}`).then(({ status, body }) => [change, status, body.version]))
+      reads.push(
+        request(`${products}/${change.id}`).then(({ status, body }) => [
+          change,
+          status,
+          body.version,
+        ]),
+      )
     })
     const { id } = await create()
     for (let stock = 0; stock < 20; stock++) {
@@ -147,7 +171,9 @@ describe('product.changed', () => {
     await request(`${products}/${id}`, 'DELETE')
     await until(() => reads.length === 22, 'the deletion arrives')
     for (const [{ version, change }, status, seen] of await Promise.all(reads))
-      expect([version, status, seen]).toEqual(change === 'deleted' ? [22, 404, undefined] : [version, 200, version])
+      expect([version, status, seen]).toEqual(
+        change === 'deleted' ? [22, 404, undefined] : [version, 200, version],
+      )
   })
 
   test('is not sent for a change that is refused', async () => {
@@ -172,11 +198,15 @@ describe('a connection', () => {
   test('is a websocket: polling is refused', async () => {
     expect(await connectionError({ transports: ['polling'] })).toBeInstanceOf(Error)
     const response = await fetch(`${service.url}/socket.io/?EIO=4&transport=polling`)
-    expect([response.status, await response.json()]).toEqual([400, { code: 0, message: 'Transport unknown' }])
+    expect([response.status, await response.json()]).toEqual([
+      400,
+      { code: 0, message: 'Transport unknown' },
+    ])
   })
 
   test('is not a matter of the app, which does not see what Socket.IO answers', async () => {
-    const unanswered = async () => (await (await fetch(`${service.url}/metrics`)).text()).match(/^http_.*_count{.*"404".*/gm)
+    const unanswered = async () =>
+      (await (await fetch(`${service.url}/metrics`)).text()).match(/^http_.*_count{.*"404".*/gm)
     const before = await unanswered()
     await fetch(`${service.url}/socket.io/?EIO=4&transport=polling`)
     expect(await unanswered()).toEqual(before)
@@ -244,23 +274,34 @@ describe('a connection', () => {
     ['an unknown event', ['42["constructor","products"]', '42["__proto__"]']],
     ['an acknowledgement that nobody asked for', ['4399[]', '43["x"]']],
     ['bytes that were not announced', [new Uint8Array([1, 2, 3])]],
-    ['bytes that do not come', ['451-["subscribe",{"_placeholder":true,"num":9}]', new Uint8Array([1])]],
+    [
+      'bytes that do not come',
+      ['451-["subscribe",{"_placeholder":true,"num":9}]', new Uint8Array([1])],
+    ],
     ['a namespace that does not exist', ['40/admin,{}', '42/admin,["subscribe","products"]']],
     ['a second handshake', ['40', '40{"sid":"x"}']],
     ['a close and more', ['1', '42["subscribe","products"]']],
-  ] as [string, (string | Uint8Array)[]][])('survives, or ends with, %s; the server goes on', async (_, messages) => {
-    const raw = new WebSocket(`${service.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`)
-    onTestFinished(() => raw.close())
-    const heard: string[] = []
-    raw.addEventListener('message', ({ data }) => heard.push(String(data)))
-    await new Promise((resolve) => raw.addEventListener('open', resolve))
-    raw.send('40')
-    await until(() => heard.some((message) => message.startsWith('40')), 'the handshake is done')
-    for (const message of messages) raw.send(message as string)
-    raw.send('427["subscribe","products"]')
-    await until(() => raw.readyState === WebSocket.CLOSED || heard.includes('437[{"ok":true}]'), 'it is closed or served')
-    expect(await subscribe(await connect(), 'products')).toEqual({ ok: true })
-  })
+  ] as [string, (string | Uint8Array)[]][])(
+    'survives, or ends with, %s; the server goes on',
+    async (_, messages) => {
+      const raw = new WebSocket(
+        `${service.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`,
+      )
+      onTestFinished(() => raw.close())
+      const heard: string[] = []
+      raw.addEventListener('message', ({ data }) => heard.push(String(data)))
+      await new Promise((resolve) => raw.addEventListener('open', resolve))
+      raw.send('40')
+      await until(() => heard.some((message) => message.startsWith('40')), 'the handshake is done')
+      for (const message of messages) raw.send(message as string)
+      raw.send('427["subscribe","products"]')
+      await until(
+        () => raw.readyState === WebSocket.CLOSED || heard.includes('437[{"ok":true}]'),
+        'it is closed or served',
+      )
+      expect(await subscribe(await connect(), 'products')).toEqual({ ok: true })
+    },
+  )
 })
 
 describe('a reader that stops reading', () => {
@@ -325,14 +366,21 @@ interface Options {
 }
 
 function open(url: string, options: Options): Client {
-  const client: Client = io(url, { transports: ['websocket'], reconnection: false, forceNew: true, ...options })
+  const client: Client = io(url, {
+    transports: ['websocket'],
+    reconnection: false,
+    forceNew: true,
+    ...options,
+  })
   onTestFinished(() => void client.close())
   return client
 }
 
 async function connect(url = service.url, options: Options = {}): Promise<Client> {
   const client = open(url, options)
-  await new Promise<void>((resolve, reject) => client.once('connect', resolve).once('connect_error', reject))
+  await new Promise<void>((resolve, reject) =>
+    client.once('connect', resolve).once('connect_error', reject),
+  )
   return client
 }
 
@@ -415,4 +463,5 @@ async function connectStalled(url: string, topic: string) {
 }
 
 /** A short text in one frame; clients must mask theirs, and a mask of zeros leaves it readable. */
-const textFrame = (text: string) => Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)])
+const textFrame = (text: string) =>
+  Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)])

@@ -1,5 +1,14 @@
 import { execFileSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { beforeEach, expect, onTestFinished, test } from 'vitest'
@@ -12,7 +21,10 @@ const SOURCE = 'src/features/sums/add.kernel.ts'
 const KERNEL = 'src/features/sums/add.wasm'
 const ADD = 'export function add(a: i32, b: i32): i32 { return a + b }\n'
 
-/** In the place of npm, which would fetch the compiler: writes an empty module, or fails where the source has a mistake. */
+/**
+ * In the place of npm, which would fetch the compiler: writes an empty module, or fails where the
+ * source has a mistake.
+ */
 const NPM = `#!/bin/sh
 echo "$@" >>npm.log
 grep -q mistake ${SOURCE} && { echo 'ERROR: a mistake' >&2; exit 1; }
@@ -25,8 +37,10 @@ let project: string
 beforeEach(() => {
   project = mkdtempSync(join(tmpdir(), 'kernels-'))
   onTestFinished(() => rmSync(project, { recursive: true }))
-  for (const folder of ['bin', 'scripts', 'src/features/sums']) mkdirSync(join(project, folder), { recursive: true })
-  for (const file of ['package.json', 'scripts/build-kernels.ts']) cpSync(join(ROOT, file), join(project, file))
+  for (const folder of ['bin', 'scripts', 'src/features/sums'])
+    mkdirSync(join(project, folder), { recursive: true })
+  for (const file of ['package.json', 'scripts/build-kernels.ts'])
+    cpSync(join(ROOT, file), join(project, file))
   writeFileSync(join(project, 'bin/npm'), NPM, { mode: 0o755 })
   writeFileSync(join(project, SOURCE), ADD)
 })
@@ -35,7 +49,9 @@ const buildIn = (folder: string) =>
   execFileSync(process.execPath, [join(folder, 'scripts/build-kernels.ts')], {
     encoding: 'utf8',
     stdio: 'pipe',
-    env: { PATH: [join(project, 'bin'), dirname(process.execPath), '/usr/bin', '/bin'].join(delimiter) },
+    env: {
+      PATH: [join(project, 'bin'), dirname(process.execPath), '/usr/bin', '/bin'].join(delimiter),
+    },
   })
 const build = () => buildIn(project)
 
@@ -52,9 +68,14 @@ test('compiles a kernel once, and again when it changed', () => {
 test('compiles again what another version of the compiler has made', () => {
   build()
   const script = join(project, 'scripts/build-kernels.ts')
-  writeFileSync(script, readFileSync(script, 'utf8').replace(/assemblyscript@[\d.]+/, 'assemblyscript@99.0.0'))
+  writeFileSync(
+    script,
+    readFileSync(script, 'utf8').replace(/assemblyscript@[\d.]+/, 'assemblyscript@99.0.0'),
+  )
   expect(build()).toContain(`Compiling ${SOURCE}`)
-  expect(readFileSync(join(project, 'npm.log'), 'utf8')).toContain('--package=assemblyscript@99.0.0 -- asc')
+  expect(readFileSync(join(project, 'npm.log'), 'utf8')).toContain(
+    '--package=assemblyscript@99.0.0 -- asc',
+  )
 })
 
 test('a mistake in a kernel fails the build, is shown, and leaves nothing behind', () => {

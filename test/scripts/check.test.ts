@@ -12,14 +12,26 @@ function check(exitCodes: { tsc?: number; biome?: number; imports?: number; knip
   onTestFinished(() => rmSync(folder, { recursive: true }))
   for (const name of ['bin', 'scripts']) mkdirSync(join(folder, name))
   for (const name of ['tsc', 'biome', 'knip'] as const)
-    writeFileSync(join(folder, 'bin', name), `#!/bin/sh\necho "ran ${name}"\nexit ${exitCodes[name] ?? 0}\n`, { mode: 0o755 })
+    writeFileSync(
+      join(folder, 'bin', name),
+      `#!/bin/sh\necho "ran ${name}"\nexit ${exitCodes[name] ?? 0}\n`,
+      { mode: 0o755 },
+    )
   writeFileSync(
     join(folder, 'scripts/check-imports.ts'),
     `console.log('ran imports'); process.exitCode = ${exitCodes.imports ?? 0}`,
   )
   const path = [join(folder, 'bin'), dirname(process.execPath), '/usr/bin', '/bin'].join(delimiter)
-  const { stdout, status } = spawnSync(process.execPath, [SCRIPT], { cwd: folder, env: { PATH: path }, encoding: 'utf8' })
-  return { status, ran: stdout.match(/(?<=^ran )\w+$/gm), failed: stdout.match(/(?<=^Failed: ).*$/m)?.[0] }
+  const { stdout, status } = spawnSync(process.execPath, [SCRIPT], {
+    cwd: folder,
+    env: { PATH: path },
+    encoding: 'utf8',
+  })
+  return {
+    status,
+    ran: stdout.match(/(?<=^ran )\w+$/gm),
+    failed: stdout.match(/(?<=^Failed: ).*$/m)?.[0],
+  }
 }
 
 const ALL = ['tsc', 'tsc', 'biome', 'imports', 'knip']
@@ -29,6 +41,14 @@ test('all tools run, and none failed', () => {
 })
 
 test('a tool that fails keeps none of the others from running, and the end names all that failed', () => {
-  expect(check({ tsc: 2, knip: 1 })).toEqual({ status: 1, ran: ALL, failed: 'tsc --noEmit, tsc -p tsconfig.page.json, knip' })
-  expect(check({ imports: 1 })).toEqual({ status: 1, ran: ALL, failed: 'node scripts/check-imports.ts' })
+  expect(check({ tsc: 2, knip: 1 })).toEqual({
+    status: 1,
+    ran: ALL,
+    failed: 'tsc --noEmit, tsc -p tsconfig.page.json, knip',
+  })
+  expect(check({ imports: 1 })).toEqual({
+    status: 1,
+    ran: ALL,
+    failed: 'node scripts/check-imports.ts',
+  })
 })

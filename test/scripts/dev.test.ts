@@ -13,7 +13,10 @@ const START_TIMEOUT_MS = 30_000
 
 const MIGRATION = 'export async function up() {}\nexport async function down() {}\n'
 
-/** A copy of the project, because a migration more would be missing from the databases of tests that run meanwhile. */
+/**
+ * A copy of the project, because a migration more would be missing from the databases of tests that
+ * run meanwhile.
+ */
 function useProject(env: NodeJS.ProcessEnv) {
   const folder = mkdtempSync(join(tmpdir(), 'offloop-dev-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
@@ -21,15 +24,27 @@ function useProject(env: NodeJS.ProcessEnv) {
     cpSync(join(ROOT, name), join(folder, name), { recursive: true })
   symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'))
   return {
-    addMigration: (name: string) => writeFileSync(join(folder, 'migrations', `${name}.ts`), MIGRATION),
+    addMigration: (name: string) =>
+      writeFileSync(join(folder, 'migrations', `${name}.ts`), MIGRATION),
     start(script: string, ...args: string[]) {
       const child = spawn(process.execPath, [join(folder, 'scripts', script), ...args], {
         cwd: folder,
-        env: { PATH: process.env['PATH'], PORT: '0', OPS_PORT: 'off', COMPUTE_THREADS: '1', ...env },
+        env: {
+          PATH: process.env['PATH'],
+          PORT: '0',
+          OPS_PORT: 'off',
+          COMPUTE_THREADS: '1',
+          ...env,
+        },
       })
       let output = ''
-      for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk))
-      return { child, output: () => output, exitCode: once(child, 'close').then(([code]) => code as number | null) }
+      for (const stream of [child.stdout, child.stderr])
+        stream.on('data', (chunk) => (output += chunk))
+      return {
+        child,
+        output: () => output,
+        exitCode: once(child, 'close').then(([code]) => code as number | null),
+      }
     },
   }
 }
@@ -48,7 +63,8 @@ test('says where the service runs, waits for a migration that is pending, and go
   expect(output()).toContain('Database: the one in DATABASE_URL')
 
   addMigration('999-thing')
-  const pending = 'The database lacks 999-thing: run `npm run migrate up` first. The service starts once this is solved'
+  const pending =
+    'The database lacks 999-thing: run `npm run migrate up` first. The service starts once this is solved'
   await until(() => output().includes(pending), 'it names the pending migration', START_TIMEOUT_MS)
   expect(runs()).toBe(1)
 
@@ -58,7 +74,9 @@ test('says where the service runs, waits for a migration that is pending, and go
 }, 120_000)
 
 test('says in one line that the database cannot be reached', async () => {
-  const { output, exitCode } = useProject({ DATABASE_URL: 'mysql://user:secret@127.0.0.1:1/shop' }).start('dev.ts')
+  const { output, exitCode } = useProject({
+    DATABASE_URL: 'mysql://user:secret@127.0.0.1:1/shop',
+  }).start('dev.ts')
   expect(await exitCode).toBe(1)
   expect(output()).toMatch(/^Cannot use the database 127\.0\.0\.1:1\/shop: .*ECONNREFUSED.*\n$/)
 })

@@ -8,7 +8,9 @@ vi.mock('../../scripts/database/private-server.ts', async (importOriginal) => ({
   ...(await importOriginal<object>()),
   findProgram: () => undefined,
 }))
-vi.mock('testcontainers', () => ({ getContainerRuntimeClient: () => Promise.reject(new Error('No Docker')) }))
+vi.mock('testcontainers', () => ({
+  getContainerRuntimeClient: () => Promise.reject(new Error('No Docker')),
+}))
 
 const URL_LINE = 'export DATABASE_URL=mysql://user:password@host:3306/offloop'
 
@@ -21,11 +23,16 @@ const linesOf = (...parameters: Parameters<typeof noDatabase>) =>
 test('without a database there are lines to copy, for the machine at hand', () => {
   const install = 'sudo apt-get install mariadb-server-core mariadb-client-core'
   expect(linesOf({ platform: 'linux', dockerRefuses: false })).toEqual([install, URL_LINE])
-  expect(linesOf({ platform: 'darwin', dockerRefuses: false })).toEqual(['brew install mariadb', URL_LINE])
+  expect(linesOf({ platform: 'darwin', dockerRefuses: false })).toEqual([
+    'brew install mariadb',
+    URL_LINE,
+  ])
 })
 
 test('where Docker refuses this user, the first line says how to be let in', () => {
-  expect(linesOf({ dockerRefuses: true })?.[0]).toBe('sudo usermod -aG docker $USER && newgrp docker')
+  expect(linesOf({ dockerRefuses: true })?.[0]).toBe(
+    'sudo usermod -aG docker $USER && newgrp docker',
+  )
 })
 
 test('npm test without a database says so in the same words, without a stack, and fails', async () => {
@@ -36,6 +43,8 @@ test('npm test without a database says so in the same words, without a stack, an
   vi.spyOn(process, 'exit').mockImplementation((code) => {
     throw new Error(`Exit with code ${code}`)
   })
-  await expect(setup({ provide() {} } as unknown as TestProject)).rejects.toThrow('Exit with code 1')
+  await expect(setup({ provide() {} } as unknown as TestProject)).rejects.toThrow(
+    'Exit with code 1',
+  )
   expect(printed.mock.calls).toEqual([[noDatabase().message]])
 })

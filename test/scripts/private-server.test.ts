@@ -20,7 +20,10 @@ async function useFolder() {
 /** Another process that starts a server in `folder`. */
 function useOwner(folder: string) {
   const owner = useProcess('test/support/server-owner.ts', { FOLDER: folder })
-  return { ...owner, url: () => until(() => owner.output().match(/at (\S+)/)?.[1], 'the server runs', 15_000) }
+  return {
+    ...owner,
+    url: () => until(() => owner.output().match(/at (\S+)/)?.[1], 'the server runs', 15_000),
+  }
 }
 
 describe.runIf(program)('a private server', () => {

@@ -18,7 +18,9 @@ async function useEmptyDatabase() {
 
 describe('npm start', () => {
   test('migrates, adds examples, listens, and prints four commands that work', async () => {
-    const { output, url } = useProcess('scripts/start.ts', { DATABASE_URL: await useEmptyDatabase() })
+    const { output, url } = useProcess('scripts/start.ts', {
+      DATABASE_URL: await useEmptyDatabase(),
+    })
     await url()
     await until(() => output().includes('Ctrl-C'), 'it has printed all')
     expect(output()).toContain('Migrated: 001-product')
@@ -26,13 +28,22 @@ describe('npm start', () => {
     expect(output()).toContain('Database: the one in DATABASE_URL')
     const commands = output().match(/^ {2}curl .*$/gm) ?? []
     const answers = await Promise.all(
-      commands.map(async (command) => JSON.parse((await run('sh', ['-c', `${command} -sf`])).stdout)),
+      commands.map(async (command) =>
+        JSON.parse((await run('sh', ['-c', `${command} -sf`])).stdout),
+      ),
     )
-    expect(answers).toMatchObject([{ id: 1 }, { items: [{ id: 1 }, {}, {}] }, { price: '24.50' }, { count: 107_126 }])
+    expect(answers).toMatchObject([
+      { id: 1 },
+      { items: [{ id: 1 }, {}, {}] },
+      { price: '24.50' },
+      { count: 107_126 },
+    ])
   })
 
   test('stops at Ctrl-C, which npm passes on a second time', async () => {
-    const { child, url, exitCode, output } = useProcess('scripts/start.ts', { DATABASE_URL: await useEmptyDatabase() })
+    const { child, url, exitCode, output } = useProcess('scripts/start.ts', {
+      DATABASE_URL: await useEmptyDatabase(),
+    })
     await url()
     child.kill('SIGINT')
     child.kill('SIGINT')
@@ -81,7 +92,9 @@ describe('npm run migrate', () => {
   test('goes up, lists and goes down', async () => {
     const DATABASE_URL = await useEmptyDatabase()
     const migrate = async (...args: string[]) => {
-      const { stdout } = await run(process.execPath, ['scripts/migrate.ts', ...args], { env: { ...process.env, DATABASE_URL } })
+      const { stdout } = await run(process.execPath, ['scripts/migrate.ts', ...args], {
+        env: { ...process.env, DATABASE_URL },
+      })
       return stdout.trim()
     }
     const names = readdirSync(MIGRATIONS).map((file) => file.replace('.ts', ''))

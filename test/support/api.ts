@@ -11,7 +11,10 @@ export interface Operation {
   body: { type: string; schema: Schema } | undefined
   responses: Record<
     string,
-    { content?: Record<string, object>; headers?: Record<string, { required?: boolean; schema: Schema }> }
+    {
+      content?: Record<string, object>
+      headers?: Record<string, { required?: boolean; schema: Schema }>
+    }
   >
 }
 
@@ -59,7 +62,10 @@ export async function readApi(url: string) {
   )
 
   /** What an answer has that the document does not say; empty when it fits. */
-  function misfits({ path, method, responses }: Operation, { status, headers, text }: Answer): string[] {
+  function misfits(
+    { path, method, responses }: Operation,
+    { status, headers, text }: Answer,
+  ): string[] {
     const response = responses[status]
     if (!response) return [`the status ${status} is not declared: ${text?.slice(0, 300)}`]
     const missing = Object.entries(response.headers ?? {}).filter(
@@ -73,13 +79,21 @@ export async function readApi(url: string) {
     const place = ['paths', path, method, 'responses', String(status), 'content', type, 'schema']
     const validate = ajv.getSchema(`api#/${place.map(toPointer).join('/')}`)
     if (!validate) return [...found, 'there is no schema']
-    return validate(JSON.parse(text)) ? found : [...found, `${ajv.errorsText(validate.errors)}: ${text.slice(0, 300)}`]
+    return validate(JSON.parse(text))
+      ? found
+      : [...found, `${ajv.errorsText(validate.errors)}: ${text.slice(0, 300)}`]
   }
 
-  return { document, operations, misfits, isProblem: (text: string) => problem?.(JSON.parse(text)) === true }
+  return {
+    document,
+    operations,
+    misfits,
+    isProblem: (text: string) => problem?.(JSON.parse(text)) === true,
+  }
 }
 
-const toPointer = (key: string) => encodeURIComponent(key.replaceAll('~', '~0').replaceAll('/', '~1'))
+const toPointer = (key: string) =>
+  encodeURIComponent(key.replaceAll('~', '~0').replaceAll('/', '~1'))
 
 function toOperation(path: string, method: string, operation: Record<string, unknown>): Operation {
   const {

@@ -6,7 +6,10 @@ import { HttpServer } from '../../src/http/server.ts'
 import type { Incident } from '../../src/ops/incident.ts'
 import { Watchdog } from '../../src/ops/watchdog.ts'
 
-/** A service whose handlers hold the event loop, each in its own way; prints where it listens, then each incident. */
+/**
+ * A service whose handlers hold the event loop, each in its own way; prints where it listens, then
+ * each incident.
+ */
 const BIG_TEXT = `[${'{"id":123456,"name":"item 123456","tags":["a","b","c"]},'.repeat(900_000)}null]`
 
 const router = createRouter()

@@ -27,7 +27,10 @@ export async function useCompute(options: Partial<ComputeOptions> = {}) {
 }
 
 /** Occupies a thread, until the latch is released unless the task says otherwise. */
-export async function hold(compute: Compute, { task = holdDeaf, ...options }: RunOptions & { task?: Task<Cells, unknown> } = {}) {
+export async function hold(
+  compute: Compute,
+  { task = holdDeaf, ...options }: RunOptions & { task?: Task<Cells, unknown> } = {},
+) {
   const latch = new Latch()
   const held = compute.run(task, latch.cells, options)
   held.catch(() => {})
@@ -82,5 +85,6 @@ export function blockEventLoop(ms: number) {
  */
 export function blockEventLoopUntil(check: () => boolean) {
   for (const deadline = performance.now() + MAX_BLOCK_MS; !check(); )
-    if (performance.now() > deadline) throw new Error(`Not within ${MAX_BLOCK_MS} ms of blocking the event loop`)
+    if (performance.now() > deadline)
+      throw new Error(`Not within ${MAX_BLOCK_MS} ms of blocking the event loop`)
 }

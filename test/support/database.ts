@@ -4,7 +4,10 @@ import { inject, onTestFinished } from 'vitest'
 import { Database } from '../../src/db/database.ts'
 import { migrateUp } from '../../src/db/migrate.ts'
 
-/** An empty database of the test's own, with its URL; dropped at the end of the test or, from `beforeAll`, by hand. */
+/**
+ * An empty database of the test's own, with its URL; dropped at the end of the test or, from
+ * `beforeAll`, by hand.
+ */
 export async function createEmptyDatabase() {
   const name = `offloop_test_${randomBytes(6).toString('hex')}`
   await onServer(`create database ${name} character set utf8mb4`)

@@ -1,7 +1,10 @@
 import { isUtf8 } from 'node:buffer'
 import { parse } from 'csv-parse/sync'
 
-/** What a column's summary must say, worked out from all of its values by other means than the service's. */
+/**
+ * What a column's summary must say, worked out from all of its values by other means than the
+ * service's.
+ */
 interface ExpectedColumn {
   type: string
   format: string | undefined
@@ -38,7 +41,10 @@ const SHAPES = [
 const TIME = '([01]\\d|2[0-3]):[0-5]\\d(:[0-5]\\d(\\.\\d{1,6})?)?'
 const REST = new RegExp(`^([T ]${TIME}(Z|[+-]\\d\\d(:?\\d\\d)?)?)?$`)
 
-/** All records by an independent reader, without a byte order mark and a `sep=` line; those that no one can read are empty. */
+/**
+ * All records by an independent reader, without a byte order mark and a `sep=` line; those that no
+ * one can read are empty.
+ */
 export function recordsOf(bytes: Buffer, delimiter: string): string[][] {
   // As Latin-1 each byte is a character, whatever it is.
   const text = bytes
@@ -52,11 +58,15 @@ export function recordsOf(bytes: Buffer, delimiter: string): string[][] {
     record_delimiter: ['\r\r\n', '\r\n', '\n', '\r'],
     raw: true,
   }) as unknown as { record: string[]; raw: string }[]
-  return parsed.map(({ record, raw }) => (isReadable(raw) ? record.map((field) => Buffer.from(field, 'latin1').toString()) : []))
+  return parsed.map(({ record, raw }) =>
+    isReadable(raw) ? record.map((field) => Buffer.from(field, 'latin1').toString()) : [],
+  )
 }
 
 const isReadable = (raw: string) =>
-  raw.replace(/[\r\n]+$/, '').length <= 1_000_000 && !raw.includes('\0') && isUtf8(Buffer.from(raw, 'latin1'))
+  raw.replace(/[\r\n]+$/, '').length <= 1_000_000 &&
+  !raw.includes('\0') &&
+  isUtf8(Buffer.from(raw, 'latin1'))
 
 /** The names of columns: as they are, unless they are missing or were there before. */
 export function isNamedLike(names: string[], header: string[]): boolean {
@@ -78,8 +88,12 @@ function columnOf(values: string[], orders: Map<string, string>): ExpectedColumn
   const present = values.filter((value) => value !== '')
   const nulls = values.length - present.length
   const { type, format, key, show } = kindOf(present, values.length, orders)
-  const sorted = [...new Map(present.map((value) => [String(key(value)), value])).values()].sort(comparing(key))
-  const [min, max] = [sorted.at(0), sorted.at(-1)].map((value) => (value === undefined ? null : show(value)))
+  const sorted = [...new Map(present.map((value) => [String(key(value)), value])).values()].sort(
+    comparing(key),
+  )
+  const [min, max] = [sorted.at(0), sorted.at(-1)].map((value) =>
+    value === undefined ? null : show(value),
+  )
   return { type, format, nulls, distinct: sorted.length, min: min ?? null, max: max ?? null }
 }
 
@@ -88,7 +102,8 @@ type Key = (value: string) => bigint | number | string
 function comparing(key: Key) {
   return (a: string, b: string) => {
     const [left, right] = [key(a), key(b)]
-    if (typeof left === 'string' || typeof right === 'string') return compareTexts(String(left), String(right))
+    if (typeof left === 'string' || typeof right === 'string')
+      return compareTexts(String(left), String(right))
     return left < right ? -1 : left > right ? 1 : 0
   }
 }
@@ -96,7 +111,12 @@ function comparing(key: Key) {
 const compareTexts = (a: string, b: string) => Buffer.compare(Buffer.from(a), Buffer.from(b))
 
 function kindOf(values: string[], rows: number, orders: Map<string, string>) {
-  const text = { type: 'text', format: undefined, key: (value: string) => value as string | bigint | number, show: shorten }
+  const text = {
+    type: 'text',
+    format: undefined,
+    key: (value: string) => value as string | bigint | number,
+    show: shorten,
+  }
   if (values.length === 0) return text
   const all = (pattern: RegExp) => values.every((value) => pattern.test(value))
   if (all(DECIMAL) && values.every((value) => value.length <= 200)) {
@@ -107,11 +127,22 @@ function kindOf(values: string[], rows: number, orders: Map<string, string>) {
       key: (value: string) => scaled(decimalOf(value), scale),
       show: (value: string) => plain(decimalOf(value)),
     }
-    if (scale === 0 && !values.includes('-0')) return whole <= 38 ? { ...number, type: 'integer' } : text
+    if (scale === 0 && !values.includes('-0'))
+      return whole <= 38 ? { ...number, type: 'integer' } : text
     if (whole + scale + String(rows).length <= 38) return { ...number, type: 'number' }
   }
-  if (values.every((value) => (DECIMAL.test(value) || EXPONENT.test(value)) && value.length <= 200 && keepsDigits(value)))
-    return { ...text, type: 'number', key: Number, show: (value: string) => plain(decimalOf(String(Number(value)))) }
+  if (
+    values.every(
+      (value) =>
+        (DECIMAL.test(value) || EXPONENT.test(value)) && value.length <= 200 && keepsDigits(value),
+    )
+  )
+    return {
+      ...text,
+      type: 'number',
+      key: Number,
+      show: (value: string) => plain(decimalOf(String(Number(value)))),
+    }
   if (all(/^(true|false)$/)) return { ...text, type: 'boolean' }
   if (all(new RegExp(`^${TIME}$`)) && new Set(values.map(({ length }) => length)).size === 1)
     return { ...text, type: 'time', format: clock(values[0] as string) }
@@ -124,7 +155,9 @@ function ordersOf(columns: string[][]): Map<string, string> {
   const candidates = new Map<string, string[]>()
   for (const values of columns) {
     const present = values.filter((value) => value !== '')
-    const dated = SHAPES.filter(({ order }) => present.length > 0 && present.every((value) => partsOf(value, order)))
+    const dated = SHAPES.filter(
+      ({ order }) => present.length > 0 && present.every((value) => partsOf(value, order)),
+    )
     const separator = dated[0] && partsOf(present[0] as string, dated[0].order)?.separator
     if (separator === undefined || dated[0]?.order === 'ymd' || !isAlike(present)) continue
     const before = candidates.get(separator) ?? ['dmy', 'mdy']
@@ -133,7 +166,11 @@ function ordersOf(columns: string[][]): Map<string, string> {
       before.filter((order) => dated.some((shape) => shape.order === order)),
     )
   }
-  return new Map([...candidates].flatMap(([separator, [order, other]]) => (order && !other ? [[separator, order]] : [])))
+  return new Map(
+    [...candidates].flatMap(([separator, [order, other]]) =>
+      order && !other ? [[separator, order]] : [],
+    ),
+  )
 }
 
 function partsOf(value: string, order: string) {
@@ -141,9 +178,19 @@ function partsOf(value: string, order: string) {
   const { y = '', m = '', d = '', s = '', rest = '' } = shape?.pattern.exec(value)?.groups ?? {}
   const date = new Date(Date.UTC(2000, Number(m) - 1, Number(d)))
   date.setUTCFullYear(Number(y), Number(m) - 1, Number(d))
-  const exists = y !== '' && Number(y) > 0 && date.getUTCMonth() + 1 === Number(m) && date.getUTCDate() === Number(d)
+  const exists =
+    y !== '' &&
+    Number(y) > 0 &&
+    date.getUTCMonth() + 1 === Number(m) &&
+    date.getUTCDate() === Number(d)
   return exists && REST.test(rest)
-    ? { iso: `${y}-${m.padStart(2, '0')}-${d.padStart(2, '0')}`, month: m, day: d, separator: s, rest }
+    ? {
+        iso: `${y}-${m.padStart(2, '0')}-${d.padStart(2, '0')}`,
+        month: m,
+        day: d,
+        separator: s,
+        rest,
+      }
     : undefined
 }
 
@@ -154,7 +201,8 @@ const shapeOf = (value: string) => {
 }
 
 const isAlike = (values: string[]) =>
-  new Set(values.map(shapeOf)).size === 1 && new Set(values.map((value) => /^\d{4}/.test(value))).size === 1
+  new Set(values.map(shapeOf)).size === 1 &&
+  new Set(values.map((value) => /^\d{4}/.test(value))).size === 1
 
 function momentOf(values: string[], orders: Map<string, string>) {
   const separator = /[-/.]/.exec(values[0] as string)?.[0] ?? ''
@@ -166,7 +214,9 @@ function momentOf(values: string[], orders: Map<string, string>) {
   const hasShort = numbers.some(({ length }) => length === 1)
   if (hasShort && numbers.some((number) => number.startsWith('0'))) return undefined
   const [day, month] = hasShort ? ['D', 'M'] : ['DD', 'MM']
-  const date = { ymd: ['YYYY', month, day], dmy: [day, month, 'YYYY'], mdy: [month, day, 'YYYY'] }[order]?.join(separator)
+  const date = { ymd: ['YYYY', month, day], dmy: [day, month, 'YYYY'], mdy: [month, day, 'YYYY'] }[
+    order
+  ]?.join(separator)
   const rest = parts[0]?.rest ?? ''
   const isIso = order === 'ymd' && separator === '-' && !hasShort
   if (rest.includes('.') && !isIso) return undefined
@@ -202,7 +252,10 @@ const scaled = ({ units, scale }: Decimal, to: number) => units * 10n ** BigInt(
 /** Without exponents, and zeros that say nothing. */
 function plain({ units, scale }: Decimal): string {
   const digits = String(units < 0n ? -units : units).padStart(scale + 1, '0')
-  const [whole, fraction] = [digits.slice(0, digits.length - scale), digits.slice(digits.length - scale).replace(/0+$/, '')]
+  const [whole, fraction] = [
+    digits.slice(0, digits.length - scale),
+    digits.slice(digits.length - scale).replace(/0+$/, ''),
+  ]
   return `${units < 0n ? '-' : ''}${whole}${fraction === '' ? '' : `.${fraction}`}`
 }
 
@@ -228,7 +281,10 @@ export function expectedGroups(rows: string[][], groupBy: number, value = -1): E
   })
   const bytes = ({ key }: { key: string }) => Buffer.from(key)
   const sorted = groups.sort(
-    (a, b) => b.count - a.count || Number(a.key === '') - Number(b.key === '') || Buffer.compare(bytes(a), bytes(b)),
+    (a, b) =>
+      b.count - a.count ||
+      Number(a.key === '') - Number(b.key === '') ||
+      Buffer.compare(bytes(a), bytes(b)),
   )
   return sorted.map(({ key, ...group }) => ({ key: key === '' ? null : shorten(key), ...group }))
 }

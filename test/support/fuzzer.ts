@@ -70,12 +70,18 @@ const MEDIA_TYPES = [
   'x',
 ]
 /** Above these a request is slow, which is no more than an attempt at the bounds now and then. */
-const SOON: Record<string, number> = { to: 20_000, from: 10_000, width: 32, height: 32, iterations: 50 }
+const SOON: Record<string, number> = {
+  to: 20_000,
+  from: 10_000,
+  width: 32,
+  height: 32,
+  iterations: 50,
+}
 const SAFE_HEADER = /^[\x20-\x7e]*$/
 
 /**
- * Makes requests up from an OpenAPI document: most fit it, the others are wrong in one place or several. The same seed makes the
- * same requests, as long as the same ids are seen.
+ * Makes requests up from an OpenAPI document: most fit it, the others are wrong in one place or
+ * several. The same seed makes the same requests, as long as the same ids are seen.
  */
 export class Fuzzer {
   readonly #operations: Operation[]
@@ -93,7 +99,8 @@ export class Fuzzer {
   observe({ path }: Operation, text: string): void {
     const collection = path.split('/{')[0] as string
     const found = this.#ids.get(collection) ?? []
-    for (const [, id] of text.matchAll(/"(?:id|nextCursor)":"?([\w-]+)/g)) if (id && id !== 'null') found.push(id)
+    for (const [, id] of text.matchAll(/"(?:id|nextCursor)":"?([\w-]+)/g))
+      if (id && id !== 'null') found.push(id)
     this.#ids.set(collection, found.slice(-50))
   }
 
@@ -107,14 +114,23 @@ export class Fuzzer {
     if (isBroken && this.#chance(0.1)) query.push(`${encode(this.#pick(ODDITIES))}=1`)
     const headers = this.#headers(operation, isBroken)
     const body = operation.body && this.#body(operation.body, headers, isBroken)
-    const method = operation.method === 'get' && this.#chance(0.1) ? 'HEAD' : operation.method.toUpperCase()
-    return { operation, method, path: query.length > 0 ? `${path}?${query.join('&')}` : path, headers, body }
+    const method =
+      operation.method === 'get' && this.#chance(0.1) ? 'HEAD' : operation.method.toUpperCase()
+    return {
+      operation,
+      method,
+      path: query.length > 0 ? `${path}?${query.join('&')}` : path,
+      headers,
+      body,
+    }
   }
 
   #id({ path, parameters }: Operation, isBroken: boolean): string {
     const known = this.#ids.get(path.split('/{')[0] as string) ?? []
-    if (isBroken && this.#chance(0.3)) return this.#pick(ODDITIES.filter((text) => text !== '' && !text.includes('/')))
-    if (known.length > 0 && this.#chance(0.8)) return this.#chance(0.2) ? this.#pick(known).toUpperCase() : this.#pick(known)
+    if (isBroken && this.#chance(0.3))
+      return this.#pick(ODDITIES.filter((text) => text !== '' && !text.includes('/')))
+    if (known.length > 0 && this.#chance(0.8))
+      return this.#chance(0.2) ? this.#pick(known).toUpperCase() : this.#pick(known)
     const schema = parameters.find((parameter) => parameter.in === 'path')?.schema ?? {}
     return schema.type === 'integer' ? String(this.#integer(1, 10_000)) : this.#uuid()
   }
@@ -131,17 +147,32 @@ export class Fuzzer {
     const headers: Record<string, string> = body ? { 'content-type': body.type } : {}
     for (const { name } of parameters.filter((parameter) => parameter.in === 'header')) {
       if (this.#chance(0.6) || name === 'content-encoding') continue
-      headers[name] = this.#pick(['*', '"1"', '"2"', 'W/"1"', '', 'x', `key-${this.#integer(1, 20)}`])
+      headers[name] = this.#pick([
+        '*',
+        '"1"',
+        '"2"',
+        'W/"1"',
+        '',
+        'x',
+        `key-${this.#integer(1, 20)}`,
+      ])
     }
     if (this.#chance(0.1)) headers['if-none-match'] = this.#pick(['*', '"1"', '"x", "1"', '"'])
-    if (this.#chance(0.1)) headers['x-request-id'] = this.#pick(ODDITIES.filter((text) => SAFE_HEADER.test(text)))
+    if (this.#chance(0.1))
+      headers['x-request-id'] = this.#pick(ODDITIES.filter((text) => SAFE_HEADER.test(text)))
     if (isBroken && this.#chance(0.1)) headers['content-type'] = this.#pick(MEDIA_TYPES)
-    if (isBroken && this.#chance(0.1)) headers['content-encoding'] = this.#pick(['gzip', 'br', 'identity', 'x, gzip'])
-    if (isBroken && this.#chance(0.05)) headers['origin'] = this.#pick(['null', 'https://evil.example', 'x'])
+    if (isBroken && this.#chance(0.1))
+      headers['content-encoding'] = this.#pick(['gzip', 'br', 'identity', 'x, gzip'])
+    if (isBroken && this.#chance(0.05))
+      headers['origin'] = this.#pick(['null', 'https://evil.example', 'x'])
     return headers
   }
 
-  #body({ type, schema }: { type: string; schema: Schema }, headers: Record<string, string>, isBroken: boolean): string | Buffer {
+  #body(
+    { type, schema }: { type: string; schema: Schema },
+    headers: Record<string, string>,
+    isBroken: boolean,
+  ): string | Buffer {
     if (isBroken && this.#chance(0.2)) return this.#pick(ODD_BODIES)
     if (isBroken && this.#chance(0.05)) return Buffer.from([0xff, 0xfe, 0x00, 0x80])
     if (type !== 'application/json') return `a,b\n${this.#integer(1, 9)},x\n`
@@ -156,20 +187,26 @@ export class Fuzzer {
   }
 
   #value(schema: Schema, name: string): unknown {
-    if (schema.$ref) return this.#value(this.#schemas[schema.$ref.split('/').at(-1) as string] ?? {}, name)
+    if (schema.$ref)
+      return this.#value(this.#schemas[schema.$ref.split('/').at(-1) as string] ?? {}, name)
     if (schema.enum) return this.#pick(schema.enum)
     if (schema.properties) return this.#object(schema)
     const { minimum = 0, maximum = 1_000 } = schema
     const bound = this.#chance(0.01) ? maximum : Math.min(maximum, SOON[name] ?? maximum)
-    if (schema.type === 'integer') return this.#chance(0.1) ? minimum : this.#integer(minimum, bound)
+    if (schema.type === 'integer')
+      return this.#chance(0.1) ? minimum : this.#integer(minimum, bound)
     if (schema.type === 'number') return minimum + this.#random() * (maximum - minimum)
     if (name === 'price') return `${this.#integer(0, 9_999)}.${this.#integer(10, 99)}`
     if (name === 'cursor') return this.#pick(['aWQ6MQ', ...[...this.#ids.values()].flat()])
-    return this.#chance(0.05) ? this.#pick(ODDITIES) : `${name || 'text'} ${this.#integer(1, 1_000_000)}`
+    return this.#chance(0.05)
+      ? this.#pick(ODDITIES)
+      : `${name || 'text'} ${this.#integer(1, 1_000_000)}`
   }
 
   #object({ properties = {}, required = [] }: Schema): Record<string, unknown> {
-    const chosen = Object.entries(properties).filter(([name]) => required.includes(name) || this.#chance(0.6))
+    const chosen = Object.entries(properties).filter(
+      ([name]) => required.includes(name) || this.#chance(0.6),
+    )
     return Object.fromEntries(chosen.map(([name, schema]) => [name, this.#value(schema, name)]))
   }
 

@@ -8,7 +8,10 @@ import { Jobs } from '../../src/jobs/jobs.ts'
 import { runService } from '../../src/service.ts'
 import { leaveMark, poison, sayWho, waitForSignal } from './test-jobs.ts'
 
-/** A service that does nothing but the jobs of test-jobs.ts, at a faster pace than a real one: TIMING is its Timing, in JSON. */
+/**
+ * A service that does nothing but the jobs of test-jobs.ts, at a faster pace than a real one:
+ * TIMING is its Timing, in JSON.
+ */
 const { DATABASE_URL: url = '', TIMING = '{}', CONCURRENCY = '5' } = process.env
 const log = pino({ level: 'warn' }, pino.destination({ sync: true }))
 
@@ -16,7 +19,13 @@ process.exit(await runService(open, () => console.log(`pid ${process.pid} is rea
 
 async function open() {
   const database = await Database.open({ url, poolSize: 10 })
-  const jobs = new Jobs({ database, log, concurrency: Number(CONCURRENCY), keepMs: 600_000, timing: JSON.parse(TIMING) })
+  const jobs = new Jobs({
+    database,
+    log,
+    concurrency: Number(CONCURRENCY),
+    keepMs: 600_000,
+    timing: JSON.parse(TIMING),
+  })
   jobs.start({ handlers: handlersOn(database), schedules: [] })
   return {
     url,
@@ -36,7 +45,10 @@ function handlersOn(database: Database) {
       await sleep(ms / 2, undefined, { signal })
       const db = database.withSignal(signal)
       // Not `insert ignore`: it would make a warning of any error, and a lost mark of that.
-      const insert = db.insertInto('product').values({ name: mark, price: '1.00', stock: 1 }).execute()
+      const insert = db
+        .insertInto('product')
+        .values({ name: mark, price: '1.00', stock: 1 })
+        .execute()
       await insert.catch((error) => {
         if (!isDuplicateKey(error, 'product_name')) throw error
       })

@@ -15,14 +15,31 @@ interface UseJobsOptions extends Partial<Omit<JobsOptions, 'database'>> {
   schedules?: JobSchedule[]
 }
 
-/** Jobs as one process has them, stopped when the test ends; two on one database are as good as two processes. */
-export function useJobs(database: Database, { handlers = [], schedules = [], ...options }: UseJobsOptions = {}) {
-  const jobs = new Jobs({ database, log: pino({ level: 'silent' }), concurrency: 5, keepMs: 7 * DAY_MS, ...options })
+/**
+ * Jobs as one process has them, stopped when the test ends; two on one database are as good as two
+ * processes.
+ */
+export function useJobs(
+  database: Database,
+  { handlers = [], schedules = [], ...options }: UseJobsOptions = {},
+) {
+  const jobs = new Jobs({
+    database,
+    log: pino({ level: 'silent' }),
+    concurrency: 5,
+    keepMs: 7 * DAY_MS,
+    ...options,
+  })
   const changes: JobChange[] = []
   jobs.onChange((change) => changes.push(change))
   onTestFinished(() => jobs.stop())
   jobs.start({ handlers, schedules })
-  return { jobs, changes, statesOf: (id: string) => changes.filter((change) => change.id === id).map(({ state }) => state) }
+  return {
+    jobs,
+    changes,
+    statesOf: (id: string) =>
+      changes.filter((change) => change.id === id).map(({ state }) => state),
+  }
 }
 
 /** Enqueues in a transaction of its own. */

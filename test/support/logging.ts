@@ -30,7 +30,10 @@ function later(end: () => void) {
   }, 20)
 }
 
-/** Of a kilobyte each, some in each turn of the event loop; says on the other stream when it is done. */
+/**
+ * Of a kilobyte each, some in each turn of the event loop; says on the other stream when it is
+ * done.
+ */
 function flood(lines: number) {
   if (lines === 0) return console.error('done')
   for (let line = 0; line < 100; line++) log.info('x'.repeat(1_000))

@@ -6,7 +6,10 @@ import { onTestFinished } from 'vitest'
 import { findProgram, startPrivateServer } from '../../scripts/database/private-server.ts'
 import { until } from './until.ts'
 
-/** Where there is only Docker, no test may kill its database: `npm run test:docker` kills the container. */
+/**
+ * Where there is only Docker, no test may kill its database: `npm run test:docker` kills the
+ * container.
+ */
 export const canOwnServer = findProgram() !== undefined
 
 /** A server of the test's own that it may kill. */
@@ -24,7 +27,8 @@ export async function useOwnServer() {
       const [pidFile = ''] = globSync(join(folder, '*/mysqld.pid'))
       const pid = Number(await readFile(pidFile, 'utf8'))
       process.kill(pid, signal)
-      if (signal === 'SIGSTOP') await until(() => hasStopped(pid), 'all threads of the server have stopped')
+      if (signal === 'SIGSTOP')
+        await until(() => hasStopped(pid), 'all threads of the server have stopped')
     },
     async restart() {
       server = await start()
@@ -32,5 +36,9 @@ export async function useOwnServer() {
   }
 }
 
-/** Whether no thread of the process runs any more: they stop one by one. Where nobody says so, they are taken for stopped. */
-const hasStopped = (pid: number) => globSync(`/proc/${pid}/task/*/stat`).every((file) => /\) T/.test(readFileSync(file, 'utf8')))
+/**
+ * Whether no thread of the process runs any more: they stop one by one. Where nobody says so, they
+ * are taken for stopped.
+ */
+const hasStopped = (pid: number) =>
+  globSync(`/proc/${pid}/task/*/stat`).every((file) => /\) T/.test(readFileSync(file, 'utf8')))

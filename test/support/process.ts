@@ -8,7 +8,10 @@ import { until } from './until.ts'
 const ROOT = join(import.meta.dirname, '../..')
 const { PATH, NODE_COMPILE_CACHE } = process.env
 
-/** A `node` of its own that runs a file of the project, killed at the end of the test if it still runs. */
+/**
+ * A `node` of its own that runs a file of the project, killed at the end of the test if it still
+ * runs.
+ */
 export function useProcess(...parameters: Parameters<typeof startProcess>) {
   const started = startProcess(...parameters)
   onTestFinished(() => void started.child.kill('SIGKILL'))
@@ -20,21 +23,40 @@ export function useProcess(...parameters: Parameters<typeof startProcess>) {
  *
  * @param maxFiles how many files and connections it may have open at once.
  */
-export function startProcess(file: string, env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = [], maxFiles?: number) {
+export function startProcess(
+  file: string,
+  env: NodeJS.ProcessEnv = {},
+  nodeOptions: string[] = [],
+  maxFiles?: number,
+) {
   const limit = maxFiles === undefined ? '' : `ulimit -n ${maxFiles} && `
-  const child = spawn('sh', ['-c', `${limit}exec "$0" "$@"`, process.execPath, ...nodeOptions, join(ROOT, file)], {
-    cwd: ROOT,
-    env: { PATH, NODE_COMPILE_CACHE, NODE_ENV: 'test', COMPUTE_THREADS: '1', PORT: '0', OPS_PORT: '0', ...env },
-  })
+  const child = spawn(
+    'sh',
+    ['-c', `${limit}exec "$0" "$@"`, process.execPath, ...nodeOptions, join(ROOT, file)],
+    {
+      cwd: ROOT,
+      env: {
+        PATH,
+        NODE_COMPILE_CACHE,
+        NODE_ENV: 'test',
+        COMPUTE_THREADS: '1',
+        PORT: '0',
+        OPS_PORT: '0',
+        ...env,
+      },
+    },
+  )
   const output: string[] = []
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => output.push(String(chunk)))
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk) => output.push(String(chunk)))
   return {
     child,
     /** What it has printed so far, on both streams. */
     output: () => output.join(''),
     exitCode: exitCodeOf(child),
     /** The URL that it prints once it listens. */
-    url: () => until(() => output.join('').match(/http:\/\/localhost:\d+/)?.[0], 'it listens', 15_000),
+    url: () =>
+      until(() => output.join('').match(/http:\/\/localhost:\d+/)?.[0], 'it listens', 15_000),
   }
 }
 

@@ -129,8 +129,10 @@ function randomFrom(seed: number): Random {
 }
 
 const below = (random: Random, limit: number) => Math.floor(random() * limit)
-const pick = <Item>(random: Random, items: readonly Item[]) => items[below(random, items.length)] as Item
-const digits = (random: Random, count: number) => Array.from({ length: count }, () => below(random, 10)).join('')
+const pick = <Item>(random: Random, items: readonly Item[]) =>
+  items[below(random, items.length)] as Item
+const digits = (random: Random, count: number) =>
+  Array.from({ length: count }, () => below(random, 10)).join('')
 const pad = (value: number, length = 2) => String(value).padStart(length, '0')
 
 function whole(random: Random, most: number): string {
@@ -146,9 +148,14 @@ function dates(random: Random): Maker {
   const maxDay = random() < 0.3 ? 12 : 31
   const maxMonth = random() < 0.9 ? 12 : 13
   return (random) => {
-    const [month, day] = [pad(1 + below(random, maxMonth), length), pad(1 + below(random, maxDay), length)]
+    const [month, day] = [
+      pad(1 + below(random, maxMonth), length),
+      pad(1 + below(random, maxDay), length),
+    ]
     const year = random() < 0.05 ? pick(random, YEARS) : pad(1900 + below(random, 200), 4)
-    return { ymd: [year, month, day], dmy: [day, month, year], mdy: [month, day, year] }[order]?.join(separator) as string
+    return { ymd: [year, month, day], dmy: [day, month, year], mdy: [month, day, year] }[
+      order
+    ]?.join(separator) as string
   }
 }
 
@@ -159,8 +166,12 @@ function timestamps(random: Random): Maker {
   const hasSeconds = random() < 0.8
   const zone = pick(random, ['', '', 'Z', '+02:00', '-0330', '+00'])
   return (random) => {
-    const [hour, minute, second] = [below(random, 24), below(random, 60), below(random, 60)].map((part) => pad(part))
-    const seconds = hasSeconds ? `:${second}${fraction > 0 ? `.${digits(random, fraction)}` : ''}` : ''
+    const [hour, minute, second] = [below(random, 24), below(random, 60), below(random, 60)].map(
+      (part) => pad(part),
+    )
+    const seconds = hasSeconds
+      ? `:${second}${fraction > 0 ? `.${digits(random, fraction)}` : ''}`
+      : ''
     return `${date(random)}${separator}${hour}:${minute}${seconds}${zone}`
   }
 }
@@ -170,12 +181,22 @@ const KINDS: ((random: Random) => Maker)[] = [
   () => (random) => whole(random, 4),
   () => (random) => whole(random, 40),
   () => (random) => whole(random, 17),
-  () => (random) => pick(random, ['9007199254740992', '9007199254740993', '-9007199254740993', '12345678901234567890']),
+  () => (random) =>
+    pick(random, [
+      '9007199254740992',
+      '9007199254740993',
+      '-9007199254740993',
+      '12345678901234567890',
+    ]),
   () => (random) => `${whole(random, 5)}.${digits(random, 2)}`,
-  () => (random) => (random() < 0.5 ? whole(random, 3) : `${whole(random, 3)}.${digits(random, 1 + below(random, 4))}`),
+  () => (random) =>
+    random() < 0.5
+      ? whole(random, 3)
+      : `${whole(random, 3)}.${digits(random, 1 + below(random, 4))}`,
   () => (random) => `${whole(random, 25)}.${digits(random, 1 + below(random, 14))}`,
   () => (random) => String((random() - 0.5) * 10 ** (below(random, 30) - 15)),
-  () => (random) => `${whole(random, 1)}.${digits(random, 3)}e${pick(random, ['-', '+'])}${pad(below(random, 40))}`,
+  () => (random) =>
+    `${whole(random, 1)}.${digits(random, 3)}e${pick(random, ['-', '+'])}${pad(below(random, 40))}`,
   (random) => {
     const words = pick(random, WORDS)
     return (random) => pick(random, words)
@@ -204,7 +225,10 @@ export function randomCsv(seed: number): RandomCsv {
   const isLarge = random() < 0.002
   const columns = random() < 0.005 ? pick(random, [60, 199, 200]) : 1 + below(random, 6)
   const rows = isLarge ? MANY_ROWS : below(random, pick(random, [1, 4, 12, 40]))
-  const [lineEnd, otherEnd] = [pick(random, LINE_ENDS), random() < 0.2 ? pick(random, LINE_ENDS) : undefined]
+  const [lineEnd, otherEnd] = [
+    pick(random, LINE_ENDS),
+    random() < 0.2 ? pick(random, LINE_ENDS) : undefined,
+  ]
   const isRagged = random() < 0.3
   const quoting = pick(random, [0, 0.1, 1])
   const missing = pick(random, [0, 0.1, 0.6])
@@ -213,12 +237,23 @@ export function randomCsv(seed: number): RandomCsv {
   const makers = Array.from({ length: columns }, () => pick(random, KINDS)(random))
   if (isLarge) makers[0] = longTexts(random)
   const names = makers.map((_, index) =>
-    pick(random, [`c${index}`, `Column ${index}`, 'n', 'N', 'n_1', '', 'a "b"', `größe ${index}`, 'x\ny']),
+    pick(random, [
+      `c${index}`,
+      `Column ${index}`,
+      'n',
+      'N',
+      'n_1',
+      '',
+      'a "b"',
+      `größe ${index}`,
+      'x\ny',
+    ]),
   )
 
   const field = (text: string) => {
     const isStray = text.includes('"') && !text.startsWith('"') && random() < 0.5
-    const needsQuotes = /[\r\n]/.test(text) || text.includes(delimiter) || (text.includes('"') && !isStray)
+    const needsQuotes =
+      /[\r\n]/.test(text) || text.includes(delimiter) || (text.includes('"') && !isStray)
     return needsQuotes || random() < quoting ? `"${text.replaceAll('"', '""')}"` : text
   }
   const broken = () => {
@@ -243,7 +278,10 @@ export function randomCsv(seed: number): RandomCsv {
   const start = random()
   const named = start < 0.1 ? `sep=${delimiter}${lineEnd}` : ''
   const isPlain =
-    columns > 1 && !isRagged && breaking === 0 && !DELIMITERS.some((each) => each !== delimiter && text.includes(each))
+    columns > 1 &&
+    !isRagged &&
+    breaking === 0 &&
+    !DELIMITERS.some((each) => each !== delimiter && text.includes(each))
   return {
     bytes: toBytes((random() < 0.1 ? '\ufeff' : '') + named + text),
     delimiter,
@@ -260,6 +298,25 @@ function toBytes(text: string): Buffer {
 /** Text of nothing but what a reader of CSV may trip over. */
 export function randomSoup(seed: number): Buffer {
   const random = randomFrom(seed)
-  const parts = ['"', '""', ',', ',', '\n', '\n', '\r\n', '\r', 'a', '1', ' ', 'é', '"a"', '"x\ny"', '#', "'"]
-  return Buffer.from(`h,i\n${Array.from({ length: below(random, 60) }, () => pick(random, parts)).join('')}`)
+  const parts = [
+    '"',
+    '""',
+    ',',
+    ',',
+    '\n',
+    '\n',
+    '\r\n',
+    '\r',
+    'a',
+    '1',
+    ' ',
+    'é',
+    '"a"',
+    '"x\ny"',
+    '#',
+    "'",
+  ]
+  return Buffer.from(
+    `h,i\n${Array.from({ length: below(random, 60) }, () => pick(random, parts)).join('')}`,
+  )
 }

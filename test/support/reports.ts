@@ -6,7 +6,10 @@ import { until } from './until.ts'
 const KINDS_OF_WEATHER = ['rain', 'sun', 'sun', 'fog', 'drizzle', 'snow']
 const STATES = ['CA', 'TX', 'NY', 'AK', 'WA', '']
 
-/** Tables such as people upload, the same ones every time: dates, numbers, words, quoted commas and empty cells. */
+/**
+ * Tables such as people upload, the same ones every time: dates, numbers, words, quoted commas and
+ * empty cells.
+ */
 const TABLES = {
   weather: {
     header: 'date,precipitation,temp_max,temp_min,wind,weather',
@@ -63,10 +66,23 @@ interface PostOptions {
 }
 
 /** Uploads a file; what it is answered. */
-export async function post(url: string, body: Body, { query = '', headers = {} }: PostOptions = {}) {
-  const options = { method: 'POST', body, headers: { 'content-type': 'text/csv', ...headers }, duplex: 'half' }
+export async function post(
+  url: string,
+  body: Body,
+  { query = '', headers = {} }: PostOptions = {},
+) {
+  const options = {
+    method: 'POST',
+    body,
+    headers: { 'content-type': 'text/csv', ...headers },
+    duplex: 'half',
+  }
   const response = await fetch(`${url}/v1/reports${query}`, options as RequestInit)
-  return { status: response.status, headers: response.headers, body: (await response.json()) as Report & { code?: string } }
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: (await response.json()) as Report & { code?: string },
+  }
 }
 
 /** Uploads a file that is accepted; the report. */
@@ -76,7 +92,8 @@ export async function accept(url: string, body: Body, options?: PostOptions): Pr
   return report
 }
 
-export const readReport = async (url: string, id: string): Promise<Report> => (await request(`${url}/v1/reports/${id}`)).body
+export const readReport = async (url: string, id: string): Promise<Report> =>
+  (await request(`${url}/v1/reports/${id}`)).body
 
 /** The report once it is finished. */
 export const untilFinished = (url: string, id: string, timeoutMs?: number): Promise<Report> =>
@@ -89,18 +106,32 @@ export const untilFinished = (url: string, id: string, timeoutMs?: number): Prom
     timeoutMs,
   )
 
-/** How summaries ended in this process, once one has: where the cancelling of its report did not reach it, it is not `cancelled`. */
+/**
+ * How summaries ended in this process, once one has: where the cancelling of its report did not
+ * reach it, it is not `cancelled`.
+ */
 export async function outcomesIn(url: string): Promise<(string | undefined)[] | undefined> {
   const page = await (await fetch(`${url}/metrics`)).text()
-  const counts = page.matchAll(/^compute_task_duration_seconds_count\{task="report.summarise",outcome="(.*)"\}/gm)
+  const counts = page.matchAll(
+    /^compute_task_duration_seconds_count\{task="report.summarise",outcome="(.*)"\}/gm,
+  )
   const outcomes = [...counts].map(([, outcome]) => outcome)
   return outcomes.length > 0 ? outcomes : undefined
 }
 
-/** A file that DuckDB is busy with for some seconds: `megabytes` of rows of random numbers and words. */
+/**
+ * A file that DuckDB is busy with for some seconds: `megabytes` of rows of random numbers and
+ * words.
+ */
 export function slowCsv(megabytes: number): Buffer<ArrayBuffer> {
-  const lines = Array.from({ length: 10_000 }, (_, row) => `${row},${(row * 7919) % 1_000_003},word ${(row * 31) % 9_973}`)
+  const lines = Array.from(
+    { length: 10_000 },
+    (_, row) => `${row},${(row * 7919) % 1_000_003},word ${(row * 31) % 9_973}`,
+  )
   const block = Buffer.from(`${lines.join('\n')}\n`)
-  const blocks = Array.from({ length: Math.ceil((megabytes * 1024 ** 2) / block.length) }, () => block)
+  const blocks = Array.from(
+    { length: Math.ceil((megabytes * 1024 ** 2) / block.length) },
+    () => block,
+  )
   return Buffer.concat([Buffer.from('id,number,word\n'), ...blocks])
 }

@@ -7,7 +7,10 @@ import { Sampler } from '../../src/ops/sampler.ts'
 import { Spans } from '../../src/ops/spans.ts'
 import type { Realtime } from '../../src/realtime/realtime.ts'
 
-/** A sampler of more threads than a test can start; `samples` is what somebody who always listens hears. */
+/**
+ * A sampler of more threads than a test can start; `samples` is what somebody who always listens
+ * hears.
+ */
 export function openSampler({ threads }: { threads: number }) {
   const samples: OpsSample[] = []
   const states = Array.from({ length: threads }, (_, index) => ({

@@ -6,10 +6,14 @@ import { openService } from '../../src/main.ts'
 import { createDatabase } from './database.ts'
 import { until } from './until.ts'
 
-// Each service writes the rest of its log when the process exits: that a test file opens many of them is no leak.
+// Each service writes the rest of its log when the process exits: that a test file opens many of
+// them is no leak.
 process.setMaxListeners(0)
 
-/** The whole service, on a free port and a migrated database of its own; `close()` stops it and drops the database. */
+/**
+ * The whole service, on a free port and a migrated database of its own; `close()` stops it and
+ * drops the database.
+ */
 export async function startService(env: NodeJS.ProcessEnv = {}) {
   const { url: databaseUrl, database, close: closeDatabase } = await createDatabase()
   const reportDirectory = await mkdtemp(join(tmpdir(), 'offloop-reports-'))
@@ -18,7 +22,8 @@ export async function startService(env: NodeJS.ProcessEnv = {}) {
     LOG_LEVEL: 'silent',
     PORT: '0',
     OPS_PORT: 'off',
-    // A tenth of it is how long a stop waits for connections that are idle, such as those of `fetch`.
+    // A tenth of it is how long a stop waits for connections that are idle, such as those of
+    // `fetch`.
     DRAIN_TIMEOUT_MS: '1000',
     COMPUTE_THREADS: '2',
     DATABASE_URL: databaseUrl,
@@ -50,7 +55,12 @@ export async function useService(env?: NodeJS.ProcessEnv) {
 }
 
 /** Sends JSON and reads JSON. */
-export async function request(url: string, method = 'GET', body?: unknown, headers: Record<string, string> = {}) {
+export async function request(
+  url: string,
+  method = 'GET',
+  body?: unknown,
+  headers: Record<string, string> = {},
+) {
   const response = await fetch(url, {
     method,
     headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
@@ -77,8 +87,9 @@ export const untilRunning = (url: string, tasks: number) =>
   until(async () => (await metric(url, 'compute_threads_busy')) === tasks, `${tasks} tasks run`)
 
 /**
- * They must be free soon: tasks stop when nobody waits for them. How soon, `npm run bench` measures: here other tests have the
- * cores, too, and go before threads, whose priority is the lowest. So this is only less than the tasks of the tests take.
+ * They must be free soon: tasks stop when nobody waits for them. How soon, `npm run bench`
+ * measures: here other tests have the cores, too, and go before threads, whose priority is the
+ * lowest. So this is only less than the tasks of the tests take.
  */
 export const untilThreadsFree = (url: string) =>
   until(async () => (await metric(url, 'compute_threads_busy')) === 0, 'threads free', 15_000)

@@ -14,7 +14,14 @@ export function summaries() {
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'offloop-summaries-'))
-    duck = await Duck.open({ folder, memoryMb: 128, threads: 1, rowGroupRows: 20_480, blockBytes: 262_144, freedMb: 128 })
+    duck = await Duck.open({
+      folder,
+      memoryMb: 128,
+      threads: 1,
+      rowGroupRows: 20_480,
+      blockBytes: 262_144,
+      freedMb: 128,
+    })
   })
   afterAll(async () => {
     duck[Symbol.dispose]()
@@ -36,13 +43,21 @@ export function summaries() {
   }
 
   /** @throws Unreadable */
-  const summarise = (content: string | Buffer, options: Partial<SummaryOptions> = {}): Promise<Summary> =>
+  const summarise = (
+    content: string | Buffer,
+    options: Partial<SummaryOptions> = {},
+  ): Promise<Summary> =>
     withFile(content, async (file, folder) => {
       // What is rolled back is not written to the disk.
       await duck.rows('begin transaction')
       try {
         const csv = await scanCsv({ file, folder, delimiter: options.delimiter ?? null }, () => {})
-        return await summariseScanned(duck, csv, { groupBy: null, value: null, ...options }, () => {})
+        return await summariseScanned(
+          duck,
+          csv,
+          { groupBy: null, value: null, ...options },
+          () => {},
+        )
       } finally {
         await duck.rows('rollback')
       }

@@ -19,7 +19,10 @@ implement(tasks.look, () => ({
   threadId,
   isMainThread,
   environment: Object.keys(process.env),
-  priority: process.platform === 'linux' ? getPriority(Number(basename(readlinkSync('/proc/thread-self')))) : 0,
+  priority:
+    process.platform === 'linux'
+      ? getPriority(Number(basename(readlinkSync('/proc/thread-self'))))
+      : 0,
 }))
 implement(tasks.lookAtProcess, () => ({
   pid: process.pid,

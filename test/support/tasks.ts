@@ -33,9 +33,10 @@ export interface Surroundings {
 export const echo = task<unknown, unknown>('test.echo')
 /** Says where it runs. */
 export const look = task<null, Surroundings>('test.look')
-export const lookAtProcess = task<null, { pid: number; ppid: number; environment: string[]; heapLimitMb: number }>(
-  'test.look-at-process',
-)
+export const lookAtProcess = task<
+  null,
+  { pid: number; ppid: number; environment: string[]; heapLimitMb: number }
+>('test.look-at-process')
 /** Counts its runs in shared memory; gives how many there were before this one. */
 export const count = task<Int32Array<SharedArrayBuffer>, number>('test.count')
 /** Computes for so many milliseconds without asking. */
@@ -78,7 +79,10 @@ export const giveFunctionAt = task<{ number: number; at: number }, unknown>('tes
 
 /** Writes its place into memory that it shares. */
 export const fill = task<
-  { array: { [place: number]: number | bigint; fill(value: never): unknown }; value: number | bigint },
+  {
+    array: { [place: number]: number | bigint; fill(value: never): unknown }
+    value: number | bigint
+  },
   void
 >('test.fill')
 /** Gives its bytes back by moving them, and keeps what is left; `lookAtKept` gives its length. */
@@ -89,7 +93,10 @@ export const progressFor = task<number, void>('test.progress-for')
 /** Returns at once, or holds its thread: a short task that suddenly hangs. */
 export const holdOrNot = task<Cells | null, number>('test.hold-or-not')
 /** Counts its runs at its own place in shared memory, for as long as it is told. */
-export const countRun = task<{ runs: Int32Array<SharedArrayBuffer>; place: number; ms: number }, void>('test.count-run')
+export const countRun = task<
+  { runs: Int32Array<SharedArrayBuffer>; place: number; ms: number },
+  void
+>('test.count-run')
 
 /** Hold their thread until released. All give the id of their thread. */
 export const holdAsking = task<Cells, number>('test.hold-asking')
@@ -109,8 +116,13 @@ export const throwFunction = task<null, never>('test.throw-function')
 export const giveFunction = task<null, unknown>('test.give-function')
 export const exit = task<number, never>('test.exit')
 export const throwLater = task<string, never>('test.throw-later')
-/** Returns at once, and leaves a rejection, an exception or an exit behind, for when `holdLater` has started. */
-export const leaveBehind = task<{ kind: 'rejection' | 'exception' | 'exit'; cells: Cells }, string>('test.leave-behind')
+/**
+ * Returns at once, and leaves a rejection, an exception or an exit behind, for when `holdLater` has
+ * started.
+ */
+export const leaveBehind = task<{ kind: 'rejection' | 'exception' | 'exit'; cells: Cells }, string>(
+  'test.leave-behind',
+)
 /** Never ends, and does not hold the thread. */
 export const holdLater = task<Cells, never>('test.hold-later')
 /** Computes for so many milliseconds in each of so many pieces. */

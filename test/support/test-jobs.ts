@@ -1,7 +1,10 @@
 import { job } from '../../src/names.ts'
 
 /** Leaves one row behind, a while after it began: what it does can be counted. */
-export const leaveMark = job<{ mark: string; ms: number }>('test.leave-mark', { attempts: 50, backoffMs: 10 })
+export const leaveMark = job<{ mark: string; ms: number }>('test.leave-mark', {
+  attempts: 50,
+  backoffMs: 10,
+})
 
 /** Takes that long whatever its signal says, and gives the id of the process that did it. */
 export const sayWho = job<{ ms: number }, number>('test.say-who', { attempts: 5 })

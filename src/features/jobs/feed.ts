@@ -14,8 +14,8 @@ interface FeedDeps {
 }
 
 /**
- * Tells subscribers which jobs changed, five times a second at the most: of each the newest, and of a storm the last few.
- * Who reads slowly misses some, and reads the list instead.
+ * Tells subscribers which jobs changed, five times a second at the most: of each the newest, and of
+ * a storm the last few. Who reads slowly misses some, and reads the list instead.
  */
 export function tellOfJobs({ jobs, realtime, stopping }: FeedDeps): void {
   const told = new Map<string, JobChange>()

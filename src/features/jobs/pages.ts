@@ -9,8 +9,14 @@ import type { Job, JobDetail, JobPage, PageQuery } from './schema.ts'
 const pager = new Pager('job', /[\da-f-]{36}/)
 
 /** One page, newest first. @throws AppError `invalid` when the cursor is not one of ours. */
-export function listJobs(jobs: Jobs, db: Db, { state, kind, ...page }: PageQuery): Promise<JobPage> {
-  return pager.read(page, async (before, limit) => (await jobs.list(db, { state, kind, limit, before })).map(toJob))
+export function listJobs(
+  jobs: Jobs,
+  db: Db,
+  { state, kind, ...page }: PageQuery,
+): Promise<JobPage> {
+  return pager.read(page, async (before, limit) =>
+    (await jobs.list(db, { state, kind, limit, before })).map(toJob),
+  )
 }
 
 /** A job with its history. @throws AppError `not_found`. */

@@ -23,13 +23,21 @@ export function jobRoutes(deps: RouteDeps) {
   tellOfJobs(deps)
   const dbOf = (c: AppContext) => database.withSignal(signalOf(c))
 
-  router.openapi(list, async (c) => c.json(await listJobs(jobs, dbOf(c), c.req.valid('query')), 200))
+  router.openapi(list, async (c) =>
+    c.json(await listJobs(jobs, dbOf(c), c.req.valid('query')), 200),
+  )
 
-  router.openapi(read, async (c) => c.json(await getJob(jobs, dbOf(c), c.req.valid('param').id), 200))
+  router.openapi(read, async (c) =>
+    c.json(await getJob(jobs, dbOf(c), c.req.valid('param').id), 200),
+  )
 
-  router.openapi(retry, async (c) => c.json(toJob(await jobs.retry(c.req.valid('param').id, signalOf(c))), 202))
+  router.openapi(retry, async (c) =>
+    c.json(toJob(await jobs.retry(c.req.valid('param').id, signalOf(c))), 202),
+  )
 
-  router.openapi(cancel, async (c) => c.json(toJob(await jobs.cancel(c.req.valid('param').id, signalOf(c))), 202))
+  router.openapi(cancel, async (c) =>
+    c.json(toJob(await jobs.cancel(c.req.valid('param').id, signalOf(c))), 202),
+  )
 
   return router
 }
@@ -63,7 +71,10 @@ const retry = createRoute({
   operationId: 'retryJob',
   summary: 'Queue a failed or cancelled job again, with all of its attempts',
   request: { params: JobId },
-  responses: { 202: json(Job, 'Queued'), 409: { description: 'It is neither failed nor cancelled' } },
+  responses: {
+    202: json(Job, 'Queued'),
+    409: { description: 'It is neither failed nor cancelled' },
+  },
 })
 
 const cancel = createRoute({
@@ -73,5 +84,8 @@ const cancel = createRoute({
   operationId: 'cancelJob',
   summary: 'Cancel a job: a running one is told to end within a second, wherever it runs',
   request: { params: JobId },
-  responses: { 202: json(Job, 'Cancelled, or was before'), 409: { description: 'It has succeeded or failed already' } },
+  responses: {
+    202: json(Job, 'Cancelled, or was before'),
+    409: { description: 'It has succeeded or failed already' },
+  },
 })

@@ -2,9 +2,12 @@ import { z } from '@hono/zod-openapi'
 import { NAME } from '../../names.ts'
 import { pageOf, pageQuery } from '../../paging.ts'
 
-const State = z.enum(['scheduled', 'queued', 'running', 'succeeded', 'failed', 'cancelled']).openapi({
-  description: '`scheduled` jobs wait for their time, or to be tried again; a `failed` one used up its attempts',
-})
+const State = z
+  .enum(['scheduled', 'queued', 'running', 'succeeded', 'failed', 'cancelled'])
+  .openapi({
+    description:
+      '`scheduled` jobs wait for their time, or to be tried again; a `failed` one used up its attempts',
+  })
 const KIND_EXAMPLE = 'report.build'
 
 export const Job = z
@@ -18,9 +21,15 @@ export const Job = z
     progress: z.number().min(0).max(1),
     note: z.string().nullable(),
     requestId: z.string().nullable().openapi({ description: 'Of the request that enqueued it' }),
-    error: z.string().nullable().openapi({ description: 'What people may see of the last failure' }),
+    error: z
+      .string()
+      .nullable()
+      .openapi({ description: 'What people may see of the last failure' }),
     createdAt: z.iso.datetime(),
-    runAt: z.iso.datetime().nullable().openapi({ description: 'When a scheduled one is to be queued' }),
+    runAt: z.iso
+      .datetime()
+      .nullable()
+      .openapi({ description: 'When a scheduled one is to be queued' }),
     startedAt: z.iso.datetime().nullable(),
     finishedAt: z.iso.datetime().nullable(),
   })
@@ -29,13 +38,15 @@ export const Job = z
 const Attempt = z
   .strictObject({
     attempt: z.int(),
-    worker: z.string().openapi({ description: 'Host, process and a name of its own', example: 'web-1:42:9f2c01ab' }),
+    worker: z.string().openapi({
+      description: 'Host, process and a name of its own',
+      example: 'web-1:42:9f2c01ab',
+    }),
     startedAt: z.iso.datetime(),
     finishedAt: z.iso.datetime().nullable(),
-    outcome: z
-      .enum(['succeeded', 'failed', 'cancelled', 'lost', 'released'])
-      .nullable()
-      .openapi({ description: '`lost` with its process, `released` by one that stopped; null while it goes on' }),
+    outcome: z.enum(['succeeded', 'failed', 'cancelled', 'lost', 'released']).nullable().openapi({
+      description: '`lost` with its process, `released` by one that stopped; null while it goes on',
+    }),
     error: z.string().nullable().openapi({ description: 'What went wrong' }),
   })
   .openapi('JobAttempt')
@@ -56,7 +67,11 @@ export const JobId = z.strictObject({ id: z.uuid().toLowerCase() })
 
 export const PageQuery = z.strictObject({
   state: State.optional(),
-  kind: z.string().regex(NAME, 'must be 1 to 100 ASCII characters without spaces').optional().openapi({ example: KIND_EXAMPLE }),
+  kind: z
+    .string()
+    .regex(NAME, 'must be 1 to 100 ASCII characters without spaces')
+    .optional()
+    .openapi({ example: KIND_EXAMPLE }),
   ...pageQuery,
 })
 

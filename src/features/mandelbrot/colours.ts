@@ -5,7 +5,10 @@ import { BAILOUT, type EscapedRow } from './escape-row.ts'
 const INSIDE = 0
 const COLOURS = 255
 
-/** How many times the number of iterations doubles while the colours go round once, and where on the way they start. */
+/**
+ * How many times the number of iterations doubles while the colours go round once, and where on the
+ * way they start.
+ */
 const DOUBLINGS = 4
 const START = 0.52
 
@@ -21,7 +24,8 @@ const STOPS = [
 
 /** Red, green and blue of each palette index. */
 export const PALETTE = new Uint8Array(3 * (COLOURS + 1))
-for (let colour = 0; colour < COLOURS; colour++) PALETTE.set(mixAt(colour / COLOURS), 3 * (INSIDE + 1 + colour))
+for (let colour = 0; colour < COLOURS; colour++)
+  PALETTE.set(mixAt(colour / COLOURS), 3 * (INSIDE + 1 + colour))
 
 function mixAt(place: number): number[] {
   const next = STOPS.findIndex(([stop]) => stop > place)
@@ -34,13 +38,19 @@ function mixAt(place: number): number[] {
 /** Into how many colours an iteration is divided at most, so that one fades into the next. */
 const STEPS = 32
 
-/** The palette index of a point by its iterations in steps. They are counted in doublings: near the set they lie dense. */
+/**
+ * The palette index of a point by its iterations in steps. They are counted in doublings: near the
+ * set they lie dense.
+ */
 const COLOUR_AT = Uint8Array.from({ length: MAX_ITERATIONS * STEPS }, (_, step) => {
   const rounds = Math.log2((step + 1) / STEPS) / DOUBLINGS + START
   return INSIDE + 1 + Math.floor((rounds - Math.floor(rounds)) * COLOURS)
 })
 
-/** A float's top bits are its logarithm, roughly: the exponent, and as much of the mantissa as matters here. */
+/**
+ * A float's top bits are its logarithm, roughly: the exponent, and as much of the mantissa as
+ * matters here.
+ */
 const MANTISSA_BITS = 4
 const SHIFT = 23 - MANTISSA_BITS
 const FIRST_BUCKET = bitsOf(BAILOUT) >> SHIFT
@@ -48,8 +58,9 @@ const FIRST_BUCKET = bitsOf(BAILOUT) >> SHIFT
 const LAST_BUCKET = bitsOf(2 * BAILOUT ** 2) >> SHIFT
 
 /**
- * By how many steps a point escaped before its iteration was over: the further out it got, the more. With logarithms for
- * each pixel instead of the two tables, a picture of 200 iterations took a third longer, and with the kernel two thirds.
+ * By how many steps a point escaped before its iteration was over: the further out it got, the
+ * more. With logarithms for each pixel instead of the two tables, a picture of 200 iterations took
+ * a third longer, and with the kernel two thirds.
  */
 const EARLY_BY = Uint8Array.from({ length: LAST_BUCKET - FIRST_BUCKET + 1 }, (_, bucket) => {
   const norm = floatOf((FIRST_BUCKET + bucket + 0.5) * 2 ** SHIFT)
@@ -57,7 +68,11 @@ const EARLY_BY = Uint8Array.from({ length: LAST_BUCKET - FIRST_BUCKET + 1 }, (_,
 })
 
 /** Palette indices for a row of points, into `pixels`. */
-export function colourRow({ counts, norms }: EscapedRow, iterations: number, pixels: Uint8Array): void {
+export function colourRow(
+  { counts, norms }: EscapedRow,
+  iterations: number,
+  pixels: Uint8Array,
+): void {
   const bits = new Int32Array(norms.buffer, norms.byteOffset, norms.length)
   for (let column = 0; column < pixels.length; column++) {
     const count = counts[column] ?? 0

@@ -4,7 +4,10 @@ import { task } from '../../names.ts'
 export const MAX_SIZE = 2_048
 export const MAX_ITERATIONS = 5_000
 
-/** Which pixels and colours a view has is a matter of the code, too: a change there is a new version. */
+/**
+ * Which pixels and colours a view has is a matter of the code, too: a change there is a new
+ * version.
+ */
 export const DRAWING_VERSION = 1
 
 /** What of the plane a picture shows, and how well. */
@@ -20,7 +23,10 @@ export interface View {
   scale: number
 }
 
-/** Both draw the same picture. `wasm` is compiled ahead, and `typescript` takes its place where it is not built. */
+/**
+ * Both draw the same picture. `wasm` is compiled ahead, and `typescript` takes its place where it
+ * is not built.
+ */
 export type Kernel = 'wasm' | 'typescript'
 
 /** A PNG. */
@@ -35,8 +41,9 @@ export interface Canvas {
 }
 
 /**
- * Some rows of a picture: the first, and from there every so many. Neighbouring rows would be the natural tile, but those
- * through the middle of the set cost many times what those at its edge do; dealt out like cards, all tiles cost the same.
+ * Some rows of a picture: the first, and from there every so many. Neighbouring rows would be the
+ * natural tile, but those through the middle of the set cost many times what those at its edge do;
+ * dealt out like cards, all tiles cost the same.
  */
 export interface Tile {
   view: View
@@ -47,4 +54,6 @@ export interface Tile {
 }
 
 /** Draws a tile onto the canvas; whoever draws the last one gives the picture. */
-export const drawTile = task<Tile, Png | undefined>('mandelbrot.tile', { join: (left, right) => left ?? right })
+export const drawTile = task<Tile, Png | undefined>('mandelbrot.tile', {
+  join: (left, right) => left ?? right,
+})

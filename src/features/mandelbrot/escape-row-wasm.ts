@@ -7,7 +7,14 @@ interface Kernel {
   COUNTS: KernelConstant
   NORMS: KernelConstant
   MAX_WIDTH: KernelConstant
-  escapeRow(left: number, step: number, imaginary: number, width: number, iterations: number, bailout: number): void
+  escapeRow(
+    left: number,
+    step: number,
+    imaginary: number,
+    width: number,
+    iterations: number,
+    bailout: number,
+  ): void
 }
 
 /** The same as `escapeRow`, compiled ahead; absent where the kernel is not built. */

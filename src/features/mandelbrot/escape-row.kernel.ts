@@ -1,7 +1,8 @@
-// AssemblyScript, not TypeScript: escape-row.ts compiled ahead, four pixels at a time. docs/kernels.md has the rules.
+// AssemblyScript, not TypeScript: escape-row.ts compiled ahead, four pixels at a time.
+// docs/kernels.md has the rules.
 //
-// An operation on an f64x2 is two of the doubles that JavaScript has, each rounded the same way, so with the same
-// operations in the same order every pixel comes out the same to the last bit.
+// An operation on an f64x2 is two of the doubles that JavaScript has, each rounded the same way, so
+// with the same operations in the same order every pixel comes out the same to the last bit.
 
 /** The longest row that fits the memory below. */
 export const MAX_WIDTH: i32 = 4096
@@ -11,7 +12,14 @@ export const COUNTS: usize = memory.data(4096 * 4, 16)
 export const NORMS: usize = memory.data(4096 * 4, 16)
 
 /** Up to three pixels more than `width` are computed, and are nobody's. */
-export function escapeRow(left: f64, step: f64, imaginary: f64, width: i32, iterations: i32, bailout: f64): void {
+export function escapeRow(
+  left: f64,
+  step: f64,
+  imaginary: f64,
+  width: i32,
+  iterations: i32,
+  bailout: f64,
+): void {
   const lefts = f64x2.splat(left)
   const steps = f64x2.splat(step)
   const bailouts = f64x2.splat(bailout)
@@ -19,7 +27,8 @@ export function escapeRow(left: f64, step: f64, imaginary: f64, width: i32, iter
   const zero = f64x2.splat(0)
   const four = f64x2.splat(4)
 
-  // Each step of a pixel waits for the one before, so two pairs of pixels, a and b, keep the processor busy.
+  // Each step of a pixel waits for the one before, so two pairs of pixels, a and b, keep the
+  // processor busy.
   let columnA = f64x2(0, 1)
   let columnB = f64x2(2, 3)
   for (let x = 0; x < width; x += 4) {
@@ -50,8 +59,9 @@ export function escapeRow(left: f64, step: f64, imaginary: f64, width: i32, iter
       const nowA = f64x2.add(rrA, iiA)
       const nowB = f64x2.add(rrB, iiB)
 
-      // All ones where a pixel has not escaped: -1 to the count, and not a number to the norm, which pmin passes over.
-      // One that escapes before its neighbours goes on growing, so the smallest norm is the first; NaN is passed over too.
+      // All ones where a pixel has not escaped: -1 to the count, and not a number to the norm,
+      // which pmin passes over. One that escapes before its neighbours goes on growing, so the
+      // smallest norm is the first; NaN is passed over too.
       const insideA = f64x2.le(nowA, bailouts)
       const insideB = f64x2.le(nowB, bailouts)
       countA = i64x2.sub(countA, insideA)

@@ -7,7 +7,10 @@ export interface Line {
   iterations: number
 }
 
-/** What became of each point. Overwritten by the next row: copying it would be the larger part of a cheap one. */
+/**
+ * What became of each point. Overwritten by the next row: copying it would be the larger part of a
+ * cheap one.
+ */
 export interface EscapedRow {
   /** How many iterations it stayed inside; all of them for a point of the set. */
   counts: Int32Array
@@ -15,15 +18,19 @@ export interface EscapedRow {
   norms: Float32Array
 }
 
-/** The square of the distance where a point counts as gone: 256, because the further out, the smoother the colours. */
+/**
+ * The square of the distance where a point counts as gone: 256, because the further out, the
+ * smoother the colours.
+ */
 export const BAILOUT = 2 ** 16
 
 let counts = new Int32Array(0)
 let norms = new Float32Array(0)
 
 /**
- * Iterates z ← z² + c for each point c. Nothing is skipped that is known beforehand, such as the points of the set's
- * large disc: the point here is work that is heavy. `escape-row.kernel.ts` is the same, operation for operation.
+ * Iterates z ← z² + c for each point c. Nothing is skipped that is known beforehand, such as the
+ * points of the set's large disc: the point here is work that is heavy. `escape-row.kernel.ts` is
+ * the same, operation for operation.
  */
 export function escapeRow({ left, step, imaginary, width, iterations }: Line): EscapedRow {
   if (counts.length < width) {

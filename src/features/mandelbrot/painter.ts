@@ -1,19 +1,32 @@
 import type { Compute } from '../../compute/compute.ts'
 import type { MapOptions } from '../../compute/mapping.ts'
-import { type Canvas, drawTile, type Kernel, MAX_SIZE, type Png, type Tile, type View } from './contract.ts'
+import {
+  type Canvas,
+  drawTile,
+  type Kernel,
+  MAX_SIZE,
+  type Png,
+  type Tile,
+  type View,
+} from './contract.ts'
 
-/** Many times the number of threads, so that they end together; `map` sends several at once where they are small. */
+/**
+ * Many times the number of threads, so that they end together; `map` sends several at once where
+ * they are small.
+ */
 const TILES = 128
 
 /** How many canvases, of 4 MB each, wait for the next picture. */
 const MAX_SPARE = 4
 
 /**
- * Draws pictures: each on all threads, in one piece of memory, of which the last of them makes a PNG. That is one call, so
- * that a service which stops does not refuse the second half of a picture that it accepted.
+ * Draws pictures: each on all threads, in one piece of memory, of which the last of them makes a
+ * PNG. That is one call, so that a service which stops does not refuse the second half of a picture
+ * that it accepted.
  *
- * Shared memory is free again only when the event loop and every thread have collected their ends of it, and threads that
- * only compute have little reason to. New memory for every picture came to 1.4 GB, so finished pictures' is used again.
+ * Shared memory is free again only when the event loop and every thread have collected their ends
+ * of it, and threads that only compute have little reason to. New memory for every picture came to
+ * 1.4 GB, so finished pictures' is used again.
  */
 export class Painter {
   readonly #compute: Compute
@@ -35,7 +48,10 @@ export class Painter {
   }
 
   #newCanvas(): Canvas {
-    return { pixels: this.#compute.share(Uint8Array, MAX_SIZE ** 2), missing: this.#compute.share(Int32Array, 1) }
+    return {
+      pixels: this.#compute.share(Uint8Array, MAX_SIZE ** 2),
+      missing: this.#compute.share(Int32Array, 1),
+    }
   }
 }
 

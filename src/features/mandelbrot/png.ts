@@ -6,10 +6,15 @@ interface Size {
 }
 
 /**
- * A PNG with a palette, one byte a pixel: https://www.w3.org/TR/png-3/. It is this short because Node has what is hard
- * about it, and three times as fast as fast-png, which compresses in JavaScript.
+ * A PNG with a palette, one byte a pixel: https://www.w3.org/TR/png-3/. It is this short because
+ * Node has what is hard about it, and three times as fast as fast-png, which compresses in
+ * JavaScript.
  */
-export function encodePng(size: Size, pixels: Uint8Array, palette: Uint8Array): Uint8Array<ArrayBuffer> {
+export function encodePng(
+  size: Size,
+  pixels: Uint8Array,
+  palette: Uint8Array,
+): Uint8Array<ArrayBuffer> {
   const png = Buffer.concat([
     Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'),
     chunk('IHDR', headerOf(size)),
@@ -35,7 +40,8 @@ function headerOf({ width, height }: Size): Buffer {
 /** Each row starts with the filter that it went through: 0, none, which suits a palette best. */
 function withFilters({ width, height }: Size, pixels: Uint8Array): Uint8Array {
   const rows = new Uint8Array((width + 1) * height)
-  for (let row = 0; row < height; row++) rows.set(pixels.subarray(row * width, (row + 1) * width), row * (width + 1) + 1)
+  for (let row = 0; row < height; row++)
+    rows.set(pixels.subarray(row * width, (row + 1) * width), row * (width + 1) + 1)
   return rows
 }
 

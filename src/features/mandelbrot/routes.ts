@@ -17,8 +17,13 @@ export function mandelbrotRoutes({ compute }: { compute: Compute }) {
 
   router.openapi(draw, async (c) => {
     const { kernel, ...view } = c.req.valid('query')
-    const headers = { 'Content-Type': 'image/png', 'Cache-Control': CACHE_CONTROL, ETag: tagOf(view) }
-    if (isFresh(c.req.header('if-none-match'), headers.ETag)) return new Response(null, { status: 304, headers }) as never
+    const headers = {
+      'Content-Type': 'image/png',
+      'Cache-Control': CACHE_CONTROL,
+      ETag: tagOf(view),
+    }
+    if (isFresh(c.req.header('if-none-match'), headers.ETag))
+      return new Response(null, { status: 304, headers }) as never
     const png = await painter.draw(view, kernel, {
       signal: signalOf(c),
       timeoutMs: timeLeftMs(c),
@@ -32,11 +37,24 @@ export function mandelbrotRoutes({ compute }: { compute: Compute }) {
 }
 
 /**
- * Known before anything is drawn, since a picture is a function of its view. The same pixels make other bytes where zlib
- * is another one, which it is on each kind of processor; not so with another kernel.
+ * Known before anything is drawn, since a picture is a function of its view. The same pixels make
+ * other bytes where zlib is another one, which it is on each kind of processor; not so with another
+ * kernel.
  */
 const tagOf = ({ width, height, iterations, x, y, scale }: View) =>
-  bodyTag(JSON.stringify([DRAWING_VERSION, process.versions.zlib, process.arch, width, height, iterations, x, y, scale]))
+  bodyTag(
+    JSON.stringify([
+      DRAWING_VERSION,
+      process.versions.zlib,
+      process.arch,
+      width,
+      height,
+      iterations,
+      x,
+      y,
+      scale,
+    ]),
+  )
 
 const Size = integerParameter(1, MAX_SIZE)
 
@@ -59,10 +77,14 @@ const draw = createRoute({
   tags: ['mandelbrot'],
   operationId: 'drawMandelbrot',
   summary: 'Draw a part of the Mandelbrot set',
-  description: '`scale` is how much of the plane the longer side shows, `x` and `y` the point in the middle.',
+  description:
+    '`scale` is how much of the plane the longer side shows, `x` and `y` the point in the middle.',
   request: { query: Query },
   responses: {
-    200: { description: 'Drawn', content: { 'image/png': { schema: z.string().openapi({ format: 'binary' }) } } },
+    200: {
+      description: 'Drawn',
+      content: { 'image/png': { schema: z.string().openapi({ format: 'binary' }) } },
+    },
     304: { description: 'The client has it already' },
   },
 })

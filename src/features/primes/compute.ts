@@ -5,8 +5,8 @@ import { countPrimes, type Range } from './contract.ts'
 const CHECK_EVERY = 1_000
 
 /**
- * Counts the primes p with from ≤ p < to by trial division. A sieve would be a hundred times faster; the point here is
- * work that is heavy and grows with the numbers.
+ * Counts the primes p with from ≤ p < to by trial division. A sieve would be a hundred times
+ * faster; the point here is work that is heavy and grows with the numbers.
  */
 export function countPrimesIn({ from, to }: Range, context: TaskContext): number {
   let count = from <= 2 && to > 2 ? 1 : 0

@@ -7,17 +7,25 @@ export interface Range {
   to: number
 }
 
-export const countPrimes = task<Range, number>('primes.count', { split: splitRange, join: (left, right) => left + right })
+export const countPrimes = task<Range, number>('primes.count', {
+  split: splitRange,
+  join: (left, right) => left + right,
+})
 
 /** Fewer are not worth a message. */
 const MIN_NUMBERS = 2_000
 
-/** Cuts a range so that each part costs the same: to test n takes some √n divisions, so all below n take some n^1.5. */
+/**
+ * Cuts a range so that each part costs the same: to test n takes some √n divisions, so all below n
+ * take some n^1.5.
+ */
 function splitRange({ from, to }: Range, parts: number): Range[] {
   const count = Math.min(parts, Math.ceil((to - from) / MIN_NUMBERS))
   const costBelow = (n: number) => n ** 1.5
   const first = costBelow(from)
   const each = (costBelow(to) - first) / count
-  const starts = Array.from({ length: count }, (_, part) => (part === 0 ? from : Math.round((first + part * each) ** (2 / 3))))
+  const starts = Array.from({ length: count }, (_, part) =>
+    part === 0 ? from : Math.round((first + part * each) ** (2 / 3)),
+  )
   return starts.map((start, part) => ({ from: start, to: starts[part + 1] ?? to }))
 }

@@ -11,14 +11,20 @@ import { countPrimes } from './contract.ts'
 
 const MAX = 50_000_000
 
-/** `/v1/primes`: CPU-heavy work, on a worker thread as it should be, or on the event loop to see what that costs. */
+/**
+ * `/v1/primes`: CPU-heavy work, on a worker thread as it should be, or on the event loop to see
+ * what that costs.
+ */
 export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInline: boolean }) {
   const router = createRouter()
 
   router.openapi(count, async (c) => {
     const { mode, ...range } = c.req.valid('query')
     if (mode === 'inline' && !demoInline)
-      throw new AppError('forbidden', 'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it')
+      throw new AppError(
+        'forbidden',
+        'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it',
+      )
     const startedAt = performance.now()
     const count =
       mode === 'inline'
@@ -31,7 +37,10 @@ export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInl
               requestId: requestIdOf(c),
             })
             .reduce(0)
-    return c.json({ ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) }, 200)
+    return c.json(
+      { ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) },
+      200,
+    )
   })
 
   return router
@@ -48,7 +57,13 @@ const Query = z
   .refine(({ from, to }) => from <= to, { path: ['to'], message: 'Must not be below from' })
 
 const Count = z
-  .object({ from: z.int(), to: z.int(), count: z.int(), mode: z.enum(['offload', 'inline']), elapsedMs: z.int() })
+  .object({
+    from: z.int(),
+    to: z.int(),
+    count: z.int(),
+    mode: z.enum(['offload', 'inline']),
+    elapsedMs: z.int(),
+  })
   .openapi('PrimeCount')
 
 const count = createRoute({
@@ -58,5 +73,8 @@ const count = createRoute({
   operationId: 'countPrimes',
   summary: 'Count the primes p with from ≤ p < to',
   request: { query: Query },
-  responses: { 200: json(Count, 'Counted'), 403: { description: '`mode=inline` is not allowed here' } },
+  responses: {
+    200: json(Count, 'Counted'),
+    403: { description: '`mode=inline` is not allowed here' },
+  },
 })

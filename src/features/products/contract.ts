@@ -12,5 +12,9 @@ export interface ProductChange {
 export const productChanged = event<ProductChange>()('product.changed', {
   topic: PRODUCTS,
   when: 'After a product was created, changed or deleted.',
-  payload: { id: 'the product', version: 'the one it has now: its `ETag`', change: '`created`, `updated` or `deleted`' },
+  payload: {
+    id: 'the product',
+    version: 'the one it has now: its `ETag`',
+    change: '`created`, `updated` or `deleted`',
+  },
 })

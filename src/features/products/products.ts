@@ -28,13 +28,23 @@ export async function getProduct(db: Db, id: number): Promise<Product> {
   return (await queries.findProduct(db, id)) ?? missing(id)
 }
 
-/** One page in the order of creation. @throws AppError `invalid` when the cursor is not one of ours. */
+/**
+ * One page in the order of creation. @throws AppError `invalid` when the cursor is not one of ours.
+ */
 export function listProducts(db: Db, page: PageRequest): Promise<ProductPage> {
-  return pager.read(page, (after = '0', limit) => queries.listProductsAfter(db, Number(after), limit))
+  return pager.read(page, (after = '0', limit) =>
+    queries.listProductsAfter(db, Number(after), limit),
+  )
 }
 
-/** One insert, which is a transaction of its own. @throws AppError `conflict` when the name is taken. */
-export async function createProduct({ db, realtime }: ProductDeps, input: ProductInput): Promise<Product> {
+/**
+ * One insert, which is a transaction of its own. @throws AppError `conflict` when the name is
+ * taken.
+ */
+export async function createProduct(
+  { db, realtime }: ProductDeps,
+  input: ProductInput,
+): Promise<Product> {
   const now = new Date()
   const id = await retryLocked(() => queries.insertProduct(db, input, now))
   const createdAt = timestampOf(now)
@@ -43,7 +53,10 @@ export async function createProduct({ db, realtime }: ProductDeps, input: Produc
   return product
 }
 
-/** @throws AppError `not_found`, `precondition_failed` unless `isCurrent`, `conflict` when the name is taken. */
+/**
+ * @throws AppError `not_found`, `precondition_failed` unless `isCurrent`, `conflict` when the name
+ * is taken.
+ */
 export async function updateProduct(
   { db, realtime }: ProductDeps,
   id: number,
@@ -60,7 +73,11 @@ export async function updateProduct(
 }
 
 /** @throws AppError `not_found`, `precondition_failed` unless `isCurrent`. */
-export async function deleteProduct({ db, realtime }: ProductDeps, id: number, isCurrent: IsCurrent): Promise<void> {
+export async function deleteProduct(
+  { db, realtime }: ProductDeps,
+  id: number,
+  isCurrent: IsCurrent,
+): Promise<void> {
   const version = await transaction(db, async (trx) => {
     const current = await lockCurrent(trx, id, isCurrent)
     await queries.removeProduct(trx, id)
@@ -70,13 +87,25 @@ export async function deleteProduct({ db, realtime }: ProductDeps, id: number, i
 }
 
 /** Locks the row and gives its version, provided that the caller has seen that version. */
-async function lockCurrent(trx: Transaction<Tables>, id: number, isCurrent: IsCurrent): Promise<number> {
+async function lockCurrent(
+  trx: Transaction<Tables>,
+  id: number,
+  isCurrent: IsCurrent,
+): Promise<number> {
   const version = (await queries.lockVersion(trx, id)) ?? missing(id)
-  if (!isCurrent(version)) throw new AppError('precondition_failed', `The product is at version ${version} by now: read it again`)
+  if (!isCurrent(version))
+    throw new AppError(
+      'precondition_failed',
+      `The product is at version ${version} by now: read it again`,
+    )
   return version
 }
 
-function announce(realtime: Realtime, { id, version }: Pick<Product, 'id' | 'version'>, change: ProductChange['change']) {
+function announce(
+  realtime: Realtime,
+  { id, version }: Pick<Product, 'id' | 'version'>,
+  change: ProductChange['change'],
+) {
   realtime.emit(PRODUCTS, productChanged, { id, version, change })
 }
 

@@ -1,11 +1,24 @@
 import { createRoute } from '@hono/zod-openapi'
 import type { Database } from '../../db/database.ts'
 import type { AppContext } from '../../http/env.ts'
-import { answerChanged, answerTagged, IfMatch, isCurrentFor, notModified, versionTag } from '../../http/etag.ts'
+import {
+  answerChanged,
+  answerTagged,
+  IfMatch,
+  isCurrentFor,
+  notModified,
+  versionTag,
+} from '../../http/etag.ts'
 import { signalOf } from '../../http/exchange.ts'
 import { createRouter, json, jsonBody, withHeaders } from '../../http/router.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
-import { createProduct, deleteProduct, getProduct, listProducts, updateProduct } from './products.ts'
+import {
+  createProduct,
+  deleteProduct,
+  getProduct,
+  listProducts,
+  updateProduct,
+} from './products.ts'
 import { PageQuery, Product, ProductId, ProductInput, ProductPage, ProductPatch } from './schema.ts'
 
 /** `/v1/products`: plain async CRUD, and the shape to copy. */
@@ -28,7 +41,12 @@ export function productRoutes({ database, realtime }: { database: Database; real
   })
 
   router.openapi(update, async (c) => {
-    const product = await updateProduct(withSignal(c), c.req.valid('param').id, c.req.valid('json'), isCurrentFor(c))
+    const product = await updateProduct(
+      withSignal(c),
+      c.req.valid('param').id,
+      c.req.valid('json'),
+      isCurrentFor(c),
+    )
     return answerChanged(product, 200)
   })
 

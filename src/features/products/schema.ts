@@ -13,13 +13,16 @@ const Price = z
   .openapi({ example: '249.00' })
 const Stock = z.int().min(0).max(4_294_967_295).openapi({ example: 12 })
 
-export const ProductInput = z.strictObject({ name: Name, price: Price, stock: Stock }).openapi('ProductInput')
+export const ProductInput = z
+  .strictObject({ name: Name, price: Price, stock: Stock })
+  .openapi('ProductInput')
 
 export const ProductPatch = ProductInput.partial()
   .refine((patch) => Object.keys(patch).length > 0, 'Give at least one of name, price and stock')
   .openapi('ProductPatch')
 
-// Not `extend`, which OpenAPI shows as both schemas at once: no object would be both, as neither takes the other's keys.
+// Not `extend`, which OpenAPI shows as both schemas at once: no object would be both, as neither
+// takes the other's keys.
 export const Product = z
   .strictObject({
     ...ProductInput.shape,
@@ -32,7 +35,9 @@ export const Product = z
 
 export const ProductPage = z.strictObject(pageOf(Product)).openapi('ProductPage')
 
-export const ProductId = z.strictObject({ id: integerParameter(1, 4_294_967_295).openapi({ example: 7 }) })
+export const ProductId = z.strictObject({
+  id: integerParameter(1, 4_294_967_295).openapi({ example: 7 }),
+})
 
 export const PageQuery = z.strictObject(pageQuery)
 
@@ -41,7 +46,10 @@ export type ProductPatch = z.infer<typeof ProductPatch>
 export type Product = z.infer<typeof Product>
 export type ProductPage = z.infer<typeof ProductPage>
 
-/** As DECIMAL(12,2) prints it: `7.5` as `7.50`, `007` as `7.00`. A text of another form stays what it is: it is refused. */
+/**
+ * As DECIMAL(12,2) prints it: `7.5` as `7.50`, `007` as `7.00`. A text of another form stays what
+ * it is: it is refused.
+ */
 function toDecimal(price: string): string {
   const [whole = '', cents = ''] = price.split('.')
   return `${whole.replace(/^0+(?=\d)/, '')}.${cents.padEnd(2, '0')}`

@@ -1,10 +1,34 @@
 import type { Db } from '../../db/database.ts'
 
 const COUNT = 1_000
-const ADJECTIVES = ['Plain', 'Copper', 'Folding', 'Quiet', 'Heavy', 'Glass', 'Compact', 'Woven', 'Bright', 'Solid']
-const NOUNS = ['kettle', 'lamp', 'chair', 'desk', 'clock', 'shelf', 'bottle', 'basket', 'mirror', 'rug']
+const ADJECTIVES = [
+  'Plain',
+  'Copper',
+  'Folding',
+  'Quiet',
+  'Heavy',
+  'Glass',
+  'Compact',
+  'Woven',
+  'Bright',
+  'Solid',
+]
+const NOUNS = [
+  'kettle',
+  'lamp',
+  'chair',
+  'desk',
+  'clock',
+  'shelf',
+  'bottle',
+  'basket',
+  'mirror',
+  'rug',
+]
 
-/** Fills an empty product table with examples, the same ones every time. Returns how many it added. */
+/**
+ * Fills an empty product table with examples, the same ones every time. Returns how many it added.
+ */
 export async function seedProducts(db: Db): Promise<number> {
   if (await db.selectFrom('product').select('id').limit(1).executeTakeFirst()) return 0
   await db

@@ -17,8 +17,14 @@ export interface BuildDeps {
   memoryMb: number
 }
 
-/** Summarises a report's upload, unless one of the same bytes, columns and delimiter was summarised before. */
-export async function build(deps: BuildDeps, { id, signal, progress, requestId }: JobContext): Promise<Summary> {
+/**
+ * Summarises a report's upload, unless one of the same bytes, columns and delimiter was summarised
+ * before.
+ */
+export async function build(
+  deps: BuildDeps,
+  { id, signal, progress, requestId }: JobContext,
+): Promise<Summary> {
   const db = deps.database.withSignal(signal)
   const row = await queries.findRow(db, id)
   if (!row?.upload) throw new AppError('not_found', 'The upload is gone', { retryable: false })
@@ -26,8 +32,9 @@ export async function build(deps: BuildDeps, { id, signal, progress, requestId }
   if (earlier) return earlier
 
   const file = await deps.storage.locate(row.upload)
-  // A report that is cancelled loses its upload. Whoever closes a removed file last waits until its blocks are free, for
-  // seconds where it is large: not the task's process, which would not end before, but a thread of libuv's.
+  // A report that is cancelled loses its upload. Whoever closes a removed file last waits until its
+  // blocks are free, for seconds where it is large: not the task's process, which would not end
+  // before, but a thread of libuv's.
   await using _held = await open(file)
   const { groupBy, value, delimiter, bytes } = row
   const input = { file, memoryMb: deps.memoryMb, groupBy, value, delimiter }
@@ -37,7 +44,8 @@ export async function build(deps: BuildDeps, { id, signal, progress, requestId }
       summariseCsv,
       { ...input, folder },
       {
-        // Whatever DuckDB does, it can be killed at any moment, and nothing but the report fails with it.
+        // Whatever DuckDB does, it can be killed at any moment, and nothing but the report fails
+        // with it.
         isolation: 'process',
         graceMs: 0,
         // One process is left to the small ones.
@@ -55,16 +63,25 @@ export async function build(deps: BuildDeps, { id, signal, progress, requestId }
 /** A report that took too long once would do so again; a disk that is full may not be later. */
 function rethrow(error: unknown): never {
   if (isDiskFull(String(error)))
-    throw new AppError('storage_full', 'There is no room on the disk for this report', { cause: error })
+    throw new AppError('storage_full', 'There is no room on the disk for this report', {
+      cause: error,
+    })
   if (!(error instanceof AppError && error.code === 'deadline_exceeded')) throw error
-  throw new AppError('deadline_exceeded', 'The file takes too long to summarise', { cause: error, retryable: false })
+  throw new AppError('deadline_exceeded', 'The file takes too long to summarise', {
+    cause: error,
+    retryable: false,
+  })
 }
 
 /**
- * Runs a task in a folder of its own, which is gone afterwards whatever happens to the task's process: that is why it is not
- * the task's business.
+ * Runs a task in a folder of its own, which is gone afterwards whatever happens to the task's
+ * process: that is why it is not the task's business.
  */
-async function inFolder<T>(directory: string, id: string, run: (folder: string) => Promise<T>): Promise<T> {
+async function inFolder<T>(
+  directory: string,
+  id: string,
+  run: (folder: string) => Promise<T>,
+): Promise<T> {
   await removeFolders(directory, id)
   await mkdir(directory, { recursive: true })
   const folder = await mkdtemp(join(directory, `${id}.`))
@@ -82,7 +99,8 @@ async function removeFolders(directory: string, id: string): Promise<void> {
 }
 
 /** Tried again where a task whose process has not ended yet puts one more file into it. */
-export const removeFolder = (folder: string) => rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
+export const removeFolder = (folder: string) =>
+  rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
 
 /** The id of the report that has this folder. */
 export const idOf = (folder: string) => folder.split('.')[0] ?? ''

@@ -2,7 +2,10 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 
 const BUFFER_BYTES = 256 * 1024
 
-/** A file that is written piece by piece, in large blocks: the rows of an upload that can be read, without the others. */
+/**
+ * A file that is written piece by piece, in large blocks: the rows of an upload that can be read,
+ * without the others.
+ */
 export class CleanCopy implements Disposable {
   readonly file: string
   readonly #descriptor: number

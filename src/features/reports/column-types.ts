@@ -6,7 +6,9 @@ const MAX_DIGITS = 38
 const BIGINT_DIGITS = 18
 /** Numbers of that many digits print back from a double whatever they are. */
 const DOUBLE_DIGITS = 15
-/** Longer ones are texts, so that the scan may cut every value that is longer than a text is shown. */
+/**
+ * Longer ones are texts, so that the scan may cut every value that is longer than a text is shown.
+ */
 const MAX_NUMBER_BYTES = 200
 
 const MINUS = 45
@@ -28,7 +30,10 @@ export interface TypedColumn {
   layout?: { hasSeconds: boolean; fractionDigits: number; zone: string }
   /** DuckDB's type. */
   sqlType: string
-  /** What makes a value that DuckDB can cast to that type of a text, both as SQL; absent where the text is one. */
+  /**
+   * What makes a value that DuckDB can cast to that type of a text, both as SQL; absent where the
+   * text is one.
+   */
   cast: ((text: string) => string) | undefined
   /** Some of its numbers have more digits than a double keeps. */
   isLong?: boolean
@@ -37,9 +42,10 @@ export interface TypedColumn {
 }
 
 /**
- * Finds the type of a column from all of its values. A type is chosen only if each value is written as that type would be
- * written: `007`, `+1`, `1e5`, `NaN`, `T` or ` 1` make texts of a column, because as a number or a boolean they would be shown
- * as something that is not in the file. No value is of two types, so that the first one decides which type it may be.
+ * Finds the type of a column from all of its values. A type is chosen only if each value is written
+ * as that type would be written: `007`, `+1`, `1e5`, `NaN`, `T` or ` 1` make texts of a column,
+ * because as a number or a boolean they would be shown as something that is not in the file. No
+ * value is of two types, so that the first one decides which type it may be.
  */
 export class ColumnTypes {
   missing = 0
@@ -124,7 +130,8 @@ export class ColumnTypes {
     if (at === stop) {
       // A zero has no sign when it is printed.
       if (first > start && whole === 1 && bytes[first] === ZERO) this.#isWhole = false
-      if (whole > DOUBLE_DIGITS && this.#fitsDouble) this.#fitsDouble = printsBack(bytes.toString('latin1', start, stop))
+      if (whole > DOUBLE_DIGITS && this.#fitsDouble)
+        this.#fitsDouble = printsBack(bytes.toString('latin1', start, stop))
       return true
     }
     this.#isWhole = false
@@ -136,11 +143,16 @@ export class ColumnTypes {
       if (scale > this.#scale) this.#scale = scale
     }
     if (at === stop) {
-      if (at - first > DOUBLE_DIGITS && this.#fitsDouble) this.#fitsDouble = printsBack(bytes.toString('latin1', start, stop))
+      if (at - first > DOUBLE_DIGITS && this.#fitsDouble)
+        this.#fitsDouble = printsBack(bytes.toString('latin1', start, stop))
       return true
     }
     this.#hasExponent = true
-    return whole === 1 && isExponent(bytes, at, stop) && printsBack(bytes.toString('latin1', start, stop))
+    return (
+      whole === 1 &&
+      isExponent(bytes, at, stop) &&
+      printsBack(bytes.toString('latin1', start, stop))
+    )
   }
 }
 

@@ -7,7 +7,10 @@ const TOP = 10
 const SHARES = [0.05, 0.25, 0.5, 0.75, 0.95]
 /** Up to here quantiles and distinct values are exact: that takes memory for each row. */
 const MAX_EXACT_ROWS = 1_000_000
-/** Whole numbers of 38 digits are summed up in two parts: DuckDB has no type that holds the sum of many. */
+/**
+ * Whole numbers of 38 digits are summed up in two parts: DuckDB has no type that holds the sum of
+ * many.
+ */
 const PART = 10n ** 19n
 
 /** A column of the table `data`. */
@@ -19,8 +22,8 @@ export interface Column extends TypedColumn {
 type Show = (value: number | null) => Value
 
 /**
- * A text no longer than anyone reads, as SQL for `textOf`: an ellipsis stands for the rest. It begins with a space, because
- * DuckDB's bindings would drop a byte order mark from the beginning.
+ * A text no longer than anyone reads, as SQL for `textOf`: an ellipsis stands for the rest. It
+ * begins with a space, because DuckDB's bindings would drop a byte order mark from the beginning.
  */
 export const shortText = (text: string) =>
   `' ' || case when length(${text}) > ${MAX_TEXT_CHARACTERS} then left(${text}, ${MAX_TEXT_CHARACTERS}) || '…' else ${text} end`
@@ -29,8 +32,14 @@ export const isNumeric = ({ type }: TypedColumn) => type === 'integer' || type =
 
 const isMoment = ({ type }: TypedColumn) => type === 'date' || type === 'timestamp'
 
-export const summariseColumn = (duck: Queries, column: Column, rows: number): Promise<ColumnSummary> =>
-  isNumeric(column) || isMoment(column) ? summariseNumbers(duck, column, rows) : summariseTexts(duck, column, rows)
+export const summariseColumn = (
+  duck: Queries,
+  column: Column,
+  rows: number,
+): Promise<ColumnSummary> =>
+  isNumeric(column) || isMoment(column)
+    ? summariseNumbers(duck, column, rows)
+    : summariseTexts(duck, column, rows)
 
 /** The exact sum of a numeric column, as SQL: `readSum` puts its parts together. */
 export function sumOf({ sql, sqlType }: TypedColumn & { sql: string }): string {
@@ -38,25 +47,35 @@ export function sumOf({ sql, sqlType }: TypedColumn & { sql: string }): string {
   return `sum(${sql} % ${PART}::hugeint)::varchar as sum, sum(${sql} // ${PART}::hugeint)::varchar as parts`
 }
 
-/** The sum of `count` values, and their mean; nulls where there are none, or where no number can hold it. */
+/**
+ * The sum of `count` values, and their mean; nulls where there are none, or where no number can
+ * hold it.
+ */
 export function readSum({ sum, parts }: Row, count: number): { sum: Value; mean: number | null } {
   if (typeof sum !== 'string') return { sum: null, mean: null }
   const text = typeof parts === 'string' ? String(BigInt(parts) * PART + BigInt(sum)) : sum
   return { sum: showNumber(text), mean: finite(Number(text) / count) }
 }
 
-async function summariseNumbers(duck: Queries, column: Column, rows: number): Promise<ColumnSummary> {
+async function summariseNumbers(
+  duck: Queries,
+  column: Column,
+  rows: number,
+): Promise<ColumnSummary> {
   const { sql, name, type, format, nulls } = column
   const present = rows - nulls
   const source = `(select ${isMoment(column) ? `epoch(${sql})` : `${sql}::double`} as v, ${sql} from data)`
   const exact = rows <= MAX_EXACT_ROWS
-  const figures = await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max, min(v) as low, max(v) as high,
+  const figures =
+    await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max, min(v) as low, max(v) as high,
     ${exact ? `count(distinct ${sql})` : `approx_count_distinct(${sql})`}::double as "distinct",
     ${isMoment(column) ? 'avg(v) as mean' : `${sumOf(column)}, ${DEVIATION}`},
     ${quantilesOf(column, exact)}::varchar[] as quantiles from ${source}`)
   const show: Show = isMoment(column) ? isoOf(column) : (value) => value
   const showText = isMoment(column) ? (text: string) => showMoment(text, column) : showNumber
-  const [min, max] = [figures['min'], figures['max']].map((text) => (typeof text === 'string' ? showText(text) : null))
+  const [min, max] = [figures['min'], figures['max']].map((text) =>
+    typeof text === 'string' ? showText(text) : null,
+  )
   const quantiles = Array.isArray(figures['quantiles']) ? figures['quantiles'].map(String) : []
   const showQuantile = isMoment(column) ? (text: string) => show(Number(text)) : showNumber
   return {
@@ -69,13 +88,20 @@ async function summariseNumbers(duck: Queries, column: Column, rows: number): Pr
     max: max ?? null,
     mean: isMoment(column) ? show(numberOf(figures['mean'])) : readSum(figures, present).mean,
     ...(isNumeric(column) && { standardDeviation: numberOf(figures['deviation']) }),
-    quantiles: Object.fromEntries(SHARES.map((share, index) => [share, showQuantile(quantiles[index] ?? '')])),
-    histogram: withEnds(await histogramOf(duck, source, figures, present, show), min ?? null, max ?? null),
+    quantiles: Object.fromEntries(
+      SHARES.map((share, index) => [share, showQuantile(quantiles[index] ?? '')]),
+    ),
+    histogram: withEnds(
+      await histogramOf(duck, source, figures, present, show),
+      min ?? null,
+      max ?? null,
+    ),
   }
 }
 
 /** Scaled down where the squares of the largest numbers would be too large. */
-const DEVIATION = 'case when max(abs(v)) < 1e150 then stddev_samp(case when abs(v) < 1e150 then v end) end as deviation'
+const DEVIATION =
+  'case when max(abs(v)) < 1e150 then stddev_samp(case when abs(v) < 1e150 then v end) end as deviation'
 
 /** Numbers with more digits than a double has are not interpolated. */
 function quantilesOf({ sql, isLong }: Column, exact: boolean): string {
@@ -83,12 +109,20 @@ function quantilesOf({ sql, isLong }: Column, exact: boolean): string {
   return isLong ? `quantile_disc(${sql}, [${SHARES}])` : `quantile_cont(v, [${SHARES}])`
 }
 
-async function histogramOf(duck: Queries, source: string, { low, high }: Row, present: number, show: Show) {
+async function histogramOf(
+  duck: Queries,
+  source: string,
+  { low, high }: Row,
+  present: number,
+  show: Show,
+) {
   const [min, max] = [numberOf(low), numberOf(high)]
   if (min === null || max === null) return []
   const width = (max - min) / BINS
-  if (!Number.isFinite(width) || width === 0) return [{ from: show(min), to: show(max), count: present }]
-  const rows = await duck.rows(`select least(${BINS - 1}, floor((v - '${min}'::double) / '${width}'::double))::int as bin,
+  if (!Number.isFinite(width) || width === 0)
+    return [{ from: show(min), to: show(max), count: present }]
+  const rows =
+    await duck.rows(`select least(${BINS - 1}, floor((v - '${min}'::double) / '${width}'::double))::int as bin,
     count(*)::double as count from ${source} where v is not null group by bin`)
   const counts = new Map(rows.map(({ bin, count }) => [Number(bin), Number(count)]))
   return Array.from({ length: BINS }, (_, bin) => ({
@@ -106,12 +140,19 @@ function withEnds(bins: NonNullable<ColumnSummary['histogram']>, min: Value, max
   return bins
 }
 
-async function summariseTexts(duck: Queries, { name, type, format, sql, nulls }: Column, rows: number): Promise<ColumnSummary> {
+async function summariseTexts(
+  duck: Queries,
+  { name, type, format, sql, nulls }: Column,
+  rows: number,
+): Promise<ColumnSummary> {
   const text = `${sql}::varchar`
-  const counted = rows <= MAX_EXACT_ROWS ? `count(distinct ${sql})` : `approx_count_distinct(${sql})`
-  const figures = await duck.row(`select ${counted}::double as "distinct", ${shortText(`min(${text})`)} as min,
+  const counted =
+    rows <= MAX_EXACT_ROWS ? `count(distinct ${sql})` : `approx_count_distinct(${sql})`
+  const figures =
+    await duck.row(`select ${counted}::double as "distinct", ${shortText(`min(${text})`)} as min,
     ${shortText(`max(${text})`)} as max from data`)
-  const top = await duck.rows(`select ${shortText(text)} as value, count(*)::double as count from data
+  const top =
+    await duck.rows(`select ${shortText(text)} as value, count(*)::double as count from data
     where ${sql} is not null group by ${sql} order by count desc, ${sql} limit ${TOP}`)
   return {
     name,
@@ -151,7 +192,10 @@ function showMoment(text: string, { layout }: Column): string {
   return `${date}T${seconds}${fractionDigits > 0 ? `.${fraction.padEnd(fractionDigits, '0')}` : ''}${zone}`
 }
 
-/** A point in time in ISO 8601, as exact as the column has them, or with milliseconds where it lies between their seconds. */
+/**
+ * A point in time in ISO 8601, as exact as the column has them, or with milliseconds where it lies
+ * between their seconds.
+ */
 function isoOf({ type, layout }: Column): Show {
   return (seconds) => {
     const micros = Math.round((seconds ?? Number.NaN) * 1e6)

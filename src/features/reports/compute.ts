@@ -2,4 +2,6 @@ import { implement } from '../../compute/implement.ts'
 import { summariseCsv } from './contract.ts'
 
 // DuckDB is loaded by the first report: most threads and processes never see one.
-implement(summariseCsv, async (input, context) => (await import('./summarise.ts')).summarise(input, context))
+implement(summariseCsv, async (input, context) =>
+  (await import('./summarise.ts')).summarise(input, context),
+)

@@ -1,13 +1,19 @@
 import type { JobState } from '../../db/tables.ts'
 import { event, job, task } from '../../names.ts'
 
-/** Of the summary: a report of the same file takes the result of an earlier one only if it has this version. */
+/**
+ * Of the summary: a report of the same file takes the result of an earlier one only if it has this
+ * version.
+ */
 export const SUMMARY_VERSION = 3
 
 /** Longer texts are cut, and end in an ellipsis. */
 export const MAX_TEXT_CHARACTERS = 200
 
-/** What is wanted besides a summary of each column: rows counted by one column, and another one summed up. */
+/**
+ * What is wanted besides a summary of each column: rows counted by one column, and another one
+ * summed up.
+ */
 export interface Grouping {
   groupBy: string | null
   value: string | null
@@ -30,8 +36,8 @@ export interface SummaryInput extends SummaryOptions {
 export type ColumnType = 'integer' | 'number' | 'boolean' | 'date' | 'timestamp' | 'time' | 'text'
 
 /**
- * Numbers for numbers, but text for those that a double cannot hold; ISO 8601 for dates and timestamps, with a zone if the
- * file has one; text for all others.
+ * Numbers for numbers, but text for those that a double cannot hold; ISO 8601 for dates and
+ * timestamps, with a zone if the file has one; text for all others.
  */
 export type Value = number | string | null
 
@@ -72,7 +78,9 @@ export interface Summary {
   delimiter: string
   rows: number
   columns: ColumnSummary[]
-  /** Rows that are in no other figure: how many, how many for each reason, and the first of them. */
+  /**
+   * Rows that are in no other figure: how many, how many for each reason, and the first of them.
+   */
   rejected: {
     rows: number
     reasons: Record<string, number>
@@ -89,12 +97,16 @@ export const summariseCsv = task<SummaryInput, SummaryOutcome>('report.summarise
 
 const SMALL_BYTES = 1024 ** 2
 
-/** Reports of small uploads go before those of larger ones, and have a process that those do not take. */
+/**
+ * Reports of small uploads go before those of larger ones, and have a process that those do not
+ * take.
+ */
 export const isSmall = (bytes: number) => bytes <= SMALL_BYTES
 
 /**
- * The job's id is the report's. Its retries go on for some minutes, in which a full disk may be emptied. Few at once bound
- * the memory of a process with many cores, and leave places to other jobs.
+ * The job's id is the report's. Its retries go on for some minutes, in which a full disk may be
+ * emptied. Few at once bound the memory of a process with many cores, and leave places to other
+ * jobs.
  */
 export const buildReport = job<null, Summary>('report.build', {
   attempts: 6,

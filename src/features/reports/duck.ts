@@ -10,9 +10,15 @@ export interface DuckOptions {
   threads: number
   /** DuckDB holds so many rows of a table in memory until they are on disk; a multiple of 2 048. */
   rowGroupRows: number
-  /** What each column of a row group takes at least, in memory and on disk; a power of two, from 16 384 on. */
+  /**
+   * What each column of a row group takes at least, in memory and on disk; a power of two, from 16
+   * 384 on.
+   */
   blockBytes: number
-  /** So much freed memory goes back to the system at once: with less, the process takes less, and more time. */
+  /**
+   * So much freed memory goes back to the system at once: with less, the process takes less, and
+   * more time.
+   */
   freedMb: number
 }
 
@@ -32,7 +38,14 @@ export class Duck implements Disposable {
   readonly #instance: DuckDBInstance
   readonly #connection: DuckDBConnection
 
-  static async open({ folder, memoryMb, threads, rowGroupRows, blockBytes, freedMb }: DuckOptions): Promise<Duck> {
+  static async open({
+    folder,
+    memoryMb,
+    threads,
+    rowGroupRows,
+    blockBytes,
+    freedMb,
+  }: DuckOptions): Promise<Duck> {
     const instance = await DuckDBInstance.create(':memory:', {
       threads: String(threads),
       memory_limit: `${memoryMb}MB`,
@@ -49,7 +62,9 @@ export class Duck implements Disposable {
     // Or else it does not know how far a statement is.
     await connection.run('set enable_progress_bar = true; set enable_progress_bar_print = false')
     const file = literal(join(folder, 'report.duckdb'))
-    await connection.run(`attach ${file} as report (row_group_size ${rowGroupRows}, block_size ${blockBytes}); use report`)
+    await connection.run(
+      `attach ${file} as report (row_group_size ${rowGroupRows}, block_size ${blockBytes}); use report`,
+    )
     return new Duck(instance, connection)
   }
 

@@ -49,9 +49,10 @@ interface LastSent {
 }
 
 /**
- * Notifies of reports: everybody over Socket.IO, and watchers here. What this process does it hears from its jobs, and what
- * others do it reads once a second, for as long as somebody listens. After a report has finished, nothing more is sent of
- * it, unless it is retried. Of a report that nobody listens to, nothing is kept.
+ * Notifies of reports: everybody over Socket.IO, and watchers here. What this process does it hears
+ * from its jobs, and what others do it reads once a second, for as long as somebody listens. After
+ * a report has finished, nothing more is sent of it, unless it is retried. Of a report that nobody
+ * listens to, nothing is kept.
  */
 export class ReportFeed {
   readonly #options: FeedOptions
@@ -82,7 +83,10 @@ export class ReportFeed {
     return this.#watches.has(id) || this.#options.realtime.hasSubscribers(topicOf(id))
   }
 
-  /** What the process itself says may come late, after the job was cancelled; what was read is how it was then. */
+  /**
+   * What the process itself says may come late, after the job was cancelled; what was read is how
+   * it was then.
+   */
   #notify(change: JobChange, readAt?: number) {
     const last = this.#lastSent.get(change.id)
     const progress = toProgress(change)
@@ -90,7 +94,11 @@ export class ReportFeed {
     if (last && readAt !== undefined && last.at > readAt) return
     const news = JSON.stringify(progress)
     if (last?.news !== news) {
-      this.#lastSent.set(change.id, { news, finished: isFinished(change.state), at: performance.now() })
+      this.#lastSent.set(change.id, {
+        news,
+        finished: isFinished(change.state),
+        at: performance.now(),
+      })
       this.#publish(progress)
     }
     // Those who began to watch since then have not seen it yet.
@@ -131,7 +139,9 @@ export class ReportFeed {
 
   /** The reports that may have changed and that somebody listens to; forgets the others. */
   #findListenedTo(): string[] {
-    const subscribed = this.#options.realtime.subscribed(REPORT_TOPIC).map((topic) => topic.slice(topicOf('').length))
+    const subscribed = this.#options.realtime
+      .subscribed(REPORT_TOPIC)
+      .map((topic) => topic.slice(topicOf('').length))
     const ids = new Set([...this.#watches.keys(), ...subscribed])
     for (const id of this.#lastSent.keys()) if (!ids.has(id)) this.#lastSent.delete(id)
     return [...ids].filter((id) => !this.#lastSent.get(id)?.finished || this.#watches.has(id))
@@ -142,7 +152,8 @@ export class ReportFeed {
     const readAt = performance.now()
     try {
       const signal = AbortSignal.any([stopping, AbortSignal.timeout(READ_TIMEOUT_MS)])
-      for (const change of await readChanges(database.withSignal(signal), ids)) this.#notify(change, readAt)
+      for (const change of await readChanges(database.withSignal(signal), ids))
+        this.#notify(change, readAt)
     } catch (error) {
       if (!stopping.aborted) log.warn({ err: error }, 'Could not read the reports that are watched')
     }

@@ -11,9 +11,14 @@ const NUMBER = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i
  */
 export function groupsCsv({ state, result, groupBy, value }: Report): string {
   if (!result) throw new AppError('conflict', `The report has no result: it is ${state}`)
-  if (!result.groups) throw new AppError('conflict', 'The report has no groups: it was made without groupBy')
+  if (!result.groups)
+    throw new AppError('conflict', 'The report has no groups: it was made without groupBy')
   const ofValue = value === null ? [] : [`sum of ${value}`, `mean of ${value}`]
-  const rowOf = ({ key, count, sum, mean }: GroupSummary) => [key, count, ...(value === null ? [] : [sum, mean])]
+  const rowOf = ({ key, count, sum, mean }: GroupSummary) => [
+    key,
+    count,
+    ...(value === null ? [] : [sum, mean]),
+  ]
   return [[groupBy, 'count', ...ofValue], ...result.groups.first.map(rowOf)].map(lineOf).join('')
 }
 
@@ -25,5 +30,9 @@ function cellOf(cell: string | number | null): string {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
 }
 
-/** Spreadsheets take a text that begins like a formula for one, and run it: the apostrophe says that it is none. */
-const harmless = (text: string) => (/^[=+\-@\t\r]/.test(text) && !NUMBER.test(text) ? `'${text}` : text)
+/**
+ * Spreadsheets take a text that begins like a formula for one, and run it: the apostrophe says that
+ * it is none.
+ */
+const harmless = (text: string) =>
+  /^[=+\-@\t\r]/.test(text) && !NUMBER.test(text) ? `'${text}` : text

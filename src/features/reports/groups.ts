@@ -11,10 +11,19 @@ export interface GroupColumns {
   value: Column | undefined
 }
 
-/** @throws Unreadable when a column that is asked for is missing, or the one to sum up holds no numbers. */
-export function findGroupColumns(columns: readonly Column[], { groupBy, value }: Grouping): GroupColumns | undefined {
+/**
+ * @throws Unreadable when a column that is asked for is missing, or the one to sum up holds no
+ * numbers.
+ */
+export function findGroupColumns(
+  columns: readonly Column[],
+  { groupBy, value }: Grouping,
+): GroupColumns | undefined {
   if (groupBy === null) return undefined
-  const found = { groupBy: findColumn(columns, groupBy), value: value === null ? undefined : findColumn(columns, value) }
+  const found = {
+    groupBy: findColumn(columns, groupBy),
+    value: value === null ? undefined : findColumn(columns, value),
+  }
   if (found.value && !isNumeric(found.value))
     throw new Unreadable(`The column "${value}" cannot be summed up: it does not hold numbers only`)
   return found
@@ -25,11 +34,17 @@ export function findGroupColumns(columns: readonly Column[], { groupBy, value }:
  *
  * @param key the column with the values to group by as they are written in the file.
  */
-export async function summariseGroups(duck: Queries, { groupBy, value }: GroupColumns, key: string): Promise<Summary['groups']> {
+export async function summariseGroups(
+  duck: Queries,
+  { groupBy, value }: GroupColumns,
+  key: string,
+): Promise<Summary['groups']> {
   const sum = value ? `${sumOf(value)}, count(${value.sql})::double as present` : 'null as sum'
   const rows = await duck.rows(`select ${shortText(key)} as text, count(*)::double as count, ${sum}
     from data group by ${key} order by count desc, ${key} nulls last limit ${MAX_GROUPS}`)
-  const { total } = await duck.row(`select count(*)::double as total from (select ${key} from data group by ${key})`)
+  const { total } = await duck.row(
+    `select count(*)::double as total from (select ${key} from data group by ${key})`,
+  )
   const first = rows.map((row) => ({
     key: textOf(row['text']),
     count: Number(row['count']),

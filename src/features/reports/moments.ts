@@ -41,7 +41,8 @@ export class Moments {
   static of(bytes: Buffer, start: number, stop: number): Moments | undefined {
     const signature = parse(bytes, start, stop)
     const zone = bytes.toString('latin1', cursor, stop)
-    if (signature < 0 || !ZONE.test(zone) || (zone !== '' && !isTimestamp(signature))) return undefined
+    if (signature < 0 || !ZONE.test(zone) || (zone !== '' && !isTimestamp(signature)))
+      return undefined
     const moments = new Moments(signature, zone)
     return moments.#noteOrder() ? moments : undefined
   }
@@ -54,8 +55,10 @@ export class Moments {
 
   /** Takes one more value into account; false if it is written differently, or no date at all. */
   note(bytes: Buffer, start: number, stop: number): boolean {
-    if (parse(bytes, start, stop) !== this.#signature || stop - cursor !== this.zone.length) return false
-    for (let index = 0; index < this.zone.length; index++) if (bytes[cursor + index] !== this.zone.charCodeAt(index)) return false
+    if (parse(bytes, start, stop) !== this.#signature || stop - cursor !== this.zone.length)
+      return false
+    for (let index = 0; index < this.zone.length; index++)
+      if (bytes[cursor + index] !== this.zone.charCodeAt(index)) return false
     return this.#noteOrder()
   }
 
@@ -76,48 +79,73 @@ export class Moments {
 }
 
 /**
- * The order of day and month for each separator, where the columns that use it allow for only one: `03/04/2024` is decided by
- * a `25/12/2024` in the same column or in another one, and by nothing else.
+ * The order of day and month for each separator, where the columns that use it allow for only one:
+ * `03/04/2024` is decided by a `25/12/2024` in the same column or in another one, and by nothing
+ * else.
  */
 export function dateOrders(columns: readonly Moments[]): Map<string, DateOrder> {
   const bySeparator = Map.groupBy(columns, ({ layout }) => layout.separator)
   const orders = new Map<string, DateOrder>()
   for (const [separator, moments] of bySeparator) {
     const undecided = moments.filter(({ layout }) => !layout.yearFirst)
-    const [day, month] = [undecided.every((each) => each.canBeDayFirst), undecided.every((each) => each.canBeMonthFirst)]
+    const [day, month] = [
+      undecided.every((each) => each.canBeDayFirst),
+      undecided.every((each) => each.canBeMonthFirst),
+    ]
     if (day !== month) orders.set(separator, day ? 'day' : 'month')
   }
   return orders
 }
 
-/** A column of dates or times; undefined where day and month cannot be told apart, or some have a zero before them only. */
+/**
+ * A column of dates or times; undefined where day and month cannot be told apart, or some have a
+ * zero before them only.
+ */
 export function typedMoments(
   { layout, zone, hasPadded, hasUnpadded }: Moments,
   orders: ReadonlyMap<string, DateOrder>,
 ): Omit<TypedColumn, 'name' | 'nulls'> | undefined {
   const { separator, yearFirst, timeSeparator, hasSeconds, fractionDigits } = layout
-  const seconds = hasSeconds ? `:ss${fractionDigits > 0 ? `.${'S'.repeat(fractionDigits)}` : ''}` : ''
-  if (separator === '') return { type: 'time', format: TIME + seconds, sqlType: 'VARCHAR', cast: undefined }
+  const seconds = hasSeconds
+    ? `:ss${fractionDigits > 0 ? `.${'S'.repeat(fractionDigits)}` : ''}`
+    : ''
+  if (separator === '')
+    return { type: 'time', format: TIME + seconds, sqlType: 'VARCHAR', cast: undefined }
   const order = yearFirst ? 'year' : orders.get(separator)
   if (!order || (hasPadded && hasUnpadded)) return undefined
   const [day, month] = hasUnpadded ? ['D', 'M'] : ['DD', 'MM']
-  const parts = { year: ['YYYY', month, day], day: [day, month, 'YYYY'], month: [month, day, 'YYYY'] }[order]
+  const parts = {
+    year: ['YYYY', month, day],
+    day: [day, month, 'YYYY'],
+    month: [month, day, 'YYYY'],
+  }[order]
   const time = timeSeparator === '' ? '' : `${timeSeparator}${TIME}${seconds}${zone}`
   const format = parts.join(separator) + time
   const type = time === '' ? 'date' : 'timestamp'
   const sqlType = type.toUpperCase()
   const isIso = yearFirst && separator === '-' && !hasUnpadded && (time === '' || hasSeconds)
-  const local = (value: string) => (zone === '' ? value : `left(${value}, length(${value}) - ${zone.length})`)
-  if (isIso) return { type, format, layout: { ...layout, zone }, sqlType, cast: zone === '' ? undefined : local }
+  const local = (value: string) =>
+    zone === '' ? value : `left(${value}, length(${value}) - ${zone.length})`
+  if (isIso)
+    return {
+      type,
+      format,
+      layout: { ...layout, zone },
+      sqlType,
+      cast: zone === '' ? undefined : local,
+    }
   // DuckDB's formats have no fraction of that many digits.
   if (fractionDigits > 0) return undefined
-  const pattern = parts.map((part) => `%${part[0] === 'M' ? 'm' : part[0] === 'D' ? 'd' : 'Y'}`).join(separator)
+  const pattern = parts
+    .map((part) => `%${part[0] === 'M' ? 'm' : part[0] === 'D' ? 'd' : 'Y'}`)
+    .join(separator)
   const timePattern = time === '' ? '' : `${timeSeparator}%H:%M${hasSeconds ? ':%S' : ''}`
   const cast = (value: string) => `strptime(${local(value)}, '${pattern}${timePattern}')`
   return { type, format, layout: { ...layout, zone }, sqlType, cast }
 }
 
-// What `parse` found last: a file may hold a hundred million dates, and no object is made for any of them.
+// What `parse` found last: a file may hold a hundred million dates, and no object is made for any
+// of them.
 let cursor = 0
 let year = 0
 let first = 0
@@ -161,7 +189,10 @@ function parse(bytes: Buffer, start: number, stop: number): number {
   return time < 0 ? -1 : pack(place, yearFirst, timeSeparator, time)
 }
 
-/** `HH:mm`, with seconds and their fraction or without; gives 0, 1, or 1 and the digits of the fraction; or -1. */
+/**
+ * `HH:mm`, with seconds and their fraction or without; gives 0, 1, or 1 and the digits of the
+ * fraction; or -1.
+ */
 function parseTime(bytes: Buffer): number {
   if (number(bytes) > 23 || digits !== 2 || bytes[cursor] !== COLON) return -1
   cursor++
@@ -178,7 +209,8 @@ function parseTime(bytes: Buffer): number {
 function number(bytes: Buffer): number {
   const start = cursor
   let value = 0
-  for (; isDigit(bytes[cursor] as number); cursor++) value = value * 10 + (bytes[cursor] as number) - ZERO
+  for (; isDigit(bytes[cursor] as number); cursor++)
+    value = value * 10 + (bytes[cursor] as number) - ZERO
   digits = cursor - start
   return value
 }

@@ -62,7 +62,12 @@ export async function insertReport(
   { upload, bytes, sha256, groupBy, value, delimiter }: Upload,
   idempotencyKey: string | null,
 ): Promise<void> {
-  const columns = { group_by: groupBy, value_column: value, delimiter, idempotency_key: idempotencyKey }
+  const columns = {
+    group_by: groupBy,
+    value_column: value,
+    delimiter,
+    idempotency_key: idempotencyKey,
+  }
   await trx
     .insertInto('report')
     .values({ id, upload, bytes, sha256, ...columns })
@@ -96,14 +101,21 @@ const isSameName = (column: 'report.group_by' | 'report.value_column', name: str
 
 /** What the jobs table says of these reports now. */
 export const readChanges = (db: Db, ids: readonly string[]): Promise<JobChange[]> =>
-  inPieces(ids, (piece) => db.selectFrom('job').select(CHANGE_COLUMNS).where('id', 'in', piece).execute())
+  inPieces(ids, (piece) =>
+    db.selectFrom('job').select(CHANGE_COLUMNS).where('id', 'in', piece).execute(),
+  )
 
 /** Says that the uploads of these reports are gone. */
 export async function forgetUploads(db: Db, ids: readonly string[]): Promise<void> {
-  await inPieces(ids, (piece) => db.updateTable('report').set({ upload: null }).where('id', 'in', piece).execute())
+  await inPieces(ids, (piece) =>
+    db.updateTable('report').set({ upload: null }).where('id', 'in', piece).execute(),
+  )
 }
 
-/** At most `limit` uploads of finished reports that came longer ago than `finishedMs`, or were cancelled `cancelledMs` ago. */
+/**
+ * At most `limit` uploads of finished reports that came longer ago than `finishedMs`, or were
+ * cancelled `cancelledMs` ago.
+ */
 export async function listOldUploads(
   db: Db,
   { finishedMs, cancelledMs, limit }: { finishedMs: number; cancelledMs: number; limit: number },
@@ -126,14 +138,21 @@ export async function listOldUploads(
 
 /** Which of these files are some report's. */
 export async function knownUploads(db: Db, uploads: readonly string[]): Promise<Set<string>> {
-  const rows = await inPieces(uploads, (piece) => db.selectFrom('report').select('upload').where('upload', 'in', piece).execute())
+  const rows = await inPieces(uploads, (piece) =>
+    db.selectFrom('report').select('upload').where('upload', 'in', piece).execute(),
+  )
   return new Set(rows.flatMap(({ upload }) => upload ?? []))
 }
 
 /** Which of these reports run. */
 export async function runningReports(db: Db, ids: readonly string[]): Promise<Set<string>> {
   const rows = await inPieces(ids, (piece) =>
-    db.selectFrom('job').select('id').where('id', 'in', piece).where('state', '=', 'running').execute(),
+    db
+      .selectFrom('job')
+      .select('id')
+      .where('id', 'in', piece)
+      .where('state', '=', 'running')
+      .execute(),
   )
   return new Set(rows.map(({ id }) => id))
 }

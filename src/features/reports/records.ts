@@ -34,12 +34,13 @@ interface Skipped {
 }
 
 /**
- * Splits bytes into records and fields by RFC 4180: one delimiter, `"` around fields that hold delimiters, quotes or line
- * ends, and `""` for a quote in them. Records end in any of `\n`, `\r\n`, `\r` and `\r\r\n`. A quote within a field that does
- * not begin with one is part of the text.
+ * Splits bytes into records and fields by RFC 4180: one delimiter, `"` around fields that hold
+ * delimiters, quotes or line ends, and `""` for a quote in them. Records end in any of `\n`,
+ * `\r\n`, `\r` and `\r\r\n`. A quote within a field that does not begin with one is part of the
+ * text.
  *
- * While `onRecord` is called, the reader's fields describe the record: there is one object for all of them, because a file
- * may hold a hundred million fields.
+ * While `onRecord` is called, the reader's fields describe the record: there is one object for all
+ * of them, because a file may hold a hundred million fields.
  */
 export class RecordReader {
   /** Holds the record from `start` to `stop`; the next one begins at `next`. */
@@ -145,7 +146,11 @@ export class RecordReader {
       if (this.#skipped) break
       at = this.#scan(at, isLast)
       if (this.#length - at <= MAX_ROW_BYTES) break
-      this.#skipped = { state: 'fieldStart', offset: this.#base + at, prefix: this.#prefixFrom(at, this.#length) }
+      this.#skipped = {
+        state: 'fieldStart',
+        offset: this.#base + at,
+        prefix: this.#prefixFrom(at, this.#length),
+      }
     }
     beforeShift?.()
     bytes.copyWithin(0, at, this.#length)

@@ -28,21 +28,34 @@ export interface NewReport extends SummaryOptions {
 }
 
 /**
- * Keeps an upload and puts its report into the queue. A repeat under the same Idempotency-Key is answered with the first
- * report, once its bytes are known to be the same.
+ * Keeps an upload and puts its report into the queue. A repeat under the same Idempotency-Key is
+ * answered with the first report, once its bytes are known to be the same.
  *
  * @param open gives a database handle; called again after the upload, which may take long.
- * @throws AppError `conflict` for a key that was used for something else; `storage_full`; what the body throws.
+ * @throws AppError `conflict` for a key that was used for something else; `storage_full`; what the
+ * body throws.
  */
-export async function createReport(deps: ReportDeps, open: () => Db, request: NewReport): Promise<Report> {
+export async function createReport(
+  deps: ReportDeps,
+  open: () => Db,
+  request: NewReport,
+): Promise<Report> {
   const { body, expectedBytes, idempotencyKey, groupBy, value, delimiter } = request
-  const first = idempotencyKey === null ? undefined : await queries.findByKey(open(), idempotencyKey)
+  const first =
+    idempotencyKey === null ? undefined : await queries.findByKey(open(), idempotencyKey)
   if (first) return repeat(open, request, await discard(body))
 
   const key = randomUUID()
   const meter = new Meter(body)
   await deps.storage.save(key, meter, expectedBytes)
-  const upload = { upload: key, bytes: meter.bytes, sha256: meter.sha256, groupBy, value, delimiter }
+  const upload = {
+    upload: key,
+    bytes: meter.bytes,
+    sha256: meter.sha256,
+    groupBy,
+    value,
+    delimiter,
+  }
   try {
     return await commitReport(deps, open(), upload, request)
   } catch (error) {
@@ -52,8 +65,8 @@ export async function createReport(deps: ReportDeps, open: () => Db, request: Ne
 }
 
 /**
- * The report and its job in one transaction, whose outcome alone decides whether the upload stays. The answer is read
- * within it, so that nothing can fail after the commit.
+ * The report and its job in one transaction, whose outcome alone decides whether the upload stays.
+ * The answer is read within it, so that nothing can fail after the commit.
  */
 async function commitReport(
   { jobs, storage }: ReportDeps,
@@ -65,14 +78,18 @@ async function commitReport(
   try {
     return await transaction(db, async (trx) => {
       mayBeCommitted = false
-      const { id } = await jobs.enqueue(trx, buildReport, null, { requestId, priority: isSmall(upload.bytes) ? 0 : 1 })
+      const { id } = await jobs.enqueue(trx, buildReport, null, {
+        requestId,
+        priority: isSmall(upload.bytes) ? 0 : 1,
+      })
       await queries.insertReport(trx, id, upload, idempotencyKey)
       const report = await getReport(trx, id)
       mayBeCommitted = true
       return report
     })
   } catch (error) {
-    // A commit without an answer may have happened: then the report needs its upload. Otherwise the sweep removes it.
+    // A commit without an answer may have happened: then the report needs its upload. Otherwise the
+    // sweep removes it.
     if (!mayBeCommitted) await storage.remove(upload.upload)
     throw error
   }
@@ -81,20 +98,31 @@ async function commitReport(
 /** @throws AppError `not_found`. */
 export async function getReport(db: Db, id: string): Promise<Report> {
   const { result, upload, ...row } = (await queries.findRow(db, id)) ?? missing(id)
-  return { ...toBrief(row), ...(row.state === 'succeeded' && result !== null && { result: JSON.parse(result) }) }
+  return {
+    ...toBrief(row),
+    ...(row.state === 'succeeded' && result !== null && { result: JSON.parse(result) }),
+  }
 }
 
 /** One page, newest first. @throws AppError `invalid` when the cursor is not one of ours. */
 export function listReports(db: Db, page: PageRequest): Promise<ReportPage> {
-  return pager.read(page, async (before, limit) => (await queries.listRows(db, { limit, before })).map(toBrief))
+  return pager.read(page, async (before, limit) =>
+    (await queries.listRows(db, { limit, before })).map(toBrief),
+  )
 }
 
 /**
- * Cancels a report that is not finished, and removes its upload in any case; the report itself stays to be read.
+ * Cancels a report that is not finished, and removes its upload in any case; the report itself
+ * stays to be read.
  *
  * @throws AppError `not_found`.
  */
-export async function cancelReport({ jobs, storage }: ReportDeps, db: Db, id: string, signal: AbortSignal): Promise<Report> {
+export async function cancelReport(
+  { jobs, storage }: ReportDeps,
+  db: Db,
+  id: string,
+  signal: AbortSignal,
+): Promise<Report> {
   const { state, upload } = (await queries.findRow(db, id)) ?? missing(id)
   if (!isFinished(state)) await jobs.cancel(id, signal).catch(unlessFinished)
   if (upload !== null) await removeUpload(storage, db, id, upload)
@@ -114,14 +142,23 @@ function unlessFinished(error: unknown) {
 /** The first report under the key, for one who sends the same again. */
 async function repeat(open: () => Db, request: NewReport, sha256: string): Promise<Report> {
   const db = open()
-  const first = (await queries.findByKey(db, request.idempotencyKey ?? '')) ?? missing('under this key any more')
-  const isSame = (['groupBy', 'value', 'delimiter'] as const).every((option) => first[option] === request[option])
+  const first =
+    (await queries.findByKey(db, request.idempotencyKey ?? '')) ??
+    missing('under this key any more')
+  const isSame = (['groupBy', 'value', 'delimiter'] as const).every(
+    (option) => first[option] === request[option],
+  )
   if (first.sha256 !== sha256 || !isSame)
-    throw new AppError('conflict', 'This Idempotency-Key was used for another file, or other columns or delimiter')
+    throw new AppError(
+      'conflict',
+      'This Idempotency-Key was used for another file, or other columns or delimiter',
+    )
   return getReport(db, first.id)
 }
 
-/** Reads to the end for the hash alone: a client that is not let finish may never read its answer. */
+/**
+ * Reads to the end for the hash alone: a client that is not let finish may never read its answer.
+ */
 async function discard(body: AsyncIterable<Uint8Array>): Promise<string> {
   const meter = new Meter(body)
   for await (const _ of meter);
@@ -152,7 +189,13 @@ class Meter implements AsyncIterable<Uint8Array> {
   }
 }
 
-const toBrief = ({ state, createdAt, startedAt, finishedAt, ...row }: queries.ReportRow): ReportBrief => ({
+const toBrief = ({
+  state,
+  createdAt,
+  startedAt,
+  finishedAt,
+  ...row
+}: queries.ReportRow): ReportBrief => ({
   ...row,
   state: toReportState(state),
   bytes: Number(row.bytes),
@@ -162,7 +205,8 @@ const toBrief = ({ state, createdAt, startedAt, finishedAt, ...row }: queries.Re
 })
 
 /** One that waits for its next attempt is in the queue, as far as its owner cares. */
-export const toReportState = (state: queries.ReportRow['state']): ReportState => (state === 'scheduled' ? 'queued' : state)
+export const toReportState = (state: queries.ReportRow['state']): ReportState =>
+  state === 'scheduled' ? 'queued' : state
 
 function missing(id: string): never {
   throw new AppError('not_found', `There is no report ${id}`)

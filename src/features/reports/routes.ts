@@ -14,7 +14,15 @@ import { reportFinished, reportProgress } from './contract.ts'
 import { ReportFeed } from './feed.ts'
 import { groupsCsv } from './groups-csv.ts'
 import { cancelReport, createReport, getReport, listReports } from './reports.ts'
-import { NewReportHeaders, NewReportQuery, PageQuery, Report, ReportId, ReportPage, ReportQuery } from './schema.ts'
+import {
+  NewReportHeaders,
+  NewReportQuery,
+  PageQuery,
+  Report,
+  ReportId,
+  ReportPage,
+  ReportQuery,
+} from './schema.ts'
 import type { Storage } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
@@ -67,7 +75,9 @@ export function reportRoutes(deps: RouteDeps) {
 
   router.openapi(cancel, async (c) => {
     const { id } = c.req.valid('param')
-    return c.json(await cancelReport(deps, open(c), id, signalOf(c)), 202, { Location: `/v1/reports/${id}` })
+    return c.json(await cancelReport(deps, open(c), id, signalOf(c)), 202, {
+      Location: `/v1/reports/${id}`,
+    })
   })
 
   router.openapi(events, async (c) => {
@@ -84,34 +94,49 @@ export function reportRoutes(deps: RouteDeps) {
   return router
 }
 
-/** Whether the body is compressed. @throws AppError `unsupported_media_type` for what is no CSV, or compressed otherwise. */
+/**
+ * Whether the body is compressed. @throws AppError `unsupported_media_type` for what is no CSV, or
+ * compressed otherwise.
+ */
 function assertCsv({ req }: AppContext): { isGzip: boolean } {
   const type = req.header('content-type')?.split(';')[0]?.trim().toLowerCase()
   if (type !== 'text/csv') throw new AppError('unsupported_media_type', 'Send the body as text/csv')
   const encoding = req.header('content-encoding')?.trim().toLowerCase() || 'identity'
   if (!['identity', 'gzip', 'x-gzip'].includes(encoding))
-    throw new AppError('unsupported_media_type', 'Send the body as it is or with Content-Encoding: gzip', {
-      headers: { 'Accept-Encoding': 'gzip, identity' },
-    })
+    throw new AppError(
+      'unsupported_media_type',
+      'Send the body as it is or with Content-Encoding: gzip',
+      {
+        headers: { 'Accept-Encoding': 'gzip, identity' },
+      },
+    )
   return { isGzip: encoding !== 'identity' }
 }
 
-/** Passes on a body that says of itself that it is gzip. @throws AppError `bad_request` for one that is not. */
+/**
+ * Passes on a body that says of itself that it is gzip. @throws AppError `bad_request` for one that
+ * is not.
+ */
 async function* expectGzip(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   let head = Buffer.alloc(0)
   const isGzip = () => head.equals(GZIP_MAGIC.subarray(0, head.length))
   for await (const chunk of body) {
-    if (head.length < GZIP_MAGIC.length) head = Buffer.concat([head, chunk]).subarray(0, GZIP_MAGIC.length)
+    if (head.length < GZIP_MAGIC.length)
+      head = Buffer.concat([head, chunk]).subarray(0, GZIP_MAGIC.length)
     if (!isGzip()) throw notGzip()
     yield chunk
   }
   if (head.length < GZIP_MAGIC.length) throw notGzip()
 }
 
-const notGzip = () => new AppError('bad_request', 'The body is not gzip, although Content-Encoding says so')
+const notGzip = () =>
+  new AppError('bad_request', 'The body is not gzip, although Content-Encoding says so')
 
 const tags = ['reports']
-const text = (description: string, type: string) => ({ description, content: { [type]: { schema: z.string() } } })
+const text = (description: string, type: string) => ({
+  description,
+  content: { [type]: { schema: z.string() } },
+})
 const located = { headers: z.object({ Location: z.string() }) }
 
 const create = createRoute({
@@ -125,7 +150,10 @@ const create = createRoute({
   request: {
     query: NewReportQuery,
     headers: NewReportHeaders,
-    body: { required: true, content: { 'text/csv': { schema: z.string().openapi({ format: 'binary' }) } } },
+    body: {
+      required: true,
+      content: { 'text/csv': { schema: z.string().openapi({ format: 'binary' }) } },
+    },
   },
   responses: {
     202: { ...json(Report, 'Accepted'), ...located },
@@ -156,7 +184,10 @@ const read = createRoute({
   summary: 'Read a report, with its result once it has succeeded',
   request: { params: ReportId, query: ReportQuery },
   responses: {
-    200: { description: 'The report', content: { ...json(Report, '').content, ...text('', 'text/csv').content } },
+    200: {
+      description: 'The report',
+      content: { ...json(Report, '').content, ...text('', 'text/csv').content },
+    },
     409: { description: '`format=csv` of a report without groups' },
   },
 })

@@ -14,7 +14,10 @@ import { openSource, Unreadable } from './source.ts'
 const HEAD_BYTES = 256 * 1024
 const LINE_ENDS = { '\n': Buffer.from('\n'), '\r\n': Buffer.from('\r\n') }
 const EMPTY = Buffer.from('""')
-/** Longer fields are cut in the copy: no result shows all of them, and DuckDB has no bound for the memory that they take. */
+/**
+ * Longer fields are cut in the copy: no result shows all of them, and DuckDB has no bound for the
+ * memory that they take.
+ */
 const MAX_FIELD_BYTES = 256
 /** A longer header is not in the copy. */
 const MAX_HEADER_BYTES = 16_384
@@ -39,8 +42,8 @@ export interface ScannedCsv {
 }
 
 /**
- * A file of records by RFC 4180 that end alike and have the same number of fields, after a line that is none of them: the
- * upload itself, or a copy.
+ * A file of records by RFC 4180 that end alike and have the same number of fields, after a line
+ * that is none of them: the upload itself, or a copy.
  */
 export interface CleanFile {
   file: string
@@ -53,13 +56,17 @@ export interface CleanFile {
 }
 
 /**
- * Reads all of an upload: checks its encoding, splits it into rows, rejects those that do not fit, and finds the type of each
- * column. What DuckDB reads after that holds nothing that it could take for something else.
+ * Reads all of an upload: checks its encoding, splits it into rows, rejects those that do not fit,
+ * and finds the type of each column. What DuckDB reads after that holds nothing that it could take
+ * for something else.
  *
  * @param onProgress told how much of the file was read, from 0 to 1.
  * @throws Unreadable when there is nothing to summarise.
  */
-export async function scanCsv(input: ScanInput, onProgress: (fraction: number) => void): Promise<ScannedCsv> {
+export async function scanCsv(
+  input: ScanInput,
+  onProgress: (fraction: number) => void,
+): Promise<ScannedCsv> {
   const { size } = await stat(input.file)
   let read = 0
   const { isGzip, chunks } = await openSource(input.file, (bytes) => {
@@ -103,7 +110,8 @@ class Scan implements Disposable {
   push(chunk: Buffer): void {
     if (this.#reader) this.#reader.push(chunk, this.#writeRun)
     else this.#head.push(Buffer.from(chunk))
-    if (!this.#reader && this.#head.reduce((bytes, { length }) => bytes + length, 0) >= HEAD_BYTES) this.#begin()
+    if (!this.#reader && this.#head.reduce((bytes, { length }) => bytes + length, 0) >= HEAD_BYTES)
+      this.#begin()
   }
 
   finish(): ScannedCsv {
@@ -112,7 +120,9 @@ class Scan implements Disposable {
     this.#copy?.flush()
     this.#assertRows()
     const orders = dateOrders(this.#types.flatMap(({ moments }) => moments ?? []))
-    const columns = this.#types.map((types, index) => types.typed(this.#names[index] as string, this.#rows, orders))
+    const columns = this.#types.map((types, index) =>
+      types.typed(this.#names[index] as string, this.#rows, orders),
+    )
     const { delimiter } = this.#dialect as Dialect
     return {
       delimiter,
@@ -137,7 +147,12 @@ class Scan implements Disposable {
     const head = Buffer.concat(this.#head)
     this.#dialect = findDialect(head, this.#input.delimiter)
     const { delimiter, offset } = this.#dialect
-    this.#reader = new RecordReader(delimiter, (record) => this.#take(record), this.#dialect, this.#size)
+    this.#reader = new RecordReader(
+      delimiter,
+      (record) => this.#take(record),
+      this.#dialect,
+      this.#size,
+    )
     this.#reader.push(head.subarray(offset), this.#writeRun)
     return this.#reader
   }
@@ -149,22 +164,38 @@ class Scan implements Disposable {
     if (flaw) this.#reject(record, FLAWS[flaw])
     else if (fields > columns) this.#reject(record, 'It has too many columns')
     else if (fields < columns)
-      this.#reject(record, isBlank(record) ? 'It is empty' : 'It has too few columns', this.#names[fields])
+      this.#reject(
+        record,
+        isBlank(record) ? 'It is empty' : 'It has too few columns',
+        this.#names[fields],
+      )
     else this.#accept(record)
   }
 
   #takeHeader(record: RecordReader) {
     const { line, fields, flaw, lineEnd, isMultiline, next, start } = record
     if (isBlank(record)) return this.#rejected.add('It is empty', line, null, () => '')
-    if (flaw === 'encoding') throw new Unreadable(`The file is not UTF-8: its header in line ${line} is not. Save it as UTF-8`)
-    if (flaw) throw new Unreadable(`The file is not a CSV: its header in line ${line} cannot be read. ${FLAWS[flaw]}`)
-    if (fields > MAX_COLUMNS) throw new Unreadable(`The file has ${fields} columns, more than ${MAX_COLUMNS}`)
+    if (flaw === 'encoding')
+      throw new Unreadable(
+        `The file is not UTF-8: its header in line ${line} is not. Save it as UTF-8`,
+      )
+    if (flaw)
+      throw new Unreadable(
+        `The file is not a CSV: its header in line ${line} cannot be read. ${FLAWS[flaw]}`,
+      )
+    if (fields > MAX_COLUMNS)
+      throw new Unreadable(`The file has ${fields} columns, more than ${MAX_COLUMNS}`)
     this.#names = uniqueNames(Array.from({ length: fields }, (_, index) => record.field(index)))
     this.#types = this.#names.map(() => new ColumnTypes())
     if (lineEnd === '\r\n') this.#lineEnd = lineEnd
     this.#rowsOffset = record.offset + next - start
     const bytes = next - start
-    const isLine = !isMultiline && line === 1 && lineEnd !== '\r' && lineEnd !== '\r\r\n' && bytes <= MAX_HEADER_BYTES
+    const isLine =
+      !isMultiline &&
+      line === 1 &&
+      lineEnd !== '\r' &&
+      lineEnd !== '\r\r\n' &&
+      bytes <= MAX_HEADER_BYTES
     this.#maxRowBytes = Math.min(bytes, MAX_HEADER_BYTES)
     if (!isLine || this.#size === undefined) this.#beginCopy(this.#rowsOffset)
   }
@@ -183,7 +214,8 @@ class Scan implements Disposable {
     }
     if (record.isMultiline) this.#isMultiline = true
     const hasOtherEnd = record.lineEnd !== this.#lineEnd && record.lineEnd !== ''
-    if (hasLongField || record.hasStrayQuote || hasOtherEnd || isBlank(record)) return this.#count(this.#rewrite(record))
+    if (hasLongField || record.hasStrayQuote || hasOtherEnd || isBlank(record))
+      return this.#count(this.#rewrite(record))
     this.#count(next - start)
     if (!this.#copy) return
     if (this.#runEnd !== start) {
@@ -207,7 +239,8 @@ class Scan implements Disposable {
   }
 
   #endRun() {
-    if (this.#runEnd >= 0) this.#copy?.write(this.#reader?.bytes.subarray(this.#runStart, this.#runEnd) as Buffer)
+    if (this.#runEnd >= 0)
+      this.#copy?.write(this.#reader?.bytes.subarray(this.#runStart, this.#runEnd) as Buffer)
     this.#runEnd = -1
   }
 
@@ -226,7 +259,8 @@ class Scan implements Disposable {
     this.#endRun()
     const delimiter = Buffer.from((this.#dialect as Dialect).delimiter)
     const pieces: Uint8Array[] = []
-    for (let index = 0; index < record.fields; index++) pieces.push(cleanField(record, index), delimiter)
+    for (let index = 0; index < record.fields; index++)
+      pieces.push(cleanField(record, index), delimiter)
     pieces.pop()
     if (isBlank(record)) pieces.push(EMPTY)
     pieces.push(LINE_ENDS[this.#lineEnd])
@@ -257,8 +291,8 @@ function cleanField(record: RecordReader, index: number): Uint8Array {
 const quoted = (text: string) => Buffer.from(`"${text.replaceAll('"', '""')}"`)
 
 /**
- * As much of a text as is shown, and a hash in place of the rest: texts that differ still do, and sort as before. How its
- * quotes are written must not matter.
+ * As much of a text as is shown, and a hash in place of the rest: texts that differ still do, and
+ * sort as before. How its quotes are written must not matter.
  */
 function shorten(text: string): string {
   if (Buffer.byteLength(text) <= MAX_FIELD_BYTES) return text
@@ -268,13 +302,17 @@ function shorten(text: string): string {
   return shown.length === text.length ? text : shown + hash('sha256', text, 'base64')
 }
 
-/** Names as they are in the file; those without one, and repeated ones, get one that no other column has. */
+/**
+ * Names as they are in the file; those without one, and repeated ones, get one that no other column
+ * has.
+ */
 function uniqueNames(names: readonly string[]): string[] {
   const given = new Set<string>()
   return names.map((name, index) => {
     const base = name === '' ? `column ${index + 1}` : name
     let unique = base
-    for (let repeat = 1; given.has(unique) || (unique !== name && names.includes(unique)); repeat++) unique = `${base}_${repeat}`
+    for (let repeat = 1; given.has(unique) || (unique !== name && names.includes(unique)); repeat++)
+      unique = `${base}_${repeat}`
     given.add(unique)
     return unique
   })

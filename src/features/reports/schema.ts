@@ -8,8 +8,14 @@ const Value = z.union([z.number(), z.string()]).nullable()
 
 export const NewReportQuery = z
   .strictObject({
-    groupBy: ColumnName.optional().openapi({ description: 'The column to count rows by', example: 'region' }),
-    value: ColumnName.optional().openapi({ description: 'The column of numbers to sum up in each group', example: 'total' }),
+    groupBy: ColumnName.optional().openapi({
+      description: 'The column to count rows by',
+      example: 'region',
+    }),
+    value: ColumnName.optional().openapi({
+      description: 'The column of numbers to sum up in each group',
+      example: 'total',
+    }),
     delimiter: z
       .string()
       .regex(DELIMITER, 'One character of ASCII that is no letter, digit or quote, or `tab`')
@@ -40,7 +46,10 @@ export const ReportId = z.strictObject({
 })
 
 export const ReportQuery = z.strictObject({
-  format: z.enum(['json', 'csv']).default('json').openapi({ description: '`csv`: the groups alone' }),
+  format: z
+    .enum(['json', 'csv'])
+    .default('json')
+    .openapi({ description: '`csv`: the groups alone' }),
 })
 
 export const PageQuery = z.strictObject(pageQuery)
@@ -53,12 +62,17 @@ const Column = z.object({
     example: 'DD/MM/YYYY',
   }),
   nulls: z.int().openapi({ description: 'Fields that are empty' }),
-  distinct: z.int().openapi({ description: 'Approximate in files of more than a million rows, and so are the quantiles' }),
+  distinct: z.int().openapi({
+    description: 'Approximate in files of more than a million rows, and so are the quantiles',
+  }),
   min: Value,
   max: Value,
   mean: Value.optional(),
   standardDeviation: z.number().nullable().optional().openapi({ description: 'Of the sample' }),
-  quantiles: z.record(z.string(), Value).optional().openapi({ description: 'By their share: `0.5` is the median' }),
+  quantiles: z
+    .record(z.string(), Value)
+    .optional()
+    .openapi({ description: 'By their share: `0.5` is the median' }),
   histogram: z
     .array(z.object({ from: Value, to: Value, count: z.int() }))
     .optional()
@@ -74,7 +88,14 @@ const Groups = z.object({
   value: z.string().nullable(),
   total: z.int().openapi({ description: 'How many groups there are' }),
   first: z
-    .array(z.object({ key: z.string().nullable(), count: z.int(), sum: Value, mean: z.number().nullable() }))
+    .array(
+      z.object({
+        key: z.string().nullable(),
+        count: z.int(),
+        sum: Value,
+        mean: z.number().nullable(),
+      }),
+    )
     .openapi({ description: 'By size, the largest 1 000' }),
 })
 
@@ -86,8 +107,17 @@ const Summary = z
     rejected: z
       .object({
         rows: z.int(),
-        reasons: z.record(z.string(), z.int()).openapi({ description: 'How many rows for each reason' }),
-        first: z.array(z.object({ line: z.int(), column: z.string().nullable(), reason: z.string(), text: z.string() })),
+        reasons: z
+          .record(z.string(), z.int())
+          .openapi({ description: 'How many rows for each reason' }),
+        first: z.array(
+          z.object({
+            line: z.int(),
+            column: z.string().nullable(),
+            reason: z.string(),
+            text: z.string(),
+          }),
+        ),
       })
       .openapi({ description: 'Rows that are in no other figure, and the first 20 of them' }),
     groups: Groups.nullable(),
@@ -114,7 +144,10 @@ const brief = {
 export const ReportBrief = z.object(brief).openapi('ReportBrief')
 
 export const Report = z
-  .object({ ...brief, result: Summary.optional().openapi({ description: 'Once it has succeeded' }) })
+  .object({
+    ...brief,
+    result: Summary.optional().openapi({ description: 'Once it has succeeded' }),
+  })
   .openapi('Report')
 
 export const ReportPage = z.object(pageOf(ReportBrief)).openapi('ReportPage')

@@ -13,7 +13,10 @@ export class Unreadable extends Error {
 
 export interface Source {
   isGzip: boolean
-  /** The text, as bytes: each chunk only until the next one is asked for. @throws Unreadable for gzip that is broken, or holds too much. */
+  /**
+   * The text, as bytes: each chunk only until the next one is asked for. @throws Unreadable for
+   * gzip that is broken, or holds too much.
+   */
   chunks: AsyncIterable<Buffer>
 }
 
@@ -53,7 +56,9 @@ async function* unzip(file: string, onRead: (bytes: number) => void): AsyncGener
     for await (const chunk of unzipped) {
       bytes += chunk.length
       if (bytes > MAX_UNZIPPED_BYTES)
-        throw new Unreadable(`The file is too large when it is unzipped: more than ${MAX_UNZIPPED_BYTES / 1024 ** 3} GiB`)
+        throw new Unreadable(
+          `The file is too large when it is unzipped: more than ${MAX_UNZIPPED_BYTES / 1024 ** 3} GiB`,
+        )
       yield chunk
     }
   } catch (error) {

@@ -10,13 +10,18 @@ const PART = '.part'
 /** How many names `namesOlderThan` gives at once. */
 const BATCH = 500
 
-/** Where uploads are kept. Another one, on machines that share no disk, would fetch them in `locate`. */
+/**
+ * Where uploads are kept. Another one, on machines that share no disk, would fetch them in
+ * `locate`.
+ */
 export interface Storage {
   /**
    * Keeps what arrives, all of it or nothing.
    *
-   * @param expectedBytes how many bytes there will be, where that is known: what cannot fit is refused before it arrives.
-   * @throws AppError `storage_full`; `overloaded` when the process has too many files open; what `bytes` throws.
+   * @param expectedBytes how many bytes there will be, where that is known: what cannot fit is
+   * refused before it arrives.
+   * @throws AppError `storage_full`; `overloaded` when the process has too many files open; what
+   * `bytes` throws.
    */
   save(key: string, bytes: AsyncIterable<Uint8Array>, expectedBytes?: number): Promise<void>
   /** A file with the upload. @throws AppError `not_found`. */
@@ -72,7 +77,8 @@ export class DirectoryStorage implements Storage {
   async locate(key: string): Promise<string> {
     const file = this.#fileOf(key)
     await stat(file).catch((cause) => {
-      if (isMissing(cause)) throw new AppError('not_found', 'The upload is gone', { cause, retryable: false })
+      if (isMissing(cause))
+        throw new AppError('not_found', 'The upload is gone', { cause, retryable: false })
       throw cause
     })
     return file
@@ -92,9 +98,13 @@ export class DirectoryStorage implements Storage {
     if (blocks > 0 && bytes > bavail * bsize) throw storageFull()
   }
 
-  /** Flushed before it gets its name: a power cut leaves all of it, or a part that `untouched` finds. */
+  /**
+   * Flushed before it gets its name: a power cut leaves all of it, or a part that `untouched`
+   * finds.
+   */
   async #receive(part: string, bytes: AsyncIterable<Uint8Array>, arrival: Arrival): Promise<void> {
-    // The file is open before anything arrives: a file that is still being opened while it is removed would stay.
+    // The file is open before anything arrives: a file that is still being opened while it is
+    // removed would stay.
     await using handle = await open(part, 'w')
     const write = (buffers: Uint8Array[], done: (error?: Error | null) => void) => {
       const fail = (error: Error) => {
@@ -134,7 +144,8 @@ export class DirectoryStorage implements Storage {
   }
 
   /**
-   * On a full disk the youngest upload gives way to the older ones: if all of them failed, those that fit would, too.
+   * On a full disk the youngest upload gives way to the older ones: if all of them failed, those
+   * that fit would, too.
    *
    * @throws AppError `storage_full` where this one is the youngest.
    */
@@ -150,7 +161,10 @@ export class DirectoryStorage implements Storage {
   }
 }
 
-/** The names in a directory, which need not exist, that have not been written to for `ms`, in batches. */
+/**
+ * The names in a directory, which need not exist, that have not been written to for `ms`, in
+ * batches.
+ */
 export async function* namesOlderThan(directory: string, ms: number): AsyncGenerator<string[]> {
   for await (const names of batchesOf(directory)) {
     const areOld = await Promise.all(names.map((name) => isOlderThan(join(directory, name), ms)))
@@ -207,7 +221,8 @@ async function flushDirectory(directory: string): Promise<void> {
   await handle.sync()
 }
 
-const storageFull = (cause?: unknown) => new AppError('storage_full', 'There is no room for the upload: try later', { cause })
+const storageFull = (cause?: unknown) =>
+  new AppError('storage_full', 'There is no room for the upload: try later', { cause })
 
 function toAppError(error: unknown): unknown {
   if (isFull(error)) return storageFull(error)
@@ -216,8 +231,12 @@ function toAppError(error: unknown): unknown {
   return error
 }
 
-/** Whether a message of Node or DuckDB says so; DuckDB leaves some of the disk to others, by `max_temp_directory_size`. */
-export const isDiskFull = (message: string) => /ENOSPC|EDQUOT|No space left|Disk quota|max_temp_directory_size/.test(message)
+/**
+ * Whether a message of Node or DuckDB says so; DuckDB leaves some of the disk to others, by
+ * `max_temp_directory_size`.
+ */
+export const isDiskFull = (message: string) =>
+  /ENOSPC|EDQUOT|No space left|Disk quota|max_temp_directory_size/.test(message)
 
 const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT'].includes(codeOf(error) ?? '')
 const isMissing = (error: unknown) => codeOf(error) === 'ENOENT'

@@ -19,7 +19,10 @@ import { columnsOf, createTable, dropTable, KEY } from './table.ts'
 const MAX_THREADS = 4
 /** With less for each of them, DuckDB's threads are in each other's way. */
 const MEMORY_MB_PER_THREAD = 64
-/** DuckDB takes about twice its limit, which does not count all that it allocates. More of it makes nothing faster. */
+/**
+ * DuckDB takes about twice its limit, which does not count all that it allocates. More of it makes
+ * nothing faster.
+ */
 const LIMIT_SHARE = 0.5
 /** Of long rows it has several copies at a time that are in no limit. */
 const LIMIT_SHARE_OF_LONG_ROWS = 0.4
@@ -28,15 +31,24 @@ const ROW_GROUP_ROWS = 20_480
 const BLOCK_BYTES = 262_144
 /** So that 200 columns of few rows take 3 MiB, not 50. */
 const SMALL_BLOCK_BYTES = 16_384
-/** A row group of a table has no more than that, so that a table of many or long columns is made of a few columns at a time. */
+/**
+ * A row group of a table has no more than that, so that a table of many or long columns is made of
+ * a few columns at a time.
+ */
 const MAX_ROW_GROUP_BYTES = 16 * 1024 ** 2
 /** How much of the work is done when the file was scanned. */
 const SCANNED = 0.3
-/** How much of the work on a slice is done when DuckDB has read it; the rest is for each of its columns alike. */
+/**
+ * How much of the work on a slice is done when DuckDB has read it; the rest is for each of its
+ * columns alike.
+ */
 const READ = 0.43
 
 /** Summarises a CSV of any size in the memory that it is given. */
-export async function summarise(input: SummaryInput, context: TaskContext): Promise<SummaryOutcome> {
+export async function summarise(
+  input: SummaryInput,
+  context: TaskContext,
+): Promise<SummaryOutcome> {
   const progress = (fraction: number) => context.progress(fraction)
   try {
     const csv = await scanCsv(input, (fraction) => progress(fraction * SCANNED))
@@ -47,21 +59,37 @@ export async function summarise(input: SummaryInput, context: TaskContext): Prom
   }
 }
 
-/** DuckDB's limit does not count the rows that it is just reading and writing: where those are long, it works on few. */
+/**
+ * DuckDB's limit does not count the rows that it is just reading and writing: where those are long,
+ * it works on few.
+ */
 function boundsFor(clean: CleanFile, memoryMb: number): Omit<DuckOptions, 'folder'> {
   const rowGroupRows = rowGroupRowsFor(clean)
   if (rowGroupRows === VECTOR_ROWS) {
     const limitMb = Math.floor(memoryMb * LIMIT_SHARE_OF_LONG_ROWS)
-    return { memoryMb: limitMb, threads: 1, rowGroupRows, blockBytes: SMALL_BLOCK_BYTES, freedMb: 1 }
+    return {
+      memoryMb: limitMb,
+      threads: 1,
+      rowGroupRows,
+      blockBytes: SMALL_BLOCK_BYTES,
+      freedMb: 1,
+    }
   }
   const isSliced = countSlices(clean) > 1
   const limitMb = Math.floor(memoryMb * LIMIT_SHARE)
   const mostThreads = Math.floor((isSliced ? limitMb : memoryMb) / MEMORY_MB_PER_THREAD)
   const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism(), mostThreads))
-  return { memoryMb: limitMb, threads, rowGroupRows, blockBytes: BLOCK_BYTES, freedMb: isSliced ? 1 : 128 }
+  return {
+    memoryMb: limitMb,
+    threads,
+    rowGroupRows,
+    blockBytes: BLOCK_BYTES,
+    freedMb: isSliced ? 1 : 128,
+  }
 }
 
-const rowGroupRowsFor = ({ maxVectorBytes }: CleanFile) => (maxVectorBytes > MAX_ROW_GROUP_BYTES ? VECTOR_ROWS : ROW_GROUP_ROWS)
+const rowGroupRowsFor = ({ maxVectorBytes }: CleanFile) =>
+  maxVectorBytes > MAX_ROW_GROUP_BYTES ? VECTOR_ROWS : ROW_GROUP_ROWS
 
 /** Summarises what was scanned in a database that is open, and has no tables. */
 export async function summariseScanned(
@@ -76,10 +104,17 @@ export async function summariseScanned(
   const summaries: ColumnSummary[] = []
   let groups: Summary['groups'] = null
   for (const [index, slice] of slices.entries()) {
-    const report = (fraction: number) => progress(SCANNED + ((1 - SCANNED) * (index + fraction)) / slices.length)
+    const report = (fraction: number) =>
+      progress(SCANNED + ((1 - SCANNED) * (index + fraction)) / slices.length)
     // The groups are made where the column to sum up is.
-    const isGrouped = grouped !== undefined && slice.includes(grouped.value ?? (columns[0] as Column))
-    await createTable(duck, csv, { columns, slice, key: isGrouped ? grouped.groupBy : undefined }, (read) => report(read * READ))
+    const isGrouped =
+      grouped !== undefined && slice.includes(grouped.value ?? (columns[0] as Column))
+    await createTable(
+      duck,
+      csv,
+      { columns, slice, key: isGrouped ? grouped.groupBy : undefined },
+      (read) => report(read * READ),
+    )
     for (const [done, column] of slice.entries()) {
       report(READ + ((1 - READ) * done) / (slice.length + 1))
       summaries.push(await summariseColumn(duck, column, csv.rows))
@@ -88,12 +123,20 @@ export async function summariseScanned(
     await dropTable(duck)
   }
   const rejected = csv.rejected.summary()
-  return { version: SUMMARY_VERSION, delimiter: csv.delimiter, rows: csv.rows, columns: summaries, rejected, groups }
+  return {
+    version: SUMMARY_VERSION,
+    delimiter: csv.delimiter,
+    rows: csv.rows,
+    columns: summaries,
+    rejected,
+    groups,
+  }
 }
 
 /**
- * Divides the columns into slices that are read one after the other. DuckDB has each row group in several copies, not all of
- * which its limit counts. The columns that it is not asked for it skips, in a fraction of the time that reading them takes.
+ * Divides the columns into slices that are read one after the other. DuckDB has each row group in
+ * several copies, not all of which its limit counts. The columns that it is not asked for it skips,
+ * in a fraction of the time that reading them takes.
  */
 function sliceColumns(columns: readonly Column[], clean: CleanFile): Column[][] {
   const width = Math.ceil(columns.length / countSlices(clean))

@@ -4,11 +4,15 @@ import { type Duck, DuckError, literal } from './duck.ts'
 import type { CleanFile, ScannedCsv } from './scan.ts'
 
 /**
- * DuckDB reads 32 MB at once unless told otherwise, and a kernel that is not preemptible does nothing else on that core
- * meanwhile: the light endpoint's p99 was some four times the idle one, and is less than twice that with these.
+ * DuckDB reads 32 MB at once unless told otherwise, and a kernel that is not preemptible does
+ * nothing else on that core meanwhile: the light endpoint's p99 was some four times the idle one,
+ * and is less than twice that with these.
  */
 const BUFFER_BYTES = 2 * 1024 * 1024
-/** DuckDB does not find the rows of a file again in parallel where this is much more than the longest one has. */
+/**
+ * DuckDB does not find the rows of a file again in parallel where this is much more than the
+ * longest one has.
+ */
 const SPARE_LINE_BYTES = 1_000
 
 /** The column to group by, as it is written in the file. */
@@ -29,8 +33,9 @@ interface TableColumns {
 }
 
 /**
- * Reads a slice of a CSV that was found clean into the table `data`, each column as its type, and the key besides. Reading
- * costs the most by far, so it is done once for each column: the table is on disk, and a fifth of the file's size.
+ * Reads a slice of a CSV that was found clean into the table `data`, each column as its type, and
+ * the key besides. Reading costs the most by far, so it is done once for each column: the table is
+ * on disk, and a fifth of the file's size.
  *
  * @throws DuckError when DuckDB read other rows than there are.
  */
@@ -41,13 +46,18 @@ export async function createTable(
   onProgress: (fraction: number) => void,
 ): Promise<void> {
   const readsText = (column: Column) => column === key || column.cast !== undefined
-  const types = columns.map((column) => `${column.sql}: '${readsText(column) ? 'VARCHAR' : column.sqlType}'`)
+  const types = columns.map(
+    (column) => `${column.sql}: '${readsText(column) ? 'VARCHAR' : column.sqlType}'`,
+  )
   const selected = slice.map((column) => {
     const { sql, sqlType, cast = String } = column
     return readsText(column) ? `cast(${cast(sql)} as ${sqlType}) as ${sql}` : sql
   })
   if (key) selected.push(`${key.sql} as ${KEY}`)
-  await duck.rows(`create table data as select ${selected} from ${readCsv(clean, delimiter, types)}`, onProgress)
+  await duck.rows(
+    `create table data as select ${selected} from ${readCsv(clean, delimiter, types)}`,
+    onProgress,
+  )
   const present = slice.map(({ sql }) => `count(${sql})::double as ${sql}`)
   const counts = await duck.row(`select count(*)::double as rows, ${present} from data`)
   if (counts['rows'] !== rows || slice.some(({ sql, nulls }) => counts[sql] !== rows - nulls))
@@ -59,7 +69,11 @@ export async function dropTable(duck: Duck): Promise<void> {
   await duck.rows('drop table data')
 }
 
-function readCsv({ file, lineEnd, isMultiline, maxRowBytes }: CleanFile, delimiter: string, types: string[]): string {
+function readCsv(
+  { file, lineEnd, isMultiline, maxRowBytes }: CleanFile,
+  delimiter: string,
+  types: string[],
+): string {
   const options = {
     auto_detect: false,
     header: false,
@@ -72,7 +86,8 @@ function readCsv({ file, lineEnd, isMultiline, maxRowBytes }: CleanFile, delimit
     new_line: lineEnd === '\n' ? `'\\n'` : `'\\r\\n'`,
     skip: 1,
     compression: `'none'`,
-    // A row with line ends in it cannot be told from several by those who begin in the middle of a file.
+    // A row with line ends in it cannot be told from several by those who begin in the middle of a
+    // file.
     parallel: !isMultiline,
     max_line_size: maxRowBytes + SPARE_LINE_BYTES,
     buffer_size: BUFFER_BYTES,

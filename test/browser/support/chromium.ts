@@ -4,7 +4,10 @@ import { type Browser, chromium } from 'playwright-core'
 
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable']
 
-/** Nothing that a browser does of its own accord: no calls home, no updates, and no GPU where there is none. */
+/**
+ * Nothing that a browser does of its own accord: no calls home, no updates, and no GPU where there
+ * is none.
+ */
 const FLAGS = [
   '--no-sandbox',
   '--disable-gpu',

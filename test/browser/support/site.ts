@@ -9,19 +9,31 @@ import { startProcess } from '../../support/process.ts'
 import { launchChromium } from './chromium.ts'
 import { watchForTrouble } from './trouble.ts'
 
-/** Chromium, and the service in a process of its own as `node src/main.ts` runs it, with the example products. */
+/**
+ * Chromium, and the service in a process of its own as `node src/main.ts` runs it, with the example
+ * products.
+ */
 export async function startSite(env: NodeJS.ProcessEnv = {}) {
   const [browser, service] = await Promise.all([launchChromium(), startMain(env)])
   return {
     ...service,
-    /** Opens the live page, or another path; all that went wrong in it fails the test at its end. */
-    async open({ path = '/', host = 'localhost', tolerate = [], ...options }: OpenOptions = {}): Promise<Page> {
+    /**
+     * Opens the live page, or another path; all that went wrong in it fails the test at its end.
+     */
+    async open({
+      path = '/',
+      host = 'localhost',
+      tolerate = [],
+      ...options
+    }: OpenOptions = {}): Promise<Page> {
       const url = service.url.replace('localhost', host)
       const context = await browser.newContext(options)
       const trouble = await watchForTrouble(context, url)
       onTestFinished(async () => {
         await context.close()
-        expect(trouble.filter((line) => !tolerate.some((pattern) => pattern.test(line)))).toEqual([])
+        expect(trouble.filter((line) => !tolerate.some((pattern) => pattern.test(line)))).toEqual(
+          [],
+        )
       })
       const page = await context.newPage()
       await page.goto(url + path)

@@ -1,19 +1,27 @@
 import type { BrowserContext } from 'playwright-core'
 
-/** Where a test holds the event loop: who waits for a connection of the database meanwhile is refused in the end. */
+/**
+ * Where a test holds the event loop: who waits for a connection of the database meanwhile is
+ * refused in the end.
+ */
 export const HELD_UP = /status of 503/
 
-/** Everything that a page must not do, as it happens: errors, breaches of its Content-Security-Policy, calls elsewhere. */
+/**
+ * Everything that a page must not do, as it happens: errors, breaches of its
+ * Content-Security-Policy, calls elsewhere.
+ */
 export async function watchForTrouble(context: BrowserContext, url: string): Promise<string[]> {
   const trouble: string[] = []
   const { host } = new URL(url)
   context.on('console', (message) => {
-    if (message.type() === 'error' || message.type() === 'warning') trouble.push(`${message.text()} (${message.location().url})`)
+    if (message.type() === 'error' || message.type() === 'warning')
+      trouble.push(`${message.text()} (${message.location().url})`)
   })
   context.on('weberror', (error) => trouble.push(String(error.error().stack)))
   context.on('request', (request) => {
     const { protocol, host: asked } = new URL(request.url())
-    if (protocol !== 'data:' && protocol !== 'blob:' && asked !== host) trouble.push(`Asked for ${request.url()}`)
+    if (protocol !== 'data:' && protocol !== 'blob:' && asked !== host)
+      trouble.push(`Asked for ${request.url()}`)
   })
   context.on('page', (page) =>
     page.on('websocket', (socket) => {

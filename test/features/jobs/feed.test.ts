@@ -20,21 +20,35 @@ describe('job.changed', () => {
     await untilFinished(url, id)
     const news = () => heard.flatMap(({ jobs }) => jobs).filter((job) => job.id === id)
     await until(() => news().at(-1)?.state === 'succeeded', 'its end is told')
-    expect(news().at(-1)).toEqual({ id, kind: 'report.build', state: 'succeeded', progress: 1, note: null, attempt: 1 })
+    expect(news().at(-1)).toEqual({
+      id,
+      kind: 'report.build',
+      state: 'succeeded',
+      progress: 1,
+      note: null,
+      attempt: 1,
+    })
   })
 })
 
 describe('a storm of changes', () => {
   test('is told of once in 200 ms: the newest of each job, and that there was more', () => {
     const { tell, sent } = useFeed()
-    for (let n = 0; n < 1_000; n++) for (const state of ['queued', 'running', 'succeeded'] as const) tell({ id: `${n}`, state })
+    for (let n = 0; n < 1_000; n++)
+      for (const state of ['queued', 'running', 'succeeded'] as const) tell({ id: `${n}`, state })
     tell({ id: '990', state: 'queued' })
     expect(sent).toEqual([])
     vi.advanceTimersByTime(200)
     expect(sent.length).toBe(1)
     expect(sent[0]?.more).toBe(true)
-    const last = Array.from({ length: 20 }, (_, index) => ({ id: `${980 + index}`, state: 'succeeded' }))
-    expect(sent[0]?.jobs).toMatchObject([...last.filter(({ id }) => id !== '990'), { id: '990', state: 'queued' }])
+    const last = Array.from({ length: 20 }, (_, index) => ({
+      id: `${980 + index}`,
+      state: 'succeeded',
+    }))
+    expect(sent[0]?.jobs).toMatchObject([
+      ...last.filter(({ id }) => id !== '990'),
+      { id: '990', state: 'queued' },
+    ])
   })
 
   test('leaves nothing behind: the next message tells of what came after it', () => {
@@ -71,8 +85,19 @@ function useFeed() {
     expect(name).toBe(jobChanged.name)
     sent.push(payload as JobsChange)
   }
-  tellOfJobs({ jobs: { onChange } as Jobs, realtime: { emitLatest } as Realtime, stopping: stopping.signal })
-  const change = { kind: 'test.some', state: 'queued', progress: 0, note: null, attempt: 0, error: null } as const
+  tellOfJobs({
+    jobs: { onChange } as Jobs,
+    realtime: { emitLatest } as Realtime,
+    stopping: stopping.signal,
+  })
+  const change = {
+    kind: 'test.some',
+    state: 'queued',
+    progress: 0,
+    note: null,
+    attempt: 0,
+    error: null,
+  } as const
   return {
     sent,
     stop: () => stopping.abort(),

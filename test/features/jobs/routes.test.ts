@@ -28,13 +28,23 @@ const create = async (changes: Partial<NewJob> = {}) => {
     dedupeKey: null,
     requestId: 'r-1',
   }
-  return (await transaction(service.database.withSignal(), (trx) => insertJob(trx, { ...fresh, ...changes }))).id
+  return (
+    await transaction(service.database.withSignal(), (trx) =>
+      insertJob(trx, { ...fresh, ...changes }),
+    )
+  ).id
 }
 
 /** One that was begun, and failed for good. */
 const createFailed = async (kind: string) => {
   const id = await create({ kind })
-  const { claims } = await store.claim({ worker: 'w:1', kinds: new Set([kind]), limit: 1, leaseMs: 30_000, ids: [id] })
+  const { claims } = await store.claim({
+    worker: 'w:1',
+    kinds: new Set([kind]),
+    limit: 1,
+    leaseMs: 30_000,
+    ids: [id],
+  })
   const outcome = { state: 'failed', error: 'It cannot be done', detail: 'Error: secret' } as const
   await store.settle(claims.map((claim) => ({ claim, outcome })))
   return id
@@ -49,7 +59,9 @@ describe('the list', () => {
     const first = (await request(query)).body
     const second = (await request(`${query}&cursor=${first.nextCursor}`)).body
     const third = (await request(`${query}&cursor=${second.nextCursor}`)).body
-    const found = [first, second, third].flatMap(({ items }) => items.map(({ id }: { id: string }) => id))
+    const found = [first, second, third].flatMap(({ items }) =>
+      items.map(({ id }: { id: string }) => id),
+    )
     expect(found.toSorted()).toEqual(ids.toSorted())
     expect(third.nextCursor).toBeNull()
     const { body } = await request(`${url}?kind=test.listed&state=failed`)
@@ -58,12 +70,24 @@ describe('the list', () => {
   })
 
   test('refuses a state that there is not, and a cursor of another list', async () => {
-    expect((await request(`${url}?state=lost`)).body.errors).toMatchObject([{ path: 'query.state' }])
-    expect((await request(`${url}?cursor=aWQ6Nw`)).body.errors).toMatchObject([{ path: 'query.cursor' }])
+    expect((await request(`${url}?state=lost`)).body.errors).toMatchObject([
+      { path: 'query.state' },
+    ])
+    expect((await request(`${url}?cursor=aWQ6Nw`)).body.errors).toMatchObject([
+      { path: 'query.cursor' },
+    ])
   })
 
   test('refuses a kind that no job can have', async () => {
-    for (const kind of ['%C3%A9', '%F0%9F%98%80', '', 'a%20b', 'report.build%20', '%00', 'x'.repeat(101)]) {
+    for (const kind of [
+      '%C3%A9',
+      '%F0%9F%98%80',
+      '',
+      'a%20b',
+      'report.build%20',
+      '%00',
+      'x'.repeat(101),
+    ]) {
       const { status, body } = await request(`${url}?kind=${kind}`)
       expect([status, body.errors]).toMatchObject([422, [{ path: 'query.kind' }]])
     }
@@ -76,9 +100,23 @@ describe('one job', () => {
     const id = await createFailed('test.read')
     const { status, body } = await request(`${url}/${id}`)
     expect(status).toBe(200)
-    expect(body).toMatchObject({ id, kind: 'test.read', state: 'failed', input: { n: 1 }, result: null, requestId: 'r-1' })
-    expect(body).toMatchObject({ error: 'It cannot be done', lastError: 'Error: secret', attempt: 1, maxAttempts: 1 })
-    expect(body.attempts).toMatchObject([{ attempt: 1, worker: 'w:1', outcome: 'failed', error: 'Error: secret' }])
+    expect(body).toMatchObject({
+      id,
+      kind: 'test.read',
+      state: 'failed',
+      input: { n: 1 },
+      result: null,
+      requestId: 'r-1',
+    })
+    expect(body).toMatchObject({
+      error: 'It cannot be done',
+      lastError: 'Error: secret',
+      attempt: 1,
+      maxAttempts: 1,
+    })
+    expect(body.attempts).toMatchObject([
+      { attempt: 1, worker: 'w:1', outcome: 'failed', error: 'Error: secret' },
+    ])
   })
 
   test('that is not there gets 404, and an id that cannot be gets 422', async () => {
@@ -88,15 +126,24 @@ describe('one job', () => {
       ['DELETE', ''],
       ['POST', '/retry'],
     ])
-      expect((await request(`${url}/${nobody}${path}`, method)).body).toMatchObject({ status: 404, code: 'not_found' })
+      expect((await request(`${url}/${nobody}${path}`, method)).body).toMatchObject({
+        status: 404,
+        code: 'not_found',
+      })
     expect((await request(`${url}/seven`)).status).toBe(422)
   })
 
   test('is found by its id in upper case, too', async () => {
     const id = await create()
     expect((await request(`${url}/${id.toUpperCase()}`)).body.id).toBe(id)
-    expect((await request(`${url}/${id.toUpperCase()}`, 'DELETE')).body).toMatchObject({ id, state: 'cancelled' })
-    expect((await request(`${url}/${id.toUpperCase()}/retry`, 'POST')).body).toMatchObject({ id, state: 'queued' })
+    expect((await request(`${url}/${id.toUpperCase()}`, 'DELETE')).body).toMatchObject({
+      id,
+      state: 'cancelled',
+    })
+    expect((await request(`${url}/${id.toUpperCase()}/retry`, 'POST')).body).toMatchObject({
+      id,
+      state: 'queued',
+    })
   })
 })
 

@@ -22,23 +22,31 @@ describe('the palette', () => {
   test('fades from each colour into the next, and from the last into the first', () => {
     for (let index = 1; index < 256; index++) {
       const [here, next] = [rgbOf(index), rgbOf((index % 255) + 1)]
-      for (const [channel, value] of here.entries()) expect(Math.abs(value - (next[channel] ?? 0))).toBeLessThanOrEqual(8)
+      for (const [channel, value] of here.entries())
+        expect(Math.abs(value - (next[channel] ?? 0))).toBeLessThanOrEqual(8)
     }
   })
 })
 
 describe('the colour of a point', () => {
-  test.each([1, 50, MAX_ITERATIONS])('of the set is black, after %d iterations as well', (iterations) => {
-    expect(rgbOf(indexOf(iterations, Number.POSITIVE_INFINITY, iterations))).toEqual(BLACK)
-  })
+  test.each([1, 50, MAX_ITERATIONS])(
+    'of the set is black, after %d iterations as well',
+    (iterations) => {
+      expect(rgbOf(indexOf(iterations, Number.POSITIVE_INFINITY, iterations))).toEqual(BLACK)
+    },
+  )
 
   test('that escaped is never black, after however many iterations', () => {
-    for (let count = 1; count < MAX_ITERATIONS; count++) expect(indexOf(count, BAILOUT * 3)).toBeGreaterThan(0)
+    for (let count = 1; count < MAX_ITERATIONS; count++)
+      expect(indexOf(count, BAILOUT * 3)).toBeGreaterThan(0)
   })
 
   test('fades into the next iteration', () => {
     for (let count = 3; count < 200; count++) {
-      const [late, early] = [indexOf(count, BAILOUT * 1.01), indexOf(count + 1, BAILOUT ** 2 * 0.99)]
+      const [late, early] = [
+        indexOf(count, BAILOUT * 1.01),
+        indexOf(count + 1, BAILOUT ** 2 * 0.99),
+      ]
       const apart = Math.abs(late - early)
       expect(Math.min(apart, 255 - apart)).toBeLessThanOrEqual(1)
     }

@@ -2,7 +2,12 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { loadKernel } from '../../../src/compute/kernel.ts'
 import { MAX_SIZE } from '../../../src/features/mandelbrot/contract.ts'
-import { BAILOUT, type EscapedRow, escapeRow, type Line } from '../../../src/features/mandelbrot/escape-row.ts'
+import {
+  BAILOUT,
+  type EscapedRow,
+  escapeRow,
+  type Line,
+} from '../../../src/features/mandelbrot/escape-row.ts'
 import { escapeRowWasm as compiled } from '../../../src/features/mandelbrot/escape-row-wasm.ts'
 
 /** Where it is not built, every test here must fail. */
@@ -44,7 +49,9 @@ describe.each([
   })
 
   test('says how far a point got', () => {
-    expect(escapes({ left: 2, step: 0, imaginary: 0, width: 1, iterations: 10 }).norms[0]).toBe(1446 ** 2)
+    expect(escapes({ left: 2, step: 0, imaginary: 0, width: 1, iterations: 10 }).norms[0]).toBe(
+      1446 ** 2,
+    )
   })
 
   test('a point that would escape with the next iteration counts as one of the set', () => {
@@ -53,7 +60,13 @@ describe.each([
   })
 
   test('a row has its points in order, each one step from the last', () => {
-    const row = escapes({ left: -2.5, step: 0.5, imaginary: 0.25, width: 7, iterations: 50 }).counts.slice(0, 7)
+    const row = escapes({
+      left: -2.5,
+      step: 0.5,
+      imaginary: 0.25,
+      width: 7,
+      iterations: 50,
+    }).counts.slice(0, 7)
     const each = Array.from({ length: 7 }, (_, column) => countAt(-2.5 + column * 0.5, 0.25, 50))
     expect([...row]).toEqual(each)
     expect(new Set(each).size).toBeGreaterThan(3)
@@ -65,7 +78,10 @@ test('both are the same to the last bit, wherever one looks', () => {
   const lines = fc.record({
     left: coordinate,
     imaginary: coordinate,
-    step: fc.oneof(fc.double({ min: 1e-16, max: 1e-3, noNaN: true }), fc.double({ min: 1e-3, max: 1, noNaN: true })),
+    step: fc.oneof(
+      fc.double({ min: 1e-16, max: 1e-3, noNaN: true }),
+      fc.double({ min: 1e-3, max: 1, noNaN: true }),
+    ),
     width: fc.integer({ min: 1, max: 67 }),
     iterations: fc.integer({ min: 1, max: 300 }),
   })

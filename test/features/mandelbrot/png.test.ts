@@ -14,7 +14,12 @@ describe('a PNG', () => {
   ])('of %d × %d pixels has them all, and the palette', (width, height) => {
     const pixels = Uint8Array.from({ length: width * height }, (_, at) => (at * 7919) >> 3)
     const decoded = decodePng(Buffer.from(encodePng({ width, height }, pixels, palette)))
-    expect(decoded).toEqual({ width, height, palette: Buffer.from(palette), pixels: Buffer.from(pixels) })
+    expect(decoded).toEqual({
+      width,
+      height,
+      palette: Buffer.from(palette),
+      pixels: Buffer.from(pixels),
+    })
   })
 
   test('can be moved to another thread, however small it is', () => {

@@ -1,7 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { PALETTE } from '../../../src/features/mandelbrot/colours.ts'
 import { decodePng } from '../../support/png.ts'
-import { metric, request, startRequest, startService, untilRunning, untilThreadsFree, useService } from '../../support/service.ts'
+import {
+  metric,
+  request,
+  startRequest,
+  startService,
+  untilRunning,
+  untilThreadsFree,
+  useService,
+} from '../../support/service.ts'
 
 /** Minutes of work: none of these points ever escapes. */
 const ENDLESS = 'width=2048&height=2048&iterations=5000&x=-0.2&scale=0.1&kernel=typescript'
@@ -18,7 +26,11 @@ afterAll(() => service.close())
 
 async function draw(query: string, headers: Record<string, string> = {}) {
   const response = await fetch(`${mandelbrot}?${query}`, { headers })
-  return { status: response.status, headers: response.headers, png: Buffer.from(await response.arrayBuffer()) }
+  return {
+    status: response.status,
+    headers: response.headers,
+    png: Buffer.from(await response.arrayBuffer()),
+  }
 }
 
 describe('drawing', () => {
@@ -46,7 +58,10 @@ describe('drawing', () => {
 
   test('gives the same bytes with both kernels, and so the same tag', async () => {
     const view = 'width=333&height=222&x=-0.7436&y=0.1319&scale=0.01&iterations=1000'
-    const [wasm, typescript] = [await draw(`${view}&kernel=wasm`), await draw(`${view}&kernel=typescript`)]
+    const [wasm, typescript] = [
+      await draw(`${view}&kernel=wasm`),
+      await draw(`${view}&kernel=typescript`),
+    ]
     expect(new Set(decodePng(wasm.png).pixels).size).toBeGreaterThan(100)
     expect(typescript.png).toEqual(wasm.png)
     expect(typescript.headers.get('etag')).toBe(wasm.headers.get('etag'))
@@ -55,8 +70,11 @@ describe('drawing', () => {
   test('leaves nothing of one picture in another, though they share memory', async () => {
     const small = 'width=60&height=40'
     const alone = await draw(small)
-    for (const between of ['width=300&height=200&x=3', 'width=40&height=60&iterations=1']) await draw(between)
-    const among = await Promise.all([small, `${small}&x=0.3`, small, `${small}&y=1`, small].map((query) => draw(query)))
+    for (const between of ['width=300&height=200&x=3', 'width=40&height=60&iterations=1'])
+      await draw(between)
+    const among = await Promise.all(
+      [small, `${small}&x=0.3`, small, `${small}&y=1`, small].map((query) => draw(query)),
+    )
     for (const index of [0, 2, 4]) expect(among[index]?.png).toEqual(alone.png)
     expect(among[1]?.png).not.toEqual(among[3]?.png)
   })
@@ -111,13 +129,25 @@ describe('caching', () => {
     const tag = any.headers.get('etag') ?? ''
     const { status, headers, png } = await draw(ENDLESS, { 'if-none-match': `"another", ${tag}` })
     expect([any.status, status, png.length]).toEqual([304, 304, 0])
-    expect([headers.get('etag'), headers.get('cache-control')]).toEqual([tag, 'public, max-age=86400'])
+    expect([headers.get('etag'), headers.get('cache-control')]).toEqual([
+      tag,
+      'public, max-age=86400',
+    ])
     expect(await metric(service.url, 'compute_threads_busy')).toBe(0)
   })
 
   test('every view has a tag of its own, however it is written', async () => {
-    const tagOf = async (query: string) => (await draw(query, { 'if-none-match': '*' })).headers.get('etag')
-    const views = ['', 'width=961', 'height=641', 'iterations=501', 'x=-0.66', 'y=0.01', 'scale=3.61']
+    const tagOf = async (query: string) =>
+      (await draw(query, { 'if-none-match': '*' })).headers.get('etag')
+    const views = [
+      '',
+      'width=961',
+      'height=641',
+      'iterations=501',
+      'x=-0.66',
+      'y=0.01',
+      'scale=3.61',
+    ]
     expect(new Set(await Promise.all(views.map(tagOf))).size).toBe(views.length)
     expect(await tagOf('x=-0.650&scale=36e-1&width=0960')).toBe(await tagOf(''))
   })
@@ -130,7 +160,8 @@ describe('caching', () => {
 test('light requests are answered while every thread draws', async () => {
   const client = startRequest(`${mandelbrot}?${ENDLESS}`)
   await untilRunning(service.url, THREADS)
-  for (let index = 0; index < 20; index++) expect((await request(`${service.url}/health/live`)).status).toBe(200)
+  for (let index = 0; index < 20; index++)
+    expect((await request(`${service.url}/health/live`)).status).toBe(200)
   expect(await metric(service.url, 'compute_threads_busy')).toBe(THREADS)
   client.abort()
   await untilThreadsFree(service.url)
@@ -153,13 +184,22 @@ test('a picture that takes too long is given up, and frees its threads', async (
 })
 
 test('a picture that is being drawn when the service stops is finished', async () => {
-  const { url, stop } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000', DRAIN_TIMEOUT_MS: '60000' })
-  const drawn = fetch(`${url}/v1/mandelbrot.png?width=1000&height=1000&iterations=2000&x=-0.2&scale=0.1`)
+  const { url, stop } = await useService({
+    COMPUTE_THREADS: '2',
+    REQUEST_TIMEOUT_MS: '60000',
+    DRAIN_TIMEOUT_MS: '60000',
+  })
+  const drawn = fetch(
+    `${url}/v1/mandelbrot.png?width=1000&height=1000&iterations=2000&x=-0.2&scale=0.1`,
+  )
   await untilRunning(url, 2)
   await stop()
   const response = await drawn
   expect(response.status).toBe(200)
-  expect(decodePng(Buffer.from(await response.arrayBuffer()))).toMatchObject({ width: 1_000, height: 1_000 })
+  expect(decodePng(Buffer.from(await response.arrayBuffer()))).toMatchObject({
+    width: 1_000,
+    height: 1_000,
+  })
 })
 
 test('the API document has it as a picture', async () => {

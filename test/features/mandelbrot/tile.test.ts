@@ -2,7 +2,12 @@ import { hash } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { UNCANCELLABLE } from '../../../src/compute/implement.ts'
 import { PALETTE } from '../../../src/features/mandelbrot/colours.ts'
-import { DRAWING_VERSION, type Kernel, type Tile, type View } from '../../../src/features/mandelbrot/contract.ts'
+import {
+  DRAWING_VERSION,
+  type Kernel,
+  type Tile,
+  type View,
+} from '../../../src/features/mandelbrot/contract.ts'
 import { drawRows } from '../../../src/features/mandelbrot/tile.ts'
 import { CancelledContext } from '../../support/cancelled-context.ts'
 
@@ -22,7 +27,10 @@ describe('both kernels draw the same picture', () => {
   test.each<[string, Partial<View>]>([
     ['of the whole set', {}],
     ['of a valley of spirals', { x: -0.7436, y: 0.1319, scale: 0.01, iterations: 1_000 }],
-    ['of a small copy of the set', { x: -0.743643887, y: 0.131825904, scale: 5e-6, iterations: 2_000 }],
+    [
+      'of a small copy of the set',
+      { x: -0.743643887, y: 0.131825904, scale: 5e-6, iterations: 2_000 },
+    ],
     ['where doubles end', { x: -0.743643887, y: 0.131825904, scale: 1e-12, iterations: 3_000 }],
     ['of the inside', { x: -0.2, y: 0, scale: 0.1 }],
     ['of the outside', { x: 3, y: 3, scale: 2 }],
@@ -43,7 +51,8 @@ describe('both kernels draw the same picture', () => {
 describe('a picture', () => {
   test('is symmetrical where the set is', () => {
     const pixels = draw(WHOLE)
-    for (let row = 0; row < WHOLE.height / 2; row++) expect(rowOf(pixels, row)).toEqual(rowOf(pixels, WHOLE.height - 1 - row))
+    for (let row = 0; row < WHOLE.height / 2; row++)
+      expect(rowOf(pixels, row)).toEqual(rowOf(pixels, WHOLE.height - 1 - row))
   })
 
   test('has its point in the middle', () => {
@@ -64,13 +73,19 @@ describe('a picture', () => {
   test('is the same in tiles', () => {
     const pixels = blank(WHOLE)
     for (const first of [2, 0, 1])
-      drawRows({ view: WHOLE, kernel: 'wasm', first, every: 3, canvas: canvasOf(pixels) }, UNCANCELLABLE)
+      drawRows(
+        { view: WHOLE, kernel: 'wasm', first, every: 3, canvas: canvasOf(pixels) },
+        UNCANCELLABLE,
+      )
     expect(pixels).toEqual(draw(WHOLE))
   })
 
   test('touches no rows but its own', () => {
     const pixels = blank(WHOLE).fill(7)
-    drawRows({ view: WHOLE, kernel: 'wasm', first: 10, every: 80, canvas: canvasOf(pixels) }, UNCANCELLABLE)
+    drawRows(
+      { view: WHOLE, kernel: 'wasm', first: 10, every: 80, canvas: canvasOf(pixels) },
+      UNCANCELLABLE,
+    )
     expect(rowOf(pixels, 9).every((index) => index === 7)).toBe(true)
     expect(rowOf(pixels, 10)).toEqual(rowOf(draw(WHOLE), 10))
     expect(rowOf(pixels, 11).every((index) => index === 7)).toBe(true)
@@ -79,7 +94,10 @@ describe('a picture', () => {
   test('of another version of the code is told from this one: if this fails, raise DRAWING_VERSION', () => {
     const view = { ...WHOLE, x: -0.7436, y: 0.1319, scale: 0.01, iterations: 1_000 }
     const drawn = hash('sha256', Buffer.concat([PALETTE, draw(WHOLE), draw(view)]))
-    expect([DRAWING_VERSION, drawn]).toEqual([1, '1facf0949fee3927c679f77fa38658f1fb33affbf1b461355d39e0a68335f4ed'])
+    expect([DRAWING_VERSION, drawn]).toEqual([
+      1,
+      '1facf0949fee3927c679f77fa38658f1fb33affbf1b461355d39e0a68335f4ed',
+    ])
   })
 })
 
@@ -88,7 +106,10 @@ test('looks at its caller before each row', () => {
   const pixels = blank(WHOLE).fill(7)
   const tile: Tile = { view: WHOLE, kernel: 'wasm', first: 0, every: 1, canvas: canvasOf(pixels) }
   expect(() => drawRows(tile, cancelled.context)).toThrow(cancelled.reason)
-  expect([rowOf(pixels, 1), rowOf(pixels, 2)].map((row) => row.every((index) => index === 7))).toEqual([false, true])
+  expect(
+    [rowOf(pixels, 1), rowOf(pixels, 2)].map((row) => row.every((index) => index === 7)),
+  ).toEqual([false, true])
 })
 
-const rowOf = (pixels: Uint8Array, row: number) => pixels.subarray(row * WHOLE.width, (row + 1) * WHOLE.width)
+const rowOf = (pixels: Uint8Array, row: number) =>
+  pixels.subarray(row * WHOLE.width, (row + 1) * WHOLE.width)

@@ -41,9 +41,12 @@ describe('counting primes', () => {
     [4, 6, 1],
     [25, 30, 1],
     [29, 30, 1],
-  ])('counts the lower bound and not the upper: from %d to below %d it finds %d', (from, to, primes) => {
-    expect(count(from, to)).toBe(primes)
-  })
+  ])(
+    'counts the lower bound and not the upper: from %d to below %d it finds %d',
+    (from, to, primes) => {
+      expect(count(from, to)).toBe(primes)
+    },
+  )
 
   test('agrees with a sieve, however a range is split', () => {
     const LIMIT = 5_000
@@ -60,7 +63,9 @@ describe('counting primes', () => {
 
   test('stops soon after it was cancelled', () => {
     const cancelled = new CancelledContext(3)
-    expect(() => countPrimesIn({ from: 0, to: 1_000_000 }, cancelled.context)).toThrow(cancelled.reason)
+    expect(() => countPrimesIn({ from: 0, to: 1_000_000 }, cancelled.context)).toThrow(
+      cancelled.reason,
+    )
     expect(cancelled.looks).toBe(3)
   })
 })
@@ -68,6 +73,7 @@ describe('counting primes', () => {
 function sieveBelow(limit: number): boolean[] {
   const isPrime = Array.from({ length: limit }, (_, n) => n >= 2)
   for (let n = 2; n * n < limit; n++)
-    if (isPrime[n]) for (let multiple = n * n; multiple < limit; multiple += n) isPrime[multiple] = false
+    if (isPrime[n])
+      for (let multiple = n * n; multiple < limit; multiple += n) isPrime[multiple] = false
   return isPrime
 }

@@ -3,7 +3,15 @@ import { get, type IncomingMessage } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Issue } from '../../../src/errors.ts'
-import { metric, request, startRequest, startService, untilRunning, untilThreadsFree, useService } from '../../support/service.ts'
+import {
+  metric,
+  request,
+  startRequest,
+  startService,
+  untilRunning,
+  untilThreadsFree,
+  useService,
+} from '../../support/service.ts'
 import { until } from '../../support/until.ts'
 
 /** Minutes of work. */
@@ -23,12 +31,23 @@ describe('counting', () => {
   test('answers with the range, the count, the way and the time it took', async () => {
     const { status, headers, body } = await request(`${primes}?from=100&to=1000&mode=offload`)
     expect([status, headers.get('content-type')]).toEqual([200, 'application/json'])
-    expect(body).toEqual({ from: 100, to: 1_000, count: 143, mode: 'offload', elapsedMs: expect.any(Number) })
+    expect(body).toEqual({
+      from: 100,
+      to: 1_000,
+      count: 143,
+      mode: 'offload',
+      elapsedMs: expect.any(Number),
+    })
     expect(body.elapsedMs).toBeGreaterThanOrEqual(0)
   })
 
   test('starts at 0 and goes to a thread unless told otherwise', async () => {
-    expect((await request(`${primes}?to=1000`)).body).toMatchObject({ from: 0, to: 1_000, count: 168, mode: 'offload' })
+    expect((await request(`${primes}?to=1000`)).body).toMatchObject({
+      from: 0,
+      to: 1_000,
+      count: 168,
+      mode: 'offload',
+    })
   })
 
   test('takes empty ranges and the very end', async () => {
@@ -92,7 +111,8 @@ describe('mode=inline', () => {
 test('light requests are answered while every thread counts', async () => {
   const clients = Array.from({ length: THREADS }, () => startRequest(`${primes}?${ENDLESS}`))
   await untilRunning(service.url, THREADS)
-  for (let index = 0; index < 20; index++) expect((await request(`${service.url}/health/live`)).status).toBe(200)
+  for (let index = 0; index < 20; index++)
+    expect((await request(`${service.url}/health/live`)).status).toBe(200)
   expect(await metric(service.url, 'compute_threads_busy')).toBe(THREADS)
   for (const client of clients) client.abort()
   await untilThreadsFree(service.url)
@@ -125,7 +145,10 @@ test('a request that takes too long is told so, and frees its thread', async () 
   expect([status, body.code]).toEqual([504, 'deadline_exceeded'])
   await untilThreadsFree(url)
   // On a busy machine even a short count may not begin within so short a time.
-  await until(async () => (await request(`${url}/v1/primes?to=100`)).body.count === 25, 'the thread serves the next')
+  await until(
+    async () => (await request(`${url}/v1/primes?to=100`)).body.count === 25,
+    'the thread serves the next',
+  )
 })
 
 /** Some 0.1 s of work for a thread. */
@@ -133,18 +156,31 @@ const COUNT = '/v1/primes?to=1400000'
 
 describe('many counts at once', () => {
   test('that were accepted before the service stops are all served', async () => {
-    const { url, stop } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000', DRAIN_TIMEOUT_MS: '60000' })
+    const { url, stop } = await useService({
+      COMPUTE_THREADS: '2',
+      REQUEST_TIMEOUT_MS: '60000',
+      DRAIN_TIMEOUT_MS: '60000',
+    })
     const counts = Array.from({ length: 12 }, () => request(`${url}${COUNT}`))
-    await until(async () => (await metric(url, 'compute_queued')) >= 5, 'many of them wait for a thread')
+    await until(
+      async () => (await metric(url, 'compute_queued')) >= 5,
+      'many of them wait for a thread',
+    )
     await stop()
-    for (const { status, body } of await Promise.all(counts)) expect([status, body.count]).toEqual([200, 107_126])
+    for (const { status, body } of await Promise.all(counts))
+      expect([status, body.count]).toEqual([200, 107_126])
   })
 
   test('of one client leave the threads to another', async () => {
     const { url } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000' })
     let served = 0
-    const greedy = Array.from({ length: 16 }, () => countFrom('127.0.0.2', url).then(() => served++))
-    await until(async () => (await metric(url, 'compute_queued')) >= 8, 'many of them wait for a thread')
+    const greedy = Array.from({ length: 16 }, () =>
+      countFrom('127.0.0.2', url).then(() => served++),
+    )
+    await until(
+      async () => (await metric(url, 'compute_queued')) >= 8,
+      'many of them wait for a thread',
+    )
     const before = served
     await countFrom('127.0.0.3', url)
     expect(served - before).toBeLessThan(4)
@@ -155,9 +191,10 @@ describe('many counts at once', () => {
 /** Asks from this address. */
 async function countFrom(localAddress: string, url: string): Promise<void> {
   const { port } = new URL(url)
-  const [response] = (await once(get({ host: '127.0.0.1', port, path: COUNT, localAddress, agent: false }), 'response')) as [
-    IncomingMessage,
-  ]
+  const [response] = (await once(
+    get({ host: '127.0.0.1', port, path: COUNT, localAddress, agent: false }),
+    'response',
+  )) as [IncomingMessage]
   expect(response.statusCode).toBe(200)
   await text(response)
 }

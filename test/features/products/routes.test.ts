@@ -11,7 +11,12 @@ beforeAll(async () => {
 })
 afterAll(() => service.close())
 
-const aProduct = (changes = {}) => ({ name: `Teapot ${++names}`, price: '24.50', stock: 3, ...changes })
+const aProduct = (changes = {}) => ({
+  name: `Teapot ${++names}`,
+  price: '24.50',
+  stock: 3,
+  ...changes,
+})
 const create = async (changes = {}) => (await request(products, 'POST', aProduct(changes))).body
 
 describe('creating', () => {
@@ -44,11 +49,19 @@ describe('creating', () => {
     await create({ name: 'Kettle' })
     const { status, body } = await request(products, 'POST', aProduct({ name: 'KETTLE' }))
     expect(status).toBe(409)
-    expect(body).toMatchObject({ code: 'conflict', detail: 'There is a product named "KETTLE" already' })
+    expect(body).toMatchObject({
+      code: 'conflict',
+      detail: 'There is a product named "KETTLE" already',
+    })
   })
 
   test('names every path that does not fit, unknown keys too', async () => {
-    const { status, body } = await request(products, 'POST', { name: ' ', price: 12.5, stock: -1, colour: 'red' })
+    const { status, body } = await request(products, 'POST', {
+      name: ' ',
+      price: 12.5,
+      stock: -1,
+      colour: 'red',
+    })
     expect(status).toBe(422)
     expect(body.code).toBe('invalid')
     expect(body.errors.map(({ path }: { path: string }) => path).sort()).toEqual([
@@ -63,14 +76,20 @@ describe('creating', () => {
     expect((await request(products, 'POST', aProduct({ price }))).status).toBe(422)
   })
 
-  test.each(['\ud800', 'Half \udc00 a pair', '\ude00\ud83d'])('refuses the name %j, which UTF-8 cannot hold', async (name) => {
-    const id = (await create({ name: `Whole ${JSON.stringify(name)}` })).id
-    for (const [url, method, body] of [
-      [products, 'POST', aProduct({ name })],
-      [`${products}/${id}`, 'PATCH', { name }],
-    ] as const)
-      expect(await request(url, method, body)).toMatchObject({ status: 422, body: { errors: [{ path: 'body.name' }] } })
-  })
+  test.each(['\ud800', 'Half \udc00 a pair', '\ude00\ud83d'])(
+    'refuses the name %j, which UTF-8 cannot hold',
+    async (name) => {
+      const id = (await create({ name: `Whole ${JSON.stringify(name)}` })).id
+      for (const [url, method, body] of [
+        [products, 'POST', aProduct({ name })],
+        [`${products}/${id}`, 'PATCH', { name }],
+      ] as const)
+        expect(await request(url, method, body)).toMatchObject({
+          status: 422,
+          body: { errors: [{ path: 'body.name' }] },
+        })
+    },
+  )
 
   test('keeps text that looks like SQL as text', async () => {
     const name = `Robert'); drop table product; -- \\ " 🫖`
@@ -93,11 +112,16 @@ describe('reading', () => {
       const again = await request(`${products}/${id}`, 'GET', undefined, { 'if-none-match': known })
       expect([known, again.status, again.body]).toEqual([known, 304, ''])
     }
-    expect((await request(`${products}/${id}`, 'GET', undefined, { 'if-none-match': '"99"' })).status).toBe(200)
+    expect(
+      (await request(`${products}/${id}`, 'GET', undefined, { 'if-none-match': '"99"' })).status,
+    ).toBe(200)
   })
 
   test('answers 404 to an id that does not exist and 422 to one that cannot', async () => {
-    expect((await request(`${products}/999999`)).body).toMatchObject({ status: 404, code: 'not_found' })
+    expect((await request(`${products}/999999`)).body).toMatchObject({
+      status: 404,
+      code: 'not_found',
+    })
     const { status, body } = await request(`${products}/seven`)
     expect([status, body.errors[0].path]).toEqual([422, 'path.id'])
   })
@@ -135,13 +159,18 @@ describe('listing', () => {
     expect((await request(`${products}?limit=1`, 'GET', undefined, headers)).status).toBe(200)
   })
 
-  test.each(['limit=0', 'limit=101', 'limit=two', 'limit=1&limit=2', 'page=3', 'cursor=nonsense', 'cursor='])(
-    'refuses ?%s and names the parameter',
-    async (query) => {
-      const { status, body } = await request(`${products}?${query}`)
-      expect([status, body.errors[0].path]).toEqual([422, `query.${query.split('=')[0]}`])
-    },
-  )
+  test.each([
+    'limit=0',
+    'limit=101',
+    'limit=two',
+    'limit=1&limit=2',
+    'page=3',
+    'cursor=nonsense',
+    'cursor=',
+  ])('refuses ?%s and names the parameter', async (query) => {
+    const { status, body } = await request(`${products}?${query}`)
+    expect([status, body.errors[0].path]).toEqual([422, `query.${query.split('=')[0]}`])
+  })
 })
 
 describe('changing', () => {
@@ -155,10 +184,19 @@ describe('changing', () => {
   test('refuses a change that builds on an old version', async () => {
     const { id } = await create()
     await request(`${products}/${id}`, 'PATCH', { stock: 4 })
-    const { status, body } = await request(`${products}/${id}`, 'PATCH', { stock: 5 }, { 'if-match': '"1"' })
+    const { status, body } = await request(
+      `${products}/${id}`,
+      'PATCH',
+      { stock: 5 },
+      { 'if-match': '"1"' },
+    )
     expect([status, body.code]).toEqual([412, 'precondition_failed'])
-    expect((await request(`${products}/${id}`, 'PATCH', { stock: 5 }, { 'if-match': '"2"' })).status).toBe(200)
-    expect((await request(`${products}/${id}`, 'PATCH', { stock: 6 }, { 'if-match': '*' })).status).toBe(200)
+    expect(
+      (await request(`${products}/${id}`, 'PATCH', { stock: 5 }, { 'if-match': '"2"' })).status,
+    ).toBe(200)
+    expect(
+      (await request(`${products}/${id}`, 'PATCH', { stock: 6 }, { 'if-match': '*' })).status,
+    ).toBe(200)
   })
 
   test('lets one of many win who all build on the same version', async () => {
@@ -189,6 +227,8 @@ describe('deleting', () => {
   test('refuses when it builds on an old version', async () => {
     const { id } = await create()
     await request(`${products}/${id}`, 'PATCH', { stock: 4 })
-    expect((await request(`${products}/${id}`, 'DELETE', undefined, { 'if-match': '"1"' })).status).toBe(412)
+    expect(
+      (await request(`${products}/${id}`, 'DELETE', undefined, { 'if-match': '"1"' })).status,
+    ).toBe(412)
   })
 })

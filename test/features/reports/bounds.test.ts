@@ -19,12 +19,20 @@ async function useRunner() {
   const { url: DATABASE_URL } = await useDatabase()
   const directory = await mkdtemp(join(tmpdir(), 'offloop-bounds-'))
   onTestFinished(() => rm(directory, { recursive: true, force: true }))
-  const service = useProcess('src/main.ts', { DATABASE_URL, REPORT_DIR: directory, COMPUTE_THREADS: '2' })
+  const service = useProcess('src/main.ts', {
+    DATABASE_URL,
+    REPORT_DIR: directory,
+    COMPUTE_THREADS: '2',
+  })
   return { ...service, url: await service.url(), spill: join(directory, 'spill') }
 }
 
-/** Few rows, each of which is long: for a long time DuckDB's sniffer could not be interrupted over them. */
-const longRows = (megabytes: number) => gzipSync(`id,t\n${`1,${'x'.repeat(40_000)}\n`.repeat(megabytes * 25)}`, { level: 1 })
+/**
+ * Few rows, each of which is long: for a long time DuckDB's sniffer could not be interrupted over
+ * them.
+ */
+const longRows = (megabytes: number) =>
+  gzipSync(`id,t\n${`1,${'x'.repeat(40_000)}\n`.repeat(megabytes * 25)}`, { level: 1 })
 
 describe('a report that is cancelled, or whose service is stopped, ends in every phase', () => {
   test.each([
@@ -38,9 +46,16 @@ describe('a report that is cancelled, or whose service is stopped, ends in every
       const { url, spill, child } = await useRunner()
       for (const file of [longRows(60), slowCsv(20)]) {
         const { id } = await accept(url, file)
-        await until(async () => (await isPast(url, id, progress)) || undefined, `it is at ${progress}`, TIMEOUT_MS)
+        await until(
+          async () => (await isPast(url, id, progress)) || undefined,
+          `it is at ${progress}`,
+          TIMEOUT_MS,
+        )
         await request(`${url}/v1/reports/${id}`, 'DELETE')
-        await until(async () => (await readdir(spill).catch(() => [])).length === 0, 'its folder is gone')
+        await until(
+          async () => (await readdir(spill).catch(() => [])).length === 0,
+          'its folder is gone',
+        )
         await untilThreadsFree(url)
       }
       const { id } = await accept(url, 'a,b\n1,2\n')
@@ -72,9 +87,16 @@ describe.runIf(process.platform === 'linux')('the memory of a report is bounded'
     'whatever is rejected: %s',
     async (_, row, times) => {
       const { url, child } = await useRunner()
-      const { id } = await accept(url, gzipSync(`a,b\n${'1,2\n'.repeat(10)}${row.repeat(times)}`, { level: 1 }))
+      const { id } = await accept(
+        url,
+        gzipSync(`a,b\n${'1,2\n'.repeat(10)}${row.repeat(times)}`, { level: 1 }),
+      )
       const { result } = await untilFinished(url, id, TIMEOUT_MS)
-      expect([result?.rows, result?.rejected.rows, result?.rejected.first.length]).toEqual([10, times, 20])
+      expect([result?.rows, result?.rejected.rows, result?.rejected.first.length]).toEqual([
+        10,
+        times,
+        20,
+      ])
       expect(childrenPeakMib(child.pid as number)).toBeLessThan(MAX_PEAK_MIB)
     },
     TIMEOUT_MS,
@@ -121,7 +143,10 @@ async function isPast(url: string, id: string, progress: number): Promise<boolea
 
 const childrenOf = (pid: number) =>
   readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
-    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8')
+      .split(' ')
+      .filter(Boolean)
+      .map(Number),
   )
 
 function childrenPeakMib(pid: number): number {
@@ -130,4 +155,5 @@ function childrenPeakMib(pid: number): number {
   return Math.max(...peaks)
 }
 
-const peakMib = (pid: number) => Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
+const peakMib = (pid: number) =>
+  Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024

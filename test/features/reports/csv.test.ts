@@ -12,7 +12,8 @@ const late = (header: string, usual: string, ...rest: string[]) =>
   `${header}\n${`${usual}\n`.repeat(MANY)}${rest.map((row) => `${row}\n`).join('')}`
 
 const column = ({ columns }: Summary, index = 0) => columns[index] as ColumnSummary
-const values = (summary: Summary, index = 0) => column(summary, index).top?.map(({ value }) => value)
+const values = (summary: Summary, index = 0) =>
+  column(summary, index).top?.map(({ value }) => value)
 const counts = ({ rows, rejected }: Summary) => [rows, rejected.rows]
 const keys = ({ groups }: Summary) => groups?.first.map(({ key, count }) => [key, count])
 
@@ -57,18 +58,28 @@ describe('rows and fields', () => {
   test('a quote within a field is text, and one that is followed by something is rejected', async () => {
     const summary = await summarise('a,b\n5" pipe,1\n"x"y,2\n z "q",3\n"open,4\n')
     expect(values(summary)).toEqual([' z "q"', '5" pipe'])
-    expect(summary.rejected).toMatchObject({ rows: 2, reasons: { 'A quote is not closed, or something follows it': 2 } })
+    expect(summary.rejected).toMatchObject({
+      rows: 2,
+      reasons: { 'A quote is not closed, or something follows it': 2 },
+    })
     expect(summary.rejected.first.map(({ line }) => line)).toEqual([3, 5])
   })
 
   test.each<[string, string, number[], string[]]>([
-    ['after a line like a comment', '# made by a tool\ncolour,name\n#FF0000,red\nx,y\n', [0, 3], []],
+    [
+      'after a line like a comment',
+      '# made by a tool\ncolour,name\n#FF0000,red\nx,y\n',
+      [0, 3],
+      [],
+    ],
     ['in a header', '#id\na,1\nb,2\n', [0, 2], []],
     ['in the header of one column', '#id0\n2,2\n3\n3,3\n1,2\n2\n', [2, 3], ['#id0']],
     ['in a plain table', 'colour,name\n#FF0000,red\nx,y\n', [2, 0], ['colour', 'name']],
   ])('# %s is text', async (_, content, expected, names) => {
     if (expected[0] === 0) {
-      expect(await reasonOf(content)).toMatch(`None of the file's ${expected[1]} rows can be read. Line 2: It has too many`)
+      expect(await reasonOf(content)).toMatch(
+        `None of the file's ${expected[1]} rows can be read. Line 2: It has too many`,
+      )
       return
     }
     const summary = await summarise(content)
@@ -89,17 +100,22 @@ describe('rows and fields', () => {
     expect(column(summary, 1).max).toBe('y')
   })
 
-  test.each([1_500_000, 2_097_153, 5_000_000])('a row of %i characters is counted as rejected', async (length) => {
-    const content = `id,t\n${'1,a\n'.repeat(50_000)}2,${'x'.repeat(length)}\n${'1,a\n'.repeat(5)}`
-    const summary = await summarise(content)
-    expect(counts(summary)).toEqual([50_005, 1])
-    expect(summary.rejected.first).toMatchObject([{ line: 50_002, reason: 'It is too long' }])
-    expect(counts(await summarise(gzipSync(content)))).toEqual([50_005, 1])
-  })
+  test.each([1_500_000, 2_097_153, 5_000_000])(
+    'a row of %i characters is counted as rejected',
+    async (length) => {
+      const content = `id,t\n${'1,a\n'.repeat(50_000)}2,${'x'.repeat(length)}\n${'1,a\n'.repeat(5)}`
+      const summary = await summarise(content)
+      expect(counts(summary)).toEqual([50_005, 1])
+      expect(summary.rejected.first).toMatchObject([{ line: 50_002, reason: 'It is too long' }])
+      expect(counts(await summarise(gzipSync(content)))).toEqual([50_005, 1])
+    },
+  )
 
   test('rows of just under a million bytes are read, and one byte more is rejected', async () => {
     const row = (length: number, letter: string) => `1,${letter.repeat(length - 2)}\n`
-    const summary = await summarise(`id,t\n${row(999_999, 'x')}${row(1_000_000, '"')}${row(1_000_001, 'y')}2,z\n`)
+    const summary = await summarise(
+      `id,t\n${row(999_999, 'x')}${row(1_000_000, '"')}${row(1_000_001, 'y')}2,z\n`,
+    )
     expect(counts(summary)).toEqual([3, 1])
     expect(column(summary, 1).distinct).toBe(3)
   })
@@ -129,15 +145,26 @@ describe('rows and fields', () => {
   test('a long text is the same whether its quotes are doubled or stray', async () => {
     // The second one is long only with its quotes doubled.
     for (const text of [`5" ${'x'.repeat(500)} "`, `5${'"'.repeat(30)}${'x'.repeat(200)}`]) {
-      const summary = await summarise(`t,n\n${text},1\n"${text.replaceAll('"', '""')}",2\n`, { groupBy: 't', value: 'n' })
-      expect([column(summary).distinct, summary.groups?.first]).toMatchObject([1, [{ count: 2, sum: 3 }]])
+      const summary = await summarise(`t,n\n${text},1\n"${text.replaceAll('"', '""')}",2\n`, {
+        groupBy: 't',
+        value: 'n',
+      })
+      expect([column(summary).distinct, summary.groups?.first]).toMatchObject([
+        1,
+        [{ count: 2, sum: 3 }],
+      ])
     }
   })
 
   test('long rows are read among short ones, also under a long header', async () => {
     const name = 'n'.repeat(500_000)
-    const long = Array.from({ length: 40 }, (_, index) => `${index},${String(index).repeat(60_000)}\n`).join('')
-    const summary = await summarise(`id,${name}\n${'1,a\n'.repeat(50_000)}${long}${'1,a\n'.repeat(50_000)}`)
+    const long = Array.from(
+      { length: 40 },
+      (_, index) => `${index},${String(index).repeat(60_000)}\n`,
+    ).join('')
+    const summary = await summarise(
+      `id,${name}\n${'1,a\n'.repeat(50_000)}${long}${'1,a\n'.repeat(50_000)}`,
+    )
     expect(counts(summary)).toEqual([100_040, 0])
     expect(summary.columns.map(({ name, distinct }) => [name.length, distinct])).toEqual([
       [2, 40],
@@ -154,20 +181,35 @@ describe('rows and fields', () => {
 
   test('when no row can be read, the reason is given', async () => {
     for (const content of ['a,b,c,\n1,2,3\n4,5,6\n', 'a,b,c,d\n1,2,3\n4,5,6\n'])
-      expect(await reasonOf(content)).toBe("None of the file's 2 rows can be read. Line 2: It has too few columns")
+      expect(await reasonOf(content)).toBe(
+        "None of the file's 2 rows can be read. Line 2: It has too few columns",
+      )
     for (const content of ['one,two,three\n1,2,3,4\n', 'name\nSmith, J\n'])
-      expect(await reasonOf(content)).toBe("None of the file's 1 rows can be read. Line 2: It has too many columns")
+      expect(await reasonOf(content)).toBe(
+        "None of the file's 1 rows can be read. Line 2: It has too many columns",
+      )
     const latin1 = Buffer.from('Ort\nK\xf6ln\n', 'latin1')
-    expect(await reasonOf(latin1)).toBe("None of the file's 1 rows can be read. Line 2: It is not valid UTF-8")
+    expect(await reasonOf(latin1)).toBe(
+      "None of the file's 1 rows can be read. Line 2: It is not valid UTF-8",
+    )
   })
 
   test('records with line ends in them are right in a file of many blocks', async () => {
-    const row = (index: number) => `${index},"line one of ${index}\nline, ""two"" of ${index}",${index % 7}\n`
+    const row = (index: number) =>
+      `${index},"line one of ${index}\nline, ""two"" of ${index}",${index % 7}\n`
     const rows = Array.from({ length: 120_000 }, (_, index) => row(index))
     const summary = await summarise(`id,text,n\n${rows.join('')}`)
     expect(counts(summary)).toEqual([120_000, 0])
-    expect(column(summary)).toMatchObject({ type: 'integer', distinct: 120_000, min: 0, max: 119_999 })
-    expect(column(summary, 1)).toMatchObject({ distinct: 120_000, min: 'line one of 0\nline, "two" of 0' })
+    expect(column(summary)).toMatchObject({
+      type: 'integer',
+      distinct: 120_000,
+      min: 0,
+      max: 119_999,
+    })
+    expect(column(summary, 1)).toMatchObject({
+      distinct: 120_000,
+      min: 'line one of 0\nline, "two" of 0',
+    })
   })
 })
 
@@ -184,7 +226,11 @@ describe('rows that are so long that their columns are read in slices', () => {
     const summary = await summarise(content, { groupBy: 'key', value: 'n' })
     expect(counts(summary)).toEqual([240, 1])
     expect(summary.columns.map(({ name }) => name)).toEqual(names)
-    expect(summary.columns.map(({ distinct }) => distinct)).toEqual([3, ...Array(197).fill(50), 240])
+    expect(summary.columns.map(({ distinct }) => distinct)).toEqual([
+      3,
+      ...Array(197).fill(50),
+      240,
+    ])
     expect(column(summary, 100).min).toBe(`${'c99 0'.padEnd(12)}${'😀'.repeat(188)}`)
     expect(summary.groups?.first).toEqual([
       { key: 'k0', count: 80, sum: 9_480, mean: 118.5 },
@@ -220,7 +266,14 @@ describe('the header', () => {
 
   test('has a name for each column, and none twice', async () => {
     const { columns } = await summarise('a,a,,a_1,"",column 3\n1,2,3,4,5,6\n')
-    expect(columns.map(({ name }) => name)).toEqual(['a', 'a_2', 'column 3_1', 'a_1', 'column 5', 'column 3'])
+    expect(columns.map(({ name }) => name)).toEqual([
+      'a',
+      'a_2',
+      'column 3_1',
+      'a_1',
+      'column 5',
+      'column 3',
+    ])
   })
 
   test('is the first line, whatever it looks like', async () => {
@@ -253,13 +306,18 @@ describe('the delimiter', () => {
 
   test('is the one that was asked for', async () => {
     const summary = await summarise('a,b;c\n1,2;3\n', { delimiter: ';' })
-    expect([summary.delimiter, summary.columns.map(({ name }) => name)]).toEqual([';', ['a,b', 'c']])
+    expect([summary.delimiter, summary.columns.map(({ name }) => name)]).toEqual([
+      ';',
+      ['a,b', 'c'],
+    ])
     expect((await summarise('a:b\n1:2\n', { delimiter: ':' })).columns.length).toBe(2)
   })
 
   test.each([';', ',', '\t', '|', ':'])('is said by a first line sep=%s', async (delimiter) => {
     for (const end of ['\r\n', '\n', '\r', '\r\r\n']) {
-      const lines = [`sep=${delimiter}`, 'One.Two', '1.2', '3.4', ''].map((line) => line.replace('.', delimiter))
+      const lines = [`sep=${delimiter}`, 'One.Two', '1.2', '3.4', ''].map((line) =>
+        line.replace('.', delimiter),
+      )
       const summary = await summarise(`\ufeff${lines.join(end)}`, { groupBy: 'One' })
       expect([summary.delimiter, counts(summary)]).toEqual([delimiter, [2, 0]])
       expect(keys(summary)).toEqual([
@@ -282,11 +340,16 @@ describe('the encoding', () => {
 
   test('a header that is not UTF-8 is refused, and names its line', async () => {
     const message = 'The file is not UTF-8: its header in line 1 is not. Save it as UTF-8'
-    expect(await reasonOf(Buffer.from('Stra\xdfe,Ort,n\nx,y,1\nz,w,2\nz,w,3\n', 'latin1'))).toBe(message)
+    expect(await reasonOf(Buffer.from('Stra\xdfe,Ort,n\nx,y,1\nz,w,2\nz,w,3\n', 'latin1'))).toBe(
+      message,
+    )
   })
 
   test('rows that are not UTF-8 are rejected with their lines, also late ones', async () => {
-    const content = Buffer.concat([Buffer.from(late('a,b', 'xxxxx,yyyyy')), Buffer.from('K\xf6ln,1\nBonn,2\n', 'latin1')])
+    const content = Buffer.concat([
+      Buffer.from(late('a,b', 'xxxxx,yyyyy')),
+      Buffer.from('K\xf6ln,1\nBonn,2\n', 'latin1'),
+    ])
     const summary = await summarise(content)
     expect(counts(summary)).toEqual([MANY + 1, 1])
     expect(summary.rejected.first).toEqual([
@@ -305,16 +368,22 @@ describe('the encoding', () => {
     ['characters of two units, one of them cut in two', `a,b\n${'😀,x😀\n'.repeat(200)}`],
     ['zero width joiners and soft hyphens', 'a,b\n\u200d,\u00ad\n'],
     ['a long header', `${'column,'.repeat(400)}x\n`],
-  ])('UTF-16 and UTF-32 are refused by name in either byte order, with a byte order mark and without: %s', async (_, text) => {
-    for (const marked of [text, `\ufeff${text}`]) {
-      const utf16 = Buffer.from(marked, 'utf16le')
-      const utf32 = Buffer.from(Uint32Array.from(Array.from(marked), (character) => character.codePointAt(0) as number).buffer)
-      for (const bytes of [utf16, Buffer.from(utf16).swap16()])
-        expect(await reasonOf(bytes)).toBe('The file is UTF-16: save it as UTF-8')
-      for (const bytes of [utf32, Buffer.from(utf32).swap32()])
-        expect(await reasonOf(bytes)).toBe('The file is UTF-32: save it as UTF-8')
-    }
-  })
+  ])(
+    'UTF-16 and UTF-32 are refused by name in either byte order, with a byte order mark and without: %s',
+    async (_, text) => {
+      for (const marked of [text, `\ufeff${text}`]) {
+        const utf16 = Buffer.from(marked, 'utf16le')
+        const utf32 = Buffer.from(
+          Uint32Array.from(Array.from(marked), (character) => character.codePointAt(0) as number)
+            .buffer,
+        )
+        for (const bytes of [utf16, Buffer.from(utf16).swap16()])
+          expect(await reasonOf(bytes)).toBe('The file is UTF-16: save it as UTF-8')
+        for (const bytes of [utf32, Buffer.from(utf32).swap32()])
+          expect(await reasonOf(bytes)).toBe('The file is UTF-32: save it as UTF-8')
+      }
+    },
+  )
 
   test.each([
     ['a ZIP archive', '504b030414000600080000002100'],
@@ -322,12 +391,17 @@ describe('the encoding', () => {
     ['a Windows program', '4d5a90000300000004000000ffff0000b800000000000000'],
     ['zeros', '00000000000000000000'],
   ])('%s is binary data, not UTF-16', async (_, hex) => {
-    expect(await reasonOf(Buffer.from(hex, 'hex'))).toBe('The file is not a CSV: it holds binary data')
+    expect(await reasonOf(Buffer.from(hex, 'hex'))).toBe(
+      'The file is not a CSV: it holds binary data',
+    )
   })
 
   test('a row with binary data is rejected', async () => {
     const summary = await summarise(late('a,b', 'x,y', 'a\0b,1', 'c,2'))
-    expect([counts(summary), summary.rejected.reasons]).toEqual([[MANY + 1, 1], { 'It holds binary data': 1 }])
+    expect([counts(summary), summary.rejected.reasons]).toEqual([
+      [MANY + 1, 1],
+      { 'It holds binary data': 1 },
+    ])
   })
 })
 
@@ -368,14 +442,46 @@ describe('gzip', () => {
 
 describe('types', () => {
   test.each<[string, string, Partial<ColumnSummary>]>([
-    ['a decimal after many integers', late('v', '1', '1.75'), { type: 'number', max: 1.75, mean: (MANY + 1.75) / (MANY + 1) }],
-    ['leading zeros after many integers', late('v', '1', '007'), { type: 'text', min: '007', max: '1' }],
-    ['a leading zero after many integers', late('zip', '94107', '01234'), { type: 'text', min: '01234', max: '94107' }],
-    ['a time of day after many dates', late('d', '2024-05-01', '2024-05-01 23:59:00'), { type: 'text', distinct: 2 }],
-    ['a timestamp after many times', late('t', '12:00:00', '2024-05-01 13:00:00'), { type: 'text', distinct: 2 }],
-    ['other words after many booleans', late('b', 'true', '1', '0', 't', 'no'), { type: 'text', distinct: 5 }],
-    ['a version after many decimals', `v\n${'10.5\n'.repeat(30_000)}${'11.0.1\n'.repeat(30_000)}`, { type: 'text', distinct: 2 }],
-    ['nothing but missing values', 'v,w\n,1\n"",2\n', { type: 'text', nulls: 2, distinct: 0, min: null, max: null, top: [] }],
+    [
+      'a decimal after many integers',
+      late('v', '1', '1.75'),
+      { type: 'number', max: 1.75, mean: (MANY + 1.75) / (MANY + 1) },
+    ],
+    [
+      'leading zeros after many integers',
+      late('v', '1', '007'),
+      { type: 'text', min: '007', max: '1' },
+    ],
+    [
+      'a leading zero after many integers',
+      late('zip', '94107', '01234'),
+      { type: 'text', min: '01234', max: '94107' },
+    ],
+    [
+      'a time of day after many dates',
+      late('d', '2024-05-01', '2024-05-01 23:59:00'),
+      { type: 'text', distinct: 2 },
+    ],
+    [
+      'a timestamp after many times',
+      late('t', '12:00:00', '2024-05-01 13:00:00'),
+      { type: 'text', distinct: 2 },
+    ],
+    [
+      'other words after many booleans',
+      late('b', 'true', '1', '0', 't', 'no'),
+      { type: 'text', distinct: 5 },
+    ],
+    [
+      'a version after many decimals',
+      `v\n${'10.5\n'.repeat(30_000)}${'11.0.1\n'.repeat(30_000)}`,
+      { type: 'text', distinct: 2 },
+    ],
+    [
+      'nothing but missing values',
+      'v,w\n,1\n"",2\n',
+      { type: 'text', nulls: 2, distinct: 0, min: null, max: null, top: [] },
+    ],
   ])('are by all values: %s', async (_, content, expected) => {
     const summary = await summarise(content)
     expect(column(summary)).toMatchObject(expected)
@@ -413,7 +519,9 @@ describe('types', () => {
     ['fractions of different lengths', ['2024-01-02T10:00:00.5', '2024-01-02T10:00:00.25']],
     ['hour 24', ['24:00:00', '12:00:00']],
   ])('values stay what they are: %s', async (_, cells) => {
-    const summary = await summarise(`v,w\n${cells.map((cell) => `${cell},x\n`).join('')}`, { groupBy: 'v' })
+    const summary = await summarise(`v,w\n${cells.map((cell) => `${cell},x\n`).join('')}`, {
+      groupBy: 'v',
+    })
     const expected = [...new Set(cells.map((cell) => cell.replace(/^"(.*)"$/, '$1')))].sort()
     expect(column(summary).type).toBe('text')
     expect(values(summary)?.sort()).toEqual(expected)
@@ -425,14 +533,24 @@ describe('types', () => {
   })
 
   test('numbers of more than 200 digits are texts', async () => {
-    const typeOf = async (digits: number) => column(await summarise(`v\n0.1${'0'.repeat(digits - 2)}\n`)).type
+    const typeOf = async (digits: number) =>
+      column(await summarise(`v\n0.1${'0'.repeat(digits - 2)}\n`)).type
     expect([await typeOf(199), await typeOf(200)]).toEqual(['number', 'text'])
   })
 
   test('a timestamp is shown with all digits of its fraction, also as a quantile', async () => {
-    for (const time of ['2024-05-01T23:59:00.251', '2024-05-01T23:59:00.123457', '1900-01-01T00:00:00.9']) {
+    for (const time of [
+      '2024-05-01T23:59:00.251',
+      '2024-05-01T23:59:00.123457',
+      '1900-01-01T00:00:00.9',
+    ]) {
       const { min, quantiles, mean, histogram } = column(await summarise(`d\n${time}\n${time}\n`))
-      expect([min, quantiles?.['0.5'], mean, histogram?.[0]?.from]).toEqual([time, time, time, time])
+      expect([min, quantiles?.['0.5'], mean, histogram?.[0]?.from]).toEqual([
+        time,
+        time,
+        time,
+        time,
+      ])
     }
   })
 
@@ -453,7 +571,10 @@ describe('types', () => {
   })
 
   test('numbers are grouped by how they are written', async () => {
-    const summary = await summarise('k,v\n1,10\n2.5,20\n1,30\n1.0,1\n-0,1\n', { groupBy: 'k', value: 'v' })
+    const summary = await summarise('k,v\n1,10\n2.5,20\n1,30\n1.0,1\n-0,1\n', {
+      groupBy: 'k',
+      value: 'v',
+    })
     expect(column(summary)).toMatchObject({ type: 'number', distinct: 3, min: 0, max: 2.5 })
     expect(summary.groups?.first).toMatchObject([
       { key: '1', count: 2, sum: 40 },
@@ -472,7 +593,12 @@ describe('types', () => {
 describe('exact numbers', () => {
   test('integers beyond 2^53 are told apart', async () => {
     const summary = await summarise('id\n9007199254740992\n9007199254740993\n', { groupBy: 'id' })
-    expect(column(summary)).toMatchObject({ type: 'integer', distinct: 2, min: 9007199254740992, max: '9007199254740993' })
+    expect(column(summary)).toMatchObject({
+      type: 'integer',
+      distinct: 2,
+      min: 9007199254740992,
+      max: '9007199254740993',
+    })
     expect(keys(summary)).toEqual([
       ['9007199254740992', 1],
       ['9007199254740993', 1],
@@ -480,7 +606,9 @@ describe('exact numbers', () => {
   })
 
   test('integers of 20 digits make groups of their own', async () => {
-    const summary = await summarise('id,n\n12345678901234567890,1\n12345678901234567891,1\n', { groupBy: 'id' })
+    const summary = await summarise('id,n\n12345678901234567890,1\n12345678901234567891,1\n', {
+      groupBy: 'id',
+    })
     expect(keys(summary)).toEqual([
       ['12345678901234567890', 1],
       ['12345678901234567891', 1],
@@ -505,7 +633,8 @@ describe('exact numbers', () => {
 })
 
 describe('dates', () => {
-  const moments = (summary: Summary) => summary.columns.map(({ type, format, min, max }) => [type, format, min, max])
+  const moments = (summary: Summary) =>
+    summary.columns.map(({ type, format, min, max }) => [type, format, min, max])
 
   test.each<[string, string, unknown[][]]>([
     [
@@ -526,7 +655,11 @@ describe('dates', () => {
       `d\n${'01/02/2024\n'.repeat(20_500)}25/12/2024\n`,
       [['date', 'DD/MM/YYYY', '2024-02-01', '2024-12-25']],
     ],
-    ['that nothing decides are texts', 'd\n01/02/2024\n03/04/2024\n', [['text', undefined, '01/02/2024', '03/04/2024']]],
+    [
+      'that nothing decides are texts',
+      'd\n01/02/2024\n03/04/2024\n',
+      [['text', undefined, '01/02/2024', '03/04/2024']],
+    ],
     [
       'that contradict each other are texts',
       'a,b\n25/12/2024,12/25/2024\n',
@@ -551,8 +684,16 @@ describe('dates', () => {
         ['date', 'YYYY-MM-DD', '2021-03-10', '2021-03-10'],
       ],
     ],
-    ['may have no zeros', 'd\n9.5.2024\n31.12.2024\n', [['date', 'D.M.YYYY', '2024-05-09', '2024-12-31']]],
-    ['may have the year first', 'd\n2024/05/09\n0001/01/01\n', [['date', 'YYYY/MM/DD', '0001-01-01', '2024-05-09']]],
+    [
+      'may have no zeros',
+      'd\n9.5.2024\n31.12.2024\n',
+      [['date', 'D.M.YYYY', '2024-05-09', '2024-12-31']],
+    ],
+    [
+      'may have the year first',
+      'd\n2024/05/09\n0001/01/01\n',
+      [['date', 'YYYY/MM/DD', '0001-01-01', '2024-05-09']],
+    ],
     [
       'may have times',
       'd\n12/25/2020 08:30\n01/02/2021 23:59\n',
@@ -561,7 +702,14 @@ describe('dates', () => {
     [
       'keep their zone and fractions',
       'd\n2024-05-01T23:59:00.500+02:00\n2024-05-01T23:59:00.250+02:00\n',
-      [['timestamp', 'YYYY-MM-DDTHH:mm:ss.SSS+02:00', '2024-05-01T23:59:00.250+02:00', '2024-05-01T23:59:00.500+02:00']],
+      [
+        [
+          'timestamp',
+          'YYYY-MM-DDTHH:mm:ss.SSS+02:00',
+          '2024-05-01T23:59:00.250+02:00',
+          '2024-05-01T23:59:00.500+02:00',
+        ],
+      ],
     ],
     ['may be times alone', 't\n09:30\n23:00\n', [['time', 'HH:mm', '09:30', '23:00']]],
   ])('%s', async (_, content, expected) => {

@@ -20,11 +20,17 @@ test('clients that leave at any moment of their uploads lose no committed report
   const { url: DATABASE_URL, database } = await useDatabase()
   const REPORT_DIR = await mkdtemp(join(tmpdir(), 'offloop-leaving-'))
   onTestFinished(() => rm(REPORT_DIR, { recursive: true, force: true }))
-  const service = useProcess('src/main.ts', { DATABASE_URL, REPORT_DIR, LOG_LEVEL: 'info', OPS_PORT: 'off' })
+  const service = useProcess('src/main.ts', {
+    DATABASE_URL,
+    REPORT_DIR,
+    LOG_LEVEL: 'info',
+    OPS_PORT: 'off',
+  })
   const url = await service.url()
   const db = database.withSignal()
 
-  // They leave within twice the time that an upload takes, so that some are in time for the commit and others are not.
+  // They leave within twice the time that an upload takes, so that some are in time for the commit
+  // and others are not.
   const startedAt = performance.now()
   await Promise.all(Array.from({ length: AT_ONCE }, () => accept(url, 'a\n1\n')))
   const maxStayMs = Math.ceil(2 * (performance.now() - startedAt))
@@ -37,12 +43,19 @@ test('clients that leave at any moment of their uploads lose no committed report
   await Promise.all(Array.from({ length: AT_ONCE }, sendNext))
   await until(
     async () =>
-      (await db.selectFrom('job').select('id').where('state', 'in', ['queued', 'running', 'scheduled']).execute()).length === 0,
+      (
+        await db
+          .selectFrom('job')
+          .select('id')
+          .where('state', 'in', ['queued', 'running', 'scheduled'])
+          .execute()
+      ).length === 0,
     'all reports are finished',
     60_000,
   )
   await until(
-    async () => (await readdir(join(REPORT_DIR, 'uploads'))).every((name) => !name.endsWith('.part')),
+    async () =>
+      (await readdir(join(REPORT_DIR, 'uploads'))).every((name) => !name.endsWith('.part')),
     'parts are removed',
   )
 
@@ -59,15 +72,22 @@ test('clients that leave at any moment of their uploads lose no committed report
 
   const uploads = join(REPORT_DIR, 'uploads')
   const twoHoursAgo = new Date(Date.now() - 7_200_000)
-  for (const name of await readdir(uploads)) await utimes(join(uploads, name), twoHoursAgo, twoHoursAgo)
-  await sweep({ database, storage: new DirectoryStorage(uploads), spillDirectory: join(REPORT_DIR, 'spill') }, NEVER)
+  for (const name of await readdir(uploads))
+    await utimes(join(uploads, name), twoHoursAgo, twoHoursAgo)
+  await sweep(
+    { database, storage: new DirectoryStorage(uploads), spillDirectory: join(REPORT_DIR, 'spill') },
+    NEVER,
+  )
   expect((await readdir(uploads)).length).toBe(reports.length + AT_ONCE)
 
   for (const { key } of reports.slice(0, 20)) {
-    const { id } = await accept(url, csvOf(Number(key)), { headers: { 'idempotency-key': String(key) } })
+    const { id } = await accept(url, csvOf(Number(key)), {
+      headers: { 'idempotency-key': String(key) },
+    })
     expect((await untilFinished(url, id)).state).toBe('succeeded')
   }
-  for (let time = 0; time < 50; time++) await leaveEvents(url, String(reports[0]?.id), randomInt(10))
+  for (let time = 0; time < 50; time++)
+    await leaveEvents(url, String(reports[0]?.id), randomInt(10))
   const problems = service
     .output()
     .split('\n')
@@ -78,7 +98,10 @@ test('clients that leave at any moment of their uploads lose no committed report
 
 const csvOf = (index: number) => `a,b\n${index},1\n${index},2\n`
 
-/** Sends all or a part of an upload, and closes the connection a moment later without reading an answer. */
+/**
+ * Sends all or a part of an upload, and closes the connection a moment later without reading an
+ * answer.
+ */
 async function leaveUpload(url: string, index: number, stayMs: number): Promise<void> {
   const body = csvOf(index)
   const socket = await connectTo(url)

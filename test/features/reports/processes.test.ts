@@ -9,13 +9,20 @@ import { accept, readReport, slowCsv, untilFinished } from '../../support/report
 import { request, untilThreadsFree } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
 
-/** Processes on one database and one directory: the first runs jobs, the others do only if told so. */
+/**
+ * Processes on one database and one directory: the first runs jobs, the others do only if told so.
+ */
 async function useProcesses() {
   const { url: DATABASE_URL, database } = await useDatabase()
   const directory = await mkdtemp(join(tmpdir(), 'offloop-processes-'))
   onTestFinished(() => rm(directory, { recursive: true, force: true }))
   const start = async (env: NodeJS.ProcessEnv = {}) => {
-    const process = useProcess('src/main.ts', { DATABASE_URL, REPORT_DIR: directory, LOG_LEVEL: 'info', ...env })
+    const process = useProcess('src/main.ts', {
+      DATABASE_URL,
+      REPORT_DIR: directory,
+      LOG_LEVEL: 'info',
+      ...env,
+    })
     return { ...process, url: await process.url() }
   }
   return { start, spill: join(directory, 'spill'), uploads: join(directory, 'uploads'), database }
@@ -28,11 +35,17 @@ test('a report is cancelled from another process: its thread is free and its fil
   const [runner, other] = [await start(), await start({ JOBS_CONCURRENCY: '0' })]
   const { id } = await accept(other.url, slowCsv(80), { query })
   const filesIn = (directory: string) => readdir(directory, { recursive: true }).catch(() => [])
-  await until(async () => (await filesIn(spill)).some((file) => file.endsWith('report.duckdb')), 'DuckDB works')
+  await until(
+    async () => (await filesIn(spill)).some((file) => file.endsWith('report.duckdb')),
+    'DuckDB works',
+  )
   const { status, body } = await request(`${other.url}/v1/reports/${id}`, 'DELETE')
   expect([status, body.state]).toEqual([202, 'cancelled'])
   await untilThreadsFree(runner.url)
-  await until(async () => (await readdir(spill)).length + (await readdir(uploads)).length === 0, 'the files are gone')
+  await until(
+    async () => (await readdir(spill)).length + (await readdir(uploads)).length === 0,
+    'the files are gone',
+  )
   // The runner goes on with others.
   const next = await accept(runner.url, 'a,b\n1,2\n')
   expect((await untilFinished(runner.url, next.id)).state).toBe('succeeded')
@@ -62,7 +75,10 @@ test('the report of a killed process is finished by another one, which removes w
   expect(left).toMatch(id)
   await endLease(database.withSignal(), id)
   const heir = await start()
-  expect(await untilFinished(heir.url, id, 30_000)).toMatchObject({ state: 'succeeded', attempt: 2 })
+  expect(await untilFinished(heir.url, id, 30_000)).toMatchObject({
+    state: 'succeeded',
+    attempt: 2,
+  })
   expect(await readdir(spill)).toEqual([])
 }, 60_000)
 

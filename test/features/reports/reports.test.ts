@@ -13,7 +13,10 @@ import type { Jobs } from '../../../src/jobs/jobs.ts'
 import { useDatabase } from '../../support/database.ts'
 import { useJobs } from '../../support/jobs.ts'
 
-/** Creates reports whose job is enqueued by `enqueue`, which can make the transaction end in any way. */
+/**
+ * Creates reports whose job is enqueued by `enqueue`, which can make the transaction end in any
+ * way.
+ */
 async function useReports(wrap: (enqueue: Jobs['enqueue']) => Jobs['enqueue']) {
   const { database } = await useDatabase()
   const { jobs } = useJobs(database, { concurrency: 0 })
@@ -23,8 +26,15 @@ async function useReports(wrap: (enqueue: Jobs['enqueue']) => Jobs['enqueue']) {
   const wrapped = { enqueue: wrap(jobs.enqueue.bind(jobs)) } as Jobs
   const createOn = (db: Db) => createReport({ jobs: wrapped, storage }, () => db, newReport())
   const create = (signal?: AbortSignal) => createOn(database.withSignal(signal))
-  const countReports = async () => (await database.withSignal().selectFrom('report').select('id').execute()).length
-  return { database, create, createOn, countReports, countFiles: async () => (await readdir(directory)).length }
+  const countReports = async () =>
+    (await database.withSignal().selectFrom('report').select('id').execute()).length
+  return {
+    database,
+    create,
+    createOn,
+    countReports,
+    countFiles: async () => (await readdir(directory)).length,
+  }
 }
 
 const newReport = (): NewReport => ({
@@ -42,7 +52,9 @@ const newReport = (): NewReport => ({
 test('a client that leaves at the commit leaves the report and its upload whole', async () => {
   const client = new AbortController()
   const { create, countReports, countFiles } = await useReports((enqueue) => (trx, ...rest) => {
-    afterCommit(trx, () => client.abort(new AppError('cancelled', 'The client closed the connection')))
+    afterCommit(trx, () =>
+      client.abort(new AppError('cancelled', 'The client closed the connection')),
+    )
     return enqueue(trx, ...rest)
   })
   expect((await create(client.signal)).state).toBe('queued')

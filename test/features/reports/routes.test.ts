@@ -7,7 +7,15 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import type { ServerEvents } from '../../../src/features/index.ts'
 import type { ClientEvents } from '../../../src/realtime/realtime.ts'
 import { connectTo } from '../../support/raw-http.ts'
-import { accept, outcomesIn, post, readReport, slowCsv, tableCsv, untilFinished } from '../../support/reports.ts'
+import {
+  accept,
+  outcomesIn,
+  post,
+  readReport,
+  slowCsv,
+  tableCsv,
+  untilFinished,
+} from '../../support/reports.ts'
 import { request, startService, untilThreadsFree, useService } from '../../support/service.ts'
 import { useSmallDisk } from '../../support/small-disk.ts'
 import { until } from '../../support/until.ts'
@@ -35,17 +43,34 @@ const uploadFiles = () => filesIn(join(service.reportDirectory, 'uploads'))
 describe('uploading', () => {
   test('is answered 202 with where the report is, which then succeeds', async () => {
     const bytes = tableCsv('weather')
-    const { status, headers, body } = await post(url, bytes, { query: '?groupBy=weather&value=wind' })
+    const { status, headers, body } = await post(url, bytes, {
+      query: '?groupBy=weather&value=wind',
+    })
     expect(status).toBe(202)
     expect(headers.get('location')).toBe(`/v1/reports/${body.id}`)
     const sha256 = createHash('sha256').update(bytes).digest('hex')
-    expect(body).toMatchObject({ state: 'queued', progress: 0, bytes: bytes.length, sha256, groupBy: 'weather', value: 'wind' })
+    expect(body).toMatchObject({
+      state: 'queued',
+      progress: 0,
+      bytes: bytes.length,
+      sha256,
+      groupBy: 'weather',
+      value: 'wind',
+    })
     const report = await untilFinished(url, body.id)
-    expect(report).toMatchObject({ state: 'succeeded', progress: 1, attempt: 1, error: null, result: { rows: 1_461 } })
+    expect(report).toMatchObject({
+      state: 'succeeded',
+      progress: 1,
+      attempt: 1,
+      error: null,
+      result: { rows: 1_461 },
+    })
   })
 
   test('takes gzip, too', async () => {
-    const { id } = await accept(url, gzipSync(tableCsv('airports')), { headers: { 'content-encoding': 'gzip' } })
+    const { id } = await accept(url, gzipSync(tableCsv('airports')), {
+      headers: { 'content-encoding': 'gzip' },
+    })
     expect((await untilFinished(url, id)).result?.rows).toBe(3_376)
   })
 
@@ -84,7 +109,9 @@ describe('uploading', () => {
   test('of more than 1 GiB is 413, before a byte is sent', async () => {
     const before = uploadFiles()
     const socket = await connectTo(url)
-    socket.write(`POST /v1/reports HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\nContent-Length: ${GIB + 1}\r\n\r\n`)
+    socket.write(
+      `POST /v1/reports HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\nContent-Length: ${GIB + 1}\r\n\r\n`,
+    )
     expect(await answerOn(socket)).toMatch(/^HTTP\/1.1 413 /)
     expect(uploadFiles()).toEqual(before)
   })
@@ -92,7 +119,9 @@ describe('uploading', () => {
   test('that is broken off leaves nothing', async () => {
     const before = uploadFiles()
     const socket = await connectTo(url)
-    socket.write(`POST /v1/reports HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\nContent-Length: ${MIB}\r\n\r\na,b\n1,2\n`)
+    socket.write(
+      `POST /v1/reports HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\nContent-Length: ${MIB}\r\n\r\na,b\n1,2\n`,
+    )
     await until(() => uploadFiles().length === before.length + 1, 'it begins to arrive')
     socket.destroy()
     await until(() => uploadFiles().length === before.length, 'what came is gone')
@@ -115,7 +144,10 @@ describe('uploading', () => {
   test.skipIf(!useSmallDisk.isPossible)('to a full disk is 507, and leaves nothing', async () => {
     const directory = await useSmallDisk('2m')
     const { url } = await useService({ REPORT_DIR: directory })
-    for (const body of [Buffer.alloc(4 * MIB, 'a,b\n'), new Blob([Buffer.alloc(4 * MIB, 'a,b\n')]).stream()]) {
+    for (const body of [
+      Buffer.alloc(4 * MIB, 'a,b\n'),
+      new Blob([Buffer.alloc(4 * MIB, 'a,b\n')]).stream(),
+    ]) {
       const { status, body: problem } = await post(url, body)
       expect([status, problem.code]).toEqual([507, 'storage_full'])
       expect(filesIn(directory)).toEqual([])
@@ -123,21 +155,36 @@ describe('uploading', () => {
     expect((await post(url, Buffer.alloc(MIB, 'a,b\n'))).status).toBe(202)
   })
 
-  test.skipIf(!useSmallDisk.isPossible)('of many files at once onto a nearly full disk takes those that fit', async () => {
-    const { url } = await useService({ REPORT_DIR: await useSmallDisk('2m'), JOBS_CONCURRENCY: '0' })
-    const answers = await Promise.all(Array.from({ length: 20 }, () => post(url, Buffer.alloc(1.5 * MIB, 'a,b\n'))))
-    expect(answers.map(({ status }) => status).toSorted()).toEqual([202, ...Array.from({ length: 19 }, () => 507)])
-  })
+  test.skipIf(!useSmallDisk.isPossible)(
+    'of many files at once onto a nearly full disk takes those that fit',
+    async () => {
+      const { url } = await useService({
+        REPORT_DIR: await useSmallDisk('2m'),
+        JOBS_CONCURRENCY: '0',
+      })
+      const answers = await Promise.all(
+        Array.from({ length: 20 }, () => post(url, Buffer.alloc(1.5 * MIB, 'a,b\n'))),
+      )
+      expect(answers.map(({ status }) => status).toSorted()).toEqual([
+        202,
+        ...Array.from({ length: 19 }, () => 507),
+      ])
+    },
+  )
 
   test('may be compressed by gzip only, and must be where its client says so', async () => {
     const gzip = gzipSync('a,b\n1,2\n')
     const statusOf = async (body: string | Uint8Array, encoding: string) =>
       (await post(url, body, { headers: { 'content-encoding': encoding } })).status
-    for (const encoding of ['gzip', 'GZIP', 'x-gzip']) expect(await statusOf(gzip, encoding)).toBe(202)
-    for (const encoding of ['identity', '']) expect(await statusOf('a,b\n1,2\n', encoding)).toBe(202)
+    for (const encoding of ['gzip', 'GZIP', 'x-gzip'])
+      expect(await statusOf(gzip, encoding)).toBe(202)
+    for (const encoding of ['identity', ''])
+      expect(await statusOf('a,b\n1,2\n', encoding)).toBe(202)
     const before = uploadFiles().length
-    for (const body of ['a,b\n1,2\n', 'a', '\x1f', '']) expect(await statusOf(body, 'gzip')).toBe(400)
-    for (const encoding of ['br', 'deflate', 'gzip, gzip', 'gzip, br']) expect(await statusOf(gzip, encoding)).toBe(415)
+    for (const body of ['a,b\n1,2\n', 'a', '\x1f', ''])
+      expect(await statusOf(body, 'gzip')).toBe(400)
+    for (const encoding of ['br', 'deflate', 'gzip, gzip', 'gzip, br'])
+      expect(await statusOf(gzip, encoding)).toBe(415)
     const { headers } = await post(url, gzip, { headers: { 'content-encoding': 'br' } })
     expect(headers.get('accept-encoding')).toBe('gzip, identity')
     expect(uploadFiles().length).toBe(before)
@@ -159,7 +206,11 @@ test.skipIf(!useSmallDisk.isPossible)(
     expect(error).toBe('There is no room on the disk for this report')
     expect(['queued', 'running']).toContain(state)
     rmSync(ballast)
-    const waiting = database.withSignal().updateTable('job').where('id', '=', id).where('state', '=', 'scheduled')
+    const waiting = database
+      .withSignal()
+      .updateTable('job')
+      .where('id', '=', id)
+      .where('state', '=', 'scheduled')
     await waiting.set({ due_at: new Date(0) }).execute()
     expect(await untilFinished(url, id, 30_000)).toMatchObject({ state: 'succeeded', error: null })
   },
@@ -178,7 +229,9 @@ describe('an Idempotency-Key', () => {
 
   test('lets one of many win who race', async () => {
     const before = uploadFiles().length
-    const reports = await Promise.all(Array.from({ length: 6 }, () => accept(url, 'a,b\n3,4\n', key('race'))))
+    const reports = await Promise.all(
+      Array.from({ length: 6 }, () => accept(url, 'a,b\n3,4\n', key('race'))),
+    )
     expect(new Set(reports.map(({ id }) => id)).size).toBe(1)
     expect(uploadFiles().length).toBe(before + 1)
   })
@@ -186,19 +239,31 @@ describe('an Idempotency-Key', () => {
   test('that was used for another file, or other columns, is a conflict', async () => {
     await accept(url, 'a,b\n1,2\n', key('taken'))
     expect((await post(url, 'a,b\n1,3\n', key('taken'))).status).toBe(409)
-    expect((await post(url, 'a,b\n1,2\n', { ...key('taken'), query: '?groupBy=a' })).status).toBe(409)
+    expect((await post(url, 'a,b\n1,2\n', { ...key('taken'), query: '?groupBy=a' })).status).toBe(
+      409,
+    )
   })
 })
 
 describe('a report of the same bytes and columns', () => {
   test('takes the result of the first, and one of other columns does not', async () => {
     const { url, database } = await useService()
-    const first = await untilFinished(url, (await accept(url, 'a,b\nx,2\n', { query: '?groupBy=a' })).id)
+    const first = await untilFinished(
+      url,
+      (await accept(url, 'a,b\nx,2\n', { query: '?groupBy=a' })).id,
+    )
     const marked = JSON.stringify({ ...first.result, rows: 77 })
-    await database.withSignal().updateTable('job').set({ result: marked }).where('id', '=', first.id).execute()
+    await database
+      .withSignal()
+      .updateTable('job')
+      .set({ result: marked })
+      .where('id', '=', first.id)
+      .execute()
     const rowsOf = async (query: string) =>
       (await untilFinished(url, (await accept(url, 'a,b\nx,2\n', { query })).id)).result?.rows
-    expect([await rowsOf('?groupBy=a'), await rowsOf('?groupBy=b'), await rowsOf('')]).toEqual([77, 1, 1])
+    expect([await rowsOf('?groupBy=a'), await rowsOf('?groupBy=b'), await rowsOf('')]).toEqual([
+      77, 1, 1,
+    ])
   })
 
   test.each([
@@ -211,7 +276,14 @@ describe('a report of the same bytes and columns', () => {
     const { url } = await useService()
     const csv = `"${first}",v\nx,1\n`
     const stateOf = async (query: object) =>
-      (await untilFinished(url, (await accept(url, csv, { query: `?${new URLSearchParams({ ...query })}` })).id)).state
+      (
+        await untilFinished(
+          url,
+          (
+            await accept(url, csv, { query: `?${new URLSearchParams({ ...query })}` })
+          ).id,
+        )
+      ).state
     expect(await stateOf({ groupBy: first })).toBe('succeeded')
     expect(await stateOf({ groupBy: second })).toBe('failed')
     expect(await stateOf({ groupBy: 'v', value: 'v' })).toBe('succeeded')
@@ -226,7 +298,9 @@ describe('reading', () => {
     const path = `${url}/v1/reports/${id.toUpperCase()}`
     expect((await request(path)).body).toMatchObject({ id, state: 'succeeded' })
     expect((await fetch(`${path}?format=csv`)).status).toBe(200)
-    expect(await eventsOf(url, id.toUpperCase())).toEqual([['report.finished', { id, state: 'succeeded' }]])
+    expect(await eventsOf(url, id.toUpperCase())).toEqual([
+      ['report.finished', { id, state: 'succeeded' }],
+    ])
     expect((await request(path, 'DELETE')).body.id).toBe(id)
   })
 
@@ -291,9 +365,13 @@ describe('cancelling', () => {
     await untilThreadsFree(url)
     await until(() => filesIn(reportDirectory).length === 0, 'the files are gone')
     expect(await until(() => outcomesIn(url), 'it is counted')).toEqual(['cancelled'])
-    expect((await stream).at(-1)).toEqual(['report.finished', { id: report.id, state: 'cancelled' }])
+    expect((await stream).at(-1)).toEqual([
+      'report.finished',
+      { id: report.id, state: 'cancelled' },
+    ])
     await until(() => socket.at(-1)?.[0] === 'report.finished', 'the socket hears of it')
-    // Another report goes its whole way meanwhile: what would be told of the first one by mistake was told by then.
+    // Another report goes its whole way meanwhile: what would be told of the first one by mistake
+    // was told by then.
     await untilFinished(url, (await accept(url, 'a,b\n1,2\n')).id)
     expect(socket.filter(([name]) => name === 'report.finished').length).toBe(1)
     expect(socket.at(-1)).toEqual(['report.finished', { id: report.id, state: 'cancelled' }])
@@ -349,7 +427,9 @@ describe('events', () => {
     const { id } = await accept(url, 'a,b\n1,2\n')
     const seen = await (await openEvents(url, id)).text()
     const headers = { 'last-event-id': seen.match(/^id: (.*)$/m)?.[1] ?? '' }
-    expect((await request(`${url}/v1/reports/${id}/events`, 'GET', undefined, headers)).status).toBe(204)
+    expect(
+      (await request(`${url}/v1/reports/${id}/events`, 'GET', undefined, headers)).status,
+    ).toBe(204)
   })
 
   test('go to each of many that watch, also to those that come while others watch already', async () => {
@@ -357,9 +437,16 @@ describe('events', () => {
     const { id } = await accept(url, 'a,b\n1,2\n')
     const streams = [eventsOf(url, id)]
     for (let client = 0; client < 5; client++) streams.push(eventsOf(url, id))
-    await database.withSignal().updateTable('job').set({ state: 'succeeded' }).where('id', '=', id).execute()
+    await database
+      .withSignal()
+      .updateTable('job')
+      .set({ state: 'succeeded' })
+      .where('id', '=', id)
+      .execute()
     for (const events of await Promise.all(streams)) {
-      expect(events.filter(([name]) => name === 'report.finished')).toEqual([['report.finished', { id, state: 'succeeded' }]])
+      expect(events.filter(([name]) => name === 'report.finished')).toEqual([
+        ['report.finished', { id, state: 'succeeded' }],
+      ])
     }
   })
 
@@ -378,7 +465,11 @@ type Heard = [name: string, data: Record<string, unknown>]
 
 /** All that is heard of a report over Socket.IO. */
 async function listen(url: string, id: string): Promise<Heard[]> {
-  const socket: Socket<ServerEvents, ClientEvents> = io(url, { transports: ['websocket'], reconnection: false, forceNew: true })
+  const socket: Socket<ServerEvents, ClientEvents> = io(url, {
+    transports: ['websocket'],
+    reconnection: false,
+    forceNew: true,
+  })
   onTestFinished(() => void socket.close())
   const heard: Heard[] = []
   socket.on('report.progress', (data) => heard.push(['report.progress', { ...data }]))
@@ -390,7 +481,10 @@ async function listen(url: string, id: string): Promise<Heard[]> {
 /** All events of a report's stream, once it has ended. */
 async function eventsOf(url: string, id: string): Promise<Heard[]> {
   const text = await (await openEvents(url, id)).text()
-  return [...text.matchAll(/^event: (.*)\ndata: (.*)$/gm)].map(([, name = '', data = '']) => [name, JSON.parse(data)])
+  return [...text.matchAll(/^event: (.*)\ndata: (.*)$/gm)].map(([, name = '', data = '']) => [
+    name,
+    JSON.parse(data),
+  ])
 }
 
 /** Resolves when the service has begun to send a report's events. */

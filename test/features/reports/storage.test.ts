@@ -25,40 +25,59 @@ async function* stallAfter(bytes: number): AsyncGenerator<Uint8Array> {
   await new Promise(() => {})
 }
 
-onSmallDisk('of many uploads that together do not fit on the disk, the oldest are kept', async () => {
-  const directory = await useSmallDisk('4m')
-  const storage = new DirectoryStorage(directory)
-  const keys = Array.from({ length: 20 }, (_, index) => `upload-${String(index).padStart(2, '0')}`)
-  // The younger ones never end, so that none of them is complete before an older one.
-  const bodyOf = (index: number) => (index < 2 ? chunksOf(1.5 * MIB) : stallAfter(1.5 * MIB))
-  const outcomes = await Promise.allSettled(keys.map((key, index) => storage.save(key, bodyOf(index))))
-  expect(outcomes.map(({ status }) => status)).toEqual([
-    'fulfilled',
-    'fulfilled',
-    ...Array.from({ length: 18 }, () => 'rejected'),
-  ])
-  for (const outcome of outcomes.slice(2)) expect(outcome).toMatchObject({ reason: { code: 'storage_full', status: 507 } })
-  expect((await readdir(directory)).toSorted()).toEqual(keys.slice(0, 2))
-})
+onSmallDisk(
+  'of many uploads that together do not fit on the disk, the oldest are kept',
+  async () => {
+    const directory = await useSmallDisk('4m')
+    const storage = new DirectoryStorage(directory)
+    const keys = Array.from(
+      { length: 20 },
+      (_, index) => `upload-${String(index).padStart(2, '0')}`,
+    )
+    // The younger ones never end, so that none of them is complete before an older one.
+    const bodyOf = (index: number) => (index < 2 ? chunksOf(1.5 * MIB) : stallAfter(1.5 * MIB))
+    const outcomes = await Promise.allSettled(
+      keys.map((key, index) => storage.save(key, bodyOf(index))),
+    )
+    expect(outcomes.map(({ status }) => status)).toEqual([
+      'fulfilled',
+      'fulfilled',
+      ...Array.from({ length: 18 }, () => 'rejected'),
+    ])
+    for (const outcome of outcomes.slice(2))
+      expect(outcome).toMatchObject({ reason: { code: 'storage_full', status: 507 } })
+    expect((await readdir(directory)).toSorted()).toEqual(keys.slice(0, 2))
+  },
+)
 
-onSmallDisk('an upload that is declared larger than what is free is refused before it arrives', async () => {
-  const storage = new DirectoryStorage(await useSmallDisk('1m'))
-  let isRead = false
-  const body = (async function* () {
-    isRead = true
-    yield* chunksOf(2 * MIB)
-  })()
-  await expect(storage.save('large', body, 2 * MIB)).rejects.toMatchObject({ code: 'storage_full' })
-  expect(isRead).toBe(false)
-})
+onSmallDisk(
+  'an upload that is declared larger than what is free is refused before it arrives',
+  async () => {
+    const storage = new DirectoryStorage(await useSmallDisk('1m'))
+    let isRead = false
+    const body = (async function* () {
+      isRead = true
+      yield* chunksOf(2 * MIB)
+    })()
+    await expect(storage.save('large', body, 2 * MIB)).rejects.toMatchObject({
+      code: 'storage_full',
+    })
+    expect(isRead).toBe(false)
+  },
+)
 
-onSmallDisk('an upload that fills the disk is refused at once, also if its client sends nothing more', async () => {
-  const directory = await useSmallDisk('1m')
-  await expect(new DirectoryStorage(directory).save('stalled', stallAfter(2 * MIB))).rejects.toMatchObject({
-    code: 'storage_full',
-  })
-  expect(await readdir(directory)).toEqual([])
-})
+onSmallDisk(
+  'an upload that fills the disk is refused at once, also if its client sends nothing more',
+  async () => {
+    const directory = await useSmallDisk('1m')
+    await expect(
+      new DirectoryStorage(directory).save('stalled', stallAfter(2 * MIB)),
+    ).rejects.toMatchObject({
+      code: 'storage_full',
+    })
+    expect(await readdir(directory)).toEqual([])
+  },
+)
 
 test('a process that has too many files open refuses uploads as overloaded, and takes them again afterwards', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'offloop-files-'))
@@ -75,7 +94,10 @@ test('a process that has too many files open refuses uploads as overloaded, and 
     for (const file of files) closeSync(file)
     console.log(refused, await save('second'))`
   const command = `ulimit -n 100; exec "${process.execPath}" --input-type=module-typescript -e "$SCRIPT"`
-  const output = execFileSync('sh', ['-c', command], { env: { ...process.env, SCRIPT: script }, encoding: 'utf8' })
+  const output = execFileSync('sh', ['-c', command], {
+    env: { ...process.env, SCRIPT: script },
+    encoding: 'utf8',
+  })
   expect(output.trim()).toBe('overloaded saved')
   expect(await readdir(directory)).toEqual(['second'])
 })

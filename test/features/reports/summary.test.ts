@@ -16,14 +16,31 @@ import { tableCsv } from '../../support/reports.ts'
 
 type Cells = Record<string, string>
 
-/** Sums of floating-point numbers differ by the order in which they are added: relative, in the last digits only. */
+/**
+ * Sums of floating-point numbers differ by the order in which they are added: relative, in the last
+ * digits only.
+ */
 const TOLERANCE = 1e-9
 
-async function outcomeOf(file: string, options: Partial<SummaryOptions> = {}): Promise<SummaryOutcome> {
-  const { compute } = await useCompute({ threads: 1, entry: new URL('../../../src/thread.ts', import.meta.url) })
+async function outcomeOf(
+  file: string,
+  options: Partial<SummaryOptions> = {},
+): Promise<SummaryOutcome> {
+  const { compute } = await useCompute({
+    threads: 1,
+    entry: new URL('../../../src/thread.ts', import.meta.url),
+  })
   const folder = await mkdtemp(join(tmpdir(), 'offloop-summary-'))
   onTestFinished(() => rm(folder, { recursive: true }))
-  const input = { file, folder, memoryMb: 128, groupBy: null, value: null, delimiter: null, ...options }
+  const input = {
+    file,
+    folder,
+    memoryMb: 128,
+    groupBy: null,
+    value: null,
+    delimiter: null,
+    ...options,
+  }
   return compute.run(summariseCsv, input, { isolation: 'process' })
 }
 
@@ -33,7 +50,10 @@ async function summaryOf(file: string, options?: Partial<SummaryOptions>): Promi
   return outcome.summary
 }
 
-async function reasonOf(content: string | Buffer, options?: Partial<SummaryOptions>): Promise<string> {
+async function reasonOf(
+  content: string | Buffer,
+  options?: Partial<SummaryOptions>,
+): Promise<string> {
   const outcome = await outcomeOf(await fileOf(content), options)
   return outcome.ok ? expect.unreachable('It was summarised') : outcome.reason
 }
@@ -46,7 +66,8 @@ async function fileOf(content: string | Buffer): Promise<string> {
   return file
 }
 
-const columnOf = ({ columns }: Summary, name: string) => columns.find((column) => column.name === name) as ColumnSummary
+const columnOf = ({ columns }: Summary, name: string) =>
+  columns.find((column) => column.name === name) as ColumnSummary
 
 const near = (expected: number) => {
   const slack = Math.abs(expected) * TOLERANCE
@@ -63,7 +84,12 @@ function expectNumbers(column: ColumnSummary, cells: string[]) {
   const [min, max] = [sorted[0] as number, sorted.at(-1) as number]
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length
   const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1)
-  expect(column).toMatchObject({ nulls: cells.length - values.length, distinct: new Set(values).size, min, max })
+  expect(column).toMatchObject({
+    nulls: cells.length - values.length,
+    distinct: new Set(values).size,
+    min,
+    max,
+  })
   expect(column.mean).toEqual(near(mean))
   expect(column.standardDeviation).toEqual(near(Math.sqrt(variance)))
   for (const [share, value] of Object.entries(column.quantiles ?? {}))
@@ -79,7 +105,12 @@ function quantile(sorted: number[], share: number): number {
   return below + (above - below) * (place - Math.floor(place))
 }
 
-function expectHistogram({ histogram = [] }: ColumnSummary, values: number[], min: number, max: number) {
+function expectHistogram(
+  { histogram = [] }: ColumnSummary,
+  values: number[],
+  min: number,
+  max: number,
+) {
   const counts = Array.from({ length: 20 }, () => 0)
   for (const value of values) {
     const bin = Math.min(19, Math.floor((value - min) / ((max - min) / 20)))
@@ -87,7 +118,8 @@ function expectHistogram({ histogram = [] }: ColumnSummary, values: number[], mi
   }
   expect(histogram.map(({ count }) => count)).toEqual(counts)
   expect([histogram[0]?.from, histogram.at(-1)?.to]).toEqual([min, max])
-  for (const [index, { to }] of histogram.slice(0, -1).entries()) expect(to).toBe(histogram[index + 1]?.from)
+  for (const [index, { to }] of histogram.slice(0, -1).entries())
+    expect(to).toBe(histogram[index + 1]?.from)
 }
 
 function expectTexts(column: ColumnSummary, cells: string[]) {
@@ -96,15 +128,27 @@ function expectTexts(column: ColumnSummary, cells: string[]) {
     (cell) => cell,
   )
   const largest = [...counts.values()].map(({ length }) => length).toSorted((a, b) => b - a)
-  expect(column).toMatchObject({ type: 'text', nulls: cells.filter((cell) => cell === '').length, distinct: counts.size })
+  expect(column).toMatchObject({
+    type: 'text',
+    nulls: cells.filter((cell) => cell === '').length,
+    distinct: counts.size,
+  })
   expect(column.top?.map(({ count }) => count)).toEqual(largest.slice(0, 10))
   for (const { value, count } of column.top ?? []) expect(counts.get(value)?.length).toBe(count)
 }
 
 describe('tables, worked out here from the parsed rows', () => {
   test.each([
-    { name: 'weather', numbers: ['precipitation', 'temp_max', 'temp_min', 'wind'], texts: ['weather'] },
-    { name: 'airports', numbers: ['latitude', 'longitude', 'passengers'], texts: ['name', 'state'] },
+    {
+      name: 'weather',
+      numbers: ['precipitation', 'temp_max', 'temp_min', 'wind'],
+      texts: ['weather'],
+    },
+    {
+      name: 'airports',
+      numbers: ['latitude', 'longitude', 'passengers'],
+      texts: ['name', 'state'],
+    },
   ] as const)('$name', async ({ name, numbers, texts }) => {
     const rows: Cells[] = parse(tableCsv(name), { columns: true })
     const summary = await summaryOf(await fileOf(tableCsv(name)))
@@ -137,7 +181,10 @@ describe('tables, worked out here from the parsed rows', () => {
 
   test('groups are counted and summed up, the largest first', async () => {
     const rows: Cells[] = parse(tableCsv('weather'), { columns: true })
-    const { groups } = await summaryOf(await fileOf(tableCsv('weather')), { groupBy: 'weather', value: 'precipitation' })
+    const { groups } = await summaryOf(await fileOf(tableCsv('weather')), {
+      groupBy: 'weather',
+      value: 'precipitation',
+    })
     const expected = [...Map.groupBy(rows, ({ weather = '' }) => weather)].map(([key, members]) => {
       const sum = members.reduce((total, { precipitation }) => total + Number(precipitation), 0)
       return { key, count: members.length, sum: near(sum), mean: near(sum / members.length) }
@@ -148,13 +195,20 @@ describe('tables, worked out here from the parsed rows', () => {
 
   test('gzip makes no difference', async () => {
     const plain = await summaryOf(await fileOf(tableCsv('airports')), { groupBy: 'state' })
-    expect(await summaryOf(await fileOf(gzipSync(tableCsv('airports'))), { groupBy: 'state' })).toEqual(plain)
+    expect(
+      await summaryOf(await fileOf(gzipSync(tableCsv('airports'))), { groupBy: 'state' }),
+    ).toEqual(plain)
   })
 })
 
 test('of more than 1 000 groups the first 1 000 are given, by size and then by key', async () => {
-  const lines = Array.from({ length: 3_000 }, (_, row) => `key ${String(row % 1_500).padStart(4, '0')}`)
-  const { groups } = await summaryOf(await fileOf(`key\n${lines.join('\n')}\nkey 1499\n`), { groupBy: 'key' })
+  const lines = Array.from(
+    { length: 3_000 },
+    (_, row) => `key ${String(row % 1_500).padStart(4, '0')}`,
+  )
+  const { groups } = await summaryOf(await fileOf(`key\n${lines.join('\n')}\nkey 1499\n`), {
+    groupBy: 'key',
+  })
   expect([groups?.total, groups?.first.length]).toEqual([1_500, 1_000])
   expect(groups?.first.slice(0, 2)).toEqual([
     { key: 'key 1499', count: 3, sum: null, mean: null },
@@ -165,7 +219,9 @@ test('of more than 1 000 groups the first 1 000 are given, by size and then by k
 test('in a file of more than a million rows quantiles are within 1 % of their rank, and distinct within 10 %', async () => {
   const rows = 1_100_000
   const { columns } = await summaryOf(
-    await fileOf(`n\n${Array.from({ length: rows }, (_, row) => (row * 7_919) % rows).join('\n')}\n`),
+    await fileOf(
+      `n\n${Array.from({ length: rows }, (_, row) => (row * 7_919) % rows).join('\n')}\n`,
+    ),
   )
   for (const [share, value] of Object.entries(columns[0]?.quantiles ?? {}))
     expect(Math.abs(Number(value) / rows - Number(share))).toBeLessThan(0.01)
@@ -173,7 +229,10 @@ test('in a file of more than a million rows quantiles are within 1 % of their ra
 })
 
 describe('rows that do not parse', () => {
-  const lines = ['id,name,amount', ...Array.from({ length: 30_000 }, (_, row) => `${row + 1},name ${row % 3},${(row + 1) * 1.5}`)]
+  const lines = [
+    'id,name,amount',
+    ...Array.from({ length: 30_000 }, (_, row) => `${row + 1},name ${row % 3},${(row + 1) * 1.5}`),
+  ]
   lines[5] = '5,too few'
   lines[9] = '9,too many,1,2,3'
   lines[25_000] = '25000,"not closed"x,abc'
@@ -191,7 +250,12 @@ describe('rows that do not parse', () => {
       first: [
         { line: 6, column: 'amount', reason: 'It has too few columns', text: '5,too few' },
         { line: 10, column: null, reason: 'It has too many columns', text: '9,too many,1,2,3' },
-        { line: 25_001, column: null, reason: 'A quote is not closed, or something follows it', text: '25000,"not closed"x,abc' },
+        {
+          line: 25_001,
+          column: null,
+          reason: 'A quote is not closed, or something follows it',
+          text: '25000,"not closed"x,abc',
+        },
       ],
     })
     expect(columns[2]).toMatchObject({ type: 'number', nulls: 0, max: 45_000 })
@@ -207,16 +271,27 @@ describe('rows that do not parse', () => {
 
 test('figures that no double can hold are null', async () => {
   const { columns } = await summaryOf(await fileOf('a\n1e+308\n1e+308\n-1.5e-300\n'))
-  expect(columns[0]).toMatchObject({ type: 'number', min: -1.5e-300, max: 1e308, mean: null, standardDeviation: null })
+  expect(columns[0]).toMatchObject({
+    type: 'number',
+    min: -1.5e-300,
+    max: 1e308,
+    mean: null,
+    standardDeviation: null,
+  })
 })
 
 test('names with quotes in them are names', async () => {
-  const summary = await summaryOf(await fileOf('"a ""b"", \'c\'",v\nx,1\nx,2\n'), { groupBy: 'a "b", \'c\'', value: 'v' })
+  const summary = await summaryOf(await fileOf('"a ""b"", \'c\'",v\nx,1\nx,2\n'), {
+    groupBy: 'a "b", \'c\'',
+    value: 'v',
+  })
   expect(summary.groups?.first).toEqual([{ key: 'x', count: 2, sum: 3, mean: 1.5 }])
 })
 
 describe('what cannot be summarised fails in words for people', () => {
-  const broken = gzipSync(`a,b\n${Array.from({ length: 50_000 }, (_, row) => `${row},${row * 7}`).join('\n')}\n`)
+  const broken = gzipSync(
+    `a,b\n${Array.from({ length: 50_000 }, (_, row) => `${row},${row * 7}`).join('\n')}\n`,
+  )
   const damaged = Buffer.from(broken)
   damaged.writeUInt8(damaged.readUInt8(damaged.length >> 1) ^ 0xff, damaged.length >> 1)
 
@@ -224,18 +299,28 @@ describe('what cannot be summarised fails in words for people', () => {
     ['an empty file', '', 'The file is empty'],
     ['blank lines', ' \n\n', 'The file is empty'],
     ['a header alone', 'a,b\n', 'The file is empty but for its header'],
-    ['a picture', Buffer.from('89504e470d0a1a0a0000000d', 'hex'), 'The file is not a CSV: it holds binary data'],
+    [
+      'a picture',
+      Buffer.from('89504e470d0a1a0a0000000d', 'hex'),
+      'The file is not a CSV: it holds binary data',
+    ],
     ['a page', '<!DOCTYPE html><p>Hello, you</p>', 'The file is not a CSV but HTML or XML'],
     ['JSON', '[{"a": 1}]', 'The file is not a CSV but JSON'],
     ['UTF-16', Buffer.from('\ufeffa,b\n1,2\n', 'utf16le'), 'The file is UTF-16: save it as UTF-8'],
-    ['half a gzip file', broken.subarray(0, broken.length / 2), 'The file is gzip but broken: it cannot be unzipped'],
+    [
+      'half a gzip file',
+      broken.subarray(0, broken.length / 2),
+      'The file is gzip but broken: it cannot be unzipped',
+    ],
     ['a damaged gzip file', damaged, 'The file is gzip but broken: it cannot be unzipped'],
   ])('%s', async (_, content, reason) => {
     expect(await reasonOf(content)).toBe(reason)
   })
 
   test('a column that is missing', async () => {
-    expect(await reasonOf('a,b\n1,2\n', { groupBy: 'c' })).toBe('There is no column "c"; the file has "a", "b"')
+    expect(await reasonOf('a,b\n1,2\n', { groupBy: 'c' })).toBe(
+      'There is no column "c"; the file has "a", "b"',
+    )
   })
 
   test('a column of texts to be summed up', async () => {

@@ -14,13 +14,19 @@ test('the sweep removes day-old uploads of finished reports, orphans, and folder
   const [uploads, spill] = [join(reportDirectory, 'uploads'), join(reportDirectory, 'spill')]
   const [old, fresh] = [await accept(url, 'a\n1\n'), await accept(url, 'a\n2\n')]
   await Promise.all([old, fresh].map(({ id }) => untilFinished(url, id)))
-  await sql`update report set created_at = now(3) - interval 25 hour where id = ${old.id}`.execute(database.withSignal())
+  await sql`update report set created_at = now(3) - interval 25 hour where id = ${old.id}`.execute(
+    database.withSignal(),
+  )
   await writeFile(join(uploads, 'orphan'), '')
   await writeFile(join(uploads, 'unfinished.part'), '')
   await writeFile(join(uploads, 'arriving.part'), '')
   await mkdir(join(spill, `${old.id}.x`), { recursive: true })
   const yesterday = new Date(Date.now() - 86_400_000)
-  for (const file of [join(uploads, 'orphan'), join(uploads, 'unfinished.part'), join(spill, `${old.id}.x`)])
+  for (const file of [
+    join(uploads, 'orphan'),
+    join(uploads, 'unfinished.part'),
+    join(spill, `${old.id}.x`),
+  ])
     await utimes(file, yesterday, yesterday)
   const before = await readdir(uploads)
 
@@ -39,10 +45,24 @@ test('the sweep removes uploads of jobs that were cancelled an hour ago', async 
   const { url, database, reportDirectory } = await useService({ JOBS_CONCURRENCY: '0' })
   const [earlier, lately] = [await accept(url, 'a\n1\n'), await accept(url, 'a\n2\n')]
   for (const { id } of [earlier, lately]) await request(`${url}/v1/jobs/${id}`, 'DELETE')
-  await sql`update job set finished_at = now(3) - interval 61 minute where id = ${earlier.id}`.execute(database.withSignal())
+  await sql`update job set finished_at = now(3) - interval 61 minute where id = ${earlier.id}`.execute(
+    database.withSignal(),
+  )
   const uploads = join(reportDirectory, 'uploads')
-  await sweep({ database, storage: new DirectoryStorage(uploads), spillDirectory: join(reportDirectory, 'spill') }, NEVER)
-  const rows = await database.withSignal().selectFrom('report').select(['id', 'upload']).where('upload', 'is not', null).execute()
+  await sweep(
+    {
+      database,
+      storage: new DirectoryStorage(uploads),
+      spillDirectory: join(reportDirectory, 'spill'),
+    },
+    NEVER,
+  )
+  const rows = await database
+    .withSignal()
+    .selectFrom('report')
+    .select(['id', 'upload'])
+    .where('upload', 'is not', null)
+    .execute()
   expect(rows.map(({ id }) => id)).toEqual([lately.id])
   expect(await readdir(uploads)).toEqual([rows[0]?.upload])
 })
@@ -57,6 +77,13 @@ test('the sweep removes any number of uploads that no report knows', async () =>
     await writeFile(file, '')
     await utimes(file, yesterday, yesterday)
   }
-  await sweep({ database, storage: new DirectoryStorage(uploads), spillDirectory: join(reportDirectory, 'spill') }, NEVER)
+  await sweep(
+    {
+      database,
+      storage: new DirectoryStorage(uploads),
+      spillDirectory: join(reportDirectory, 'spill'),
+    },
+    NEVER,
+  )
   expect(await readdir(uploads)).toEqual([])
 })
