@@ -8,6 +8,7 @@ WORKDIR /app
 # itself, for machines with an older one.
 FROM base AS packages
 COPY package.json package-lock.json ./
+COPY packages packages
 RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
   && rm -rf node_modules/node-linux-* node_modules/node-bin-* node_modules/.bin/node \
   && node --eval "require('@duckdb/node-api')"
@@ -24,6 +25,7 @@ COPY --from=packages /app/node_modules node_modules
 COPY package.json ./
 COPY public public
 COPY migrations migrations
+COPY packages packages
 COPY scripts scripts
 COPY src src
 

@@ -1,8 +1,8 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { json } from 'node:stream/consumers'
+import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import { createPool, type ResultSetHeader, type RowDataPacket } from 'mysql2'
-import { UNCANCELLABLE } from '../src/compute/implement.ts'
 import { countPrimesIn } from '../src/features/primes/compute.ts'
 
 /**

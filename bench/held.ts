@@ -1,4 +1,4 @@
-import { UNCANCELLABLE } from '../src/compute/implement.ts'
+import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import { countPrimesIn } from '../src/features/primes/compute.ts'
 import { millisecondsOf } from './compute/in-turns.ts'
 import { machine } from './machine.ts'

@@ -1,4 +1,4 @@
-import { UNCANCELLABLE } from '../src/compute/implement.ts'
+import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import type { Canvas, Tile, View } from '../src/features/mandelbrot/contract.ts'
 import { escapeRow } from '../src/features/mandelbrot/escape-row.ts'
 import { escapeRowWasm } from '../src/features/mandelbrot/escape-row-wasm.ts'

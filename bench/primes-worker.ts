@@ -1,4 +1,4 @@
-import { UNCANCELLABLE } from '../src/compute/implement.ts'
+import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import { countPrimesIn } from '../src/features/primes/compute.ts'
 
 /** What `fastify.ts` has Piscina run on its threads. */

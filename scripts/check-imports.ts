@@ -13,29 +13,25 @@ const SRC = join(import.meta.dirname, '../src')
  */
 const MAY_IMPORT: Record<string, string[]> = {
   leaf: [],
-  http: ['leaf'],
+  http: ['realtime', 'leaf'],
   db: ['leaf'],
-  compute: ['leaf'],
-  jobs: ['db', 'leaf'],
   realtime: ['leaf'],
-  ops: ['http', 'db', 'compute', 'realtime', 'leaf'],
-  thread: ['compute'],
-  feature: ['db', 'compute', 'jobs', 'realtime', 'leaf'],
-  routes: ['feature', 'http', 'db', 'compute', 'jobs', 'realtime', 'leaf'],
-  registry: ['feature', 'routes', 'ops', 'db', 'compute', 'jobs', 'realtime', 'leaf'],
+  ops: ['http', 'db', 'realtime', 'leaf'],
+  thread: [],
+  feature: ['db', 'realtime', 'leaf'],
+  routes: ['feature', 'http', 'db', 'realtime', 'leaf'],
+  registry: ['feature', 'routes', 'ops', 'db', 'realtime', 'leaf'],
   app: ['registry', 'http', 'ops', 'leaf'],
-  main: ['app', 'registry', 'http', 'db', 'compute', 'jobs', 'realtime', 'ops', 'leaf'],
+  main: ['app', 'registry', 'http', 'db', 'realtime', 'ops', 'leaf'],
 }
 
 const LEAVES = [
   'config.ts',
   'errors.ts',
   'log.ts',
-  'names.ts',
   'paging.ts',
   'schemas.ts',
   'service.ts',
-  'thread-environment.ts',
   'timers.ts',
   'timestamp.ts',
 ]

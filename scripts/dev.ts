@@ -11,7 +11,7 @@ import { prepareDatabase } from './prepare-database.ts'
  * or a migration changes.
  */
 const ROOT = join(import.meta.dirname, '..')
-const WATCHED = ['src', 'public', 'migrations'].map(
+const WATCHED = ['src', 'packages', 'public', 'migrations'].map(
   (folder) => `--watch-path=${join(ROOT, folder)}`,
 )
 

@@ -1,5 +1,5 @@
-import type { Compute } from '../../src/compute/compute.ts'
-import { UNCANCELLABLE } from '../../src/compute/implement.ts'
+import type { Compute } from '@offloop/workpool/compute'
+import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import {
   type Canvas,
   drawTile,

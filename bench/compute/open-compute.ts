@@ -1,4 +1,4 @@
-import { Compute, type ComputeOptions } from '../../src/compute/compute.ts'
+import { Compute, type ComputeOptions } from '@offloop/workpool/compute'
 
 /** Our threads with the benchmark's tasks, all of them started. */
 export const openCompute = (

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Compute } from '../../src/compute/compute.ts'
+import type { Compute } from '@offloop/workpool/compute'
 import { number } from '../align.ts'
 import { MIB } from './memory-growth.ts'
 import { openCompute } from './open-compute.ts'

@@ -1,4 +1,4 @@
-import type { Compute } from '../../src/compute/compute.ts'
+import type { Compute } from '@offloop/workpool/compute'
 import { countPrimes } from '../../src/features/primes/contract.ts'
 import { number } from '../align.ts'
 import { machine } from '../machine.ts'

@@ -1,5 +1,5 @@
-import { implement } from '../../src/compute/implement.ts'
-import { serveTasks } from '../../src/compute/serve-tasks.ts'
+import { implement } from '@offloop/workpool/implement'
+import { serveTasks } from '@offloop/workpool/serve-tasks'
 import '../../src/features/mandelbrot/compute.ts'
 import '../../src/features/primes/compute.ts'
 import { double, endThread, neverAsk, sum, sumOf, untilCancelled } from './tasks.ts'

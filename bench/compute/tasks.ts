@@ -1,4 +1,4 @@
-import { task } from '../../src/names.ts'
+import { task } from '@offloop/workpool/task'
 
 /** As little as a task can do: what it costs is what sending it costs. */
 export const double = task<number, number>('bench.double')

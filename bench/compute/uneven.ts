@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
-import { UNCANCELLABLE } from '../../src/compute/implement.ts'
-import type { Timing } from '../../src/compute/timing.ts'
+import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import type { Timing } from '@offloop/workpool/timing'
 import { countPrimesIn } from '../../src/features/primes/compute.ts'
 import { countPrimes, type Range } from '../../src/features/primes/contract.ts'
 import { number } from '../align.ts'

@@ -3,7 +3,7 @@ import { element } from '../element.js'
 import { duration, percent, timeOfDay } from '../format.js'
 import { onSamples, serviceNow } from '../samples.js'
 
-/** @typedef {import('../../src/ops/incident.ts').Incident} Incident */
+/** @typedef {import('@offloop/loopwatch/incident').Incident} Incident */
 
 const WINDOW_MS = 120_000
 const MAX_LISTED = 5

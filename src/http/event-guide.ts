@@ -1,4 +1,4 @@
-import type { Event } from '../names.ts'
+import type { Event } from '../realtime/event.ts'
 
 const INTRODUCTION = `## Push over Socket.IO
 

@@ -1,6 +1,6 @@
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { ERROR_CODES } from '../errors.ts'
-import type { Event } from '../names.ts'
+import type { Event } from '../realtime/event.ts'
 import type { Env } from './env.ts'
 import { eventGuide } from './event-guide.ts'
 

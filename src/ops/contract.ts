@@ -1,6 +1,6 @@
-import type { Outcome } from '../compute/call.ts'
-import { event } from '../names.ts'
-import type { Incident } from './incident.ts'
+import type { Incident } from '@offloop/loopwatch/incident'
+import type { Outcome } from '@offloop/workpool/call'
+import { event } from '../realtime/event.ts'
 
 /** The topic of what the live page shows of the process itself. */
 export const OPS = 'ops'

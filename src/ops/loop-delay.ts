@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks'
-import { mainCoreTime } from './core-time.ts'
+import { mainCoreTime } from '@offloop/loopwatch/core-time'
 
 const NS_PER_MS = 1_000_000
 

@@ -1,4 +1,4 @@
-import type { Timing } from '../compute/timing.ts'
+import type { Timing } from '@offloop/workpool/timing'
 import type { SpanBatch, TaskSpan } from './contract.ts'
 
 /** In one batch: some 10 KiB. */

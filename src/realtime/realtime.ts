@@ -2,7 +2,7 @@ import type { IncomingMessage, Server as NodeServer } from 'node:http'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Server, type Socket } from 'socket.io'
-import type { Event } from '../names.ts'
+import type { Event } from './event.ts'
 
 const PATH = '/socket.io/'
 const MAX_MESSAGE_BYTES = 16 * 1024

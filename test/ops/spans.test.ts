@@ -1,5 +1,5 @@
+import type { Timing } from '@offloop/workpool/timing'
 import { describe, expect, test } from 'vitest'
-import type { Timing } from '../../src/compute/timing.ts'
 import { Spans } from '../../src/ops/spans.ts'
 
 const MAX_SPANS = 50

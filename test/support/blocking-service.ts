@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs'
+import type { Incident } from '@offloop/loopwatch/incident'
+import { Watchdog } from '@offloop/loopwatch/watchdog'
 import type { AppContext } from '../../src/http/env.ts'
 import { beginExchange, requestInProgress } from '../../src/http/exchange.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { HttpServer } from '../../src/http/server.ts'
-import type { Incident } from '../../src/ops/incident.ts'
-import { Watchdog } from '../../src/ops/watchdog.ts'
 
 /**
  * A service whose handlers hold the event loop, each in its own way; prints where it listens, then

@@ -1,4 +1,4 @@
-import { type TaskContext, UNCANCELLABLE } from '../../src/compute/implement.ts'
+import { type TaskContext, UNCANCELLABLE } from '@offloop/workpool/implement'
 
 /** What a task is given that is cancelled when it looks for the `last` time; `looks` counts. */
 export class CancelledContext {

@@ -1,8 +1,8 @@
 import type { Worker } from 'node:worker_threads'
+import { Compute, type ComputeOptions, type RunOptions } from '@offloop/workpool/compute'
+import type { Task } from '@offloop/workpool/task'
+import type { Timing } from '@offloop/workpool/timing'
 import { expect, onTestFinished } from 'vitest'
-import { Compute, type ComputeOptions, type RunOptions } from '../../src/compute/compute.ts'
-import type { Timing } from '../../src/compute/timing.ts'
-import type { Task } from '../../src/names.ts'
 import { type Cells, holdDeaf, Latch } from './tasks.ts'
 
 const MAX_BLOCK_MS = 10_000

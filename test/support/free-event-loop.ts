@@ -1,7 +1,7 @@
+import { describeIncidents } from '@offloop/loopwatch/expect-event-loop-free'
+import type { Incident } from '@offloop/loopwatch/incident'
+import { Watchdog } from '@offloop/loopwatch/watchdog'
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest'
-import { describeIncidents } from '../../src/ops/expect-event-loop-free.ts'
-import type { Incident } from '../../src/ops/incident.ts'
-import { Watchdog } from '../../src/ops/watchdog.ts'
 
 /**
  * What handlers may take of the event loop at once, on a small and shared machine that compiles

@@ -1,4 +1,4 @@
-import { Compute } from '../../src/compute/compute.ts'
+import { Compute } from '@offloop/workpool/compute'
 import { endlessly, lookAtProcess } from './tasks.ts'
 
 /**

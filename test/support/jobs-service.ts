@@ -1,10 +1,10 @@
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { handle } from '@offloop/jobs/handler'
+import { Jobs } from '@offloop/jobs/jobs'
 import { pino } from 'pino'
 import { Database } from '../../src/db/database.ts'
 import { isDuplicateKey } from '../../src/db/errors.ts'
-import { handle } from '../../src/jobs/handler.ts'
-import { Jobs } from '../../src/jobs/jobs.ts'
 import { runService } from '../../src/service.ts'
 import { leaveMark, poison, sayWho, waitForSignal } from './test-jobs.ts'
 

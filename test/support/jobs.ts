@@ -1,12 +1,12 @@
+import type { EnqueueOptions } from '@offloop/jobs/enqueue-options'
+import type { JobHandler, JobSchedule } from '@offloop/jobs/handler'
+import type { Job } from '@offloop/jobs/job'
+import { Jobs, type JobsOptions } from '@offloop/jobs/jobs'
+import type { JobChange } from '@offloop/jobs/record'
 import { pino } from 'pino'
 import { onTestFinished } from 'vitest'
 import type { Database } from '../../src/db/database.ts'
 import { transaction } from '../../src/db/transaction.ts'
-import type { EnqueueOptions } from '../../src/jobs/enqueue-options.ts'
-import type { JobHandler, JobSchedule } from '../../src/jobs/handler.ts'
-import { Jobs, type JobsOptions } from '../../src/jobs/jobs.ts'
-import type { JobChange } from '../../src/jobs/record.ts'
-import type { Job } from '../../src/names.ts'
 
 const DAY_MS = 86_400_000
 

@@ -1,5 +1,5 @@
+import type { Compute } from '@offloop/workpool/compute'
 import { onTestFinished } from 'vitest'
-import type { Compute } from '../../src/compute/compute.ts'
 import type { Database } from '../../src/db/database.ts'
 import { openLog } from '../../src/log.ts'
 import type { OpsSample } from '../../src/ops/contract.ts'

@@ -1,4 +1,4 @@
-import { task } from '../../src/names.ts'
+import { task } from '@offloop/workpool/task'
 import { until } from './until.ts'
 
 /** Memory that a test shares with its task: whether the task has started, whether it may end. */

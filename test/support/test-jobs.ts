@@ -1,4 +1,4 @@
-import { job } from '../../src/names.ts'
+import { job } from '@offloop/jobs/job'
 
 /** Leaves one row behind, a while after it began: what it does can be counted. */
 export const leaveMark = job<{ mark: string; ms: number }>('test.leave-mark', {

@@ -1,5 +1,5 @@
-import type { JobChange } from '../../jobs/record.ts'
-import { event } from '../../names.ts'
+import type { JobChange } from '@offloop/jobs/record'
+import { event } from '../../realtime/event.ts'
 
 /** The topic of everything that happens to jobs in the process that a client is connected to. */
 export const JOBS = 'jobs'

@@ -1,5 +1,5 @@
-import type { Jobs } from '../../jobs/jobs.ts'
-import { type JobChange, toChange } from '../../jobs/record.ts'
+import type { Jobs } from '@offloop/jobs/jobs'
+import { type JobChange, toChange } from '@offloop/jobs/record'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { JOBS, type JobNews, jobChanged } from './contract.ts'
 

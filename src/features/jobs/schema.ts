@@ -1,5 +1,5 @@
 import { z } from '@hono/zod-openapi'
-import { NAME } from '../../names.ts'
+import { NAME } from '@offloop/jobs/job'
 import { pageOf, pageQuery } from '../../paging.ts'
 
 const State = z

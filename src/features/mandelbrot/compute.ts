@@ -1,4 +1,4 @@
-import { implement } from '../../compute/implement.ts'
+import { implement } from '@offloop/workpool/implement'
 import { PALETTE } from './colours.ts'
 import { drawTile } from './contract.ts'
 import { encodePng } from './png.ts'

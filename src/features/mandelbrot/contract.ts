@@ -1,4 +1,4 @@
-import { task } from '../../names.ts'
+import { task } from '@offloop/workpool/task'
 
 /** In pixels. The kernel has memory for rows of twice that. */
 export const MAX_SIZE = 2_048

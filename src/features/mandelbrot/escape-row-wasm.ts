@@ -1,5 +1,5 @@
-import { type KernelConstant, type KernelMemory, loadKernel } from '../../compute/kernel.ts'
 import { BAILOUT, type EscapedRow, type Line } from './escape-row.ts'
+import { type KernelConstant, type KernelMemory, loadKernel } from './kernel.ts'
 
 /** What `escape-row.kernel.ts` exports. */
 interface Kernel {

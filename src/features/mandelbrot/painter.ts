@@ -1,5 +1,5 @@
-import type { Compute } from '../../compute/compute.ts'
-import type { MapOptions } from '../../compute/mapping.ts'
+import type { Compute } from '@offloop/workpool/compute'
+import type { MapOptions } from '@offloop/workpool/mapping'
 import {
   type Canvas,
   drawTile,

@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi'
-import type { Compute } from '../../compute/compute.ts'
+import type { Compute } from '@offloop/workpool/compute'
 import { bodyTag, isFresh } from '../../http/etag.ts'
 import { clientOf, requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'

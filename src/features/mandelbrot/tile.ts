@@ -1,4 +1,4 @@
-import type { TaskContext } from '../../compute/implement.ts'
+import type { TaskContext } from '@offloop/workpool/implement'
 import { colourRow } from './colours.ts'
 import type { Tile } from './contract.ts'
 import { escapeRow } from './escape-row.ts'

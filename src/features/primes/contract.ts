@@ -1,4 +1,4 @@
-import { task } from '../../names.ts'
+import { task } from '@offloop/workpool/task'
 
 export interface Range {
   /** The first number that counts. */

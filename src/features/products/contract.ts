@@ -1,4 +1,4 @@
-import { event } from '../../names.ts'
+import { event } from '../../realtime/event.ts'
 
 /** The topic of everything that happens to products. */
 export const PRODUCTS = 'products'

@@ -1,5 +1,7 @@
+import { job } from '@offloop/jobs/job'
+import { task } from '@offloop/workpool/task'
 import type { JobState } from '../../db/tables.ts'
-import { event, job, task } from '../../names.ts'
+import { event } from '../../realtime/event.ts'
 
 /**
  * Of the summary: a report of the same file takes the result of an earlier one only if it has this

@@ -1,8 +1,8 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Jobs } from '@offloop/jobs/jobs'
+import { isFinished, type JobChange } from '@offloop/jobs/record'
 import type { Database } from '../../db/database.ts'
-import type { Jobs } from '../../jobs/jobs.ts'
-import { isFinished, type JobChange } from '../../jobs/record.ts'
 import type { Log } from '../../log.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
 import {

@@ -1,9 +1,9 @@
+import { CHANGE_COLUMNS, FINISHED, type JobChange } from '@offloop/jobs/record'
 import { sql, type Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
 import { inPieces } from '../../db/lists.ts'
 import type { Tables } from '../../db/tables.ts'
-import { CHANGE_COLUMNS, FINISHED, type JobChange } from '../../jobs/record.ts'
 import { SUMMARY_VERSION, type Summary, type SummaryOptions } from './contract.ts'
 
 /** An upload that has arrived, and what is wanted of it. */

@@ -1,8 +1,8 @@
+import type { NewJob } from '@offloop/jobs/queries'
+import { insertJob } from '@offloop/jobs/queries'
+import { JobStore } from '@offloop/jobs/store'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { transaction } from '../../../src/db/transaction.ts'
-import type { NewJob } from '../../../src/jobs/queries.ts'
-import { insertJob } from '../../../src/jobs/queries.ts'
-import { JobStore } from '../../../src/jobs/store.ts'
 import { request, startService } from '../../support/service.ts'
 
 let service: Awaited<ReturnType<typeof startService>>

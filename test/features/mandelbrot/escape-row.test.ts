@@ -1,6 +1,5 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { loadKernel } from '../../../src/compute/kernel.ts'
 import { MAX_SIZE } from '../../../src/features/mandelbrot/contract.ts'
 import {
   BAILOUT,
@@ -9,6 +8,7 @@ import {
   type Line,
 } from '../../../src/features/mandelbrot/escape-row.ts'
 import { escapeRowWasm as compiled } from '../../../src/features/mandelbrot/escape-row-wasm.ts'
+import { loadKernel } from '../../../src/features/mandelbrot/kernel.ts'
 
 /** Where it is not built, every test here must fail. */
 const escapeRowWasm = (line: Line): EscapedRow => {

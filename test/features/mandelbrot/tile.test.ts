@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto'
+import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import { describe, expect, test } from 'vitest'
-import { UNCANCELLABLE } from '../../../src/compute/implement.ts'
 import { PALETTE } from '../../../src/features/mandelbrot/colours.ts'
 import {
   DRAWING_VERSION,

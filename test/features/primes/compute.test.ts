@@ -1,6 +1,6 @@
+import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { UNCANCELLABLE } from '../../../src/compute/implement.ts'
 import { countPrimesIn } from '../../../src/features/primes/compute.ts'
 import { CancelledContext } from '../../support/cancelled-context.ts'
 

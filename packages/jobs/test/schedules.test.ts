@@ -1,0 +1,212 @@
+import { sql } from 'kysely'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
+import type { Database } from '../../../src/db/database.ts'
+import { useDatabase } from '../../../test/support/database.ts'
+import { enqueue, useJobs } from '../../../test/support/jobs.ts'
+import { until } from '../../../test/support/until.ts'
+import { handle, schedule } from '../handler.ts'
+import { job } from '../job.ts'
+import { pruneSlots, Schedules } from '../schedules.ts'
+
+const sweep = job<{ of: string }>('test.sweep')
+const daily = schedule('test.daily', '0 3 * * *', sweep, { of: 'reports' })
+
+/** A schedule's clockwork without its loop, and what it has fired. */
+function useSchedules(database: Database, schedules = [daily]) {
+  const fired: string[] = []
+  const make = () =>
+    new Schedules(
+      () => database.withSignal(),
+      schedules,
+      async (_, { name }) => fired.push(name),
+    )
+  return { fired, make }
+}
+
+const insertSlot = (database: Database, ago: string) =>
+  sql`insert into job_slot values (${daily.name}, date_format(now() - interval ${sql.raw(ago)}, '%Y-%m-%d 03:00:00'))`.execute(
+    database.withSignal(),
+  )
+
+const slotsOf = (database: Database) =>
+  database.withSignal().selectFrom('job_slot').selectAll().orderBy('slot').execute()
+
+describe('a schedule', () => {
+  test('that is new waits for its next slot', async () => {
+    const { database } = await useDatabase()
+    const { fired, make } = useSchedules(database)
+    await make().fire()
+    expect(fired).toEqual([])
+    const [{ slot } = {}] = await slotsOf(database)
+    expect(slot?.toISOString()).toMatch(/T03:00:00\.000Z$/)
+    expect(Date.now() - Number(slot)).toBeLessThan(86_400_000)
+  })
+
+  test('makes up for the slots that it missed by firing the last of them', async () => {
+    const { database } = await useDatabase()
+    const { fired, make } = useSchedules(database)
+    await insertSlot(database, '9 day')
+    const schedules = make()
+    await schedules.fire()
+    await schedules.fire()
+    expect(fired).toEqual(['test.daily'])
+    expect(await slotsOf(database)).toHaveLength(2)
+  })
+
+  test('fires a slot once, however many processes find it due at once', async () => {
+    const { database } = await useDatabase({ poolSize: 10 })
+    const { fired, make } = useSchedules(database)
+    await insertSlot(database, '3 day')
+    await Promise.all(Array.from({ length: 8 }, () => make().fire()))
+    expect(fired).toEqual(['test.daily'])
+  })
+
+  test('puts its job into the queue, second by second if need be', async () => {
+    const { database } = await useDatabase()
+    const done: string[] = []
+    const handlers = [handle(sweep, ({ of }) => void done.push(of))]
+    const schedules = [schedule('test.often', '* * * * * *', sweep, { of: 'uploads' })]
+    const processes = [1, 2].map(() =>
+      useJobs(database, { handlers, schedules, timing: { pollMs: 50 } }),
+    )
+    await until(() => done.length >= 3, 'it was fired')
+    await Promise.all(processes.map(({ jobs }) => jobs.stop()))
+    const rows = await database
+      .withSignal()
+      .selectFrom('job')
+      .select('id')
+      .where('kind', '=', sweep.name)
+      .execute()
+    const slots = (await slotsOf(database)).filter((row) => row.schedule === 'test.often')
+    expect(rows.length).toBe(slots.length - 1)
+    expect(new Set(done)).toEqual(new Set(['uploads']))
+  })
+
+  test('leaves out its slots while the job of an earlier one is unfinished', async () => {
+    const { database } = await useDatabase()
+    const over = Promise.withResolvers<void>()
+    let begun = 0
+    const handlers = [
+      handle(sweep, async () => {
+        begun++
+        await over.promise
+      }),
+    ]
+    const schedules = [schedule('test.long', '* * * * * *', sweep, { of: 'uploads' })]
+    useJobs(database, { handlers, schedules, timing: { pollMs: 50 } })
+    await until(async () => (await slotsOf(database)).length >= 4, 'several slots have passed')
+    const rows = await database
+      .withSignal()
+      .selectFrom('job')
+      .select('id')
+      .where('kind', '=', sweep.name)
+      .execute()
+    expect(rows).toHaveLength(1)
+    expect(begun).toBe(1)
+    over.resolve()
+    await until(() => begun > 1, 'the next one begins after it')
+  })
+
+  test('is done even while long jobs have all places, in one that is kept for it', async () => {
+    const { database } = await useDatabase()
+    const over = Promise.withResolvers<void>()
+    const long = job<null>('test.long')
+    let swept = 0
+    const handlers = [handle(long, () => over.promise), handle(sweep, () => void swept++)]
+    const schedules = [schedule('test.often', '* * * * * *', sweep, { of: 'uploads' })]
+    const { jobs } = useJobs(database, {
+      handlers,
+      schedules,
+      concurrency: 2,
+      timing: { pollMs: 50 },
+    })
+    for (let index = 0; index < 5; index++) await enqueue({ database, jobs }, long, null)
+    await until(() => jobs.running === 2, 'all places are taken')
+    await until(() => swept >= 3, 'the schedule goes on')
+    expect(jobs.running).toBeLessThanOrEqual(3)
+    over.resolve()
+  })
+
+  test.each(['0 0 30 2 *', '0 0 31 2,4,6,9,11 *', '0 0 0 30 2 *'])(
+    'that never fires is refused: %s',
+    async (cron) => {
+      const { database } = await useDatabase()
+      const { make } = useSchedules(database, [
+        schedule('test.never', cron, sweep, { of: 'nothing' }),
+      ])
+      expect(make).toThrow('The schedule test.never never fires')
+    },
+  )
+
+  test.each([
+    '0 0 0 1 1 * 2001',
+    '0 0 0 1 1 * 2099',
+    '2099-01-01T00:00:00',
+    '* * * *',
+    '',
+    '61 * * * *',
+    '@reboot',
+  ])('that is no recurring time is refused: %s', async (cron) => {
+    const { database } = await useDatabase()
+    const { make } = useSchedules(database, [schedule('test.odd', cron, sweep, { of: 'nothing' })])
+    expect(make).toThrow()
+  })
+
+  test('whose input no job can have is refused, since it would keep others from being fired', async () => {
+    const { database } = await useDatabase()
+    const { make } = useSchedules(database, [
+      schedule('test.large', '@daily', sweep, { of: 'x'.repeat(70_000) }),
+    ])
+    expect(make).toThrow('The input of test.sweep has')
+  })
+
+  test('is in UTC, whatever the time zone of the process', async () => {
+    const { database } = await useDatabase()
+    vi.stubEnv('TZ', 'America/New_York')
+    onTestFinished(() => void vi.unstubAllEnvs())
+    await useSchedules(database).make().fire()
+    const [{ slot } = {}] = await slotsOf(database)
+    expect(slot?.toISOString()).toMatch(/T03:00:00\.000Z$/)
+  })
+
+  test('forgets thousands of old slots, but the newest of each schedule', async () => {
+    const { database } = await useDatabase()
+    const start = Date.now() - 30 * 86_400_000
+    for (const name of ['test.often', 'test.other'])
+      await database
+        .withSignal()
+        .insertInto('job_slot')
+        .values(
+          Array.from({ length: 2_500 }, (_, index) => ({
+            schedule: name,
+            slot: new Date(start + index * 1_000),
+          })),
+        )
+        .execute()
+    await pruneSlots(() => database.withSignal())
+    expect((await slotsOf(database)).map((row) => row.schedule)).toEqual([
+      'test.often',
+      'test.other',
+    ])
+  })
+
+  test('keeps its newest slot for good, older ones for a week', async () => {
+    const { database } = await useDatabase()
+    for (const ago of ['30 day', '20 day', '3 day']) await insertSlot(database, ago)
+    await pruneSlots(() => database.withSignal())
+    expect(await slotsOf(database)).toHaveLength(1)
+    await sql`update job_slot set slot = slot - interval 1 year`.execute(database.withSignal())
+    await pruneSlots(() => database.withSignal())
+    expect(await slotsOf(database)).toHaveLength(1)
+  })
+
+  test('with a wrong expression, or the name of another, is refused at the start', async () => {
+    const { database } = await useDatabase()
+    expect(() =>
+      useSchedules(database, [schedule('test.bad', 'every day', sweep, { of: '' })]).make(),
+    ).toThrow()
+    expect(() => useSchedules(database, [daily, daily]).make()).toThrow(
+      'Two schedules have one name: test.daily',
+    )
+  })
+})

@@ -1,0 +1,202 @@
+import { type ForkOptions, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { getPriority } from 'node:os'
+import { createInterface } from 'node:readline'
+import { beforeEach, describe, expect, onTestFailed, onTestFinished, test, vi } from 'vitest'
+import { cancellation, failure, useCompute } from '../../../test/support/compute.ts'
+import { isAlive } from '../../../test/support/process.ts'
+import {
+  abort as abortProcess,
+  computeFor,
+  echo,
+  endlessly,
+  exhaustMemory,
+  exit,
+  exitAfterwards,
+  fail,
+  giveFunction,
+  kill,
+  lookAtProcess,
+  progressFor,
+} from '../../../test/support/tasks.ts'
+import { until } from '../../../test/support/until.ts'
+import type { Task } from '../task.ts'
+import { TaskError } from '../task-error.ts'
+
+const isolated = { isolation: 'process' } as const
+
+/**
+ * What child processes print, which is much when they crash: kept for a test that fails, instead of
+ * the runner's output.
+ */
+const printed = vi.hoisted((): string[] => [])
+vi.mock('node:child_process', async (importOriginal) => {
+  const original = await importOriginal<typeof import('node:child_process')>()
+  const fork = (path: string, options: ForkOptions) => {
+    const child = original.fork(path, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+    child.stderr?.on('data', (chunk) => printed.push(String(chunk)))
+    return child
+  }
+  return { ...original, fork }
+})
+
+beforeEach(() => {
+  printed.length = 0
+  onTestFailed(() => console.error(printed.join('')))
+})
+
+describe('a task in a child process', () => {
+  test('takes its input and gives its output as on a thread', async () => {
+    const { compute, timings } = await useCompute()
+    const value = {
+      map: new Map([['a', 1n]]),
+      bytes: new Uint8Array([1, 2]),
+      date: new Date(0),
+      error: new TypeError('as a value'),
+    }
+    expect(await compute.run(echo, value, isolated)).toEqual(value)
+    expect(await compute.run(echo, undefined, isolated)).toBeUndefined()
+    expect(timings).toMatchObject([
+      { outcome: 'succeeded', thread: expect.stringContaining('process') },
+      { outcome: 'succeeded' },
+    ])
+  })
+
+  test('runs in another process, with nothing of the environment and little memory', async () => {
+    const { compute } = await useCompute({ maxHeapMb: 64 })
+    const { pid, ppid, environment, heapLimitMb } = await compute.run(lookAtProcess, null, isolated)
+    expect([pid === process.pid, ppid, environment]).toEqual([
+      false,
+      process.pid,
+      ['NODE_COMPILE_CACHE'],
+    ])
+    expect(heapLimitMb).toBeLessThan(200)
+  })
+
+  test.runIf(process.platform === 'linux')('has the lowest priority', async () => {
+    const { compute } = await useCompute()
+    const { pid } = await compute.run(lookAtProcess, null, isolated)
+    expect(getPriority(pid)).toBe(19)
+  })
+
+  test('that fails says why', async () => {
+    const { compute, crashes } = await useCompute()
+    const error = await failure(compute.run(fail, 'out of range', isolated))
+    expect(error).toBeInstanceOf(TaskError)
+    expect(error.cause).toMatchObject({ name: 'RangeError', message: 'out of range' })
+    expect((await failure(compute.run(giveFunction, null, isolated))).message).toMatch(
+      /could not be cloned/,
+    )
+    expect(crashes).toEqual([])
+  })
+
+  test('says how far it is', async () => {
+    const { compute } = await useCompute()
+    const told: number[] = []
+    await compute.run(progressFor, 300, {
+      ...isolated,
+      onProgress: (fraction) => told.push(fraction),
+    })
+    expect(told.length).toBeGreaterThan(0)
+  })
+
+  test('cannot be given shared memory, or buffers by moving them', async () => {
+    const { compute } = await useCompute()
+    const bytes = new Uint8Array(8)
+    const errors = [
+      await failure(compute.run(echo, compute.share(Float64Array, 1), isolated)),
+      await failure(
+        compute.run(echo, { deep: [new Set([compute.share(Int8Array, 1)])] }, isolated),
+      ),
+      await failure(compute.run(echo, () => {}, isolated)),
+      await failure(compute.run(echo, bytes, { ...isolated, transfer: [bytes.buffer] })),
+    ]
+    expect(errors.map(({ name }) => name)).toEqual(Array(4).fill('DataCloneError'))
+    expect(errors[0]?.message).toMatch(/SharedArrayBuffer/)
+    expect(bytes.byteLength).toBe(8)
+    expect(await compute.run(echo, 'next', isolated)).toBe('next')
+  })
+})
+
+describe('what ends the process fails that task alone', () => {
+  test.each([
+    ['a segmentation fault', kill, 'SIGSEGV', /killed by SIGSEGV/],
+    ['the kernel', kill, 'SIGKILL', /killed by SIGKILL/],
+    ['abort()', abortProcess, null, /killed by SIGABRT/],
+    ['process.exit()', exit, 7, /exited with code 7/],
+    ['memory that runs out', exhaustMemory, null, /killed by SIGABRT/],
+  ] as [string, Task<unknown, never>, unknown, RegExp][])('%s', async (_, task, input, message) => {
+    const { compute, crashes, timings } = await useCompute({ threads: 2, maxHeapMb: 64 })
+    const neighbour = compute.run(computeFor, 300, isolated)
+    const error = await failure(compute.run(task, input, isolated))
+    expect(error).toBeInstanceOf(TaskError)
+    expect(error.message).toMatch(message)
+    expect(crashes).toEqual([expect.stringMatching(message)])
+    expect(timings.find((timing) => timing.task === task.name)).toMatchObject({
+      outcome: 'crashed',
+    })
+    await neighbour
+    expect(await compute.run(echo, 'next', isolated)).toBe('next')
+    if (task === exhaustMemory)
+      await until(() => printed.join('').includes('heap out of memory'), 'V8 says so in the log')
+  })
+
+  test('an endless loop, once it is cancelled', async () => {
+    const { compute, crashes } = await useCompute()
+    const { pid } = await compute.run(lookAtProcess, null, isolated)
+    const { signal, abort, reason } = cancellation()
+    const cancelled = failure(compute.run(endlessly, null, { ...isolated, signal }))
+    await until(() => compute.running === 1, 'it runs')
+    abort()
+    expect(await cancelled).toBe(reason)
+    await until(() => !isAlive(pid), 'the process is gone')
+    expect(crashes).toEqual([])
+    expect((await compute.run(lookAtProcess, null, isolated)).pid).not.toBe(pid)
+  })
+
+  test('also while nothing runs in it: the next task is at most a failure of its own', async () => {
+    const { compute } = await useCompute({ threads: 1 })
+    const { pid } = await compute.run(lookAtProcess, null, isolated)
+    process.kill(pid, 'SIGKILL')
+    // The event loop does not know yet.
+    while (isAlive(pid));
+    const atOnce = await Promise.allSettled([compute.run(echo, 'next', isolated)])
+    expect(atOnce).toMatchObject([
+      { reason: { name: 'TaskError', message: expect.stringContaining('SIGKILL') } },
+    ])
+    await compute.run(exitAfterwards, null, isolated)
+    await Promise.allSettled([compute.run(echo, 'next', isolated)])
+    expect(await compute.run(echo, 'after that', isolated)).toBe('after that')
+  })
+})
+
+describe('a child process', () => {
+  test('is there when it is needed, and ends when it is idle', async () => {
+    const { compute } = await useCompute({ idleMs: 20 })
+    const { pid } = await compute.run(lookAtProcess, null, isolated)
+    await until(() => !isAlive(pid), 'it ends')
+    expect((await compute.run(lookAtProcess, null, isolated)).pid).not.toBe(pid)
+  })
+
+  test('is gone after disposing, whatever it does', async () => {
+    const { compute } = await useCompute({ threads: 2 })
+    const { pid } = await compute.run(lookAtProcess, null, isolated)
+    const ended = failure(compute.run(endlessly, null, isolated))
+    await compute[Symbol.asyncDispose]()
+    expect(await ended).toMatchObject({ code: 'unavailable' })
+    expect(isAlive(pid)).toBe(false)
+  })
+
+  test.each(['idle', 'busy'])('that is %s is gone when the service is killed', async (what) => {
+    const service = spawn(process.execPath, [
+      new URL('../../../test/support/isolating-service.ts', import.meta.url).pathname,
+      what,
+    ])
+    onTestFinished(() => void service.kill('SIGKILL'))
+    const [line] = await once(createInterface(service.stdout), 'line')
+    const pid = Number(line)
+    expect(isAlive(pid)).toBe(true)
+    service.kill('SIGKILL')
+    await until(() => !isAlive(pid), 'it ends')
+  })
+})
