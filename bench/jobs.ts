@@ -1,5 +1,4 @@
-import { handle } from '@offloop/jobs/handler'
-import { job } from '@offloop/jobs/job'
+import { handle, job } from '@offloop/jobs/job'
 import { Jobs } from '@offloop/jobs/jobs'
 import { pino } from 'pino'
 import { Database } from '../src/db/database.ts'

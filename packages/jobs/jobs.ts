@@ -1,18 +1,18 @@
 import type { Transaction } from 'kysely'
-import type { Database } from '../../src/db/database.ts'
+import type { Database, Db } from '../../src/db/database.ts'
 import type { JobState, Tables } from '../../src/db/tables.ts'
-import { afterCommit } from '../../src/db/transaction.ts'
+import { afterCommit, transaction } from '../../src/db/transaction.ts'
 import { AppError } from '../../src/errors.ts'
 import type { Log } from '../../src/log.ts'
 import type { Engine } from './engine.ts'
 import { type EnqueueOptions, toNewJob } from './enqueue-options.ts'
-import type { JobRegistry, JobSchedule } from './handler.ts'
-import type { Job } from './job.ts'
+import type { Job, JobChange, JobRegistry, JobSchedule } from './job.ts'
 import { Keeper } from './keeper.ts'
+import { Loop } from './loop.ts'
 import { PollingEngine } from './polling-engine.ts'
 import { pruneRegistry } from './prune.ts'
-import { countJobs, findJob, insertJob, listAttempts, listJobs } from './queries.ts'
-import type { JobChange, JobRecord } from './record.ts'
+import { countJobs, findJob, insertJob, listAttempts, listJobs, readChanges } from './queries.ts'
+import { type JobRecord, toChange } from './record.ts'
 import { Schedules } from './schedules.ts'
 import { JobStore } from './store.ts'
 import { TIMING, type Timing } from './timing.ts'
@@ -25,6 +25,8 @@ import { Worker } from './worker.ts'
 const CALL_TIMEOUT_MS = 15_000
 const STOP_TIMEOUT_MS = 1_000
 const COUNT_TIMEOUT_MS = 1_000
+/** How often watched jobs are read. */
+const WATCH_MS = 1_000
 
 export interface JobsOptions {
   database: Database
@@ -45,7 +47,9 @@ export class Jobs implements AsyncDisposable {
   readonly #timing: Timing
   readonly #store: JobStore
   readonly #engine: Engine
-  readonly #listeners = new Set<(change: JobChange) => void>()
+  readonly #listeners = new Set<Listener>()
+  readonly #changedMeanwhile = new Set<string>()
+  readonly #watch: Loop
   readonly #closing = new AbortController()
   #worker: Worker | undefined
   #keeper: Keeper | undefined
@@ -59,6 +63,13 @@ export class Jobs implements AsyncDisposable {
     this.#options = options
     this.#timing = { ...TIMING, ...timing }
     this.#store = new JobStore(this.#open, { keepMs, openReserved: this.#openReserved })
+    this.#watch = new Loop({
+      name: 'read',
+      log,
+      restMs: WATCH_MS,
+      maxBackoffMs: this.#timing.maxBackoffMs,
+      runOnce: () => this.#readWatched(),
+    })
     this.#engine = options.engine ?? new PollingEngine({ log, timing: this.#timing })
   }
 
@@ -74,7 +85,7 @@ export class Jobs implements AsyncDisposable {
   start(registry: JobRegistry): void {
     const { log, concurrency } = this.#options
     const own = pruneRegistry(this.#store, this.#open)
-    const options = { store: this.#store, log, timing: this.#timing, onChange: this.#tell }
+    const options = { store: this.#store, log, timing: this.#timing, onChange: this.#notify }
     const worker = new Worker({
       ...options,
       concurrency,
@@ -95,6 +106,7 @@ export class Jobs implements AsyncDisposable {
     worker.start()
     this.#keeper.start()
     this.#engine.start(worker)
+    this.#watch.start()
   }
 
   /**
@@ -113,41 +125,45 @@ export class Jobs implements AsyncDisposable {
     const { id, state } = await insertJob(trx, toNewJob(job, input, options))
     const change = { id, kind: job.name, state, progress: 0, note: null, attempt: 0, error: null }
     // An unfinished one that has the key may be at any state by now: it has told of itself.
-    if (state === 'queued' || state === 'scheduled') afterCommit(trx, () => this.#tell([change]))
+    if (state === 'queued' || state === 'scheduled') afterCommit(trx, () => this.#notify([change]))
     return { id }
   }
 
   /**
-   * Ends an unfinished job wherever it is, at once: one that runs is told to end within a second,
-   * in whichever process. A finished one stays as it is.
+   * Ends an unfinished job at once, in the caller's transaction if `db` is one. Where it runs, in
+   * whichever process, its signal aborts within a second. A finished one stays as it is.
    *
    * @throws AppError `not_found`; `conflict` when it has succeeded or failed already.
    */
-  async cancel(id: string, signal?: AbortSignal): Promise<JobRecord> {
-    const { job, changed } =
-      (await this.#store.cancel(id, this.#database.withSignal(signal))) ?? missing(id)
-    if (changed) this.#tell([job])
-    this.#worker?.abort(id)
+  async cancel(db: Db, id: string): Promise<JobRecord> {
+    const job = await this.#inTransaction(db, async (trx) => {
+      const { job, changed } = (await this.#store.cancel(trx, id)) ?? missing(id)
+      if (changed) afterCommit(trx, () => this.#notify([job]))
+      afterCommit(trx, () => this.#worker?.abort(id))
+      return job
+    })
     if (job.state !== 'cancelled')
       throw new AppError('conflict', `The job has ${job.state} already`)
     return job
   }
 
   /**
-   * Queues a failed or cancelled job again, with all of its attempts.
+   * Queues a failed or cancelled job again, with all of its attempts, in the caller's transaction
+   * if `db` is one.
    *
    * @throws AppError `not_found`; `conflict` when it is neither.
    */
-  async retry(id: string, signal?: AbortSignal): Promise<JobRecord> {
-    const { job, changed } =
-      (await this.#store.retry(id, this.#database.withSignal(signal))) ?? missing(id)
-    if (!changed)
-      throw new AppError(
-        'conflict',
-        `Only a failed or cancelled job can be retried: this one is ${job.state}`,
-      )
-    this.#tell([job])
-    return job
+  retry(db: Db, id: string): Promise<JobRecord> {
+    return this.#inTransaction(db, async (trx) => {
+      const { job, changed } = (await this.#store.retry(trx, id)) ?? missing(id)
+      if (!changed)
+        throw new AppError(
+          'conflict',
+          `Only a failed or cancelled job can be retried: this one is ${job.state}`,
+        )
+      afterCommit(trx, () => this.#notify([job]))
+      return job
+    })
   }
 
   readonly find = findJob
@@ -186,13 +202,21 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Tells of each change that this process makes to a job or sees, after its commit, until the
-   * function that it gives back is called. What another process does to its own jobs is not heard
-   * of here.
+   * Calls `listener` after the commit of each change that this process makes to a job or notices,
+   * until the returned function is called. Other processes do not notify of what they do: the jobs
+   * that `watched` names are read as well, at once and then every second, and `listener` is called
+   * when one is not as it last heard.
+   *
+   * @param watched ids of jobs that somebody waits for, wherever they run.
    */
-  onChange(listener: (change: JobChange) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+  onChange(
+    listener: (change: JobChange) => void,
+    watched: () => Iterable<string> = () => [],
+  ): () => void {
+    const entry = { listener, watched, lastSent: new Map<string, string>() }
+    this.#listeners.add(entry)
+    this.#watch.wake()
+    return () => this.#listeners.delete(entry)
   }
 
   /**
@@ -220,7 +244,7 @@ export class Jobs implements AsyncDisposable {
       2 * graceMs + STOP_TIMEOUT_MS,
     )
     try {
-      await Promise.all([this.#keeper?.stop(), this.#engine.stop()])
+      await Promise.all([this.#keeper?.stop(), this.#watch.stop(), this.#engine.stop()])
       await this.#worker?.stop(crashed)
     } catch (error) {
       this.#options.log.warn(
@@ -241,20 +265,58 @@ export class Jobs implements AsyncDisposable {
     return AbortSignal.any([this.#closing.signal, AbortSignal.timeout(CALL_TIMEOUT_MS)])
   }
 
-  readonly #tell = (changes: readonly JobChange[]) => {
-    const queued = changes.filter(({ state }) => state === 'queued').map(({ id }) => id)
-    if (queued.length > 0) this.#engine.queued(queued)
-    for (const change of changes)
-      for (const listener of this.#listeners) this.#tellOne(listener, change)
+  #inTransaction<T>(db: Db, story: (trx: Transaction<Tables>) => Promise<T>): Promise<T> {
+    return db.isTransaction
+      ? story(db as Transaction<Tables>)
+      : transaction(db, story, 'read committed')
   }
 
-  #tellOne(listener: (change: JobChange) => void, change: JobChange) {
+  readonly #notify = (changes: readonly JobChange[]) => {
+    if (changes.some(({ state }) => state === 'queued')) this.#engine.queued([])
+    for (const change of changes.map(toChange)) {
+      this.#changedMeanwhile.add(change.id)
+      for (const entry of this.#listeners) this.#send(entry, change)
+    }
+  }
+
+  /** Reads the watched jobs, but says nothing of those that changed here in the meantime. */
+  async #readWatched(): Promise<boolean> {
+    const watched = new Map(
+      [...this.#listeners].map((entry) => [entry, new Set(entry.watched())] as const),
+    )
+    const ids = new Set([...watched.values()].flatMap((set) => [...set]))
+    this.#changedMeanwhile.clear()
+    const changes = ids.size === 0 ? [] : await readChanges(this.#open(), [...ids])
+    for (const [entry, set] of watched) {
+      for (const id of entry.lastSent.keys()) if (!set.has(id)) entry.lastSent.delete(id)
+      for (const change of changes)
+        if (set.has(change.id) && !this.#changedMeanwhile.has(change.id))
+          this.#sendNew(entry, change)
+    }
+    return false
+  }
+
+  #sendNew(entry: Listener, change: JobChange) {
+    if (entry.lastSent.get(change.id) === JSON.stringify(change)) return
+    entry.lastSent.set(change.id, JSON.stringify(change))
+    this.#send(entry, change)
+  }
+
+  #send({ listener, lastSent }: Listener, change: JobChange) {
+    if (lastSent.has(change.id)) lastSent.set(change.id, JSON.stringify(change))
     try {
       listener(change)
     } catch (error) {
       this.#options.log.error({ err: error, job: change.id }, 'A listener of job changes failed')
     }
   }
+}
+
+interface Listener {
+  listener: (change: JobChange) => void
+  watched: () => Iterable<string>
+  /** The watched jobs as `listener` last heard of them, in JSON. */
+  lastSent: Map<string, string>
 }
 
 function missing(id: string): never {

@@ -1,6 +1,5 @@
 import type { Db } from '../../src/db/database.ts'
-import { handle, type JobRegistry, schedule } from './handler.ts'
-import { job } from './job.ts'
+import { handle, type JobRegistry, job, schedule } from './job.ts'
 import { pruneSlots } from './schedules.ts'
 import type { JobStore } from './store.ts'
 

@@ -3,12 +3,11 @@ import { type RawBuilder, sql, type Transaction } from 'kysely'
 import type { Db } from '../../src/db/database.ts'
 import { isDuplicateKey } from '../../src/db/errors.ts'
 import type { AttemptOutcome, JobState, Tables } from '../../src/db/tables.ts'
+import { CHANGE_COLUMNS, type JobChange } from './job.ts'
 import {
   type AttemptRecord,
   BRIEF_COLUMNS,
-  CHANGE_COLUMNS,
   type JobBrief,
-  type JobChange,
   type JobRecord,
   STATES,
   toBrief,
@@ -105,12 +104,12 @@ export const closeAttempts = (
 export const lockJob = (trx: Trx, id: string) =>
   trx.selectFrom('job').selectAll().where('id', '=', id).forUpdate().executeTakeFirst()
 
-/** What there is to tell of these jobs now. */
-export async function changesOf(trx: Trx, ids: readonly string[]): Promise<JobChange[]> {
+/** How these jobs are now. */
+export async function readChanges(db: Db, ids: readonly string[]): Promise<JobChange[]> {
   if (ids.length === 0) return []
   const { rows } =
     await sql<JobChange>`select ${columns(CHANGE_COLUMNS)} from job where id in (${idList(ids)})`.execute(
-      trx,
+      db,
     )
   return rows
 }

@@ -1,20 +1,12 @@
 import type { Selectable } from 'kysely'
 import type { AttemptOutcome, JobState, Tables } from '../../src/db/tables.ts'
+import { CHANGE_COLUMNS, FINISHED, type JobChange } from './job.ts'
 
 /** A job as others may see it, without what may be large. */
-export interface JobBrief {
-  id: string
-  kind: string
-  state: JobState
+export interface JobBrief extends JobChange {
   priority: number
-  /** How often it was begun, this time included. */
-  attempt: number
   maxAttempts: number
-  progress: number
-  note: string | null
   requestId: string | null
-  /** What people may see of the last failure. */
-  error: string | null
   createdAt: Date
   /** When a scheduled one is to be queued. */
   runAt: Date | null
@@ -39,12 +31,6 @@ export interface AttemptRecord {
   /** What went wrong, for operators. */
   error: string | null
 }
-
-/** News of a job: what this process wrote of it, or saw. */
-export type JobChange = Pick<
-  JobBrief,
-  'id' | 'kind' | 'state' | 'progress' | 'note' | 'attempt' | 'error'
->
 
 /** A job that a worker holds, for as long as the row has this fence. */
 export interface Claim {
@@ -72,21 +58,7 @@ export interface Settlement {
 
 const UNFINISHED = ['scheduled', 'queued', 'running'] as const satisfies JobState[]
 
-export const FINISHED = ['succeeded', 'failed', 'cancelled'] as const satisfies JobState[]
-
 export const STATES = [...UNFINISHED, ...FINISHED]
-
-export const isFinished = (state: JobState) => (FINISHED as readonly JobState[]).includes(state)
-
-export const CHANGE_COLUMNS = [
-  'id',
-  'kind',
-  'state',
-  'progress',
-  'note',
-  'attempt',
-  'error',
-] as const
 
 type JobRow = Selectable<Tables['job']>
 

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AppError } from '../../src/errors.ts'
 import { startTimer } from '../../src/timers.ts'
-import type { JobContext, JobHandler } from './handler.ts'
+import type { JobContext, JobHandler } from './job.ts'
 import { toJson } from './json.ts'
 import type { Claim, Outcome } from './record.ts'
 

@@ -4,7 +4,7 @@ import type { Db } from '../../src/db/database.ts'
 import type { Tables } from '../../src/db/tables.ts'
 import { transaction } from '../../src/db/transaction.ts'
 import { toNewJob } from './enqueue-options.ts'
-import type { JobSchedule } from './handler.ts'
+import type { JobSchedule } from './job.ts'
 
 const PRUNE_BATCH = 1_000
 

@@ -2,29 +2,20 @@ import { sql, type Transaction } from 'kysely'
 import type { Db } from '../../src/db/database.ts'
 import type { JobState, Tables } from '../../src/db/tables.ts'
 import { transaction } from '../../src/db/transaction.ts'
+import { CHANGE_COLUMNS, FINISHED, isFinished, type JobChange } from './job.ts'
 import { type Due, findDue, idsOf, lockDue, lockHeld, lockNamed } from './locks.ts'
 import {
-  changesOf,
   closeAttempts,
   columns,
   idList,
   later,
   lockJob,
   now,
+  readChanges,
   readJob,
 } from './queries.ts'
 import { Queue } from './queue.ts'
-import {
-  CHANGE_COLUMNS,
-  type Claim,
-  FINISHED,
-  isFinished,
-  type JobChange,
-  type JobRecord,
-  type Settlement,
-  toChange,
-  toRecord,
-} from './record.ts'
+import { type Claim, type JobRecord, type Settlement, toChange, toRecord } from './record.ts'
 
 type Trx = Transaction<Tables>
 
@@ -126,7 +117,7 @@ export class JobStore {
       if (bare.length > 0) await this.#succeed(trx, idsOf(bare.map(({ claim }) => claim)), null)
       for (const settlement of mine)
         if (!bare.includes(settlement)) await this.#settleOne(trx, settlement)
-      return changesOf(trx, idsOf(mine.map(({ claim }) => claim)))
+      return readChanges(trx, idsOf(mine.map(({ claim }) => claim)))
     }, this.#openReserved())
   }
 
@@ -199,41 +190,37 @@ export class JobStore {
   }
 
   /** Ends an unfinished job, wherever it runs; its worker will see that it holds it no more. */
-  cancel(id: string, db = this.#open()): Promise<{ job: JobRecord; changed: boolean } | undefined> {
-    return this.#transaction(async (trx) => {
-      const row = await lockJob(trx, id)
-      if (!row || isFinished(row.state)) return row && { job: toRecord(row), changed: false }
-      await trx
-        .updateTable('job')
-        .set({ state: 'cancelled', ...this.#ending() })
-        .where('id', '=', id)
-        .execute()
-      await closeAttempts(trx, [id], 'cancelled')
-      return { job: await readJob(trx, id), changed: true }
-    }, db)
+  async cancel(trx: Trx, id: string): Promise<{ job: JobRecord; changed: boolean } | undefined> {
+    const row = await lockJob(trx, id)
+    if (!row || isFinished(row.state)) return row && { job: toRecord(row), changed: false }
+    await trx
+      .updateTable('job')
+      .set({ state: 'cancelled', ...this.#ending() })
+      .where('id', '=', id)
+      .execute()
+    await closeAttempts(trx, [id], 'cancelled')
+    return { job: await readJob(trx, id), changed: true }
   }
 
   /** Queues a failed or cancelled job again, with all of its attempts. */
-  retry(id: string, db = this.#open()): Promise<{ job: JobRecord; changed: boolean } | undefined> {
-    return this.#transaction(async (trx) => {
-      const row = await lockJob(trx, id)
-      if (!row || (row.state !== 'failed' && row.state !== 'cancelled'))
-        return row && { job: toRecord(row), changed: false }
-      const fresh = {
-        attempt: 0,
-        progress: 0,
-        note: null,
-        error: null,
-        due_at: null,
-        finished_at: null,
-      }
-      await trx
-        .updateTable('job')
-        .set({ state: 'queued', ...fresh })
-        .where('id', '=', id)
-        .execute()
-      return { job: await readJob(trx, id), changed: true }
-    }, db)
+  async retry(trx: Trx, id: string): Promise<{ job: JobRecord; changed: boolean } | undefined> {
+    const row = await lockJob(trx, id)
+    if (!row || (row.state !== 'failed' && row.state !== 'cancelled'))
+      return row && { job: toRecord(row), changed: false }
+    const fresh = {
+      attempt: 0,
+      progress: 0,
+      note: null,
+      error: null,
+      due_at: null,
+      finished_at: null,
+    }
+    await trx
+      .updateTable('job')
+      .set({ state: 'queued', ...fresh })
+      .where('id', '=', id)
+      .execute()
+    return { job: await readJob(trx, id), changed: true }
   }
 
   /**
@@ -261,7 +248,7 @@ export class JobStore {
       const rows = await lockDue(trx, state, ids)
       if (rows.length === 0) return []
       await move(trx, rows)
-      return changesOf(trx, idsOf(rows))
+      return readChanges(trx, idsOf(rows))
     }, this.#openReserved())
   }
 

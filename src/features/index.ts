@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import type { JobRegistry } from '@offloop/jobs/handler'
+import type { JobRegistry } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
 import type { Compute } from '@offloop/workpool/compute'
 import type { Config } from '../config.ts'

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { handle } from '@offloop/jobs/handler'
+import { handle } from '@offloop/jobs/job'
 import { Jobs } from '@offloop/jobs/jobs'
 import { pino } from 'pino'
 import { Database } from '../../src/db/database.ts'

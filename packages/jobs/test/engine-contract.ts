@@ -4,8 +4,7 @@ import { useDatabase } from '../../../test/support/database.ts'
 import { enqueue, useJobs } from '../../../test/support/jobs.ts'
 import { until } from '../../../test/support/until.ts'
 import type { Engine } from '../engine.ts'
-import { handle } from '../handler.ts'
-import { job } from '../job.ts'
+import { handle, job } from '../job.ts'
 
 /** So rarely that no test sees it. */
 const NEVER_MS = 3_600_000
@@ -87,7 +86,7 @@ export function engineContract(name: string, createEngine: (pollMs?: number) => 
       await put({ name: 'later' }, { priority: 5 })
       await put({ name: 'now' }, { priority: -5 })
       await put({ name: 'soon' })
-      await jobs.cancel(id)
+      await jobs.cancel(db, id)
       await until(() => noted.length === 3, 'all are begun')
       expect(noted).toEqual(['now', 'soon', 'later'])
       expect((await jobs.find(db, id))?.state).toBe('cancelled')
@@ -111,13 +110,13 @@ export function engineContract(name: string, createEngine: (pollMs?: number) => 
     })
 
     test('does not deliver what was cancelled, until it is retried', async () => {
-      const { jobs, put, noted, stateOf } = await useProcesses([1])
+      const { db, jobs, put, noted, stateOf } = await useProcesses([1])
       const { id } = await put({ name: 'a' }, { runAt: new Date(Date.now() + 60_000) })
-      await jobs.cancel(id)
+      await jobs.cancel(db, id)
       await put({ name: 'b' })
       await until(() => noted.length === 1, 'the other is begun')
       expect(await stateOf(id)).toBe('cancelled')
-      await jobs.retry(id)
+      await jobs.retry(db, id)
       await until(async () => (await stateOf(id)) === 'succeeded', 'it is done')
       expect(noted).toEqual(['b', 'a'])
     })

@@ -9,8 +9,7 @@ import { onServer, useDatabase } from '../../../test/support/database.ts'
 import { enqueue, useJobs } from '../../../test/support/jobs.ts'
 import { endlessly } from '../../../test/support/tasks.ts'
 import { until } from '../../../test/support/until.ts'
-import { handle } from '../handler.ts'
-import { job } from '../job.ts'
+import { handle, type JobChange, job } from '../job.ts'
 
 const add = job<{ a: number; b: number }, number>('test.add')
 const adding = handle(add, ({ a, b }) => a + b)
@@ -161,7 +160,7 @@ describe('enqueuing', () => {
     expect(
       (await enqueue({ database, jobs }, add, { a: 3, b: 4 }, { dedupeKey: 'other' })).id,
     ).not.toBe(first.id)
-    await jobs.cancel(first.id)
+    await jobs.cancel(db, first.id)
     expect(
       (await enqueue({ database, jobs }, add, { a: 5, b: 6 }, { dedupeKey: 'sum' })).id,
     ).not.toBe(first.id)
@@ -395,6 +394,72 @@ describe('the counts', () => {
   })
 })
 
+describe('a listener', () => {
+  test('is notified of a job that it waits for, wherever it runs, beginning with how it is', async () => {
+    const { database } = await useDatabase()
+    const stepping = job<null>('test.stepping')
+    const goOn = Promise.withResolvers<void>()
+    const handlers = [
+      handle(stepping, async (_, { progress }) => {
+        progress(0.5, 'half')
+        await goOn.promise
+      }),
+    ]
+    const here = useJobs(database, { concurrency: 0 })
+    const { id } = await enqueue({ database, jobs: here.jobs }, stepping, null)
+    const { id: other } = await enqueue({ database, jobs: here.jobs }, stepping, null)
+    const seen: JobChange[] = []
+    const stop = here.jobs.onChange(
+      (change) => seen.push(change),
+      () => [id],
+    )
+    await until(() => seen.length === 1, 'it is read at once')
+    useJobs(database, { handlers, timing: { watchMs: 20 } })
+    await until(() => seen.at(-1)?.note === 'half', 'its progress is read')
+    goOn.resolve()
+    await until(() => seen.at(-1)?.state === 'succeeded', 'its end is read')
+    stop()
+    expect(seen.every((change) => change.id === id && change.id !== other)).toBe(true)
+    expect(new Set(seen.map((change) => JSON.stringify(change))).size).toBe(seen.length)
+  })
+
+  test('that throws keeps no other from being notified', async () => {
+    const { database } = await useDatabase()
+    const lines: string[] = []
+    const { jobs } = useJobs(database, {
+      concurrency: 0,
+      log: pino({}, { write: (line) => void lines.push(line) }),
+    })
+    const seen: JobChange[] = []
+    jobs.onChange(() => {
+      throw new Error('no')
+    })
+    jobs.onChange((change) => seen.push(change))
+    await enqueue({ database, jobs }, add, { a: 1, b: 2 })
+    expect(seen).toMatchObject([{ state: 'queued' }])
+    expect(lines.join()).toContain('A listener of job changes failed')
+  })
+})
+
+describe('cancelling and retrying', () => {
+  test('join the transaction of the caller: rolled back, nothing has happened', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const { jobs, statesOf } = useJobs(database, { concurrency: 0 })
+    const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 })
+    const failing = transaction(db, async (trx) => {
+      expect(await jobs.cancel(trx, id)).toMatchObject({ state: 'cancelled' })
+      expect(await jobs.retry(trx, id)).toMatchObject({ state: 'queued' })
+      throw new Error('changed my mind')
+    })
+    await expect(failing).rejects.toThrow('changed my mind')
+    expect(statesOf(id)).toEqual(['queued'])
+    await transaction(db, (trx) => jobs.cancel(trx, id))
+    expect(await jobs.find(db, id)).toMatchObject({ state: 'cancelled' })
+    expect(statesOf(id)).toEqual(['queued', 'cancelled'])
+  })
+})
+
 describe('a process that may run one job at once', () => {
   test('begins the next while the end of the last is being written, but not the one after that', async () => {
     const { database } = await useDatabase()
@@ -536,7 +601,7 @@ describe('cancelling', () => {
     })
     const { id } = await enqueue({ database, jobs: here.jobs }, endless, null)
     await started.promise
-    expect(await here.jobs.cancel(id)).toMatchObject({ state: 'cancelled' })
+    expect(await here.jobs.cancel(database.withSignal(), id)).toMatchObject({ state: 'cancelled' })
     expect(await ended.promise).toMatchObject({ code: 'cancelled' })
     await until(() => there.jobs.running === 0, 'its place is free')
     expect(here.statesOf(id)).toEqual(['queued', 'cancelled'])
@@ -569,7 +634,9 @@ describe('cancelling', () => {
       (await onServer('show processlist')).filter(({ Info }) => String(Info).includes('as nap'))
         .length
     await until(async () => compute.running === 1 && (await naps()) === 1, 'both are at work')
-    await Promise.all([elsewhere.cancel(querying), elsewhere.cancel(calculating)])
+    await Promise.all(
+      [querying, calculating].map((id) => elsewhere.cancel(database.withSignal(), id)),
+    )
     await until(async () => compute.running === 0 && (await naps()) === 0, 'both have stopped')
     await until(() => jobs.running === 0, 'their places are free')
   })

@@ -7,8 +7,7 @@ import { transaction } from '../../../src/db/transaction.ts'
 import { useJobs } from '../../../test/support/jobs.ts'
 import { canOwnServer, useOwnServer } from '../../../test/support/own-server.ts'
 import { until } from '../../../test/support/until.ts'
-import { handle } from '../handler.ts'
-import { job } from '../job.ts'
+import { handle, job } from '../job.ts'
 
 const JOBS = 40
 const CONCURRENCY = 5

@@ -4,8 +4,7 @@ import { MysqlConnection } from '../../../src/db/connection.ts'
 import type { Db } from '../../../src/db/database.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
-import { schedule } from '../handler.ts'
-import { job } from '../job.ts'
+import { job, schedule } from '../job.ts'
 import { countJobs, findJob, insertJob, listAttempts, listJobs } from '../queries.ts'
 import { type Claim, STATES } from '../record.ts'
 import { pruneSlots, Schedules } from '../schedules.ts'
@@ -93,8 +92,8 @@ async function doEverything(db: Db) {
   await store.otherKinds(KINDS)
   expect(await store.promote()).not.toHaveLength(0)
   expect(await store.reclaim()).not.toHaveLength(0)
-  await store.cancel(third.id)
-  await store.retry(third.id)
+  await transaction(db, (trx) => store.cancel(trx, third.id))
+  await transaction(db, (trx) => store.retry(trx, third.id))
   expect(await store.prune()).toBeGreaterThan(0)
   const keyed = { ...newJob, kind: 'test.some', dedupeKey: 'key' }
   for (let time = 0; time < 2; time++) await transaction(db, (trx) => insertJob(trx, keyed))

@@ -4,8 +4,7 @@ import type { Database } from '../../../src/db/database.ts'
 import { useDatabase } from '../../../test/support/database.ts'
 import { enqueue, useJobs } from '../../../test/support/jobs.ts'
 import { until } from '../../../test/support/until.ts'
-import { handle, schedule } from '../handler.ts'
-import { job } from '../job.ts'
+import { handle, job, schedule } from '../job.ts'
 import { pruneSlots, Schedules } from '../schedules.ts'
 
 const sweep = job<{ of: string }>('test.sweep')

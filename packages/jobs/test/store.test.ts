@@ -40,6 +40,8 @@ async function useStore({ maxAttempts = 5 } = {}) {
     id,
     claim,
     settle,
+    cancel: () => transaction(db, (trx) => store.cancel(trx, id)),
+    retry: () => transaction(db, (trx) => store.retry(trx, id)),
     find: () => findJob(db, id),
     attempts: () => listAttempts(db, id),
   }
@@ -117,19 +119,19 @@ describe('a job that is given back', () => {
 
 describe('a job that is cancelled while it runs', () => {
   test('stays cancelled, whatever its worker says later, and is over in its history', async () => {
-    const { store, id, claim, settle, find, attempts } = await useStore()
+    const { claim, cancel, settle, find, attempts } = await useStore()
     const held = await claim('one')
-    expect(await store.cancel(id)).toMatchObject({ changed: true, job: { state: 'cancelled' } })
+    expect(await cancel()).toMatchObject({ changed: true, job: { state: 'cancelled' } })
     expect(await settle(held, done)).toEqual([])
     expect(await find()).toMatchObject({ state: 'cancelled', result: null })
     expect(await attempts()).toMatchObject([{ outcome: 'cancelled' }])
   })
 
   test('and is retried is another claim: the first worker has no say in it', async () => {
-    const { store, id, claim, settle } = await useStore()
+    const { claim, cancel, retry, settle } = await useStore()
     const first = await claim('one')
-    await store.cancel(id)
-    await store.retry(id)
+    await cancel()
+    await retry()
     const second = await claim('two')
     expect(second).toMatchObject({ attempt: 1, fence: 2 })
     expect(await settle(first, done)).toEqual([])

@@ -1,4 +1,4 @@
-import type { JobChange } from '@offloop/jobs/record'
+import type { JobChange } from '@offloop/jobs/job'
 import { event } from '../../realtime/event.ts'
 
 /** The topic of everything that happens to jobs in the process that a client is connected to. */

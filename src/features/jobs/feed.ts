@@ -1,5 +1,6 @@
+import type { JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
-import { type JobChange, toChange } from '@offloop/jobs/record'
+import { toChange } from '@offloop/jobs/record'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { JOBS, type JobNews, jobChanged } from './contract.ts'
 

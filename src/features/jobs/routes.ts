@@ -32,11 +32,11 @@ export function jobRoutes(deps: RouteDeps) {
   )
 
   router.openapi(retry, async (c) =>
-    c.json(toJob(await jobs.retry(c.req.valid('param').id, signalOf(c))), 202),
+    c.json(toJob(await jobs.retry(dbOf(c), c.req.valid('param').id)), 202),
   )
 
   router.openapi(cancel, async (c) =>
-    c.json(toJob(await jobs.cancel(c.req.valid('param').id, signalOf(c))), 202),
+    c.json(toJob(await jobs.cancel(dbOf(c), c.req.valid('param').id)), 202),
   )
 
   return router

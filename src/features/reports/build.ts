@@ -1,6 +1,6 @@
 import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { JobContext } from '@offloop/jobs/handler'
+import type { JobContext } from '@offloop/jobs/job'
 import type { Compute } from '@offloop/workpool/compute'
 import type { Database } from '../../db/database.ts'
 import { AppError } from '../../errors.ts'

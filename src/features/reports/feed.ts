@@ -1,7 +1,7 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isFinished, type JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
-import { isFinished, type JobChange } from '@offloop/jobs/record'
 import type { Database } from '../../db/database.ts'
 import type { Log } from '../../log.ts'
 import type { Realtime } from '../../realtime/realtime.ts'

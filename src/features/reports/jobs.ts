@@ -1,4 +1,4 @@
-import { handle, type JobRegistry, schedule } from '@offloop/jobs/handler'
+import { handle, type JobRegistry, schedule } from '@offloop/jobs/job'
 import { type BuildDeps, build } from './build.ts'
 import { buildReport, sweepReports } from './contract.ts'
 import { sweep } from './sweep.ts'

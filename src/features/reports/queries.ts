@@ -1,4 +1,4 @@
-import { CHANGE_COLUMNS, FINISHED, type JobChange } from '@offloop/jobs/record'
+import { CHANGE_COLUMNS, FINISHED, type JobChange } from '@offloop/jobs/job'
 import { sql, type Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'

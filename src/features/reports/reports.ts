@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
+import { isFinished } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
-import { isFinished } from '@offloop/jobs/record'
 import type { Db } from '../../db/database.ts'
 import { transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
@@ -121,10 +121,9 @@ export async function cancelReport(
   { jobs, storage }: ReportDeps,
   db: Db,
   id: string,
-  signal: AbortSignal,
 ): Promise<Report> {
   const { state, upload } = (await queries.findRow(db, id)) ?? missing(id)
-  if (!isFinished(state)) await jobs.cancel(id, signal).catch(unlessFinished)
+  if (!isFinished(state)) await jobs.cancel(db, id).catch(unlessFinished)
   if (upload !== null) await removeUpload(storage, db, id, upload)
   return getReport(db, id)
 }

@@ -1,6 +1,6 @@
 import { createRoute, z } from '@hono/zod-openapi'
+import { isFinished } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
-import { isFinished } from '@offloop/jobs/record'
 import type { Database } from '../../db/database.ts'
 import { AppError } from '../../errors.ts'
 import type { AppContext } from '../../http/env.ts'
@@ -75,7 +75,7 @@ export function reportRoutes(deps: RouteDeps) {
 
   router.openapi(cancel, async (c) => {
     const { id } = c.req.valid('param')
-    return c.json(await cancelReport(deps, open(c), id, signalOf(c)), 202, {
+    return c.json(await cancelReport(deps, open(c), id), 202, {
       Location: `/v1/reports/${id}`,
     })
   })

@@ -1,5 +1,5 @@
+import type { JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
-import type { JobChange } from '@offloop/jobs/record'
 import { io, type Socket } from 'socket.io-client'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { ServerEvents } from '../../../src/features/index.ts'
