@@ -23,6 +23,7 @@ RUN install --directory --owner=1000 --group=1000 /data/reports
 
 COPY --from=packages /app/node_modules node_modules
 COPY package.json ./
+COPY bin bin
 COPY public public
 COPY migrations migrations
 COPY packages packages
@@ -37,4 +38,4 @@ USER 1000:1000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.OPS_PORT}/health/live`).then(({ ok }) => process.exit(ok ? 0 : 1))"]
 ENTRYPOINT ["tini", "--"]
-CMD ["node", "src/main.ts"]
+CMD ["bin/node", "src/main.ts"]

@@ -31,7 +31,12 @@ await database?.stop()
 async function serve(databaseUrl: string) {
   const service = spawn(
     process.execPath,
-    [...WATCHED, '--watch-preserve-output', join(ROOT, 'scripts/dev-service.ts')],
+    [
+      ...process.execArgv,
+      ...WATCHED,
+      '--watch-preserve-output',
+      join(ROOT, 'scripts/dev-service.ts'),
+    ],
     {
       stdio: 'inherit',
       env: { DEMO_INLINE: 'true', ...process.env, DATABASE_URL: databaseUrl },

@@ -1,4 +1,4 @@
-// Runs before every npm script, under whatever Node the machine has: installs the locked packages
+// Runs before every npm script (bin/run), under any Node from 20 on: installs the locked packages
 // where they are absent or older than the lockfile, makes sure that the Node 26 among them runs,
 // and has it compile what kernels changed. Plain JavaScript, no dependencies.
 import { execFileSync, spawnSync } from 'node:child_process'

@@ -20,7 +20,7 @@ const MIGRATION = 'export async function up() {}\nexport async function down() {
 function useProject(env: NodeJS.ProcessEnv) {
   const folder = mkdtempSync(join(tmpdir(), 'offloop-dev-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
-  for (const name of ['package.json', 'src', 'scripts', 'migrations', 'public'])
+  for (const name of ['package.json', 'src', 'packages', 'scripts', 'migrations', 'public'])
     cpSync(join(ROOT, name), join(folder, name), { recursive: true })
   symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'))
   return {

@@ -8,6 +8,9 @@ import { until } from './until.ts'
 const ROOT = join(import.meta.dirname, '../..')
 const { PATH, NODE_COMPILE_CACHE } = process.env
 
+/** Node with the service's V8 flags. */
+const NODE = join(ROOT, 'bin/node')
+
 /**
  * A `node` of its own that runs a file of the project, killed at the end of the test if it still
  * runs.
@@ -32,7 +35,7 @@ export function startProcess(
   const limit = maxFiles === undefined ? '' : `ulimit -n ${maxFiles} && `
   const child = spawn(
     'sh',
-    ['-c', `${limit}exec "$0" "$@"`, process.execPath, ...nodeOptions, join(ROOT, file)],
+    ['-c', `${limit}exec "$0" "$@"`, NODE, ...nodeOptions, join(ROOT, file)],
     {
       cwd: ROOT,
       env: {
