@@ -4,7 +4,8 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { io, type Socket } from 'socket.io-client'
-import type { ServerEvents } from '../src/features/index.ts'
+import type { ServerEvents } from '../src/feature.ts'
+import type { features } from '../src/features/index.ts'
 import type { ProductChange } from '../src/features/products/contract.ts'
 import type { Report } from '../src/features/reports/schema.ts'
 import type { ClientEvents } from '../src/realtime/realtime.ts'
@@ -140,7 +141,7 @@ async function hasDocs() {
 }
 
 async function pushesChanges() {
-  const socket: Socket<ServerEvents, ClientEvents> = io(url, {
+  const socket: Socket<ServerEvents<typeof features>, ClientEvents> = io(url, {
     transports: ['websocket'],
     reconnection: false,
   })

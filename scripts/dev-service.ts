@@ -4,6 +4,7 @@ import { loadConfig } from '../src/config.ts'
 import { Database } from '../src/db/database.ts'
 import { assertMigrated } from '../src/db/migrate.ts'
 import { AppError } from '../src/errors.ts'
+import { features } from '../src/features/index.ts'
 import { openService } from '../src/main.ts'
 import { runService, type Service } from '../src/service.ts'
 
@@ -15,7 +16,7 @@ const POLL_MS = 500
  * half finished.
  */
 await untilMigrated()
-process.exit(await runService(() => openService(process.env), welcome))
+process.exit(await runService(() => openService(process.env, features), welcome))
 
 function welcome({ url }: Service) {
   console.log(`

@@ -1,4 +1,5 @@
 import './load-env.ts'
+import { features } from '../src/features/index.ts'
 import { openService } from '../src/main.ts'
 import { runService, type Service } from '../src/service.ts'
 import { type LocalDatabase, openLocalDatabase } from './database/local-database.ts'
@@ -14,7 +15,10 @@ const code = await runService(
   async () => {
     database = await openLocalDatabase()
     await prepareDatabase(database.url)
-    return openService({ DEMO_INLINE: 'true', ...process.env, DATABASE_URL: database.url })
+    return openService(
+      { DEMO_INLINE: 'true', ...process.env, DATABASE_URL: database.url },
+      features,
+    )
   },
   (service) => console.log(welcome(service)),
 )

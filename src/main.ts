@@ -8,12 +8,14 @@ import { createApp } from './app.ts'
 import { loadConfig } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
-import { type Deps, databasePaths, featureJobs, topics } from './features/index.ts'
+import type { Feature } from './feature.ts'
+import { features } from './features/index.ts'
 import { connectionLimit } from './http/connection-limit.ts'
 import { requestInProgress } from './http/exchange.ts'
 import { Readiness } from './http/readiness.ts'
 import { HttpServer } from './http/server.ts'
 import { openLog } from './log.ts'
+import { OPS } from './ops/contract.ts'
 import { addFigures } from './ops/figures.ts'
 import { Metrics } from './ops/metrics.ts'
 import { Sampler } from './ops/sampler.ts'
@@ -22,7 +24,10 @@ import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
 import { runService, type Service } from './service.ts'
 
 /** Opens everything in order; what is open already is closed again when a later step fails. */
-export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
+export async function openService(
+  env: NodeJS.ProcessEnv,
+  features: readonly Feature[],
+): Promise<Service> {
   // Or else V8 may come to keep what requests leave behind: docs/decisions/008-no-pretenuring.md
   setFlagsFromString('--no-allocation-site-pretenuring')
   const config = loadConfig(env)
@@ -75,28 +80,27 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
       shouldUpgrade: isRealtimeUpgrade,
       maxConnections: connectionLimit(config.database.poolSize),
       backlogFor: (path) =>
-        databasePaths.some((start) => path.startsWith(start)) ? database.backlog : undefined,
+        features.some((feature) => feature.usesDatabase && path.startsWith(feature.path))
+          ? database.backlog
+          : undefined,
     }),
   )
   const realtime = opening.use(
-    new Realtime(server.node, { topics, corsOrigins: config.http.corsOrigins }),
+    new Realtime(server.node, {
+      topics: [...features.flatMap(({ topics = [] }) => topics), OPS],
+      corsOrigins: config.http.corsOrigins,
+    }),
   )
   const sampler = opening.use(new Sampler({ compute, database, realtime, spans, log }))
   addFigures(metrics, { database, compute, jobs, realtime })
 
-  const { demoInline, reports } = config
-  const deps: Deps = {
-    database,
-    compute,
-    jobs,
-    realtime,
-    log,
-    stopping: stopping.signal,
-    demoInline,
-    reports,
-  }
-  const app = createApp({ config: config.http, metrics, readiness, sampler, ...deps })
-  jobs.start(featureJobs(deps))
+  const deps = { config, database, compute, jobs, realtime, log, stopping: stopping.signal }
+  const app = createApp({ ...deps, metrics, readiness, sampler }, features)
+  for (const { start } of features) if (start) opening.defer(start(deps))
+  jobs.start({
+    handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
+    schedules: features.flatMap(({ schedules = [] }) => schedules),
+  })
   const url = await server.listen(app, config.http.host, config.http.port)
   readiness.begin((signal) => database.ping(signal))
   watchdog.start()
@@ -135,4 +139,4 @@ export async function openService(env: NodeJS.ProcessEnv): Promise<Service> {
   }
 }
 
-if (import.meta.main) process.exit(await runService(() => openService(process.env)))
+if (import.meta.main) process.exit(await runService(() => openService(process.env, features)))

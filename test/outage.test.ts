@@ -3,6 +3,7 @@ import { createConnection } from 'mysql2/promise'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { prepareDatabase } from '../scripts/prepare-database.ts'
 import { Database } from '../src/db/database.ts'
+import { features } from '../src/features/index.ts'
 import { openService } from '../src/main.ts'
 import { canOwnServer, useOwnServer } from './support/own-server.ts'
 import { metric, request, useService } from './support/service.ts'
@@ -24,7 +25,7 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
   test('gives 503s, not a crash, and the service is well again after its return', async () => {
     const server = await useOwnServer()
     await prepareDatabase(server.url)
-    const service = await openService({ ...ENV, DATABASE_URL: server.url })
+    const service = await openService({ ...ENV, DATABASE_URL: server.url }, features)
     onTestFinished(() => service.stop())
     const codes = new Map<string, number>()
     const load = startLoad(`${service.url}/v1/products/1`, codes)
@@ -95,11 +96,14 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
   test('costs each request its deadline, and is forgiven when it goes on', async () => {
     const server = await useOwnServer()
     await prepareDatabase(server.url)
-    const service = await openService({
-      ...ENV,
-      DATABASE_URL: server.url,
-      REQUEST_TIMEOUT_MS: '300',
-    })
+    const service = await openService(
+      {
+        ...ENV,
+        DATABASE_URL: server.url,
+        REQUEST_TIMEOUT_MS: '300',
+      },
+      features,
+    )
     onTestFinished(() => service.stop())
     const product = `${service.url}/v1/products/1`
     expect((await request(product)).status).toBe(200)
@@ -148,7 +152,7 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
   test('does not hold up the stop', async () => {
     const server = await useOwnServer()
     await prepareDatabase(server.url)
-    const service = await openService({ ...ENV, DATABASE_URL: server.url })
+    const service = await openService({ ...ENV, DATABASE_URL: server.url }, features)
     expect((await request(`${service.url}/v1/products/1`)).status).toBe(200)
     await server.send('SIGSTOP')
     await service.stop().finally(() => server.send('SIGCONT'))

@@ -26,6 +26,8 @@ export interface EventSink {
   latest(name: string, data: unknown): void
   /** The last event: the stream ends after it. */
   last(name: string, data: unknown): void
+  /** Ends the stream without a last event: an `EventSource` connects again. */
+  end(): void
 }
 
 /**
@@ -69,7 +71,7 @@ export function eventStream(
         () => isRead() && controller.enqueue(HEARTBEAT),
         HEARTBEAT_MS,
       ).unref()
-      const unsubscribe = subscribe({ latest, last })
+      const unsubscribe = subscribe({ latest, last, end })
       const clean = () => {
         clearInterval(timer)
         unsubscribe()

@@ -14,7 +14,7 @@ const PROGRESS_MS = 30_000
 
 /**
  * A request's body as it arrives, for a route that takes large ones (`uploads` in
- * features/index.ts): the deadline stands still meanwhile, and begins anew when all of it is there.
+ * its feature): the deadline stands still meanwhile, and begins anew when all of it is there.
  * Who stops reading early can still answer.
  *
  * @throws AppError `too_large`; `request_timeout` when too little arrives; `cancelled` when the

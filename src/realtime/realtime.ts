@@ -1,3 +1,4 @@
+import { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server as NodeServer } from 'node:http'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -58,6 +59,7 @@ export class Realtime implements AsyncDisposable {
   readonly #io: Server<ClientEvents, Record<string, (payload?: unknown) => void>>
   readonly #topics: RealtimeOptions['topics']
   readonly #connections = new Set<Connection>()
+  readonly #listeners = new EventEmitter().setMaxListeners(0)
   #closing = false
 
   constructor(server: NodeServer, { topics, corsOrigins }: RealtimeOptions) {
@@ -85,8 +87,9 @@ export class Realtime implements AsyncDisposable {
     { name }: Event<Name, Payload>,
     payload: Payload,
   ): void {
+    if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
     // Socket.IO encodes a message before it looks whether anybody is there to get it.
-    if (this.hasSubscribers(topic)) this.#io.to(topic).emit(name, payload)
+    if (this.#rooms.has(topic)) this.#io.to(topic).emit(name, payload)
   }
 
   /**
@@ -98,17 +101,32 @@ export class Realtime implements AsyncDisposable {
     { name }: Event<Name, Payload>,
     payload: Payload,
   ): void {
+    if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
     this.#io.to(topic).volatile.emit(name, payload)
   }
 
-  /** Whether anybody listens to `topic`; costs next to nothing. */
-  hasSubscribers(topic: string): boolean {
-    return this.#io.of('/').adapter.rooms.has(topic)
+  /**
+   * Subscribes code of this process, such as a stream of Server-Sent Events, to what it publishes
+   * to `topic`. Returns the function that unsubscribes.
+   */
+  listen(topic: string, listener: (name: string, payload: unknown) => void): () => void {
+    this.#listeners.on(topic, listener)
+    return () => this.#listeners.off(topic, listener)
   }
 
-  /** The topics of a kind that somebody listens to. */
+  /** Whether anybody is subscribed to `topic`; costs next to nothing. */
+  hasSubscribers(topic: string): boolean {
+    return this.#rooms.has(topic) || this.#listeners.listenerCount(topic) > 0
+  }
+
+  /** The topics of a kind that have subscribers. */
   subscribed(pattern: RegExp): string[] {
-    return [...this.#io.of('/').adapter.rooms.keys()].filter((room) => pattern.test(room))
+    const topics = new Set([...this.#rooms.keys(), ...(this.#listeners.eventNames() as string[])])
+    return [...topics].filter((topic) => pattern.test(topic))
+  }
+
+  get #rooms() {
+    return this.#io.of('/').adapter.rooms
   }
 
   /**

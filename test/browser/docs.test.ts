@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { events } from '../../src/features/index.ts'
+import type { Feature } from '../../src/feature.ts'
+import { features } from '../../src/features/index.ts'
 import { until } from '../support/until.ts'
 import { startSite } from './support/site.ts'
 
@@ -18,7 +19,9 @@ test('the page leads to the API reference, which works without the internet and 
   await page.getByRole('link', { name: 'API reference' }).click()
   const lists = async () => {
     const text = await page.locator('body').innerText()
-    return events.every(({ name }) => text.includes(name))
+    return features
+      .flatMap((feature: Feature) => feature.events ?? [])
+      .every(({ name }) => text.includes(name))
   }
   await until(lists, 'all events are listed')
 })

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { events } from '../../src/features/index.ts'
+import type { Feature } from '../../src/feature.ts'
+import { features } from '../../src/features/index.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
 import { request, startService, useService } from '../support/service.ts'
 
@@ -335,7 +336,9 @@ describe('operations', () => {
 
   test('the docs list every event with its topic and each field of its payload', async () => {
     const { description } = (await request(`${service.url}/openapi.json`)).body.info
-    for (const { name, topic, payload } of events) {
+    for (const { name, topic, payload } of features.flatMap(
+      (feature: Feature) => feature.events ?? [],
+    )) {
       const section = description.split('### ').find((text: string) => text.startsWith(`${name}\n`))
       expect(section).toContain(`\`${topic}\``)
       for (const field of Object.keys(payload)) expect(section).toContain(`- \`${field}\`: `)

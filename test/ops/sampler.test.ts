@@ -1,7 +1,8 @@
 import { mainCoreTime } from '@offloop/loopwatch/core-time'
 import { io, type Socket } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import type { ServerEvents } from '../../src/features/index.ts'
+import type { ServerEvents } from '../../src/feature.ts'
+import type { features } from '../../src/features/index.ts'
 import type { OpsSample, SpanBatch, TaskSpan } from '../../src/ops/contract.ts'
 import type { ClientEvents } from '../../src/realtime/realtime.ts'
 import { openSampler } from '../support/sampler.ts'
@@ -183,7 +184,7 @@ const allRun = (threads: OpsSample['compute']['threads']) =>
 
 /** A client of the test's own, and all that it hears of `ops`. */
 async function listen() {
-  const socket: Socket<ServerEvents, ClientEvents> = io(service.url, {
+  const socket: Socket<ServerEvents<typeof features>, ClientEvents> = io(service.url, {
     transports: ['websocket'],
     forceNew: true,
   })

@@ -4,14 +4,15 @@ import { createServer } from 'node:http'
 import { type AddressInfo, connect as connectTcp } from 'node:net'
 import { io, type Socket } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import type { ServerEvents } from '../../src/features/index.ts'
+import type { ServerEvents } from '../../src/feature.ts'
+import type { features } from '../../src/features/index.ts'
 import type { ProductChange } from '../../src/features/products/contract.ts'
 import { event } from '../../src/realtime/event.ts'
 import { type Acknowledgement, type ClientEvents, Realtime } from '../../src/realtime/realtime.ts'
 import { request, startService, useService } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
-type Client = Socket<ServerEvents, ClientEvents>
+type Client = Socket<ServerEvents<typeof features>, ClientEvents>
 
 const KIB = 1024
 

@@ -1,24 +1,18 @@
 import type { JobChange } from '@offloop/jobs/job'
-import type { Jobs } from '@offloop/jobs/jobs'
 import { toChange } from '@offloop/jobs/record'
-import type { Realtime } from '../../realtime/realtime.ts'
+import type { Deps } from '../../feature.ts'
 import { JOBS, type JobNews, jobChanged } from './contract.ts'
 
 const SEND_EVERY_MS = 200
 /** As many as a page shows. The others are only counted in. */
 const MAX_TOLD = 20
 
-interface FeedDeps {
-  jobs: Jobs
-  realtime: Realtime
-  stopping: AbortSignal
-}
-
 /**
  * Tells subscribers which jobs changed, five times a second at the most: of each the newest, and of
- * a storm the last few. Who reads slowly misses some, and reads the list instead.
+ * a storm the last few. Who reads slowly misses some, and reads the list instead. Returns the
+ * function that ends it.
  */
-export function tellOfJobs({ jobs, realtime, stopping }: FeedDeps): void {
+export function publishJobChanges({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
   const told = new Map<string, JobChange>()
   let more = false
   let timer: NodeJS.Timeout | undefined
@@ -40,10 +34,10 @@ export function tellOfJobs({ jobs, realtime, stopping }: FeedDeps): void {
     told.delete(told.keys().next().value as string)
   })
 
-  stopping.addEventListener('abort', () => {
+  return () => {
     stopListening()
     clearTimeout(timer)
-  })
+  }
 }
 
 /** Only what a change consists of: some are whole records. */

@@ -1,26 +1,26 @@
 import { createRoute } from '@hono/zod-openapi'
-import type { Jobs } from '@offloop/jobs/jobs'
-import type { Database } from '../../db/database.ts'
+import { type Deps, feature } from '../../feature.ts'
 import type { AppContext } from '../../http/env.ts'
 import { signalOf } from '../../http/exchange.ts'
 import { createRouter, json } from '../../http/router.ts'
-import type { Realtime } from '../../realtime/realtime.ts'
-import { tellOfJobs } from './feed.ts'
+import { JOBS, jobChanged } from './contract.ts'
+import { publishJobChanges } from './feed.ts'
 import { getJob, listJobs, toJob } from './pages.ts'
 import { Job, JobDetail, JobId, JobPage, PageQuery } from './schema.ts'
 
-interface RouteDeps {
-  database: Database
-  jobs: Jobs
-  realtime: Realtime
-  stopping: AbortSignal
-}
+/** What operators see and do, for jobs of every kind. */
+export const jobsAdmin = feature({
+  name: 'jobs-admin',
+  path: '/v1/jobs',
+  routes: jobRoutes,
+  topics: [JOBS],
+  events: [jobChanged],
+  start: publishJobChanges,
+  usesDatabase: true,
+})
 
-/** `/v1/jobs`: what operators see and do, for jobs of every kind. */
-export function jobRoutes(deps: RouteDeps) {
-  const { database, jobs } = deps
+function jobRoutes({ database, jobs }: Deps) {
   const router = createRouter()
-  tellOfJobs(deps)
   const dbOf = (c: AppContext) => database.withSignal(signalOf(c))
 
   router.openapi(list, async (c) =>

@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi'
-import type { Compute } from '@offloop/workpool/compute'
+import { type Deps, feature } from '../../feature.ts'
 import { bodyTag, isFresh } from '../../http/etag.ts'
 import { clientOf, requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'
@@ -10,8 +10,14 @@ import { Painter } from './painter.ts'
 /** For a day nobody need ask again: that long a new version of the drawing may take to be seen. */
 const CACHE_CONTROL = 'public, max-age=86400'
 
-/** `/v1/mandelbrot.png`: one request's work on all threads, in memory that they share. */
-export function mandelbrotRoutes({ compute }: { compute: Compute }) {
+/** One request's work on all threads, in memory that they share. */
+export const mandelbrot = feature({
+  name: 'mandelbrot',
+  path: '/v1/mandelbrot.png',
+  routes: mandelbrotRoutes,
+})
+
+function mandelbrotRoutes({ compute }: Deps) {
   const router = createRouter()
   const painter = new Painter(compute)
 

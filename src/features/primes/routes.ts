@@ -1,8 +1,8 @@
 import { performance } from 'node:perf_hooks'
 import { createRoute, z } from '@hono/zod-openapi'
-import type { Compute } from '@offloop/workpool/compute'
 import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import { AppError } from '../../errors.ts'
+import { type Deps, feature } from '../../feature.ts'
 import { clientOf, requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter, json } from '../../http/router.ts'
 import { integerParameter, withDefault } from '../../schemas.ts'
@@ -12,15 +12,16 @@ import { countPrimes } from './contract.ts'
 const MAX = 50_000_000
 
 /**
- * `/v1/primes`: CPU-heavy work, on a worker thread as it should be, or on the event loop to see
- * what that costs.
+ * CPU-heavy work, on worker threads as it should be, or on the event loop to see what that costs.
  */
-export function primeRoutes({ compute, demoInline }: { compute: Compute; demoInline: boolean }) {
+export const primes = feature({ name: 'primes', path: '/v1/primes', routes: primeRoutes })
+
+function primeRoutes({ compute, config }: Deps) {
   const router = createRouter()
 
   router.openapi(count, async (c) => {
     const { mode, ...range } = c.req.valid('query')
-    if (mode === 'inline' && !demoInline)
+    if (mode === 'inline' && !config.demoInline)
       throw new AppError(
         'forbidden',
         'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it',

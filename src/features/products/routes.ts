@@ -1,5 +1,5 @@
 import { createRoute } from '@hono/zod-openapi'
-import type { Database } from '../../db/database.ts'
+import { type Deps, feature } from '../../feature.ts'
 import type { AppContext } from '../../http/env.ts'
 import {
   answerChanged,
@@ -11,7 +11,7 @@ import {
 } from '../../http/etag.ts'
 import { signalOf } from '../../http/exchange.ts'
 import { createRouter, json, jsonBody, withHeaders } from '../../http/router.ts'
-import type { Realtime } from '../../realtime/realtime.ts'
+import { PRODUCTS, productChanged } from './contract.ts'
 import {
   createProduct,
   deleteProduct,
@@ -21,8 +21,17 @@ import {
 } from './products.ts'
 import { PageQuery, Product, ProductId, ProductInput, ProductPage, ProductPatch } from './schema.ts'
 
-/** `/v1/products`: plain async CRUD, and the shape to copy. */
-export function productRoutes({ database, realtime }: { database: Database; realtime: Realtime }) {
+/** Plain async CRUD, and the shape to copy. */
+export const products = feature({
+  name: 'products',
+  path: '/v1/products',
+  routes: productRoutes,
+  topics: [PRODUCTS],
+  events: [productChanged],
+  usesDatabase: true,
+})
+
+function productRoutes({ database, realtime }: Deps) {
   const router = createRouter()
   const withSignal = (c: AppContext) => ({ db: database.withSignal(signalOf(c)), realtime })
 

@@ -9,7 +9,6 @@ import {
   buildReport,
   REPORT_TOPIC,
   type ReportProgress,
-  type ReportState,
   reportFinished,
   reportProgress,
   topicOf,
@@ -21,12 +20,6 @@ import { toReportState } from './reports.ts'
 const READ_EVERY_MS = 1_000
 const READ_TIMEOUT_MS = 5_000
 
-export interface Watcher {
-  progress(progress: ReportProgress): void
-  /** The last call. */
-  finished(end: { id: string; state: ReportState }): void
-}
-
 interface FeedOptions {
   database: Database
   jobs: Jobs
@@ -35,52 +28,35 @@ interface FeedOptions {
   stopping: AbortSignal
 }
 
-/** A watcher, and what it was notified of last. */
-interface Watch {
-  watcher: Watcher
-  seen: string | undefined
-}
-
-/** What the listeners of a report were notified of last. */
+/** What the subscribers of a report were notified of last. */
 interface LastSent {
-  news: string
+  payload: string
   finished: boolean
   at: number
 }
 
 /**
- * Notifies of reports: everybody over Socket.IO, and watchers here. What this process does it hears
- * from its jobs, and what others do it reads once a second, for as long as somebody listens. After
- * a report has finished, nothing more is sent of it, unless it is retried. Of a report that nobody
- * listens to, nothing is kept.
+ * Publishes how reports proceed. What this process does it hears from its jobs, and what others do
+ * it reads once a second, for as long as somebody is subscribed. After a report has finished,
+ * nothing more is sent of it, unless it is retried. Of a report without subscribers, nothing is
+ * kept.
  */
 export class ReportFeed {
   readonly #options: FeedOptions
-  readonly #watches = new Map<string, Set<Watch>>()
   readonly #lastSent = new Map<string, LastSent>()
+  readonly #stopListening: () => void
 
   constructor(options: FeedOptions) {
     this.#options = options
-    options.jobs.onChange((change) => {
-      if (change.kind === buildReport.name && this.#hasListeners(change.id)) this.#notify(change)
+    this.#stopListening = options.jobs.onChange((change) => {
+      const isWanted = change.kind === buildReport.name
+      if (isWanted && options.realtime.hasSubscribers(topicOf(change.id))) this.#notify(change)
     })
     void this.#readWhileRunning()
   }
 
-  /** Watches a report from now on, beginning with how it is; gives the function that ends it. */
-  watch(id: string, watcher: Watcher): () => void {
-    const watches = this.#watches.get(id) ?? new Set()
-    const watch = { watcher, seen: undefined }
-    this.#watches.set(id, watches.add(watch))
-    void this.#read([id])
-    return () => {
-      watches.delete(watch)
-      if (watches.size === 0 && this.#watches.get(id) === watches) this.#watches.delete(id)
-    }
-  }
-
-  #hasListeners(id: string): boolean {
-    return this.#watches.has(id) || this.#options.realtime.hasSubscribers(topicOf(id))
+  close(): void {
+    this.#stopListening()
   }
 
   /**
@@ -92,18 +68,14 @@ export class ReportFeed {
     const progress = toProgress(change)
     if (last?.finished && readAt === undefined && progress.state !== 'queued') return
     if (last && readAt !== undefined && last.at > readAt) return
-    const news = JSON.stringify(progress)
-    if (last?.news !== news) {
-      this.#lastSent.set(change.id, {
-        news,
-        finished: isFinished(change.state),
-        at: performance.now(),
-      })
-      this.#publish(progress)
-    }
-    // Those who began to watch since then have not seen it yet.
-    for (const watch of [...(this.#watches.get(change.id) ?? [])])
-      if (watch.seen !== news) this.#notifyWatcher(watch, progress, news)
+    const payload = JSON.stringify(progress)
+    if (last?.payload === payload) return
+    this.#lastSent.set(change.id, {
+      payload,
+      finished: isFinished(change.state),
+      at: performance.now(),
+    })
+    this.#publish(progress)
   }
 
   #publish(progress: ReportProgress) {
@@ -111,17 +83,6 @@ export class ReportFeed {
     const { realtime } = this.#options
     if (isFinished(state)) realtime.emit(topicOf(id), reportFinished, { id, state })
     else realtime.emitLatest(topicOf(id), reportProgress, progress)
-  }
-
-  #notifyWatcher(watch: Watch, progress: ReportProgress, news: string) {
-    const { id, state } = progress
-    watch.seen = news
-    try {
-      if (isFinished(state)) watch.watcher.finished({ id, state })
-      else watch.watcher.progress(progress)
-    } catch (error) {
-      this.#options.log.error({ err: error, report: id }, 'A watcher of a report failed')
-    }
   }
 
   async #readWhileRunning() {
@@ -139,12 +100,10 @@ export class ReportFeed {
 
   /** The reports that may have changed and that somebody listens to; forgets the others. */
   #findListenedTo(): string[] {
-    const subscribed = this.#options.realtime
-      .subscribed(REPORT_TOPIC)
-      .map((topic) => topic.slice(topicOf('').length))
-    const ids = new Set([...this.#watches.keys(), ...subscribed])
+    const topics = this.#options.realtime.subscribed(REPORT_TOPIC)
+    const ids = new Set(topics.map((topic) => topic.slice(topicOf('').length)))
     for (const id of this.#lastSent.keys()) if (!ids.has(id)) this.#lastSent.delete(id)
-    return [...ids].filter((id) => !this.#lastSent.get(id)?.finished || this.#watches.has(id))
+    return [...ids].filter((id) => !this.#lastSent.get(id)?.finished)
   }
 
   async #read(ids: string[]) {
@@ -160,7 +119,7 @@ export class ReportFeed {
   }
 }
 
-const toProgress = ({ id, state, progress, note, attempt }: JobChange): ReportProgress => ({
+export const toProgress = ({ id, state, progress, note, attempt }: JobChange): ReportProgress => ({
   id,
   state: toReportState(state),
   progress,

@@ -1,18 +1,18 @@
+import { join } from 'node:path'
 import { createRoute, z } from '@hono/zod-openapi'
 import { isFinished } from '@offloop/jobs/job'
-import type { Jobs } from '@offloop/jobs/jobs'
-import type { Database } from '../../db/database.ts'
 import { AppError } from '../../errors.ts'
+import { type Deps, feature } from '../../feature.ts'
 import type { AppContext } from '../../http/env.ts'
 import { eventStream, hasSeenLast } from '../../http/event-stream.ts'
 import { requestIdOf, signalOf } from '../../http/exchange.ts'
 import { createRouter, json } from '../../http/router.ts'
 import { declaredBytes, receiveUpload } from '../../http/upload.ts'
-import type { Log } from '../../log.ts'
-import type { Realtime } from '../../realtime/realtime.ts'
-import { reportFinished, reportProgress } from './contract.ts'
-import { ReportFeed } from './feed.ts'
+import { REPORT_TOPIC, reportFinished, reportProgress, topicOf } from './contract.ts'
+import { ReportFeed, toProgress } from './feed.ts'
 import { groupsCsv } from './groups-csv.ts'
+import { reportJobs, reportSchedules } from './jobs.ts'
+import { readChanges } from './queries.ts'
 import { cancelReport, createReport, getReport, listReports } from './reports.ts'
 import {
   NewReportHeaders,
@@ -23,26 +23,39 @@ import {
   ReportPage,
   ReportQuery,
 } from './schema.ts'
-import type { Storage } from './storage.ts'
+import { DirectoryStorage } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
 /** How every gzip begins. */
 const GZIP_MAGIC = Buffer.from([0x1f, 0x8b])
 
-interface RouteDeps {
-  database: Database
-  jobs: Jobs
-  realtime: Realtime
-  storage: Storage
-  log: Log
-  stopping: AbortSignal
-}
+/** Uploads that jobs summarise. */
+export const reports = feature({
+  name: 'reports',
+  path: '/v1/reports',
+  routes: (deps) => reportRoutes({ ...deps, storage: openStorage(deps) }),
+  jobs: (deps) => {
+    const { directory, memoryMb } = deps.config.reports
+    const spillDirectory = join(directory, 'spill')
+    return reportJobs({ ...deps, storage: openStorage(deps), spillDirectory, memoryMb })
+  },
+  schedules: reportSchedules,
+  topics: [REPORT_TOPIC],
+  events: [reportProgress, reportFinished],
+  start(deps) {
+    const feed = new ReportFeed(deps)
+    return () => feed.close()
+  },
+  usesDatabase: true,
+  takesUploads: true,
+})
 
-/** `/v1/reports`: uploads that jobs summarise. */
-export function reportRoutes(deps: RouteDeps) {
-  const { database, stopping } = deps
+const openStorage = ({ config }: Deps) =>
+  new DirectoryStorage(join(config.reports.directory, 'uploads'))
+
+function reportRoutes(deps: Deps & { storage: DirectoryStorage }) {
+  const { database, realtime, stopping } = deps
   const router = createRouter()
-  const feed = new ReportFeed(deps)
   const open = (c: AppContext) => database.withSignal(signalOf(c))
 
   router.openapi(create, async (c) => {
@@ -81,14 +94,27 @@ export function reportRoutes(deps: RouteDeps) {
   })
 
   router.openapi(events, async (c) => {
-    const { id, state } = await getReport(open(c), c.req.valid('param').id)
+    const db = open(c)
+    const { id, state } = await getReport(db, c.req.valid('param').id)
     if (isFinished(state) && hasSeenLast(c)) return c.body(null, 204)
-    return eventStream(c, stopping, ({ latest, last }) =>
-      feed.watch(id, {
-        progress: (progress) => latest(reportProgress.name, progress),
-        finished: (end) => last(reportFinished.name, end),
-      }),
-    ) as never
+    return eventStream(c, stopping, ({ latest, last, end }) => {
+      let isCurrent = false
+      const send = (name: string, payload: unknown) => {
+        isCurrent = true
+        if (name === reportFinished.name) last(name, payload)
+        else latest(name, payload)
+      }
+      // Read only now: a change between a read and the subscription would be missed.
+      readChanges(db, [id])
+        .then(([change]) => {
+          if (isCurrent || !change) return
+          const progress = toProgress(change)
+          if (isFinished(change.state)) send(reportFinished.name, { id, state: progress.state })
+          else send(reportProgress.name, progress)
+        })
+        .catch(end)
+      return realtime.listen(topicOf(id), send)
+    }) as never
   })
 
   return router

@@ -2,15 +2,16 @@ import type { JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
 import { io, type Socket } from 'socket.io-client'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
-import type { ServerEvents } from '../../../src/features/index.ts'
+import type { ServerEvents } from '../../../src/feature.ts'
+import type { features } from '../../../src/features/index.ts'
 import { type JobsChange, jobChanged } from '../../../src/features/jobs/contract.ts'
-import { tellOfJobs } from '../../../src/features/jobs/feed.ts'
+import { publishJobChanges } from '../../../src/features/jobs/feed.ts'
 import type { ClientEvents, Realtime } from '../../../src/realtime/realtime.ts'
 import { accept, untilFinished } from '../../support/reports.ts'
 import { useService } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
 
-type Client = Socket<ServerEvents, ClientEvents>
+type Client = Socket<ServerEvents<typeof features>, ClientEvents>
 
 describe('job.changed', () => {
   test('tells subscribers of a job from the queue to its end', async () => {
@@ -60,7 +61,7 @@ describe('a storm of changes', () => {
     expect(sent[1]).toMatchObject({ jobs: [{ id: '50' }], more: false })
   })
 
-  test('costs nothing once the service stops', () => {
+  test('costs nothing once it has ended', () => {
     const { tell, sent, stop } = useFeed()
     tell({ id: '1' })
     stop()
@@ -74,7 +75,6 @@ describe('a storm of changes', () => {
 function useFeed() {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
   onTestFinished(() => void vi.useRealTimers())
-  const stopping = new AbortController()
   const listeners = new Set<(change: JobChange) => void>()
   const sent: JobsChange[] = []
   const onChange: Jobs['onChange'] = (listener) => {
@@ -85,10 +85,9 @@ function useFeed() {
     expect(name).toBe(jobChanged.name)
     sent.push(payload as JobsChange)
   }
-  tellOfJobs({
+  const stop = publishJobChanges({
     jobs: { onChange } as Jobs,
     realtime: { emitLatest } as Realtime,
-    stopping: stopping.signal,
   })
   const change = {
     kind: 'test.some',
@@ -100,7 +99,7 @@ function useFeed() {
   } as const
   return {
     sent,
-    stop: () => stopping.abort(),
+    stop,
     tell(news: Partial<JobChange>) {
       for (const listener of listeners) listener({ id: '1', ...change, ...news })
     },

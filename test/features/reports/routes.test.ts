@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { io, type Socket } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import type { ServerEvents } from '../../../src/features/index.ts'
+import type { ServerEvents } from '../../../src/feature.ts'
+import type { features } from '../../../src/features/index.ts'
 import type { ClientEvents } from '../../../src/realtime/realtime.ts'
 import { connectTo } from '../../support/raw-http.ts'
 import {
@@ -465,7 +466,7 @@ type Heard = [name: string, data: Record<string, unknown>]
 
 /** All that is heard of a report over Socket.IO. */
 async function listen(url: string, id: string): Promise<Heard[]> {
-  const socket: Socket<ServerEvents, ClientEvents> = io(url, {
+  const socket: Socket<ServerEvents<typeof features>, ClientEvents> = io(url, {
     transports: ['websocket'],
     reconnection: false,
     forceNew: true,

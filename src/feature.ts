@@ -1,0 +1,65 @@
+import type { OpenAPIHono } from '@hono/zod-openapi'
+import type { JobHandler, JobSchedule } from '@offloop/jobs/job'
+import type { Jobs } from '@offloop/jobs/jobs'
+import type { Compute } from '@offloop/workpool/compute'
+import type { Config } from './config.ts'
+import type { Database } from './db/database.ts'
+import type { Env } from './http/env.ts'
+import type { Log } from './log.ts'
+import type { opsSample, opsSpans } from './ops/contract.ts'
+import type { Event, Listeners } from './realtime/event.ts'
+import type { Realtime } from './realtime/realtime.ts'
+
+/** What `main.ts` opens and features use. */
+export interface Deps {
+  config: Config
+  database: Database
+  compute: Compute
+  jobs: Jobs
+  realtime: Realtime
+  log: Log
+  /** Aborts when the service begins to stop. */
+  stopping: AbortSignal
+}
+
+/**
+ * A part of the service as data: `createApp` and `main.ts` derive everything that they do for it
+ * from here, so that a feature is added to `features/index.ts` and nowhere else.
+ */
+export interface Feature {
+  name: string
+  /** Where its routes are mounted, such as `/v1/products`. */
+  path: string
+  /** Builds its router, and starts nothing: what runs is for `start`. */
+  routes(deps: Deps): OpenAPIHono<Env>
+  /** How its jobs are done: `[handle(sendReceipt, (input, context) => …)]`. */
+  jobs?(deps: Deps): readonly JobHandler[]
+  /** The jobs that a cron expression enqueues. */
+  schedules?: readonly JobSchedule[]
+  /** What clients may subscribe to: names, or patterns such as `/^report:\d+$/`. */
+  topics?: readonly (string | RegExp)[]
+  /** What subscribers receive; `/docs` lists it. */
+  events?: readonly Event<string, unknown>[]
+  /** Starts what runs beside requests, such as a feed, and returns the function that ends it. */
+  start?(deps: Deps): () => void | Promise<void>
+  /** Whether its requests use the database: while many wait for it, further ones are not begun. */
+  usesDatabase?: boolean
+  /** Whether POST to `path` takes large bodies, by `receiveUpload`, which has its own limits. */
+  takesUploads?: boolean
+}
+
+/** Declares a feature; the types of its events stay known. */
+export const feature = <const Definition extends Feature>(definition: Definition): Definition =>
+  definition
+
+/**
+ * What clients of these features may hear: `io(url) as Socket<ServerEvents<typeof features>,
+ * ClientEvents>` is typed on both ends.
+ */
+export type ServerEvents<Features extends readonly Feature[]> = Listeners<
+  EventsOf<Features[number]> | typeof opsSample | typeof opsSpans
+> & { 'server.stopping': () => void }
+
+type EventsOf<F> = F extends { events: readonly (infer E extends Event<string, unknown>)[] }
+  ? E
+  : never
