@@ -1,4 +1,4 @@
-import type { Gate } from './gate.ts'
+import type { Semaphore } from './semaphore.ts'
 import { type Waiter, WaitQueue, type WaitQueueOptions } from './wait-queue.ts'
 
 /**
@@ -13,12 +13,12 @@ const CALLERS_PER_CONNECTION = 4
  * costs a fraction (docs/decisions/014-backlog.md).
  */
 export class Backlog {
-  readonly #gate: Gate
+  readonly #semaphore: Semaphore
   readonly #queue: WaitQueue
   #turn: NodeJS.Immediate | undefined
 
-  constructor(gate: Gate, options: WaitQueueOptions) {
-    this.#gate = gate
+  constructor(semaphore: Semaphore, options: WaitQueueOptions) {
+    this.#semaphore = semaphore
     this.#queue = new WaitQueue(options)
   }
 
@@ -28,7 +28,7 @@ export class Backlog {
   }
 
   /**
-   * Admits now, or when those before it have been admitted and few wait at the gate; or refuses as
+   * Admits now, or when those before it have been admitted and few wait at the semaphore; or refuses as
    * `WaitQueue.add` does.
    */
   add(waiter: Waiter): void {
@@ -36,13 +36,13 @@ export class Backlog {
     else this.#queue.add(waiter)
   }
 
-  /** To be called whenever a caller has left the gate's queue. */
+  /** To be called whenever a caller has left the semaphore's queue. */
   wake(): void {
     if (this.#queue.length > 0) this.#turn ??= setImmediate(this.#admit)
   }
 
   get #room() {
-    return this.#gate.permits * CALLERS_PER_CONNECTION - this.#gate.waiting
+    return this.#semaphore.permits * CALLERS_PER_CONNECTION - this.#semaphore.waiting
   }
 
   #admit = () => {
@@ -50,7 +50,7 @@ export class Backlog {
     const room = this.#room
     let free = room
     while (free > 0 && this.#queue.admitFirst()) free--
-    // Not all that were admitted come to the gate: some fail before, and some are read first. In
+    // Not all that were admitted come to the semaphore: some fail before, and some are read first. In
     // the next turn it is known.
     if (room > 0) this.wake()
   }

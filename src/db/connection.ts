@@ -7,7 +7,7 @@ import {
 import type { PoolConnection, ResultSetHeader } from 'mysql2'
 import { AppError } from '../errors.ts'
 import { isDisconnect, isRetryable, isUnavailable, outcomeUnknown, translate } from './errors.ts'
-import type { Gate } from './gate.ts'
+import type { Semaphore } from './semaphore.ts'
 import { discard } from './session.ts'
 
 const BEGIN = CompiledQuery.raw('begin')
@@ -35,7 +35,7 @@ const STOP_TIMEOUT_MS = 10_000
 export type KillSession = (connection: PoolConnection, hasEnded: () => boolean) => Promise<boolean>
 
 interface LoanOptions {
-  gate: Gate
+  semaphore: Semaphore
   signal: AbortSignal | undefined
   killSession: KillSession
 }
@@ -49,7 +49,7 @@ interface LoanOptions {
  */
 export class MysqlConnection implements DatabaseConnection {
   /** Where its permit belongs. */
-  readonly gate: Gate
+  readonly semaphore: Semaphore
   readonly #raw: PoolConnection
   readonly #signal: AbortSignal | undefined
   readonly #killSession: KillSession
@@ -59,8 +59,8 @@ export class MysqlConnection implements DatabaseConnection {
   #stopped: PromiseWithResolvers<void> | undefined
   #inTransaction = false
 
-  constructor(raw: PoolConnection, { gate, signal, killSession }: LoanOptions) {
-    this.gate = gate
+  constructor(raw: PoolConnection, { semaphore, signal, killSession }: LoanOptions) {
+    this.semaphore = semaphore
     this.#raw = raw
     this.#signal = signal
     this.#killSession = killSession

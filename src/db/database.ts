@@ -11,8 +11,8 @@ import {
 import { createPool, type PoolOptions } from 'mysql2'
 import { AppError } from '../errors.ts'
 import { Backlog } from './backlog.ts'
-import { GatedDialect, GatedDriver } from './driver.ts'
-import { Gate } from './gate.ts'
+import { LimitedDialect, LimitedDriver } from './driver.ts'
+import { Semaphore } from './semaphore.ts'
 import { killSession, prepareSession } from './session.ts'
 import type { Tables } from './tables.ts'
 import type { WaitQueueOptions } from './wait-queue.ts'
@@ -64,10 +64,10 @@ export interface HandleOptions {
  * `withSignal()`.
  */
 export class Database implements AsyncDisposable {
-  readonly gate: Gate
+  readonly semaphore: Semaphore
   /** Where requests that will need a connection wait before they are begun. */
   readonly backlog: Backlog
-  readonly #driver: GatedDriver
+  readonly #driver: LimitedDriver
   readonly #props: Omit<KyselyProps, 'executor'>
   readonly #compiler: QueryCompiler
   readonly #adapter: DialectAdapter
@@ -103,22 +103,22 @@ export class Database implements AsyncDisposable {
     onWait,
   }: DatabaseOptions) {
     const limits = { maxWaiters: MAX_WAITERS, maxWaitMs }
-    const onGateWait = (ms: number) => {
+    const onPermitWait = (ms: number) => {
       onWait?.(ms)
       this.backlog.wake()
     }
-    this.gate = new Gate({ permits: poolSize, ...limits, onWait: onGateWait })
-    this.backlog = new Backlog(this.gate, { ...limits, onWait })
-    this.#driver = new GatedDriver({
+    this.semaphore = new Semaphore({ permits: poolSize, ...limits, onWait: onPermitWait })
+    this.backlog = new Backlog(this.semaphore, { ...limits, onWait })
+    this.#driver = new LimitedDriver({
       pool: createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS)).on(
         'connection',
         prepareSession,
       ),
-      gate: this.gate,
-      reservedGate: new Gate({ permits: RESERVED_CONNECTIONS, ...limits }),
+      semaphore: this.semaphore,
+      reservedSemaphore: new Semaphore({ permits: RESERVED_CONNECTIONS, ...limits }),
       killSession: (connection, hasEnded) => killSession(url, connection, hasEnded),
     })
-    const dialect = new GatedDialect(this.#driver)
+    const dialect = new LimitedDialect(this.#driver)
     // Kysely's `log` would do nothing here: its own driver writes it.
     this.#props = { config: { dialect, plugins }, dialect, driver: this.#driver }
     this.#plugins = plugins
@@ -153,7 +153,7 @@ export class Database implements AsyncDisposable {
 
   /** How many wait for a connection, begun or not. */
   get waiting() {
-    return this.gate.waiting + this.backlog.waiting
+    return this.semaphore.waiting + this.backlog.waiting
   }
 
   /** As the server calls itself: `9.7.0`, `10.11.14-MariaDB`. */

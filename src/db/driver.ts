@@ -11,7 +11,7 @@ import {
 import type { Pool, PoolConnection } from 'mysql2'
 import { type KillSession, MysqlConnection } from './connection.ts'
 import { unavailable } from './errors.ts'
-import type { Gate } from './gate.ts'
+import type { Semaphore } from './semaphore.ts'
 import { answersPing, discard } from './session.ts'
 
 /** A connection that was idle for longer is asked for a sign of life before it is used. */
@@ -23,13 +23,13 @@ const PING_AFTER_IDLE_MS = 2_000
  */
 type PooledConnection = PoolConnection & { lastActiveTime: number }
 
-export interface GatedDriverOptions {
+export interface LimitedDriverOptions {
   /** Has a connection for each permit of both semaphores. */
   pool: Pool
   /** Bounds what requests and jobs use. */
-  gate: Gate
-  /** Bounds what must go on however long the queue of `gate` is. */
-  reservedGate: Gate
+  semaphore: Semaphore
+  /** Bounds what must go on however long the queue of `semaphore` is. */
+  reservedSemaphore: Semaphore
   killSession: KillSession
 }
 
@@ -43,12 +43,12 @@ export interface AcquireOptions extends AbortableOperationOptions {
  * signal, prepared statements, and no connection handed on with a transaction open.
  * docs/decisions/002-own-driver.md has the reasons.
  */
-export class GatedDriver implements Driver {
-  readonly #options: GatedDriverOptions
+export class LimitedDriver implements Driver {
+  readonly #options: LimitedDriverOptions
   /** When a connection was first found to be silent: none that was idle then is used again. */
   #silentSince = 0
 
-  constructor(options: GatedDriverOptions) {
+  constructor(options: LimitedDriverOptions) {
     this.#options = options
   }
 
@@ -59,16 +59,18 @@ export class GatedDriver implements Driver {
    * signal's reason.
    */
   acquireConnection({ signal, reserved = false }: AcquireOptions = {}): Promise<MysqlConnection> {
-    const gate = reserved ? this.#options.reservedGate : this.#options.gate
-    const entered = gate.enter(signal)
-    return entered ? entered.then(() => this.#borrow(gate, signal)) : this.#borrow(gate, signal)
+    const semaphore = reserved ? this.#options.reservedSemaphore : this.#options.semaphore
+    const acquired = semaphore.acquire(signal)
+    return acquired
+      ? acquired.then(() => this.#borrow(semaphore, signal))
+      : this.#borrow(semaphore, signal)
   }
 
   /** Does not wait for the server to end a statement that was stopped; the permit does. */
   async releaseConnection(connection: MysqlConnection): Promise<void> {
     const stopped = connection.release()
-    if (stopped) void stopped.then(() => connection.gate.leave())
-    else connection.gate.leave()
+    if (stopped) void stopped.then(() => connection.semaphore.release())
+    else connection.semaphore.release()
   }
 
   beginTransaction(connection: MysqlConnection, settings: TransactionSettings): Promise<void> {
@@ -87,15 +89,15 @@ export class GatedDriver implements Driver {
     return new Promise((resolve) => this.#options.pool.end(() => resolve()))
   }
 
-  #borrow(gate: Gate, signal: AbortSignal | undefined): Promise<MysqlConnection> {
+  #borrow(semaphore: Semaphore, signal: AbortSignal | undefined): Promise<MysqlConnection> {
     const { pool, killSession } = this.#options
     return new Promise((resolve, reject) => {
       const lend = (raw: PoolConnection) =>
-        resolve(new MysqlConnection(raw, { gate, signal, killSession }))
+        resolve(new MysqlConnection(raw, { semaphore, signal, killSession }))
       const take = () =>
         pool.getConnection((error, raw) => {
           if (error) {
-            gate.leave()
+            semaphore.release()
             return reject(unavailable(error))
           }
           const idleSince = (raw as PooledConnection).lastActiveTime
@@ -121,10 +123,10 @@ export class GatedDriver implements Driver {
 }
 
 /** MySQL's SQL over our driver. */
-export class GatedDialect implements Dialect {
-  readonly #driver: GatedDriver
+export class LimitedDialect implements Dialect {
+  readonly #driver: LimitedDriver
 
-  constructor(driver: GatedDriver) {
+  constructor(driver: LimitedDriver) {
     this.#driver = driver
   }
 

@@ -2,7 +2,7 @@ import type { Metrics } from './metrics.ts'
 
 /** What `main.ts` opens, as far as it can be counted. */
 interface Counted {
-  database: { gate: { permits: number; inside: number }; waiting: number }
+  database: { semaphore: { permits: number; inUse: number }; waiting: number }
   compute: { threads: number; queued: number; running: number }
   jobs: { running: number; counts(): Promise<Record<string, number>> }
   realtime: { connections: number }
@@ -10,11 +10,15 @@ interface Counted {
 
 /** Adds the figures that are read from the opened parts when somebody looks. */
 export function addFigures(metrics: Metrics, { database, compute, jobs, realtime }: Counted): void {
-  metrics.gauge('database_pool_size', 'Connections that there may be', () => database.gate.permits)
+  metrics.gauge(
+    'database_pool_size',
+    'Connections that there may be',
+    () => database.semaphore.permits,
+  )
   metrics.gauge(
     'database_pool_in_use',
     'Connections that run something',
-    () => database.gate.inside,
+    () => database.semaphore.inUse,
   )
   metrics.gauge(
     'database_pool_waiting',

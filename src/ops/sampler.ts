@@ -107,8 +107,8 @@ export class Sampler implements Disposable {
         threads: compute.threadStates().slice(0, MAX_THREADS),
       },
       database: {
-        size: database.gate.permits,
-        inUse: database.gate.inside,
+        size: database.semaphore.permits,
+        inUse: database.semaphore.inUse,
         waiting: database.waiting,
       },
       memory: { rss, heapUsed, heapTotal, external },

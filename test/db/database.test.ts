@@ -75,7 +75,7 @@ describe('a statement whose signal aborts', () => {
         .updateTable('product')
         .set({ stock: 2 })
         .execute()
-      await until(() => database.gate.inside === 2, 'the update has a connection')
+      await until(() => database.semaphore.inUse === 2, 'the update has a connection')
       controller.abort(new Error('gone'))
       await expect(changing).rejects.toThrow('gone')
     })
@@ -125,7 +125,7 @@ describe('a statement whose signal aborts', () => {
       controller.abort(new Error('gone'))
       await Promise.all(both)
     }
-    await until(() => database.gate.inside === 0, 'all permits are back')
+    await until(() => database.semaphore.inUse === 0, 'all permits are back')
     await Promise.all([1, 2, 3, 4].map(() => sleepFor(database.withSignal(), 0, 'after')))
   })
 
@@ -164,7 +164,7 @@ describe('when all connections are busy', () => {
   test('hundreds wait, and all are served', async () => {
     const { database } = await useDatabase({ poolSize: 2 })
     const busy = Array.from({ length: 500 }, () => sleepFor(database.withSignal(), 0.001, 'busy'))
-    await until(() => database.gate.waiting > 400, 'they wait')
+    await until(() => database.semaphore.waiting > 400, 'they wait')
     expect((await Promise.all(busy)).map(({ rows }) => rows.length)).toEqual(new Array(500).fill(1))
   })
 
@@ -183,11 +183,11 @@ describe('when all connections are busy', () => {
 
   test('its backlog begins nothing more, and goes on when a caller leaves the queue', async () => {
     const { database } = await useDatabase({ poolSize: 1 })
-    for (let caller = 0; caller < 5; caller++) database.gate.enter()?.catch(() => {})
+    for (let caller = 0; caller < 5; caller++) database.semaphore.acquire()?.catch(() => {})
     const ends: string[] = []
     database.backlog.add({ admit: () => ends.push('admitted'), refuse: () => ends.push('refused') })
     expect([database.waiting, ends]).toEqual([5, []])
-    database.gate.leave()
+    database.semaphore.release()
     await until(() => ends.length > 0, 'it is admitted')
     expect([database.waiting, ends]).toEqual([3, ['admitted']])
   })
@@ -198,16 +198,16 @@ describe('when all connections are busy', () => {
     const busy = Array.from({ length: 100 }, () =>
       sleepFor(database.withSignal(controller.signal), 30, 'busy-3').catch(() => {}),
     )
-    await until(() => database.gate.waiting === 99, 'they wait')
+    await until(() => database.semaphore.waiting === 99, 'they wait')
     await database.ping(AbortSignal.timeout(1_000))
     const reserved = database.withSignal(AbortSignal.timeout(1_000), { reserved: true })
     expect(
       await transaction(reserved, (trx) => trx.selectFrom('product').select('id').execute()),
     ).toEqual([])
-    expect([database.gate.inside, database.gate.waiting]).toEqual([1, 99])
+    expect([database.semaphore.inUse, database.semaphore.waiting]).toEqual([1, 99])
     controller.abort()
     await Promise.all(busy)
-    await until(() => database.gate.inside === 0, 'the permit is back')
+    await until(() => database.semaphore.inUse === 0, 'the permit is back')
   })
 })
 

@@ -19,7 +19,7 @@ export function openSampler({ threads }: { threads: number }) {
   }))
   const sampler = new Sampler({
     compute: { queued: 0, running: threads, threadStates: () => states } as unknown as Compute,
-    database: { gate: { permits: 10, inside: 0 }, waiting: 0 } as unknown as Database,
+    database: { semaphore: { permits: 10, inUse: 0 }, waiting: 0 } as unknown as Database,
     realtime: {
       connections: 1,
       hasSubscribers: () => true,

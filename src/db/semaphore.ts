@@ -1,6 +1,6 @@
 import { WaitQueue, type WaitQueueOptions } from './wait-queue.ts'
 
-export interface GateOptions extends WaitQueueOptions {
+export interface SemaphoreOptions extends WaitQueueOptions {
   /** How many callers may hold a permit at once: the number of connections behind the semaphore. */
   permits: number
 }
@@ -9,13 +9,13 @@ export interface GateOptions extends WaitQueueOptions {
  * A first-in, first-out semaphore that bounds the time of a wait. mysql2's own queue has no bound:
  * when the database slows down, requests would pile up in it until all have missed their deadlines.
  */
-export class Gate {
+export class Semaphore {
   /** How many callers may hold a permit at once. */
   readonly permits: number
   readonly #queue: WaitQueue
-  #inside = 0
+  #inUse = 0
 
-  constructor({ permits, ...options }: GateOptions) {
+  constructor({ permits, ...options }: SemaphoreOptions) {
     this.permits = permits
     this.#queue = new WaitQueue(options)
   }
@@ -26,19 +26,19 @@ export class Gate {
   }
 
   /** How many permits are in use. */
-  get inside() {
-    return this.#inside
+  get inUse() {
+    return this.#inUse
   }
 
   /**
-   * Acquires a permit; release it with `leave()`. Returns undefined where one is free.
+   * Acquires a permit; release it with `release()`. Returns undefined where one is free.
    *
    * @throws AppError `overloaded` after `maxWaitMs`, or at once when `maxWaiters` wait; the
    * signal's reason when it aborts.
    */
-  enter(signal?: AbortSignal): Promise<void> | undefined {
-    if (this.#inside < this.permits) {
-      this.#inside++
+  acquire(signal?: AbortSignal): Promise<void> | undefined {
+    if (this.#inUse < this.permits) {
+      this.#inUse++
       return
     }
     if (signal?.aborted) return Promise.reject(signal.reason)
@@ -46,8 +46,8 @@ export class Gate {
   }
 
   /** Hands the permit to the first in the queue, or makes it free. */
-  leave() {
-    if (!this.#queue.admitFirst()) this.#inside--
+  release() {
+    if (!this.#queue.admitFirst()) this.#inUse--
   }
 
   #wait(signal: AbortSignal | undefined, resolve: () => void, reject: (reason: unknown) => void) {
