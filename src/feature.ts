@@ -39,7 +39,7 @@ export interface Feature {
   /** What clients may subscribe to: names, or patterns such as `/^report:\d+$/`. */
   topics?: readonly (string | RegExp)[]
   /** What subscribers receive; `/docs` lists it. */
-  events?: readonly Event<string, unknown>[]
+  events?: readonly Event[]
   /** Starts what runs beside requests, such as a feed, and returns the function that ends it. */
   start?(deps: Deps): () => void | Promise<void>
   /** Whether its requests use the database: while many wait for it, further ones are not begun. */
@@ -60,6 +60,4 @@ export type ServerEvents<Features extends readonly Feature[]> = Listeners<
   EventsOf<Features[number]> | typeof opsSample | typeof opsSpans
 > & { 'server.stopping': () => void }
 
-type EventsOf<F> = F extends { events: readonly (infer E extends Event<string, unknown>)[] }
-  ? E
-  : never
+type EventsOf<F> = F extends { events: readonly (infer E extends Event)[] } ? E : never

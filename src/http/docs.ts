@@ -17,7 +17,7 @@ const STYLES = '.darklight-reference a { display: none }'
  *
  * @param events what is pushed: OpenAPI has no place for it but its introduction.
  */
-export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event<string, unknown>[]): void {
+export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event[]): void {
   let document: string | undefined
   app.get('/openapi.json', (c) => {
     document ??= JSON.stringify(describeApi(app, events))

@@ -12,14 +12,14 @@ away reads again what it shows. \`server.stopping\` comes to every client before
  * What a client can hear, in Markdown, made of what the contracts say: sections, because a table's
  * columns are too narrow.
  */
-export const eventGuide = (events: readonly Event<string, unknown>[]): string =>
+export const eventGuide = (events: readonly Event[]): string =>
   [INTRODUCTION, ...events.map(describe)].join('\n')
 
-const describe = ({ name, topic, when, payload }: Event<string, unknown>) => `### ${name}
+const describe = ({ name, topic, when, payload }: Event) => `### ${name}
 
 To the topic \`${topic}\`. ${when}
 
-${Object.entries(payload)
-  .map(([field, meaning]) => `- \`${field}\`: ${meaning}`)
+${Object.entries(payload.shape)
+  .map(([field, { description }]) => `- \`${field}\`: ${description}`)
   .join('\n')}
 `

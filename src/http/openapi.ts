@@ -61,7 +61,7 @@ type Responses = Record<string, { description: string; content?: object; headers
  * The routes declare what is theirs; what follows from the form of a route, and what every answer
  * has, is added here.
  */
-export function describeApi(app: OpenAPIHono<Env>, events: readonly Event<string, unknown>[]) {
+export function describeApi(app: OpenAPIHono<Env>, events: readonly Event[]) {
   const info = {
     title: 'offloop',
     version: 'v1',

@@ -1,34 +1,25 @@
-declare const types: unique symbol
+import type { z } from '@hono/zod-openapi'
 
 /**
- * A message pushed to browsers: a hint that carries an id and a version, never the truth itself.
+ * A message pushed to subscribers: a hint that carries an id and a version, never the truth itself.
  */
-export interface Event<Name extends string, Payload> extends EventGuide<Payload> {
+export interface Event<Name extends string = string, Schema extends z.ZodObject = z.ZodObject> {
   readonly name: Name
-  readonly [types]?: Payload
-}
-
-/** What `/docs` says of an event. */
-export interface EventGuide<Payload> {
-  /** Who subscribes to this hears it. */
+  /** The topic whose subscribers receive it, as `/docs` shows it. */
   readonly topic: string
+  /** A sentence for `/docs`. */
   readonly when: string
-  /** What each field of the payload means, in Markdown. */
-  readonly payload: { readonly [Field in keyof Payload]-?: string }
+  /** Its fields, each with a description for `/docs`. */
+  readonly payload: Schema
 }
 
-/**
- * Names an event: `event<ProductChange>()('product.changed', guide)`; two calls, so that the name's
- * type is inferred.
- */
-export const event =
-  <Payload>() =>
-  <Name extends string>(name: Name, guide: EventGuide<Payload>): Event<Name, Payload> =>
-    Object.freeze({ name, ...guide })
+/** Declares an event: `event('product.changed', { topic, when, payload: ProductChange })`. */
+export const event = <const Name extends string, Schema extends z.ZodObject>(
+  name: Name,
+  rest: Omit<Event<Name, Schema>, 'name'>,
+): Event<Name, Schema> => Object.freeze({ name, ...rest })
 
 /** The Socket.IO listener map of a union of events: what a typed client listens to. */
-export type Listeners<E extends Event<string, unknown>> = {
-  [Name in E['name']]: (payload: PayloadOf<Extract<E, { name: Name }>>) => void
+export type Listeners<E extends Event> = {
+  [Name in E['name']]: (payload: z.infer<Extract<E, { name: Name }>['payload']>) => void
 }
-
-type PayloadOf<E> = E extends Event<string, infer Payload> ? Payload : never

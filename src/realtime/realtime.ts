@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server as NodeServer } from 'node:http'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { z } from '@hono/zod-openapi'
 import { Server, type Socket } from 'socket.io'
 import type { Event } from './event.ts'
 
@@ -82,10 +83,10 @@ export class Realtime implements AsyncDisposable {
   }
 
   /** Tells everyone who subscribed to `topic`. Call it after the commit that it tells of. */
-  emit<Name extends string, Payload>(
+  emit<Schema extends z.ZodObject>(
     topic: string,
-    { name }: Event<Name, Payload>,
-    payload: Payload,
+    { name }: Event<string, Schema>,
+    payload: z.infer<Schema>,
   ): void {
     if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
     // Socket.IO encodes a message before it looks whether anybody is there to get it.
@@ -96,10 +97,10 @@ export class Realtime implements AsyncDisposable {
    * The same for news that the next one outdates: a reader who is behind misses it, so that nothing
    * piles up for him.
    */
-  emitLatest<Name extends string, Payload>(
+  emitLatest<Schema extends z.ZodObject>(
     topic: string,
-    { name }: Event<Name, Payload>,
-    payload: Payload,
+    { name }: Event<string, Schema>,
+    payload: z.infer<Schema>,
   ): void {
     if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
     this.#io.to(topic).volatile.emit(name, payload)

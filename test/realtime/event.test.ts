@@ -1,16 +1,18 @@
+import { z } from '@hono/zod-openapi'
 import { describe, expect, expectTypeOf, test } from 'vitest'
 import { type Event, event, type Listeners } from '../../src/realtime/event.ts'
 
 describe('event()', () => {
-  const moved = event<{ id: number }>()('thing.moved', {
+  const Moved = z.object({ id: z.int() })
+  const moved = event('thing.moved', {
     topic: 'things',
     when: 'Now',
-    payload: { id: 'which' },
+    payload: Moved,
   })
-  const sold = event<{ id: number; price: string }>()('thing.sold', {
+  const sold = event('thing.sold', {
     topic: 'things',
     when: 'Now',
-    payload: { id: 'which', price: 'for what' },
+    payload: z.object({ id: z.int(), price: z.string() }),
   })
 
   test('gives a frozen name, and what the docs say of it', () => {
@@ -18,15 +20,15 @@ describe('event()', () => {
       name: 'thing.moved',
       topic: 'things',
       when: 'Now',
-      payload: { id: 'which' },
+      payload: Moved,
     })
     expect(Object.isFrozen(moved)).toBe(true)
   })
 
   test('infers the type of the name, ties the type of the payload to it', () => {
-    expectTypeOf(moved).toEqualTypeOf<Event<'thing.moved', { id: number }>>()
+    expectTypeOf(moved).toEqualTypeOf<Event<'thing.moved', typeof Moved>>()
     expectTypeOf(moved.name).toEqualTypeOf<'thing.moved'>()
-    expectTypeOf(sold).not.toExtend<Event<'thing.moved', { id: number }>>()
+    expectTypeOf(sold).not.toExtend<Event<'thing.moved', typeof Moved>>()
   })
 
   test('gives listeners of one event their type', () => {

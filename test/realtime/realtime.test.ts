@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { type AddressInfo, connect as connectTcp } from 'node:net'
+import { z } from '@hono/zod-openapi'
 import { io, type Socket } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { ServerEvents } from '../../src/feature.ts'
@@ -306,10 +307,10 @@ describe('a connection', () => {
 })
 
 describe('a reader that stops reading', () => {
-  const filled = event<{ place: number; text: string }>()('test.filled', {
+  const filled = event('test.filled', {
     topic: 'load',
     when: 'Now',
-    payload: { place: 'its number', text: 'much' },
+    payload: z.object({ place: z.int(), text: z.string() }),
   })
   const text = 'x'.repeat(64 * KIB)
 

@@ -1,7 +1,7 @@
 import type { JobChange } from '@offloop/jobs/job'
 import { toChange } from '@offloop/jobs/record'
 import type { Deps } from '../../feature.ts'
-import { JOBS, type JobNews, jobChanged } from './contract.ts'
+import { JOBS, type JobUpdate, jobChanged } from './contract.ts'
 
 const SEND_EVERY_MS = 200
 /** As many as a page shows. The others are only counted in. */
@@ -41,7 +41,7 @@ export function publishJobChanges({ jobs, realtime }: Pick<Deps, 'jobs' | 'realt
 }
 
 /** Only what a change consists of: some are whole records. */
-function toNews(change: JobChange): JobNews {
+function toNews(change: JobChange): JobUpdate {
   const { error: _, ...news } = toChange(change)
   return news
 }

@@ -1,20 +1,19 @@
+import { z } from '@hono/zod-openapi'
 import { event } from '../../realtime/event.ts'
 
 /** The topic of everything that happens to products. */
 export const PRODUCTS = 'products'
 
-export interface ProductChange {
-  id: number
-  version: number
-  change: 'created' | 'updated' | 'deleted'
-}
+export const ProductChange = z.object({
+  id: z.int().describe('the product'),
+  version: z.int().describe('its current version: its `ETag`'),
+  change: z.enum(['created', 'updated', 'deleted']).describe('what happened to it'),
+})
 
-export const productChanged = event<ProductChange>()('product.changed', {
+export type ProductChange = z.infer<typeof ProductChange>
+
+export const productChanged = event('product.changed', {
   topic: PRODUCTS,
   when: 'After a product was created, changed or deleted.',
-  payload: {
-    id: 'the product',
-    version: 'the one it has now: its `ETag`',
-    change: '`created`, `updated` or `deleted`',
-  },
+  payload: ProductChange,
 })

@@ -1,6 +1,6 @@
+import { z } from '@hono/zod-openapi'
 import { job } from '@offloop/jobs/job'
 import { task } from '@offloop/workpool/task'
-import type { JobState } from '../../db/tables.ts'
 import { event } from '../../realtime/event.ts'
 
 /**
@@ -126,30 +126,31 @@ export const topicOf = (id: string) => `report:${id}`
 export const REPORT_TOPIC = /^report:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 /** To users a report that waits for its next attempt is queued like any other. */
-export type ReportState = Exclude<JobState, 'scheduled'>
+export const ReportState = z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled'])
 
-export interface ReportProgress {
-  id: string
-  state: ReportState
-  progress: number
-  note: string | null
-  attempt: number
-}
+export type ReportState = z.infer<typeof ReportState>
 
-export const reportProgress = event<ReportProgress>()('report.progress', {
-  topic: topicOf('{id}'),
-  when: 'While a report is made. A slow reader gets the latest only.',
-  payload: {
-    id: 'the report',
-    state: '`queued` or `running`',
-    progress: 'from 0 to 1',
-    note: 'what it does, in words, or null',
-    attempt: '1 at the first time',
-  },
+export const ReportProgress = z.object({
+  id: z.uuid().describe('the report'),
+  state: ReportState.describe('`queued` or `running`'),
+  progress: z.number().describe('from 0 to 1'),
+  note: z.string().nullable().describe('what it does, in words, or null'),
+  attempt: z.int().describe('1 at the first time'),
 })
 
-export const reportFinished = event<{ id: string; state: ReportState }>()('report.finished', {
+export type ReportProgress = z.infer<typeof ReportProgress>
+
+export const reportProgress = event('report.progress', {
+  topic: topicOf('{id}'),
+  when: 'While a report is made. A slow reader gets the latest only.',
+  payload: ReportProgress,
+})
+
+export const reportFinished = event('report.finished', {
   topic: topicOf('{id}'),
   when: 'Once a report has come to its end.',
-  payload: { id: 'the report', state: '`succeeded`, `failed` or `cancelled`' },
+  payload: z.object({
+    id: z.uuid().describe('the report'),
+    state: ReportState.describe('`succeeded`, `failed` or `cancelled`'),
+  }),
 })

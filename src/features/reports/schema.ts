@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi'
 import { pageOf, pageQuery } from '../../paging.ts'
+import { ReportState } from './contract.ts'
 import { DELIMITER } from './dialect.ts'
 
 const ColumnName = z.string().min(1).max(200)
@@ -126,7 +127,7 @@ const Summary = z
 
 const brief = {
   id: z.uuid(),
-  state: z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled']),
+  state: ReportState,
   progress: z.number().min(0).max(1),
   note: z.string().nullable(),
   attempt: z.int(),
