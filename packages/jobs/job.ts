@@ -1,5 +1,5 @@
 import { inspect } from 'node:util'
-import type { JobState } from '../../src/db/tables.ts'
+import type { JobState } from './tables.ts'
 
 declare const types: unique symbol
 

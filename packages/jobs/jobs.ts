@@ -1,6 +1,6 @@
 import type { Transaction } from 'kysely'
 import type { Database, Db } from '../../src/db/database.ts'
-import type { JobState, Tables } from '../../src/db/tables.ts'
+import type { Tables } from '../../src/db/tables.ts'
 import { afterCommit, transaction } from '../../src/db/transaction.ts'
 import { AppError } from '../../src/errors.ts'
 import type { Log } from '../../src/log.ts'
@@ -15,6 +15,7 @@ import { countJobs, findJob, insertJob, listAttempts, listJobs, readChanges } fr
 import { type JobRecord, toChange } from './record.ts'
 import { Schedules } from './schedules.ts'
 import { JobStore } from './store.ts'
+import type { JobState } from './tables.ts'
 import { TIMING, type Timing } from './timing.ts'
 import { Worker } from './worker.ts'
 

@@ -2,7 +2,7 @@ import { randomUUIDv7 } from 'node:crypto'
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import type { Db } from '../../src/db/database.ts'
 import { isDuplicateKey } from '../../src/db/errors.ts'
-import type { AttemptOutcome, JobState, Tables } from '../../src/db/tables.ts'
+import type { Tables } from '../../src/db/tables.ts'
 import { CHANGE_COLUMNS, type JobChange } from './job.ts'
 import {
   type AttemptRecord,
@@ -13,6 +13,7 @@ import {
   toBrief,
   toRecord,
 } from './record.ts'
+import type { AttemptOutcome, JobState } from './tables.ts'
 
 type Trx = Transaction<Tables>
 

@@ -1,6 +1,7 @@
 import type { Selectable } from 'kysely'
-import type { AttemptOutcome, JobState, Tables } from '../../src/db/tables.ts'
+import type { Tables } from '../../src/db/tables.ts'
 import { CHANGE_COLUMNS, FINISHED, type JobChange } from './job.ts'
+import type { AttemptOutcome, JobState } from './tables.ts'
 
 /** A job as others may see it, without what may be large. */
 export interface JobBrief extends JobChange {

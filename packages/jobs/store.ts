@@ -1,6 +1,6 @@
 import { sql, type Transaction } from 'kysely'
 import type { Db } from '../../src/db/database.ts'
-import type { JobState, Tables } from '../../src/db/tables.ts'
+import type { Tables } from '../../src/db/tables.ts'
 import { transaction } from '../../src/db/transaction.ts'
 import { CHANGE_COLUMNS, FINISHED, isFinished, type JobChange } from './job.ts'
 import { type Due, findDue, idsOf, lockDue, lockHeld, lockNamed } from './locks.ts'
@@ -16,6 +16,7 @@ import {
 } from './queries.ts'
 import { Queue } from './queue.ts'
 import { type Claim, type JobRecord, type Settlement, toChange, toRecord } from './record.ts'
+import type { JobState } from './tables.ts'
 
 type Trx = Transaction<Tables>
 

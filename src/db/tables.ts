@@ -1,83 +1,13 @@
-import type { Generated, GeneratedAlways } from 'kysely'
+import type { JobTables } from '@offloop/jobs/tables'
 
-/** One entry a table, as `migrations/` creates it. */
-export interface Tables {
-  product: ProductTable
-  job: JobTable
-  job_attempt: JobAttemptTable
-  job_slot: JobSlotTable
-  report: ReportTable
-}
-
-interface ProductTable {
-  id: GeneratedAlways<number>
-  name: string
-  /** DECIMAL(12,2): a string, because a JavaScript number cannot hold every amount. */
-  price: string
-  stock: number
-  version: Generated<number>
-  created_at: Generated<Date>
-  updated_at: Generated<Date>
-}
-
-export type JobState = 'scheduled' | 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'
-
-interface JobTable {
-  id: string
-  kind: string
-  state: JobState
-  /** Smaller ones go first. */
-  priority: number
-  /**
-   * When a scheduled job is to be queued, the lease of a running one ends, a finished one is to be
-   * pruned.
-   */
-  due_at: Date | null
-  attempt: Generated<number>
-  max_attempts: number
-  fence: Generated<number>
-  worker: string | null
-  dedupe_key: string | null
-  request_id: string | null
-  /** JSON, as are results. */
-  input: string
-  result: string | null
-  /** What people may see of the last failure. */
-  error: string | null
-  progress: Generated<number>
-  note: string | null
-  created_at: GeneratedAlways<Date>
-  started_at: Date | null
-  finished_at: Date | null
-}
-
-export type AttemptOutcome = 'succeeded' | 'failed' | 'cancelled' | 'lost' | 'released'
-
-interface JobAttemptTable {
-  job_id: string
-  fence: number
-  attempt: number
-  worker: string
-  started_at: GeneratedAlways<Date>
-  finished_at: Date | null
-  outcome: AttemptOutcome | null
-  /** What went wrong, for operators. */
-  error: string | null
-}
-
-interface JobSlotTable {
-  schedule: string
-  slot: Date
-}
-
-interface ReportTable {
-  id: string
-  upload: string | null
-  bytes: number
-  sha256: string
-  group_by: string | null
-  value_column: string | null
-  delimiter: string | null
-  idempotency_key: string | null
-  created_at: GeneratedAlways<Date>
-}
+/**
+ * The tables of the database, one entry each, as `migrations/` creates them. A feature adds its own
+ * by declaration merging, so that deleting the feature's folder deletes them:
+ *
+ *     declare module '../../db/tables.ts' {
+ *       interface Tables {
+ *         product: ProductTable
+ *       }
+ *     }
+ */
+export interface Tables extends JobTables {}

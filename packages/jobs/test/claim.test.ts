@@ -1,13 +1,13 @@
 import { sql } from 'kysely'
 import { expect, test } from 'vitest'
 import type { Db } from '../../../src/db/database.ts'
-import type { JobState } from '../../../src/db/tables.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
 import { until } from '../../../test/support/until.ts'
 import { claimQuery } from '../locks.ts'
 import { insertJob } from '../queries.ts'
 import { JobStore, pruneQuery } from '../store.ts'
+import type { JobState } from '../tables.ts'
 
 const JOBS = 200
 const KINDS = new Set(['test.some'])

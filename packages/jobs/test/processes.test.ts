@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Database } from '../../../src/db/database.ts'
-import type { JobState } from '../../../src/db/tables.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
 import { enqueue, useJobs } from '../../../test/support/jobs.ts'
@@ -9,6 +8,7 @@ import { useProcess } from '../../../test/support/process.ts'
 import { leaveMark, poison, sayWho, waitForSignal } from '../../../test/support/test-jobs.ts'
 import { until } from '../../../test/support/until.ts'
 import type { Jobs } from '../jobs.ts'
+import type { JobState } from '../tables.ts'
 
 const TIMING = {
   leaseMs: 1_500,

@@ -1,4 +1,4 @@
-import type { Transaction } from 'kysely'
+import type { Generated, GeneratedAlways, Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
 import { prepared, preparedWrite } from '../../db/prepared.ts'
@@ -6,6 +6,23 @@ import type { Tables } from '../../db/tables.ts'
 import { AppError } from '../../errors.ts'
 import { timestampOf } from '../../timestamp.ts'
 import type { Product, ProductInput, ProductPatch } from './schema.ts'
+
+declare module '../../db/tables.ts' {
+  interface Tables {
+    product: ProductTable
+  }
+}
+
+interface ProductTable {
+  id: GeneratedAlways<number>
+  name: string
+  /** DECIMAL(12,2): a string, because a JavaScript number cannot hold every amount. */
+  price: string
+  stock: number
+  version: Generated<number>
+  created_at: Generated<Date>
+  updated_at: Generated<Date>
+}
 
 const COLUMNS = [
   'id',

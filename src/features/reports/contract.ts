@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi'
 import { job } from '@offloop/jobs/job'
+import type { JobState } from '@offloop/jobs/tables'
 import { task } from '@offloop/workpool/task'
 import { event } from '../../realtime/event.ts'
 

@@ -1,10 +1,28 @@
 import { CHANGE_COLUMNS, FINISHED, type JobChange } from '@offloop/jobs/job'
-import { sql, type Transaction } from 'kysely'
+import { type GeneratedAlways, sql, type Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
 import { inPieces } from '../../db/lists.ts'
 import type { Tables } from '../../db/tables.ts'
 import { SUMMARY_VERSION, type Summary, type SummaryOptions } from './contract.ts'
+
+declare module '../../db/tables.ts' {
+  interface Tables {
+    report: ReportTable
+  }
+}
+
+interface ReportTable {
+  id: string
+  upload: string | null
+  bytes: number
+  sha256: string
+  group_by: string | null
+  value_column: string | null
+  delimiter: string | null
+  idempotency_key: string | null
+  created_at: GeneratedAlways<Date>
+}
 
 /** An upload that has arrived, and what is wanted of it. */
 export interface Upload extends SummaryOptions {
