@@ -6,7 +6,7 @@ import autocannon from 'autocannon'
 import { Hono } from 'hono'
 import { requestId } from 'hono/request-id'
 import { secureHeaders } from 'hono/secure-headers'
-import type { Env } from '../src/http/env.ts'
+import type { Env } from '../src/http/context.ts'
 import { HttpServer } from '../src/http/server.ts'
 import { median } from './statistics.ts'
 

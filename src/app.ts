@@ -1,13 +1,11 @@
 import type { Deps, Feature } from './feature.ts'
-import { accessLog } from './http/access-log.ts'
 import { bodyLimit } from './http/body-limit.ts'
+import { accessLog, requestContext, throwRefusal } from './http/context.ts'
 import { cors } from './http/cors.ts'
 import { serveDocs } from './http/docs.ts'
-import { beginExchange, refuseUnserved } from './http/exchange.ts'
-import { fallback } from './http/fallback.ts'
+import { allowMethods, errorHandler, notFound } from './http/errors.ts'
 import { healthRoutes } from './http/health.ts'
 import { servePage } from './http/page.ts'
-import { errorHandler } from './http/problem.ts'
 import type { Readiness } from './http/readiness.ts'
 import { createRouter } from './http/router.ts'
 import { opsSample, opsSpans } from './ops/contract.ts'
@@ -32,20 +30,21 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
-  app.notFound(fallback(app))
+  app.notFound(notFound)
 
   const logRequest = accessLog(log)
   app.use(
-    beginExchange(requestTimeoutMs, (records) => {
-      sampler.countRequests(records.length)
-      for (const record of records) metrics.observeRequest(record)
-      for (const record of records) logRequest(record)
+    requestContext(requestTimeoutMs, (record) => {
+      sampler.countRequests(1)
+      metrics.observeRequest(record)
+      logRequest(record)
     }),
   )
   if (corsOrigins.length > 0) app.use(cors(corsOrigins))
-  app.use(refuseUnserved)
+  app.use(throwRefusal)
   const uploads = features.filter(({ takesUploads }) => takesUploads).map(({ path }) => path)
-  app.on(['POST', 'PUT', 'PATCH', 'DELETE'], '*', bodyLimit(MAX_BODY_BYTES, uploads))
+  app.use(allowMethods(app))
+  app.use(bodyLimit(MAX_BODY_BYTES, uploads))
 
   for (const { path, routes } of features) app.route(path, routes(deps))
   app.route('/v1/ops', opsRoutes({ sampler, databaseVersion: deps.database.serverVersion }))

@@ -1,8 +1,7 @@
 import type { MiddlewareHandler } from 'hono'
 import { bodyLimit as countingBodyLimit } from 'hono/body-limit'
 import { AppError } from '../errors.ts'
-import type { Env } from './env.ts'
-import { signalOf } from './exchange.ts'
+import { type Env, getContext } from './context.ts'
 
 /**
  * Refuses bodies over `maxBytes` with 413: at once where their length is declared, else as soon as
@@ -19,12 +18,13 @@ export function bodyLimit(maxBytes: number, uploads: readonly string[]): Middlew
   }
   const countingLimit = countingBodyLimit({ maxSize: maxBytes, onError: tooLarge })
   return (c, next) => {
+    if (c.req.method === 'GET' || c.req.method === 'HEAD') return next()
     const chunked = c.req.header('transfer-encoding')
     const length = Number(c.req.header('content-length') ?? 0)
     if ((!chunked && length === 0) || uploads.includes(c.req.path)) return next()
     if (length > maxBytes) tooLarge()
     c.env?.outgoing?.inviteBody()
-    return Promise.race([chunked ? countingLimit(c, next) : next(), abortOf(signalOf(c))])
+    return Promise.race([chunked ? countingLimit(c, next) : next(), abortOf(getContext(c).signal)])
   }
 }
 

@@ -1,6 +1,6 @@
 import type { MiddlewareHandler } from 'hono'
 import { cors as honoCors } from 'hono/cors'
-import type { AppContext, Env } from './env.ts'
+import type { AppContext, Env } from './context.ts'
 
 /**
  * What a page's script may read besides the few headers that it always may: all that answers of

@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { Scalar } from '@scalar/hono-api-reference'
 import type { Event } from '../realtime/event.ts'
-import type { Env } from './env.ts'
+import type { Env } from './context.ts'
 import { bodyTag, isFresh } from './etag.ts'
 import { describeApi } from './openapi.ts'
 

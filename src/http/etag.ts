@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import { z } from '@hono/zod-openapi'
 import type { TypedResponse } from 'hono'
-import type { AppContext } from './env.ts'
+import type { AppContext } from './context.ts'
 
 /**
  * The header of a change that builds on a version: a route with it declares `request: { headers:

@@ -1,5 +1,4 @@
-import type { AppContext } from './env.ts'
-import { liftDeadline, signalOf } from './exchange.ts'
+import { type AppContext, getContext } from './context.ts'
 
 const HEARTBEAT_MS = 15_000
 /** A comment: proxies see that the stream lives, clients see nothing. */
@@ -43,8 +42,8 @@ export function eventStream(
   subscribe: (sink: EventSink) => () => void,
 ): Response {
   if (c.req.method === 'HEAD') return new Response(null, { headers: HEADERS })
-  liftDeadline(c)
-  const signal = AbortSignal.any([signalOf(c), stopping])
+  getContext(c).clearDeadline()
+  const signal = AbortSignal.any([getContext(c).signal, stopping])
   const ended = new AbortController()
   let waiting: string | undefined
   const stream = new ReadableStream<string>({

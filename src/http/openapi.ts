@@ -1,7 +1,7 @@
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { ERROR_CODES } from '../errors.ts'
 import type { Event } from '../realtime/event.ts'
-import type { Env } from './env.ts'
+import type { Env } from './context.ts'
 import { eventGuide } from './event-guide.ts'
 
 /** What `problemOf` writes, as JSON Schema. */

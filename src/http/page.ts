@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { OpenAPIHono } from '@hono/zod-openapi'
-import type { Env } from './env.ts'
+import type { Env } from './context.ts'
 import { bodyTag, isFresh } from './etag.ts'
 
 const PUBLIC = new URL('../../public/', import.meta.url)

@@ -1,6 +1,6 @@
 import { type createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import type { Handler } from 'hono'
-import type { Env } from './env.ts'
+import type { Env } from './context.ts'
 import { validated } from './validation.ts'
 
 /**

@@ -8,8 +8,8 @@ import type { Hono } from 'hono'
 import { AppError, type ErrorCode, overloaded } from '../errors.ts'
 import { explainListen, urlOf } from './address.ts'
 import { Connection, type Load } from './connection.ts'
-import type { Env } from './env.ts'
-import { problemBytes, problemResponse, writeProblem } from './problem.ts'
+import type { Env } from './context.ts'
+import { problemBytes, problemResponse, writeProblem } from './errors.ts'
 import { AppResponse } from './response.ts'
 
 const HEADERS_TIMEOUT_MS = 10_000

@@ -2,8 +2,7 @@ import { performance } from 'node:perf_hooks'
 import { Readable } from 'node:stream'
 import type { ReadableStream } from 'node:stream/web'
 import { AppError } from '../errors.ts'
-import type { AppContext } from './env.ts'
-import { liftDeadline, renewDeadline } from './exchange.ts'
+import { type AppContext, getContext } from './context.ts'
 
 /**
  * So much of an upload must arrive in so long, or it is given up: neither a stalled client nor one
@@ -26,7 +25,7 @@ export async function* receiveUpload(
   progressMs = PROGRESS_MS,
 ): AsyncGenerator<Uint8Array> {
   if ((declaredBytes(c) ?? 0) > maxBytes) throw tooLarge(maxBytes)
-  liftDeadline(c)
+  getContext(c).clearDeadline()
   c.env?.outgoing?.liftBodyLimit()
   c.env?.outgoing?.inviteBody()
   const body = bodyOf(c)
@@ -41,7 +40,7 @@ export async function* receiveUpload(
       [counted, dueAt] = [received, performance.now() + progressMs]
     yield value
   }
-  renewDeadline(c)
+  getContext(c).restartDeadline()
 }
 
 /** The size of a request's body, where its client says it. */

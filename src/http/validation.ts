@@ -2,7 +2,7 @@ import type { RouteConfig } from '@hono/zod-openapi'
 import type { Handler, ValidationTargets } from 'hono'
 import type { ZodError, z } from 'zod'
 import { AppError, type Issue } from '../errors.ts'
-import type { AppContext, Env } from './env.ts'
+import type { AppContext, Env } from './context.ts'
 
 type Request = NonNullable<RouteConfig['request']>
 

@@ -1,7 +1,6 @@
 import { pino } from 'pino'
 import { expect, onTestFinished, test, vi } from 'vitest'
-import { accessLog } from '../../src/http/access-log.ts'
-import type { RequestRecord } from '../../src/http/exchange.ts'
+import { accessLog, type RequestRecord } from '../../src/http/context.ts'
 
 const REQUEST: RequestRecord = {
   method: 'GET',

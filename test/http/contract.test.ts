@@ -41,8 +41,8 @@ describe('every error is a problem', () => {
   })
 
   test.each([
-    ['PUT', '/v1/products', 'GET, POST, HEAD, OPTIONS'],
-    ['POST', '/v1/products/1', 'GET, PATCH, DELETE, HEAD, OPTIONS'],
+    ['PUT', '/v1/products', 'GET, HEAD, POST, OPTIONS'],
+    ['POST', '/v1/products/1', 'GET, HEAD, PATCH, DELETE, OPTIONS'],
     ['DELETE', '/health/live', 'GET, HEAD, OPTIONS'],
     ['PATCH', '/', 'GET, HEAD, OPTIONS'],
   ])('%s %s is a wrong method: 405 with the right ones', async (method, path, allow) => {
@@ -53,7 +53,7 @@ describe('every error is a problem', () => {
   test('OPTIONS names the methods of a path', async () => {
     const { url } = await useService()
     const { status, headers } = await request(`${url}/v1/products`, 'OPTIONS')
-    expect([status, headers.get('allow')]).toEqual([204, 'GET, POST, HEAD, OPTIONS'])
+    expect([status, headers.get('allow')]).toEqual([204, 'GET, HEAD, POST, OPTIONS'])
   })
 
   test.each([
@@ -284,7 +284,7 @@ describe('headers', () => {
       const known = await request(`${products}/1`, 'OPTIONS', undefined, headers)
       expect([known.status, known.headers.get('allow')]).toEqual([
         204,
-        'GET, PATCH, DELETE, HEAD, OPTIONS',
+        'GET, HEAD, PATCH, DELETE, OPTIONS',
       ])
       expect((await request(`${service.url}/nowhere`, 'OPTIONS', undefined, headers)).status).toBe(
         404,

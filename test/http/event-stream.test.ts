@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
+import { requestContext } from '../../src/http/context.ts'
 import { type EventSink, eventStream, hasSeenLast } from '../../src/http/event-stream.ts'
-import { beginExchange } from '../../src/http/exchange.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
@@ -12,7 +12,7 @@ async function serve() {
   const sinks = new Set<EventSink>()
   const sent: EventSink[] = []
   const app = createRouter()
-  app.use(beginExchange(1_000, () => {}))
+  app.use(requestContext(1_000, () => {}))
   app.get('/', (c) => {
     if (hasSeenLast(c)) return c.body(null, 204)
     return eventStream(c, new AbortController().signal, (sink) => {

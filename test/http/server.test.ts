@@ -3,9 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { createConnection } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { overloaded } from '../../src/errors.ts'
+import { type RequestRecord, requestContext, throwRefusal } from '../../src/http/context.ts'
 import { cors } from '../../src/http/cors.ts'
-import { beginExchange, type RequestRecord, refuseUnserved } from '../../src/http/exchange.ts'
-import { errorHandler } from '../../src/http/problem.ts'
+import { errorHandler } from '../../src/http/errors.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { type Backlog, HttpServer, type HttpServerOptions } from '../../src/http/server.ts'
 import { openLog } from '../../src/log.ts'
@@ -428,9 +428,9 @@ async function useBacklog() {
   const served: string[] = []
   const app = createRouter()
   app.onError(errorHandler(openLog({ level: 'silent', format: 'json' })))
-  app.use(beginExchange(60_000, (ended) => records.push(...ended)))
+  app.use(requestContext(60_000, (record) => records.push(record)))
   app.use(cors(['https://shop.example']))
-  app.use(refuseUnserved)
+  app.use(throwRefusal)
   app.all('*', async (c) => {
     served.push(`${c.req.method} ${c.req.path}`)
     return c.text(await c.req.text())

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
-import { beginExchange, signalOf } from '../../src/http/exchange.ts'
-import { errorHandler } from '../../src/http/problem.ts'
+import { getContext, requestContext } from '../../src/http/context.ts'
+import { errorHandler } from '../../src/http/errors.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import { receiveUpload } from '../../src/http/upload.ts'
@@ -17,7 +17,7 @@ async function serve(progressMs?: number) {
   const heard: { bytes: number; error: unknown; aborted: boolean }[] = []
   const app = createRouter()
   app.onError(errorHandler(openLog({ level: 'silent', format: 'json' })))
-  app.use(beginExchange(DEADLINE_MS, () => {}))
+  app.use(requestContext(DEADLINE_MS, () => {}))
   app.post('/', async (c) => {
     const upload = { bytes: 0, error: undefined as unknown, aborted: false }
     heard.push(upload)
@@ -28,7 +28,7 @@ async function serve(progressMs?: number) {
       upload.error = error
       throw error
     } finally {
-      upload.aborted = signalOf(c).aborted
+      upload.aborted = getContext(c).signal.aborted
     }
     return c.text(String(upload.bytes))
   })

@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { Incident } from '@offloop/loopwatch/incident'
 import { Watchdog } from '@offloop/loopwatch/watchdog'
-import type { AppContext } from '../../src/http/env.ts'
-import { beginExchange, requestInProgress } from '../../src/http/exchange.ts'
+import { type AppContext, requestContext, requestInProgress } from '../../src/http/context.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { HttpServer } from '../../src/http/server.ts'
 
@@ -13,7 +12,7 @@ import { HttpServer } from '../../src/http/server.ts'
 const BIG_TEXT = `[${'{"id":123456,"name":"item 123456","tags":["a","b","c"]},'.repeat(900_000)}null]`
 
 const router = createRouter()
-router.use(beginExchange(60_000, () => {}))
+router.use(requestContext(60_000, () => {}))
 router.get('/loop/:ms', (c) => {
   spin(Number(c.req.param('ms')))
   return c.text('done')

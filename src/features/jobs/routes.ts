@@ -1,7 +1,6 @@
 import { createRoute } from '@hono/zod-openapi'
 import { type Deps, feature } from '../../feature.ts'
-import type { AppContext } from '../../http/env.ts'
-import { signalOf } from '../../http/exchange.ts'
+import { type AppContext, getContext } from '../../http/context.ts'
 import { createRouter, json } from '../../http/router.ts'
 import { JOBS, jobChanged } from './contract.ts'
 import { publishJobChanges } from './feed.ts'
@@ -21,7 +20,7 @@ export const jobsAdmin = feature({
 
 function jobRoutes({ database, jobs }: Deps) {
   const router = createRouter()
-  const dbOf = (c: AppContext) => database.withSignal(signalOf(c))
+  const dbOf = (c: AppContext) => database.withSignal(getContext(c).signal)
 
   router.openapi(list, async (c) =>
     c.json(await listJobs(jobs, dbOf(c), c.req.valid('query')), 200),

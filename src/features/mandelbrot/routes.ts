@@ -1,7 +1,7 @@
 import { createRoute, z } from '@hono/zod-openapi'
 import { type Deps, feature } from '../../feature.ts'
+import { taskOptions } from '../../http/context.ts'
 import { bodyTag, isFresh } from '../../http/etag.ts'
-import { clientOf, requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
 import { createRouter } from '../../http/router.ts'
 import { integerParameter, numberParameter, withDefault } from '../../schemas.ts'
 import { DRAWING_VERSION, MAX_ITERATIONS, MAX_SIZE, type View } from './contract.ts'
@@ -30,12 +30,7 @@ function mandelbrotRoutes({ compute }: Deps) {
     }
     if (isFresh(c.req.header('if-none-match'), headers.ETag))
       return new Response(null, { status: 304, headers }) as never
-    const png = await painter.draw(view, kernel, {
-      signal: signalOf(c),
-      timeoutMs: timeLeftMs(c),
-      key: clientOf(c),
-      requestId: requestIdOf(c),
-    })
+    const png = await painter.draw(view, kernel, taskOptions(c))
     return new Response(png, { headers }) as never
   })
 

@@ -3,7 +3,7 @@ import { createRoute, z } from '@hono/zod-openapi'
 import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
-import { clientOf, requestIdOf, signalOf, timeLeftMs } from '../../http/exchange.ts'
+import { taskOptions } from '../../http/context.ts'
 import { createRouter, json } from '../../http/router.ts'
 import { integerParameter, withDefault } from '../../schemas.ts'
 import { countPrimesIn } from './compute.ts'
@@ -30,14 +30,7 @@ function primeRoutes({ compute, config }: Deps) {
     const count =
       mode === 'inline'
         ? countPrimesIn(range, UNCANCELLABLE)
-        : await compute
-            .map(countPrimes, [range], {
-              signal: signalOf(c),
-              timeoutMs: timeLeftMs(c),
-              key: clientOf(c),
-              requestId: requestIdOf(c),
-            })
-            .reduce(0)
+        : await compute.map(countPrimes, [range], taskOptions(c)).reduce(0)
     return c.json(
       { ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) },
       200,

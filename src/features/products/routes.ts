@@ -1,6 +1,6 @@
 import { createRoute } from '@hono/zod-openapi'
 import { type Deps, feature } from '../../feature.ts'
-import type { AppContext } from '../../http/env.ts'
+import { type AppContext, getContext } from '../../http/context.ts'
 import {
   answerChanged,
   answerTagged,
@@ -9,7 +9,6 @@ import {
   notModified,
   versionTag,
 } from '../../http/etag.ts'
-import { signalOf } from '../../http/exchange.ts'
 import { createRouter, json, jsonBody, withHeaders } from '../../http/router.ts'
 import { PRODUCTS, productChanged } from './contract.ts'
 import {
@@ -33,7 +32,10 @@ export const products = feature({
 
 function productRoutes({ database, realtime }: Deps) {
   const router = createRouter()
-  const withSignal = (c: AppContext) => ({ db: database.withSignal(signalOf(c)), realtime })
+  const withSignal = (c: AppContext) => ({
+    db: database.withSignal(getContext(c).signal),
+    realtime,
+  })
 
   router.openapi(list, async (c) => {
     return answerTagged(c, await listProducts(withSignal(c).db, c.req.valid('query')))

@@ -3,9 +3,8 @@ import { createRoute, z } from '@hono/zod-openapi'
 import { isFinished } from '@offloop/jobs/job'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
-import type { AppContext } from '../../http/env.ts'
+import { type AppContext, getContext } from '../../http/context.ts'
 import { eventStream, hasSeenLast } from '../../http/event-stream.ts'
-import { requestIdOf, signalOf } from '../../http/exchange.ts'
 import { createRouter, json } from '../../http/router.ts'
 import { declaredBytes, receiveUpload } from '../../http/upload.ts'
 import { REPORT_TOPIC, reportFinished, reportProgress, topicOf } from './contract.ts'
@@ -56,7 +55,7 @@ const openStorage = ({ config }: Deps) =>
 function reportRoutes(deps: Deps & { storage: DirectoryStorage }) {
   const { database, realtime, stopping } = deps
   const router = createRouter()
-  const open = (c: AppContext) => database.withSignal(signalOf(c))
+  const open = (c: AppContext) => database.withSignal(getContext(c).signal)
 
   router.openapi(create, async (c) => {
     const { isGzip } = assertCsv(c)
@@ -66,7 +65,7 @@ function reportRoutes(deps: Deps & { storage: DirectoryStorage }) {
       body: isGzip ? expectGzip(body) : body,
       expectedBytes: declaredBytes(c),
       idempotencyKey: c.req.valid('header')['idempotency-key'] ?? null,
-      requestId: requestIdOf(c),
+      requestId: getContext(c).requestId,
       groupBy,
       value,
       delimiter,

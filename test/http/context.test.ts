@@ -1,16 +1,14 @@
 import { once } from 'node:events'
 import { queryObjects } from 'node:v8'
 import { expect, onTestFinished, test } from 'vitest'
-import type { AppContext } from '../../src/http/env.ts'
 import {
-  beginExchange,
-  Exchange,
+  type AppContext,
+  getContext,
+  RequestContext,
   type RequestRecord,
-  requestIdOf,
-  signalOf,
-  timeLeftMs,
-} from '../../src/http/exchange.ts'
-import { errorHandler } from '../../src/http/problem.ts'
+  requestContext,
+} from '../../src/http/context.ts'
+import { errorHandler } from '../../src/http/errors.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import { openLog } from '../../src/log.ts'
@@ -23,12 +21,12 @@ const log = openLog({ level: 'silent', format: 'json' })
 
 type Handler = (c: AppContext) => Response | Promise<Response>
 
-/** An app of one route, which notes what is told of each request. */
+/** An app of one route, which notes the record of each request. */
 function appOf(handler: Handler, timeoutMs = LONG_MS) {
   const records: RequestRecord[] = []
   const app = createRouter()
   app.onError(errorHandler(log))
-  app.use(beginExchange(timeoutMs, (ended) => records.push(...ended)))
+  app.use(requestContext(timeoutMs, (record) => records.push(record)))
   app.get('/things/:id', handler)
   return { app, records }
 }
@@ -53,11 +51,11 @@ async function ask(url: string) {
 const aborted = (signal: AbortSignal) =>
   new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
 
-test('a request is told of once, with its pattern, status, time and id', async () => {
+test('a request is recorded once, with its pattern, status, time and id', async () => {
   const { url, records } = await serve(() => new Response('a thing', { status: 203 }))
   const response = await fetch(`${url}/things/7`)
   expect(await response.text()).toBe('a thing')
-  await until(() => records.length > 0, 'it is told of')
+  await until(() => records.length > 0, 'it is recorded')
   const requestId = response.headers.get('x-request-id')
   const ms = expect.any(Number)
   expect(records).toEqual([
@@ -72,7 +70,7 @@ test('a request that says that no user asked for it is recorded as a background 
   expect(records).toMatchObject([{ status: 200, background: true }])
 })
 
-test('a streamed answer is told of when its end is out, not before', async () => {
+test('a streamed answer is recorded when its end is out, not before', async () => {
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>()
   const writer = writable.getWriter()
   const { url, records } = await serve(() => new Response(readable))
@@ -83,20 +81,20 @@ test('a streamed answer is told of when its end is out, not before', async () =>
   expect(records).toEqual([])
   void writer.close()
   expect((await reader?.read())?.done).toBe(true)
-  await until(() => records.length > 0, 'it is told of')
+  await until(() => records.length > 0, 'it is recorded')
   expect(records[0]?.status).toBe(200)
 })
 
 test('a client that goes away aborts the signal, and stands in the log as 499', async () => {
   let signal: AbortSignal | undefined
   const { url, records } = await serve((c) => {
-    signal = signalOf(c)
+    signal = getContext(c).signal
     return aborted(signal)
   })
   const socket = await ask(url)
   await until(() => signal, 'it is being served')
   socket.destroy()
-  await until(() => records.length > 0, 'it is told of')
+  await until(() => records.length > 0, 'it is recorded')
   expect(signal?.reason).toMatchObject({ code: 'cancelled' })
   expect(records.map(({ status }) => status)).toEqual([499])
 })
@@ -108,13 +106,13 @@ test('who asks for the signal after the client has gone finds it aborted', async
   const { url, records } = await serve(async (c) => {
     serving = true
     await released
-    signal = signalOf(c)
+    signal = getContext(c).signal
     return c.text('too late')
   })
   const socket = await ask(url)
   await until(() => serving, 'it is being served')
   socket.destroy()
-  await until(() => records.length > 0, 'it is told of')
+  await until(() => records.length > 0, 'it is recorded')
   release()
   await until(() => signal, 'the signal is asked for')
   expect(signal?.reason).toMatchObject({ code: 'cancelled' })
@@ -123,8 +121,8 @@ test('who asks for the signal after the client has gone finds it aborted', async
 test('nothing aborts the signal of a request that is answered', async () => {
   const signals: AbortSignal[] = []
   const serveOnce: Handler = (c) => {
-    signals.push(signalOf(c))
-    return signals.length === 1 ? c.text('in time') : aborted(signalOf(c))
+    signals.push(getContext(c).signal)
+    return signals.length === 1 ? c.text('in time') : aborted(getContext(c).signal)
   }
   const { url, records } = await serve(serveOnce, 100)
   const socket = await ask(url)
@@ -138,7 +136,7 @@ test('nothing aborts the signal of a request that is answered', async () => {
 test('the signal of a HEAD aborts once it is answered, because nobody reads what its handler would stream', async () => {
   let signal: AbortSignal | undefined
   const { url } = await serve((c) => {
-    signal = signalOf(c)
+    signal = getContext(c).signal
     return new Response(new ReadableStream())
   })
   expect((await fetch(`${url}/things/1`, { method: 'HEAD' })).status).toBe(200)
@@ -158,14 +156,14 @@ test.each(['EMFILE', 'ENFILE'])(
 )
 
 test('the deadline aborts the signal: 504', async () => {
-  const { url, records } = await serve((c) => aborted(signalOf(c)), 30)
+  const { url, records } = await serve((c) => aborted(getContext(c).signal), 30)
   const response = await fetch(`${url}/things/7`)
   expect(await response.json()).toMatchObject({
     status: 504,
     code: 'deadline_exceeded',
     detail: 'No answer within 30 ms',
   })
-  await until(() => records.length > 0, 'it is told of')
+  await until(() => records.length > 0, 'it is recorded')
   expect([records[0]?.status, records[0]?.requestId]).toEqual([
     504,
     response.headers.get('x-request-id'),
@@ -174,9 +172,9 @@ test('the deadline aborts the signal: 504', async () => {
 
 test('the time left counts from the arrival of the request', async () => {
   const { app } = appOf(async (c) => {
-    const before = timeLeftMs(c)
-    await until(() => timeLeftMs(c) < before, 'time passes')
-    return c.json([before, timeLeftMs(c)])
+    const before = getContext(c).timeLeftMs
+    await until(() => getContext(c).timeLeftMs < before, 'time passes')
+    return c.json([before, getContext(c).timeLeftMs])
   })
   const [before, after] = (await (await app.request('/things/7')).json()) as [number, number]
   expect(before).toBeLessThanOrEqual(LONG_MS)
@@ -187,9 +185,9 @@ test('the time left counts from the arrival of the request', async () => {
 test('without a socket there is an id, and a signal with the deadline alone', async () => {
   const ids: string[] = []
   const { app } = appOf((c) => {
-    ids.push(requestIdOf(c), requestIdOf(c))
-    expect(signalOf(c)).toBe(signalOf(c))
-    return aborted(signalOf(c))
+    ids.push(getContext(c).requestId, getContext(c).requestId)
+    expect(getContext(c).signal).toBe(getContext(c).signal)
+    return aborted(getContext(c).signal)
   }, 30)
   const response = await app.request('/things/7')
   expect(await response.json()).toMatchObject({ code: 'deadline_exceeded', requestId: ids[0] })
@@ -206,7 +204,7 @@ test('an idle connection keeps nothing of the request before in memory', async (
   await until(() => records.length === 1, 'the request is answered')
   const isCollected = () => {
     // Collects all garbage before it looks.
-    queryObjects(Exchange)
+    queryObjects(RequestContext)
     return context?.deref() === undefined
   }
   await until(isCollected, 'its memory is free')

@@ -1,8 +1,8 @@
 import { pino } from 'pino'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { AppError, overloaded } from '../../src/errors.ts'
-import { beginExchange } from '../../src/http/exchange.ts'
-import { errorHandler } from '../../src/http/problem.ts'
+import { requestContext } from '../../src/http/context.ts'
+import { errorHandler } from '../../src/http/errors.ts'
 import { createRouter } from '../../src/http/router.ts'
 
 /** An app that fails as its caller says, and the lines that it logs. */
@@ -14,7 +14,7 @@ function failingApp() {
   )
   const app = createRouter()
   app.onError(errorHandler(log))
-  app.use(beginExchange(60_000, () => {}))
+  app.use(requestContext(60_000, () => {}))
   const errors: Record<string, () => unknown> = {
     busy: () => overloaded('The database is busy'),
     away: () =>

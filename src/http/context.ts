@@ -1,0 +1,224 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import type { IncomingMessage } from 'node:http'
+import { performance } from 'node:perf_hooks'
+import type { Context, MiddlewareHandler } from 'hono'
+import { routePath } from 'hono/route'
+import { AppError, withoutStack } from '../errors.ts'
+import { type Log, Repeats } from '../log.ts'
+import { type AppResponse, newRequestId } from './response.ts'
+
+export interface Env {
+  /** Node's request and response; absent in tests that call `app.request()`. */
+  Bindings: { incoming?: IncomingMessage; outgoing?: AppResponse }
+  /** Read it through `getContext(c)`. */
+  Variables: { requestContext: RequestContext }
+}
+
+export type AppContext = Context<Env>
+
+/** What the log and the metrics say about a finished request. */
+export interface RequestRecord {
+  method: string
+  /** The pattern that matched, such as `/v1/products/:id`: few in number, unlike paths. */
+  route: string
+  /** 499, as in nginx, where the client left before the last byte of the response. */
+  status: number
+  ms: number
+  requestId: string
+  /** The client sent `X-Background: 1`: no user asked for it, as with the live page's polling. */
+  background: boolean
+}
+
+const CLIENT_CLOSED_REQUEST = 499
+
+/** Probes and scrapes, which come every few seconds for as long as the service lives. */
+const MONITORING_ROUTES = new Set(['/health/live', '/health/ready', '/metrics'])
+
+/** One request: its id, its client, the time it may take, and the signal that ends it. */
+export class RequestContext {
+  readonly requestId: string
+  readonly startedAt: number
+  readonly #timeoutMs: number
+  readonly #outgoing: AppResponse | undefined
+  #deadline: number
+  #timer: NodeJS.Timeout | undefined
+  #controller: AbortController | undefined
+  #isEnded = false
+
+  /** @param outgoing Node's response; absent in tests that call `app.request()`. */
+  constructor(timeoutMs: number, outgoing: AppResponse | undefined) {
+    this.requestId = outgoing?.requestId ?? newRequestId()
+    this.startedAt = outgoing?.startedAt ?? performance.now()
+    this.#timeoutMs = timeoutMs
+    this.#deadline = this.startedAt + timeoutMs
+    this.#outgoing = outgoing
+  }
+
+  /** The client's address; undefined without a socket. */
+  get client(): string | undefined {
+    return this.#outgoing?.req.socket.remoteAddress
+  }
+
+  get timeLeftMs(): number {
+    return Math.max(0, Math.ceil(this.#deadline - performance.now()))
+  }
+
+  /**
+   * Aborts when the client leaves or the deadline passes: pass it to everything that is awaited.
+   * Created on first use, because a request that awaits nothing needs no controller and no timer.
+   */
+  get signal(): AbortSignal {
+    this.#controller ??= this.#createController()
+    return this.#controller.signal
+  }
+
+  /** For an upload or a stream of events: now only the client's leaving aborts the signal. */
+  clearDeadline(): void {
+    this.#setDeadline(Number.POSITIVE_INFINITY)
+  }
+
+  /** Gives the request its whole timeout again, once the upload is complete. */
+  restartDeadline(): void {
+    this.#setDeadline(performance.now() + this.#timeoutMs)
+  }
+
+  /** Called when the last byte of the response is out, or the connection is lost. */
+  end(): void {
+    this.#isEnded = true
+    clearTimeout(this.#timer)
+    if (!this.#isAnswered()) this.#controller?.abort(clientClosedRequest())
+  }
+
+  /** A response to HEAD has no body, so whatever produces one must still be aborted. */
+  #isAnswered(): boolean | undefined {
+    return this.#outgoing?.writableFinished && this.#outgoing.req.method !== 'HEAD'
+  }
+
+  #setDeadline(deadline: number) {
+    this.#deadline = deadline
+    clearTimeout(this.#timer)
+    if (this.#controller && !this.#isEnded) this.#startTimer(this.#controller)
+  }
+
+  #startTimer(controller: AbortController) {
+    if (this.#deadline === Number.POSITIVE_INFINITY) return
+    const onTimeout = () => controller.abort(deadlineExceeded(this.#timeoutMs))
+    this.#timer = setTimeout(onTimeout, this.timeLeftMs).unref()
+  }
+
+  #createController(): AbortController {
+    const controller = new AbortController()
+    if (!this.#isEnded) this.#startTimer(controller)
+    else if (!this.#isAnswered()) controller.abort(clientClosedRequest())
+    return controller
+  }
+}
+
+// Without a stack trace: both are frequent under overload, and no place in the code causes them.
+const clientClosedRequest = () =>
+  withoutStack(() => new AppError('cancelled', 'The client closed the connection'))
+const deadlineExceeded = (ms: number) =>
+  withoutStack(() => new AppError('deadline_exceeded', `No answer within ${ms} ms`))
+
+export const getContext = (c: AppContext): RequestContext => c.get('requestContext')
+
+/** What a call of `compute.run` or `map` takes from its request; calls are queued per client. */
+export function taskOptions(c: AppContext) {
+  const { signal, timeLeftMs, client, requestId } = getContext(c)
+  return { signal, timeoutMs: timeLeftMs, key: client, requestId }
+}
+
+/**
+ * The request that the running code works for, across everything it awaits. Emptied at the end of
+ * the request: whatever it started that lives longer, such as the timer of an idle connection,
+ * keeps this object, and must not keep the memory of the request with it.
+ */
+const current = new AsyncLocalStorage<{ context: AppContext | undefined }>()
+
+/** The request that the running code works for, unless that is answered or there is none. */
+export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
+  const c = current.getStore()?.context
+  return c && { requestId: getContext(c).requestId, route: routePath(c, -1) }
+}
+
+/**
+ * Gives each request its context, before all other middleware.
+ *
+ * @param onEnd called with each request whose response is complete or whose client has left.
+ */
+export function requestContext(
+  timeoutMs: number,
+  onEnd: (record: RequestRecord) => void,
+): MiddlewareHandler<Env> {
+  return (c, next) => {
+    const outgoing = c.env?.outgoing
+    const context = new RequestContext(timeoutMs, outgoing)
+    c.set('requestContext', context)
+    const store: { context: AppContext | undefined } = { context: c }
+    // `run()` costs twice as much, and Node gives the next request an async context of its own.
+    current.enterWith(store)
+    const end = (outgoing: AppResponse) => {
+      context.end()
+      store.context = undefined
+      onEnd(toRecord(c, context, outgoing))
+    }
+    // The client left while its request waited to be started.
+    if (outgoing?.req.socket.destroyed) {
+      end(outgoing)
+      throw clientClosedRequest()
+    }
+    outgoing?.on('close', () => end(outgoing))
+    return next()
+  }
+}
+
+/**
+ * Answers a request that the server refused before it reached the app. Registered after CORS, so
+ * that pages of other origins can read the answer.
+ */
+export const throwRefusal: MiddlewareHandler<Env> = (c, next) => {
+  const refusal = c.env?.outgoing?.refusal
+  if (refusal) throw refusal
+  return next()
+}
+
+/**
+ * Writes one line per finished request at `info`. Successful probes, scrapes and background reads
+ * are at `debug`, because they would outnumber those of users. Of requests refused with 503 the
+ * first per route is written, then their number every few seconds: under overload, a line for each
+ * would take time from those that are served. Metrics count them all.
+ */
+export function accessLog(log: Log): (record: RequestRecord) => void {
+  const refusals = new Repeats()
+  const isRepeatedRefusal = ({ method, route, status }: RequestRecord) => {
+    if (status !== 503) return false
+    const logOthers = (refused: number) => log.info({ method, route, status, refused }, 'requests')
+    return !refusals.isFirst(`${method} ${route}`, logOthers)
+  }
+  return (record) => {
+    if (isRepeatedRefusal(record)) return
+    const { method, route, status, ms, requestId } = record
+    log[isRoutine(record) ? 'debug' : 'info']({ method, route, status, ms, requestId }, 'request')
+  }
+}
+
+/** Reads that succeeded only: `X-Background` must not keep a change or a failure out of the log. */
+function isRoutine({ method, route, status, background }: RequestRecord): boolean {
+  if (status >= 400 || (method !== 'GET' && method !== 'HEAD')) return false
+  return background || MONITORING_ROUTES.has(route)
+}
+
+function toRecord(
+  c: AppContext,
+  { startedAt, requestId }: RequestContext,
+  outgoing: AppResponse,
+): RequestRecord {
+  return {
+    method: c.req.method,
+    route: routePath(c, -1),
+    status: outgoing.writableFinished ? outgoing.statusCode : CLIENT_CLOSED_REQUEST,
+    ms: Math.round((performance.now() - startedAt) * 1_000) / 1_000,
+    requestId,
+    background: outgoing.req.headers['x-background'] === '1',
+  }
+}
