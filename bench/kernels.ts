@@ -1,8 +1,7 @@
 import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import { drawRows } from '../src/features/mandelbrot/compute.ts'
 import type { Canvas, Tile, View } from '../src/features/mandelbrot/contract.ts'
-import { escapeRow } from '../src/features/mandelbrot/escape-row.ts'
-import { escapeRowWasm } from '../src/features/mandelbrot/escape-row-wasm.ts'
-import { drawRows } from '../src/features/mandelbrot/tile.ts'
+import { escapeRow, escapeRowWasm } from '../src/features/mandelbrot/escape-row.ts'
 import { inTurns, millisecondsOf } from './compute/in-turns.ts'
 import { median } from './statistics.ts'
 

@@ -1,5 +1,6 @@
 import type { Compute } from '@offloop/workpool/compute'
 import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import { drawRows } from '../../src/features/mandelbrot/compute.ts'
 import {
   type Canvas,
   drawTile,
@@ -7,7 +8,6 @@ import {
   type Tile,
   type View,
 } from '../../src/features/mandelbrot/contract.ts'
-import { drawRows } from '../../src/features/mandelbrot/tile.ts'
 import { number } from '../align.ts'
 import { machine } from '../machine.ts'
 import { median, medianRatio } from '../statistics.ts'

@@ -8,22 +8,13 @@ import type { Event } from './event.ts'
 
 const PATH = '/socket.io/'
 const MAX_MESSAGE_BYTES = 16 * 1024
-/**
- * What may wait for one slow reader; then it is disconnected, and reads the truth again when it
- * comes back.
- */
+/** A slow reader with more than this waiting is disconnected, and reads the truth on its return. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 const MAX_TOPIC_LENGTH = 100
-/** For each client: topics may be patterns, and then there is no end to them. */
+/** Per client: a topic may be a pattern, which matches without end. */
 const MAX_TOPICS = 100
-/** What clients get to take the goodbye and close. */
 const CLOSE_TIMEOUT_MS = 1_000
 const CLOSE_POLL_MS = 10
-
-/** How the server answers `subscribe` and `unsubscribe`. */
-export type Acknowledgement =
-  | { ok: true }
-  | { ok: false; code: 'not_found' | 'invalid' | 'too_many'; message: string }
 
 /** What a client may send. */
 export interface ClientEvents {
@@ -31,78 +22,78 @@ export interface ClientEvents {
   unsubscribe: (topic: string, acknowledge?: (answer: Acknowledgement) => void) => void
 }
 
-const TOO_MANY: Acknowledgement = {
-  ok: false,
-  code: 'too_many',
-  message: `A client may subscribe to at most ${MAX_TOPICS} topics: unsubscribe from one first`,
+/** How the server answers `subscribe` and `unsubscribe`. */
+export type Acknowledgement = { ok: true } | Refusal
+
+interface Refusal {
+  ok: false
+  code: 'not_found' | 'invalid' | 'too_many'
+  message: string
 }
 
 /** Engine.IO's end of a connection. */
 type Connection = Socket['conn']
-
-export interface RealtimeOptions {
-  /**
-   * Which topics exist; a string, or a pattern such as /^report:\d+$/, where the flag `i` makes one
-   * topic of any case.
-   */
-  topics: readonly (string | RegExp)[]
-  /**
-   * Pages from these origins may connect; a page of our own and clients that are no browser always
-   * may.
-   */
-  corsOrigins: readonly string[]
-}
 
 /**
  * Push to browsers over Socket.IO, websocket only. An event is a hint: the truth is read by HTTP.
  */
 export class Realtime implements AsyncDisposable {
   readonly #io: Server<ClientEvents, Record<string, (payload?: unknown) => void>>
-  readonly #topics: RealtimeOptions['topics']
+  readonly #topics: readonly (string | RegExp)[]
   readonly #connections = new Set<Connection>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
   #closing = false
 
-  constructor(server: NodeServer, { topics, corsOrigins }: RealtimeOptions) {
-    this.#topics = topics
+  /**
+   * @param options.topics names, or patterns such as /^report:\d+$/, where the flag `i` makes one
+   * topic of any case.
+   * @param options.corsOrigins whose pages may connect, besides our own pages and clients that are
+   * no browser.
+   */
+  constructor(
+    server: NodeServer,
+    options: { topics: readonly (string | RegExp)[]; corsOrigins: readonly string[] },
+  ) {
+    this.#topics = options.topics
     this.#io = new Server(server, {
       path: PATH,
       transports: ['websocket'],
       serveClient: false,
       maxHttpBufferSize: MAX_MESSAGE_BYTES,
       allowRequest: (request, decide) =>
-        decide(null, !this.#closing && isAllowedOrigin(request, corsOrigins)),
+        decide(null, !this.#closing && isAllowedOrigin(request, options.corsOrigins)),
     })
-    this.#io.engine.on('connection', (connection: Connection) => this.#keep(connection))
+    this.#io.engine.on('connection', (connection: Connection) => this.#limit(connection))
     this.#io.on('connection', (socket) => this.#serve(socket))
   }
 
-  /** How many clients are connected. */
+  /** The number of connected clients. */
   get connections(): number {
     return this.#connections.size
   }
 
-  /** Tells everyone who subscribed to `topic`. Call it after the commit that it tells of. */
+  get #rooms() {
+    return this.#io.of('/').adapter.rooms
+  }
+
+  /** Publishes to the subscribers of `topic`. Call it after the commit that the event reports. */
   emit<Schema extends z.ZodObject>(
     topic: string,
     { name }: Event<string, Schema>,
     payload: z.infer<Schema>,
   ): void {
-    if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
-    // Socket.IO encodes a message before it looks whether anybody is there to get it.
+    this.#listeners.emit(topic, name, payload)
+    // Socket.IO encodes a message before it looks for recipients.
     if (this.#rooms.has(topic)) this.#io.to(topic).emit(name, payload)
   }
 
-  /**
-   * The same for news that the next one outdates: a reader who is behind misses it, so that nothing
-   * piles up for him.
-   */
+  /** Like `emit`, but dropped for slow clients, because the next value supersedes it. */
   emitLatest<Schema extends z.ZodObject>(
     topic: string,
     { name }: Event<string, Schema>,
     payload: z.infer<Schema>,
   ): void {
-    if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
+    this.#listeners.emit(topic, name, payload)
     this.#io.to(topic).volatile.emit(name, payload)
   }
 
@@ -115,25 +106,18 @@ export class Realtime implements AsyncDisposable {
     return () => this.#listeners.off(topic, listener)
   }
 
-  /** Whether anybody is subscribed to `topic`; costs next to nothing. */
+  /** Whether `topic` has subscribers; costs next to nothing. */
   hasSubscribers(topic: string): boolean {
     return this.#rooms.has(topic) || this.#listeners.listenerCount(topic) > 0
   }
 
-  /** The topics of a kind that have subscribers. */
+  /** The topics that match `pattern` and have subscribers. */
   subscribed(pattern: RegExp): string[] {
     const topics = new Set([...this.#rooms.keys(), ...(this.#listeners.eventNames() as string[])])
     return [...topics].filter((topic) => pattern.test(topic))
   }
 
-  get #rooms() {
-    return this.#io.of('/').adapter.rooms
-  }
-
-  /**
-   * Tells every client that the server stops, so that it connects elsewhere, and closes the
-   * connections within 1 s.
-   */
+  /** Tells clients that the server stops, so that they connect elsewhere, and closes within 1 s. */
   async [Symbol.asyncDispose]() {
     this.#closing = true
     this.#io.emit('server.stopping')
@@ -143,15 +127,15 @@ export class Realtime implements AsyncDisposable {
     for (const connection of this.#connections) terminate(connection)
   }
 
-  /** Counts what waits for a reader on our side: neither Socket.IO nor `ws` sets a bound to it. */
-  #keep(connection: Connection) {
+  /** Bounds what waits for a slow reader in this process, which Socket.IO and `ws` do not. */
+  #limit(connection: Connection) {
     this.#connections.add(connection)
-    // Engine.IO forgets a connection when it says goodbye; this is when it is gone.
-    websocketOf(connection).once('close', () => this.#connections.delete(connection))
+    // Engine.IO's own `close` comes before the connection has ended.
+    toWebsocket(connection).once('close', () => this.#connections.delete(connection))
     let waiting = 0
     connection.on('packetCreate', ({ data }: { data?: string | Buffer }) => {
       waiting += data?.length ?? 0
-      if (waiting + websocketOf(connection).bufferedAmount > MAX_BUFFERED_BYTES)
+      if (waiting + toWebsocket(connection).bufferedAmount > MAX_BUFFERED_BYTES)
         terminate(connection)
     })
     connection.on('drain', () => {
@@ -162,42 +146,44 @@ export class Realtime implements AsyncDisposable {
   #serve(socket: Socket<ClientEvents>) {
     // A client that leaves out the topic sends its acknowledgement in its place.
     socket.on('subscribe', (topic, acknowledge: unknown = topic) => {
-      const found = this.#find(topic)
+      const found = this.#findTopic(topic)
       const answer = found.ok && isFull(socket, found.topic) ? TOO_MANY : found
-      if (found.ok && answer.ok) socket.join(found.topic)
+      if (answer.ok) socket.join(answer.topic)
       reply(acknowledge, answer)
     })
     socket.on('unsubscribe', (topic, acknowledge: unknown = topic) => {
-      const found = this.#find(topic)
+      const found = this.#findTopic(topic)
       if (found.ok) socket.leave(found.topic)
       reply(acknowledge, found)
     })
   }
 
-  /** Clients send what they like: nothing about a topic is known before this. */
-  #find(topic: unknown): Found {
-    if (typeof topic !== 'string' || topic.length > MAX_TOPIC_LENGTH)
-      return {
-        ok: false,
-        code: 'invalid',
-        message: `A topic is a string of at most ${MAX_TOPIC_LENGTH} characters`,
-      }
+  /** Checks what a client sent: it may be anything. */
+  #findTopic(topic: unknown): { ok: true; topic: string } | Refusal {
+    if (typeof topic !== 'string' || topic.length > MAX_TOPIC_LENGTH) return INVALID
     const found = this.#topics.find((known) =>
       typeof known === 'string' ? known === topic : known.test(topic),
     )
     if (found === undefined)
       return { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
-    return {
-      ok: true,
-      topic: typeof found !== 'string' && found.ignoreCase ? topic.toLowerCase() : topic,
-    }
+    const ignoreCase = typeof found !== 'string' && found.ignoreCase
+    return { ok: true, topic: ignoreCase ? topic.toLowerCase() : topic }
   }
 }
 
-/** The topic that a client means, or why it gets none. */
-type Found = { ok: true; topic: string } | Extract<Acknowledgement, { ok: false }>
+const INVALID: Refusal = {
+  ok: false,
+  code: 'invalid',
+  message: `A topic is a string of at most ${MAX_TOPIC_LENGTH} characters`,
+}
 
-/** Socket.IO puts each socket into a room of its own besides. */
+const TOO_MANY: Refusal = {
+  ok: false,
+  code: 'too_many',
+  message: `A client may subscribe to at most ${MAX_TOPICS} topics: unsubscribe from one first`,
+}
+
+/** Socket.IO puts each socket into one more room, its own. */
 const isFull = ({ rooms }: Socket, topic: string) => !rooms.has(topic) && rooms.size > MAX_TOPICS
 
 function reply(acknowledge: unknown, answer: Acknowledgement) {
@@ -211,9 +197,8 @@ export const isRealtimeUpgrade = ({ method, url, headers }: IncomingMessage): bo
   headers.upgrade?.toLowerCase() === 'websocket'
 
 /**
- * Browsers let any page open a websocket to anywhere: CORS does not apply, so the origin is checked
- * here. Whether it is ours is judged by RFC 6454: neither the case of a host's letters nor a
- * default port makes another origin.
+ * CORS does not apply to websockets, so the origin is checked here, by RFC 6454: neither the case
+ * of a host nor a default port makes another origin.
  */
 function isAllowedOrigin(
   { headers: { origin, host } }: IncomingMessage,
@@ -222,8 +207,7 @@ function isAllowedOrigin(
   if (!origin) return true
   if (!URL.canParse(origin)) return false
   const url = new URL(origin)
-  // The scheme that the page was loaded by is not known here where a proxy ends TLS: the origin's
-  // own is taken.
+  // A proxy may end TLS, so the scheme of our own pages is unknown: the origin's is assumed.
   const own = `${url.protocol}//${host}`
   return (
     corsOrigins.includes(url.origin) || (URL.canParse(own) && new URL(own).origin === url.origin)
@@ -237,8 +221,8 @@ interface Websocket {
 }
 
 /** The `ws` socket under a connection, which Engine.IO does not show. */
-const websocketOf = ({ transport }: Connection) =>
+const toWebsocket = ({ transport }: Connection) =>
   (transport as unknown as { socket: Websocket }).socket
 
-/** At once: a polite close waits for a reader that does not read. */
-const terminate = (connection: Connection) => websocketOf(connection).terminate()
+/** Ends a connection at once: a polite close would wait for a reader that does not read. */
+const terminate = (connection: Connection) => toWebsocket(connection).terminate()

@@ -5,14 +5,11 @@ import { BAILOUT, type EscapedRow } from './escape-row.ts'
 const INSIDE = 0
 const COLOURS = 255
 
-/**
- * How many times the number of iterations doubles while the colours go round once, and where on the
- * way they start.
- */
+/** The colours go round once per this many doublings of the iterations, starting at this place. */
 const DOUBLINGS = 4
 const START = 0.52
 
-/** One way round: where, from 0 to 1, and red, green and blue there. */
+/** One way round: a place from 0 to 1, and red, green and blue there. */
 const STOPS = [
   [0, 0, 7, 100],
   [0.16, 32, 107, 203],
@@ -35,39 +32,33 @@ function mixAt(place: number): number[] {
   return before.map((value, channel) => Math.round(value + share * ((after[channel] ?? 0) - value)))
 }
 
-/** Into how many colours an iteration is divided at most, so that one fades into the next. */
+/** Each iteration is divided into this many steps, so that its colour fades into the next. */
 const STEPS = 32
 
-/**
- * The palette index of a point by its iterations in steps. They are counted in doublings: near the
- * set they lie dense.
- */
+/** The palette index for a number of steps: logarithmic, because near the set they lie dense. */
 const COLOUR_AT = Uint8Array.from({ length: MAX_ITERATIONS * STEPS }, (_, step) => {
   const rounds = Math.log2((step + 1) / STEPS) / DOUBLINGS + START
   return INSIDE + 1 + Math.floor((rounds - Math.floor(rounds)) * COLOURS)
 })
 
-/**
- * A float's top bits are its logarithm, roughly: the exponent, and as much of the mantissa as
- * matters here.
- */
-const MANTISSA_BITS = 4
-const SHIFT = 23 - MANTISSA_BITS
-const FIRST_BUCKET = bitsOf(BAILOUT) >> SHIFT
-/** A point that was inside an iteration ago is not further out than this. */
-const LAST_BUCKET = bitsOf(2 * BAILOUT ** 2) >> SHIFT
+/** A float's top bits are roughly its logarithm: the exponent and 4 bits of the mantissa. */
+const SHIFT = 23 - 4
+const toBits = (float: number) => new Int32Array(Float32Array.of(float).buffer)[0] ?? 0
+const toFloat = (bits: number) => new Float32Array(Int32Array.of(bits).buffer)[0] ?? 0
+const FIRST_BUCKET = toBits(BAILOUT) >> SHIFT
+/** A point that was inside one iteration ago is not further out than this. */
+const LAST_BUCKET = toBits(2 * BAILOUT ** 2) >> SHIFT
 
 /**
- * By how many steps a point escaped before its iteration was over: the further out it got, the
- * more. With logarithms for each pixel instead of the two tables, a picture of 200 iterations took
- * a third longer, and with the kernel two thirds.
+ * By how many steps a point escaped before its iteration was over: the further out, the more. Two
+ * tables instead of logarithms per pixel save a third of the time of a cheap picture.
  */
 const EARLY_BY = Uint8Array.from({ length: LAST_BUCKET - FIRST_BUCKET + 1 }, (_, bucket) => {
-  const norm = floatOf((FIRST_BUCKET + bucket + 0.5) * 2 ** SHIFT)
+  const norm = toFloat((FIRST_BUCKET + bucket + 0.5) * 2 ** SHIFT)
   return Math.min(STEPS - 1, Math.floor(STEPS * Math.log2(Math.log(norm) / Math.log(BAILOUT))))
 })
 
-/** Palette indices for a row of points, into `pixels`. */
+/** Writes the palette indices for a row of points into `pixels`. */
 export function colourRow(
   { counts, norms }: EscapedRow,
   iterations: number,
@@ -76,23 +67,11 @@ export function colourRow(
   const bits = new Int32Array(norms.buffer, norms.byteOffset, norms.length)
   for (let column = 0; column < pixels.length; column++) {
     const count = counts[column] ?? 0
-    pixels[column] = count === iterations ? INSIDE : colourOf(count, bits[column] ?? 0)
+    pixels[column] = count === iterations ? INSIDE : findColour(count, bits[column] ?? 0)
   }
 }
 
-function colourOf(count: number, bits: number): number {
+function findColour(count: number, bits: number): number {
   const early = EARLY_BY[(bits >> SHIFT) - FIRST_BUCKET] ?? 0
   return COLOUR_AT[(count + 1) * STEPS - 1 - early] ?? INSIDE
-}
-
-function bitsOf(float: number): number {
-  const cell = new DataView(new ArrayBuffer(4))
-  cell.setFloat32(0, float)
-  return cell.getInt32(0)
-}
-
-function floatOf(bits: number): number {
-  const cell = new DataView(new ArrayBuffer(4))
-  cell.setInt32(0, bits)
-  return cell.getFloat32(0)
 }

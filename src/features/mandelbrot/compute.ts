@@ -1,14 +1,30 @@
-import { implement } from '@offloop/workpool/implement'
-import { PALETTE } from './colours.ts'
-import { drawTile } from './contract.ts'
+import { implement, type TaskContext } from '@offloop/workpool/implement'
+import { colourRow, PALETTE } from './colours.ts'
+import { drawTile, type Tile } from './contract.ts'
+import { escapeRow, escapeRowWasm } from './escape-row.ts'
 import { encodePng } from './png.ts'
-import { drawRows } from './tile.ts'
 
 implement(drawTile, (tile, context) => {
   drawRows(tile, context)
-  // Counting down is atomic, so one thread gets to zero, and it sees what the others drew before
-  // they counted.
+  // The countdown is atomic: one thread reaches 0, and sees all that others drew before counting.
   if (Atomics.sub(tile.canvas.missing, 0, 1) > 1) return undefined
   const png = encodePng(tile.view, tile.canvas.pixels, PALETTE)
   return context.transfer(png, [png.buffer])
 })
+
+/** Draws a tile's rows onto its canvas. */
+export function drawRows(
+  { view, kernel, first, every, canvas: { pixels } }: Tile,
+  context: TaskContext,
+): void {
+  const { width, height, iterations, x, y, scale } = view
+  const iterate = (kernel === 'wasm' && escapeRowWasm) || escapeRow
+  const step = scale / Math.max(width, height)
+  const left = x - ((width - 1) / 2) * step
+  for (let row = first; row < height; row += every) {
+    context.throwIfCancelled()
+    const imaginary = y + ((height - 1) / 2 - row) * step
+    const escaped = iterate({ left, step, imaginary, width, iterations })
+    colourRow(escaped, iterations, pixels.subarray(row * width, (row + 1) * width))
+  }
+}

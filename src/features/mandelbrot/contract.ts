@@ -1,20 +1,17 @@
 import { task } from '@offloop/workpool/task'
 
-/** In pixels. The kernel has memory for rows of twice that. */
+/** In pixels. The kernel has memory for rows twice as long. */
 export const MAX_SIZE = 2_048
 export const MAX_ITERATIONS = 5_000
 
-/**
- * Which pixels and colours a view has is a matter of the code, too: a change there is a new
- * version.
- */
+/** Part of each picture's ETag: raise it when the same view gets other pixels or colours. */
 export const DRAWING_VERSION = 1
 
-/** What of the plane a picture shows, and how well. */
+/** What a picture shows of the plane, and how precisely. */
 export interface View {
   width: number
   height: number
-  /** How long a point has to escape; one that has not by then counts as one of the set. */
+  /** A point that has not escaped after this many counts as one of the set. */
   iterations: number
   /** The point in the middle. */
   x: number
@@ -23,27 +20,20 @@ export interface View {
   scale: number
 }
 
-/**
- * Both draw the same picture. `wasm` is compiled ahead, and `typescript` takes its place where it
- * is not built.
- */
+/** Both draw the same picture; `typescript` replaces `wasm` where that is not built. */
 export type Kernel = 'wasm' | 'typescript'
-
-/** A PNG. */
-export type Png = Uint8Array<ArrayBuffer>
 
 /** Memory that all threads share. */
 export interface Canvas {
-  /** One palette index a pixel. */
+  /** One palette index per pixel. */
   pixels: Uint8Array
   /** One number: how many tiles are not drawn yet. */
   missing: Int32Array
 }
 
 /**
- * Some rows of a picture: the first, and from there every so many. Neighbouring rows would be the
- * natural tile, but those through the middle of the set cost many times what those at its edge do;
- * dealt out like cards, all tiles cost the same.
+ * Every `every`th row of a picture, from `first` on. Tiles of neighbouring rows would cost
+ * unequally: those through the middle of the set cost many times those at its edge.
  */
 export interface Tile {
   view: View
@@ -53,7 +43,7 @@ export interface Tile {
   canvas: Canvas
 }
 
-/** Draws a tile onto the canvas; whoever draws the last one gives the picture. */
-export const drawTile = task<Tile, Png | undefined>('mandelbrot.tile', {
+/** Draws a tile onto the canvas; the call that draws the last tile returns the picture as a PNG. */
+export const drawTile = task<Tile, Uint8Array<ArrayBuffer> | undefined>('mandelbrot.tile', {
   join: (left, right) => left ?? right,
 })

@@ -1,3 +1,5 @@
+import { existsSync, readFileSync } from 'node:fs'
+
 /** A row of points, `step` apart, that starts at `left` + `imaginary` i. */
 export interface Line {
   left: number
@@ -7,30 +9,23 @@ export interface Line {
   iterations: number
 }
 
-/**
- * What became of each point. Overwritten by the next row: copying it would be the larger part of a
- * cheap one.
- */
+/** The result for each point. The next row overwrites it: copying would cost more than some rows. */
 export interface EscapedRow {
   /** How many iterations it stayed inside; all of them for a point of the set. */
   counts: Int32Array
-  /** The square of its distance to 0 when it had left; means nothing for a point of the set. */
+  /** The square of its distance to 0 after it escaped; undefined for a point of the set. */
   norms: Float32Array
 }
 
-/**
- * The square of the distance where a point counts as gone: 256, because the further out, the
- * smoother the colours.
- */
+/** The square of the distance where a point counts as escaped: far out, colours are smooth. */
 export const BAILOUT = 2 ** 16
 
 let counts = new Int32Array(0)
 let norms = new Float32Array(0)
 
 /**
- * Iterates z ← z² + c for each point c. Nothing is skipped that is known beforehand, such as the
- * points of the set's large disc: the point here is work that is heavy. `escape-row.kernel.ts` is
- * the same, operation for operation.
+ * Iterates z ← z² + c for each point c, without any shortcut: the point here is heavy work.
+ * `escape-row.kernel.ts` does the same, operation for operation.
  */
 export function escapeRow({ left, step, imaginary, width, iterations }: Line): EscapedRow {
   if (counts.length < width) {
@@ -57,4 +52,50 @@ export function escapeRow({ left, step, imaginary, width, iterations }: Line): E
     norms[column] = norm
   }
   return { counts, norms }
+}
+
+/** What `escape-row.kernel.ts` exports. */
+interface Kernel {
+  memory: { buffer: ArrayBuffer }
+  COUNTS: { value: number }
+  NORMS: { value: number }
+  MAX_WIDTH: { value: number }
+  escapeRow(
+    left: number,
+    step: number,
+    imaginary: number,
+    width: number,
+    iterations: number,
+    bailout: number,
+  ): void
+}
+
+/** `escapeRow`, compiled ahead; undefined where the kernel is not built. */
+export const escapeRowWasm = loadEscapeRow()
+
+function loadEscapeRow(): ((line: Line) => EscapedRow) | undefined {
+  const kernel = loadKernel<Kernel>(new URL('./escape-row.wasm', import.meta.url))
+  if (!kernel) return undefined
+  const { memory, COUNTS, NORMS, MAX_WIDTH } = kernel
+  const row: EscapedRow = {
+    counts: new Int32Array(memory.buffer, COUNTS.value, MAX_WIDTH.value),
+    norms: new Float32Array(memory.buffer, NORMS.value, MAX_WIDTH.value),
+  }
+  return ({ left, step, imaginary, width, iterations }) => {
+    kernel.escapeRow(left, step, imaginary, width, iterations, BAILOUT)
+    return row
+  }
+}
+
+/** TypeScript declares this global only together with a browser's. */
+declare const WebAssembly: {
+  Module: new (code: Uint8Array) => object
+  Instance: new (module: object) => { exports: object }
+}
+
+/** Loads what `scripts/build-kernels.ts` compiled; undefined where it is not built. */
+export function loadKernel<Exports>(file: URL): Exports | undefined {
+  if (!existsSync(file)) return undefined
+  const module = new WebAssembly.Module(readFileSync(file))
+  return new WebAssembly.Instance(module).exports as Exports
 }

@@ -1,14 +1,35 @@
 import { createRoute, z } from '@hono/zod-openapi'
+import type { Compute } from '@offloop/workpool/compute'
 import { type Deps, feature } from '../../feature.ts'
 import { taskOptions } from '../../http/context.ts'
 import { bodyTag, isFresh } from '../../http/etag.ts'
 import { createRouter } from '../../http/router.ts'
 import { integerParameter, numberParameter, withDefault } from '../../schemas.ts'
-import { DRAWING_VERSION, MAX_ITERATIONS, MAX_SIZE, type View } from './contract.ts'
-import { Painter } from './painter.ts'
+import { type Canvas, DRAWING_VERSION, drawTile, MAX_ITERATIONS, MAX_SIZE } from './contract.ts'
 
-/** For a day nobody need ask again: that long a new version of the drawing may take to be seen. */
+/** A new version of the drawing reaches clients after a day at the latest. */
 const CACHE_CONTROL = 'public, max-age=86400'
+
+/** Many times the number of threads, so that they finish together; `map` batches small tiles. */
+const TILES = 128
+
+/** How many canvases, of 4 MB each, are kept for the next pictures. */
+const MAX_SPARE_CANVASES = 4
+
+const Size = integerParameter(1, MAX_SIZE)
+
+/** Beyond 2 in any direction there is nothing to see. */
+const Coordinate = numberParameter(-4, 4)
+
+const View = z.strictObject({
+  width: withDefault(Size, 960),
+  height: withDefault(Size, 640),
+  iterations: withDefault(integerParameter(1, MAX_ITERATIONS), 500),
+  x: withDefault(Coordinate, -0.65),
+  y: withDefault(Coordinate, 0),
+  scale: withDefault(numberParameter(1e-12, 8), 3.6),
+  kernel: z.enum(['wasm', 'typescript']).default('wasm'),
+})
 
 /** One request's work on all threads, in memory that they share. */
 export const mandelbrot = feature({
@@ -19,73 +40,63 @@ export const mandelbrot = feature({
 
 function mandelbrotRoutes({ compute }: Deps) {
   const router = createRouter()
-  const painter = new Painter(compute)
+  // Shared memory is freed only after the event loop and every thread have collected their ends of
+  // it, which threads that only compute rarely do: it is used again instead.
+  const spare: Canvas[] = []
 
-  router.openapi(draw, async (c) => {
-    const { kernel, ...view } = c.req.valid('query')
-    const headers = {
-      'Content-Type': 'image/png',
-      'Cache-Control': CACHE_CONTROL,
-      ETag: tagOf(view),
-    }
-    if (isFresh(c.req.header('if-none-match'), headers.ETag))
-      return new Response(null, { status: 304, headers }) as never
-    const png = await painter.draw(view, kernel, taskOptions(c))
-    return new Response(png, { headers }) as never
-  })
+  router.openapi(
+    createRoute({
+      method: 'get',
+      path: '/',
+      tags: ['mandelbrot'],
+      operationId: 'drawMandelbrot',
+      summary: 'Draw a part of the Mandelbrot set',
+      description:
+        '`scale` is how much of the plane the longer side shows, `x` and `y` the point in the middle.',
+      request: { query: View },
+      responses: {
+        200: {
+          description: 'Drawn',
+          content: { 'image/png': { schema: z.string().openapi({ format: 'binary' }) } },
+        },
+        304: { description: 'The client has it already' },
+      },
+    }),
+    async (c) => {
+      const { kernel, ...view } = c.req.valid('query')
+      const headers = {
+        'Content-Type': 'image/png',
+        'Cache-Control': CACHE_CONTROL,
+        ETag: toTag(view),
+      }
+      if (isFresh(c.req.header('if-none-match'), headers.ETag))
+        return new Response(null, { status: 304, headers }) as never
+
+      const canvas = spare.pop() ?? shareCanvas(compute)
+      const count = Math.min(TILES, view.height)
+      const tile = { view, kernel, every: count, canvas }
+      const tiles = Array.from({ length: count }, (_, first) => ({ ...tile, first }))
+      canvas.missing[0] = count
+      const png = await compute.map(drawTile, tiles, taskOptions(c)).reduce(undefined)
+      // Only now: after a failure, threads may still be drawing on the canvas.
+      if (spare.length < MAX_SPARE_CANVASES) spare.push(canvas)
+      return new Response(png, { headers }) as never
+    },
+  )
 
   return router
 }
 
+const shareCanvas = (compute: Compute): Canvas => ({
+  pixels: compute.share(Uint8Array, MAX_SIZE ** 2),
+  missing: compute.share(Int32Array, 1),
+})
+
 /**
- * Known before anything is drawn, since a picture is a function of its view. The same pixels make
- * other bytes where zlib is another one, which it is on each kind of processor; not so with another
- * kernel.
+ * A picture is a function of its view, so its tag is known before it is drawn. The bytes of a PNG
+ * depend on zlib, which differs between processors; they do not depend on the kernel.
  */
-const tagOf = ({ width, height, iterations, x, y, scale }: View) =>
+const toTag = (view: Omit<z.infer<typeof View>, 'kernel'>) =>
   bodyTag(
-    JSON.stringify([
-      DRAWING_VERSION,
-      process.versions.zlib,
-      process.arch,
-      width,
-      height,
-      iterations,
-      x,
-      y,
-      scale,
-    ]),
+    JSON.stringify([DRAWING_VERSION, process.versions.zlib, process.arch, Object.values(view)]),
   )
-
-const Size = integerParameter(1, MAX_SIZE)
-
-/** Beyond 2 in any direction there is nothing to see. */
-const Coordinate = numberParameter(-4, 4)
-
-const Query = z.strictObject({
-  width: withDefault(Size, 960),
-  height: withDefault(Size, 640),
-  iterations: withDefault(integerParameter(1, MAX_ITERATIONS), 500),
-  x: withDefault(Coordinate, -0.65),
-  y: withDefault(Coordinate, 0),
-  scale: withDefault(numberParameter(1e-12, 8), 3.6),
-  kernel: z.enum(['wasm', 'typescript']).default('wasm'),
-})
-
-const draw = createRoute({
-  method: 'get',
-  path: '/',
-  tags: ['mandelbrot'],
-  operationId: 'drawMandelbrot',
-  summary: 'Draw a part of the Mandelbrot set',
-  description:
-    '`scale` is how much of the plane the longer side shows, `x` and `y` the point in the middle.',
-  request: { query: Query },
-  responses: {
-    200: {
-      description: 'Drawn',
-      content: { 'image/png': { schema: z.string().openapi({ format: 'binary' }) } },
-    },
-    304: { description: 'The client has it already' },
-  },
-})

@@ -1,6 +1,5 @@
 import { z } from '@hono/zod-openapi'
 import { job } from '@offloop/jobs/job'
-import type { JobState } from '@offloop/jobs/tables'
 import { task } from '@offloop/workpool/task'
 import { event } from '../../realtime/event.ts'
 

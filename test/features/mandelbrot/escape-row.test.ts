@@ -1,14 +1,18 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { MAX_SIZE } from '../../../src/features/mandelbrot/contract.ts'
 import {
   BAILOUT,
+  escapeRowWasm as compiled,
   type EscapedRow,
   escapeRow,
   type Line,
+  loadKernel,
 } from '../../../src/features/mandelbrot/escape-row.ts'
-import { escapeRowWasm as compiled } from '../../../src/features/mandelbrot/escape-row-wasm.ts'
-import { loadKernel } from '../../../src/features/mandelbrot/kernel.ts'
 
 /** Where it is not built, every test here must fail. */
 const escapeRowWasm = (line: Line): EscapedRow => {
@@ -107,3 +111,28 @@ function read({ counts, norms }: EscapedRow, { width, iterations }: Line) {
     return [count, norms[column]]
   })
 }
+
+describe('loadKernel', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'kernel-'))
+  afterAll(() => rmSync(folder, { recursive: true }))
+
+  const toFile = (name: string) => pathToFileURL(join(folder, name))
+
+  test('gives what a kernel exports', () => {
+    // (module (global (export "answer") i32 (i32.const 42)))
+    writeFileSync(
+      toFile('answer.wasm'),
+      Buffer.from('0061736d010000000606017f00412a0b070a0106616e737765720300', 'hex'),
+    )
+    expect(loadKernel<{ answer: { value: number } }>(toFile('answer.wasm'))?.answer.value).toBe(42)
+  })
+
+  test('gives nothing where the kernel is not built', () => {
+    expect(loadKernel(toFile('absent.wasm'))).toBeUndefined()
+  })
+
+  test('does not take a broken kernel for one that is not built', () => {
+    writeFileSync(toFile('broken.wasm'), 'no kernel')
+    expect(() => loadKernel(toFile('broken.wasm'))).toThrow(/magic word/)
+  })
+})

@@ -2,13 +2,13 @@ import { hash } from 'node:crypto'
 import { UNCANCELLABLE } from '@offloop/workpool/implement'
 import { describe, expect, test } from 'vitest'
 import { PALETTE } from '../../../src/features/mandelbrot/colours.ts'
+import { drawRows } from '../../../src/features/mandelbrot/compute.ts'
 import {
   DRAWING_VERSION,
   type Kernel,
   type Tile,
   type View,
 } from '../../../src/features/mandelbrot/contract.ts'
-import { drawRows } from '../../../src/features/mandelbrot/tile.ts'
 import { CancelledContext } from '../../support/cancelled-context.ts'
 
 const WHOLE: View = { width: 120, height: 80, iterations: 200, x: -0.65, y: 0, scale: 3.6 }
