@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads'
 import { threadEnvironment } from '@offloop/workpool/thread-environment'
 import { AppError } from '../../src/errors.ts'
 import { explainListen } from '../../src/http/address.ts'
-import type { ReadinessAnswer } from '../../src/http/readiness.ts'
+import type { ReadinessAnswer } from '../../src/http/health.ts'
 import { createBeats, Heartbeat, lastBeat } from './heartbeat.ts'
 import type { Incident } from './incident.ts'
 import type {
