@@ -58,7 +58,7 @@ async function holdOnce(databaseUrl: string) {
     for (const path of OPS_PATHS) {
       const { text, ms } = await ask(app.opsUrl + path)
       tookMs.push(ms)
-      if (path === '/health/live' && text.includes('"culprit"'))
+      if (path === '/health/live' && text.includes('"blockingFrame"'))
         namedAfterMs = Math.min(namedAfterMs, performance.now() - startedAt)
     }
   return { heldMs: await holding, namedAfterMs, tookMs }

@@ -2,8 +2,8 @@ import { themeColour } from './chart.js'
 import { timeOfDay } from './format.js'
 import { firstEndingAfter } from './spans.js'
 
-/** @typedef {import('../src/ops/contract.ts').TaskSpan} Span */
-/** @typedef {import('../src/ops/contract.ts').OpsSample} Sample */
+/** @typedef {import('../src/ops/live-spans.ts').TaskSpan} Span */
+/** @typedef {import('../src/ops/live-samples.ts').OpsSample} Sample */
 
 export const AXIS_HEIGHT = 22
 export const QUEUE_HEIGHT = 44

@@ -1,4 +1,4 @@
-/** @typedef {import('../src/ops/contract.ts').OpsSample} Sample */
+/** @typedef {import('../src/ops/live-samples.ts').OpsSample} Sample */
 /** @typedef {{ node: string, v8: string, database: string }} Versions */
 
 const MAX_SAMPLES = 120

@@ -1,4 +1,4 @@
-/** @typedef {import('../src/ops/contract.ts').TaskSpan} Span */
+/** @typedef {import('../src/ops/live-spans.ts').TaskSpan} Span */
 
 export const KEPT_MS = 600_000
 /**

@@ -4,21 +4,20 @@ import { accessLog, requestContext, throwRefusal } from './http/context.ts'
 import { cors } from './http/cors.ts'
 import { serveDocs } from './http/docs.ts'
 import { allowMethods, errorHandler, notFound } from './http/errors.ts'
-import type { Readiness } from './http/health.ts'
 import { healthRoutes } from './http/health.ts'
 import { servePage } from './http/page.ts'
+import type { Readiness } from './http/readiness.ts'
 import { createRouter } from './http/router.ts'
-import { opsSample, opsSpans } from './ops/contract.ts'
+import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
+import { opsSpans } from './ops/live-spans.ts'
 import type { Metrics } from './ops/metrics.ts'
-import { opsRoutes } from './ops/routes.ts'
-import type { Sampler } from './ops/sampler.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
 
 export interface AppDeps extends Deps {
   metrics: Metrics
   readiness: Readiness
-  sampler: Sampler
+  samples: LiveSamples
 }
 
 /**
@@ -26,7 +25,7 @@ export interface AppDeps extends Deps {
  * It starts nothing.
  */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
-  const { log, metrics, readiness, sampler } = deps
+  const { log, metrics, readiness, samples } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
@@ -35,7 +34,6 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   const logRequest = accessLog(log)
   app.use(
     requestContext(requestTimeoutMs, (record) => {
-      sampler.countRequests(1)
       metrics.observeRequest(record)
       logRequest(record)
     }),
@@ -47,10 +45,10 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.use(bodyLimit(MAX_BODY_BYTES, uploads))
 
   for (const { path, routes } of features) app.route(path, routes(deps))
-  app.route('/v1/ops', opsRoutes({ sampler, databaseVersion: deps.database.serverVersion }))
+  app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
   app.route('/health', healthRoutes(readiness))
   app.get('/metrics', async (c) =>
-    c.body(await metrics.page(), 200, { 'Content-Type': metrics.contentType }),
+    c.body(await metrics.scrape(), 200, { 'Content-Type': metrics.contentType }),
   )
   serveDocs(app, [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans])
   servePage(app)

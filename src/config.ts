@@ -145,10 +145,10 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     reports: { directory: resolve(data.REPORT_DIR), memoryMb: data.REPORT_MEMORY_MB },
     watchdog: {
       thresholdMs: data.WATCHDOG_MS,
-      server:
+      probes:
         data.OPS_PORT === 'off'
           ? undefined
-          : { host: data.OPS_HOST, port: data.OPS_PORT, maxHeldMs: data.OPS_LIVE_LIMIT_MS },
+          : { host: data.OPS_HOST, port: data.OPS_PORT, maxBlockedMs: data.OPS_LIVE_LIMIT_MS },
     },
     log: {
       level: data.LOG_LEVEL,

@@ -1,12 +1,13 @@
+import type { OpenAPIHono } from '@hono/zod-openapi'
 import type { JobHandler, JobSchedule } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
 import type { Compute } from '@offloop/workpool/compute'
-import type { Hono } from 'hono'
 import type { Config } from './config.ts'
 import type { Database } from './db/database.ts'
 import type { Env } from './http/context.ts'
 import type { Log } from './log.ts'
-import type { opsSample, opsSpans } from './ops/contract.ts'
+import type { opsSample } from './ops/live-samples.ts'
+import type { opsSpans } from './ops/live-spans.ts'
 import type { Event, Listeners } from './realtime/event.ts'
 import type { Realtime } from './realtime/realtime.ts'
 
@@ -31,7 +32,7 @@ export interface Feature {
   /** Where its routes are mounted, such as `/v1/products`. */
   path: string
   /** Builds its router, and starts nothing: what runs is for `start`. */
-  routes(deps: Deps): Hono<Env>
+  routes(deps: Deps): OpenAPIHono<Env>
   /** How its jobs are done: `[handle(sendReceipt, (input, context) => …)]`. */
   jobs?(deps: Deps): readonly JobHandler[]
   /** The jobs that a cron expression enqueues. */

@@ -1,8 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { Jobs } from '@offloop/jobs/jobs'
-import { logIncident } from '@offloop/loopwatch/incident'
-import { Watchdog } from '@offloop/loopwatch/watchdog'
 import { Compute } from '@offloop/workpool/compute'
 import { createApp } from './app.ts'
 import { loadConfig } from './config.ts'
@@ -11,15 +9,13 @@ import { assertMigrated } from './db/migrate.ts'
 import type { Feature } from './feature.ts'
 import { features } from './features/index.ts'
 import { connectionLimit } from './http/connection-limit.ts'
-import { requestInProgress } from './http/context.ts'
-import { Readiness } from './http/health.ts'
+import { Readiness } from './http/readiness.ts'
 import { HttpServer } from './http/server.ts'
 import { openLog } from './log.ts'
-import { OPS } from './ops/contract.ts'
-import { addFigures } from './ops/figures.ts'
+import { LiveSamples, OPS } from './ops/live-samples.ts'
+import { LiveSpans } from './ops/live-spans.ts'
 import { Metrics } from './ops/metrics.ts'
-import { Sampler } from './ops/sampler.ts'
-import { Spans } from './ops/spans.ts'
+import { openWatchdog } from './ops/watchdog.ts'
 import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
 import { runService, type Service } from './service.ts'
 
@@ -33,7 +29,8 @@ export async function openService(
   const config = loadConfig(env)
   const log = openLog(config.log)
   const metrics = new Metrics()
-  const spans = new Spans()
+  const samples = new LiveSamples()
+  const spans = new LiveSpans()
   /** Aborts when the process is to get no more traffic, and `stopping` when it takes no more. */
   const leaving = new AbortController()
   const stopping = new AbortController()
@@ -42,18 +39,7 @@ export async function openService(
   const readiness = new Readiness(leaving.signal)
   // First in, last out: probes have their answers for as long as there is a process.
   const watchdog = opening.use(
-    await Watchdog.open({
-      ...config.watchdog,
-      readiness: readiness.find,
-      metricsPage: metrics.page,
-      requestInProgress,
-      onIncident(incident) {
-        metrics.observeIncident(incident)
-        sampler.observeIncident(incident)
-        logIncident(log, incident)
-      },
-      onCrash: (error) => log.error({ err: error }, 'The watchdog ended'),
-    }),
+    await openWatchdog(config.watchdog, { readiness, metrics, samples, log }),
   )
   const database = opening.use(
     await Database.open({ ...config.database, onWait: metrics.observeConnectionWait }),
@@ -91,11 +77,12 @@ export async function openService(
       corsOrigins: config.http.corsOrigins,
     }),
   )
-  const sampler = opening.use(new Sampler({ compute, database, realtime, spans, log }))
-  addFigures(metrics, { database, compute, jobs, realtime })
+  metrics.addGauges({ database, compute, jobs, realtime })
+  opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
+  opening.defer(spans.start(realtime, log))
 
   const deps = { config, database, compute, jobs, realtime, log, stopping: stopping.signal }
-  const app = createApp({ ...deps, metrics, readiness, sampler }, features)
+  const app = createApp({ ...deps, metrics, readiness, samples }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),

@@ -24,7 +24,7 @@ describe('what is not set has a default', () => {
     },
     jobs: { concurrency: 5, keepMs: 7 * 86_400_000 },
     reports: { directory: resolve('.data/reports'), memoryMb: 256 },
-    watchdog: { thresholdMs: 100, server: { host: '127.0.0.1', port: 9464, maxHeldMs: 10_000 } },
+    watchdog: { thresholdMs: 100, probes: { host: '127.0.0.1', port: 9464, maxBlockedMs: 10_000 } },
     demoInline: false,
   }
 
@@ -94,7 +94,7 @@ test('what is set is taken', () => {
     compute: { threads: 3, minThreads: 1, maxHeapMb: 256 },
     jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
     reports: { directory: '/data/reports', memoryMb: 512 },
-    watchdog: { thresholdMs: 250, server: { host: '10.0.0.7', port: 9_000, maxHeldMs: 30_000 } },
+    watchdog: { thresholdMs: 250, probes: { host: '10.0.0.7', port: 9_000, maxBlockedMs: 30_000 } },
     log: { level: 'warn', format: 'json' },
     demoInline: true,
   })
@@ -113,7 +113,7 @@ test.each([
 })
 
 test('the ops port can be switched off', () => {
-  expect(loadConfig({ DATABASE_URL, OPS_PORT: 'off' }).watchdog.server).toBeUndefined()
+  expect(loadConfig({ DATABASE_URL, OPS_PORT: 'off' }).watchdog.probes).toBeUndefined()
 })
 
 describe('what does not fit', () => {

@@ -3,31 +3,31 @@ import { element } from '../element.js'
 import { duration, percent, timeOfDay } from '../format.js'
 import { onSamples, serviceNow } from '../samples.js'
 
-/** @typedef {import('@offloop/loopwatch/incident').Incident} Incident */
+/** @typedef {import('../../src/ops/live-samples.ts').OpsSample['blocks'][number]} Block */
 
 const WINDOW_MS = 120_000
 const MAX_LISTED = 5
 /** Pixels from a mark within which the pointer means it. */
 const REACH = 8
 
-/** How late the event loop was, second by second, and what the watchdog found to be the reason. */
+/** The delay of the event loop, second by second, and what blocked it. */
 export function mount(
   /** @type {HTMLElement} */ section,
   /** @type {import('../live.js').PanelContext} */ context,
 ) {
-  /** @type {Incident[]} */
-  let incidents = []
+  /** @type {Block[]} */
+  let blocks = []
 
   const busy = element('p', { className: 'aside' })
   const head = element('div', { className: 'toolbar' }, section.firstElementChild ?? '', busy)
   const hint = element(
     'p',
     { className: 'hint' },
-    'How late the loop came to what was due, per second. Low and flat is good.',
+    'Delay of the event loop in each second. Low and flat is good.',
   )
   const container = element('div')
-  const culprits = element('div', { className: 'culprits', 'aria-live': 'polite' })
-  section.append(head, hint, container, culprits)
+  const list = element('div', { className: 'blocks', 'aria-live': 'polite' })
+  section.append(head, hint, container, list)
 
   const show = timeChart(container, {
     label: 'Event loop delay over the last two minutes, in milliseconds',
@@ -39,18 +39,18 @@ export function mount(
     windowMs: WINDOW_MS,
     now: serviceNow,
     atLeast: 20,
-    plugins: [incidentMarks(() => incidents)],
+    plugins: [blockMarks(() => blocks)],
   })
 
   onSamples(context, (samples) => {
-    incidents = samples.flatMap(({ incidents }) => incidents)
+    blocks = samples.flatMap((sample) => sample.blocks)
     show([
       samples.map(({ at }) => at),
       samples.map(({ loop }) => loop.max),
       samples.map(({ loop }) => loop.p99),
     ])
     busy.textContent = `${percent(samples.at(-1)?.loop.utilization)} busy`
-    listCulprits(culprits, incidents)
+    listBlocks(list, blocks)
   })
 }
 
@@ -58,46 +58,43 @@ export function mount(
  * The newest first; the list changes only when there is something new, so that it is not read out
  * every second.
  */
-function listCulprits(/** @type {HTMLElement} */ list, /** @type {Incident[]} */ incidents) {
-  const newest = incidents.toReversed().slice(0, MAX_LISTED)
+function listBlocks(/** @type {HTMLElement} */ list, /** @type {Block[]} */ blocks) {
+  const newest = blocks.toReversed().slice(0, MAX_LISTED)
   const key = newest.map(({ at }) => at).join()
   if (list.dataset.key === key) return
   list.dataset.key = key
   if (newest.length === 0) return list.replaceChildren()
   list.replaceChildren(
-    element('h3', {}, 'What held it'),
-    element('ul', {}, ...newest.map((incident) => element('li', {}, ...describe(incident)))),
+    element('h3', {}, 'Blocked by'),
+    element('ul', {}, ...newest.map((block) => element('li', {}, ...describe(block)))),
   )
 }
 
-/** @param {Incident} incident */
-const describe = (incident) => [
-  element('time', {}, timeOfDay(incident.at)),
-  element('b', {}, duration(incident.heldMs)),
-  element('code', {}, nameOf(incident)),
+/** @param {Block} block */
+const describe = (block) => [
+  element('time', {}, timeOfDay(block.at)),
+  element('b', {}, duration(block.blockedMs)),
+  element('code', {}, formatFrame(block)),
   element(
     'span',
     { className: 'hint' },
-    [incident.route, incident.requestId].filter(Boolean).join(' · '),
+    [block.route, block.requestId].filter(Boolean).join(' · '),
   ),
 ]
 
-/** Function, file and line, as far as they are known. @param {Incident} incident */
-const nameOf = ({ function: name, file, line }) =>
-  file ? `${name || '(anonymous)'} ${placeOf(file)}:${line}` : name
-
-/** Relative to the project where it lies in it. @param {string} file */
-const placeOf = (file) =>
-  file.replace(/^file:\/\//, '').replace(/^.*\/(?=(src|test|node_modules)\/)/, '')
+/** Function, file and line, as far as they are known. @param {Block} block */
+function formatFrame({ function: name, file, line, inNativeCall }) {
+  if (!file) return name
+  return inNativeCall ? `${name} ${file}, at or before line ${line}` : `${name} ${file}:${line}`
+}
 
 /**
- * A line through the chart wherever the watchdog named a culprit, with its name when the pointer is
- * near.
+ * A line through the chart at each block, with the function's name when the pointer is near.
  *
- * @param {() => Incident[]} read
+ * @param {() => Block[]} read
  * @returns {import('/vendor/uplot.js').Plugin}
  */
-function incidentMarks(read) {
+function blockMarks(read) {
   const tip = element('p', { className: 'tip', hidden: true })
   return {
     hooks: {
@@ -129,7 +126,7 @@ function incidentMarks(read) {
         )
         tip.hidden = !near
         if (!near) return
-        tip.textContent = `Held ${duration(near.heldMs)} by ${nameOf(near)}`
+        tip.textContent = `Blocked ${duration(near.blockedMs)} by ${formatFrame(near)}`
         placeTip(tip, chart.valToPos(near.at, 'x'), chart.over.clientWidth)
       },
     },

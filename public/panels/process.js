@@ -3,7 +3,7 @@ import { element } from '../element.js'
 import { bytes, duration, number } from '../format.js'
 import { onSamples } from '../samples.js'
 
-/** @typedef {import('../../src/ops/contract.ts').OpsSample} Sample */
+/** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
 
 const MAX_SAMPLES = 120
 const SPARK_HEIGHT = 28

@@ -6,8 +6,8 @@ import { onSamples, serviceNow } from '../samples.js'
 import { firstEndingAfter, KEPT_MS, SpanStore } from '../spans.js'
 import { control, Timeline } from '../timeline.js'
 
-/** @typedef {import('../../src/ops/contract.ts').TaskSpan} Span */
-/** @typedef {import('../../src/ops/contract.ts').OpsSample} Sample */
+/** @typedef {import('../../src/ops/live-spans.ts').TaskSpan} Span */
+/** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
 
 const LANE_HEIGHT = 30
 /** Where there are many threads. */
@@ -140,7 +140,7 @@ export function mount(
   control(surface, timeline)
 
   const { live } = context
-  live.on('ops.spans', (/** @type {import('../../src/ops/contract.ts').SpanBatch} */ batch) => {
+  live.on('ops.spans', (/** @type {import('../../src/ops/live-spans.ts').SpanBatch} */ batch) => {
     store.add(batch.spans)
     leftOut += batch.leftOut
     layOut()

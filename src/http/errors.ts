@@ -6,7 +6,7 @@ import { type Log, Repeats } from '../log.ts'
 import { type Env, getContext } from './context.ts'
 
 /** Every error response: RFC 9457's problem+json with a `code` that programs can switch on. */
-const toProblem = (
+export const toProblem = (
   { code, status, message, errors }: AppError,
   instance: string,
   requestId?: string,

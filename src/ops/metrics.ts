@@ -1,67 +1,79 @@
+import { performance } from 'node:perf_hooks'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import { utilization } from './utilization.ts'
 
-/** Upper bounds in seconds, from a read by key to a request's deadline. */
+/** Upper bounds in seconds, from a read by key to the deadline of a request. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
+/** What gauges are read from. */
+interface Parts {
+  database: { semaphore: { permits: number; inUse: number }; waiting: number }
+  compute: { threads: number; queued: number; running: number }
+  jobs: { running: number; counts(): Promise<Record<string, number>> }
+  realtime: { connections: number }
+}
+
+/** Read at each scrape. A number read from one of the parts is a metric by a line here. */
+const GAUGES: [name: string, help: string, read: (parts: Parts) => number][] = [
+  ['database_pool_size', 'Maximum pool size', ({ database }) => database.semaphore.permits],
+  ['database_pool_in_use', 'Connections in use', ({ database }) => database.semaphore.inUse],
+  [
+    'database_pool_waiting',
+    'Requests waiting for a connection',
+    ({ database }) => database.waiting,
+  ],
+  ['compute_threads', 'Maximum number of worker threads', ({ compute }) => compute.threads],
+  [
+    'compute_threads_busy',
+    'Worker threads and child processes running a task',
+    ({ compute }) => compute.running,
+  ],
+  ['compute_queued', 'Tasks waiting for a worker thread', ({ compute }) => compute.queued],
+  ['jobs_running', 'Jobs running in this process', ({ jobs }) => jobs.running],
+  ['realtime_connections', 'Connected Socket.IO clients', ({ realtime }) => realtime.connections],
+]
+
 /**
- * The figures behind `GET /metrics`, in Prometheus's text format. Prometheus's conventions hold:
- * seconds and bytes, `_total` for what only grows, and labels with few values: patterns, not paths.
+ * All metrics of the service, in Prometheus's text format and by its conventions: seconds, `_total`
+ * for counters, and labels with few values (route patterns, not paths).
  */
 export class Metrics {
   readonly #registry = new Registry()
-  readonly #requests: Histogram<'method' | 'route' | 'status'>
-  readonly #tasks: Histogram<'task' | 'outcome'>
-  readonly #queueWaits: Histogram<'task'>
-  readonly #connectionWaits: Histogram
-  readonly #incidents: Counter
-  readonly #heldSeconds: Counter
+  readonly #requests = this.#histogram(
+    'http_request_duration_seconds',
+    'Time from a request to the end of its response',
+    ['method', 'route', 'status'],
+  )
+  readonly #tasks = this.#histogram(
+    'compute_task_duration_seconds',
+    'Time a task ran on its worker thread',
+    ['task', 'outcome'],
+  )
+  readonly #queueWaits = this.#histogram(
+    'compute_queue_wait_seconds',
+    'Time a task waited for a worker thread',
+    ['task'],
+  )
+  readonly #connectionWaits = this.#histogram(
+    'database_pool_wait_seconds',
+    'Time spent waiting for a pooled connection',
+  )
+  readonly #blocks = this.#counter(
+    'nodejs_eventloop_blocks_total',
+    'Times the event loop was blocked for longer than WATCHDOG_MS',
+  )
+  readonly #blockedSeconds = this.#counter(
+    'nodejs_eventloop_blocked_seconds_total',
+    'Total time the event loop was blocked, in blocks longer than WATCHDOG_MS',
+  )
+  /** Finished requests since the start. */
+  requestCount = 0
 
   constructor() {
-    const registers = [this.#registry]
-    const buckets = BUCKETS
     collectDefaultMetrics({ register: this.#registry })
-    this.#requests = new Histogram({
-      name: 'http_request_duration_seconds',
-      help: 'Time from the request to its answer',
-      labelNames: ['method', 'route', 'status'],
-      buckets,
-      registers,
-    })
-    this.#tasks = new Histogram({
-      name: 'compute_task_duration_seconds',
-      help: 'Time that a task held its thread',
-      labelNames: ['task', 'outcome'],
-      buckets,
-      registers,
-    })
-    this.#queueWaits = new Histogram({
-      name: 'compute_queue_wait_seconds',
-      help: 'Time between a call and the start of its task',
-      labelNames: ['task'],
-      buckets,
-      registers,
-    })
-    this.#connectionWaits = new Histogram({
-      name: 'database_pool_wait_seconds',
-      help: 'Time that those waited who found no free connection',
-      buckets,
-      registers,
-    })
-    this.#incidents = new Counter({
-      name: 'event_loop_incidents_total',
-      help: 'How often the event loop was held for longer than the threshold of the watchdog',
-      registers,
-    })
-    this.#heldSeconds = new Counter({
-      name: 'event_loop_incident_seconds_total',
-      help: 'For how long it was, all in all',
-      registers,
-    })
-    this.gauge(
+    this.#gauge(
       'nodejs_eventloop_utilization_ratio',
-      'Share of the time since the last scrape in which it was not idle',
-      utilization(),
+      'Share of the time since the last scrape in which the event loop was not idle',
+      trackUtilization(),
     )
   }
 
@@ -69,45 +81,52 @@ export class Metrics {
     return this.#registry.contentType
   }
 
-  /** The page that Prometheus reads. */
-  page = (): Promise<string> => this.#registry.metrics()
+  /** The text that Prometheus scrapes. */
+  scrape = (): Promise<string> => this.#registry.metrics()
 
-  observeRequest = ({
-    method,
-    route,
-    status,
-    ms,
-  }: {
-    method: string
-    route: string
-    status: number
-    ms: number
-  }) => this.#requests.observe({ method, route, status }, ms / 1_000)
+  observeRequest({ method, route, status, ms }: RequestMetrics): void {
+    this.requestCount++
+    this.#requests.observe({ method, route, status }, ms / 1_000)
+  }
 
-  observeTask = ({
-    task,
-    outcome,
-    queuedMs,
-    runMs,
-  }: {
-    task: string
-    outcome: string
-    queuedMs: number
-    runMs: number
-  }) => {
+  observeTask({ task, outcome, queuedMs, runMs }: TaskMetrics): void {
     this.#tasks.observe({ task, outcome }, runMs / 1_000)
     this.#queueWaits.observe({ task }, Math.max(0, queuedMs) / 1_000)
   }
 
   observeConnectionWait = (ms: number) => this.#connectionWaits.observe(ms / 1_000)
 
-  observeIncident = ({ heldMs }: { heldMs: number }) => {
-    this.#incidents.inc()
-    this.#heldSeconds.inc(heldMs / 1_000)
+  observeBlock({ blockedMs }: { blockedMs: number }): void {
+    this.#blocks.inc()
+    this.#blockedSeconds.inc(blockedMs / 1_000)
   }
 
-  /** Adds a figure that is read whenever the page is. */
-  gauge(name: string, help: string, read: () => number) {
+  addGauges(parts: Parts): void {
+    for (const [name, help, read] of GAUGES) this.#gauge(name, help, () => read(parts))
+    new Gauge({
+      name: 'jobs',
+      help: 'Jobs by state, of all processes',
+      labelNames: ['state'],
+      registers: [this.#registry],
+      async collect() {
+        // Without the database the scrape goes on without them.
+        const counts = await parts.jobs.counts().catch(() => ({}))
+        this.reset()
+        for (const [state, count] of Object.entries(counts)) this.set({ state }, count)
+      },
+    })
+  }
+
+  #histogram<Label extends string>(name: string, help: string, labelNames: Label[] = []) {
+    const registers = [this.#registry]
+    return new Histogram({ name, help, labelNames, buckets: BUCKETS, registers })
+  }
+
+  #counter(name: string, help: string) {
+    return new Counter({ name, help, registers: [this.#registry] })
+  }
+
+  #gauge(name: string, help: string, read: () => number) {
     new Gauge({
       name,
       help,
@@ -117,22 +136,29 @@ export class Metrics {
       },
     })
   }
+}
 
-  /**
-   * The same for a figure with one label; without it where it cannot be read now, as when the
-   * database is away.
-   */
-  gauges(name: string, help: string, label: string, read: () => Promise<Record<string, number>>) {
-    new Gauge({
-      name,
-      help,
-      labelNames: [label],
-      registers: [this.#registry],
-      async collect() {
-        const figures = await read().catch(() => ({}))
-        this.reset()
-        for (const [value, figure] of Object.entries(figures)) this.set({ [label]: value }, figure)
-      },
-    })
+interface RequestMetrics {
+  method: string
+  route: string
+  status: number
+  ms: number
+}
+
+interface TaskMetrics {
+  task: string
+  outcome: string
+  queuedMs: number
+  runMs: number
+}
+
+/** Returns a function that reads the event loop's utilization since its last call, 0 to 1. */
+export function trackUtilization(): () => number {
+  let last = performance.eventLoopUtilization()
+  return () => {
+    const now = performance.eventLoopUtilization()
+    const { utilization } = performance.eventLoopUtilization(now, last)
+    last = now
+    return utilization
   }
 }

@@ -1,19 +1,20 @@
-import type { Timing } from '@offloop/workpool/timing'
 import { describe, expect, test } from 'vitest'
-import { Spans } from '../../src/ops/spans.ts'
+import { LiveSpans } from '../../src/ops/live-spans.ts'
+
+type Ended = Parameters<LiveSpans['observe']>[0]
 
 const MAX_SPANS = 50
 const BEGIN = 1_800_000_000_000
 
-test('looks at no task while nobody listens', () => {
-  const spans = new Spans()
-  spans.observe(timing())
+test('ignores tasks while nobody subscribes', () => {
+  const spans = new LiveSpans()
+  spans.observe(ended())
   expect(spans.take()).toBeUndefined()
 })
 
-test('gives each task once, as it was', () => {
-  const spans = listening()
-  spans.observe(timing({ startedAt: BEGIN + 0.25, runMs: 2.5, queuedMs: 1, requestId: 'who' }))
+test('returns each task once, as it was', () => {
+  const spans = subscribed()
+  spans.observe(ended({ startedAt: BEGIN + 0.25, runMs: 2.5, queuedMs: 1, requestId: 'who' }))
   expect(spans.take()).toEqual({
     spans: [
       {
@@ -35,10 +36,10 @@ test('gives each task once, as it was', () => {
 
 describe('when there are many', () => {
   test('short neighbours become one, and long ones stay what they are', () => {
-    const spans = listening()
+    const spans = subscribed()
     for (let place = 0; place < 300; place++)
-      spans.observe(timing({ startedAt: BEGIN + place * 0.1, runMs: 0.05 }))
-    spans.observe(timing({ startedAt: BEGIN + 30, runMs: 40 }))
+      spans.observe(ended({ startedAt: BEGIN + place * 0.1, runMs: 0.05 }))
+    spans.observe(ended({ startedAt: BEGIN + 30, runMs: 40 }))
     const batch = spans.take()
     expect(batch?.spans.length).toBeLessThanOrEqual(MAX_SPANS)
     expect(batch?.spans.reduce((total, { count }) => total + count, 0)).toBe(301)
@@ -51,10 +52,10 @@ describe('when there are many', () => {
   })
 
   test('a batch stays below some KiB with tens of thousands of them, and none is lost from the count', () => {
-    const spans = listening()
+    const spans = subscribed()
     for (let place = 0; place < 20_000; place++)
       spans.observe(
-        timing({
+        ended({
           thread: `compute-${place % 16}`,
           startedAt: BEGIN + place / 100,
           runMs: 0.01,
@@ -67,11 +68,11 @@ describe('when there are many', () => {
     expect(counted + (batch?.leftOut ?? 0)).toBe(20_000)
   })
 
-  test('those that are not alike are not one; the longest are told, and how many are not', () => {
-    const spans = listening()
+  test('spans that are not alike stay apart; the longest are sent, and the number of the others', () => {
+    const spans = subscribed()
     for (let place = 0; place < 400; place++)
       spans.observe(
-        timing({ task: `task-${place % 2}`, startedAt: BEGIN + place, runMs: place / 1_000 }),
+        ended({ task: `task-${place % 2}`, startedAt: BEGIN + place, runMs: place / 1_000 }),
       )
     const batch = spans.take()
     expect(batch?.spans).toHaveLength(MAX_SPANS)
@@ -80,34 +81,28 @@ describe('when there are many', () => {
   })
 
   test('one of several requests names none of them', () => {
-    const spans = listening()
+    const spans = subscribed()
     for (let place = 0; place < 60; place++)
-      spans.observe(
-        timing({ startedAt: BEGIN + place * 0.01, runMs: 0.01, requestId: `r${place}` }),
-      )
+      spans.observe(ended({ startedAt: BEGIN + place * 0.01, runMs: 0.01, requestId: `r${place}` }))
     expect(spans.take()?.spans[0]?.requestId).toBeUndefined()
   })
 })
 
-function listening() {
-  const spans = new Spans()
-  spans.listening = true
+function subscribed() {
+  const spans = new LiveSpans()
+  spans.isSubscribed = true
   return spans
 }
 
-function timing({ startedAt = BEGIN, runMs = 1, ...rest }: Partial<Timing> = {}): Timing {
+function ended({ startedAt = BEGIN, runMs = 1, ...rest }: Partial<Ended> = {}): Ended {
   return {
     task: 'a.task',
     thread: 'compute-1',
     outcome: 'succeeded',
-    items: 1,
-    queuedAt: startedAt - 1,
     startedAt,
     endedAt: startedAt + runMs,
     queuedMs: 1,
     runMs,
-    bytesIn: 0,
-    bytesOut: 0,
     requestId: undefined,
     ...rest,
   }

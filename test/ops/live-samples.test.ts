@@ -1,11 +1,12 @@
-import { mainCoreTime } from '@offloop/loopwatch/core-time'
+import { readMainThreadTime } from '@offloop/loopwatch/heartbeat'
 import { io, type Socket } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { ServerEvents } from '../../src/feature.ts'
 import type { features } from '../../src/features/index.ts'
-import type { OpsSample, SpanBatch, TaskSpan } from '../../src/ops/contract.ts'
+import type { OpsSample } from '../../src/ops/live-samples.ts'
+import type { SpanBatch, TaskSpan } from '../../src/ops/live-spans.ts'
 import type { ClientEvents } from '../../src/realtime/realtime.ts'
-import { openSampler } from '../support/sampler.ts'
+import { startSamples } from '../support/live-samples.ts'
 import { request, startService } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
@@ -18,9 +19,9 @@ beforeAll(async () => {
 })
 afterAll(() => service.close())
 
-test('a sample that cannot be taken is left out: out of file descriptors, the memory cannot be read', async () => {
-  const { samples } = openSampler({ threads: 1 })
-  await until(() => samples.length > 0, 'a sample')
+test('a sample that fails is left out: without file descriptors the memory cannot be read', async () => {
+  const { published } = startSamples({ threads: 1 })
+  await until(() => published.length > 0, 'a sample')
   const read = vi.spyOn(process, 'memoryUsage').mockImplementation(() => {
     throw Object.assign(new Error('EMFILE: too many open files, uv_resident_set_memory'), {
       code: 'EMFILE',
@@ -29,8 +30,8 @@ test('a sample that cannot be taken is left out: out of file descriptors, the me
   onTestFinished(() => read.mockRestore())
   await until(() => read.mock.calls.length > 0, 'one fails')
   read.mockRestore()
-  const { length } = samples
-  await until(() => samples.length > length, 'the next one comes')
+  const { length } = published
+  await until(() => published.length > length, 'the next one comes')
 })
 
 describe('ops.sample', () => {
@@ -44,7 +45,7 @@ describe('ops.sample', () => {
     expect(Math.abs(third.at - Date.now())).toBeLessThan(2_000)
   })
 
-  test('tells how the process does', async () => {
+  test('shows the state of the process', async () => {
     const { samples } = await listen()
     const sample = await until(() => samples[0], 'a sample')
     expect(sample.compute).toMatchObject({ queued: 0, running: 0 })
@@ -61,12 +62,11 @@ describe('ops.sample', () => {
     expect(sample.loop.utilization).toBeLessThanOrEqual(1)
   })
 
-  test('shows how long the loop was held, wherever in the second that began', async () => {
+  test('shows how long the event loop was blocked, wherever in the second that began', async () => {
     const { samples } = await listen()
     for (let round = 0; round < 4; round++) {
       const elapsedMs = await countInline(2_000_000)
-      // What the timer that looks was late by: less than the whole, as it was not due at the
-      // beginning.
+      // The delay of the heartbeat: less than the whole, as it was not due at the beginning.
       await until(
         () => samples.some(({ loop }) => loop.max > elapsedMs - 25),
         `a delay of ${elapsedMs} ms`,
@@ -82,7 +82,7 @@ describe('ops.sample', () => {
       () => samples.find(({ loop }) => loop.max > elapsedMs - 25),
       'the delay',
     )
-    // Who came at a random time of that second waited for half of it, or all.
+    // A request at a random time of that second waited for half of it on average.
     expect(sample.loop.p99).toBeGreaterThan(sample.loop.max / 2)
   })
 
@@ -110,22 +110,22 @@ describe('ops.sample', () => {
   })
 
   test('stays below 8 KiB, however many threads there are and whatever happened', async () => {
-    const { sampler, samples } = openSampler({ threads: 256 })
+    const { samples, published } = startSamples({ threads: 256 })
     for (let index = 0; index < 1_000; index++)
-      sampler.observeIncident({
+      samples.observeBlock({
         at: Date.now(),
-        heldMs: index,
+        blockedMs: index,
         function: 'f'.repeat(3_000),
         file: `/${'deep/'.repeat(1_000)}end.ts`,
         line: 1,
         requestId: 'r'.repeat(128),
         route: `/${'r'.repeat(3_000)}`,
       })
-    const [sample] = await until(() => (samples.length > 0 ? samples : undefined), 'a sample')
+    const sample = await until(() => published[0], 'a sample')
     expect(JSON.stringify(['ops.sample', sample]).length).toBeLessThan(MAX_SAMPLE_BYTES)
-    expect(sample?.incidents.map(({ heldMs }) => heldMs)).toEqual([999, 998, 997, 996, 995])
-    expect(sample?.incidents[0]?.file).toMatch(/deep\/end\.ts$/)
-    expect(sample?.compute.threads).toHaveLength(64)
+    expect(sample.blocks.map(({ blockedMs }) => blockedMs)).toEqual([999, 998, 997, 996, 995])
+    expect(sample.blocks[0]?.file).toMatch(/deep\/end\.ts$/)
+    expect(sample.compute.threads).toHaveLength(64)
   })
 })
 
@@ -144,9 +144,9 @@ test('GET /v1/ops has the last two minutes, and the versions', async () => {
 })
 
 describe('ops.spans', () => {
-  test('tells every task that ended, with its request', async () => {
+  test('has every task that ended, with its request', async () => {
     const { spans, samples } = await listen()
-    // Only from then on is anybody known to listen.
+    // Only from then on is the subscription known.
     await until(() => samples.length > 0, 'a sample')
     const response = await fetch(`${service.url}/v1/primes?to=1000`, {
       headers: { 'x-request-id': 'who-asked' },
@@ -167,22 +167,22 @@ describe('ops.spans', () => {
     expect(span?.queuedMs).toBeGreaterThanOrEqual(0)
   })
 
-  test('does not come to those who left', async () => {
+  test('is not sent to clients that have unsubscribed', async () => {
     const { socket, spans, samples } = await listen()
     await until(() => samples.length > 0, 'a sample')
     await socket.emitWithAck('unsubscribe', 'ops')
-    const heard = samples.length
+    const received = samples.length
     await request(`${service.url}/v1/primes?to=1000`)
     const other = await listen()
     await until(() => other.samples.length >= 2, 'two samples for somebody else')
-    expect([samples.length, spans.length]).toEqual([heard, 0])
+    expect([samples.length, spans.length]).toEqual([received, 0])
   })
 })
 
 const allRun = (threads: OpsSample['compute']['threads']) =>
   threads.every(({ task }) => task === 'primes.count')
 
-/** A client of the test's own, and all that it hears of `ops`. */
+/** A client of the test's own, and all that it receives of `ops`. */
 async function listen() {
   const socket: Socket<ServerEvents<typeof features>, ClientEvents> = io(service.url, {
     transports: ['websocket'],
@@ -202,8 +202,8 @@ async function listen() {
  * had no core.
  */
 async function countInline(to: number): Promise<number> {
-  const before = mainCoreTime()
+  const before = readMainThreadTime().runQueueDelayNs
   const { elapsedMs } = (await request(`${service.url}/v1/primes?to=${to}&mode=inline`)).body
   expect(elapsedMs).toBeGreaterThan(40)
-  return elapsedMs - Number(mainCoreTime().waited - before.waited) / 1e6
+  return elapsedMs - Number(readMainThreadTime().runQueueDelayNs - before) / 1e6
 }

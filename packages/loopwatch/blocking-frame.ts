@@ -1,0 +1,81 @@
+import { readFileSync } from 'node:fs'
+import { relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { type Frame, parseFrames, type StackSample } from './stack-sample.ts'
+
+/** The function that blocked the event loop, and the request that it was busy with. */
+export interface BlockingFrame {
+  /** `(anonymous)` for a function without a name, `(unknown)` if there is no sample. */
+  function: string
+  /** Relative to the working directory if inside it, otherwise absolute, or a URL: `node:fs`. */
+  file: string
+  /** From 1; 0 if unknown. */
+  line: number
+  /** The function was in native code, called at `line` or before it. */
+  inNativeCall?: true
+  /** Absent if no request was in progress, or none belongs to what ran. */
+  requestId?: string
+  route?: string
+}
+
+/** One time that the event loop was blocked. */
+export interface Block extends BlockingFrame {
+  /** When it began, in milliseconds since the epoch. */
+  at: number
+  /** Its length, rounded down by at most one heartbeat. */
+  blockedMs: number
+}
+
+export const UNKNOWN_FRAME: BlockingFrame = { function: '(unknown)', file: '', line: 0 }
+
+/** `countPrimes (src/primes.ts:15)`, or `parse (src/a.ts, at or before line 15)`. */
+export function formatFrame({ function: name, file, line, inNativeCall }: BlockingFrame): string {
+  if (!file) return name
+  return `${name} (${file}${inNativeCall ? `, at or before line ${line}` : `:${line}`})`
+}
+
+export const describeBlock = (block: Block) =>
+  `The event loop was blocked for ${block.blockedMs} ms by ${formatFrame(block)}`
+
+/**
+ * The innermost function of the working directory, otherwise of a package, otherwise of Node.
+ *
+ * @param isLate whether V8 could not interrupt the thread at once. Native code ran then, such as
+ * `JSON.parse`, and the sample shows the first call after its return: a function that has just
+ * begun, and is not what blocked.
+ */
+export function findBlockingFrame(sample: StackSample, isLate: boolean): BlockingFrame {
+  const frames = parseFrames(sample)
+  const [first] = frames
+  const isAfterNative = isLate && first !== undefined && !isLoop(first)
+  const running = frames.slice(1).filter(({ isAwaiting }) => !isAwaiting)
+  const candidates = isAfterNative ? running : frames
+  const frame = candidates.find(isOwn) ?? candidates.find((one) => !isNode(one)) ?? candidates[0]
+  if (!frame) return { ...UNKNOWN_FRAME, ...sample.request }
+  return {
+    function: frame.name || '(anonymous)',
+    file: isInside(frame) ? relative(process.cwd(), toPath(frame)) : toPath(frame),
+    line: frame.line,
+    ...(isAfterNative && frame === candidates[0] && { inNativeCall: true }),
+    ...sample.request,
+  }
+}
+
+const toPath = ({ url }: Frame) => (url.startsWith('file:') ? fileURLToPath(url) : url)
+
+const isNode = ({ url }: Frame) => url.startsWith('node:')
+
+const isInside = (frame: Frame) => toPath(frame).startsWith(process.cwd())
+
+const isOwn = (frame: Frame) => isInside(frame) && !toPath(frame).includes('/node_modules/')
+
+/** V8 interrupts a loop at the place of its keyword. */
+function isLoop(frame: Frame): boolean {
+  if (isNode(frame)) return false
+  try {
+    const line = readFileSync(toPath(frame), 'utf8').split('\n')[frame.line - 1] ?? ''
+    return /^(for|while|do)\b/.test(line.slice(frame.column - 1))
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,210 @@
+import { performance } from 'node:perf_hooks'
+import { createRoute, z } from '@hono/zod-openapi'
+import type { Block } from '@offloop/loopwatch/blocking-frame'
+import { createRouter, json } from '../http/router.ts'
+import type { Log } from '../log.ts'
+import { event } from '../realtime/event.ts'
+import type { Realtime } from '../realtime/realtime.ts'
+import { every } from '../timers.ts'
+import { type Metrics, trackUtilization } from './metrics.ts'
+
+/** The topic of what the live page shows of the process itself. */
+export const OPS = 'ops'
+
+const SAMPLE_EVERY_MS = 1_000
+/** Two minutes of samples, for a page that has just been opened. */
+const MAX_SAMPLES = 120
+const MAX_THREADS = 64
+const MAX_BLOCKS = 5
+/** In characters: a sample must stay small, whatever names and paths it contains. */
+const MAX_TEXT = 200
+
+const Milliseconds = z.number().min(0)
+const Count = z.int().min(0)
+
+const BlockSchema = z
+  .object({
+    at: z.number().describe('When it began, in milliseconds since the epoch'),
+    blockedMs: Milliseconds,
+    function: z.string(),
+    file: z.string(),
+    line: z.int(),
+    inNativeCall: z.literal(true).exactOptional(),
+    requestId: z.string().exactOptional(),
+    route: z.string().exactOptional(),
+  })
+  .openapi('Block')
+
+const Sample = z
+  .object({
+    at: z.int().describe('end of the second, in milliseconds since the epoch'),
+    loop: z
+      .object({ p50: Milliseconds, p99: Milliseconds, max: Milliseconds, utilization: z.number() })
+      .describe(
+        'delay of the event loop in ms: `p50`, `p99`, `max`; its `utilization` from 0 to 1',
+      ),
+    blocks: z
+      .array(BlockSchema)
+      .describe(
+        'the longest blocks of the event loop: `at`, `blockedMs`, `function`, `file`, `line` (at or before it if `inNativeCall`), `requestId`, `route`',
+      ),
+    http: z.object({ requestsPerSecond: z.number() }).describe('`requestsPerSecond`'),
+    compute: z
+      .object({
+        queued: Count,
+        running: Count,
+        threads: z.array(z.object({ name: z.string(), task: z.string().nullable() })),
+      })
+      .describe(
+        'tasks that are `queued` and `running`; the first 64 `threads` with `name` and `task`',
+      ),
+    database: z
+      .object({ size: Count, inUse: Count, waiting: Count })
+      .describe("the pool's `size`, connections `inUse`, requests `waiting` for one"),
+    memory: z
+      .object({ rss: Count, heapUsed: Count, heapTotal: Count, external: Count })
+      .describe('`rss`, `heapUsed`, `heapTotal`, `external` in bytes'),
+    cpu: z.number().describe('cores in use, all threads together'),
+    uptime: Milliseconds.describe('in ms'),
+    sockets: Count.describe('connected clients'),
+  })
+  .openapi('OpsSample')
+
+/** One second of the process. */
+export type OpsSample = z.infer<typeof Sample>
+
+export const opsSample = event('ops.sample', {
+  topic: OPS,
+  when: 'Once a second. The last two minutes are at `GET /v1/ops`.',
+  payload: Sample,
+})
+
+/** What a sample is read from. */
+interface Parts {
+  metrics: Pick<Metrics, 'requestCount'>
+  watchdog: { readDelay(): { p50: number; p99: number; max: number } }
+  compute: { queued: number; running: number; threadStates(): OpsSample['compute']['threads'] }
+  database: { semaphore: { permits: number; inUse: number }; waiting: number }
+  realtime: Pick<Realtime, 'connections' | 'hasSubscribers' | 'emitLatest'>
+  log: Pick<Log, 'warn'>
+}
+
+/** Keeps the last two minutes of samples, and publishes each new one while anybody subscribes. */
+export class LiveSamples {
+  readonly #samples: OpsSample[] = []
+  #blocks: Block[] = []
+
+  /** Oldest first. */
+  get all(): readonly OpsSample[] {
+    return this.#samples
+  }
+
+  /** For the next sample, which has the longest blocks of its second. */
+  observeBlock(block: Block): void {
+    this.#blocks = [...this.#blocks, block]
+      .sort((one, other) => other.blockedMs - one.blockedMs)
+      .slice(0, MAX_BLOCKS)
+  }
+
+  /** Takes a sample once a second. @returns a function that stops it. */
+  start(parts: Parts): () => void {
+    const { realtime, log } = parts
+    const sample = this.#sampler(parts)
+    const timer = every(
+      SAMPLE_EVERY_MS,
+      () => {
+        const latest = sample()
+        this.#samples.push(latest)
+        if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
+        if (realtime.hasSubscribers(OPS)) realtime.emitLatest(OPS, opsSample, latest)
+      },
+      // Reading the memory needs a file descriptor, and there may be none.
+      (error) => log.warn({ err: error }, 'A sample for the live page failed'),
+    )
+    return () => clearInterval(timer)
+  }
+
+  /** Returns a function that samples the time since its last call. */
+  #sampler({ metrics, watchdog, compute, database, realtime }: Parts): () => OpsSample {
+    const readUtilization = trackUtilization()
+    let sampledAt = performance.now()
+    let requestCount = metrics.requestCount
+    let cpu = process.cpuUsage()
+    return () => {
+      const { rss, heapUsed, heapTotal, external } = process.memoryUsage()
+      const now = performance.now()
+      const elapsedMs = now - sampledAt
+      const delay = watchdog.readDelay()
+      const { user, system } = process.cpuUsage(cpu)
+      const requests = metrics.requestCount - requestCount
+      const blocks = this.#blocks.map(shorten)
+      sampledAt = now
+      requestCount += requests
+      cpu = process.cpuUsage()
+      this.#blocks = []
+      return {
+        at: Math.round(performance.timeOrigin + now),
+        loop: {
+          p50: round(delay.p50),
+          p99: round(delay.p99),
+          max: round(delay.max),
+          utilization: round(readUtilization()),
+        },
+        blocks,
+        http: { requestsPerSecond: round((requests * 1_000) / elapsedMs) },
+        compute: {
+          queued: compute.queued,
+          running: compute.running,
+          threads: compute.threadStates().slice(0, MAX_THREADS),
+        },
+        database: {
+          size: database.semaphore.permits,
+          inUse: database.semaphore.inUse,
+          waiting: database.waiting,
+        },
+        memory: { rss, heapUsed, heapTotal, external },
+        cpu: round((user + system) / 1_000 / elapsedMs),
+        uptime: Math.round(now),
+        sockets: realtime.connections,
+      }
+    }
+  }
+}
+
+/** The end of a path says more than its beginning. */
+const shorten = (block: Block): Block => ({
+  ...block,
+  function: block.function.slice(0, MAX_TEXT),
+  file: block.file.slice(-MAX_TEXT),
+  ...(block.route !== undefined && { route: block.route.slice(0, MAX_TEXT) }),
+})
+
+const round = (value: number) => Math.round(value * 1_000) / 1_000
+
+/** `/v1/ops`: the past, for a page that has just been opened or was disconnected. */
+export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
+  const { node, v8 } = process.versions
+  const versions = { node, v8, database: databaseVersion }
+  return createRouter().openapi(
+    createRoute({
+      method: 'get',
+      path: '/',
+      tags: ['operations'],
+      operationId: 'readOps',
+      summary: 'Read the last two minutes of the process',
+      description: 'The payloads of `ops.sample`, second by second, oldest first.',
+      responses: {
+        200: json(
+          z
+            .object({
+              versions: z.object({ node: z.string(), v8: z.string(), database: z.string() }),
+              samples: z.array(Sample),
+            })
+            .openapi('Ops'),
+          'At most 120 samples',
+        ),
+      },
+    }),
+    (c) => c.json({ versions, samples: [...samples.all] }, 200, { 'Cache-Control': 'no-store' }),
+  )
+}

@@ -1,0 +1,157 @@
+import { z } from '@hono/zod-openapi'
+import type { Log } from '../log.ts'
+import { event } from '../realtime/event.ts'
+import type { Realtime } from '../realtime/realtime.ts'
+import { every } from '../timers.ts'
+import { OPS } from './live-samples.ts'
+
+const PUBLISH_EVERY_MS = 250
+/** In one batch, which is some 10 KiB then. */
+const MAX_SPANS = 50
+/** Between two batches. A task beyond that extends the last span of its thread, if it is alike. */
+const MAX_COLLECTED = 500
+
+const Span = z.object({
+  task: z.string(),
+  thread: z.string(),
+  startedAt: z.number().describe('Milliseconds since the epoch, with fractions'),
+  endedAt: z.number(),
+  queuedMs: z.number().describe('Wait for the thread; the longest of several'),
+  runMs: z.number().describe('Time on the thread; of several in sum, without pauses between them'),
+  outcome: z.enum(['succeeded', 'failed', 'cancelled', 'deadline_exceeded', 'crashed']),
+  requestId: z.string().optional().describe('Absent if several requests share the span'),
+  count: z.int().describe('Number of tasks'),
+})
+
+/** A task on its thread, or several short ones in a row that are alike. */
+export type TaskSpan = z.infer<typeof Span>
+
+type EndedTask = Omit<TaskSpan, 'count'>
+
+const Batch = z.object({
+  spans: z
+    .array(Span)
+    .describe(
+      'at most 50: `task`, `thread`, `startedAt`, `endedAt`, `queuedMs`, `runMs`, `outcome`, `requestId`, and the `count` of short tasks in a row',
+    ),
+  leftOut: z.int().describe('further tasks, for which there was no room'),
+})
+
+export type SpanBatch = z.infer<typeof Batch>
+
+export const opsSpans = event('ops.spans', {
+  topic: OPS,
+  when: 'Up to four times a second, when tasks have ended.',
+  payload: Batch,
+})
+
+/**
+ * Collects the tasks that have ended and publishes them while anybody subscribes. What it keeps and
+ * sends is bounded: where there are many, short neighbours become one span.
+ */
+export class LiveSpans {
+  /** Otherwise a task costs one look at this. */
+  isSubscribed = false
+  #spans: TaskSpan[] = []
+  readonly #lastByThread = new Map<string, TaskSpan>()
+  #leftOut = 0
+
+  /** Publishes four times a second. @returns a function that stops it. */
+  start(realtime: Pick<Realtime, 'hasSubscribers' | 'emitLatest'>, log: Pick<Log, 'warn'>) {
+    const publish = () => {
+      this.isSubscribed = realtime.hasSubscribers(OPS)
+      const batch = this.take()
+      if (batch) realtime.emitLatest(OPS, opsSpans, batch)
+    }
+    const timer = every(PUBLISH_EVERY_MS, publish, (error) =>
+      log.warn({ err: error }, 'A batch of spans for the live page failed'),
+    )
+    return () => clearInterval(timer)
+  }
+
+  observe(ended: EndedTask): void {
+    if (!this.isSubscribed) return
+    const last = this.#lastByThread.get(ended.thread)
+    const span = toSpan(ended)
+    if (this.#spans.length < MAX_COLLECTED) {
+      this.#spans.push(span)
+      this.#lastByThread.set(ended.thread, span)
+    } else if (last && isAlike(last, span)) extend(last, span)
+    else this.#leftOut++
+  }
+
+  /** Returns what has ended since the last call, if anything has. */
+  take(): SpanBatch | undefined {
+    if (this.#spans.length === 0) return undefined
+    const spans = reduce(this.#spans)
+    const leftOut = spans.slice(MAX_SPANS).reduce((sum, { count }) => sum + count, this.#leftOut)
+    this.#spans = []
+    this.#lastByThread.clear()
+    this.#leftOut = 0
+    return { spans: spans.slice(0, MAX_SPANS).map(round), leftOut }
+  }
+}
+
+/** Merges ever longer neighbours until the rest fits; if it never does, the longest come first. */
+function reduce(spans: TaskSpan[]): TaskSpan[] {
+  let reduced = spans
+  for (let maxMs = 1; reduced.length > MAX_SPANS && maxMs <= 1_024; maxMs *= 2)
+    reduced = merge(reduced, maxMs)
+  if (reduced.length <= MAX_SPANS) return reduced
+  return reduced.toSorted((one, other) => other.runMs - one.runMs)
+}
+
+/** Merges spans that are alike, on one thread, and together not longer than `maxMs`. */
+function merge(spans: TaskSpan[], maxMs: number): TaskSpan[] {
+  const lastByThread = new Map<string, TaskSpan>()
+  return spans.filter((span) => {
+    const last = lastByThread.get(span.thread)
+    const fits = last && isAlike(last, span) && span.endedAt - last.startedAt <= maxMs
+    if (fits) extend(last, span)
+    else lastByThread.set(span.thread, span)
+    return !fits
+  })
+}
+
+const isAlike = (one: TaskSpan, other: TaskSpan) =>
+  one.task === other.task && one.outcome === other.outcome
+
+function extend(span: TaskSpan, next: TaskSpan) {
+  span.endedAt = next.endedAt
+  span.queuedMs = Math.max(span.queuedMs, next.queuedMs)
+  span.runMs += next.runMs
+  span.count += next.count
+  if (span.requestId !== next.requestId) span.requestId = undefined
+}
+
+const toSpan = ({
+  task,
+  thread,
+  startedAt,
+  endedAt,
+  queuedMs,
+  runMs,
+  outcome,
+  requestId,
+}: EndedTask) => ({
+  task,
+  thread,
+  startedAt,
+  endedAt,
+  queuedMs,
+  runMs,
+  outcome,
+  requestId,
+  count: 1,
+})
+
+/** To microseconds, which are half as long to send. */
+const round = (span: TaskSpan): TaskSpan => ({
+  ...span,
+  startedAt: roundMs(span.startedAt),
+  endedAt: roundMs(span.endedAt),
+  queuedMs: roundMs(Math.max(0, span.queuedMs)),
+  runMs: roundMs(span.runMs),
+})
+
+const roundMs = (ms: number) => Math.round(ms * 1_000) / 1_000

@@ -1,0 +1,55 @@
+import { describeBlock } from '@offloop/loopwatch/blocking-frame'
+import { Watchdog } from '@offloop/loopwatch/watchdog'
+import type { Config } from '../config.ts'
+import { AppError, type ErrorCode } from '../errors.ts'
+import { explainListen } from '../http/address.ts'
+import { requestInProgress } from '../http/context.ts'
+import { toProblem } from '../http/errors.ts'
+import type { Readiness } from '../http/readiness.ts'
+import type { Log } from '../log.ts'
+import type { LiveSamples } from './live-samples.ts'
+import type { Metrics } from './metrics.ts'
+
+interface Parts {
+  readiness: Readiness
+  metrics: Metrics
+  samples: LiveSamples
+  log: Log
+}
+
+/**
+ * Opens the thread that reports what blocks the event loop and answers on the ops port.
+ *
+ * @throws AppError when the ops port is taken or not allowed.
+ */
+export async function openWatchdog(
+  { thresholdMs, probes }: Config['watchdog'],
+  { readiness, metrics, samples, log }: Parts,
+): Promise<Watchdog> {
+  const opening = Watchdog.open({
+    thresholdMs,
+    probes: probes && { ...probes, problems: PROBLEMS },
+    currentRequest: requestInProgress,
+    readiness: readiness.find,
+    metrics: metrics.scrape,
+    onBlock(block) {
+      metrics.observeBlock(block)
+      samples.observeBlock(block)
+      log.warn(block, describeBlock(block))
+    },
+    onCrash: (error) => log.error({ err: error }, 'Watchdog crashed'),
+  })
+  return opening.catch((cause) => {
+    if (!probes) throw cause
+    const message = explainListen(cause, probes.host, probes.port, 'OPS_PORT')
+    throw new AppError('unavailable', message, { cause })
+  })
+}
+
+const problem = (code: ErrorCode) => toProblem(new AppError(code, ''), '')
+
+const PROBLEMS = {
+  404: problem('not_found'),
+  405: problem('method_not_allowed'),
+  503: problem('unavailable'),
+}

@@ -1,0 +1,29 @@
+import { onTestFinished } from 'vitest'
+import { LiveSamples, type OpsSample } from '../../src/ops/live-samples.ts'
+
+/**
+ * Samples of more threads than a test can start; `published` is what a client hears that always
+ * subscribes.
+ */
+export function startSamples({ threads }: { threads: number }) {
+  const published: OpsSample[] = []
+  const states = Array.from({ length: threads }, (_, index) => ({
+    name: `compute-${index + 1}`,
+    task: 'a.task-with-a-long-name',
+  }))
+  const samples = new LiveSamples()
+  const stop = samples.start({
+    metrics: { requestCount: 0 },
+    watchdog: { readDelay: () => ({ p50: 0, p99: 0, max: 0 }) },
+    compute: { queued: 0, running: threads, threadStates: () => states },
+    database: { semaphore: { permits: 10, inUse: 0 }, waiting: 0 },
+    realtime: {
+      connections: 1,
+      hasSubscribers: () => true,
+      emitLatest: (_topic, _event, payload) => published.push(payload as OpsSample),
+    },
+    log: { warn: () => {} },
+  })
+  onTestFinished(stop)
+  return { samples, published }
+}
