@@ -1,84 +1,101 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   CompiledQuery,
   type DatabaseConnection,
   type QueryResult,
   type TransactionSettings,
 } from 'kysely'
-import type { PoolConnection, ResultSetHeader } from 'mysql2'
+import {
+  createConnection,
+  type PoolConnection,
+  type ResultSetHeader,
+  type RowDataPacket,
+} from 'mysql2'
 import { AppError } from '../errors.ts'
 import { isDisconnect, isRetryable, isUnavailable, outcomeUnknown, translate } from './errors.ts'
-import type { Semaphore } from './semaphore.ts'
-import { discard } from './session.ts'
+
+/** How long an answer is awaited after the signal's abort where it decides about a change. */
+const ANSWER_GRACE_MS = 1_000
+/** How long the end of a killed session is awaited before its permit comes back. */
+const STOP_TIMEOUT_MS = 10_000
+const PING_TIMEOUT_MS = 250
+const KILL_TIMEOUT_MS = 1_000
+const MAX_KILL_ATTEMPTS = 20
+const KILL_RETRY_MS = 40
+
+/** No server's defaults decide what a date means or whether a bad value is an error. */
+const SQL_MODE =
+  'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'
+const PREPARE_SESSION = `set time_zone = '+00:00', sql_mode = '${SQL_MODE}'`
+/** Tells apart the servers behind one address: replicas of each other have different ids. */
+const IDENTIFY_SERVER = `select concat_ws(' ', @@hostname, @@port, @@server_id) as server`
 
 const BEGIN = CompiledQuery.raw('begin')
-
-/**
- * What a commit, a rollback or a statement that commits itself may take beyond the end of the
- * signal, in milliseconds.
- */
-const ANSWER_GRACE_MS = 1_000
-
-const NOT_WELL_FORMED = 'A text has half of a surrogate pair in it, which no encoding can hold'
-
-/** mysql2 would write U+FFFD in its place, so that different texts become equal. */
-const isStorable = (value: unknown) => typeof value !== 'string' || value.isWellFormed()
-
 const READING = /^\s*(select|show|set|begin)\b/i
 
-/**
- * How long a permit waits for the end of a statement that was stopped but may go on, in
- * milliseconds.
- */
-const STOP_TIMEOUT_MS = 10_000
+/** The server that each connection leads to, once it is known. */
+const servers = new WeakMap<PoolConnection, string>()
 
-/** Ends a session on its server; false when that cannot be reached. Never rejects. */
-export type KillSession = (connection: PoolConnection, hasEnded: () => boolean) => Promise<boolean>
+/** Sends what each new session starts with; what its borrower sends waits for that. */
+export function prepareSession(connection: PoolConnection): void {
+  // mysql2 throws the second error of a broken connection at the process.
+  connection.on('error', () => {})
+  connection.query(PREPARE_SESSION, (error) => error && connection.destroy())
+  connection.query<RowDataPacket[]>(IDENTIFY_SERVER, (error, rows) => {
+    if (!error) servers.set(connection, rows[0]?.['server'])
+  })
+}
 
-interface LoanOptions {
-  semaphore: Semaphore
-  signal: AbortSignal | undefined
-  killSession: KillSession
+/** Whether the server answers on this connection within 250 ms. */
+export function answersPing(connection: PoolConnection): Promise<boolean> {
+  return new Promise((resolve) => {
+    // An answer that came while the event loop was blocked is read before the immediate.
+    const timer = setTimeout(() => setImmediate(() => resolve(false)), PING_TIMEOUT_MS)
+    connection.ping((error) => {
+      clearTimeout(timer)
+      resolve(!error)
+    })
+  })
+}
+
+/** Closes a connection whose server does not answer, without the goodbye of the protocol. */
+export function discard(connection: PoolConnection): void {
+  const { stream } = connection as unknown as { stream: { destroy(): void } }
+  connection.destroy()
+  stream.destroy()
 }
 
 /**
- * A borrowed mysql2 connection, as Kysely wants it, bound to the signal of whoever borrowed it.
+ * A mysql2 connection as Kysely wants it, bound to its borrower's signal.
  *
- * When the signal aborts, the caller is told at once and the session is killed on the server
+ * When the signal aborts, the caller hears of it at once, and the session is killed on the server
  * together with its statement, locks and open transaction. Killing only the statement would keep
- * the connection, but a `KILL QUERY` that arrives late hits whatever the next borrower runs.
+ * the connection, but a `KILL QUERY` that arrives late hits the next borrower's statement.
  */
 export class MysqlConnection implements DatabaseConnection {
-  /** Where its permit belongs. */
-  readonly semaphore: Semaphore
   readonly #raw: PoolConnection
+  readonly #url: string
   readonly #signal: AbortSignal | undefined
-  readonly #killSession: KillSession
-  /**
-   * Once the signal has aborted during a statement; resolves when the server has ended the session.
-   */
+  /** Set by the abort; resolves when the server has ended the session. */
   #stopped: PromiseWithResolvers<void> | undefined
   #inTransaction = false
 
-  constructor(raw: PoolConnection, { semaphore, signal, killSession }: LoanOptions) {
-    this.semaphore = semaphore
+  /** @param url of the database, to kill the session from another connection. */
+  constructor(raw: PoolConnection, url: string, signal: AbortSignal | undefined) {
     this.#raw = raw
+    this.#url = url
     this.#signal = signal
-    this.#killSession = killSession
   }
 
-  /**
-   * Runs one statement: prepared on the server if it has parameters, which is faster and leaves
-   * nothing to escape.
-   */
+  /** Runs one statement; those with parameters are prepared on the server, which is faster. */
   executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
     const signal = this.#signal
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason)
-      if (!parameters.every(isStorable)) return reject(new AppError('invalid', NOT_WELL_FORMED))
+      if (!parameters.every(isStorable)) return reject(loneSurrogate())
       const onAbort = () => {
         this.#stop()
-        // A change that commits itself may have happened already: its answer says so, if it comes
-        // soon.
+        // The answer says whether a change that commits itself has happened.
         if (this.#commitsItself(sql)) setTimeout(reject, ANSWER_GRACE_MS, signal?.reason).unref()
         else reject(signal?.reason)
       }
@@ -89,11 +106,8 @@ export class MysqlConnection implements DatabaseConnection {
         if (this.#stopped && error) return reject(signal?.reason)
         if (!error) return resolve(toQueryResult<R>(result))
         if (isUnavailable(error)) this.#raw.destroy()
-        reject(
-          isDisconnect(error) && this.#commitsItself(sql)
-            ? outcomeUnknown(error)
-            : translate(error),
-        )
+        const isUnknown = isDisconnect(error) && this.#commitsItself(sql)
+        reject(isUnknown ? outcomeUnknown(error) : translate(error))
       }
       try {
         if (parameters.length === 0) this.#raw.query(sql, onResult)
@@ -107,18 +121,16 @@ export class MysqlConnection implements DatabaseConnection {
 
   async begin({ isolationLevel, accessMode }: TransactionSettings): Promise<void> {
     const mode = [isolationLevel && `isolation level ${isolationLevel}`, accessMode]
-      .filter(Boolean)
-      .join(', ')
-    if (mode) await this.executeQuery(CompiledQuery.raw(`set transaction ${mode}`))
+    const settings = mode.filter(Boolean).join(', ')
+    if (settings) await this.executeQuery(CompiledQuery.raw(`set transaction ${settings}`))
     await this.executeQuery(BEGIN)
     this.#inTransaction = true
   }
 
   /**
-   * Commits, also when the signal has aborted: a commit that is cut off may have happened or not.
-   * Only a server that does not answer for a second after that is waited for no longer.
+   * Commits, also after the signal's abort: a commit that is cut off may have happened or not.
    *
-   * @throws AppError `unavailable` when the answer to the commit was lost.
+   * @throws AppError `unavailable` without `Retry-After` when the answer was lost.
    */
   async commit(): Promise<void> {
     if (this.#stopped) throw this.#signal?.reason
@@ -127,10 +139,7 @@ export class MysqlConnection implements DatabaseConnection {
     })
   }
 
-  /**
-   * Rolls back; a connection that cannot is not used again, so that no open transaction reaches the
-   * next borrower.
-   */
+  /** Closes a connection that cannot roll back: no open transaction reaches the next borrower. */
   async rollback(): Promise<void> {
     if (!this.#stopped) await this.#end('rollback').catch(() => this.#raw.destroy())
   }
@@ -138,31 +147,27 @@ export class MysqlConnection implements DatabaseConnection {
   // biome-ignore lint/correctness/useYield: it refuses instead
   async *streamQuery<R>(): AsyncIterableIterator<QueryResult<R>> {
     throw new Error(
-      'A stream holds its connection for as long as the reader likes: read pages by key instead',
+      'A stream keeps its connection until its reader is done: read pages by key instead',
     )
   }
 
   /**
-   * Gives the connection back to the pool; where a statement was stopped, resolves when its session
-   * has ended.
+   * Gives the connection back to the pool; after an abort, returns a promise that resolves when the
+   * session has ended.
    */
   release(): Promise<void> | undefined {
     if (!this.#stopped) this.#raw.release()
     return this.#stopped?.promise
   }
 
-  /**
-   * Whether a statement is a transaction of its own: where its answer is lost, its change may be
-   * there.
-   */
+  /** Whether the statement is a transaction of its own: with its answer lost, it may be done. */
   #commitsItself(sql: string): boolean {
     return !this.#inTransaction && !READING.test(sql)
   }
 
   /**
-   * Kills the session. The connection stays open until the answer to its statement, or its end,
-   * says that the server has stopped. A permit that came back before would let more statements run
-   * than there are permits.
+   * Kills the session. The connection stays open until the server answers or closes it: if the
+   * permit came back earlier, more statements would run than there are permits.
    */
   #stop() {
     const stopped = Promise.withResolvers<void>()
@@ -174,7 +179,7 @@ export class MysqlConnection implements DatabaseConnection {
       clearTimeout(timer)
       discard(this.#raw)
     })
-    void this.#killSession(this.#raw, () => hasEnded).then(
+    void killSession(this.#url, this.#raw, () => hasEnded).then(
       (isReachable) => isReachable || stopped.resolve(),
     )
   }
@@ -202,8 +207,50 @@ export class MysqlConnection implements DatabaseConnection {
   }
 }
 
+/** mysql2 would write U+FFFD in place of a lone surrogate, so that different texts become equal. */
+const isStorable = (value: unknown) => typeof value !== 'string' || value.isWellFormed()
+
+const loneSurrogate = () =>
+  new AppError('invalid', 'A text has half of a surrogate pair in it, which no encoding can hold')
+
 function toQueryResult<R>(result: unknown): QueryResult<R> {
   if (Array.isArray(result)) return { rows: result as R[] }
   const { insertId, affectedRows } = result as ResultSetHeader
   return { insertId: BigInt(insertId), numAffectedRows: BigInt(affectedRows), rows: [] }
+}
+
+/**
+ * Ends a session on its server, through a new connection, since the pool may have none to spare.
+ * Where the address leads to several servers, the session's id is another client's on each of the
+ * others: nothing is killed unless the server is the session's own, and otherwise it connects
+ * again. Never rejects.
+ *
+ * @returns false when no server can be reached, so that the session's end will not be noticed.
+ */
+async function killSession(url: string, connection: PoolConnection, hasEnded: () => boolean) {
+  const server = servers.get(connection)
+  for (let attempt = 1; server && attempt <= MAX_KILL_ATTEMPTS && !hasEnded(); attempt++) {
+    const outcome = await tryKill(url, server, connection.threadId, hasEnded)
+    if (outcome !== 'other server') return outcome === 'killed'
+    // At random, so that two that kill at once do not alternate at a round-robin balancer.
+    await sleep(Math.random() * KILL_RETRY_MS * attempt)
+  }
+  return true
+}
+
+async function tryKill(uri: string, server: string, threadId: number, hasEnded: () => boolean) {
+  const { promise, resolve } = Promise.withResolvers<'killed' | 'other server' | 'unreachable'>()
+  const fail = (error: unknown) => resolve(isDisconnect(error) ? 'unreachable' : 'other server')
+  const timer = setTimeout(resolve, KILL_TIMEOUT_MS, 'unreachable')
+  const control = createConnection({ uri, connectTimeout: KILL_TIMEOUT_MS }).on('error', fail)
+  control.query<RowDataPacket[]>(IDENTIFY_SERVER, (error, rows) => {
+    if (error) fail(error)
+    else if (rows[0]?.['server'] !== server) resolve('other server')
+    else if (hasEnded()) resolve('killed')
+    else control.query(`kill ${threadId}`, () => resolve('killed'))
+  })
+  const outcome = await promise
+  clearTimeout(timer)
+  control.destroy()
+  return outcome
 }

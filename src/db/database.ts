@@ -2,153 +2,129 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import {
   CompiledQuery,
   DefaultQueryExecutor,
-  type DialectAdapter,
+  type Dialect,
+  type Driver,
   Kysely,
-  type KyselyPlugin,
-  type KyselyProps,
-  type QueryCompiler,
+  MysqlAdapter,
+  MysqlIntrospector,
+  MysqlQueryCompiler,
 } from 'kysely'
-import { createPool, type PoolOptions } from 'mysql2'
+import { createPool, type Pool, type PoolConnection, type PoolOptions } from 'mysql2'
 import { AppError } from '../errors.ts'
-import { Backlog } from './backlog.ts'
-import { LimitedDialect, LimitedDriver } from './driver.ts'
-import { Semaphore } from './semaphore.ts'
-import { killSession, prepareSession } from './session.ts'
+import { answersPing, discard, MysqlConnection, prepareSession } from './connection.ts'
+import { unavailable } from './errors.ts'
+import { Backlog, Semaphore, type WaitLimits } from './semaphore.ts'
 import type { Tables } from './tables.ts'
-import type { WaitQueueOptions } from './wait-queue.ts'
 
-/** What a query takes: the database, or a transaction on it. */
+/** What a query takes: a handle of the database, or a transaction on it. */
 export type Db = Kysely<Tables>
 
-const CONNECT_TIMEOUT_MS = 2_000
 const MAX_WAITERS = 10_000
 const MAX_WAIT_MS = 2_000
-/** Connections besides `poolSize`, for what may not wait behind requests. */
+/** Connections besides `poolSize`, for what must not wait behind requests. */
 const RESERVED_CONNECTIONS = 3
-/**
- * For each connection, on which the least recently used ones are closed. The server allows 16 382
- * by default for all connections of all processes together, and a statement that exceeds this
- * fails.
- */
+/** Of each connection; the server allows 16 382 for all connections of all processes together. */
 const MAX_PREPARED_STATEMENTS = 200
+const CONNECT_TIMEOUT_MS = 2_000
 const IDLE_TIMEOUT_MS = 60_000
+const PING_AFTER_IDLE_MS = 2_000
 const KEEP_ALIVE_DELAY_MS = 10_000
 const CLOSE_TIMEOUT_MS = 1_000
 
 const PING = CompiledQuery.raw('select 1')
 const DESCRIBE_SERVER = CompiledQuery.raw('select @@global.sql_mode as mode, version() as version')
 
-export interface DatabaseOptions extends Pick<WaitQueueOptions, 'onWait'> {
+export interface DatabaseOptions extends Pick<WaitLimits, 'onWait'> {
   url: string
-  /** Applied to every query, as Kysely's own `plugins`. */
-  plugins?: KyselyPlugin[]
-  /** How many connections requests and jobs have; there are a few more for `reserved` handles. */
+  /** How many connections requests and jobs have. */
   poolSize: number
-  /**
-   * How long a statement or transaction may wait for a connection, in milliseconds; 2 s if absent.
-   */
+  /** How long a statement or transaction waits for a connection at most; 2 s if absent. */
   maxWaitMs?: number
 }
 
 export interface HandleOptions {
   /**
-   * Takes one of a few connections that requests do not use, so that a long queue does not delay
-   * it. For short statements that keep the process alive in the eyes of others: renewing and
-   * settling the leases of jobs, probes. Never for a request.
+   * Takes a connection that requests do not use. For short statements that other processes rely
+   * on, such as probes and the renewal of leases.
    */
   reserved?: boolean
 }
 
 /**
- * The process's one pool of connections. `main.ts` opens it; everything else gets handles from
- * `withSignal()`.
+ * The process's one pool of connections, for which handles come from `withSignal()`. It replaces
+ * Kysely's driver: docs/decisions/002-own-driver.md has the reasons.
  */
 export class Database implements AsyncDisposable {
   readonly semaphore: Semaphore
   /** Where requests that will need a connection wait before they are begun. */
   readonly backlog: Backlog
-  readonly #driver: LimitedDriver
-  readonly #props: Omit<KyselyProps, 'executor'>
-  readonly #compiler: QueryCompiler
-  readonly #adapter: DialectAdapter
-  readonly #plugins: KyselyPlugin[]
+  readonly #reserved: Semaphore
+  readonly #url: string
+  readonly #pool: Pool
   #serverVersion = ''
+  /** When a connection was first found silent: no connection idle since before is used again. */
+  #silentSince = 0
 
   /**
-   * Opens the pool and checks that the server is one we can work with.
+   * Opens the pool and checks the server.
    *
    * @throws AppError `unavailable` when it cannot be reached, refuses us, or escapes strings as
    * mysql2 does not.
    */
-  static async open(config: DatabaseOptions): Promise<Database> {
-    const database = new Database(config)
+  static async open(options: DatabaseOptions): Promise<Database> {
+    const database = new Database(options)
     try {
       await database.#checkServer()
       return database
     } catch (error) {
       await database[Symbol.asyncDispose]()
-      throw new AppError(
-        'unavailable',
-        `Cannot use the database ${redact(config.url)}: ${explain(error)}`,
-        { cause: error },
-      )
+      const { host, pathname } = new URL(options.url)
+      const message = `Cannot use the database ${host}${pathname}: ${explain(error)}`
+      throw new AppError('unavailable', message, { cause: error })
     }
   }
 
-  private constructor({
-    url,
-    plugins = [],
-    poolSize,
-    maxWaitMs = MAX_WAIT_MS,
-    onWait,
-  }: DatabaseOptions) {
+  private constructor({ url, poolSize, maxWaitMs = MAX_WAIT_MS, onWait }: DatabaseOptions) {
     const limits = { maxWaiters: MAX_WAITERS, maxWaitMs }
     const onPermitWait = (ms: number) => {
       onWait?.(ms)
       this.backlog.wake()
     }
-    this.semaphore = new Semaphore({ permits: poolSize, ...limits, onWait: onPermitWait })
+    this.semaphore = new Semaphore(poolSize, { ...limits, onWait: onPermitWait })
     this.backlog = new Backlog(this.semaphore, { ...limits, onWait })
-    this.#driver = new LimitedDriver({
-      pool: createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS)).on(
-        'connection',
-        prepareSession,
-      ),
-      semaphore: this.semaphore,
-      reservedSemaphore: new Semaphore({ permits: RESERVED_CONNECTIONS, ...limits }),
-      killSession: (connection, hasEnded) => killSession(url, connection, hasEnded),
-    })
-    const dialect = new LimitedDialect(this.#driver)
-    // Kysely's `log` would do nothing here: its own driver writes it.
-    this.#props = { config: { dialect, plugins }, dialect, driver: this.#driver }
-    this.#plugins = plugins
-    this.#compiler = dialect.createQueryCompiler()
-    this.#adapter = dialect.createAdapter()
+    this.#reserved = new Semaphore(RESERVED_CONNECTIONS, limits)
+    this.#url = url
+    this.#pool = createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS))
+    this.#pool.on('connection', prepareSession)
   }
 
   /**
    * A handle whose statements and transactions end when `signal` aborts. Cheap: take one for each
-   * request. Without a signal, statements run for as long as they need.
+   * request. They throw AppError `overloaded` after too long a wait for a connection, `unavailable`
+   * without a database, and the signal's reason.
    */
-  withSignal(signal?: AbortSignal, { reserved }: HandleOptions = {}): Db {
-    const driver = this.#driver
+  withSignal(signal?: AbortSignal, { reserved = false }: HandleOptions = {}): Db {
+    const semaphore = reserved ? this.#reserved : this.semaphore
     const provider: Provider = {
-      async provideConnection(consumer) {
-        const connection = await driver.acquireConnection({ signal, reserved })
+      provideConnection: async (use) => {
+        await semaphore.acquire(signal)
+        let stopped: Promise<void> | undefined
         try {
-          return await consumer(connection)
+          const connection = new MysqlConnection(await this.#borrow(), this.#url, signal)
+          try {
+            return await use(connection)
+          } finally {
+            stopped = connection.release()
+          }
         } finally {
-          await driver.releaseConnection(connection)
+          // The permit, unlike the caller, waits for the end of a statement that was stopped.
+          if (stopped) void stopped.then(() => semaphore.release())
+          else semaphore.release()
         }
       },
     }
-    const executor = new DefaultQueryExecutor(
-      this.#compiler,
-      this.#adapter,
-      provider,
-      this.#plugins,
-    )
-    return new Kysely({ ...this.#props, executor })
+    const executor = new DefaultQueryExecutor(compiler, adapter, provider)
+    return new Kysely({ config: { dialect }, dialect, driver, executor })
   }
 
   /** How many wait for a connection, begun or not. */
@@ -170,9 +146,38 @@ export class Database implements AsyncDisposable {
     await this.withSignal(signal, { reserved: true }).executeQuery(PING)
   }
 
-  /** Says goodbye to the server, which may not answer any more. */
+  /** Closes the pool; gives up after a second where the server does not answer. */
   async [Symbol.asyncDispose]() {
-    await Promise.race([this.#driver.destroy(), sleep(CLOSE_TIMEOUT_MS, undefined, { ref: false })])
+    const closed = new Promise<void>((resolve) => this.#pool.end(() => resolve()))
+    await Promise.race([closed, sleep(CLOSE_TIMEOUT_MS, undefined, { ref: false })])
+  }
+
+  #borrow(): Promise<PoolConnection> {
+    return new Promise((resolve, reject) => {
+      const take = () =>
+        this.#pool.getConnection((error, raw) => {
+          if (error) return reject(unavailable(error))
+          // Not in mysql2's types: when the connection was last given back, or opened.
+          const { lastActiveTime } = raw as PoolConnection & { lastActiveTime: number }
+          if (lastActiveTime > Date.now() - PING_AFTER_IDLE_MS) resolve(raw)
+          else
+            void this.#isAlive(raw, lastActiveTime).then((alive) => (alive ? resolve(raw) : take()))
+        })
+      take()
+    })
+  }
+
+  /**
+   * Whether an idle connection still leads to its server. A failover or a firewall that cut it
+   * without a word most likely cut the others, too: those that have been idle for longer are closed
+   * without a ping, so that all together delay one request by 250 ms.
+   */
+  async #isAlive(raw: PoolConnection, idleSince: number): Promise<boolean> {
+    const askedAt = Date.now()
+    if (idleSince >= this.#silentSince && (await answersPing(raw))) return true
+    discard(raw)
+    this.#silentSince = Math.max(this.#silentSince, askedAt)
+    return false
   }
 
   async #checkServer() {
@@ -189,19 +194,39 @@ export class Database implements AsyncDisposable {
 
 type Provider = ConstructorParameters<typeof DefaultQueryExecutor>[2]
 
+const refuse = () => Promise.reject(new Error('Take a handle by Database.withSignal()'))
+
+/** Kysely uses it for transactions only: connections come from the provider of each handle. */
+const driver: Driver = {
+  init: refuse,
+  acquireConnection: refuse,
+  releaseConnection: refuse,
+  destroy: refuse,
+  beginTransaction: (connection: MysqlConnection, settings) => connection.begin(settings),
+  commitTransaction: (connection: MysqlConnection) => connection.commit(),
+  rollbackTransaction: (connection: MysqlConnection) => connection.rollback(),
+}
+
+const compiler = new MysqlQueryCompiler()
+const adapter = new MysqlAdapter()
+const dialect: Dialect = {
+  createDriver: () => driver,
+  createQueryCompiler: () => compiler,
+  createAdapter: () => adapter,
+  createIntrospector: (db) => new MysqlIntrospector(db),
+}
+
 const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   uri,
   connectionLimit,
-  // mysql2 looks for idle connections only where this is below the limit, and destroys what is
-  // above it within a second.
+  // mysql2 looks for idle connections only where this is below the limit.
   maxIdle: connectionLimit - 1,
   idleTimeout: IDLE_TIMEOUT_MS,
   connectTimeout: CONNECT_TIMEOUT_MS,
-  // So that firewalls do not forget idle connections, and one whose server is gone is noticed.
+  // Firewalls forget silent connections, and a server that is gone is noticed.
   enableKeepAlive: true,
   keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS,
-  // As the tables': with another one, a comparison with an enum is no constant for the planner,
-  // which then sorts all rows.
+  // The collation of the tables: a comparison of two collations is no constant for the planner.
   charset: 'UTF8MB4_UNICODE_520_CI',
   maxPreparedStatements: MAX_PREPARED_STATEMENTS,
   timezone: 'Z',
@@ -210,11 +235,6 @@ const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   stringifyObjects: true,
   flags: ['-LOCAL_FILES'],
 })
-
-function redact(url: string) {
-  const { host, pathname } = new URL(url)
-  return `${host}${pathname}`
-}
 
 function explain(error: unknown): string {
   const cause = error instanceof AppError && error.cause ? error.cause : error

@@ -1,54 +1,38 @@
 import { AppError } from '../errors.ts'
 
-/**
- * What mysql2 throws: the server's number (`errno`), or only a `code` where the connection itself
- * failed.
- */
+/** What mysql2 throws: with the server's number, or only a code where the connection failed. */
 interface MysqlError extends Error {
   code?: string
   errno?: number
 }
 
-/**
- * Errors after which the whole transaction may run again: lock wait timeout, deadlock, snapshot
- * conflict, lost certification.
- */
+/** Lock wait timeout, deadlock, snapshot conflict, lost certification: run it again. */
 const RETRYABLE = new Set([1205, 1213, 1020, 3101])
 
-/**
- * The server turned read-only, as in a failover: this connection will never write again, a new one
- * may.
- */
+/** Read-only, as in a failover: this connection will not write again, but a new one may. */
 const READ_ONLY = new Set([1290, 1792, 1836])
 
 /**
- * The server is there but cannot serve: too many connections, shutting down, node not in its
- * cluster, network broken, quota of the account used up, session killed (MySQL and MariaDB).
+ * Too many connections, shutting down, node not in its cluster, network broken, quota of the
+ * account used up, session killed (MySQL and MariaDB).
  */
 const REFUSING = new Set([
   1040, 1047, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1927, 3168, 3169, 4031,
 ])
 
-/**
- * The statement took longer than the server allows: `max_execution_time` of MySQL,
- * `max_statement_time` of MariaDB.
- */
+/** `max_execution_time` of MySQL, `max_statement_time` of MariaDB. */
 const TIMED_OUT = new Set([3024, 1969])
 
 /** Somebody ended the statement, but not its connection. */
 const INTERRUPTED = 1317
 
-/** All processes together have as many prepared statements as `max_prepared_stmt_count` allows. */
+/** All processes together have `max_prepared_stmt_count` statements. */
 const TOO_MANY_STATEMENTS = 1461
 
-/** Codes of Node's sockets and of mysql2's protocol layer. */
 const DISCONNECTED =
   /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ENOTFOUND|EAI_|ENOENT|ERR_STREAM_|PROTOCOL_)/
 
-/**
- * How mysql2 refuses a statement on a connection that is closed. Such an error has no number and no
- * code.
- */
+/** How mysql2 refuses a statement on a closed connection, without a number or a code. */
 const CLOSED = /\bclosed\b/
 
 /** Whether the transaction that gave this error may simply be run again. */
@@ -57,47 +41,37 @@ export const isRetryable = (error: unknown) =>
 
 /** Whether the database cannot be used now, or not through the connection that gave this error. */
 export function isUnavailable(error: unknown): boolean {
-  return (
-    isMysqlError(error) &&
-    (isServerError(error)
-      ? READ_ONLY.has(error.errno) || REFUSING.has(error.errno)
-      : isDisconnect(error))
-  )
+  if (!isMysqlError(error) || !isServerError(error)) return isDisconnect(error)
+  return READ_ONLY.has(error.errno) || REFUSING.has(error.errno)
 }
 
-/** Whether the connection failed, so that nobody knows what became of the statement. */
+/** Whether the connection failed, so that the outcome of its statement is unknown. */
 export function isDisconnect(error: unknown): boolean {
   if (error instanceof AggregateError) return error.errors.some(isDisconnect)
   if (!isMysqlError(error) || isServerError(error)) return false
   return error.code === undefined ? CLOSED.test(error.message) : DISCONNECTED.test(error.code)
 }
 
-/** Whether a row with this value of the unique key `key` exists already. */
+/**
+ * Whether a row with this value of the unique key `key` exists already. The server's message ends
+ * with the key's name, after the value, so that no value can pass for a key.
+ */
 export const isDuplicateKey = (error: unknown, key: string) =>
-  // The message quotes the value first and names the key at its end, so that no value can pass for
-  // a key.
   isMysqlError(error) &&
   error.errno === 1062 &&
   new RegExp(`for key '(\\w+\\.)?${RegExp.escape(key)}'$`).test(error.message)
 
-/**
- * Turns an error of the database that a caller is meant to see into an AppError; any other error
- * stays what it is.
- */
+/** Turns an error that a client can act on into an AppError, and returns any other as it is. */
 export function translate(cause: unknown): unknown {
   if (isUnavailable(cause)) return unavailable(cause)
   const { errno = 0 } = isMysqlError(cause) ? cause : {}
-  if (TIMED_OUT.has(errno))
-    return new AppError(
-      'deadline_exceeded',
-      'The database stopped a statement that took too long',
-      { cause },
-    )
   if (errno === INTERRUPTED)
     return unavailable(cause, 'The database stopped the statement: try again shortly')
   if (errno === TOO_MANY_STATEMENTS)
     return unavailable(cause, 'The database has no room for another statement: try again shortly')
-  return cause
+  if (!TIMED_OUT.has(errno)) return cause
+  const message = 'The database stopped a statement that took too long'
+  return new AppError('deadline_exceeded', message, { cause })
 }
 
 /** The database cannot be used, and nothing was changed. */
@@ -106,10 +80,7 @@ export const unavailable = (
   message = 'The database cannot be reached: try again shortly',
 ) => new AppError('unavailable', message, { cause, retryAfter: 1 })
 
-/**
- * Without `Retry-After`: a client that simply sends the request again may do twice what it wanted
- * once.
- */
+/** Without `Retry-After`: sending the request again may do twice what was wanted once. */
 export const outcomeUnknown = (cause: unknown) =>
   new AppError(
     'unavailable',
@@ -120,9 +91,6 @@ export const outcomeUnknown = (cause: unknown) =>
 const isMysqlError = (error: unknown): error is MysqlError =>
   error instanceof Error && !(error instanceof AppError)
 
-/**
- * Errors of Node's sockets have a negative `errno`, those of mysql2 itself none: the server's own
- * are told by their number.
- */
+/** Errors of Node's sockets have a negative `errno`, and those of mysql2 itself none. */
 const isServerError = (error: MysqlError): error is MysqlError & { errno: number } =>
   Number(error.errno) > 0

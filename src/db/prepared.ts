@@ -1,69 +1,53 @@
-import type { Compilable, CompiledQuery, KyselyPlugin, QueryResult } from 'kysely'
+import type { Compilable, CompiledQuery, QueryResult } from 'kysely'
 import type { Db } from './database.ts'
 
 type Parameter = string | number | Date
 
+/** The server allows 65 535 parameters in a statement, but plans long lists badly. */
+const MAX_LIST_LENGTH = 4_096
+
 /**
- * A query that Kysely builds and compiles only once; afterwards each call just binds its
- * parameters. For the few hot statements: there, building the query costs about as much as running
- * it (`npm run bench:queries`).
+ * A query that Kysely builds and compiles once, for the few hot statements: building one costs
+ * about as much as running it.
  *
  *     const byId = prepared((db, id: number) => db.selectFrom('product').selectAll().where('id', '=', id))
  *     const [product] = await byId(db, 7)
  *
- * `build` gets stand-ins for the parameters, and may only pass each of them on to the query as it
- * is.
+ * `build` gets stand-ins, which it may only pass on to the query.
  *
- * @throws Error on the first call, unless the query binds each of its parameters once and in their
- * order.
+ * @throws Error on the first call, unless the query binds each parameter once and in their order.
  */
 export function prepared<Params extends readonly Parameter[], Row>(
   build: (db: Db, ...params: Params) => Compilable<Row>,
 ): (db: Db, ...params: Params) => Promise<Row[]> {
-  const run = compiledOnce(build)
-  return async (db, ...params) => (await run(db, params)).rows
+  const run = preparedWrite(build)
+  return async (db, ...params) => (await run(db, ...params)).rows
 }
 
-/**
- * The same for a statement that writes, whose result has an `insertId` and `numAffectedRows`
- * instead of rows.
- */
-export function preparedWrite<Params extends readonly Parameter[]>(
-  build: (db: Db, ...params: Params) => Compilable,
-): (db: Db, ...params: Params) => Promise<Omit<QueryResult<unknown>, 'rows'>> {
-  const run = compiledOnce(build)
-  return async (db, ...params) => await run(db, params)
-}
-
-function compiledOnce<Params extends readonly Parameter[], Row>(
+/** The same for a statement that writes: its result has `insertId` and `numAffectedRows`. */
+export function preparedWrite<Params extends readonly Parameter[], Row>(
   build: (db: Db, ...params: Params) => Compilable<Row>,
-) {
+): (db: Db, ...params: Params) => Promise<QueryResult<Row>> {
   let compiled: CompiledQuery<Row> | undefined
-  let compiledWith: readonly KyselyPlugin[] = []
-  return (db: Db, parameters: Params): Promise<QueryResult<Row>> => {
+  return (db, ...parameters) => {
     const executor = db.getExecutor()
-    const { plugins } = executor
-    if (!compiled || !isSame(plugins, compiledWith)) {
-      compiled = compile(db, build, parameters.length)
-      compiledWith = plugins
-    }
+    // A plugin may change the query and its result, and each handle may have others.
+    if (executor.plugins.length > 0)
+      return executor.executeQuery(build(db, ...parameters).compile())
+    compiled ??= compile(db, build, parameters.length)
     const query = { ...compiled, parameters }
-    if (plugins.length > 0) return executor.executeQuery<Row>(query)
-    // Not `executeQuery()` here: that leads to the connection by four promises more, for the sake
-    // of plugins.
+    // `executeQuery()` of the executor would add four promises, for the sake of plugins.
     return executor.provideConnection((connection) => connection.executeQuery<Row>(query))
   }
 }
-
-const isSame = (some: readonly KyselyPlugin[], others: readonly KyselyPlugin[]) =>
-  some.length === others.length && some.every((plugin, index) => plugin === others[index])
 
 function compile<Params extends readonly Parameter[], Row>(
   db: Db,
   build: (db: Db, ...params: Params) => Compilable<Row>,
   count: number,
 ): CompiledQuery<Row> {
-  const standIns = Array.from({ length: count }, (_, index) => standIn(index))
+  // Objects that have no value: a query made from a parameter's value would be frozen as it is.
+  const standIns = Array.from({ length: count }, () => ({ [Symbol.toPrimitive]: refuseValue }))
   const query = build(db, ...(standIns as readonly unknown[] as Params)).compile()
   const bound = query.parameters
   if (bound.length !== count || bound.some((value, index) => value !== standIns[index]))
@@ -71,15 +55,35 @@ function compile<Params extends readonly Parameter[], Row>(
   return query
 }
 
+function refuseValue(): never {
+  throw new Error(
+    'A prepared query must bind its parameters as they are: their values are not known when it is built',
+  )
+}
+
 /**
- * Stands for a parameter while the query is compiled. Compared by identity, because two parameters
- * may have the same value; an object, so that a query that is made from a parameter's value is
- * refused and not frozen in the form it had first.
+ * Runs a query that has a list in it, such as `where id in (…)`, and gives the rows of all pieces.
+ *
+ *     const rows = await inPieces(ids, (piece) => db.selectFrom('job').select('id').where('id', 'in', piece).execute())
+ *
+ * Use it for every list whose length depends on data: a connection keeps each statement that it has
+ * prepared, so a piece is filled up to a power of two with its last value. Not for `values (…)` or
+ * `not in`, whose meaning that changes.
  */
-const standIn = (index: number) => ({
-  [Symbol.toPrimitive]() {
-    throw new Error(
-      `A prepared query must bind its parameter ${index + 1} as it is: its value is not known when it is built`,
-    )
-  },
-})
+export async function inPieces<Value, Row>(
+  values: readonly Value[],
+  run: (piece: readonly Value[]) => Promise<readonly Row[]>,
+): Promise<Row[]> {
+  const rows: Row[] = []
+  const distinct = [...new Set(values)]
+  for (let start = 0; start < distinct.length; start += MAX_LIST_LENGTH)
+    for (const row of await run(padded(distinct.slice(start, start + MAX_LIST_LENGTH))))
+      rows.push(row)
+  return rows
+}
+
+/** `values` must not be empty. */
+function padded<Value>(values: readonly Value[]): Value[] {
+  const length = 2 ** Math.ceil(Math.log2(values.length))
+  return [...values, ...new Array<Value>(length - values.length).fill(values.at(-1) as Value)]
+}

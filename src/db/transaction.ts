@@ -8,14 +8,13 @@ import type { Tables } from './tables.ts'
 const MAX_ATTEMPTS = 3
 const RETRY_DELAY_MS = 20
 
-/** What is to be done after the commit, for each transaction that runs. */
+/** The hooks of each transaction that runs. */
 const hooks = new WeakMap<Transaction<Tables>, (() => void)[]>()
 
 /**
- * Runs `story` in a transaction; commits when it resolves, rolls back when it throws. Two
- * transactions that lock each other out are an everyday event: the one that loses is run again from
- * its start, so a story does nothing that cannot be done twice (events are emitted after it
- * returns, or by `afterCommit`).
+ * Runs `story` in a transaction; commits when it resolves, rolls back when it throws. A transaction
+ * that loses a deadlock is run again from its start, so `story` does nothing that cannot be done
+ * twice: events are published after it returns, or by `afterCommit`.
  *
  * @throws AppError `overloaded` when it lost three times; whatever `story` throws.
  */
@@ -23,12 +22,21 @@ export const transaction = <T>(
   db: Db,
   story: (trx: Transaction<Tables>) => Promise<T>,
   isolation?: IsolationLevel,
-): Promise<T> => retryLocked(() => attemptOnce(db, story, isolation))
+): Promise<T> =>
+  retryLocked(async () => {
+    const acts: (() => void)[] = []
+    const begin = isolation ? db.transaction().setIsolationLevel(isolation) : db.transaction()
+    const result = await begin.execute((trx) => {
+      hooks.set(trx, acts)
+      return story(trx)
+    })
+    for (const act of acts) warnOnThrow(act)
+    return result
+  })
 
 /**
- * Runs `attempt` again when the database undid it because another transaction locked the same rows.
- * For a story that is one statement, which is a transaction of its own and needs no `transaction()`
- * around it.
+ * Runs `attempt` again when the database undid it because of a lock. For a story that is a single
+ * statement, which is a transaction of its own.
  *
  * @throws AppError `overloaded` when it lost three times; whatever `attempt` throws.
  */
@@ -46,32 +54,15 @@ export async function retryLocked<T>(attempt: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Has `act` called once the transaction is committed, and never if it is rolled back: for a
- * function deep inside a story that has something to tell when the story is true. Nobody waits for
- * it, and where it throws, the change is still committed: the error becomes a warning of the
- * process.
+ * Has `act` called once the transaction is committed, and never if it is rolled back. What it
+ * throws becomes a warning of the process, because the change is committed.
  *
  * @throws Error for a transaction that `transaction()` did not begin.
  */
 export function afterCommit(trx: Transaction<Tables>, act: () => void): void {
-  const waiting = hooks.get(trx)
-  if (!waiting) throw new Error('Begin the transaction with transaction() of src/db/transaction.ts')
-  waiting.push(act)
-}
-
-async function attemptOnce<T>(
-  db: Db,
-  story: (trx: Transaction<Tables>) => Promise<T>,
-  isolation?: IsolationLevel,
-): Promise<T> {
-  const acts: (() => void)[] = []
-  const begin = isolation ? db.transaction().setIsolationLevel(isolation) : db.transaction()
-  const result = await begin.execute((trx) => {
-    hooks.set(trx, acts)
-    return story(trx)
-  })
-  for (const act of acts) warnOnThrow(act)
-  return result
+  const acts = hooks.get(trx)
+  if (!acts) throw new Error('Begin the transaction with transaction() of src/db/transaction.ts')
+  acts.push(act)
 }
 
 function warnOnThrow(act: () => void) {

@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { Backlog } from '../../src/db/backlog.ts'
-import { Semaphore } from '../../src/db/semaphore.ts'
+import { Backlog, Semaphore } from '../../src/db/semaphore.ts'
 import { until } from '../support/until.ts'
 
 /** So many callers may wait at a semaphore of one permit before the backlog admits no more. */
@@ -87,8 +86,7 @@ function useBacklog({ permits = 1, maxWaitMs = 60_000, acquires = true } = {}) {
   const begun: string[] = []
   const refused: { name: string; error: unknown }[] = []
   let most = 0
-  const semaphore: Semaphore = new Semaphore({
-    permits,
+  const semaphore: Semaphore = new Semaphore(permits, {
     ...limits,
     maxWaitMs: 60_000,
     onWait: () => backlog.wake(),

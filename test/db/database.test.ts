@@ -1,4 +1,4 @@
-import { CamelCasePlugin, CompiledQuery, sql } from 'kysely'
+import { CompiledQuery, sql } from 'kysely'
 import { describe, expect, test } from 'vitest'
 import { Database, type Db } from '../../src/db/database.ts'
 import { transaction } from '../../src/db/transaction.ts'
@@ -296,18 +296,6 @@ describe('a text', () => {
       from information_schema.tables where table_schema = database() and table_name = 'job'
     `.execute(db)
     expect(rows[0]?.session).toBe(rows[0]?.table)
-  })
-})
-
-test('plugins of Kysely are applied to all handles', async () => {
-  const { url } = await useDatabase()
-  await using database = await Database.open({ url, poolSize: 1, plugins: [new CamelCasePlugin()] })
-  const { rows } = await sql`select 'now' as created_at`.execute(database.withSignal())
-  expect(rows).toEqual([{ createdAt: 'now' }])
-  expect(
-    await transaction(database.withSignal(), (trx) => sql`select 'now' as created_at`.execute(trx)),
-  ).toMatchObject({
-    rows: [{ createdAt: 'now' }],
   })
 })
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test, vi } from 'vitest'
-import { Semaphore, type SemaphoreOptions } from '../../src/db/semaphore.ts'
+import { Semaphore, type WaitLimits } from '../../src/db/semaphore.ts'
 
 const A_MINUTE_MS = 60_000
 const overloaded = { code: 'overloaded', status: 503 }
@@ -185,5 +185,5 @@ describe('a caller that waits', () => {
   })
 })
 
-const newSemaphore = (options: Partial<SemaphoreOptions>) =>
-  new Semaphore({ permits: 1, maxWaiters: 10, maxWaitMs: A_MINUTE_MS, ...options })
+const newSemaphore = ({ permits = 1, ...limits }: Partial<WaitLimits> & { permits?: number }) =>
+  new Semaphore(permits, { maxWaiters: 10, maxWaitMs: A_MINUTE_MS, ...limits })

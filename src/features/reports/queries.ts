@@ -2,7 +2,7 @@ import { CHANGE_COLUMNS, FINISHED, type JobChange } from '@offloop/jobs/job'
 import { type GeneratedAlways, sql, type Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
-import { inPieces } from '../../db/lists.ts'
+import { inPieces } from '../../db/prepared.ts'
 import type { Tables } from '../../db/tables.ts'
 import { SUMMARY_VERSION, type Summary, type SummaryOptions } from './contract.ts'
 
