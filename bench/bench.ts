@@ -1,105 +1,144 @@
 import '../scripts/load-env.ts'
-import { chartOf } from './chart.ts'
-import { CONNECTIONS, connectionsMs, measureConnections, QUICK_CONNECTIONS } from './connections.ts'
-import { connectionsTable } from './connections-table.ts'
-import { openBenchDatabase } from './database.ts'
-import { measureDeparture } from './departure.ts'
-import { interruption } from './interruption.ts'
-import { machine } from './machine.ts'
-import { measureOpenLoad, OPEN_LOAD, openLoadMs, QUICK_OPEN_LOAD } from './open-load.ts'
-import { measurePhases, phasesMs } from './phases.ts'
-import { canPin, leaveServerCore, useAllCores } from './process.ts'
-import { Progress } from './progress.ts'
-import { QUICK_RESPONSIVENESS, RESPONSIVENESS, responsivenessPhases } from './responsiveness.ts'
-import { collectResults, conditionsOf } from './results.ts'
-import { startApp } from './servers.ts'
-import { tableOf } from './table.ts'
-import { drive, READ_BY_ID } from './throughput.ts'
-import { measureTwoClients, QUICK_TWO_CLIENTS, TWO_CLIENTS } from './two-clients.ts'
-import { writeResult, writeResultJson } from './write-result.ts'
+import { globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { type Bench, type Findings, targetRows } from './support/bench.ts'
+import { rejectOnInterrupt } from './support/child.ts'
+import { machine, readVersions } from './support/machine.ts'
+import { Progress } from './support/progress.ts'
+import { align } from './support/table.ts'
 
 /**
- * `npm run bench`: the service in production mode on a database of its own, measured from outside.
- * Its parts, all of them or those that are named: `connections`, ever more of them, beside bare
- * node:http and Fastify; and `light`, whether a light endpoint stays fast while heavy requests keep
- * every core busy. `--quick` takes a minute, and is good for a first look only.
+ * `npm run bench -- NAME…`: each name is a file `NAME.bench.ts`. Without `--save` the results go to
+ * `.data`; with it they replace `bench/results` and the table in the README.
  */
-const PARTS = ['connections', 'light']
-const WARM_UP_MS = 4_000
-const QUICK_WARM_UP_MS = 1_500
-const DEPARTURE_MS = 4_000
-const START_MS = 2_000
+const MAIN = ['connections', 'light']
+const TABLE_START = '<!-- bench -->'
+const TABLE_END = '<!-- /bench -->'
+const RESULTS = join(import.meta.dirname, 'results')
+const README = join(import.meta.dirname, '../README.md')
 
-const options = ['--quick', '--save']
-const named = process.argv.slice(2).filter((argument) => !options.includes(argument))
-for (const name of named)
-  if (!PARTS.includes(name))
-    throw new Error(`Expected some of ${[...PARTS, ...options].join(', ')}, got ${name}`)
-const isWanted = (part: string) => named.length === 0 || named.includes(part)
-const quick = process.argv.includes('--quick')
+const files = Object.fromEntries(
+  globSync('*/*.bench.ts', { cwd: import.meta.dirname })
+    .map((file) => [basename(file, '.bench.ts'), file] as const)
+    .sort(([a], [b]) => order(a) - order(b) || a.localeCompare(b)),
+)
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    help: { type: 'boolean', default: false },
+    quick: { type: 'boolean', default: false },
+    save: { type: 'boolean', default: false },
+    /** Measures nothing: the table in the README from the results that are there. */
+    table: { type: 'boolean', default: false },
+  },
+})
+const unknown = positionals.filter((name) => !files[name])
 
-await using started = new AsyncDisposableStack()
-await Promise.race([bench(), interruption()])
-
-async function bench() {
-  if (isWanted('connections')) await benchConnections()
-  if (isWanted('light')) await benchLight()
+if (options.help || unknown.length > 0) {
+  if (unknown.length > 0) console.error(`There is no ${unknown.join(', ')}\n`)
+  console.log(await describeUsage())
+  process.exitCode = unknown.length > 0 ? 1 : 0
+} else {
+  if (!options.table) await runAll(positionals.length > 0 ? positionals : MAIN.filter(isThere))
+  if (options.table || options.save) writeFileSync(README, await fillTable())
 }
 
-async function benchConnections() {
-  const connections = quick ? QUICK_CONNECTIONS : CONNECTIONS
-  const openLoad = quick ? QUICK_OPEN_LOAD : OPEN_LOAD
-  const twoClients = quick ? QUICK_TWO_CLIENTS : TWO_CLIENTS
-  const twoClientsMs = twoClients.leadInMs + twoClients.roundMs
-  const progress = new Progress(
-    connectionsMs(connections) + openLoadMs(openLoad) + twoClientsMs + 3 * START_MS,
-  )
-  leaveServerCore()
-  const pinned = started.use(await openBenchDatabase())
-  const { rows, comparisons } = await measureConnections(pinned.url, connections, progress)
-  await pinned[Symbol.asyncDispose]()
+/** The main ones first. */
+function order(name: string) {
+  return MAIN.includes(name) ? MAIN.indexOf(name) : MAIN.length
+}
 
-  useAllCores()
-  const database = started.use(await openBenchDatabase())
-  const open = await measureOpenLoad(database.url, openLoad, progress)
-  const clients = await measureTwoClients(database.url, twoClients, progress)
-  progress.end()
-  const settings = { ...connections, openLoad, twoClients, serversOnOwnCore: canPin, quick }
+function isThere(name: string) {
+  return files[name] !== undefined
+}
+
+async function describeUsage(): Promise<string> {
+  const rows = [['name', 'what it measures']]
+  for (const name of Object.keys(files)) rows.push([name, (await load(name)).description])
+  const width = Math.max(...rows.map(([name = '']) => name.length))
+  const list = rows.map(([name = '', what]) => `  ${name.padEnd(width)}  ${what}`)
+  return `npm run bench -- [--quick] [--save] [NAME…], by default ${MAIN.join(' and ')}\n\n${list.join('\n')}`
+}
+
+async function load(name: string): Promise<Bench> {
+  return (await import(join(import.meta.dirname, files[name] ?? ''))).bench
+}
+
+async function runAll(names: string[]) {
+  console.log(
+    `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB · Node ${process.version}`,
+  )
+  for (const name of names) {
+    const bench = await load(name)
+    await using started = new AsyncDisposableStack()
+    const progress = new Progress()
+    const running = bench.run({ started, progress, quick: options.quick })
+    const findings = await Promise.race([running, rejectOnInterrupt()])
+    progress.end()
+    print(findings)
+    save(name, bench, findings)
+  }
+}
+
+function print({ tables, targets = [] }: Findings) {
+  for (const { title, rows } of tables) console.log(`\n${title}\n${align(rows)}`)
+  if (targets.length > 0) console.log(`\n${align(targetRows(targets))}`)
+}
+
+/** JSON with one line for each row, so that a difference between two runs can be read. */
+function save(name: string, { packages }: Bench, { figures, targets, files = {} }: Findings) {
+  const { versions, ...rest } = { versions: {}, ...figures }
   const results = {
-    ...conditionsOf(database, settings),
-    comparisons,
-    rows,
-    openLoad: open,
-    twoClients: clients,
+    measuredAt: new Date().toISOString(),
+    machine,
+    versions: { ...readVersions(packages), ...versions },
+    ...rest,
+    ...(targets && { targets }),
   }
-  console.log(`\n${connectionsTable(results)}\n`)
-  writeResultJson('connections.json', results)
+  const folder = options.save ? RESULTS : join(import.meta.dirname, '../.data/bench/results')
+  mkdirSync(folder, { recursive: true })
+  for (const [file, content] of Object.entries({ [`${name}.json`]: toJson(results), ...files })) {
+    writeFileSync(join(folder, file), content)
+    console.error(`Wrote ${join(folder, file)}`)
+  }
 }
 
-async function benchLight() {
-  const settings = quick ? QUICK_RESPONSIVENESS : RESPONSIVENESS
-  const warmUpMs = quick ? QUICK_WARM_UP_MS : WARM_UP_MS
-  const progress = new Progress(
-    START_MS + 2 * warmUpMs + phasesMs(responsivenessPhases(settings)) + DEPARTURE_MS,
-  )
-  const database = started.use(await openBenchDatabase())
-  const app = started.use(await startApp(database.url, machine.cores))
-  const oneThread = started.use(await startApp(database.url, 1))
-  // What is measured is a service that has been at work for a while.
-  for (const { url } of [app, oneThread]) {
-    progress.next('reads by id warm up', warmUpMs)
-    await drive(url, READ_BY_ID, warmUpMs)
+/** Numbers have at most three digits after the point. */
+function toJson(results: object): string {
+  const line = (value: unknown) =>
+    JSON.stringify(value, (_, each) =>
+      typeof each === 'number' ? Math.round(each * 1_000) / 1_000 : each,
+    )
+  const block = (value: unknown, indent: string): string => {
+    if (Array.isArray(value) && value.some((item) => typeof item === 'object'))
+      return `[\n${value.map((item) => `${indent}  ${line(item)}`).join(',\n')}\n${indent}]`
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return line(value)
+    if (!Object.values(value).some((part) => typeof part === 'object')) return line(value)
+    const parts = Object.entries(value).map(
+      ([key, part]) => `${indent}  ${JSON.stringify(key)}: ${block(part, `${indent}  `)}`,
+    )
+    return `{\n${parts.join(',\n')}\n${indent}}`
   }
-  const phases = await measurePhases(
-    responsivenessPhases(settings, app.url, oneThread.url),
-    settings,
-    progress,
-  )
-  progress.next('a client leaves', DEPARTURE_MS)
-  const departure = await measureDeparture(app.url)
-  progress.end()
-  const results = collectResults(database, settings, phases, departure)
-  console.log(`\n${tableOf(results)}\n`)
-  writeResultJson('latest.json', results)
-  writeResult('latency.svg', chartOf(results))
+  return `${block(results, '')}\n`
+}
+
+/** The README with the table made anew from all results that there are. */
+async function fillTable(): Promise<string> {
+  const rows: string[][] = []
+  for (const name of Object.keys(files)) {
+    const bench = await load(name)
+    const [file] = globSync(`${name}.json`, { cwd: RESULTS })
+    if (!file || !bench.summarise) continue
+    const figures = JSON.parse(readFileSync(join(RESULTS, file), 'utf8'))
+    for (const [what, figure, beside] of bench.summarise(figures))
+      rows.push([`[${name}](bench/results/${file})`, what, figure, beside])
+  }
+  const head = ['`npm run bench --` …', 'what', 'figure', 'beside']
+  const table = [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`)
+  const readme = readFileSync(README, 'utf8')
+  const [start, end] = [readme.indexOf(TABLE_START), readme.indexOf(TABLE_END)]
+  if (start < 0 || end < start)
+    throw new Error(`Expected ${TABLE_START} … ${TABLE_END} in README.md`)
+  return `${readme.slice(0, start)}${TABLE_START}\n\n${table.join('\n')}\n\n${readme.slice(end)}`
 }

@@ -1,0 +1,100 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { io, type Socket } from 'socket.io-client'
+import { atMost, type Bench } from '../support/bench.ts'
+import { threadCpuMs } from '../support/cores.ts'
+import { openBenchDatabase } from '../support/database.ts'
+import { machine } from '../support/machine.ts'
+import { type Server, startApp } from '../support/servers.ts'
+import { median } from '../support/statistics.ts'
+import { number } from '../support/table.ts'
+
+const PAGES = 20
+const TOPICS = ['ops', 'products']
+const ROUNDS = 7
+const ROUND_MS = 4_000
+const SETTLE_MS = 1_000
+/** Some 20 ms of work, in several tasks, ten times a second. */
+const REQUEST_PATH = '/v1/primes?to=500000'
+const REQUEST_EVERY_MS = 100
+
+export const bench: Bench = {
+  description: 'what 20 open live pages cost the event loop; Linux, a minute and a half',
+  packages: ['socket.io'],
+
+  async run({ started, progress }) {
+    if (process.platform !== 'linux')
+      throw new Error('The time of a single thread is read from /proc, which only Linux has')
+    progress.expect((ROUNDS + 1) * 2 * (ROUND_MS + SETTLE_MS))
+    const database = started.use(await openBenchDatabase())
+    const app = started.use(await startApp(database.url, machine.cores))
+    const stop = new AbortController()
+    const load = requestUntil(app, stop.signal)
+    const rounds: { without: number; withPages: number; extra: number }[] = []
+    try {
+      // The first turn does not count: V8 compiles.
+      for (let round = 0; round <= ROUNDS; round++) {
+        progress.next(`round ${round} of ${ROUNDS}`, 2 * (ROUND_MS + SETTLE_MS))
+        const without = await measureMainThread(app)
+        const pages = await openPages(app.url)
+        const withPages = await measureMainThread(app)
+        for (const page of pages) page.close()
+        if (round > 0) rounds.push({ without, withPages, extra: withPages - without })
+      }
+    } finally {
+      stop.abort()
+      await load
+    }
+    const toCells = (name: string, values: number[]) => [
+      name,
+      ...[median(values), Math.min(...values), Math.max(...values)].map((each) => number(each, 2)),
+    ]
+    const extra = rounds.map((round) => round.extra)
+    return {
+      tables: [
+        {
+          title: `${PAGES} pages, ${ROUNDS} rounds of ${ROUND_MS} ms`,
+          rows: [
+            ['the main thread, % of a core', 'median', 'least', 'most'],
+            toCells(
+              'no page',
+              rounds.map((round) => round.without),
+            ),
+            toCells(
+              `${PAGES} pages`,
+              rounds.map((round) => round.withPages),
+            ),
+            toCells('the difference', extra),
+          ],
+        },
+      ],
+      figures: { settings: { pages: PAGES, roundMs: ROUND_MS }, rounds },
+      targets: [atMost(`${PAGES} pages, % of a core`, median(extra), 2)],
+    }
+  },
+}
+
+/** The share of a core that the service's event loop takes, in percent. */
+async function measureMainThread({ pid }: Server): Promise<number> {
+  await sleep(SETTLE_MS)
+  const [startedAt, before] = [performance.now(), threadCpuMs(pid)]
+  await sleep(ROUND_MS)
+  return (100 * (threadCpuMs(pid) - before)) / (performance.now() - startedAt)
+}
+
+async function openPages(url: string): Promise<Socket[]> {
+  const pages = Array.from({ length: PAGES }, () =>
+    io(url, { transports: ['websocket'], forceNew: true, reconnection: false }),
+  )
+  await Promise.all(
+    pages.flatMap((page) => TOPICS.map((topic) => page.emitWithAck('subscribe', topic))),
+  )
+  return pages
+}
+
+async function requestUntil({ url }: Server, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    const [response] = await Promise.all([fetch(url + REQUEST_PATH), sleep(REQUEST_EVERY_MS)])
+    if (!response.ok) throw new Error(`${REQUEST_PATH} was answered with ${response.status}`)
+    await response.arrayBuffer()
+  }
+}

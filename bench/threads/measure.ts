@@ -1,0 +1,26 @@
+import { Compute, type ComputeOptions } from '@offloop/workpool/compute'
+import type { Target } from '../support/bench.ts'
+
+/** What a file `NAME.threads.ts` exports as `measure`. It puts what it starts on the stack. */
+export type Measure = (started: AsyncDisposableStack) => Promise<Measured>
+
+export interface Measured {
+  title: string
+  /** For the terminal. The first is the head. */
+  rows: string[][]
+  targets: Target[]
+  /** For the file of results. */
+  figures: object
+}
+
+/** The bench's threads, all of them started. */
+export const openCompute = (
+  threads: number,
+  options: Pick<Partial<ComputeOptions>, 'entry' | 'maxQueued' | 'onTiming'> = {},
+): Promise<Compute> =>
+  Compute.open({
+    entry: new URL('./thread.ts', import.meta.url),
+    threads,
+    minThreads: threads,
+    ...options,
+  })

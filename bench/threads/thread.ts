@@ -1,0 +1,16 @@
+import { implement } from '@offloop/workpool/implement'
+import { serveTasks } from '@offloop/workpool/serve-tasks'
+import { addSlice, double, endThread, neverAsk, sum, untilCancelled } from './tasks.ts'
+
+/** What our threads run in the bench. */
+implement(double, (n) => n * 2)
+implement(sum, addSlice)
+implement(untilCancelled, (_, context) => {
+  for (;;) context.throwIfCancelled()
+})
+implement(neverAsk, () => {
+  for (;;);
+})
+implement(endThread, (index) => process.exit(index % 256))
+
+serveTasks()
