@@ -1,7 +1,7 @@
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import type { JobHandler, JobSchedule } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
-import type { Compute } from '@offloop/workpool/compute'
+import type { Pool } from '@offloop/workpool/pool'
 import type { Config } from './config.ts'
 import type { Database } from './db/database.ts'
 import type { Env } from './http/context.ts'
@@ -15,7 +15,7 @@ import type { Realtime } from './realtime/realtime.ts'
 export interface Deps {
   config: Config
   database: Database
-  compute: Compute
+  compute: Pool
   jobs: Jobs
   realtime: Realtime
   log: Log

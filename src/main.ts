@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { Jobs } from '@offloop/jobs/jobs'
-import { Compute } from '@offloop/workpool/compute'
+import { Pool } from '@offloop/workpool/pool'
 import { createApp } from './app.ts'
 import { loadConfig } from './config.ts'
 import { Database } from './db/database.ts'
@@ -46,7 +46,7 @@ export async function openService(
   )
   await assertMigrated(database.withSignal())
   const compute = opening.use(
-    await Compute.open({
+    await Pool.open({
       ...config.compute,
       entry: new URL('./thread.ts', import.meta.url),
       stopping: stopping.signal,

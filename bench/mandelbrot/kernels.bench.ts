@@ -1,4 +1,4 @@
-import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import { detachedContext } from '@offloop/workpool/task'
 import { drawRows } from '../../src/features/mandelbrot/compute.ts'
 import type { Canvas, Tile, View } from '../../src/features/mandelbrot/contract.ts'
 import { escapeRow, escapeRowWasm } from '../../src/features/mandelbrot/escape-row.ts'
@@ -72,7 +72,7 @@ function drawRowsBy(escapes: typeof escapeRow) {
 }
 
 const drawTileBy = (kernel: Tile['kernel']) => () =>
-  drawRows({ view, kernel, first: 0, every: 1, canvas }, UNCANCELLABLE)
+  drawRows({ view, kernel, first: 0, every: 1, canvas }, detachedContext)
 
 async function compare(name: string, typescript: () => void, kernel: () => void) {
   const times = await inTurns(ROUNDS, { typescript, kernel }, timeMs)

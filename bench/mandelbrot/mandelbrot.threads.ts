@@ -1,5 +1,5 @@
-import type { Compute } from '@offloop/workpool/compute'
-import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import type { Pool } from '@offloop/workpool/pool'
+import { detachedContext } from '@offloop/workpool/task'
 import { drawRows } from '../../src/features/mandelbrot/compute.ts'
 import {
   type Canvas,
@@ -31,9 +31,9 @@ export const measure: Measure = async (started) => {
     missing: allThreads.share(Int32Array, 1),
   }
   const inPlace = async () => {
-    for (const tile of tilesOf('typescript', canvas)) drawRows(tile, UNCANCELLABLE)
+    for (const tile of tilesOf('typescript', canvas)) drawRows(tile, detachedContext)
   }
-  const on = (compute: Compute, kernel: Kernel) => async () => {
+  const on = (compute: Pool, kernel: Kernel) => async () => {
     await compute.map(drawTile, tilesOf(kernel, canvas)).reduce(undefined)
   }
   await inPlace()

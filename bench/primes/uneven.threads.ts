@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
-import { UNCANCELLABLE } from '@offloop/workpool/implement'
-import type { Timing } from '@offloop/workpool/timing'
+import type { Timing } from '@offloop/workpool/pool'
+import { detachedContext } from '@offloop/workpool/task'
 import { countPrimesIn } from '../../src/features/primes/compute.ts'
 import { countPrimes, type Range } from '../../src/features/primes/contract.ts'
 import { atMost } from '../support/bench.ts'
@@ -41,7 +41,7 @@ export const measure: Measure = async (started) => {
     }),
   )
   const sequential = async (items: Range[]) =>
-    items.map((item) => countPrimesIn(item, UNCANCELLABLE))
+    items.map((item) => countPrimesIn(item, detachedContext))
   const expected = add(await sequential([WHOLE]))
 
   const measure = async (count: () => PromiseLike<number[]>): Promise<Round> => {

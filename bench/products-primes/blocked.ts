@@ -1,4 +1,4 @@
-import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import { detachedContext } from '@offloop/workpool/task'
 import { countPrimesIn } from '../../src/features/primes/compute.ts'
 import { timeMs } from '../support/in-turns.ts'
 import { machine } from '../support/machine.ts'
@@ -63,7 +63,7 @@ async function blockOnce(databaseUrl: string) {
 
 /** How far this machine counts primes in that time: all below n take some n^1.5. */
 async function primesFor(ms: number): Promise<number> {
-  const sampleMs = await timeMs(() => countPrimesIn({ from: 0, to: SAMPLE }, UNCANCELLABLE))
+  const sampleMs = await timeMs(() => countPrimesIn({ from: 0, to: SAMPLE }, detachedContext))
   return Math.round(SAMPLE * (ms / sampleMs) ** (2 / 3))
 }
 

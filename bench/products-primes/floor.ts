@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { json } from 'node:stream/consumers'
-import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import { detachedContext } from '@offloop/workpool/task'
 import { createPool, type ResultSetHeader, type RowDataPacket } from 'mysql2'
 import { countPrimesIn } from '../../src/features/primes/compute.ts'
 
@@ -38,7 +38,7 @@ const server = createServer((request, response) => {
       answer(response, error, rows?.[0]),
     )
   else if (to)
-    answer(response, null, { count: countPrimesIn({ from: 0, to: Number(to) }, UNCANCELLABLE) })
+    answer(response, null, { count: countPrimesIn({ from: 0, to: Number(to) }, detachedContext) })
   else if (method === 'POST') create(request, response)
   else
     pool.execute<RowDataPacket[]>(LIST, [0, LIMIT + 1], (error, rows) =>

@@ -1,4 +1,4 @@
-import { Compute, type ComputeOptions } from '@offloop/workpool/compute'
+import { Pool, type PoolOptions } from '@offloop/workpool/pool'
 import type { Target } from '../support/bench.ts'
 
 /** What a file `NAME.threads.ts` exports as `measure`. It puts what it starts on the stack. */
@@ -16,9 +16,9 @@ export interface Measured {
 /** The bench's threads, all of them started. */
 export const openCompute = (
   threads: number,
-  options: Pick<Partial<ComputeOptions>, 'entry' | 'maxQueued' | 'onTiming'> = {},
-): Promise<Compute> =>
-  Compute.open({
+  options: Pick<Partial<PoolOptions>, 'entry' | 'maxQueued' | 'onTiming'> = {},
+): Promise<Pool> =>
+  Pool.open({
     entry: new URL('./thread.ts', import.meta.url),
     threads,
     minThreads: threads,

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Compute } from '@offloop/workpool/compute'
+import type { Pool } from '@offloop/workpool/pool'
 import { atLeast, atMost } from '../support/bench.ts'
 import { MIB } from '../support/memory-growth.ts'
 import { number } from '../support/table.ts'
@@ -10,7 +10,7 @@ const SETTINGS = { tasks: 1_000, threads: 4, withinMs: 4_000 } as const
 
 /** What a task was to come to, and whether it did. */
 interface Case {
-  run: (compute: Compute) => Promise<unknown>
+  run: (compute: Pool) => Promise<unknown>
   isRight: (result: PromiseSettledResult<unknown>) => boolean
 }
 
@@ -45,7 +45,7 @@ export const measure: Measure = async (started) => {
 }
 
 /** Gives how many settled wrongly. */
-async function storm(compute: Compute): Promise<number> {
+async function storm(compute: Pool): Promise<number> {
   const cases = Array.from({ length: SETTINGS.tasks }, (_, index) => caseOf(index))
   const results = await Promise.allSettled(cases.map(({ run }) => run(compute)))
   while (compute.running + compute.queued > 0) await sleep(10)
@@ -94,7 +94,7 @@ function abortWithin(ms: number, reason: Error): AbortSignal {
 }
 
 /** How many threads run something at the same time. */
-async function countThreads(compute: Compute): Promise<number> {
+async function countThreads(compute: Pool): Promise<number> {
   const controller = new AbortController()
   const all = Array.from({ length: 2 * SETTINGS.threads }, () =>
     compute.run(untilCancelled, null, { signal: controller.signal }).catch(() => {}),

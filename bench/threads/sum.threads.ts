@@ -1,4 +1,4 @@
-import type { Compute } from '@offloop/workpool/compute'
+import type { Pool } from '@offloop/workpool/pool'
 import { atMost } from '../support/bench.ts'
 import { inTurns, timeMs } from '../support/in-turns.ts'
 import { machine } from '../support/machine.ts'
@@ -99,7 +99,7 @@ export const measure: Measure = async (started) => {
  * than one of them. With one alone, V8 compiles it into the loop that calls it, and this one comes
  * out half as fast.
  */
-async function runAnotherTask(compute: Compute) {
+async function runAnotherTask(compute: Pool) {
   for (let pass = 0; pass < 200; pass++) await compute.map(double, NUMBERS)
 }
 

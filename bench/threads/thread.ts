@@ -1,5 +1,5 @@
-import { implement } from '@offloop/workpool/implement'
-import { serveTasks } from '@offloop/workpool/serve-tasks'
+import { implement } from '@offloop/workpool/task'
+import { serveTasks } from '@offloop/workpool/worker-main'
 import { addSlice, double, endThread, neverAsk, sum, untilCancelled } from './tasks.ts'
 
 /** What our threads run in the bench. */

@@ -1,4 +1,3 @@
-import { AppError, overloaded, withoutStack } from '../../src/errors.ts'
 import type { EntryOptions } from './entry.ts'
 
 /**
@@ -55,11 +54,3 @@ export interface Course {
 export const isHopeless = ({ chunks, threads, itemsLeft, msPerItem, timeLeftMs }: Course) =>
   chunks >= MIN_CHUNKS_PER_THREAD * threads &&
   (itemsLeft * msPerItem) / threads > CLEAR_MISS * timeLeftMs
-
-/** Why work is refused that has waited too long, or would be one too many. */
-export const refusal = (waitMs: number) =>
-  overloaded('Too much work is waiting for a thread: try again later', waitMs)
-
-/** Why nothing new is taken on any more. */
-export const stopping = () =>
-  withoutStack(() => new AppError('unavailable', 'The service is stopping', { retryAfter: 1 }))

@@ -50,8 +50,6 @@ export class Call extends Entry {
   outcome: Outcome | undefined
   /** How long it took to send to an idle executor, which takes about as long to receive it. */
   sendMs = 0
-  /** About the size of its input, if somebody wants to know. */
-  bytesIn = 0
   /** How many executors ended before they began it. */
   losses = 0
   /** Stops listening for its end from outside. */

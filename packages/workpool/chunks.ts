@@ -1,12 +1,11 @@
 import { performance } from 'node:perf_hooks'
-import { AppError, withoutStack } from '../../src/errors.ts'
 import { isHopeless } from './admission.ts'
 import { Call, type CallOptions } from './call.ts'
 import { MapEntry } from './entry.ts'
+import { CancelledError, DeadlineError, TaskError } from './errors.ts'
 import { watchLimits } from './limits.ts'
-import type { Pool } from './pool.ts'
+import type { Scheduler } from './scheduler.ts'
 import type { Source } from './source.ts'
-import { TaskError } from './task-error.ts'
 
 /**
  * How much work goes to a thread at once: many times what sending it costs, and not so much that
@@ -70,7 +69,7 @@ interface Remainder<Input, Output> {
  * the rest. Nothing is taken from the source, nor is it even opened, before it is the map's turn.
  */
 export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
-  readonly #pool: Pool
+  readonly #pool: Scheduler
   readonly #openSource: () => Source<Input>
   #source: Source<Input> | undefined
   readonly #options: ChunksOptions
@@ -103,7 +102,7 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
   /** Why everything ends. */
   #failure: { reason: unknown } | undefined
 
-  constructor(pool: Pool, openSource: () => Source<Input>, options: ChunksOptions) {
+  constructor(pool: Scheduler, openSource: () => Source<Input>, options: ChunksOptions) {
     const {
       task,
       mode,
@@ -156,7 +155,7 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
       this.#source?.close()
       // What has nothing left in the works need not pay for an error.
       if (this.#calls.size > 0 || this.#taking)
-        this.#fail(withoutStack(() => new AppError('cancelled', 'Nobody reads the rest')))
+        this.#fail(new CancelledError('Nobody reads the rest'))
       this.#pool.leave(this.#entry, this.#isExhausted && !this.#failure ? this.#ranMs : undefined)
     }
   }
@@ -317,13 +316,7 @@ export class Chunks<Input, Output> implements AsyncIterable<Output[]> {
     if (!isHopeless(course)) return
     const done = `${Math.round((100 * this.#done) / total)} % was done after ${Math.round(elapsedMs)} ms`
     this.#fail(
-      withoutStack(
-        () =>
-          new AppError(
-            'deadline_exceeded',
-            `The tasks ${task} would take longer than ${timeoutMs} ms: ${done}`,
-          ),
-      ),
+      new DeadlineError(`The tasks ${task} would take longer than ${timeoutMs} ms: ${done}`),
     )
   }
 

@@ -1,10 +1,10 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { MAX_TIMER_MS } from '../../src/timers.ts'
 import type { Call } from './call.ts'
 import type { Executor, StartExecutor } from './executor.ts'
 import { Member, OVERDUE_MS } from './member.ts'
 import type { DoneMessage, ProgressMessage } from './protocol.ts'
+import { MAX_TIMER_MS } from './timers.ts'
 
 /** An executor is sent its next call ahead, unless it has more than that to do. */
 const AHEAD_MS = 10

@@ -1,5 +1,5 @@
-import { AppError } from '../../src/errors.ts'
-import { MAX_TIMER_MS } from '../../src/timers.ts'
+import { DeadlineError } from './errors.ts'
+import { MAX_TIMER_MS } from './timers.ts'
 
 /** What the caller sets to work: a signal that ends it, and the time that it may take. */
 export interface Limits {
@@ -24,10 +24,7 @@ export function watchLimits(
   if (!signal && timeoutMs === undefined) return undefined
   const onAbort = () => onLimit('cancelled', signal?.reason)
   const onTimeout = () =>
-    onLimit(
-      'deadline_exceeded',
-      new AppError('deadline_exceeded', `${what()} took longer than ${timeoutMs} ms`),
-    )
+    onLimit('deadline_exceeded', new DeadlineError(`${what()} took longer than ${timeoutMs} ms`))
   const timer =
     timeoutMs === undefined ? undefined : setTimeout(onTimeout, Math.min(timeoutMs, MAX_TIMER_MS))
   signal?.addEventListener('abort', onAbort)

@@ -1,6 +1,6 @@
 import type { CallOptions } from './call.ts'
 import { Chunks } from './chunks.ts'
-import type { Pool } from './pool.ts'
+import type { Scheduler } from './scheduler.ts'
 import { type Items, sourceOf } from './source.ts'
 import type { Task, TaskOptions } from './task.ts'
 
@@ -25,7 +25,7 @@ export interface MapOptions
  * of them in order, read them with `for await` as they come, or `reduce()` them to one.
  */
 export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncIterable<Output> {
-  readonly #pool: Pool
+  readonly #pool: Scheduler
   readonly #task: Task<Input, Output>
   readonly #items: Items<Input>
   readonly #threads: number
@@ -33,7 +33,7 @@ export class Mapping<Input, Output> implements PromiseLike<Output[]>, AsyncItera
   #all: Promise<Output[]> | undefined
 
   constructor(
-    pool: Pool,
+    pool: Scheduler,
     task: Task<Input, Output>,
     items: Items<Input>,
     threads: number,

@@ -1,447 +1,213 @@
-import { performance } from 'node:perf_hooks'
-import { MAX_TIMER_MS } from '../../src/timers.ts'
-import { DRAIN_SHARE, maxWaitMs, refusal, stopping } from './admission.ts'
-import type { Call, Outcome } from './call.ts'
-import { Crew, type CrewOptions } from './crew.ts'
-import { type Entry, MapEntry, type Priority } from './entry.ts'
-import { watchLimits } from './limits.ts'
-import type { Member } from './member.ts'
-import type { DoneMessage, ProgressMessage } from './protocol.ts'
-import { Queue } from './queue.ts'
-import { RunTimes } from './run-times.ts'
-import { TaskError } from './task-error.ts'
-import { bytesOf, type Ended, type Timing, timingOf } from './timing.ts'
+import { stat } from 'node:fs/promises'
+import { MAX_WAITING } from './admission.ts'
+import { Call, type CallOptions } from './call.ts'
+import { TaskProcess } from './child-process.ts'
+import { type MapOptions, Mapping } from './mapping.ts'
+import { Scheduler } from './scheduler.ts'
+import type { Items } from './source.ts'
+import type { Task } from './task.ts'
+import { Thread } from './thread.ts'
+import type { Timing } from './timing.ts'
 
-/** What a cancelled task gets to end by itself before its executor is terminated. */
-const CANCEL_GRACE_MS = 100
-/**
- * A call that ended so many executors before they began it was too much for them to receive: it
- * fails.
- */
-const MAX_LOSSES = 2
-/** How often the queue is looked through at most for what has waited too long. */
-const SWEEP_EVERY_MS = 20
+export type { Timing }
 
-export interface PoolOptions extends CrewOptions {
-  /** How many entries of each priority may wait. */
-  maxQueued: number
-  /** When it aborts, nothing new is taken on: what was accepted is served. */
-  stopping?: AbortSignal | undefined
-  /** How long that may take. */
-  drainMs?: number | undefined
-  onTiming?: ((timing: Timing) => void) | undefined
+const MAX_HEAP_MB = 1_024
+const IDLE_MS = 60_000
+
+export interface PoolOptions {
+  /** The file that each thread runs: loads the tasks, then calls `serveTasks()`. */
+  entry: URL
+  /** How many threads there are at most. */
+  threads: number
+  /** How many of them stay when there is nothing to do; all if absent. */
+  minThreads?: number
+  /** Threads beyond `minThreads` end after so long without work. */
+  idleMs?: number
+  /**
+   * Each thread's memory for objects and strings; typed arrays and Buffers do not count. A task
+   * that fills it bit by bit fails alone. A single object that goes beyond it by more than some 50
+   * MB (an array of millions, a large Map or object that grows) ends the whole process, which V8
+   * does not let Node prevent: what may hold such ones needs a limit well above them, or
+   * `isolation: 'process'`.
+   */
+  maxHeapMb?: number
+  /**
+   * How many calls and maps of each priority may wait: a bound on memory; their time is bounded in
+   * `admission.ts`.
+   */
+  maxQueued?: number
+  /**
+   * When it aborts, nothing new is taken on. What was accepted is served: it may take `drainMs`,
+   * until it is told to end.
+   */
+  stopping?: AbortSignal
+  drainMs?: number
+  onTiming?: (timing: Timing) => void
+  /**
+   * Told of every thread that ended by itself, and of the task whose code ended it, where that is
+   * known.
+   */
+  onCrash?: (error: Error, thread: string, task?: string) => void
 }
 
-let lastId = 0
+export interface RunOptions extends CallOptions {
+  /**
+   * `process`: in a child process, whatever happens to it, and without shared memory; for native
+   * code that may crash.
+   */
+  isolation?: 'thread' | 'process'
+}
 
-/**
- * Executors (worker threads, or child processes) and the queue before them. What is taken on, and
- * for how long it may wait, is in `admission.ts`; whose turn it is, in `queue.ts`.
- *
- * Short calls are sent ahead to executors that are busy, so that none of them waits for the event
- * loop between two calls. What was sent and not begun can be taken back (`Executor.recall`), so
- * that no call is ever stuck behind another: it goes to an executor that is idle, and survives the
- * end of the one that had it.
- */
+/** What can be shared, by the name of its class. */
+interface SharedArrays {
+  Float64Array: Float64Array<SharedArrayBuffer>
+  Float32Array: Float32Array<SharedArrayBuffer>
+  Int32Array: Int32Array<SharedArrayBuffer>
+  Uint32Array: Uint32Array<SharedArrayBuffer>
+  Int16Array: Int16Array<SharedArrayBuffer>
+  Uint16Array: Uint16Array<SharedArrayBuffer>
+  Int8Array: Int8Array<SharedArrayBuffer>
+  Uint8Array: Uint8Array<SharedArrayBuffer>
+  Uint8ClampedArray: Uint8ClampedArray<SharedArrayBuffer>
+  BigInt64Array: BigInt64Array<SharedArrayBuffer>
+  BigUint64Array: BigUint64Array<SharedArrayBuffer>
+}
+
+interface TypedArrayClass<Name extends keyof SharedArrays> {
+  new (buffer: SharedArrayBuffer): { readonly [Symbol.toStringTag]: Name }
+  readonly BYTES_PER_ELEMENT: number
+}
+
+/** The process's worker threads. `main.ts` opens it. */
 export class Pool implements AsyncDisposable {
-  readonly #options: PoolOptions
-  readonly #queue = new Queue()
-  readonly #runTimes = new RunTimes()
-  readonly #crew: Crew
-  #isDispatching = false
-  #extra: NodeJS.Immediate | undefined
-  #sweepTimer: NodeJS.Timeout | undefined
-  /** When the queue is looked through next; on the clock of `Entry.queuedAt`. */
-  #sweepAt = Number.POSITIVE_INFINITY
-  #drainTimer: NodeJS.Timeout | undefined
-
-  constructor(options: PoolOptions) {
-    this.#options = options
-    this.#crew = new Crew(options, {
-      joined: () => this.#dispatch(),
-      done: (member, message) => this.#done(member, message),
-      progress: (member, message) => this.#progress(member, message),
-      exited: (member, error) => this.#exited(member, error),
-    })
-    options.stopping?.addEventListener('abort', () => this.#startDrain(), { once: true })
-  }
+  /** How many threads there are at most. */
+  readonly threads: number
+  readonly #threads: Scheduler
+  readonly #processes: Scheduler
 
   /**
-   * Starts all executors, so that no call pays for it. @throws Error when one cannot load its
+   * Starts all threads, so that no request pays for it. @throws Error when one cannot load its
    * tasks.
    */
-  warmUp(): Promise<void> {
-    return this.#crew.startAll()
+  static async open(options: PoolOptions): Promise<Pool> {
+    // Libuv starts its threads at its first use, with the priority of whoever needs them: it must
+    // not be a thread of ours.
+    await stat(process.execPath)
+    const compute = new Pool(options)
+    try {
+      await compute.#threads.warmUp()
+      return compute
+    } catch (error) {
+      await compute[Symbol.asyncDispose]()
+      throw error
+    }
   }
 
-  /** Calls that wait for an executor. */
+  private constructor({
+    entry,
+    threads,
+    minThreads = threads,
+    idleMs = IDLE_MS,
+    maxHeapMb = MAX_HEAP_MB,
+    ...rest
+  }: PoolOptions) {
+    this.threads = threads
+    let started = 0
+    const optionsFor = (kind: string) => ({ name: `${kind}-${++started}`, entry, maxHeapMb })
+    const options = { ...rest, max: threads, idleMs, maxQueued: rest.maxQueued ?? MAX_WAITING }
+    this.#threads = new Scheduler({
+      ...options,
+      min: Math.min(minThreads, threads),
+      start: (events) => Thread.start(optionsFor('compute'), events),
+    })
+    this.#processes = new Scheduler({
+      ...options,
+      min: 0,
+      start: (events) => TaskProcess.start(optionsFor('process'), events),
+    })
+  }
+
+  /** Calls that wait for a thread. */
   get queued() {
-    return this.#queue.size
+    return this.#threads.queued + this.#processes.queued
   }
 
-  /** Executors that are busy. */
+  /**
+   * The threads that there are, and the task that each of them runs. Child processes are not among
+   * them.
+   */
+  threadStates(): { name: string; task: string | null }[] {
+    return this.#threads.states()
+  }
+
+  /** Threads that are busy. */
   get running() {
-    return this.#crew.busy
-  }
-
-  /** The executors that there are, and the task that each of them runs. */
-  states(): { name: string; task: string | null }[] {
-    return Array.from(this.#crew, ({ executor, calls }) => ({
-      name: executor.name,
-      task: calls[0]?.task ?? null,
-    }))
-  }
-
-  /** How long an input of the task took in the past; undefined if it never ran in that mode. */
-  msPerItem(task: string, mode: Call['mode']): number | undefined {
-    return this.#runTimes.msPerItem(task, mode)
+    return this.#threads.running + this.#processes.running
   }
 
   /**
-   * Takes a call on, and settles it in the end: with `overloaded` when it has waited too long.
+   * Runs a task on a thread and resolves with its output. When the signal aborts or the time is up,
+   * the promise rejects at once and the task is stopped: dropped if it still waits, else asked to
+   * end and, 100 ms later, terminated.
    *
-   * @throws AppError `overloaded` when thousands wait; `unavailable` while stopping; the signal's
-   * reason.
+   * @throws AppError `overloaded` when it has waited too long for a thread: for half of its
+   * `timeoutMs`, or 30 s without one; `deadline_exceeded`; `unavailable` while stopping; TaskError
+   * when the task itself fails; the signal's reason; DataCloneError when the input cannot be sent
+   * to a thread.
    */
-  add(call: Call): void {
-    call.options.signal?.throwIfAborted()
-    this.#admit(call)
-    call.release = watchLimits(
-      call.options,
-      () => `The task ${call.task}`,
-      (outcome, reason) => this.stop(call, outcome, reason),
-    )
-    this.#enqueue(call)
+  run<Input, Output>(
+    task: Task<Input, Output>,
+    input: Input,
+    options: RunOptions = {},
+  ): Promise<Output> {
+    const pool = options.isolation === 'process' ? this.#processes : this.#threads
+    const work = { task: task.name, mode: 'one', input, items: 1 } as const
+    return new Promise((resolve, reject) => pool.add(new Call(work, options, resolve, reject)))
   }
 
   /**
-   * Takes a map on: `entry.begin` is called when it is its turn, or `entry.refuse` when it has
-   * waited too long. Until `leave` is called, its chunks are added by `addChunk`.
+   * Runs a task for each item, on all threads: tiny items travel in batches, and heavy ones one by
+   * one to whichever thread is free. Items may also come from an iterable or an async iterable,
+   * even an endless one: no more are taken than the threads can use. Nothing starts before the
+   * results are wanted, and a map waits for its turn as a whole: the maps of one caller (`key`) run
+   * one after the other.
    *
-   * @throws AppError as `add` does.
+   *     const counts = await compute.map(countPrimes, ranges, { signal })
+   *     for await (const tile of compute.map(drawTile, tiles, { signal })) socket.write(tile)
+   *     const sum = await compute.map(countPrimes, ranges, { signal }).reduce(0)
+   *
+   * The first item that fails ends the rest: what it throws is a TaskError that names the item, or
+   * else as for `run`.
+   *
+   * @throws RangeError when the concurrency is NaN.
    */
-  enter(entry: MapEntry): void {
-    this.#admit(entry)
-    this.#enqueue(entry)
+  map<Input, Output>(
+    task: Task<Input, Output>,
+    items: Items<Input>,
+    options: MapOptions = {},
+  ): Mapping<Input, Output> {
+    return new Mapping(this.#threads, task, items, this.threads, options)
   }
 
-  /** @throws AppError `unavailable` after disposal. */
-  addChunk(call: Call): void {
-    if (this.#crew.isClosing) throw stopping()
-    if (call.map) this.#queue.hold(call.map)
-    this.#enqueue(call)
-  }
-
-  /** A map that has begun has nothing for the threads at the moment: others may begin. */
-  pause(entry: MapEntry): void {
-    if (this.#queue.release(entry)) this.#dispatch()
-  }
-
-  /** @param ranMs what its chunks took of the threads' time, where it came to its end. */
-  leave(entry: MapEntry, ranMs?: number): void {
-    if (ranMs !== undefined) this.#runTimes.learnMap(entry.task, ranMs)
-    if (!this.#queue.delete(entry)) this.pause(entry)
-  }
-
-  /** Ends a call that waits or runs, as its own signal would. */
-  stop(call: Call, outcome: Outcome, reason: unknown): void {
-    if (call.outcome) return
-    call.settle(outcome, () => call.reject(reason))
-    if (this.#queue.delete(call)) return
-    const member = [...this.#crew].find(({ calls }) => calls.includes(call))
-    if (!member || !call.message) return
-    if (member.executor.recall(call.message)) this.#crew.take(call, member)
-    else this.#end(call, member, call.message.id)
-    this.#dispatch()
+  /**
+   * Memory that every thread sees, once, whatever its size: send it with any input. It holds zeros.
+   * It is free again only when the event loop and all threads that saw it have collected their ends
+   * of it, which threads without garbage of their own put off: use large ones again instead of
+   * making new ones.
+   */
+  share<Name extends keyof SharedArrays>(
+    type: TypedArrayClass<Name>,
+    length: number,
+  ): SharedArrays[Name] {
+    return new type(
+      new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT),
+    ) as unknown as SharedArrays[Name]
   }
 
   async [Symbol.asyncDispose]() {
-    this.#crew.close()
-    clearTimeout(this.#sweepTimer)
-    clearTimeout(this.#drainTimer)
-    this.#refuseAll()
-    for (const member of this.#crew) {
-      for (const call of member.calls) call.refuse(stopping())
-      this.#reportCut(member)
-    }
-    await this.#crew[Symbol.asyncDispose]()
-  }
-
-  #admit(entry: Entry) {
-    if (this.#crew.isClosing || this.#options.stopping?.aborted) throw stopping()
-    const { priority } = entry
-    if (this.#queue.sizeOf(priority) >= this.#options.maxQueued)
-      throw refusal(this.#waitMs(priority))
-    const leastMs = this.#runTimes.leastMs(entry)
-    entry.dueAt =
-      entry.queuedAt +
-      maxWaitMs(entry.options, entry instanceof MapEntry ? leastMs / this.#options.max : leastMs)
-  }
-
-  #enqueue(entry: Entry) {
-    entry.estimateMs = this.#runTimes.guessMs(entry)
-    this.#queue.push(entry)
-    this.#dispatch()
-    // Most do not wait.
-    if (entry.list && entry.dueAt < this.#sweepAt) this.#sweepLater(entry.dueAt)
-  }
-
-  /**
-   * How long a newcomer will probably wait, judged by how long the tasks before it took in the
-   * past.
-   */
-  #waitMs(priority: Priority): number {
-    const now = performance.now()
-    let aheadMs = this.#queue.waitMs(priority)
-    for (const { expectedMs, since } of this.#crew)
-      aheadMs += Math.max(0, expectedMs - (now - since))
-    return aheadMs / this.#options.max
-  }
-
-  #sweepLater(at: number) {
-    clearTimeout(this.#sweepTimer)
-    this.#sweepAt = at
-    // What came back from a thread may have waited for too long already: Node warns of negative
-    // delays.
-    const delayMs = Math.max(0, Math.min(Math.ceil(at - now()), MAX_TIMER_MS))
-    this.#sweepTimer = setTimeout(() => this.#sweep(), delayMs).unref()
-  }
-
-  /** Refuses what has waited too long. */
-  #sweep() {
-    const startedAt = now()
-    let nextAt = Number.POSITIVE_INFINITY
-    for (const entry of this.#queue) {
-      if (entry.dueAt > startedAt) nextAt = Math.min(nextAt, entry.dueAt)
-      else if (this.#queue.delete(entry)) entry.refuse(refusal(this.#waitMs(entry.priority)))
-    }
-    this.#sweepAt = nextAt
-    if (nextAt < Number.POSITIVE_INFINITY)
-      this.#sweepLater(Math.max(nextAt, startedAt + SWEEP_EVERY_MS))
-  }
-
-  /**
-   * What was accepted has until shortly before the end, so that whoever waits for it can still be
-   * answered.
-   */
-  #startDrain() {
-    const { drainMs } = this.#options
-    if (drainMs === undefined) return
-    this.#drainTimer = setTimeout(() => {
-      this.#refuseAll()
-      for (const { calls } of this.#crew)
-        for (const call of [...calls]) this.stop(call, 'cancelled', stopping())
-    }, drainMs * DRAIN_SHARE).unref()
-  }
-
-  /** Gives out what waits, as far as there is somebody to take it. */
-  #dispatch() {
-    // A map that begins adds its first chunks.
-    if (this.#isDispatching) return
-    this.#isDispatching = true
-    while (this.#dispatchNext());
-    this.#isDispatching = false
-    if (this.#queue.size === 0) this.#balance()
-    else if (this.#extraMap()) this.#beginExtraLater()
-    this.#crew.grow(this.#queue.size > 0)
-  }
-
-  /** False when there is nothing, or nobody to take it. */
-  #dispatchNext(): boolean {
-    const idle = this.#crew.idle.at(-1)
-    const next = this.#queue.next(!idle || this.#crew.mayServeBatch())
-    if (next instanceof MapEntry) return idle !== undefined && this.#begin(next)
-    const call = next as Call | undefined
-    const member = call && (idle ?? this.#crew.soonIdle(call, this.#runTimes.measuredMs(call)))
-    if (!member) return false
-    this.#queue.take(call)
-    this.#send(call, member)
-    return true
-  }
-
-  #begin(map: MapEntry): true {
-    this.#queue.take(map)
-    map.begin()
-    return true
-  }
-
-  /**
-   * A map that may begin beyond those that may, because an executor is idle and the others have
-   * nothing for it.
-   */
-  #extraMap(): MapEntry | undefined {
-    return this.#crew.idle.length > 0 ? this.#queue.extraMap(this.#crew.mayServeBatch()) : undefined
-  }
-
-  /** Once the others have had the time to add chunks. */
-  #beginExtraLater() {
-    this.#extra ??= setImmediate(() => {
-      this.#extra = undefined
-      const map = this.#extraMap()
-      if (map) this.#begin(map)
-      this.#dispatch()
-    })
-  }
-
-  #send(call: Call, member: Member) {
-    const { task, mode, input, options } = call
-    lastId = (lastId + 1) | 0 || 1
-    const message = {
-      id: lastId,
-      slot: 0,
-      task,
-      mode,
-      input,
-      wantsProgress: options.onProgress !== undefined,
-    }
-    // One that is busy has another reason not to begin it yet.
-    const begunAt = member.isIdle ? performance.now() : undefined
-    try {
-      // Transferred buffers are empty afterwards.
-      if (this.#options.onTiming) call.bytesIn ||= bytesOf(input)
-      member.executor.send(message, options.transfer ?? [])
-    } catch (error) {
-      return call.settle('failed', () => call.reject(error))
-    }
-    if (begunAt !== undefined) call.sendMs = performance.now() - begunAt
-    call.message = message
-    // It has had its turn: taken back, it waits for another executor.
-    call.dueAt = Number.POSITIVE_INFINITY
-    call.estimateMs = this.#runTimes.measuredMs(call)
-    this.#crew.give(call, member)
-  }
-
-  #done(member: Member, message: DoneMessage) {
-    const [call] = member.calls
-    if (call?.message?.id !== message.id) return
-    if ('error' in message)
-      call.settle('failed', () =>
-        call.reject(new TaskError(call.task, message.error, itemOf(call, message))),
-      )
-    else
-      call.settle('succeeded', () =>
-        call.resolve((call.mode === 'one' ? message.output : message) as never),
-      )
-    this.#report(call, member, message)
-    this.#runTimes.learn(call, message.runMs, 'items' in message ? message.items : call.items)
-    this.#crew.take(call, member)
-    if (member.state === 'ending' && member.calls.length === 0) member.state = 'serving'
-    if (member.hasPlenty) return
-    this.#recallOverdue()
-    this.#dispatch()
-  }
-
-  #progress(member: Member, { id, progress }: ProgressMessage) {
-    const [call] = member.calls
-    if (call?.message?.id === id && !call.outcome) call.options.onProgress?.(progress)
-  }
-
-  /** Executors that are idle take over half of what a busy one has not begun. */
-  #balance() {
-    for (const idle of this.#crew.idle.toReversed()) {
-      const busiest = this.#crew.mostBehind()
-      if (!busiest || (busiest.calls[0]?.priority === 'batch' && !this.#crew.mayServeBatch()))
-        return
-      for (const call of this.#recall(busiest, Math.ceil(busiest.calls.length / 2)))
-        this.#send(call, idle)
-    }
-  }
-
-  /** What waits behind a call that takes much longer than expected is served before all others. */
-  #recallOverdue() {
-    if (this.#queue.size === 0) return
-    const now = performance.now()
-    for (const member of this.#crew)
-      if (member.isOverdue(now)) this.#queue.unshift(this.#recall(member, member.calls.length - 1))
-  }
-
-  /** Takes back the last calls that an executor has not begun, in their order. */
-  #recall(member: Member, most = Number.POSITIVE_INFINITY): Call[] {
-    const recalled: Call[] = []
-    for (const call of member.calls.toReversed()) {
-      // Transferred buffers cannot be sent again.
-      if (recalled.length >= most || call.options.transfer) break
-      if (!call.message || !member.executor.recall(call.message)) break
-      this.#crew.take(call, member)
-      recalled.unshift(call)
-    }
-    return recalled
-  }
-
-  /** Asks a call to end; if it does not, its executor ends with it, and with nothing else. */
-  #end(call: Call, member: Member, id: number) {
-    this.#queue.unshift(this.#recall(member))
-    // Another has begun since: this one is through, and the message that says so is on its way.
-    if (member.calls.at(-1) !== call) return
-    member.state = 'ending'
-    member.executor.cancel(id)
-    // A turn later: timers come before messages, and one may have arrived that says it has ended.
-    setTimeout(
-      () => setImmediate(() => this.#terminate(member, call)),
-      call.options.graceMs ?? CANCEL_GRACE_MS,
-    )
-  }
-
-  #terminate(member: Member, call: Call) {
-    if (member.calls[0] !== call) return
-    member.state = 'terminating'
-    void member.executor.terminate()
-  }
-
-  #exited(member: Member, error: Error) {
-    const { executor, endedBy, state } = member
-    this.#rescue(member, error)
-    // One, unless answers were lost.
-    for (const call of member.calls)
-      call.settle('crashed', () => call.reject(errorOf(call, member, error)))
-    this.#reportCut(member)
-    this.#crew.dismiss(member)
-    if (state !== 'terminating')
-      this.#options.onCrash?.(error, executor.name, endedBy?.task ?? member.calls[0]?.task)
-    void this.#crew.replace()
-    this.#dispatch()
-  }
-
-  /**
-   * What an executor had not begun when it ended is served by others, unless it was that which
-   * ended it.
-   */
-  #rescue(member: Member, error: Error) {
-    const [first] = member.calls
-    const rescued = this.#recall(member)
-    if (first && first === rescued[0] && !member.endedBy && ++first.losses === MAX_LOSSES) {
-      rescued.shift()
-      first.settle('crashed', () => first.reject(new TaskError(first.task, error)))
-    }
-    this.#queue.unshift(rescued)
-  }
-
-  #refuseAll() {
-    for (const entry of this.#queue) if (this.#queue.delete(entry)) entry.refuse(stopping())
-  }
-
-  /** Reports the call that an executor's end cut off. */
-  #reportCut(member: Member) {
-    const [call] = member.calls
-    const startedAt = performance.timeOrigin + member.since
-    if (call) this.#report(call, member, { startedAt, runMs: performance.now() - member.since })
-  }
-
-  #report(call: Call, { executor }: Member, ended: Ended) {
-    this.#queue.charge(call, ended.runMs)
-    this.#options.onTiming?.(timingOf(call, executor.name, ended))
+    await Promise.all([
+      this.#threads[Symbol.asyncDispose](),
+      this.#processes[Symbol.asyncDispose](),
+    ])
   }
 }
-
-/** On the clock of `Entry.queuedAt`. */
-const now = () => performance.timeOrigin + performance.now()
-
-/** What the caller learns of a call that was cut off by the end of its executor. */
-function errorOf(call: Call, { executor, endedBy, isVictim }: Member, cause: Error): TaskError {
-  if (!isVictim) return new TaskError(call.task, cause, itemOf(call, executor))
-  const what = `its thread ended, by what the task ${endedBy?.task} had left running: ${cause.message}`
-  return new TaskError(call.task, new Error(what, { cause }))
-}
-
-/** Which item of its chunk a call had reached. */
-const itemOf = ({ mode }: Call, { item }: { item: number }) => (mode === 'one' ? undefined : item)

@@ -1,7 +1,8 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
+import { PoolError } from '@offloop/workpool/errors'
 import type { ErrorHandler, Hono, MiddlewareHandler, NotFoundHandler } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
-import { AppError, overloaded } from '../errors.ts'
+import { AppError, overloaded, withoutStack } from '../errors.ts'
 import { type Log, Repeats } from '../log.ts'
 import { type Env, getContext } from './context.ts'
 
@@ -116,7 +117,14 @@ export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown
   if (isOutOfFiles(thrown))
     return overloaded('Too many files and connections are open: try again later', undefined, thrown)
+  if (thrown instanceof PoolError) return fromPoolError(thrown)
   return new AppError('internal', 'Something went wrong on our side', { cause: thrown })
+}
+
+function fromPoolError({ code, message, retryAfterMs }: PoolError): AppError {
+  if (code === 'overloaded') return overloaded(message, retryAfterMs)
+  const options = retryAfterMs === undefined ? {} : { retryAfter: Math.ceil(retryAfterMs / 1_000) }
+  return withoutStack(() => new AppError(code, message, options))
 }
 
 const isOutOfFiles = (thrown: unknown) =>

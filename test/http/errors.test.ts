@@ -1,3 +1,4 @@
+import { DeadlineError, OverloadedError, PoolClosedError } from '@offloop/workpool/errors'
 import { pino } from 'pino'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { AppError, overloaded } from '../../src/errors.ts'
@@ -22,6 +23,9 @@ function failingApp() {
         cause: new Error('connect ECONNREFUSED'),
       }),
     late: () => new AppError('deadline_exceeded', 'No answer within 5 ms'),
+    'pool-overloaded': () => new OverloadedError(5_000),
+    'pool-closed': () => new PoolClosedError(),
+    'pool-late': () => new DeadlineError('The task took longer than 5 ms'),
   }
   app.get('/:kind', (c) => {
     throw errors[c.req.param('kind')]?.()
@@ -66,3 +70,16 @@ test('each missed deadline has a line of its own', async () => {
   for (let request = 0; request < 3; request++) await app.request('/late')
   expect(lines.map(({ code }) => code)).toEqual(new Array(3).fill('deadline_exceeded'))
 })
+
+test.each([
+  ['pool-overloaded', 503, 'overloaded', /^([5-9]|10)$/],
+  ['pool-closed', 503, 'unavailable', /^1$/],
+  ['pool-late', 504, 'deadline_exceeded', /^none$/],
+])(
+  'an error of the worker pool has a code of the contract: %s',
+  async (kind, status, code, retryAfter) => {
+    const response = await failingApp().app.request(`/${kind}`)
+    expect([response.status, await response.json()]).toMatchObject([status, { code }])
+    expect(response.headers.get('Retry-After') ?? 'none').toMatch(retryAfter)
+  },
+)

@@ -4,11 +4,11 @@ import { pino } from 'pino'
 import { describe, expect, test } from 'vitest'
 import { transaction } from '../../../src/db/transaction.ts'
 import { AppError } from '../../../src/errors.ts'
-import { useCompute } from '../../../test/support/compute.ts'
 import { onServer, useDatabase } from '../../../test/support/database.ts'
 import { enqueue, useJobs } from '../../../test/support/jobs.ts'
-import { endlessly } from '../../../test/support/tasks.ts'
 import { until } from '../../../test/support/until.ts'
+import { usePool } from '../../workpool/test/support/pool.ts'
+import { endlessly } from '../../workpool/test/support/tasks.ts'
 import { handle, type JobChange, job } from '../job.ts'
 
 const add = job<{ a: number; b: number }, number>('test.add')
@@ -613,7 +613,7 @@ describe('cancelling', () => {
 
   test('stops the statement on the server and the task on its thread', async () => {
     const { database } = await useDatabase()
-    const { compute } = await useCompute({ threads: 1 })
+    const { pool } = await usePool({ threads: 1 })
     const query = job<null>('test.query')
     const calculate = job<null>('test.calculate')
     const handlers = [
@@ -623,7 +623,7 @@ describe('cancelling', () => {
           void (await sql`select sleep(600) as nap`.execute(database.withSignal(signal))),
       ),
       handle(calculate, (_, { signal }) =>
-        compute.run(endlessly, null, { priority: 'batch', signal }),
+        pool.run(endlessly, null, { priority: 'batch', signal }),
       ),
     ]
     const { jobs: elsewhere } = useJobs(database, { concurrency: 0 })
@@ -633,11 +633,11 @@ describe('cancelling', () => {
     const naps = async () =>
       (await onServer('show processlist')).filter(({ Info }) => String(Info).includes('as nap'))
         .length
-    await until(async () => compute.running === 1 && (await naps()) === 1, 'both are at work')
+    await until(async () => pool.running === 1 && (await naps()) === 1, 'both are at work')
     await Promise.all(
       [querying, calculating].map((id) => elsewhere.cancel(database.withSignal(), id)),
     )
-    await until(async () => compute.running === 0 && (await naps()) === 0, 'both have stopped')
+    await until(async () => pool.running === 0 && (await naps()) === 0, 'both have stopped')
     await until(() => jobs.running === 0, 'their places are free')
   })
 })

@@ -1,10 +1,12 @@
 import { type ForkOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { getPriority } from 'node:os'
 import { createInterface } from 'node:readline'
 import { beforeEach, describe, expect, onTestFailed, onTestFinished, test, vi } from 'vitest'
-import { cancellation, failure, useCompute } from '../../../test/support/compute.ts'
-import { isAlive } from '../../../test/support/process.ts'
+import { TaskError } from '../errors.ts'
+import type { Task } from '../task.ts'
+import { cancellation, failure, usePool } from './support/pool.ts'
 import {
   abort as abortProcess,
   computeFor,
@@ -18,10 +20,8 @@ import {
   kill,
   lookAtProcess,
   progressFor,
-} from '../../../test/support/tasks.ts'
-import { until } from '../../../test/support/until.ts'
-import type { Task } from '../task.ts'
-import { TaskError } from '../task-error.ts'
+} from './support/tasks.ts'
+import { until } from './support/until.ts'
 
 const isolated = { isolation: 'process' } as const
 
@@ -47,15 +47,15 @@ beforeEach(() => {
 
 describe('a task in a child process', () => {
   test('takes its input and gives its output as on a thread', async () => {
-    const { compute, timings } = await useCompute()
+    const { pool, timings } = await usePool()
     const value = {
       map: new Map([['a', 1n]]),
       bytes: new Uint8Array([1, 2]),
       date: new Date(0),
       error: new TypeError('as a value'),
     }
-    expect(await compute.run(echo, value, isolated)).toEqual(value)
-    expect(await compute.run(echo, undefined, isolated)).toBeUndefined()
+    expect(await pool.run(echo, value, isolated)).toEqual(value)
+    expect(await pool.run(echo, undefined, isolated)).toBeUndefined()
     expect(timings).toMatchObject([
       { outcome: 'succeeded', thread: expect.stringContaining('process') },
       { outcome: 'succeeded' },
@@ -63,8 +63,8 @@ describe('a task in a child process', () => {
   })
 
   test('runs in another process, with nothing of the environment and little memory', async () => {
-    const { compute } = await useCompute({ maxHeapMb: 64 })
-    const { pid, ppid, environment, heapLimitMb } = await compute.run(lookAtProcess, null, isolated)
+    const { pool } = await usePool({ maxHeapMb: 64 })
+    const { pid, ppid, environment, heapLimitMb } = await pool.run(lookAtProcess, null, isolated)
     expect([pid === process.pid, ppid, environment]).toEqual([
       false,
       process.pid,
@@ -74,26 +74,26 @@ describe('a task in a child process', () => {
   })
 
   test.runIf(process.platform === 'linux')('has the lowest priority', async () => {
-    const { compute } = await useCompute()
-    const { pid } = await compute.run(lookAtProcess, null, isolated)
+    const { pool } = await usePool()
+    const { pid } = await pool.run(lookAtProcess, null, isolated)
     expect(getPriority(pid)).toBe(19)
   })
 
   test('that fails says why', async () => {
-    const { compute, crashes } = await useCompute()
-    const error = await failure(compute.run(fail, 'out of range', isolated))
+    const { pool, crashes } = await usePool()
+    const error = await failure(pool.run(fail, 'out of range', isolated))
     expect(error).toBeInstanceOf(TaskError)
     expect(error.cause).toMatchObject({ name: 'RangeError', message: 'out of range' })
-    expect((await failure(compute.run(giveFunction, null, isolated))).message).toMatch(
+    expect((await failure(pool.run(giveFunction, null, isolated))).message).toMatch(
       /could not be cloned/,
     )
     expect(crashes).toEqual([])
   })
 
   test('says how far it is', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const told: number[] = []
-    await compute.run(progressFor, 300, {
+    await pool.run(progressFor, 300, {
       ...isolated,
       onProgress: (fraction) => told.push(fraction),
     })
@@ -101,20 +101,18 @@ describe('a task in a child process', () => {
   })
 
   test('cannot be given shared memory, or buffers by moving them', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const bytes = new Uint8Array(8)
     const errors = [
-      await failure(compute.run(echo, compute.share(Float64Array, 1), isolated)),
-      await failure(
-        compute.run(echo, { deep: [new Set([compute.share(Int8Array, 1)])] }, isolated),
-      ),
-      await failure(compute.run(echo, () => {}, isolated)),
-      await failure(compute.run(echo, bytes, { ...isolated, transfer: [bytes.buffer] })),
+      await failure(pool.run(echo, pool.share(Float64Array, 1), isolated)),
+      await failure(pool.run(echo, { deep: [new Set([pool.share(Int8Array, 1)])] }, isolated)),
+      await failure(pool.run(echo, () => {}, isolated)),
+      await failure(pool.run(echo, bytes, { ...isolated, transfer: [bytes.buffer] })),
     ]
     expect(errors.map(({ name }) => name)).toEqual(Array(4).fill('DataCloneError'))
     expect(errors[0]?.message).toMatch(/SharedArrayBuffer/)
     expect(bytes.byteLength).toBe(8)
-    expect(await compute.run(echo, 'next', isolated)).toBe('next')
+    expect(await pool.run(echo, 'next', isolated)).toBe('next')
   })
 })
 
@@ -126,9 +124,9 @@ describe('what ends the process fails that task alone', () => {
     ['process.exit()', exit, 7, /exited with code 7/],
     ['memory that runs out', exhaustMemory, null, /killed by SIGABRT/],
   ] as [string, Task<unknown, never>, unknown, RegExp][])('%s', async (_, task, input, message) => {
-    const { compute, crashes, timings } = await useCompute({ threads: 2, maxHeapMb: 64 })
-    const neighbour = compute.run(computeFor, 300, isolated)
-    const error = await failure(compute.run(task, input, isolated))
+    const { pool, crashes, timings } = await usePool({ threads: 2, maxHeapMb: 64 })
+    const neighbour = pool.run(computeFor, 300, isolated)
+    const error = await failure(pool.run(task, input, isolated))
     expect(error).toBeInstanceOf(TaskError)
     expect(error.message).toMatch(message)
     expect(crashes).toEqual([expect.stringMatching(message)])
@@ -136,60 +134,60 @@ describe('what ends the process fails that task alone', () => {
       outcome: 'crashed',
     })
     await neighbour
-    expect(await compute.run(echo, 'next', isolated)).toBe('next')
+    expect(await pool.run(echo, 'next', isolated)).toBe('next')
     if (task === exhaustMemory)
       await until(() => printed.join('').includes('heap out of memory'), 'V8 says so in the log')
   })
 
   test('an endless loop, once it is cancelled', async () => {
-    const { compute, crashes } = await useCompute()
-    const { pid } = await compute.run(lookAtProcess, null, isolated)
+    const { pool, crashes } = await usePool()
+    const { pid } = await pool.run(lookAtProcess, null, isolated)
     const { signal, abort, reason } = cancellation()
-    const cancelled = failure(compute.run(endlessly, null, { ...isolated, signal }))
-    await until(() => compute.running === 1, 'it runs')
+    const cancelled = failure(pool.run(endlessly, null, { ...isolated, signal }))
+    await until(() => pool.running === 1, 'it runs')
     abort()
     expect(await cancelled).toBe(reason)
     await until(() => !isAlive(pid), 'the process is gone')
     expect(crashes).toEqual([])
-    expect((await compute.run(lookAtProcess, null, isolated)).pid).not.toBe(pid)
+    expect((await pool.run(lookAtProcess, null, isolated)).pid).not.toBe(pid)
   })
 
   test('also while nothing runs in it: the next task is at most a failure of its own', async () => {
-    const { compute } = await useCompute({ threads: 1 })
-    const { pid } = await compute.run(lookAtProcess, null, isolated)
+    const { pool } = await usePool({ threads: 1 })
+    const { pid } = await pool.run(lookAtProcess, null, isolated)
     process.kill(pid, 'SIGKILL')
     // The event loop does not know yet.
     while (isAlive(pid));
-    const atOnce = await Promise.allSettled([compute.run(echo, 'next', isolated)])
+    const atOnce = await Promise.allSettled([pool.run(echo, 'next', isolated)])
     expect(atOnce).toMatchObject([
       { reason: { name: 'TaskError', message: expect.stringContaining('SIGKILL') } },
     ])
-    await compute.run(exitAfterwards, null, isolated)
-    await Promise.allSettled([compute.run(echo, 'next', isolated)])
-    expect(await compute.run(echo, 'after that', isolated)).toBe('after that')
+    await pool.run(exitAfterwards, null, isolated)
+    await Promise.allSettled([pool.run(echo, 'next', isolated)])
+    expect(await pool.run(echo, 'after that', isolated)).toBe('after that')
   })
 })
 
 describe('a child process', () => {
   test('is there when it is needed, and ends when it is idle', async () => {
-    const { compute } = await useCompute({ idleMs: 20 })
-    const { pid } = await compute.run(lookAtProcess, null, isolated)
+    const { pool } = await usePool({ idleMs: 20 })
+    const { pid } = await pool.run(lookAtProcess, null, isolated)
     await until(() => !isAlive(pid), 'it ends')
-    expect((await compute.run(lookAtProcess, null, isolated)).pid).not.toBe(pid)
+    expect((await pool.run(lookAtProcess, null, isolated)).pid).not.toBe(pid)
   })
 
   test('is gone after disposing, whatever it does', async () => {
-    const { compute } = await useCompute({ threads: 2 })
-    const { pid } = await compute.run(lookAtProcess, null, isolated)
-    const ended = failure(compute.run(endlessly, null, isolated))
-    await compute[Symbol.asyncDispose]()
+    const { pool } = await usePool({ threads: 2 })
+    const { pid } = await pool.run(lookAtProcess, null, isolated)
+    const ended = failure(pool.run(endlessly, null, isolated))
+    await pool[Symbol.asyncDispose]()
     expect(await ended).toMatchObject({ code: 'unavailable' })
     expect(isAlive(pid)).toBe(false)
   })
 
   test.each(['idle', 'busy'])('that is %s is gone when the service is killed', async (what) => {
     const service = spawn(process.execPath, [
-      new URL('../../../test/support/isolating-service.ts', import.meta.url).pathname,
+      new URL('./support/isolating-service.ts', import.meta.url).pathname,
       what,
     ])
     onTestFinished(() => void service.kill('SIGKILL'))
@@ -200,3 +198,13 @@ describe('a child process', () => {
     await until(() => !isAlive(pid), 'it ends')
   })
 })
+
+/** A process that has ended and was not waited for yet is not alive. */
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return process.platform !== 'linux' || !/\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return false
+  }
+}

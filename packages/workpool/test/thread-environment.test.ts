@@ -17,7 +17,7 @@ describe("a thread's environment", () => {
   })
 
   test('is empty where nothing can be written', () => {
-    const code = `import { threadEnvironment } from './src/thread-environment.ts'; console.log(threadEnvironment())`
+    const code = `import { threadEnvironment } from './packages/workpool/thread-environment.ts'; console.log(threadEnvironment())`
     const env = { PATH: process.env['PATH'], NODE_COMPILE_CACHE: '/dev/null/none' }
     expect(
       execFileSync(process.execPath, ['--input-type=module', '--eval', code], {

@@ -1,4 +1,4 @@
-import { implement, type TaskContext } from '@offloop/workpool/implement'
+import { implement, type TaskContext } from '@offloop/workpool/task'
 import { colourRow, PALETTE } from './colours.ts'
 import { drawTile, type Tile } from './contract.ts'
 import { escapeRow, escapeRowWasm } from './escape-row.ts'

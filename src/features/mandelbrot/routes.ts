@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi'
-import type { Compute } from '@offloop/workpool/compute'
+import type { Pool } from '@offloop/workpool/pool'
 import { type Deps, feature } from '../../feature.ts'
 import { taskOptions } from '../../http/context.ts'
 import { bodyTag, isFresh } from '../../http/etag.ts'
@@ -87,7 +87,7 @@ function mandelbrotRoutes({ compute }: Deps) {
   return router
 }
 
-const shareCanvas = (compute: Compute): Canvas => ({
+const shareCanvas = (compute: Pool): Canvas => ({
   pixels: compute.share(Uint8Array, MAX_SIZE ** 2),
   missing: compute.share(Int32Array, 1),
 })

@@ -1,4 +1,4 @@
-import { implement, type TaskContext } from '@offloop/workpool/implement'
+import { implement, type TaskContext } from '@offloop/workpool/task'
 import { countPrimes, type Range } from './contract.ts'
 
 /** How many numbers are tested between two looks at the caller: some 0.1 ms of work. */

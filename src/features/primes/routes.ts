@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import { createRoute, z } from '@hono/zod-openapi'
-import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import { detachedContext } from '@offloop/workpool/task'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
 import { taskOptions } from '../../http/context.ts'
@@ -29,7 +29,7 @@ function primeRoutes({ compute, config }: Deps) {
     const startedAt = performance.now()
     const count =
       mode === 'inline'
-        ? countPrimesIn(range, UNCANCELLABLE)
+        ? countPrimesIn(range, detachedContext)
         : await compute.map(countPrimes, [range], taskOptions(c)).reduce(0)
     return c.json(
       { ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) },

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { JobContext } from '@offloop/jobs/job'
-import type { Compute } from '@offloop/workpool/compute'
+import type { Pool } from '@offloop/workpool/pool'
 import type { Database } from '../../db/database.ts'
 import { AppError } from '../../errors.ts'
 import { isSmall, type Summary, summariseCsv } from './contract.ts'
@@ -10,7 +10,7 @@ import { isDiskFull, type Storage } from './storage.ts'
 
 export interface BuildDeps {
   database: Database
-  compute: Compute
+  compute: Pool
   storage: Storage
   /** Where reports put what does not fit into memory. */
   spillDirectory: string

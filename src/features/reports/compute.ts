@@ -1,4 +1,4 @@
-import { implement } from '@offloop/workpool/implement'
+import { implement } from '@offloop/workpool/task'
 import { summariseCsv } from './contract.ts'
 
 // DuckDB is loaded by the first report: most threads and processes never see one.

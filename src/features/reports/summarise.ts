@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os'
-import type { TaskContext } from '@offloop/workpool/implement'
+import type { TaskContext } from '@offloop/workpool/task'
 import { type Column, summariseColumn } from './columns.ts'
 import {
   type ColumnSummary,

@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto'
-import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import { detachedContext } from '@offloop/workpool/task'
 import { describe, expect, test } from 'vitest'
+import { CancelledContext } from '../../../packages/workpool/test/support/cancelled-context.ts'
 import { PALETTE } from '../../../src/features/mandelbrot/colours.ts'
 import { drawRows } from '../../../src/features/mandelbrot/compute.ts'
 import {
@@ -9,7 +10,6 @@ import {
   type Tile,
   type View,
 } from '../../../src/features/mandelbrot/contract.ts'
-import { CancelledContext } from '../../support/cancelled-context.ts'
 
 const WHOLE: View = { width: 120, height: 80, iterations: 200, x: -0.65, y: 0, scale: 3.6 }
 
@@ -19,7 +19,7 @@ const canvasOf = (pixels: Uint8Array) => ({ pixels, missing: new Int32Array(1) }
 
 function draw(view: View, kernel: Kernel = 'wasm') {
   const pixels = blank(view)
-  drawRows({ view, kernel, first: 0, every: 1, canvas: canvasOf(pixels) }, UNCANCELLABLE)
+  drawRows({ view, kernel, first: 0, every: 1, canvas: canvasOf(pixels) }, detachedContext)
   return pixels
 }
 
@@ -75,7 +75,7 @@ describe('a picture', () => {
     for (const first of [2, 0, 1])
       drawRows(
         { view: WHOLE, kernel: 'wasm', first, every: 3, canvas: canvasOf(pixels) },
-        UNCANCELLABLE,
+        detachedContext,
       )
     expect(pixels).toEqual(draw(WHOLE))
   })
@@ -84,7 +84,7 @@ describe('a picture', () => {
     const pixels = blank(WHOLE).fill(7)
     drawRows(
       { view: WHOLE, kernel: 'wasm', first: 10, every: 80, canvas: canvasOf(pixels) },
-      UNCANCELLABLE,
+      detachedContext,
     )
     expect(rowOf(pixels, 9).every((index) => index === 7)).toBe(true)
     expect(rowOf(pixels, 10)).toEqual(rowOf(draw(WHOLE), 10))

@@ -1,10 +1,10 @@
-import { UNCANCELLABLE } from '@offloop/workpool/implement'
+import { detachedContext } from '@offloop/workpool/task'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { CancelledContext } from '../../../packages/workpool/test/support/cancelled-context.ts'
 import { countPrimesIn } from '../../../src/features/primes/compute.ts'
-import { CancelledContext } from '../../support/cancelled-context.ts'
 
-const count = (from: number, to: number) => countPrimesIn({ from, to }, UNCANCELLABLE)
+const count = (from: number, to: number) => countPrimesIn({ from, to }, detachedContext)
 
 describe('counting primes', () => {
   test.each([

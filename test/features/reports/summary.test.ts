@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { parse } from 'csv-parse/sync'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { usePool } from '../../../packages/workpool/test/support/pool.ts'
 import {
   type ColumnSummary,
   type Summary,
@@ -11,7 +12,6 @@ import {
   type SummaryOutcome,
   summariseCsv,
 } from '../../../src/features/reports/contract.ts'
-import { useCompute } from '../../support/compute.ts'
 import { tableCsv } from '../../support/reports.ts'
 
 type Cells = Record<string, string>
@@ -26,7 +26,7 @@ async function outcomeOf(
   file: string,
   options: Partial<SummaryOptions> = {},
 ): Promise<SummaryOutcome> {
-  const { compute } = await useCompute({
+  const { pool } = await usePool({
     threads: 1,
     entry: new URL('../../../src/thread.ts', import.meta.url),
   })
@@ -41,7 +41,7 @@ async function outcomeOf(
     delimiter: null,
     ...options,
   }
-  return compute.run(summariseCsv, input, { isolation: 'process' })
+  return pool.run(summariseCsv, input, { isolation: 'process' })
 }
 
 async function summaryOf(file: string, options?: Partial<SummaryOptions>): Promise<Summary> {

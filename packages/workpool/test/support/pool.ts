@@ -1,20 +1,20 @@
 import type { Worker } from 'node:worker_threads'
-import { Compute, type ComputeOptions, type RunOptions } from '@offloop/workpool/compute'
+import type { Timing } from '@offloop/workpool/pool'
+import { Pool, type PoolOptions, type RunOptions } from '@offloop/workpool/pool'
 import type { Task } from '@offloop/workpool/task'
-import type { Timing } from '@offloop/workpool/timing'
 import { expect, onTestFinished } from 'vitest'
 import { type Cells, holdDeaf, Latch } from './tasks.ts'
 
 const MAX_BLOCK_MS = 10_000
 
 /** Threads of their own for a test, with all that they report; they end with it. */
-export async function useCompute(options: Partial<ComputeOptions> = {}) {
+export async function usePool(options: Partial<PoolOptions> = {}) {
   const timings: Timing[] = []
   const crashes: string[] = []
   const crashedTasks: (string | undefined)[] = []
-  const compute = await Compute.open({
+  const pool = await Pool.open({
     threads: 2,
-    entry: new URL('./tasks-thread.ts', import.meta.url),
+    entry: new URL('./worker.ts', import.meta.url),
     onTiming: (timing) => timings.push(timing),
     onCrash({ message }, _thread, task) {
       crashes.push(message)
@@ -22,26 +22,26 @@ export async function useCompute(options: Partial<ComputeOptions> = {}) {
     },
     ...options,
   })
-  onTestFinished(() => compute[Symbol.asyncDispose]())
-  return { compute, timings, crashes, crashedTasks }
+  onTestFinished(() => pool[Symbol.asyncDispose]())
+  return { pool, timings, crashes, crashedTasks }
 }
 
 /** Occupies a thread, until the latch is released unless the task says otherwise. */
 export async function hold(
-  compute: Compute,
+  pool: Pool,
   { task = holdDeaf, ...options }: RunOptions & { task?: Task<Cells, unknown> } = {},
 ) {
   const latch = new Latch()
-  const held = compute.run(task, latch.cells, options)
+  const held = pool.run(task, latch.cells, options)
   held.catch(() => {})
   await latch.untilStarted()
   return { held, latch }
 }
 
 /** As many tasks as there should be threads run at the same time, each on one of its own. */
-export async function expectFullSize(compute: Compute, threads: number) {
-  const holds = await Promise.all(Array.from({ length: threads }, () => hold(compute)))
-  expect([compute.running, compute.queued]).toEqual([threads, 0])
+export async function expectFullSize(pool: Pool, threads: number) {
+  const holds = await Promise.all(Array.from({ length: threads }, () => hold(pool)))
+  expect([pool.running, pool.queued]).toEqual([threads, 0])
   for (const { latch } of holds) latch.release()
   const threadIds = await Promise.all(holds.map(({ held }) => held))
   expect(new Set(threadIds).size).toBe(threads)

@@ -1,6 +1,11 @@
 import { getPriority } from 'node:os'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
-import type { AppError } from '../../../src/errors.ts'
+import type { Outcome } from '../call.ts'
+import type { OverloadedError } from '../errors.ts'
+import { TaskError } from '../errors.ts'
+import type { Timing } from '../pool.ts'
+import { Pool } from '../pool.ts'
+import type { Task } from '../task.ts'
 import {
   blockEventLoop,
   cancellation,
@@ -9,9 +14,9 @@ import {
   hold,
   isAlive,
   newCounter,
-  useCompute,
+  usePool,
   watchWorkers,
-} from '../../../test/support/compute.ts'
+} from './support/pool.ts'
 import {
   type Cells,
   computeFor,
@@ -37,19 +42,14 @@ import {
   throwFunction,
   throwLater,
   watchCancelled,
-} from '../../../test/support/tasks.ts'
-import { until } from '../../../test/support/until.ts'
-import type { Outcome } from '../call.ts'
-import { Compute } from '../compute.ts'
-import type { Task } from '../task.ts'
-import { TaskError } from '../task-error.ts'
-import type { Timing } from '../timing.ts'
+} from './support/tasks.ts'
+import { until } from './support/until.ts'
 
 describe('a task', () => {
   test('runs on a thread with its input and resolves with its output', async () => {
-    const { compute } = await useCompute()
-    expect(await compute.run(echo, { from: 1, to: [2, 3] })).toEqual({ from: 1, to: [2, 3] })
-    expect(await compute.run(echo, undefined)).toBeUndefined()
+    const { pool } = await usePool()
+    expect(await pool.run(echo, { from: 1, to: [2, 3] })).toEqual({ from: 1, to: [2, 3] })
+    expect(await pool.run(echo, undefined)).toBeUndefined()
   })
 
   test.each([
@@ -60,20 +60,20 @@ describe('a task', () => {
     ['errors', new TypeError('as a value')],
     ['cycles', cyclic()],
   ])('takes and gives %s', async (_, value) => {
-    const { compute } = await useCompute()
-    expect(await compute.run(echo, value)).toEqual(value)
+    const { pool } = await usePool()
+    expect(await pool.run(echo, value)).toEqual(value)
   })
 
   test('sees shared memory as it is, not a copy', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const counter = newCounter()
-    await compute.run(count, counter)
+    await pool.run(count, counter)
     expect(counter[0]).toBe(1)
   })
 
   test('runs on another thread than the event loop, with nothing of the environment', async () => {
-    const { compute } = await useCompute()
-    const { isMainThread, threadId, environment } = await compute.run(look, null)
+    const { pool } = await usePool()
+    const { isMainThread, threadId, environment } = await pool.run(look, null)
     expect({ isMainThread, environment }).toEqual({
       isMainThread: false,
       environment: ['NODE_COMPILE_CACHE'],
@@ -85,25 +85,25 @@ describe('a task', () => {
     'has the lowest priority, the event loop keeps its own',
     async () => {
       const before = getPriority()
-      const { compute } = await useCompute()
-      expect((await compute.run(look, null)).priority).toBe(19)
+      const { pool } = await usePool()
+      expect((await pool.run(look, null)).priority).toBe(19)
       expect(getPriority()).toBe(before)
       expect(before).toBeLessThan(19)
     },
   )
 
   test('runs at the same time as others, each on a thread of its own', async () => {
-    const { compute } = await useCompute({ threads: 3 })
-    await expectFullSize(compute, 3)
+    const { pool } = await usePool({ threads: 3 })
+    await expectFullSize(pool, 3)
   })
 })
 
 describe('progress', () => {
   test('is told now and then, as it grows', async () => {
-    const { compute } = await useCompute({ threads: 1 })
+    const { pool } = await usePool({ threads: 1 })
     const told: number[] = []
     const startedAt = performance.now()
-    await compute.run(progressFor, 450, { onProgress: (fraction) => told.push(fraction) })
+    await pool.run(progressFor, 450, { onProgress: (fraction) => told.push(fraction) })
     expect(told.length).toBeGreaterThan(1)
     expect(told.length).toBeLessThanOrEqual(2 + (performance.now() - startedAt) / 100)
     expect(told).toEqual(told.toSorted())
@@ -111,66 +111,62 @@ describe('progress', () => {
   })
 
   test('of a task that is cancelled is told no more', async () => {
-    const { compute } = await useCompute({ threads: 1 })
+    const { pool } = await usePool({ threads: 1 })
     const { abort, signal, reason } = cancellation()
     const told: number[] = []
     const onProgress = (fraction: number) => {
       told.push(fraction)
       abort()
     }
-    await expect(compute.run(progressFor, 400, { signal, onProgress })).rejects.toBe(reason)
-    await until(() => compute.running === 0, 'it is terminated')
+    await expect(pool.run(progressFor, 400, { signal, onProgress })).rejects.toBe(reason)
+    await until(() => pool.running === 0, 'it is terminated')
     expect(told.length).toBe(1)
   })
 
   test('is nothing to a caller who does not ask for it', async () => {
-    const { compute } = await useCompute({ threads: 1 })
-    expect(await compute.run(progressFor, 5)).toBeUndefined()
+    const { pool } = await usePool({ threads: 1 })
+    expect(await pool.run(progressFor, 5)).toBeUndefined()
   })
 })
 
 describe('the queue', () => {
   test('is served in the order of the calls', async () => {
-    const { compute } = await useCompute({ threads: 1 })
+    const { pool } = await usePool({ threads: 1 })
     const counter = newCounter()
-    const { held, latch } = await hold(compute)
-    const places = Array.from({ length: 20 }, () => compute.run(count, counter))
-    expect([compute.running, compute.queued]).toEqual([1, 20])
+    const { held, latch } = await hold(pool)
+    const places = Array.from({ length: 20 }, () => pool.run(count, counter))
+    expect([pool.running, pool.queued]).toEqual([1, 20])
     latch.release()
     expect(await Promise.all(places)).toEqual(places.map((_, place) => place))
     await held
-    expect([compute.running, compute.queued]).toEqual([0, 0])
+    expect([pool.running, pool.queued]).toEqual([0, 0])
   })
 
   test('is bounded in number, for the sake of memory: one more is refused at once and told when to come back', async () => {
-    const { compute } = await useCompute({ threads: 1, maxQueued: 3 })
-    const { latch } = await hold(compute)
+    const { pool } = await usePool({ threads: 1, maxQueued: 3 })
+    const { latch } = await hold(pool)
     const leaving = new AbortController()
-    const waiting = [compute.run(echo, 0), compute.map(echo, [1]).then(([output]) => output)]
-    const gone = compute.run(echo, 'gone', { signal: leaving.signal })
-    const refused = {
-      code: 'overloaded',
-      status: 503,
-      headers: { 'Retry-After': expect.stringMatching(/^[1-9]\d*$/) },
-    }
-    await expect(compute.run(echo, 'too many')).rejects.toMatchObject(refused)
-    await expect(compute.map(echo, [0])).rejects.toMatchObject(refused)
+    const waiting = [pool.run(echo, 0), pool.map(echo, [1]).then(([output]) => output)]
+    const gone = pool.run(echo, 'gone', { signal: leaving.signal })
+    const refused = { code: 'overloaded', retryAfterMs: expect.any(Number) }
+    await expect(pool.run(echo, 'too many')).rejects.toMatchObject(refused)
+    await expect(pool.map(echo, [0])).rejects.toMatchObject(refused)
 
     leaving.abort()
     await expect(gone).rejects.toBe(leaving.signal.reason)
-    const taken = compute.run(echo, 'in its place')
+    const taken = pool.run(echo, 'in its place')
     latch.release()
     expect(await taken).toBe('in its place')
     expect(await Promise.all(waiting)).toEqual([0, 1])
   })
 
   test('asks for more patience, the longer its tasks take', async () => {
-    const { compute } = await useCompute({ threads: 1, maxQueued: 50 })
-    await compute.run(computeFor, 300)
-    const { latch } = await hold(compute)
-    const waiting = Array.from({ length: 50 }, () => compute.run(echo, 0))
-    const refusal = (await failure(compute.run(echo, 0))) as AppError
-    expect(Number(refusal.headers['Retry-After'])).toBeGreaterThan(1)
+    const { pool } = await usePool({ threads: 1, maxQueued: 50 })
+    await pool.run(computeFor, 300)
+    const { latch } = await hold(pool)
+    const waiting = Array.from({ length: 50 }, () => pool.run(echo, 0))
+    const refusal = (await failure(pool.run(echo, 0))) as OverloadedError
+    expect(refusal.retryAfterMs).toBeGreaterThan(1_000)
     latch.release()
     await Promise.all(waiting)
   })
@@ -178,29 +174,29 @@ describe('the queue', () => {
 
 describe('what goes wrong in a task is its own failure', () => {
   test('an exception: the cause has its message and the stack of the thread', async () => {
-    const { compute, crashes } = await useCompute()
-    const error = await failure(compute.run(fail, 'out of range'))
+    const { pool, crashes } = await usePool()
+    const error = await failure(pool.run(fail, 'out of range'))
     expect(error).toBeInstanceOf(TaskError)
     expect(error.message).toBe('The task test.fail failed: out of range')
     expect(error.cause).toMatchObject({ name: 'RangeError', message: 'out of range' })
-    expect((error.cause as Error).stack).toContain('tasks-thread.ts')
+    expect((error.cause as Error).stack).toContain('support/worker.ts')
     expect(crashes).toEqual([])
   })
 
   test('a name that no thread knows: the error says it', async () => {
-    const { compute } = await useCompute()
-    const error = await failure(compute.run(nowhere, null))
+    const { pool } = await usePool()
+    const error = await failure(pool.run(nowhere, null))
     expect(error).toBeInstanceOf(TaskError)
     expect(error.message).toContain('test.nowhere')
   })
 
   test('an input that cannot be sent: the thread is not even disturbed', async () => {
-    const { compute, crashes, timings } = await useCompute({ threads: 1 })
-    const { threadId } = await compute.run(look, null)
-    const { latch } = await hold(compute)
+    const { pool, crashes, timings } = await usePool({ threads: 1 })
+    const { threadId } = await pool.run(look, null)
+    const { latch } = await hold(pool)
     const inputs = [() => {}, Symbol('no'), { deep: { down: () => {} } }]
-    const refused = inputs.map((input) => failure(compute.run(echo, input)))
-    const next = compute.run(look, null)
+    const refused = inputs.map((input) => failure(pool.run(echo, input)))
+    const next = pool.run(look, null)
     latch.release()
     for (const error of await Promise.all(refused)) expect(error.name).toBe('DataCloneError')
     expect((await next).threadId).toBe(threadId)
@@ -208,15 +204,15 @@ describe('what goes wrong in a task is its own failure', () => {
   })
 
   test('an input that cannot even be read: it alone fails', async () => {
-    const { compute, crashes } = await useCompute({ threads: 1 })
-    const { latch } = await hold(compute)
+    const { pool, crashes } = await usePool({ threads: 1 })
+    const { latch } = await hold(pool)
     const unreadable = {
       get value(): never {
         throw new Error('not for reading')
       },
     }
-    const refused = failure(compute.run(echo, unreadable))
-    const next = compute.run(echo, 'next')
+    const refused = failure(pool.run(echo, unreadable))
+    const next = pool.run(echo, 'next')
     latch.release()
     expect((await refused).message).toBe('not for reading')
     expect(await next).toBe('next')
@@ -227,12 +223,12 @@ describe('what goes wrong in a task is its own failure', () => {
     ['an output', giveFunction],
     ['an exception', throwFunction],
   ])('%s that cannot be sent: the thread lives on', async (_, task) => {
-    const { compute, crashes } = await useCompute({ threads: 1 })
-    const { threadId } = await compute.run(look, null)
-    const error = await failure(compute.run<null, unknown>(task, null))
+    const { pool, crashes } = await usePool({ threads: 1 })
+    const { threadId } = await pool.run(look, null)
+    const error = await failure(pool.run<null, unknown>(task, null))
     expect(error).toBeInstanceOf(TaskError)
     expect(error.message).toMatch(/could not be cloned/)
-    expect((await compute.run(look, null)).threadId).toBe(threadId)
+    expect((await pool.run(look, null)).threadId).toBe(threadId)
     expect(crashes).toEqual([])
   })
 
@@ -243,9 +239,9 @@ describe('what goes wrong in a task is its own failure', () => {
   ] as [string, Task<unknown, never>, unknown, RegExp][])(
     '%s: the thread is replaced',
     async (_, task, input, message) => {
-      const { compute, crashes, timings } = await useCompute({ threads: 2, maxHeapMb: 32 })
-      const neighbour = await hold(compute)
-      const error = await failure(compute.run(task, input))
+      const { pool, crashes, timings } = await usePool({ threads: 2, maxHeapMb: 32 })
+      const neighbour = await hold(pool)
+      const error = await failure(pool.run(task, input))
       expect(error).toBeInstanceOf(TaskError)
       expect(error.message).toMatch(message)
       expect(crashes).toEqual([expect.stringMatching(message)])
@@ -253,7 +249,7 @@ describe('what goes wrong in a task is its own failure', () => {
 
       neighbour.latch.release()
       await neighbour.held
-      await expectFullSize(compute, 2)
+      await expectFullSize(pool, 2)
     },
   )
 
@@ -264,10 +260,10 @@ describe('what goes wrong in a task is its own failure', () => {
   ] as const)(
     'an %s that it left behind: the log names it, and the task that is cut off is not blamed',
     async (kind, message) => {
-      const { compute, crashes, crashedTasks } = await useCompute({ threads: 1 })
+      const { pool, crashes, crashedTasks } = await usePool({ threads: 1 })
       const { cells } = new Latch()
-      expect(await compute.run(leaveBehind, { kind, cells })).toBe('fine')
-      const error = await failure(compute.run(holdLater, cells))
+      expect(await pool.run(leaveBehind, { kind, cells })).toBe('fine')
+      const error = await failure(pool.run(holdLater, cells))
       expect(error).toBeInstanceOf(TaskError)
       expect(error.message).toMatch(
         /^The task test.hold-later failed: its thread ended, by what the task test.leave-behind had left/,
@@ -278,34 +274,34 @@ describe('what goes wrong in a task is its own failure', () => {
         [expect.stringMatching(message)],
         [leaveBehind.name],
       ])
-      await expectFullSize(compute, 1)
+      await expectFullSize(pool, 1)
     },
   )
 
   test('an error that it left behind is not blamed on an item of a map, either', async () => {
-    const { compute, crashedTasks } = await useCompute({ threads: 1 })
+    const { pool, crashedTasks } = await usePool({ threads: 1 })
     const { cells } = new Latch()
-    await compute.run(leaveBehind, { kind: 'rejection', cells })
-    const error = await failure(compute.map(holdLater, [cells]))
+    await pool.run(leaveBehind, { kind: 'rejection', cells })
+    const error = await failure(pool.map(holdLater, [cells]))
     expect(error.message).toContain('by what the task test.leave-behind had left running')
     expect(crashedTasks).toEqual([leaveBehind.name])
   })
 
   test('an output that can be awaited is awaited, whatever its class, by run and by map', async () => {
-    const { compute } = await useCompute()
-    expect(await compute.run(giveThenable, 1)).toBe(1)
-    expect(await compute.map(giveThenable, [1, 2, 3])).toEqual([1, 2, 3])
-    expect(await failure(compute.run(giveThenable, 'fails'))).toMatchObject({
+    const { pool } = await usePool()
+    expect(await pool.run(giveThenable, 1)).toBe(1)
+    expect(await pool.map(giveThenable, [1, 2, 3])).toEqual([1, 2, 3])
+    expect(await failure(pool.run(giveThenable, 'fails'))).toMatchObject({
       name: 'TaskError',
       message: expect.stringContaining('It fails'),
     })
-    expect(await failure(compute.map(giveThenable, [1, 'fails']))).toMatchObject({ item: 1 })
+    expect(await failure(pool.map(giveThenable, [1, 'fails']))).toMatchObject({ item: 1 })
   })
 
   test('tasks that wait are served by the thread that replaces the lost one', async () => {
-    const { compute } = await useCompute({ threads: 1 })
-    const lost = failure(compute.run(exit, 1))
-    const waiting = [compute.run(echo, 'first'), compute.run(echo, 'second')]
+    const { pool } = await usePool({ threads: 1 })
+    const lost = failure(pool.run(exit, 1))
+    const waiting = [pool.run(echo, 'first'), pool.run(echo, 'second')]
     expect(await lost).toBeInstanceOf(TaskError)
     expect(await Promise.all(waiting)).toEqual(['first', 'second'])
   })
@@ -313,35 +309,35 @@ describe('what goes wrong in a task is its own failure', () => {
 
 describe('cancelling', () => {
   test('a signal that is aborted already: the task does not even queue', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const counter = newCounter()
     const reason = new Error('too late')
-    await expect(compute.run(count, counter, { signal: AbortSignal.abort(reason) })).rejects.toBe(
+    await expect(pool.run(count, counter, { signal: AbortSignal.abort(reason) })).rejects.toBe(
       reason,
     )
-    expect(await compute.run(count, counter)).toBe(0)
+    expect(await pool.run(count, counter)).toBe(0)
   })
 
   test('a task that waits is dropped at once and never runs', async () => {
-    const { compute } = await useCompute({ threads: 1 })
-    const { latch } = await hold(compute)
+    const { pool } = await usePool({ threads: 1 })
+    const { latch } = await hold(pool)
     const counter = newCounter()
     const { abort, signal, reason } = cancellation()
-    const dropped = compute.run(count, counter, { signal })
-    const next = compute.run(count, counter)
+    const dropped = pool.run(count, counter, { signal })
+    const next = pool.run(count, counter)
     abort()
     await expect(dropped).rejects.toBe(reason)
-    expect(compute.queued).toBe(1)
+    expect(pool.queued).toBe(1)
     latch.release()
     expect(await next).toBe(0)
   })
 
   test('a task that asks ends, and its thread serves the next', async () => {
-    const { compute, crashes, timings } = await useCompute({ threads: 1 })
-    const { threadId } = await compute.run(look, null)
+    const { pool, crashes, timings } = await usePool({ threads: 1 })
+    const { threadId } = await pool.run(look, null)
     const { abort, signal, reason } = cancellation()
-    const { held } = await hold(compute, { signal, task: holdAsking })
-    const next = compute.run(look, null)
+    const { held } = await hold(pool, { signal, task: holdAsking })
+    const next = pool.run(look, null)
     stopTimers()
     abort()
     await expect(held).rejects.toBe(reason)
@@ -355,31 +351,31 @@ describe('cancelling', () => {
     ['loops over arrays that V8 fills itself', spinOverArrays],
     ['waits', holdDeaf],
   ])('a task that %s without asking is terminated after its grace, alone', async (_, task) => {
-    const { compute, crashes, timings } = await useCompute({ threads: 2 })
-    const neighbour = await hold(compute)
+    const { pool, crashes, timings } = await usePool({ threads: 2 })
+    const neighbour = await hold(pool)
     const { abort, signal, reason } = cancellation()
-    const { held } = await hold(compute, { signal, task })
+    const { held } = await hold(pool, { signal, task })
     const abortedAt = performance.now()
     abort()
     await expect(held).rejects.toBe(reason)
-    expect(compute.running).toBe(2)
+    expect(pool.running).toBe(2)
 
-    await until(() => compute.running === 1, 'the task is terminated')
+    await until(() => pool.running === 1, 'the task is terminated')
     expect(performance.now() - abortedAt).toBeGreaterThan(95)
     expect(timings).toMatchObject([{ task: task.name, outcome: 'cancelled' }])
     expect(crashes).toEqual([])
     neighbour.latch.release()
     expect(await neighbour.held).toBeGreaterThan(0)
-    await expectFullSize(compute, 2)
+    await expectFullSize(pool, 2)
   })
 
   test('a task is never told that another one was cancelled', async () => {
-    const { compute } = await useCompute({ threads: 2 })
-    const watching = await hold(compute, { task: watchCancelled })
+    const { pool } = await usePool({ threads: 2 })
+    const watching = await hold(pool, { task: watchCancelled })
     const { abort, signal, reason } = cancellation()
-    const { held } = await hold(compute, { signal, task: endWhenCancelled })
+    const { held } = await hold(pool, { signal, task: endWhenCancelled })
     const next = new Latch()
-    const onSameThread = compute.run(watchCancelled, next.cells)
+    const onSameThread = pool.run(watchCancelled, next.cells)
     abort()
     await expect(held).rejects.toBe(reason)
     await next.untilStarted()
@@ -388,10 +384,10 @@ describe('cancelling', () => {
   })
 
   test('a task whose end the event loop hears of late takes no other down', async () => {
-    const { compute, crashes } = await useCompute({ threads: 1 })
+    const { pool, crashes } = await usePool({ threads: 1 })
     const { abort, signal, reason } = cancellation()
-    const { held } = await hold(compute, { signal, task: endWhenCancelled })
-    const next = compute.run(echo, 'unharmed')
+    const { held } = await hold(pool, { signal, task: endWhenCancelled })
+    const next = pool.run(echo, 'unharmed')
     // From here the timers come before the messages: the grace is over when the task's answer is
     // read.
     await new Promise(setImmediate)
@@ -400,73 +396,72 @@ describe('cancelling', () => {
     await expect(held).rejects.toBe(reason)
     expect(await next).toBe('unharmed')
     expect(crashes).toEqual([])
-    await expectFullSize(compute, 1)
+    await expectFullSize(pool, 1)
   })
 
   test('after the end of a task nothing happens', async () => {
-    const { compute } = await useCompute({ threads: 1 })
+    const { pool } = await usePool({ threads: 1 })
     const { abort, signal } = cancellation()
-    const { threadId } = await compute.run(look, null, { signal, timeoutMs: 60_000 })
+    const { threadId } = await pool.run(look, null, { signal, timeoutMs: 60_000 })
     abort()
-    expect((await compute.run(look, null)).threadId).toBe(threadId)
+    expect((await pool.run(look, null)).threadId).toBe(threadId)
   })
 })
 
 describe('a deadline', () => {
   test('ends a task that runs', async () => {
-    const { compute, timings } = await useCompute({ threads: 1 })
-    const late = compute.run(spin, new Latch().cells, { timeoutMs: 200 })
+    const { pool, timings } = await usePool({ threads: 1 })
+    const late = pool.run(spin, new Latch().cells, { timeoutMs: 200 })
     await expect(late).rejects.toMatchObject({
       code: 'deadline_exceeded',
-      status: 504,
       message: expect.stringContaining('200 ms'),
     })
-    expect(await compute.run(echo, 'next')).toBe('next')
+    expect(await pool.run(echo, 'next')).toBe('next')
     expect(timings[0]).toMatchObject({ task: spin.name, outcome: 'deadline_exceeded' })
   })
 
   test('ends a task that waits', async () => {
-    const { compute, timings } = await useCompute({ threads: 1 })
-    const { held, latch } = await hold(compute)
+    const { pool, timings } = await usePool({ threads: 1 })
+    const { held, latch } = await hold(pool)
     const counter = newCounter()
-    await expect(compute.run(count, counter, { timeoutMs: 20 })).rejects.toMatchObject({
+    await expect(pool.run(count, counter, { timeoutMs: 20 })).rejects.toMatchObject({
       code: 'deadline_exceeded',
     })
-    expect(compute.queued).toBe(0)
+    expect(pool.queued).toBe(0)
     latch.release()
     await held
-    expect(await compute.run(count, counter)).toBe(0)
+    expect(await pool.run(count, counter)).toBe(0)
     expect(timings.map(({ task }) => task)).toEqual([holdDeaf.name, count.name])
   })
 
   test('leaves alone what ends in time', async () => {
-    const { compute } = await useCompute()
-    expect(await compute.run(echo, 'in time', { timeoutMs: 60_000 })).toBe('in time')
+    const { pool } = await usePool()
+    expect(await pool.run(echo, 'in time', { timeoutMs: 60_000 })).toBe('in time')
   })
 })
 
 describe('stopping', () => {
-  const refused = { code: 'unavailable', status: 503, headers: { 'Retry-After': '1' } }
+  const refused = { code: 'unavailable', retryAfterMs: 1_000 }
 
   test('serves what waits, runs or maps, and refuses what is new', async () => {
     const stopping = new AbortController()
-    const { compute } = await useCompute({ threads: 2, stopping: stopping.signal, drainMs: 60_000 })
-    const runs = Array.from({ length: 12 }, () => compute.run(computeFor, 20))
+    const { pool } = await usePool({ threads: 2, stopping: stopping.signal, drainMs: 60_000 })
+    const runs = Array.from({ length: 12 }, () => pool.run(computeFor, 20))
     const maps = Array.from({ length: 12 }, () =>
-      compute.map(computePieces, [{ pieces: 10, ms: 2 }]).reduce(0),
+      pool.map(computePieces, [{ pieces: 10, ms: 2 }]).reduce(0),
     )
     stopping.abort()
-    await expect(compute.run(echo, 'new')).rejects.toMatchObject(refused)
-    await expect(compute.map(echo, ['new'])).rejects.toMatchObject(refused)
+    await expect(pool.run(echo, 'new')).rejects.toMatchObject(refused)
+    await expect(pool.map(echo, ['new'])).rejects.toMatchObject(refused)
     await Promise.all(runs)
     expect(await Promise.all(maps)).toEqual(maps.map(() => 10))
   })
 
   test('tells what is left shortly before its time ends, so that it can still be answered', async () => {
     const stopping = new AbortController()
-    const { compute } = await useCompute({ threads: 1, stopping: stopping.signal, drainMs: 500 })
-    const { held } = await hold(compute, { task: spin })
-    const waiting = [compute.run(echo, 'waits'), compute.map(echo, ['waits'])]
+    const { pool } = await usePool({ threads: 1, stopping: stopping.signal, drainMs: 500 })
+    const { held } = await hold(pool, { task: spin })
+    const waiting = [pool.run(echo, 'waits'), pool.map(echo, ['waits'])]
     const stoppedAt = performance.now()
     stopping.abort()
     for (const left of [held, ...waiting]) expect(await failure(left)).toMatchObject(refused)
@@ -475,14 +470,14 @@ describe('stopping', () => {
 
   test('disposing ends what runs, what waits and all threads', async () => {
     const workers = watchWorkers()
-    const { compute, crashes } = await useCompute({ threads: 2 })
-    const running = [await hold(compute), await hold(compute, { task: spin })]
-    const waiting = compute.run(echo, 'waits')
+    const { pool, crashes } = await usePool({ threads: 2 })
+    const running = [await hold(pool), await hold(pool, { task: spin })]
+    const waiting = pool.run(echo, 'waits')
     const outcomes = Promise.allSettled([...running.map(({ held }) => held), waiting])
-    await compute[Symbol.asyncDispose]()
+    await pool[Symbol.asyncDispose]()
     for (const outcome of await outcomes)
       expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'unavailable' } })
-    await expect(compute.run(echo, 'new')).rejects.toMatchObject({ code: 'unavailable' })
+    await expect(pool.run(echo, 'new')).rejects.toMatchObject({ code: 'unavailable' })
     expect(workers.length).toBe(2)
     expect(workers.filter(isAlive)).toEqual([])
     expect(crashes).toEqual([])
@@ -490,9 +485,9 @@ describe('stopping', () => {
 
   test('disposing while a thread is being replaced leaves none', async () => {
     const workers = watchWorkers()
-    const { compute } = await useCompute({ threads: 1 })
-    await failure(compute.run(exit, 1))
-    await compute[Symbol.asyncDispose]()
+    const { pool } = await usePool({ threads: 1 })
+    await failure(pool.run(exit, 1))
+    await pool[Symbol.asyncDispose]()
     await until(() => !workers.some(isAlive), 'all threads end')
   })
 })
@@ -506,7 +501,7 @@ describe('opening', () => {
     ['ends without serving tasks', '', /before it was ready/],
   ])('rejects when the entry file %s, and leaves no thread', async (_, source, message) => {
     const workers = watchWorkers()
-    await expect(Compute.open({ threads: 3, entry: entryOf(source) })).rejects.toThrow(message)
+    await expect(Pool.open({ threads: 3, entry: entryOf(source) })).rejects.toThrow(message)
     expect(workers.length).toBe(3)
     await until(() => !workers.some(isAlive), 'all threads end')
   })
@@ -517,9 +512,7 @@ describe('opening', () => {
   ])('rejects when one thread fails, and ends the one that is %s', async (_, source) => {
     const workers = watchWorkers()
     const oneFails = `if (threadId % 2) throw new Error('the odd one'); ${source}`
-    await expect(Compute.open({ threads: 2, entry: entryOf(oneFails) })).rejects.toThrow(
-      'the odd one',
-    )
+    await expect(Pool.open({ threads: 2, entry: entryOf(oneFails) })).rejects.toThrow('the odd one')
     expect(workers.length).toBe(2)
     await until(() => !workers.some(isAlive), 'all threads end')
   })
@@ -532,9 +525,9 @@ describe('opening', () => {
 
 describe('timings', () => {
   test('say how long a task waited and how long it held its thread', async () => {
-    const { compute, timings } = await useCompute({ threads: 1 })
+    const { pool, timings } = await usePool({ threads: 1 })
     const startedAt = performance.now()
-    await Promise.all([compute.run(computeFor, 40), compute.run(computeFor, 20)])
+    await Promise.all([pool.run(computeFor, 40), pool.run(computeFor, 20)])
     const elapsedMs = performance.now() - startedAt
     expect(timings.map(({ task, outcome }) => [task, outcome])).toEqual(
       timings.map(() => [computeFor.name, 'succeeded']),
@@ -549,16 +542,16 @@ describe('timings', () => {
   })
 
   test('come once for each task that ran, with its outcome', async () => {
-    const { compute, timings } = await useCompute({ threads: 1 })
+    const { pool, timings } = await usePool({ threads: 1 })
     const cancel = cancellation()
-    await compute.run(echo, 1)
-    await failure(compute.run(fail, 'on purpose'))
-    await failure(compute.run(holdAsking, new Latch().cells, { timeoutMs: 100 }))
-    const { held } = await hold(compute, { signal: cancel.signal, task: holdAsking })
+    await pool.run(echo, 1)
+    await failure(pool.run(fail, 'on purpose'))
+    await failure(pool.run(holdAsking, new Latch().cells, { timeoutMs: 100 }))
+    const { held } = await hold(pool, { signal: cancel.signal, task: holdAsking })
     cancel.abort()
     await failure(held)
-    await failure(compute.run(exit, 0))
-    await compute.run(echo, 2)
+    await failure(pool.run(exit, 0))
+    await pool.run(echo, 2)
     expect(timings.map(({ task, outcome }) => [task, outcome])).toEqual([
       [echo.name, 'succeeded'],
       [fail.name, 'failed'],
@@ -572,36 +565,36 @@ describe('timings', () => {
 
 describe('under a storm', () => {
   test('of 200 tasks each settles in its own way, and all threads are there again', async () => {
-    const { compute, timings } = await useCompute({ threads: 4 })
+    const { pool, timings } = await usePool({ threads: 4 })
     const cancelled = (task: Task<Cells, unknown>) => (index: number) => {
       const controller = new AbortController()
       setTimeout(() => controller.abort(new Error(`cancelled ${index}`)), Math.random() * 800)
       return [
-        compute.run(task, new Latch().cells, { signal: controller.signal }),
+        pool.run(task, new Latch().cells, { signal: controller.signal }),
         `Error: cancelled ${index}`,
       ] as const
     }
     const late = (task: Task<Cells, unknown>) => () => {
       // So short that it is never refused for its wait: docs/offloading.md
       const timeoutMs = Math.ceil(Math.random() * 90)
-      const outcome = `AppError: The task ${task.name} took longer than ${timeoutMs} ms`
-      return [compute.run(task, new Latch().cells, { timeoutMs }), outcome] as const
+      const outcome = `DeadlineError: The task ${task.name} took longer than ${timeoutMs} ms`
+      return [pool.run(task, new Latch().cells, { timeoutMs }), outcome] as const
     }
     const failing = <Input>(task: Task<Input, unknown>, input: Input, why: string) =>
-      [compute.run(task, input), `TaskError: The task ${task.name} failed: ${why}`] as const
+      [pool.run(task, input), `TaskError: The task ${task.name} failed: ${why}`] as const
     const kinds = [
       cancelled(holdAsking),
-      (index: number) => [compute.run(echo, index), `gives ${index}`] as const,
+      (index: number) => [pool.run(echo, index), `gives ${index}`] as const,
       late(holdAsking),
       cancelled(spin),
-      (index: number) => [compute.run(computeFor, index % 10), 'gives undefined'] as const,
+      (index: number) => [pool.run(computeFor, index % 10), 'gives undefined'] as const,
       (index: number) => failing(exit, index, `The thread exited with code ${index}`),
       cancelled(endWhenCancelled),
       late(spin),
       (index: number) => failing(fail, `failed ${index}`, `failed ${index}`),
       cancelled(holdDeaf),
       (index: number) => failing(throwLater, `thrown ${index}`, `thrown ${index}`),
-      (index: number) => [compute.run(echo, index), `gives ${index}`] as const,
+      (index: number) => [pool.run(echo, index), `gives ${index}`] as const,
     ]
     const runs = Array.from(
       { length: 200 },
@@ -611,7 +604,7 @@ describe('under a storm', () => {
     const settled = await Promise.allSettled(runs.map(([promise]) => promise))
     const expected = runs.map(([, outcome]) => outcome)
     expect(settled.map(describeOutcome)).toEqual(expected)
-    await until(() => compute.running + compute.queued === 0, 'all threads are free')
+    await until(() => pool.running + pool.queued === 0, 'all threads are free')
     const timed = (outcome: Outcome) =>
       timings.filter((timing) => timing.outcome === outcome).length
     const counted = (pattern: RegExp) => expected.filter((outcome) => pattern.test(outcome)).length
@@ -620,7 +613,7 @@ describe('under a storm', () => {
       counted(/: failed/),
       counted(/exited|thrown/),
     ])
-    await expectFullSize(compute, 4)
+    await expectFullSize(pool, 4)
   })
 })
 

@@ -3,7 +3,6 @@ import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { isMainThread, type Transferable, Worker, workerData } from 'node:worker_threads'
-import { type Implementation, implementationOf, type TaskContext } from './implement.ts'
 import { postMessage, receiveMessages } from './messages.ts'
 import { lowerPriority } from './priority.ts'
 import {
@@ -20,6 +19,7 @@ import {
   type ThreadData,
   unpackRun,
 } from './protocol.ts'
+import { findImplementation, type Implementation, type TaskContext } from './task.ts'
 
 const PROGRESS_EVERY_MS = 100
 /**
@@ -186,7 +186,7 @@ function serveMessage(message: RunMessage, port: Port): Promise<void> | undefine
     }
   }
   try {
-    const implementation = implementationOf(task)
+    const implementation = findImplementation(task)
     if (mode !== 'one') chunk = new Chunk(implementation, input as unknown[], mode === 'joined')
     const output = chunk ? chunk.run(context, port.cells) : implementation.run(input, context)
     if (isThenable(output)) return Promise.resolve(output).then(give, refuse)

@@ -1,12 +1,7 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
-import {
-  cancellation,
-  expectFullSize,
-  failure,
-  hold,
-  newCounter,
-  useCompute,
-} from '../../../test/support/compute.ts'
+import { TaskError } from '../errors.ts'
+import { task } from '../task.ts'
+import { cancellation, expectFullSize, failure, hold, newCounter, usePool } from './support/pool.ts'
 import {
   computeFor,
   count,
@@ -21,10 +16,8 @@ import {
   spin,
   write,
   writeAfter,
-} from '../../../test/support/tasks.ts'
-import { until } from '../../../test/support/until.ts'
-import { task } from '../task.ts'
-import { TaskError } from '../task-error.ts'
+} from './support/tasks.ts'
+import { until } from './support/until.ts'
 
 const numbers = (length: number) => Array.from({ length }, (_, index) => index)
 /** Items that take between 0 and 6 ms, in no order. */
@@ -42,15 +35,15 @@ describe('a map', () => {
     ],
     ['an async iterable', asyncOf],
   ])('of %s gives its results in order, however uneven the items', async (_, itemsOf) => {
-    const { compute } = await useCompute({ threads: 3 })
-    expect(await compute.map(give, itemsOf(UNEVEN))).toEqual(UNEVEN)
-    expect(await readAll(compute.map(give, itemsOf(UNEVEN)))).toEqual(UNEVEN)
+    const { pool } = await usePool({ threads: 3 })
+    expect(await pool.map(give, itemsOf(UNEVEN))).toEqual(UNEVEN)
+    expect(await readAll(pool.map(give, itemsOf(UNEVEN)))).toEqual(UNEVEN)
   })
 
   test('of asynchronous tasks gives their results in order, too', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const items = numbers(40).map((index) => (index * 5) % 7)
-    expect(await compute.map(giveLater, items)).toEqual(items)
+    expect(await pool.map(giveLater, items)).toEqual(items)
   })
 
   test.each([
@@ -58,15 +51,15 @@ describe('a map', () => {
     ['an iterable', new Set<number>()],
     ['an async iterable', asyncOf([])],
   ])('of %s without items gives no results', async (_, items) => {
-    const { compute, timings } = await useCompute()
-    expect(await compute.map(double, items)).toEqual([])
+    const { pool, timings } = await usePool()
+    expect(await pool.map(double, items)).toEqual([])
     expect(timings).toEqual([])
   })
 
   test('starts once somebody wants its results, and only once', async () => {
-    const { compute, timings } = await useCompute()
-    const mapping = compute.map(double, [1, 2])
-    expect(await compute.run(double, 1)).toBe(2)
+    const { pool, timings } = await usePool()
+    const mapping = pool.map(double, [1, 2])
+    expect(await pool.run(double, 1)).toBe(2)
     expect(timings.length).toBe(1)
     expect(await Promise.all([mapping, mapping])).toEqual([
       [2, 4],
@@ -76,25 +69,25 @@ describe('a map', () => {
   })
 
   test('sends tiny items in batches', async () => {
-    const { compute, timings } = await useCompute()
+    const { pool, timings } = await usePool()
     const items = numbers(20_000)
-    expect(await compute.map(double, items)).toEqual(items.map((item) => item * 2))
+    expect(await pool.map(double, items)).toEqual(items.map((item) => item * 2))
     expect(sum(timings.map(({ items }) => items))).toBe(20_000)
     expect(timings.length).toBeLessThan(400)
   })
 
   test('sends them in batches from the start, once the task is known', async () => {
-    const { compute, timings } = await useCompute()
-    await compute.map(double, numbers(2_000))
+    const { pool, timings } = await usePool()
+    await pool.map(double, numbers(2_000))
     const first = timings.length
-    await compute.map(double, numbers(2_000))
+    await pool.map(double, numbers(2_000))
     expect(timings[0]?.items).toBe(1)
     expect(timings[first]?.items).toBeGreaterThan(1)
   })
 
   test('sends heavy items one by one, to whichever thread is free', async () => {
-    const { compute, timings } = await useCompute({ threads: 2 })
-    await compute.map(computeFor, [300, ...numbers(12).map(() => 8)])
+    const { pool, timings } = await usePool({ threads: 2 })
+    await pool.map(computeFor, [300, ...numbers(12).map(() => 8)])
     expect(timings.map(({ items }) => items)).toEqual(timings.map(() => 1))
     expect(new Set(timings.map(({ thread }) => thread)).size).toBe(2)
     const longest = timings.find(({ runMs }) => runMs >= 300)
@@ -103,44 +96,44 @@ describe('a map', () => {
   })
 
   test('shares out what is left of a batch whose items are heavier than those before', async () => {
-    const { compute, timings } = await useCompute({ threads: 2 })
+    const { pool, timings } = await usePool({ threads: 2 })
     const items = numbers(3_000).map((number) => ({ number, ms: number < 2_950 ? 0 : 12 }))
     const expected = items.map(({ number }) => `${number} `)
-    expect(await compute.map(writeAfter, items)).toEqual(expected)
-    expect(await compute.map(writeAfter, items).reduce('')).toBe(expected.join(''))
+    expect(await pool.map(writeAfter, items)).toEqual(expected)
+    expect(await pool.map(writeAfter, items).reduce('')).toBe(expected.join(''))
     expect(sum(timings.map(({ items }) => items))).toBe(2 * items.length)
     // All 50 of them in one batch would be a single long one each time.
     expect(timings.filter(({ runMs }) => runMs >= 12).length).toBeGreaterThan(20)
   })
 
   test('a batch that is cut short by an error ends as any other', async () => {
-    const { compute } = await useCompute({ threads: 1 })
+    const { pool } = await usePool({ threads: 1 })
     const items = numbers(1_000).map((number) => ({
       number,
       ms: number < 950 ? 0 : number === 990 ? -1 : 5,
     }))
-    expect(await failure(compute.map(writeAfter, items))).toMatchObject({ item: 990 })
+    expect(await failure(pool.map(writeAfter, items))).toMatchObject({ item: 990 })
   })
 
   test.each([1, 1.9])('uses no more threads than it may: %s', async (concurrency) => {
-    const { compute } = await useCompute({ threads: 3 })
+    const { pool } = await usePool({ threads: 3 })
     let most = 0
-    const look = setInterval(() => (most = Math.max(most, compute.running)), 1)
+    const look = setInterval(() => (most = Math.max(most, pool.running)), 1)
     onTestFinished(() => clearInterval(look))
-    expect(await compute.map(give, numbers(30), { concurrency })).toEqual(numbers(30))
+    expect(await pool.map(give, numbers(30), { concurrency })).toEqual(numbers(30))
     expect(most).toBe(1)
   })
 
   test('has at least one thread, whatever it is told', async () => {
-    const { compute } = await useCompute()
-    expect(await compute.map(double, [1, 2, 3], { concurrency: 0 })).toEqual([2, 4, 6])
+    const { pool } = await usePool()
+    expect(await pool.map(double, [1, 2, 3], { concurrency: 0 })).toEqual([2, 4, 6])
   })
 
   test.each([undefined, null, 5, {}, { [Symbol.iterator]: 1 }])(
     'says what is wrong with items that are none: %j',
     async (items) => {
-      const { compute } = await useCompute()
-      const error = await failure(compute.map(double, items as never))
+      const { pool } = await usePool()
+      const error = await failure(pool.map(double, items as never))
       expect(error).toBeInstanceOf(TypeError)
       expect(error).toMatchObject({
         message: expect.stringMatching(
@@ -151,18 +144,18 @@ describe('a map', () => {
   )
 
   test('does not take a concurrency that is not a number for none', async () => {
-    const { compute } = await useCompute()
-    expect(() => compute.map(double, [1], { concurrency: Number.NaN })).toThrow(RangeError)
+    const { pool } = await usePool()
+    expect(() => pool.map(double, [1], { concurrency: Number.NaN })).toThrow(RangeError)
   })
 
   test('says how far it is, never backwards, and at last that it is through', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     for (const [items, total] of [
       [numbers(3_000), 3_000],
       [asyncOf(numbers(300)), undefined],
     ] as const) {
       const progress: { done: number; total: number | undefined }[] = []
-      await compute.map(double, items, { onProgress: (now) => progress.push(now) })
+      await pool.map(double, items, { onProgress: (now) => progress.push(now) })
       const done = progress.map((now) => now.done)
       expect(done).toEqual(done.toSorted((left, right) => left - right))
       expect(progress.at(-1)).toEqual({ done: total ?? 300, total })
@@ -170,10 +163,10 @@ describe('a map', () => {
   })
 
   test('counts the items that it was given, also where they are cut into pieces', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const items = numbers(4).map((index) => ({ from: index * 1_000, to: (index + 1) * 1_000 }))
     const progress: { done: number; total: number | undefined }[] = []
-    await compute.map(list, items, { onProgress: (now) => progress.push(now) })
+    await pool.map(list, items, { onProgress: (now) => progress.push(now) })
     expect(progress[0]).toEqual({ done: 0, total: 4 })
     expect(progress.at(-1)).toEqual({ done: 4, total: 4 })
     expect(new Set(progress.map(({ done }) => done)).isSubsetOf(new Set([0, 1, 2, 3, 4]))).toBe(
@@ -186,7 +179,7 @@ describe('a source that is through', () => {
   test.each(['iterator', 'asyncIterator'] as const)(
     'is neither asked again nor closed: %s',
     async (kind) => {
-      const { compute } = await useCompute()
+      const { pool } = await usePool()
       const calls: string[] = []
       const next = () => {
         calls.push('next')
@@ -201,7 +194,7 @@ describe('a source that is through', () => {
       const source = { [Symbol[kind]]: () => ({ next, return: close }) } as unknown as
         | Iterable<number>
         | AsyncIterable<number>
-      expect(await compute.map(double, source)).toEqual([2, 4, 6])
+      expect(await pool.map(double, source)).toEqual([2, 4, 6])
       expect(calls).toEqual(['next', 'next', 'next', 'next'])
     },
   )
@@ -209,16 +202,16 @@ describe('a source that is through', () => {
 
 describe('a stream of results', () => {
   test('takes no more from an endless source than its reader keeps up with', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const endless = counting()
     let read = 0
     let ahead = 0
-    for await (const output of compute.map(
+    for await (const output of pool.map(
       give,
       endless.items(() => 5),
     )) {
       expect(output).toBe(5)
-      await until(() => compute.running === 0, 'all that was taken is done')
+      await until(() => pool.running === 0, 'all that was taken is done')
       ahead = Math.max(ahead, endless.taken - read++)
       if (read === 20) break
     }
@@ -227,11 +220,11 @@ describe('a stream of results', () => {
   })
 
   test('of tiny items from an endless asynchronous source is bounded, too', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const endless = counting()
     let read = 0
     let ahead = 0
-    for await (const output of compute.map(double, endless.asyncItems())) {
+    for await (const output of pool.map(double, endless.asyncItems())) {
       expect(output).toBe(2 * read)
       ahead = Math.max(ahead, endless.taken - read++)
       if (read === 50_000) break
@@ -241,26 +234,26 @@ describe('a stream of results', () => {
   })
 
   test('that nobody reads on ends what it began', async () => {
-    const { compute, crashes } = await useCompute({ threads: 2 })
+    const { pool, crashes } = await usePool({ threads: 2 })
     const latches = [new Latch(), new Latch()]
     const endless = (function* () {
       yield null
       for (const { cells } of latches) yield cells
     })()
-    for await (const _ of compute.map(task<unknown, number>('test.hold-or-not'), endless)) {
+    for await (const _ of pool.map(task<unknown, number>('test.hold-or-not'), endless)) {
       await latches[0]?.untilStarted()
       break
     }
     expect(endless.next().done).toBe(true)
-    await until(() => compute.running === 0, 'all threads are free')
-    await expectFullSize(compute, 2)
+    await until(() => pool.running === 0, 'all threads are free')
+    await expectFullSize(pool, 2)
     expect(crashes).toEqual([])
   })
 
   test('does not hold back the items of a source that stalls', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const { promise: more, resolve } = Promise.withResolvers<void>()
-    const results = compute.map(double, stalling(more))[Symbol.asyncIterator]()
+    const results = pool.map(double, stalling(more))[Symbol.asyncIterator]()
     for (let item = 0; item < BEFORE_STALL; item++)
       expect((await results.next()).value).toBe(2 * item)
     resolve()
@@ -269,11 +262,11 @@ describe('a stream of results', () => {
   })
 
   test('whose source stalls ends at once when it is cancelled, or its time is up', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const never = new Promise<void>(() => {})
     const { signal, abort, reason } = cancellation()
-    const cancelled = failure(compute.map(double, stalling(never), { signal }))
-    const late = failure(compute.map(double, stalling(never), { timeoutMs: 100 }))
+    const cancelled = failure(pool.map(double, stalling(never), { signal }))
+    const late = failure(pool.map(double, stalling(never), { timeoutMs: 100 }))
     expect(await late).toMatchObject({ code: 'deadline_exceeded' })
     abort()
     expect(await cancelled).toBe(reason)
@@ -282,24 +275,24 @@ describe('a stream of results', () => {
 
 describe('the first error of a map', () => {
   test('ends the rest and names the item', async () => {
-    const { compute, timings } = await useCompute()
+    const { pool, timings } = await usePool()
     const items = numbers(20_000)
     const runs = new Int32Array(new SharedArrayBuffer(4 * items.length))
     const inputs = items.map((place) =>
       place === 5_000 ? (null as never) : { runs, place, ms: 0 },
     )
-    const error = await failure(compute.map(countRun, inputs))
+    const error = await failure(pool.map(countRun, inputs))
     expect(error).toBeInstanceOf(TaskError)
     expect(error).toMatchObject({ task: countRun.name, item: 5_000, cause: { name: 'TypeError' } })
-    await until(() => compute.running + compute.queued === 0, 'the rest has ended')
+    await until(() => pool.running + pool.queued === 0, 'the rest has ended')
     expect(runs.at(-1)).toBe(0)
     expect(sum(timings.map(({ items }) => items))).toBeLessThan(20_000)
-    await expectFullSize(compute, 2)
+    await expectFullSize(pool, 2)
   })
 
   test('is thrown as it is, also while an item before it is computed', async () => {
-    const { compute } = await useCompute({ threads: 2 })
-    const error = await failure(compute.map(give, [0, 300, 1n as never]))
+    const { pool } = await usePool({ threads: 2 })
+    const error = await failure(pool.map(give, [0, 300, 1n as never]))
     expect(error).toMatchObject({
       item: 2,
       message: expect.stringContaining('on item 2: Cannot mix BigInt'),
@@ -307,13 +300,13 @@ describe('the first error of a map', () => {
   })
 
   test('names the item that was given, where it was cut into pieces', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const items = numbers(4).map((index) => ({
       from: index * 1_000,
       to: (index + 1) * 1_000,
       failAt: 2_718,
     }))
-    const error = await failure(compute.map(list, items))
+    const error = await failure(pool.map(list, items))
     expect(error).toMatchObject({
       item: 2,
       message: 'The task test.list failed on item 2: No 2718',
@@ -321,22 +314,22 @@ describe('the first error of a map', () => {
   })
 
   test('names the item that took its thread down in the midst of a chunk', async () => {
-    const { compute, crashes, timings } = await useCompute()
+    const { pool, crashes, timings } = await usePool()
     const items = numbers(9_000).map((from) => ({ from, to: from + 1, exitAt: 7_777 }))
-    const error = await failure(compute.map(list, items))
+    const error = await failure(pool.map(list, items))
     expect(error).toMatchObject({
       item: 7_777,
       message: expect.stringContaining('exited with code 1'),
     })
     expect(timings.find(({ outcome }) => outcome === 'crashed')?.items).toBeGreaterThan(1)
     expect(crashes.length).toBe(1)
-    await expectFullSize(compute, 2)
+    await expectFullSize(pool, 2)
   })
 
   test('names the item whose output cannot be sent', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const error = await failure(
-      compute.map(
+      pool.map(
         giveFunctionAt,
         numbers(5_000).map((number) => ({ number, at: 3_333 })),
       ),
@@ -348,9 +341,9 @@ describe('the first error of a map', () => {
   })
 
   test('names the first item where no thread knows the task', async () => {
-    const { compute } = await useCompute({ threads: 1 })
-    await compute.map(double, numbers(100))
-    expect(await failure(compute.map(nowhere, [null, null], { concurrency: 1 }))).toMatchObject({
+    const { pool } = await usePool({ threads: 1 })
+    await pool.map(double, numbers(100))
+    expect(await failure(pool.map(nowhere, [null, null], { concurrency: 1 }))).toMatchObject({
       item: 0,
     })
   })
@@ -359,47 +352,47 @@ describe('the first error of a map', () => {
     ['an iterable', throwing],
     ['an async iterable', () => asyncOf(throwing())],
   ])('may be that of %s', async (_, itemsOf) => {
-    const { compute } = await useCompute()
-    expect(await failure(compute.map(give, itemsOf()))).toMatchObject({ message: 'no more' })
-    expect(await failure(readAll(compute.map(give, itemsOf())))).toMatchObject({
+    const { pool } = await usePool()
+    expect(await failure(pool.map(give, itemsOf()))).toMatchObject({ message: 'no more' })
+    expect(await failure(readAll(pool.map(give, itemsOf())))).toMatchObject({
       message: 'no more',
     })
-    await expectFullSize(compute, 2)
+    await expectFullSize(pool, 2)
   })
 
   test('may be that of whom it told how far it is', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const onProgress = () => {
       throw new Error('told')
     }
-    expect(await failure(compute.map(double, [1, 2, 3], { onProgress }))).toMatchObject({
+    expect(await failure(pool.map(double, [1, 2, 3], { onProgress }))).toMatchObject({
       message: 'told',
     })
   })
 
   test('may be an item that cannot be sent', async () => {
-    const { compute } = await useCompute()
-    const error = await failure(compute.map(double, [1, 2, (() => {}) as never]))
+    const { pool } = await usePool()
+    const error = await failure(pool.map(double, [1, 2, (() => {}) as never]))
     expect(error.name).toBe('DataCloneError')
   })
 })
 
 describe('cancelling a map', () => {
   test('whose signal is aborted already: nothing runs, nothing is taken', async () => {
-    const { compute, timings } = await useCompute()
+    const { pool, timings } = await usePool()
     const { signal, abort, reason } = cancellation()
     abort()
     const endless = counting()
-    await expect(compute.map(double, endless.items(), { signal })).rejects.toBe(reason)
+    await expect(pool.map(double, endless.items(), { signal })).rejects.toBe(reason)
     expect([endless.taken, timings.length]).toEqual([0, 0])
   })
 
   test('ends what runs, also what does not ask', async () => {
-    const { compute, crashes } = await useCompute({ threads: 2 })
+    const { pool, crashes } = await usePool({ threads: 2 })
     const { signal, abort, reason } = cancellation()
     const latches = [new Latch(), new Latch(), new Latch()]
     const cancelled = failure(
-      compute.map(
+      pool.map(
         spin,
         latches.map(({ cells }) => cells),
         { signal },
@@ -408,27 +401,27 @@ describe('cancelling a map', () => {
     await Promise.all(latches.slice(0, 2).map((latch) => latch.untilStarted()))
     abort()
     expect(await cancelled).toBe(reason)
-    await expectFullSize(compute, 2)
+    await expectFullSize(pool, 2)
     expect(latches[2]?.started).toBe(false)
     expect(crashes).toEqual([])
   })
 
   test('a chunk of tiny items asks between two of them: its thread lives on', async () => {
-    const { compute } = await useCompute({ threads: 1 })
+    const { pool } = await usePool({ threads: 1 })
     const { signal, abort, reason } = cancellation()
     const counter = newCounter()
-    const cancelled = failure(compute.map(count, endlessly(counter), { signal }))
+    const cancelled = failure(pool.map(count, endlessly(counter), { signal }))
     await until(() => (counter[0] ?? 0) > 2_000, 'chunks have grown')
     abort()
     expect(await cancelled).toBe(reason)
-    await expectFullSize(compute, 1)
+    await expectFullSize(pool, 1)
   })
 
   test('a deadline is for the whole', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const endless = counting()
     const late = failure(
-      compute.map(
+      pool.map(
         computeFor,
         endless.items(() => 5),
         { timeoutMs: 1_000 },
@@ -439,34 +432,32 @@ describe('cancelling a map', () => {
       message: expect.stringContaining('1000 ms'),
     })
     expect([endless.closed, endless.taken > 10]).toEqual([1, true])
-    expect(await compute.map(double, [1], { timeoutMs: 2 ** 40 })).toEqual([2])
+    expect(await pool.map(double, [1], { timeoutMs: 2 ** 40 })).toEqual([2])
   })
 })
 
 describe('reducing', () => {
   test('keeps the order, on the threads and between chunks', async () => {
-    const { compute } = await useCompute({ threads: 3 })
+    const { pool } = await usePool({ threads: 3 })
     const items = numbers(5_000)
-    expect(await compute.map(write, items).reduce('')).toBe(items.join(''))
-    expect(await compute.map(write, asyncOf(items)).reduce('>')).toBe(`>${items.join('')}`)
+    expect(await pool.map(write, items).reduce('')).toBe(items.join(''))
+    expect(await pool.map(write, asyncOf(items)).reduce('>')).toBe(`>${items.join('')}`)
   })
 
   test('nothing gives what it began with', async () => {
-    const { compute } = await useCompute()
-    expect(await compute.map(write, []).reduce('nothing')).toBe('nothing')
+    const { pool } = await usePool()
+    expect(await pool.map(write, []).reduce('nothing')).toBe('nothing')
   })
 
   test('needs a join', async () => {
-    const { compute } = await useCompute()
-    await expect(compute.map(double, [1]).reduce(0)).rejects.toThrow(
-      'test.double cannot be reduced',
-    )
+    const { pool } = await usePool()
+    await expect(pool.map(double, [1]).reduce(0)).rejects.toThrow('test.double cannot be reduced')
   })
 
   test('names the item that failed', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const items = numbers(3_000).map((from) => ({ from, to: from + 1, failAt: 2_500 }))
-    expect(await failure(compute.map(list, items).reduce([]))).toMatchObject({ item: 2_500 })
+    expect(await failure(pool.map(list, items).reduce([]))).toMatchObject({ item: 2_500 })
   })
 })
 
@@ -480,22 +471,22 @@ describe('items that can be cut', () => {
   const listOf = ({ from, to }: { from: number; to: number }) => numbers(to).slice(from)
 
   test('are, so that one of them is work for all threads', async () => {
-    const { compute, timings } = await useCompute()
-    expect(await compute.map(list, [{ from: 0, to: 1_000 }])).toEqual([numbers(1_000)])
+    const { pool, timings } = await usePool()
+    expect(await pool.map(list, [{ from: 0, to: 1_000 }])).toEqual([numbers(1_000)])
     expect(sum(timings.map(({ items }) => items))).toBeGreaterThan(50)
   })
 
   test('give one output each, put together in order', async () => {
-    const { compute } = await useCompute({ threads: 3 })
-    expect(await compute.map(list, RANGES)).toEqual(RANGES.map(listOf))
-    expect(await readAll(compute.map(list, RANGES))).toEqual(RANGES.map(listOf))
-    expect(await compute.map(list, RANGES).reduce([-1])).toEqual([-1, ...numbers(1_000)])
+    const { pool } = await usePool({ threads: 3 })
+    expect(await pool.map(list, RANGES)).toEqual(RANGES.map(listOf))
+    expect(await readAll(pool.map(list, RANGES))).toEqual(RANGES.map(listOf))
+    expect(await pool.map(list, RANGES).reduce([-1])).toEqual([-1, ...numbers(1_000)])
   })
 
   test('count as one each, once all before it are through', async () => {
-    const { compute } = await useCompute()
+    const { pool } = await usePool()
     const done: number[] = []
-    await compute.map(list, RANGES, { onProgress: (now) => done.push(now.done) })
+    await pool.map(list, RANGES, { onProgress: (now) => done.push(now.done) })
     expect(done).toEqual(done.toSorted((left, right) => left - right))
     expect(done.at(-1)).toBe(RANGES.length)
   })
@@ -504,12 +495,12 @@ describe('items that can be cut', () => {
 describe('a map and the bounds of the queue', () => {
   test('once begun it goes on, however much waits, and also while the service stops', async () => {
     const stopping = new AbortController()
-    const { compute } = await useCompute({ threads: 1, maxQueued: 20, stopping: stopping.signal })
-    const results = compute.map(double, numbers(5_000))[Symbol.asyncIterator]()
+    const { pool } = await usePool({ threads: 1, maxQueued: 20, stopping: stopping.signal })
+    const results = pool.map(double, numbers(5_000))[Symbol.asyncIterator]()
     const outputs = [(await results.next()).value]
-    const { latch } = await hold(compute)
-    const waiting = Array.from({ length: 20 - compute.queued }, () => compute.run(double, 1))
-    await expect(compute.run(double, 1)).rejects.toMatchObject({ code: 'overloaded' })
+    const { latch } = await hold(pool)
+    const waiting = Array.from({ length: 20 - pool.queued }, () => pool.run(double, 1))
+    await expect(pool.run(double, 1)).rejects.toMatchObject({ code: 'overloaded' })
     stopping.abort()
     const next = results.next()
     latch.release()
@@ -521,10 +512,10 @@ describe('a map and the bounds of the queue', () => {
   })
 
   test('disposing ends it', async () => {
-    const { compute } = await useCompute()
-    const ended = failure(compute.map(computeFor, endlessly(5)))
-    await until(() => compute.running > 0, 'it has begun')
-    await compute[Symbol.asyncDispose]()
+    const { pool } = await usePool()
+    const ended = failure(pool.map(computeFor, endlessly(5)))
+    await until(() => pool.running > 0, 'it has begun')
+    await pool[Symbol.asyncDispose]()
     expect(await ended).toMatchObject({ code: 'unavailable' })
   })
 })

@@ -1,4 +1,4 @@
-import { type TaskContext, UNCANCELLABLE } from '@offloop/workpool/implement'
+import { detachedContext, type TaskContext } from '@offloop/workpool/task'
 
 /** What a task is given that is cancelled when it looks for the `last` time; `looks` counts. */
 export class CancelledContext {
@@ -8,7 +8,7 @@ export class CancelledContext {
 
   constructor(last: number) {
     this.context = {
-      ...UNCANCELLABLE,
+      ...detachedContext,
       throwIfCancelled: () => {
         if (++this.looks === last) throw this.reason
       },
