@@ -1,7 +1,7 @@
-import type { OpenAPIHono } from '@hono/zod-openapi'
 import type { JobHandler, JobSchedule } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
 import type { Pool } from '@offloop/workpool/pool'
+import type { Hono } from 'hono'
 import type { Config } from './config.ts'
 import type { Database } from './db/database.ts'
 import type { Env } from './http/context.ts'
@@ -32,7 +32,7 @@ export interface Feature {
   /** Where its routes are mounted, such as `/v1/products`. */
   path: string
   /** Builds its router, and starts nothing: what runs is for `start`. */
-  routes(deps: Deps): OpenAPIHono<Env>
+  routes(deps: Deps): Hono<Env>
   /** How its jobs are done: `[handle(sendReceipt, (input, context) => …)]`. */
   jobs?(deps: Deps): readonly JobHandler[]
   /** The jobs that a cron expression enqueues. */

@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import type { OpenAPIHono } from '@hono/zod-openapi'
 import { Scalar } from '@scalar/hono-api-reference'
 import type { Event } from '../realtime/event.ts'
 import type { Env } from './context.ts'
 import { bodyTag, isFresh } from './etag.ts'
 import { describeApi } from './openapi.ts'
+import type { Router } from './router.ts'
 
 /** Hides the link to Scalar's site. */
 const STYLES = '.darklight-reference a { display: none }'
@@ -17,7 +17,7 @@ const STYLES = '.darklight-reference a { display: none }'
  *
  * @param events what is pushed: OpenAPI has no place for it but its introduction.
  */
-export function serveDocs(app: OpenAPIHono<Env>, events: readonly Event[]): void {
+export function serveDocs(app: Router, events: readonly Event[]): void {
   let document: string | undefined
   app.get('/openapi.json', (c) => {
     document ??= JSON.stringify(describeApi(app, events))

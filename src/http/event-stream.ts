@@ -1,3 +1,4 @@
+import type { TypedResponse } from 'hono'
 import { type AppContext, getContext } from './context.ts'
 
 const HEARTBEAT_MS = 15_000
@@ -40,8 +41,8 @@ export function eventStream(
   c: AppContext,
   stopping: AbortSignal,
   subscribe: (sink: EventSink) => () => void,
-): Response {
-  if (c.req.method === 'HEAD') return new Response(null, { headers: HEADERS })
+): Response & TypedResponse<ReadableStream | null, 200, 'body'> {
+  if (c.req.method === 'HEAD') return c.body(null, 200, HEADERS)
   getContext(c).clearDeadline()
   const signal = AbortSignal.any([getContext(c).signal, stopping])
   const ended = new AbortController()
@@ -86,7 +87,7 @@ export function eventStream(
     },
     cancel: () => ended.abort(),
   })
-  return new Response(stream.pipeThrough(new TextEncoderStream()), { headers: HEADERS })
+  return c.body(stream.pipeThrough(new TextEncoderStream()), 200, HEADERS)
 }
 
 /**

@@ -1,40 +1,86 @@
 import { createRoute, z } from '@hono/zod-openapi'
 import { AppError } from '../errors.ts'
-import type { Readiness } from './readiness.ts'
 import { createRouter, json } from './router.ts'
 
-const Health = z.object({ status: z.literal('ok') }).openapi('Health')
-const ok = json(Health, 'It does')
+const CHECK_TIMEOUT_MS = 1_000
 
-const live = createRoute({
-  method: 'get',
-  path: '/live',
-  tags: ['operations'],
-  operationId: 'isLive',
-  summary: 'Does the process run? If not, restart it',
-  responses: { 200: ok },
-})
+/** Whether the service should get traffic; if not, why, and the cause of that. */
+export type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
 
-const ready = createRoute({
-  method: 'get',
-  path: '/ready',
-  tags: ['operations'],
-  operationId: 'isReady',
-  summary: 'Should it get traffic? Not without its database, nor while it stops',
-  responses: { 200: ok, 503: { description: 'Not now' } },
-})
+/** Rejects when the service cannot do its work. */
+type Check = (signal: AbortSignal) => Promise<void>
 
-/** `/health/live` and `/health/ready`, for whoever restarts processes and routes traffic. */
+/** Decides whether the service should get traffic: only between startup and shutdown. */
+export class Readiness {
+  readonly #stopping: AbortSignal
+  #check: Check | undefined
+  #checking: Promise<ReadinessAnswer> | undefined
+
+  constructor(stopping: AbortSignal) {
+    this.#stopping = stopping
+  }
+
+  /** From now on the service is ready while `check` resolves. */
+  begin(check: Check): void {
+    this.#check = check
+  }
+
+  /** Concurrent calls share one check. */
+  find = async (): Promise<ReadinessAnswer> => {
+    if (this.#stopping.aborted) return { ready: false, reason: 'The service is stopping' }
+    if (!this.#check) return { ready: false, reason: 'The service is starting' }
+    this.#checking ??= run(this.#check).finally(() => {
+      this.#checking = undefined
+    })
+    return this.#checking
+  }
+}
+
+async function run(check: Check): Promise<ReadinessAnswer> {
+  try {
+    await check(AbortSignal.timeout(CHECK_TIMEOUT_MS))
+    return { ready: true }
+  } catch (cause) {
+    if (cause instanceof AppError)
+      return { ready: false, reason: cause.message, cause: cause.cause }
+    return { ready: false, reason: 'The database does not answer', cause }
+  }
+}
+
+/** `/health/live` and `/health/ready`, for process supervisors and load balancers. */
 export function healthRoutes(readiness: Readiness) {
   const router = createRouter()
+  const Health = z.object({ status: z.literal('ok') }).openapi('Health')
+  const ok = { status: 'ok' } as const
+  const tags = ['operations']
 
-  router.openapi(live, (c) => c.json({ status: 'ok' } as const, 200))
+  router.openapi(
+    createRoute({
+      method: 'get',
+      path: '/live',
+      tags,
+      operationId: 'isLive',
+      summary: 'Liveness probe: restart the process when it fails',
+      responses: { 200: json(Health, 'Alive') },
+    }),
+    (c) => c.json(ok, 200),
+  )
 
-  router.openapi(ready, async (c) => {
-    const answer = await readiness.find()
-    if (!answer.ready) throw new AppError('unavailable', answer.reason, { cause: answer.cause })
-    return c.json({ status: 'ok' } as const, 200)
-  })
+  router.openapi(
+    createRoute({
+      method: 'get',
+      path: '/ready',
+      tags,
+      operationId: 'isReady',
+      summary: 'Readiness probe: fails without the database and during shutdown',
+      responses: { 200: json(Health, 'Ready'), 503: { description: 'Not ready' } },
+    }),
+    async (c) => {
+      const answer = await readiness.find()
+      if (!answer.ready) throw new AppError('unavailable', answer.reason, { cause: answer.cause })
+      return c.json(ok, 200)
+    },
+  )
 
   return router
 }

@@ -1,8 +1,7 @@
-import type { OpenAPIHono } from '@hono/zod-openapi'
 import { ERROR_CODES } from '../errors.ts'
 import type { Event } from '../realtime/event.ts'
-import type { Env } from './context.ts'
 import { eventGuide } from './event-guide.ts'
+import type { Router } from './router.ts'
 
 /** What `problemOf` writes, as JSON Schema. */
 const Problem = {
@@ -52,7 +51,7 @@ const SERVERS = [{ url: '/' }]
 const DESCRIPTION =
   'An async backend whose event loop stays free. Every error is `application/problem+json` (RFC 9457).'
 
-type Document = ReturnType<OpenAPIHono<Env>['getOpenAPI31Document']>
+type Document = ReturnType<Router['getOpenAPI31Document']>
 type PathItem = NonNullable<Document['paths']>[string]
 type Operation = NonNullable<PathItem['get']>
 type Responses = Record<string, { description: string; content?: object; headers?: object }>
@@ -61,7 +60,7 @@ type Responses = Record<string, { description: string; content?: object; headers
  * The routes declare what is theirs; what follows from the form of a route, and what every answer
  * has, is added here.
  */
-export function describeApi(app: OpenAPIHono<Env>, events: readonly Event[]) {
+export function describeApi(app: Router, events: readonly Event[]) {
   const info = {
     title: 'offloop',
     version: 'v1',

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { OpenAPIHono } from '@hono/zod-openapi'
+import type { Hono } from 'hono'
 import type { Env } from './context.ts'
 import { bodyTag, isFresh } from './etag.ts'
 
@@ -34,7 +34,7 @@ const POLICY =
  * The live page: `public/index.html` at `/`, and what it loads. The files are few, so they are read
  * once, and each is a route of its own: there is no path that a request could make up.
  */
-export function servePage(app: OpenAPIHono<Env>): void {
+export function servePage(app: Hono<Env>): void {
   for (const [path, file] of pageFiles()) {
     const body = readFileSync(file)
     const tag = bodyTag(body)

@@ -59,14 +59,9 @@ function bodyOf(c: AppContext): Readable {
 
 function inTime<T>(next: Promise<T>, ms: number): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new AppError('request_timeout', 'The upload did not go on')),
-      ms,
-    )
+    const timer = setTimeout(() => reject(new AppError('request_timeout', 'Upload stalled')), ms)
     next
-      .then(resolve, (cause) =>
-        reject(new AppError('cancelled', 'The upload was broken off', { cause })),
-      )
+      .then(resolve, (cause) => reject(new AppError('cancelled', 'Upload aborted', { cause })))
       .finally(() => clearTimeout(timer))
   })
 }

@@ -185,7 +185,8 @@ const round = (value: number) => Math.round(value * 1_000) / 1_000
 export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
   const { node, v8 } = process.versions
   const versions = { node, v8, database: databaseVersion }
-  return createRouter().openapi(
+  const router = createRouter()
+  router.openapi(
     createRoute({
       method: 'get',
       path: '/',
@@ -207,4 +208,5 @@ export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
     }),
     (c) => c.json({ versions, samples: [...samples.all] }, 200, { 'Cache-Control': 'no-store' }),
   )
+  return router
 }

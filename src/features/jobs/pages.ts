@@ -2,7 +2,7 @@ import type { Jobs } from '@offloop/jobs/jobs'
 import type { JobBrief } from '@offloop/jobs/record'
 import type { Db } from '../../db/database.ts'
 import { AppError } from '../../errors.ts'
-import { Pager } from '../../paging.ts'
+import { Pager } from '../../http/pagination.ts'
 import { timestampOf } from '../../timestamp.ts'
 import type { Job, JobDetail, JobPage, PageQuery } from './schema.ts'
 

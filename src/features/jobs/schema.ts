@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi'
 import { NAME } from '@offloop/jobs/job'
-import { pageOf, pageQuery } from '../../paging.ts'
+import { pageFields, pageQuery } from '../../http/pagination.ts'
 
 const State = z
   .enum(['scheduled', 'queued', 'running', 'succeeded', 'failed', 'cancelled'])
@@ -61,7 +61,7 @@ export const JobDetail = z
   })
   .openapi('JobDetail')
 
-export const JobPage = z.strictObject(pageOf(Job)).openapi('JobPage')
+export const JobPage = z.strictObject(pageFields(Job)).openapi('JobPage')
 
 export const JobId = z.strictObject({ id: z.uuid().toLowerCase() })
 

@@ -3,8 +3,8 @@ import type { Pool } from '@offloop/workpool/pool'
 import { type Deps, feature } from '../../feature.ts'
 import { taskOptions } from '../../http/context.ts'
 import { bodyTag, isFresh } from '../../http/etag.ts'
+import { integerParameter, numberParameter, withDefault } from '../../http/params.ts'
 import { createRouter } from '../../http/router.ts'
-import { integerParameter, numberParameter, withDefault } from '../../schemas.ts'
 import { type Canvas, DRAWING_VERSION, drawTile, MAX_ITERATIONS, MAX_SIZE } from './contract.ts'
 
 /** A new version of the drawing reaches clients after a day at the latest. */
@@ -69,8 +69,7 @@ function mandelbrotRoutes({ compute }: Deps) {
         'Cache-Control': CACHE_CONTROL,
         ETag: toTag(view),
       }
-      if (isFresh(c.req.header('if-none-match'), headers.ETag))
-        return new Response(null, { status: 304, headers }) as never
+      if (isFresh(c.req.header('if-none-match'), headers.ETag)) return c.body(null, 304, headers)
 
       const canvas = spare.pop() ?? shareCanvas(compute)
       const count = Math.min(TILES, view.height)
@@ -80,7 +79,7 @@ function mandelbrotRoutes({ compute }: Deps) {
       const png = await compute.map(drawTile, tiles, taskOptions(c)).reduce(undefined)
       // Only now: after a failure, threads may still be drawing on the canvas.
       if (spare.length < MAX_SPARE_CANVASES) spare.push(canvas)
-      return new Response(png, { headers }) as never
+      return c.body(png ?? '', 200, headers)
     },
   )
 

@@ -32,92 +32,87 @@ export const products = feature({
 
 function productRoutes({ database, realtime }: Deps) {
   const router = createRouter()
-  const withSignal = (c: AppContext) => ({
-    db: database.withSignal(getContext(c).signal),
-    realtime,
-  })
+  const tags = ['products']
+  const nameTaken = { description: 'Another product has this name' }
+  const getDb = (c: AppContext) => database.withSignal(getContext(c).signal)
 
-  router.openapi(list, async (c) => {
-    return answerTagged(c, await listProducts(withSignal(c).db, c.req.valid('query')))
-  })
+  router.openapi(
+    createRoute({
+      method: 'get',
+      path: '/',
+      tags,
+      operationId: 'listProducts',
+      summary: 'List products, oldest first',
+      request: { query: PageQuery },
+      responses: { 200: withHeaders(json(ProductPage, 'One page'), 'ETag'), ...notModified },
+    }),
+    async (c) => answerTagged(c, await listProducts(getDb(c), c.req.valid('query'))),
+  )
 
-  router.openapi(create, async (c) => {
-    const product = await createProduct(withSignal(c), c.req.valid('json'))
-    return answerChanged(product, 201, { Location: `/v1/products/${product.id}` })
-  })
+  router.openapi(
+    createRoute({
+      method: 'post',
+      path: '/',
+      tags,
+      operationId: 'createProduct',
+      summary: 'Create a product',
+      request: jsonBody(ProductInput),
+      responses: { 201: withHeaders(json(Product, 'Created'), 'ETag', 'Location'), 409: nameTaken },
+    }),
+    async (c) => {
+      const product = await createProduct({ db: getDb(c), realtime }, c.req.valid('json'))
+      return answerChanged(product, 201, { Location: `/v1/products/${product.id}` })
+    },
+  )
 
-  router.openapi(read, async (c) => {
-    const product = await getProduct(withSignal(c).db, c.req.valid('param').id)
-    return answerTagged(c, product, versionTag(product.version))
-  })
+  router.openapi(
+    createRoute({
+      method: 'get',
+      path: '/{id}',
+      tags,
+      operationId: 'readProduct',
+      summary: 'Read a product',
+      request: { params: ProductId },
+      responses: { 200: withHeaders(json(Product, 'The product'), 'ETag'), ...notModified },
+    }),
+    async (c) => {
+      const product = await getProduct(getDb(c), c.req.valid('param').id)
+      return answerTagged(c, product, versionTag(product.version))
+    },
+  )
 
-  router.openapi(update, async (c) => {
-    const product = await updateProduct(
-      withSignal(c),
-      c.req.valid('param').id,
-      c.req.valid('json'),
-      isCurrentFor(c),
-    )
-    return answerChanged(product, 200)
-  })
+  router.openapi(
+    createRoute({
+      method: 'patch',
+      path: '/{id}',
+      tags,
+      operationId: 'updateProduct',
+      summary: 'Change a part of a product',
+      request: { params: ProductId, headers: IfMatch, ...jsonBody(ProductPatch) },
+      responses: { 200: withHeaders(json(Product, 'Changed'), 'ETag'), 409: nameTaken },
+    }),
+    async (c) => {
+      const deps = { db: getDb(c), realtime }
+      const { id } = c.req.valid('param')
+      return answerChanged(await updateProduct(deps, id, c.req.valid('json'), isCurrentFor(c)), 200)
+    },
+  )
 
-  router.openapi(remove, async (c) => {
-    await deleteProduct(withSignal(c), c.req.valid('param').id, isCurrentFor(c))
-    return c.body(null, 204)
-  })
+  router.openapi(
+    createRoute({
+      method: 'delete',
+      path: '/{id}',
+      tags,
+      operationId: 'deleteProduct',
+      summary: 'Delete a product',
+      request: { params: ProductId, headers: IfMatch },
+      responses: { 204: { description: 'Deleted' } },
+    }),
+    async (c) => {
+      await deleteProduct({ db: getDb(c), realtime }, c.req.valid('param').id, isCurrentFor(c))
+      return c.body(null, 204)
+    },
+  )
 
   return router
 }
-
-const tags = ['products']
-const nameTaken = { description: 'There is a product of that name already' }
-
-const list = createRoute({
-  method: 'get',
-  path: '/',
-  tags,
-  operationId: 'listProducts',
-  summary: 'List products, oldest first',
-  request: { query: PageQuery },
-  responses: { 200: withHeaders(json(ProductPage, 'One page'), 'ETag'), ...notModified },
-})
-
-const create = createRoute({
-  method: 'post',
-  path: '/',
-  tags,
-  operationId: 'createProduct',
-  summary: 'Create a product',
-  request: jsonBody(ProductInput),
-  responses: { 201: withHeaders(json(Product, 'Created'), 'ETag', 'Location'), 409: nameTaken },
-})
-
-const read = createRoute({
-  method: 'get',
-  path: '/{id}',
-  tags,
-  operationId: 'readProduct',
-  summary: 'Read a product',
-  request: { params: ProductId },
-  responses: { 200: withHeaders(json(Product, 'The product'), 'ETag'), ...notModified },
-})
-
-const update = createRoute({
-  method: 'patch',
-  path: '/{id}',
-  tags,
-  operationId: 'updateProduct',
-  summary: 'Change some of a product',
-  request: { params: ProductId, headers: IfMatch, ...jsonBody(ProductPatch) },
-  responses: { 200: withHeaders(json(Product, 'Changed'), 'ETag'), 409: nameTaken },
-})
-
-const remove = createRoute({
-  method: 'delete',
-  path: '/{id}',
-  tags,
-  operationId: 'deleteProduct',
-  summary: 'Delete a product',
-  request: { params: ProductId, headers: IfMatch },
-  responses: { 204: { description: 'Deleted' } },
-})

@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi'
-import { pageOf, pageQuery } from '../../paging.ts'
-import { integerParameter, text } from '../../schemas.ts'
+import { pageFields, pageQuery } from '../../http/pagination.ts'
+import { integerParameter, text } from '../../http/params.ts'
 
 const Name = text().trim().min(1).max(200).openapi({ example: 'Espresso machine' })
 const Price = z
@@ -33,7 +33,7 @@ export const Product = z
   })
   .openapi('Product')
 
-export const ProductPage = z.strictObject(pageOf(Product)).openapi('ProductPage')
+export const ProductPage = z.strictObject(pageFields(Product)).openapi('ProductPage')
 
 export const ProductId = z.strictObject({
   id: integerParameter(1, 4_294_967_295).openapi({ example: 7 }),

@@ -1,5 +1,5 @@
 import { z } from '@hono/zod-openapi'
-import { pageOf, pageQuery } from '../../paging.ts'
+import { pageFields, pageQuery } from '../../http/pagination.ts'
 import { ReportState } from './contract.ts'
 import { DELIMITER } from './dialect.ts'
 
@@ -151,7 +151,7 @@ export const Report = z
   })
   .openapi('Report')
 
-export const ReportPage = z.object(pageOf(ReportBrief)).openapi('ReportPage')
+export const ReportPage = z.object(pageFields(ReportBrief)).openapi('ReportPage')
 
 export type ReportBrief = z.infer<typeof ReportBrief>
 export type Report = z.infer<typeof Report>

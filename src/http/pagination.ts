@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi'
-import { AppError } from './errors.ts'
-import { integerParameter, withDefault } from './schemas.ts'
+import { integerParameter, withDefault } from './params.ts'
+import { validationFailed } from './router.ts'
 
 /** What a list's query has besides its filters. */
 export const pageQuery = {
@@ -9,7 +9,7 @@ export const pageQuery = {
 }
 
 /** What a list answers with. */
-export const pageOf = <Item extends z.ZodType>(item: Item) => ({
+export const pageFields = <Item extends z.ZodType>(item: Item) => ({
   items: z.array(item),
   nextCursor: z.string().nullable().openapi({ description: 'Null on the last page' }),
 })
@@ -65,8 +65,8 @@ export class Pager {
   #decode(cursor: string): string {
     const [, id] = Buffer.from(cursor, 'base64url').toString().match(this.#pattern) ?? []
     if (id !== undefined) return id
-    throw new AppError('invalid', 'The request does not fit: query.cursor', {
-      errors: [{ path: 'query.cursor', message: 'Not a cursor that this list gave out' }],
-    })
+    throw validationFailed([
+      { path: 'query.cursor', message: 'Not a cursor that this list returned' },
+    ])
   }
 }

@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi'
 import { expect, test } from 'vitest'
-import { integerParameter, numberParameter, withDefault } from '../src/schemas.ts'
+import { integerParameter, numberParameter, withDefault } from '../../src/http/params.ts'
 
 const reasonsFor = (schema: z.ZodType, value: unknown) =>
   schema.safeParse(value).error?.issues.map(({ message }) => message)
