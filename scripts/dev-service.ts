@@ -22,7 +22,6 @@ function welcome({ url }: Service) {
   console.log(`
 offloop runs on ${url}
 The API to read and try: ${url}/docs
-Worth trying: curl ${url}/v1/products/1
 A change of a file restarts it; Ctrl-C stops it all, and the data stays.
 `)
 }

@@ -1,11 +1,10 @@
 import './load-env.ts'
 import { readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { loadConfig } from '../src/config.ts'
-import { Database, type Db } from '../src/db/database.ts'
+import type { Db } from '../src/db/database.ts'
 import { MIGRATIONS, migrateDown, migrateUp, migrationStatus } from '../src/db/migrate.ts'
 import { AppError } from '../src/errors.ts'
-import { openLocalDatabase } from './database/local-database.ts'
+import { onDatabase } from './database/on-database.ts'
 
 /** `npm run migrate up | down | status | new NAME`. */
 const USAGE = `Usage: npm run migrate up       run what has not run yet
@@ -37,7 +36,8 @@ const commands: Record<string, (db: Db) => Promise<string[]>> = {
 const [command = '', name = ''] = process.argv.slice(2)
 try {
   if (command === 'new') console.log(create(name))
-  else console.log((await onDatabase(commands[command])).join('\n'))
+  else if (commands[command]) console.log((await onDatabase(commands[command])).join('\n'))
+  else throw new AppError('bad_request', USAGE)
 } catch (error) {
   console.error(error instanceof AppError ? error.message : error)
   process.exitCode = 1
@@ -45,18 +45,6 @@ try {
 
 function report(verb: string, names: string[]) {
   return names.length > 0 ? names.map((name) => `${verb}: ${name}`) : ['Nothing to do']
-}
-
-async function onDatabase(run: ((db: Db) => Promise<string[]>) | undefined): Promise<string[]> {
-  if (!run) throw new AppError('bad_request', USAGE)
-  const local = await openLocalDatabase()
-  try {
-    const config = loadConfig({ ...process.env, DATABASE_URL: local.url })
-    await using database = await Database.open(config.database)
-    return await run(database.withSignal())
-  } finally {
-    await local.stop()
-  }
 }
 
 function create(name: string): string {

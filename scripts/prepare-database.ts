@@ -2,11 +2,12 @@ import { loadConfig } from '../src/config.ts'
 import { Database } from '../src/db/database.ts'
 import { migrateUp } from '../src/db/migrate.ts'
 import { AppError } from '../src/errors.ts'
-import { seedProducts } from '../src/features/products/seed.ts'
+import type { Feature } from '../src/feature.ts'
+import { features } from '../src/features/index.ts'
 
 /**
- * Brings the schema up to date and, unless this is production, adds the examples where there are no
- * products yet. Docker Compose runs this file before the service.
+ * Brings the schema up to date and, unless this is production, lets the features fill their empty
+ * tables. Docker Compose runs this file before the service.
  *
  * @throws AppError for bad configuration, before anything is touched.
  */
@@ -17,8 +18,10 @@ export async function prepareDatabase(url: string): Promise<void> {
   const migrations = await migrateUp(db)
   if (migrations.length > 0) console.log(`Migrated: ${migrations.join(', ')}`)
   if (process.env['NODE_ENV'] === 'production') return
-  const seeded = await seedProducts(db)
-  if (seeded > 0) console.log(`Added ${seeded} example products`)
+  for (const { name, seed } of features as readonly Feature[]) {
+    const count = (await seed?.(db)) ?? 0
+    if (count > 0) console.log(`Added ${count} example ${name}`)
+  }
 }
 
 if (import.meta.main) {

@@ -1,4 +1,5 @@
 import './load-env.ts'
+import type { Feature } from '../src/feature.ts'
 import { features } from '../src/features/index.ts'
 import { openService } from '../src/main.ts'
 import { runService, type Service } from '../src/service.ts'
@@ -26,17 +27,14 @@ await database?.stop()
 process.exit(code)
 
 function welcome({ url }: Service) {
+  const commands = features
+    .flatMap(({ suggestions = [] }: Feature) => suggestions)
+    .map((suggestion) => `  curl ${suggestion.replace('$URL', url)}\n`)
   return `
 offloop runs on ${url}
 Database: ${database?.label}
 
-Worth trying:
-  curl ${url}/v1/products/1
-  curl '${url}/v1/products?limit=3'
-  curl ${url}/v1/products -H 'content-type: application/json' -d '{"name":"Teapot ${Date.now()}","price":"24.50","stock":3}'
-  curl '${url}/v1/primes?to=1400000'
-
-The API to read and try: ${url}/docs
+${commands.length > 0 ? `Worth trying:\n${commands.join('')}\n` : ''}The API to read and try: ${url}/docs
 Ctrl-C stops it all; the data stays.
 `
 }

@@ -3,7 +3,7 @@ import type { Jobs } from '@offloop/jobs/jobs'
 import type { Pool } from '@offloop/workpool/pool'
 import type { Hono } from 'hono'
 import type { Config } from './config.ts'
-import type { Database } from './db/database.ts'
+import type { Database, Db } from './db/database.ts'
 import type { Env } from './http/context.ts'
 import type { Log } from './log.ts'
 import type { opsSample } from './ops/live-samples.ts'
@@ -47,6 +47,13 @@ export interface Feature {
   usesDatabase?: boolean
   /** Whether POST to `path` takes large bodies, by `receiveUpload`, which has its own limits. */
   takesUploads?: boolean
+  /** Fills empty tables for development, and returns how many rows it added. */
+  seed?(db: Db): Promise<number>
+  /** What `npm start` suggests to try: arguments of `curl`, in which `$URL` is the service's. */
+  suggestions?: readonly string[]
+  /** Whether `npm run eject` may remove it, together with these files of `migrations/`. */
+  example?: true
+  migrations?: readonly string[]
 }
 
 /** Declares a feature; the types of its events stay known. */

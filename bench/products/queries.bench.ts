@@ -3,7 +3,7 @@ import { Kysely, MysqlDialect } from 'kysely'
 import { createConnection, createPool, type PoolOptions, type RowDataPacket } from 'mysql2'
 import { Database, type Db } from '../../src/db/database.ts'
 import type { Tables } from '../../src/db/tables.ts'
-import { findProduct } from '../../src/features/products/queries.ts'
+import { getProduct } from '../../src/features/products/products.ts'
 import type { Bench } from '../support/bench.ts'
 import { openBenchDatabase } from '../support/database.ts'
 import { median, medianRatio } from '../support/statistics.ts'
@@ -101,7 +101,7 @@ async function openCandidates(
           error ? reject(error) : resolve(rows),
         ),
       ),
-    'our driver, prepared, with a signal': () => findProduct(ours.withSignal(signal()), ID),
+    'our driver, prepared, with a signal': () => getProduct(ours.withSignal(signal()), ID),
     'our driver, built each time, with a signal': () => build(ours.withSignal(signal())).execute(),
     "Kysely's driver, built each time": () => build(theirs).execute(),
     "Kysely's driver, built each time, with a signal": () =>

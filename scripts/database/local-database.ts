@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -12,6 +12,7 @@ import { findProgram, startPrivateServer } from './private-server.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const DATA = join(ROOT, '.data')
+const VOLUME = `offloop-${createHash('sha1').update(ROOT).digest('hex').slice(0, 8)}`
 const IMAGE = 'mysql:9.7'
 const CONTAINER_TIMEOUT_MS = 60_000
 const POLL_MS = 100
@@ -38,9 +39,15 @@ export async function openLocalDatabase(): Promise<LocalDatabase> {
   if (given) return { url: given, label: 'the one in DATABASE_URL', stop: async () => {} }
   const program = findProgram()
   if (program) return startPrivateServer(program, DATA)
-  if (await hasDocker())
-    return startContainer(`offloop-${createHash('sha1').update(ROOT).digest('hex').slice(0, 8)}`)
+  if (await hasDocker()) return startContainer(VOLUME)
   return startPrivateServer(installProgram(), DATA)
+}
+
+/** Whether `openLocalDatabase` has a database to open that was there before. */
+export function hasLocalDatabase(): boolean {
+  const isThere = (data: string) => existsSync(join(DATA, data))
+  if (process.env['DATABASE_URL'] || ['mariadb', 'mysql'].some(isThere)) return true
+  return spawnSync('docker', ['volume', 'inspect', VOLUME]).status === 0
 }
 
 /**

@@ -2,6 +2,7 @@ import { hash } from 'node:crypto'
 import { z } from '@hono/zod-openapi'
 import type { TypedResponse } from 'hono'
 import type { JSONParsed } from 'hono/utils/types'
+import { AppError } from '../errors.ts'
 import type { AppContext } from './context.ts'
 
 /**
@@ -23,8 +24,8 @@ export const notModified = {
   },
 }
 
-/** Whether the caller who wants a change has seen this version. */
-export type IsCurrent = (version: number) => boolean
+/** @throws AppError `precondition_failed` when the caller has not seen this version. */
+export type CheckVersion = (version: number) => void
 
 /** A strong ETag for a resource that counts its versions. */
 export const versionTag = (version: number) => `"${version}"`
@@ -48,10 +49,13 @@ export const isFresh = (ifNoneMatch: string | undefined, tag: string) =>
   (ifNoneMatch.trim() === '*' ||
     parseTags(ifNoneMatch).some((other) => other.replace(/^W\//, '') === tag))
 
-/** What the request's `If-Match` says: give it to the story that makes the change. */
-export function isCurrentFor(c: AppContext): IsCurrent {
+/** The check of `If-Match` for a change, which calls it with the version that it has locked. */
+export function checkIfMatch(c: AppContext): CheckVersion {
   const ifMatch = c.req.header('if-match')
-  return (version) => allowsChange(ifMatch, versionTag(version))
+  return (version) => {
+    if (!allowsChange(ifMatch, versionTag(version)))
+      throw new AppError('precondition_failed', `It is at version ${version} now: read it again`)
+  }
 }
 
 /**

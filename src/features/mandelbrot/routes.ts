@@ -36,6 +36,7 @@ export const mandelbrot = feature({
   name: 'mandelbrot',
   path: '/v1/mandelbrot.png',
   routes: mandelbrotRoutes,
+  example: true,
 })
 
 function mandelbrotRoutes({ compute }: Deps) {

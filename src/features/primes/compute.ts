@@ -1,12 +1,12 @@
 import { implement, type TaskContext } from '@offloop/workpool/task'
 import { countPrimes, type Range } from './contract.ts'
 
-/** How many numbers are tested between two looks at the caller: some 0.1 ms of work. */
+/** Numbers between two checks for cancellation: about 0.1 ms of work. */
 const CHECK_EVERY = 1_000
 
 /**
- * Counts the primes p with from ≤ p < to by trial division. A sieve would be a hundred times
- * faster; the point here is work that is heavy and grows with the numbers.
+ * Counts primes by trial division. A sieve would be a hundred times faster, but the point here is
+ * heavy work.
  */
 export function countPrimesIn({ from, to }: Range, context: TaskContext): number {
   let count = from <= 2 && to > 2 ? 1 : 0

@@ -1,9 +1,8 @@
 import { task } from '@offloop/workpool/task'
 
+/** The numbers n with from ≤ n < to. */
 export interface Range {
-  /** The first number that counts. */
   from: number
-  /** The first number after those that count. */
   to: number
 }
 
@@ -12,12 +11,12 @@ export const countPrimes = task<Range, number>('primes.count', {
   join: (left, right) => left + right,
 })
 
-/** Fewer are not worth a message. */
+/** Fewer numbers are not worth a message. */
 const MIN_NUMBERS = 2_000
 
 /**
- * Cuts a range so that each part costs the same: to test n takes some √n divisions, so all below n
- * take some n^1.5.
+ * Splits a range into parts of equal cost: testing n takes about √n divisions, so testing all
+ * numbers below n takes about n^1.5.
  */
 function splitRange({ from, to }: Range, parts: number): Range[] {
   const count = Math.min(parts, Math.ceil((to - from) / MIN_NUMBERS))

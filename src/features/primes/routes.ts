@@ -9,66 +9,62 @@ import { createRouter, json } from '../../http/router.ts'
 import { countPrimesIn } from './compute.ts'
 import { countPrimes } from './contract.ts'
 
-const MAX = 50_000_000
-
-/**
- * CPU-heavy work, on worker threads as it should be, or on the event loop to see what that costs.
- */
-export const primes = feature({ name: 'primes', path: '/v1/primes', routes: primeRoutes })
-
-function primeRoutes({ compute, config }: Deps) {
-  const router = createRouter()
-
-  router.openapi(count, async (c) => {
-    const { mode, ...range } = c.req.valid('query')
-    if (mode === 'inline' && !config.demoInline)
-      throw new AppError(
-        'forbidden',
-        'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it',
-      )
-    const startedAt = performance.now()
-    const count =
-      mode === 'inline'
-        ? countPrimesIn(range, detachedContext)
-        : await compute.map(countPrimes, [range], taskOptions(c)).reduce(0)
-    return c.json(
-      { ...range, count, mode, elapsedMs: Math.round(performance.now() - startedAt) },
-      200,
-    )
-  })
-
-  return router
-}
-
-const Bound = integerParameter(0, MAX)
+const Bound = integerParameter(0, 50_000_000)
+const Mode = z.enum(['offload', 'inline'])
 
 const Query = z
   .strictObject({
     from: withDefault(Bound, 0),
     to: Bound.openapi({ example: 1_400_000 }),
-    mode: z.enum(['offload', 'inline']).default('offload'),
+    mode: Mode.default('offload'),
   })
   .refine(({ from, to }) => from <= to, { path: ['to'], message: 'Must not be below from' })
 
-const Count = z
-  .object({
-    from: z.int(),
-    to: z.int(),
-    count: z.int(),
-    mode: z.enum(['offload', 'inline']),
-    elapsedMs: z.int(),
-  })
+const PrimeCount = z
+  .object({ from: z.int(), to: z.int(), count: z.int(), mode: Mode, elapsedMs: z.int() })
   .openapi('PrimeCount')
 
-const count = createRoute({
-  method: 'get',
-  path: '/',
-  tags: ['primes'],
-  operationId: 'countPrimes',
-  summary: 'Count the primes p with from ≤ p < to',
-  request: { query: Query },
-  responses: {
-    200: json(Count, 'Counted'),
-    403: { description: '`mode=inline` is not allowed here' },
-  },
+/** CPU-heavy work on worker threads, or on the event loop to see what that costs. */
+export const primes = feature({
+  name: 'primes',
+  path: '/v1/primes',
+  routes: primeRoutes,
+  suggestions: ["'$URL/v1/primes?to=1400000'"],
+  example: true,
 })
+
+function primeRoutes({ compute, config }: Deps) {
+  const router = createRouter()
+
+  router.openapi(
+    createRoute({
+      method: 'get',
+      path: '/',
+      tags: ['primes'],
+      operationId: 'countPrimes',
+      summary: 'Count the primes p with from ≤ p < to',
+      request: { query: Query },
+      responses: {
+        200: json(PrimeCount, 'Counted'),
+        403: { description: '`mode=inline` is not allowed here' },
+      },
+    }),
+    async (c) => {
+      const { mode, ...range } = c.req.valid('query')
+      if (mode === 'inline' && !config.demoInline)
+        throw new AppError(
+          'forbidden',
+          'mode=inline blocks the event loop: set DEMO_INLINE=true to allow it',
+        )
+      const startedAt = performance.now()
+      const count =
+        mode === 'inline'
+          ? countPrimesIn(range, detachedContext)
+          : await compute.map(countPrimes, [range], taskOptions(c)).reduce(0)
+      const elapsedMs = Math.round(performance.now() - startedAt)
+      return c.json({ ...range, count, mode, elapsedMs }, 200)
+    },
+  )
+
+  return router
+}

@@ -1,103 +1,115 @@
-import type { Transaction } from 'kysely'
+import type { Generated, GeneratedAlways, Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
+import { isDuplicateKey } from '../../db/errors.ts'
+import { prepared, preparedWrite } from '../../db/prepared.ts'
 import type { Tables } from '../../db/tables.ts'
 import { retryLocked, transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
+import type { CheckVersion } from '../../http/etag.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
 import { timestampOf } from '../../timestamp.ts'
-import { PRODUCTS, type ProductChange, productChanged } from './contract.ts'
-import * as queries from './queries.ts'
-import type { Product, ProductInput, ProductPage, ProductPatch } from './schema.ts'
+import {
+  PRODUCTS,
+  type Product,
+  type ProductChange,
+  type ProductInput,
+  type ProductPage,
+  type ProductPatch,
+  productChanged,
+} from './contract.ts'
 
-/** The table's default. */
-const FIRST_VERSION = 1
+declare module '../../db/tables.ts' {
+  interface Tables {
+    product: {
+      id: GeneratedAlways<number>
+      name: string
+      /** DECIMAL(12,2): a string, because a JavaScript number cannot hold every amount. */
+      price: string
+      stock: number
+      version: Generated<number>
+      created_at: Generated<Date>
+      updated_at: Generated<Date>
+    }
+  }
+}
 
-const pager = new Pager('id', /\d{1,10}/)
-
-export interface ProductDeps {
+interface ProductDeps {
   db: Db
   realtime: Realtime
 }
 
-/** Whether the caller who wants a change has seen this version. */
-type IsCurrent = (version: number) => boolean
+const pager = new Pager('id', /\d{1,10}/)
 
 /** @throws AppError `not_found`. */
 export async function getProduct(db: Db, id: number): Promise<Product> {
-  return (await queries.findProduct(db, id)) ?? missing(id)
+  const [row] = await selectById(db, id)
+  return row ? toProduct(row) : missing(id)
 }
 
-/**
- * One page in the order of creation. @throws AppError `invalid` when the cursor is not one of ours.
- */
+/** One page in order of creation. @throws AppError `invalid` for a cursor of another list. */
 export function listProducts(db: Db, page: PageRequest): Promise<ProductPage> {
-  return pager.read(page, (after = '0', limit) =>
-    queries.listProductsAfter(db, Number(after), limit),
+  return pager.read(page, async (after = '0', limit) =>
+    (await selectAfter(db, Number(after), limit)).map(toProduct),
   )
 }
 
-/**
- * One insert, which is a transaction of its own. @throws AppError `conflict` when the name is
- * taken.
- */
+/** @throws AppError `conflict` when the name is taken. */
 export async function createProduct(
   { db, realtime }: ProductDeps,
   input: ProductInput,
 ): Promise<Product> {
+  const { name, price, stock } = input
+  // Not the database's default, so that the product is known without reading it back.
   const now = new Date()
-  const id = await retryLocked(() => queries.insertProduct(db, input, now))
+  const { insertId } = await retryLocked(() => insert(db, name, price, stock, now, now)).catch(
+    refuseTakenName(name),
+  )
   const createdAt = timestampOf(now)
-  const product = { id, ...input, version: FIRST_VERSION, createdAt, updatedAt: createdAt }
+  const product = { id: Number(insertId), ...input, version: 1, createdAt, updatedAt: createdAt }
   announce(realtime, product, 'created')
   return product
 }
 
-/**
- * @throws AppError `not_found`, `precondition_failed` unless `isCurrent`, `conflict` when the name
- * is taken.
- */
+/** @throws AppError `not_found`, `precondition_failed`, `conflict` when the name is taken. */
 export async function updateProduct(
   { db, realtime }: ProductDeps,
   id: number,
   patch: ProductPatch,
-  isCurrent: IsCurrent,
+  checkVersion: CheckVersion,
 ): Promise<Product> {
   const product = await transaction(db, async (trx) => {
-    await lockCurrent(trx, id, isCurrent)
-    await queries.changeProduct(trx, id, patch, new Date())
+    await lock(trx, id, checkVersion)
+    await trx
+      .updateTable('product')
+      .set((eb) => ({ ...patch, version: eb('version', '+', 1), updated_at: new Date() }))
+      .where('id', '=', id)
+      .execute()
+      .catch(refuseTakenName(patch.name))
     return getProduct(trx, id)
   })
   announce(realtime, product, 'updated')
   return product
 }
 
-/** @throws AppError `not_found`, `precondition_failed` unless `isCurrent`. */
+/** @throws AppError `not_found`, `precondition_failed`. */
 export async function deleteProduct(
   { db, realtime }: ProductDeps,
   id: number,
-  isCurrent: IsCurrent,
+  checkVersion: CheckVersion,
 ): Promise<void> {
   const version = await transaction(db, async (trx) => {
-    const current = await lockCurrent(trx, id, isCurrent)
-    await queries.removeProduct(trx, id)
+    const current = await lock(trx, id, checkVersion)
+    await trx.deleteFrom('product').where('id', '=', id).execute()
     return current
   })
   announce(realtime, { id, version: version + 1 }, 'deleted')
 }
 
-/** Locks the row and gives its version, provided that the caller has seen that version. */
-async function lockCurrent(
-  trx: Transaction<Tables>,
-  id: number,
-  isCurrent: IsCurrent,
-): Promise<number> {
-  const version = (await queries.lockVersion(trx, id)) ?? missing(id)
-  if (!isCurrent(version))
-    throw new AppError(
-      'precondition_failed',
-      `The product is at version ${version} by now: read it again`,
-    )
+/** Locks the row and returns its version. */
+async function lock(trx: Transaction<Tables>, id: number, checkVersion: CheckVersion) {
+  const [{ version } = missing(id)] = await selectVersion(trx, id)
+  checkVersion(version)
   return version
 }
 
@@ -112,3 +124,43 @@ function announce(
 function missing(id: number): never {
   throw new AppError('not_found', `There is no product ${id}`)
 }
+
+const refuseTakenName = (name: string | undefined) => (error: unknown) => {
+  if (!isDuplicateKey(error, 'product_name')) throw error
+  throw new AppError('conflict', `There is a product named "${name}" already`)
+}
+
+const COLUMNS = [
+  'id',
+  'name',
+  'price',
+  'stock',
+  'version',
+  'created_at as createdAt',
+  'updated_at as updatedAt',
+] as const
+
+const selectById = prepared((db, id: number) =>
+  db.selectFrom('product').select(COLUMNS).where('id', '=', id),
+)
+
+const selectAfter = prepared((db, id: number, limit: number) =>
+  db.selectFrom('product').select(COLUMNS).where('id', '>', id).orderBy('id').limit(limit),
+)
+
+const selectVersion = prepared((db, id: number) =>
+  db.selectFrom('product').select('version').where('id', '=', id).forUpdate(),
+)
+
+const insert = preparedWrite(
+  (db, name: string, price: string, stock: number, created_at: Date, updated_at: Date) =>
+    db.insertInto('product').values({ name, price, stock, created_at, updated_at }),
+)
+
+type Row = Awaited<ReturnType<typeof selectById>>[number]
+
+const toProduct = (row: Row): Product => ({
+  ...row,
+  createdAt: timestampOf(row.createdAt),
+  updatedAt: timestampOf(row.updatedAt),
+})

@@ -4,13 +4,22 @@ import { type AppContext, getContext } from '../../http/context.ts'
 import {
   answerChanged,
   answerTagged,
+  checkIfMatch,
   IfMatch,
-  isCurrentFor,
   notModified,
   versionTag,
 } from '../../http/etag.ts'
 import { createRouter, json, jsonBody, withHeaders } from '../../http/router.ts'
-import { PRODUCTS, productChanged } from './contract.ts'
+import {
+  PageQuery,
+  PRODUCTS,
+  Product,
+  ProductId,
+  ProductInput,
+  ProductPage,
+  ProductPatch,
+  productChanged,
+} from './contract.ts'
 import {
   createProduct,
   deleteProduct,
@@ -18,7 +27,7 @@ import {
   listProducts,
   updateProduct,
 } from './products.ts'
-import { PageQuery, Product, ProductId, ProductInput, ProductPage, ProductPatch } from './schema.ts'
+import { seedProducts } from './seed.ts'
 
 /** Plain async CRUD, and the shape to copy. */
 export const products = feature({
@@ -28,6 +37,14 @@ export const products = feature({
   topics: [PRODUCTS],
   events: [productChanged],
   usesDatabase: true,
+  seed: seedProducts,
+  suggestions: [
+    '$URL/v1/products/1',
+    "'$URL/v1/products?limit=3'",
+    `$URL/v1/products -H 'content-type: application/json' -d '{"name":"Teapot '$(date +%s)'","price":"24.50","stock":3}'`,
+  ],
+  example: true,
+  migrations: ['001-product'],
 })
 
 function productRoutes({ database, realtime }: Deps) {
@@ -94,7 +111,7 @@ function productRoutes({ database, realtime }: Deps) {
     async (c) => {
       const deps = { db: getDb(c), realtime }
       const { id } = c.req.valid('param')
-      return answerChanged(await updateProduct(deps, id, c.req.valid('json'), isCurrentFor(c)), 200)
+      return answerChanged(await updateProduct(deps, id, c.req.valid('json'), checkIfMatch(c)), 200)
     },
   )
 
@@ -109,7 +126,7 @@ function productRoutes({ database, realtime }: Deps) {
       responses: { 204: { description: 'Deleted' } },
     }),
     async (c) => {
-      await deleteProduct({ db: getDb(c), realtime }, c.req.valid('param').id, isCurrentFor(c))
+      await deleteProduct({ db: getDb(c), realtime }, c.req.valid('param').id, checkIfMatch(c))
       return c.body(null, 204)
     },
   )

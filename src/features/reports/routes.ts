@@ -47,6 +47,8 @@ export const reports = feature({
   },
   usesDatabase: true,
   takesUploads: true,
+  example: true,
+  migrations: ['003-report', '004-report-delimiter'],
 })
 
 const openStorage = ({ config }: Deps) =>
