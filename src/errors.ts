@@ -1,7 +1,4 @@
-/**
- * Each code of the HTTP contract with its status; `cancelled` is only ever logged, because its
- * client is gone.
- */
+/** The codes of the HTTP contract; `cancelled` is only logged, because its client is gone. */
 const STATUS = {
   bad_request: 400,
   forbidden: 403,
@@ -39,13 +36,13 @@ interface AppErrorOptions extends ErrorOptions {
   headers?: Record<string, string>
   /** Seconds after which the caller may try again; becomes `Retry-After`. */
   retryAfter?: number
-  /** False where trying again cannot help: a job that throws it fails at once. */
+  /** False where trying again cannot help: a job that throws the error fails at once. */
   retryable?: boolean
 }
 
 /**
- * The one error class for failures that a caller is meant to see. Its message is shown to clients,
- * so it must hold no secrets; what went wrong inside belongs in `cause`, which is only logged.
+ * A failure that a client is meant to see: its message is sent, so it must contain no secrets. The
+ * `cause` is only logged.
  */
 export class AppError extends Error {
   override readonly name = 'AppError'
@@ -73,24 +70,17 @@ export class AppError extends Error {
 }
 
 /**
- * The share of a wait that is added to it at random, so that clients who were refused together do
- * not return together.
- */
-const MAX_JITTER = 1
-
-/**
- * A refusal of load, which is expected and frequent: it is made without a stack trace, which would
- * cost more than the rest.
+ * A refusal of load.
  *
- * @param waitMs after how long there will probably be room, in milliseconds; `Retry-After` says so,
- * spread by jitter.
+ * @param waitMs after how many milliseconds there will probably be room. `Retry-After` is that or up
+ * to twice as much, so that clients that were refused together do not return together.
  */
 export function overloaded(message: string, waitMs = 1_000, cause?: unknown): AppError {
-  const retryAfter = Math.max(1, Math.ceil((waitMs / 1_000) * (1 + Math.random() * MAX_JITTER)))
+  const retryAfter = Math.max(1, Math.ceil((waitMs / 1_000) * (1 + Math.random())))
   return withoutStack(() => new AppError('overloaded', message, { cause, retryAfter }))
 }
 
-/** Makes an error that says nothing of where it was made. */
+/** For frequent errors: a stack trace would cost more than the rest of a refusal. */
 export function withoutStack<E extends Error>(make: () => E): E {
   const { stackTraceLimit } = Error
   Error.stackTraceLimit = 0

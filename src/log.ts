@@ -4,39 +4,34 @@ import type { Config } from './config.ts'
 
 export type Log = Logger
 
+const COLLECT_MS = 100
 /** Just below 64 KiB, which is what a pipe holds on Linux. */
-const LOG_BUFFER_CHARACTERS = 64_000
-const LOG_PAUSE_MS = 1_000
-/** After the first of many lines of one kind, the others are counted for so long. */
-const REPEATS_MS = 5_000
-/** What may wait while nobody reads the log: some 200 000 lines. */
+const MAX_COLLECTED_CHARACTERS = 64_000
+/** What waits at most while nothing reads the log: some 200 000 lines. */
 const MAX_UNREAD_BYTES = 32 * 1024 ** 2
+/** How long lines like the first one are counted instead of written. */
+const REPEATS_MS = 5_000
 
 /**
- * Opens the process's one log on standard output. JSON lines are collected where many come (a write
- * per request would cost the event loop more than the line itself) and flushed at exit; a terminal
- * gets readable lines at once.
+ * Opens the process's one log on standard output: JSON lines, which are collected for up to 100 ms
+ * because a write for each would cost more than the line; in a terminal, readable lines at once.
  */
 export function openLog({ level, format }: Config['log']): Log {
   const stream =
     format === 'pretty'
       ? pretty({ sync: true, singleLine: true, translateTime: 'HH:MM:ss.l' })
-      : new BufferedLines()
+      : new LineBuffer()
   return pino({ level, base: null }, stream)
 }
 
-/**
- * For lines that may come by the thousand: the first of a kind is written at once, the others are
- * counted and written as one.
- */
+/** For lines that may come by the thousand: the first of a kind is written, the others counted. */
 export class Repeats {
   readonly #counts = new Map<string, number>()
 
   /**
-   * Whether the line is the first of its kind for a while.
+   * Whether the line is the first of its kind within 5 s.
    *
-   * @param logOthers called once at the end of that while with the number of those that followed,
-   * if any did.
+   * @param logOthers called at their end with the number of those that followed, if any did.
    */
   isFirst(kind: string, logOthers: (count: number) => void): boolean {
     const count = this.#counts.get(kind)
@@ -54,63 +49,53 @@ export class Repeats {
 }
 
 /**
- * Hands the lines of a turn of the event loop on at its end, then those of the next second
- * together. Pino's own destination has a `minLength` to collect lines, but it copies all that waits
- * with each line, to measure it: a third of what a line costs.
+ * Collects lines in front of pino's destination, whose own `minLength` measures all that waits for
+ * each new line. A full disk or a reader that stands still costs lines, never the service.
  */
-class BufferedLines {
+class LineBuffer {
   readonly #output = pino.destination({ sync: false, maxLength: MAX_UNREAD_BYTES })
-  /**
-   * For when there may be no time left: what `#output` was given is on its way in another thread.
-   */
+  /** For the end of the process, when no other thread may finish a write. */
   readonly #urgent = pino.destination({ sync: true })
-  #waiting = ''
-  /** When they are handed on, unless they become too many before. */
-  #next: NodeJS.Immediate | NodeJS.Timeout | undefined
+  #lines = ''
+  #timer: NodeJS.Timeout | undefined
   #dropped = 0
 
   constructor() {
-    this.#output.on('drop', (lines: string) => {
+    const output = this.#output
+    const { flushSync } = output
+    // pino's own repeats a write that fails for ever.
+    output.on('error', () => Object.assign(output, { flushSync: () => {} }))
+    output.on('write', () => Object.assign(output, { flushSync }))
+    this.#urgent.on('error', () => {})
+    output.on('drop', (lines: string) => {
       this.#dropped += lines.split('\n').length - 1
     })
-    this.#output.on('drain', () => this.#tellDropped())
-    // A full disk, say. What could not be written is written with the next lines, or dropped when
-    // it becomes too much.
-    for (const output of [this.#output, this.#urgent]) output.on('error', () => {})
+    output.on('drain', () => this.#reportDropped())
     process.once('exit', () => this.flushSync())
   }
 
   write(line: string) {
-    this.#waiting += line
-    if (this.#waiting.length >= LOG_BUFFER_CHARACTERS) this.#handOn()
-    this.#next ??= setImmediate(() => this.#handOnAndPause())
+    this.#lines += line
+    if (this.#lines.length >= MAX_COLLECTED_CHARACTERS) this.#flush()
+    else this.#timer ??= setTimeout(() => this.#flush(), COLLECT_MS).unref()
   }
 
   /** Pino calls it after a fatal error. */
   flushSync() {
     this.#output.flushSync()
-    this.#handOn(this.#urgent)
+    this.#flush(this.#urgent)
   }
 
-  #handOnAndPause() {
-    this.#next = this.#waiting
-      ? setTimeout(() => this.#handOnAndPause(), LOG_PAUSE_MS).unref()
-      : undefined
-    this.#handOn()
+  #flush(output = this.#output) {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    if (this.#lines) output.write(this.#lines)
+    this.#lines = ''
   }
 
-  #handOn(output = this.#output) {
-    if (this.#waiting) output.write(this.#waiting)
-    this.#waiting = ''
-  }
-
-  /**
-   * A reader that stood still costs lines, not the service its memory: it is told how many once it
-   * reads again.
-   */
-  #tellDropped() {
+  #reportDropped() {
     if (this.#dropped === 0) return
-    const msg = `Nobody read the log: ${this.#dropped} lines are missing before this one`
+    const msg = `Log reader too slow: dropped ${this.#dropped} lines before this one`
     this.#dropped = 0
     this.write(`${JSON.stringify({ level: pino.levels.values['warn'], time: Date.now(), msg })}\n`)
   }

@@ -10,6 +10,7 @@ const ends: Record<string, () => void> = {
     log.info('the second')
     process.exit()
   },
+  'exit later': () => later(() => setTimeout(() => process.exit(), 500)),
   fatal() {
     log.fatal('the second')
     kill()
