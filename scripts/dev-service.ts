@@ -6,7 +6,7 @@ import { assertMigrated } from '../src/db/migrate.ts'
 import { AppError } from '../src/errors.ts'
 import { features } from '../src/features/index.ts'
 import { openService } from '../src/main.ts'
-import { runService, type Service } from '../src/service.ts'
+import { runService, type Service } from '../src/shutdown.ts'
 
 const POLL_MS = 500
 

@@ -2,7 +2,7 @@ import './load-env.ts'
 import type { Feature } from '../src/feature.ts'
 import { features } from '../src/features/index.ts'
 import { openService } from '../src/main.ts'
-import { runService, type Service } from '../src/service.ts'
+import { runService, type Service } from '../src/shutdown.ts'
 import { type LocalDatabase, openLocalDatabase } from './database/local-database.ts'
 import { prepareDatabase } from './prepare-database.ts'
 

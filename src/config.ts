@@ -8,6 +8,9 @@ import { AppError } from './errors.ts'
  */
 const DEVELOPMENT_PASSWORD = 'offloop-development'
 
+/** The flags of `bin/node`: docs/decisions/008-no-pretenuring.md, 011-threads-that-end.md. */
+const V8_FLAGS = ['--no-allocation-site-pretenuring', '--no-turboshaft-loop-unrolling']
+
 const DAY_MS = 86_400_000
 
 /**
@@ -160,6 +163,9 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     demoInline: data.DEMO_INLINE ?? env['NODE_ENV'] === 'development',
   } as const)
 }
+
+/** The V8 flags that this process lacks; they are safe on Node's command line only. */
+export const missingV8Flags = () => V8_FLAGS.filter((flag) => !process.execArgv.includes(flag))
 
 /** At every depth: who holds the configuration cannot change it for others. */
 function freeze<T extends object>(value: T): T {

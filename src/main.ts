@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
 import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
 import { createApp } from './app.ts'
-import { loadConfig } from './config.ts'
+import { loadConfig, missingV8Flags } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
 import type { Feature } from './feature.ts'
@@ -17,17 +16,18 @@ import { LiveSpans } from './ops/live-spans.ts'
 import { Metrics } from './ops/metrics.ts'
 import { openWatchdog } from './ops/watchdog.ts'
 import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
-import { runService, type Service } from './service.ts'
+import { runService, type Service } from './shutdown.ts'
 
 /** Opens everything in order; what is open already is closed again when a later step fails. */
 export async function openService(
   env: NodeJS.ProcessEnv,
   features: readonly Feature[],
 ): Promise<Service> {
-  // Or else V8 may come to keep what requests leave behind: docs/decisions/008-no-pretenuring.md
-  setFlagsFromString('--no-allocation-site-pretenuring')
   const config = loadConfig(env)
   const log = openLog(config.log)
+  const missing = missingV8Flags()
+  if (missing.length > 0)
+    log.warn({ missing }, 'V8 flags are missing: start with `bin/node src/main.ts`')
   const metrics = new Metrics()
   const samples = new LiveSamples()
   const spans = new LiveSpans()

@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
@@ -288,7 +289,7 @@ describe('a blocked event loop', () => {
   })
 })
 
-describe('an error that nobody caught', () => {
+describe('an uncaught exception', () => {
   test.each([
     ['a rejected promise', `Promise.reject(new Error('boom'))`],
     ['an exception', `(() => { throw new Error('boom') })()`],
@@ -309,6 +310,22 @@ describe('an error that nobody caught', () => {
     expect(output()).toMatch(/"level":60.*boom/)
     expect(output()).toContain('"msg":"stopped"')
   })
+})
+
+test('without its V8 flags the service says at start which command has them', async () => {
+  const { url: DATABASE_URL } = await useDatabase()
+  const env = { DATABASE_URL, COMPUTE_THREADS: '1', PORT: '0', OPS_PORT: 'off' }
+  const child = spawn(process.execPath, ['src/main.ts'], { env })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  let output = ''
+  child.stdout.on('data', (lines) => {
+    output += lines
+  })
+  await until(() => output.includes('"msg":"listening"'), 'it listens')
+  expect(output.match(/"missing":(.*?),"msg":"(.*?)"/)?.slice(1)).toEqual([
+    '["--no-allocation-site-pretenuring","--no-turboshaft-loop-unrolling"]',
+    'V8 flags are missing: start with `bin/node src/main.ts`',
+  ])
 })
 
 describe('what keeps the service from starting is one clear line and a non-zero exit', () => {

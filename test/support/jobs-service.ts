@@ -5,7 +5,7 @@ import { Jobs } from '@offloop/jobs/jobs'
 import { pino } from 'pino'
 import { Database } from '../../src/db/database.ts'
 import { isDuplicateKey } from '../../src/db/errors.ts'
-import { runService } from '../../src/service.ts'
+import { runService } from '../../src/shutdown.ts'
 import { leaveMark, poison, sayWho, waitForSignal } from './test-jobs.ts'
 
 /**
