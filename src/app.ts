@@ -1,13 +1,13 @@
 import type { Deps, Feature } from './feature.ts'
-import { bodyLimit } from './http/body-limit.ts'
+import { bodyLimit } from './http/body.ts'
 import { accessLog, requestContext, throwRefusal } from './http/context.ts'
-import { cors } from './http/cors.ts'
-import { serveDocs } from './http/docs.ts'
 import { allowMethods, errorHandler, notFound } from './http/errors.ts'
+import { allowOrigins } from './http/headers.ts'
 import type { Readiness } from './http/health.ts'
 import { healthRoutes } from './http/health.ts'
-import { servePage } from './http/page.ts'
+import { serveDocs } from './http/openapi.ts'
 import { createRouter } from './http/router.ts'
+import { servePage } from './http/static.ts'
 import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
 import { opsSpans } from './ops/live-spans.ts'
 import type { Metrics } from './ops/metrics.ts'
@@ -38,7 +38,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
       logRequest(record)
     }),
   )
-  if (corsOrigins.length > 0) app.use(cors(corsOrigins))
+  if (corsOrigins.length > 0) app.use(allowOrigins(corsOrigins))
   app.use(throwRefusal)
   const uploads = features.filter(({ takesUploads }) => takesUploads).map(({ path }) => path)
   app.use(allowMethods(app))

@@ -1,64 +1,55 @@
 import type { Socket } from 'node:net'
-import { performance } from 'node:perf_hooks'
-import type { AppResponse } from './response.ts'
+import type { AppResponse } from './headers.ts'
 
-/** How many safe requests of one connection are served at once. */
+/** Safe requests of one connection that are served at once. */
 const MAX_SERVED = 8
-/**
- * With so many that wait, the socket is not read. Before that it is, because only who reads hears
- * that the client leaves.
- */
+/** With so many waiting requests the socket is paused; a paused socket does not notice a close. */
 const MAX_WAITING = 1_000
 
 /** Methods that change nothing, so that their requests may run in parallel (RFC 9112, 9.3.2). */
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-/** What all connections together have to do. */
-export interface Load {
-  inFlight: number
-}
+const isSafe = ({ req }: AppResponse) => SAFE_METHODS.has(req.method ?? '')
 
 /**
- * One client's connection and its requests in flight. Node dispatches every request that one read
- * brings: a client that pipelines a thousand of them would start all at once. Here they are served
- * in their order, a few at a time and an unsafe one alone; the others wait without any work done
- * for them.
+ * One client's connection and its requests in flight. Node dispatches every request of a read at
+ * once, so a client that pipelines a thousand would start them all. Here they are served in order, a
+ * few at a time and unsafe ones alone; the others wait without any work done for them.
  */
 export class Connection {
   readonly #socket: Socket
   readonly #serve: (outgoing: AppResponse) => void
-  readonly #load: Load
+  readonly #load: { inFlight: number }
   readonly #served = new Set<AppResponse>()
   readonly #waiting: AppResponse[] = []
-  /** Whether what is served is an unsafe request, which nothing else may overtake or join. */
+  /** An unsafe request is being served, which none may overtake or join. */
   #isExclusive = false
-  #seenBytes = 0
-  #quietSince = performance.now()
+  #seenBytes = -1
+  #quietSince = 0
 
   /** @param load counts the requests in flight of all connections. */
-  constructor(socket: Socket, serve: (outgoing: AppResponse) => void, load: Load) {
+  constructor(socket: Socket, serve: (outgoing: AppResponse) => void, load: { inFlight: number }) {
     this.#socket = socket
     this.#serve = serve
     this.#load = load
     socket.once('close', () => process.nextTick(() => this.#abandon()))
   }
 
-  /** How many requests have no complete answer yet. */
+  /** Requests without a complete response. */
   get inFlight(): number {
     return this.#served.size + this.#waiting.length
   }
 
-  /** Whether the server does not read from it because too many requests wait. */
   get isPaused(): boolean {
     return this.#waiting.length >= MAX_WAITING
   }
 
-  /** The answer that will be sent last, of those in flight. */
+  /** The response that will be sent last, of those in flight. */
   get last(): AppResponse | undefined {
     return this.#waiting.at(-1) ?? [...this.#served].at(-1)
   }
 
-  /** Serves a request, now or when those before it have their answers. */
+  /** Serves a request, now or after those before it. */
   receive(outgoing: AppResponse): void {
     this.#load.inFlight++
     if (this.#waiting.length === 0 && this.#mayServe(outgoing)) this.#start(outgoing)
@@ -67,37 +58,29 @@ export class Connection {
   }
 
   /**
-   * Closes the connection if it has no request in flight and has sent nothing for `graceMs`. A
-   * connection that is in use sends its next request within that time, and the answer asks the
-   * client to close.
+   * Closes the connection if it has no request in flight and has sent nothing for `quietMs`, counted
+   * from the first call. One that is in use sends its next request within that time.
    */
-  closeIfQuiet(now: number, graceMs: number): void {
+  closeIfQuiet(now: number, quietMs: number): void {
     const { bytesRead } = this.#socket
     if (this.inFlight > 0 || bytesRead !== this.#seenBytes) {
       this.#seenBytes = bytesRead
       this.#quietSince = now
-    } else if (now - this.#quietSince >= graceMs) this.#socket.destroySoon()
+    } else if (now - this.#quietSince >= quietMs) this.#socket.destroySoon()
   }
 
-  /** `closeIfQuiet` counts from here. */
-  watch(now: number): void {
-    this.#quietSince = now
-  }
-
-  #mayServe({ req }: AppResponse): boolean {
-    if (this.#served.size === 0) return true
-    return (
-      this.#served.size < MAX_SERVED && !this.#isExclusive && SAFE_METHODS.has(req.method ?? '')
-    )
+  #mayServe(outgoing: AppResponse): boolean {
+    const { size } = this.#served
+    return size === 0 || (size < MAX_SERVED && !this.#isExclusive && isSafe(outgoing))
   }
 
   #start(outgoing: AppResponse) {
-    this.#isExclusive = !SAFE_METHODS.has(outgoing.req.method ?? '')
+    this.#isExclusive = !isSafe(outgoing)
     this.#served.add(outgoing)
     outgoing.on('close', () => {
       this.#served.delete(outgoing)
       this.#load.inFlight--
-      // In a turn of its own, so that other connections' requests come in between.
+      // In another turn of the event loop, so that requests of other connections come in between.
       if (this.#waiting.length > 0) setImmediate(this.#serveWaiting)
     })
     this.#serve(outgoing)
@@ -115,10 +98,7 @@ export class Connection {
     this.#socket.pause()
   }
 
-  /**
-   * Node closes the one response that it is writing when a connection is lost: those behind it
-   * would never hear of it.
-   */
+  /** When a connection is lost, Node emits `close` only on the response that it is writing. */
   #abandon() {
     this.#load.inFlight -= this.#waiting.length
     this.#waiting.length = 0

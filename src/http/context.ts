@@ -5,7 +5,7 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
 import { AppError, withoutStack } from '../errors.ts'
 import { type Log, Repeats } from '../log.ts'
-import { type AppResponse, newRequestId } from './response.ts'
+import { type AppResponse, newRequestId } from './headers.ts'
 
 export interface Env {
   /** Node's request and response; absent in tests that call `app.request()`. */

@@ -1,88 +1,78 @@
-import { type ServerResponse, STATUS_CODES } from 'node:http'
+import { STATUS_CODES } from 'node:http'
+import { z } from '@hono/zod-openapi'
 import { PoolError } from '@offloop/workpool/errors'
 import type { ErrorHandler, Hono, MiddlewareHandler, NotFoundHandler } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
-import { AppError, overloaded, withoutStack } from '../errors.ts'
+import { AppError, ERROR_CODES, overloaded, withoutStack } from '../errors.ts'
 import { type Log, Repeats } from '../log.ts'
 import { type Env, getContext } from './context.ts'
+import type { AppResponse } from './headers.ts'
 
-/** Every error response: RFC 9457's problem+json with a `code` that programs can switch on. */
-export const toProblem = (
-  { code, status, message, errors }: AppError,
+/** The body of every error response: RFC 9457 with a `code` that programs can switch on. */
+export const Problem = z.strictObject({
+  type: z.literal('about:blank'),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  instance: z.string().openapi({ description: 'The path of the request' }),
+  code: z.enum(ERROR_CODES),
+  requestId: z.string().optional(),
+  errors: z
+    .array(z.strictObject({ path: z.string(), message: z.string() }))
+    .optional()
+    .openapi({ description: 'With `invalid`: each part of the input that is wrong' }),
+})
+
+export function toProblem(
+  { code, status, message: detail, errors }: AppError,
   instance: string,
   requestId?: string,
-) => ({
-  type: 'about:blank',
-  title: STATUS_CODES[status] ?? 'Client Closed Request',
-  status,
-  detail: message,
-  instance,
-  code,
-  requestId,
-  errors,
-})
+) {
+  const title = STATUS_CODES[status] ?? 'Client Closed Request'
+  return { type: 'about:blank', title, status, detail, instance, code, requestId, errors }
+}
+
+function encodeProblem(error: AppError, instance: string, requestId?: string) {
+  const body = JSON.stringify(toProblem(error, instance, requestId))
+  return {
+    body,
+    headers: {
+      'Content-Type': 'application/problem+json',
+      'Content-Length': String(Buffer.byteLength(body)),
+      'Cache-Control': 'no-store',
+      ...error.headers,
+    },
+  }
+}
 
 /** An error as a Web response. */
-export const problemResponse = (error: AppError, instance: string, requestId?: string) =>
-  new Response(JSON.stringify(toProblem(error, instance, requestId)), {
-    status: error.status,
-    headers: problemHeaders(error),
-  })
+export function problemResponse(error: AppError, instance: string, requestId?: string): Response {
+  const { body, headers } = encodeProblem(error, instance, requestId)
+  return new Response(body, { status: error.status, headers })
+}
 
-/** An error on Node's response, where there is no app; closes the connection. */
-export function writeProblem(
-  outgoing: ServerResponse,
-  error: AppError,
-  instance: string,
-  requestId?: string,
-): void {
-  const body = JSON.stringify(toProblem(error, instance, requestId))
+/** Writes an error on Node's response, where there is no app, and closes the connection. */
+export function writeProblem(outgoing: AppResponse, error: AppError): void {
+  const { body, headers } = encodeProblem(error, outgoing.req.url ?? '', outgoing.requestId)
   outgoing.shouldKeepAlive = false
-  outgoing.writeHead(error.status, {
-    ...problemHeaders(error),
-    'Content-Length': Buffer.byteLength(body),
-  })
-  outgoing.end(body)
+  outgoing.writeHead(error.status, headers).end(body)
 }
 
-/** An error as the bytes of a whole HTTP response, where there is not even a request. */
+/** An error as the bytes of an HTTP response, where there is not even a request. */
 export function problemBytes(error: AppError): string {
-  const body = JSON.stringify(toProblem(error, ''))
-  const headers = {
-    ...problemHeaders(error),
-    'Content-Length': Buffer.byteLength(body),
-    Connection: 'close',
-  }
-  const head = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
-  return [`HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}`, ...head, '', body].join('\r\n')
+  const { body, headers } = encodeProblem(error, '')
+  const lines = Object.entries({ ...headers, Connection: 'close' }).map((pair) => pair.join(': '))
+  const statusLine = `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}`
+  return [statusLine, ...lines, '', body].join('\r\n')
 }
 
-const problemHeaders = ({ headers }: AppError) => ({
-  'Content-Type': 'application/problem+json',
-  'Cache-Control': 'no-store',
-  ...headers,
-})
-
-/** Turns whatever a handler threw into a problem, and logs what an operator must see. */
-export const errorHandler = (log: Log): ErrorHandler<Env> => {
-  const logRefusal = refusalLog(log)
-  return (thrown, c) => {
-    const error = toAppError(thrown)
-    const { requestId } = getContext(c)
-    if (error.status === 503) logRefusal(error, requestId)
-    else if (error.code === 'internal') log.error({ err: thrown, requestId }, 'Request failed')
-    else if (error.status >= 500)
-      log.warn({ code: error.code, reason: reason(error), requestId }, error.message)
-    return problemResponse(error, c.req.path, requestId)
-  }
-}
-
+/** Answers 404 where there is no route. */
 export const notFound: NotFoundHandler<Env> = (c) => {
   const error = new AppError('not_found', `There is nothing at ${c.req.path}`)
   return problemResponse(error, c.req.path, getContext(c).requestId)
 }
 
-/** Answers 405 with `Allow` where a path exists under other methods, and OPTIONS with 204. */
+/** Answers 405 with `Allow` where a path has other methods, and OPTIONS with 204. */
 export const allowMethods = (app: Hono<Env>): MiddlewareHandler =>
   methodNotAllowed({
     app,
@@ -90,25 +80,28 @@ export const allowMethods = (app: Hono<Env>): MiddlewareHandler =>
       const { method, path } = c.req
       const headers = { Allow: [...methods, 'OPTIONS'].join(', ') }
       if (method === 'OPTIONS') return new Response(null, { status: 204, headers })
-      const error = new AppError('method_not_allowed', `${path} does not take ${method}`, {
-        headers,
-      })
+      const message = `${path} does not take ${method}`
+      const error = new AppError('method_not_allowed', message, { headers })
       return problemResponse(error, path, getContext(c).requestId)
     },
   })
 
-/**
- * Logs the first refusal per reason, and after a while how many followed: when the service is
- * overloaded or its database is away, a line for each would make it worse.
- */
-function refusalLog(log: Log) {
+/** Turns whatever a handler threw into a problem, and logs what an operator must see. */
+export const errorHandler = (log: Log): ErrorHandler<Env> => {
   const repeats = new Repeats()
-  return (error: AppError, requestId: string) => {
-    const { code, message } = error
-    const fields = { code, reason: reason(error) }
+  return (thrown, c) => {
+    const error = toAppError(thrown)
+    const { code, status, message, cause } = error
+    const { requestId } = getContext(c)
+    const fields = { code, reason: cause instanceof Error ? cause.message : undefined }
+    // The first refusal per reason, then their number: when the service is overloaded or has no
+    // database, a line for each would make it worse.
     const logOthers = (refused: number) => log.warn({ ...fields, refused }, message)
-    if (repeats.isFirst(`${message} ${fields.reason}`, logOthers))
-      log.warn({ ...fields, requestId }, message)
+    if (code === 'internal') log.error({ err: thrown, requestId }, 'Request failed')
+    else if (status >= 500)
+      if (status !== 503 || repeats.isFirst(`${message} ${fields.reason}`, logOthers))
+        log.warn({ ...fields, requestId }, message)
+    return problemResponse(error, c.req.path, requestId)
   }
 }
 
@@ -130,5 +123,3 @@ function fromPoolError({ code, message, retryAfterMs }: PoolError): AppError {
 const isOutOfFiles = (thrown: unknown) =>
   thrown instanceof Error &&
   ['EMFILE', 'ENFILE'].includes((thrown as NodeJS.ErrnoException).code ?? '')
-
-const reason = ({ cause }: AppError) => (cause instanceof Error ? cause.message : undefined)

@@ -5,18 +5,12 @@ import type { JSONParsed } from 'hono/utils/types'
 import { AppError } from '../errors.ts'
 import type { AppContext } from './context.ts'
 
-/**
- * The header of a change that builds on a version: a route with it declares `request: { headers:
- * IfMatch }`.
- */
+/** For a route that changes a version: `request: { headers: IfMatch }`. */
 export const IfMatch = z.object({
-  'if-match': z
-    .string()
-    .optional()
-    .openapi({ description: 'The `ETag` that the change builds on' }),
+  'if-match': z.string().optional().openapi({ description: '`ETag` of the version to change' }),
 })
 
-/** What a route that answers by `answerTagged` declares besides its 200. */
+/** For a route that answers by `answerTagged`, besides its 200. */
 export const notModified = {
   304: {
     description: 'The client has this version: see `If-None-Match`',
@@ -33,17 +27,11 @@ export const versionTag = (version: number) => `"${version}"`
 /** A strong ETag for a body that has no version of its own. */
 export const bodyTag = (body: string | Uint8Array) => `"${hash('sha1', body, 'base64url')}"`
 
-/**
- * Whether `If-Match` lets a change pass: absent, `*`, or one of its tags is the current one (RFC
- * 9110, 13.1.1).
- */
+/** Whether `If-Match` permits a change: absent, `*` or one of its tags (RFC 9110, 13.1.1). */
 export const allowsChange = (ifMatch: string | undefined, tag: string) =>
   ifMatch === undefined || ifMatch.trim() === '*' || parseTags(ifMatch).includes(tag)
 
-/**
- * Whether `If-None-Match` says that the client has this version already (RFC 9110, 13.1.2: weak
- * comparison).
- */
+/** Whether `If-None-Match` names this version, by weak comparison (RFC 9110, 13.1.2). */
 export const isFresh = (ifNoneMatch: string | undefined, tag: string) =>
   ifNoneMatch !== undefined &&
   (ifNoneMatch.trim() === '*' ||
@@ -59,7 +47,7 @@ export function checkIfMatch(c: AppContext): CheckVersion {
 }
 
 /**
- * Answers a read with JSON, or with 304 and no body a client that has this version already.
+ * Answers a read with JSON, or with 304 if the client has this version already.
  *
  * @param tag `versionTag(value.version)`; without it, the tag is a hash of the body.
  */
@@ -83,7 +71,7 @@ export const answerChanged = <Value extends { version: number }, Status extends 
     headers: { 'Content-Type': 'application/json', ETag: versionTag(value.version), ...headers },
   }) as JsonResponse<Value, Status>
 
-// What `c.json` and `c.body` return; with headers, those take as long as building an INSERT does.
+// The types of `c.json` and `c.body`, which take as long as an INSERT once they have headers.
 type JsonResponse<Value, Status extends 200 | 201> = Response &
   TypedResponse<JSONParsed<Value>, Status, 'json'>
 type NotModified = Response & TypedResponse<null, 304, 'body'>

@@ -1,55 +1,23 @@
-import { ERROR_CODES } from '../errors.ts'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+import { Scalar } from '@scalar/hono-api-reference'
 import type { Event } from '../realtime/event.ts'
-import { eventGuide } from './event-guide.ts'
+import type { Env } from './context.ts'
+import { Problem } from './errors.ts'
+import { bodyTag, isFresh } from './etag.ts'
 import type { Router } from './router.ts'
 
-/** What `problemOf` writes, as JSON Schema. */
-const Problem = {
-  type: 'object',
-  required: ['type', 'title', 'status', 'detail', 'instance', 'code'],
-  additionalProperties: false,
-  properties: {
-    type: { type: 'string' },
-    title: { type: 'string' },
-    status: { type: 'integer' },
-    detail: { type: 'string' },
-    instance: { type: 'string', description: 'The path that was asked for' },
-    code: { type: 'string', enum: ERROR_CODES },
-    requestId: { type: 'string' },
-    errors: {
-      type: 'array',
-      description: 'With `invalid`: each part of the input that is wrong',
-      items: {
-        type: 'object',
-        required: ['path', 'message'],
-        additionalProperties: false,
-        properties: { path: { type: 'string' }, message: { type: 'string' } },
-      },
-    },
-  },
-}
+const DESCRIPTION = `An async backend whose event loop stays free. Every error is \`application/problem+json\` (RFC 9457).
 
-const PROBLEM_CONTENT = {
-  'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
-}
+## Push over Socket.IO
 
-const header = (description: string, required = true) => ({
-  description,
-  required,
-  schema: { type: 'string' },
-})
-const REQUEST_ID = {
-  'X-Request-Id': header(
-    'Names the request in logs, jobs and traces; that of the request, if it had one',
-  ),
-}
-const RETRY_AFTER = { 'Retry-After': header('Seconds after which to try again', false) }
-
-/** Relative to where this document is read from: right on every port, and behind a proxy. */
-const SERVERS = [{ url: '/' }]
-
-const DESCRIPTION =
-  'An async backend whose event loop stays free. Every error is `application/problem+json` (RFC 9457).'
+Connect with a Socket.IO client, \`websocket\` transport only, to the default namespace. Subscribe by
+\`socket.emit('subscribe', topic, answer => …)\`, and end it by \`'unsubscribe'\` likewise; the answer is
+\`{ ok: true }\` or \`{ ok: false, code, message }\`. An event is a hint, sent after the commit: read the
+state by HTTP, and read it again after each reconnection. All clients receive \`server.stopping\` before
+the server stops.
+`
 
 type Document = ReturnType<Router['getOpenAPI31Document']>
 type PathItem = NonNullable<Document['paths']>[string]
@@ -57,63 +25,141 @@ type Operation = NonNullable<PathItem['get']>
 type Responses = Record<string, { description: string; content?: object; headers?: object }>
 
 /**
- * The routes declare what is theirs; what follows from the form of a route, and what every answer
- * has, is added here.
+ * Serves `/openapi.json`, generated from the schemas that validate, and `/docs`, a page to read and
+ * try it.
+ *
+ * @param events described in the introduction, because OpenAPI has no other place for them.
  */
-export function describeApi(app: Router, events: readonly Event[]) {
-  const info = {
-    title: 'offloop',
-    version: 'v1',
-    description: `${DESCRIPTION}\n\n${eventGuide(events)}`,
-  }
-  const {
-    paths = {},
-    components,
-    ...document
-  } = app.getOpenAPI31Document({ openapi: '3.1.0', info, servers: SERVERS })
-  for (const [path, { get, post, put, patch, delete: remove }] of Object.entries(paths))
+export function serveDocs(app: Router, events: readonly Event[]): void {
+  let document: string | undefined
+  app.get('/openapi.json', (c) => {
+    document ??= JSON.stringify(describeApi(app, events))
+    return c.body(document, 200, { 'Content-Type': 'application/json' })
+  })
+
+  app.get('/docs', (c, next) => {
+    const nonce = randomBytes(16).toString('base64')
+    c.header('Content-Security-Policy', docsPolicy(nonce))
+    return Scalar<Env>({
+      url: '/openapi.json',
+      cdn: '/docs/scalar.js',
+      nonce,
+      pageTitle: 'offloop API',
+      favicon: 'data:,',
+      // No links to Scalar's services.
+      telemetry: false,
+      agent: { disabled: true },
+      mcp: { disabled: true },
+      showDeveloperTools: 'never',
+      hideClientButton: true,
+      withDefaultFonts: false,
+      customCss: '.darklight-reference a { display: none }',
+    })(c, next)
+  })
+
+  let loading: Promise<Buffer<ArrayBuffer>> | undefined
+  app.get('/docs/scalar.js', async (c) => {
+    loading ??= loadScript().catch((error) => {
+      loading = undefined
+      throw error
+    })
+    const script = await loading
+    const headers = { 'Cache-Control': 'no-cache', ETag: bodyTag(script) }
+    return isFresh(c.req.header('if-none-match'), headers.ETag)
+      ? c.body(null, 304, headers)
+      : c.body(script, 200, { ...headers, 'Content-Type': 'text/javascript; charset=UTF-8' })
+  })
+}
+
+/** Scalar's script from node_modules, so that `/docs` works without internet access. */
+async function loadScript(): Promise<Buffer<ArrayBuffer>> {
+  const [text] = await once(new Worker(new URL('./scalar-thread.ts', import.meta.url)), 'message')
+  if (typeof text !== 'string')
+    throw new Error('Expected a script in @scalar/fastify-api-reference, found none')
+  return Buffer.from(text)
+}
+
+/** The page has an inline script, hence the nonce, and inline styles. */
+const docsPolicy = (nonce: string) =>
+  `default-src 'self'; script-src 'self' 'nonce-${nonce}'; style-src 'self' 'unsafe-inline'; ` +
+  "img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+
+/** Adds to the routes' declarations what all responses have and what a route's form implies. */
+function describeApi(app: Router, events: readonly Event[]) {
+  app.openAPIRegistry.register('Problem', Problem)
+  const document = app.getOpenAPI31Document({
+    openapi: '3.1.0',
+    info: {
+      title: 'offloop',
+      version: 'v1',
+      description: [DESCRIPTION, ...events.map(describeEvent)].join('\n'),
+    },
+    // Relative to the document's own URL: right on every port and behind a proxy.
+    servers: [{ url: '/' }],
+  })
+  for (const [path, { get, post, put, patch, delete: remove }] of Object.entries(
+    document.paths ?? {},
+  ))
     for (const operation of [get, post, put, patch, remove])
       if (operation) complete(path, operation)
-  return {
-    ...document,
-    paths,
-    components: { ...components, schemas: { ...components?.schemas, Problem } },
-  }
+  return document
 }
+
+/** Sections rather than a table, whose columns would be too narrow. */
+const describeEvent = ({ name, topic, when, payload }: Event) => `### ${name}
+
+To the topic \`${topic}\`. ${when}
+
+${Object.entries(payload.shape)
+  .map(([field, { description }]) => `- \`${field}\`: ${description}`)
+  .join('\n')}
+`
+
+const header = (description: string, required = true) => ({
+  description,
+  required,
+  schema: { type: 'string' },
+})
 
 function complete(path: string, operation: Operation) {
   const responses: Responses = {
-    ...impliedBy(path, operation),
+    ...impliedResponses(path, operation),
     ...(operation.responses as Responses),
+    default: { description: 'Any other error' },
   }
-  responses['default'] = { description: 'Any other error' }
   for (const [status, response] of Object.entries(responses)) {
-    const isProblem = status === 'default' || Number(status) >= 400
-    if (isProblem) response.content ??= PROBLEM_CONTENT
-    response.headers = { ...REQUEST_ID, ...(status === '503' && RETRY_AFTER), ...response.headers }
+    if (status === 'default' || Number(status) >= 400)
+      response.content ??= {
+        'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
+      }
+    response.headers = {
+      'X-Request-Id': header("The request's id in logs and jobs; the caller's own, if it sent one"),
+      ...(status === '503' && { 'Retry-After': header('Seconds to wait before a retry', false) }),
+      ...response.headers,
+    }
   }
   operation.responses = responses as NonNullable<Operation['responses']>
 }
 
-/** The problems that an operation may answer with because of what it takes. */
-function impliedBy(path: string, { parameters = [], requestBody }: Operation): Responses {
+/** The errors that follow from what an operation takes. */
+function impliedResponses(path: string, { parameters = [], requestBody }: Operation): Responses {
   const names = parameters.map((parameter) => ('name' in parameter ? parameter.name : ''))
   return {
     ...(requestBody && {
       400: { description: 'The body is malformed' },
       413: { description: 'The body is too large' },
-      415: { description: 'The body is of another media type, or compressed' },
+      415: { description: 'The body has another media type, or is compressed' },
     }),
-    ...(path.includes('{') && { 404: { description: 'There is none with this id' } }),
+    ...(path.includes('{') && { 404: { description: 'Nothing has this id' } }),
     ...(names.includes('if-match') && {
-      412: { description: 'It has another version by now than `If-Match` says' },
+      412: { description: 'The current version is not the one in `If-Match`' },
     }),
     ...((requestBody || names.length > 0) && {
-      422: { description: 'The input is invalid: `errors` says where and why' },
+      422: { description: 'Validation failed: `errors` names each place and reason' },
     }),
     ...(path.startsWith('/v1/') && {
-      503: { description: 'The service is overloaded, stops, or lacks its database' },
-      504: { description: 'It took longer than a request may' },
+      503: { description: 'The service is overloaded, stopping, or without its database' },
+      504: { description: 'The deadline of the request has passed' },
     }),
   }
 }

@@ -2,13 +2,13 @@ import { z } from '@hono/zod-openapi'
 import { integerParameter, withDefault } from './params.ts'
 import { validationFailed } from './router.ts'
 
-/** What a list's query has besides its filters. */
+/** The query of a list, besides its filters. */
 export const pageQuery = {
   limit: withDefault(integerParameter(1, 100), 20),
-  cursor: z.string().optional().openapi({ description: '`nextCursor` of the page before' }),
+  cursor: z.string().optional().openapi({ description: '`nextCursor` of the previous page' }),
 }
 
-/** What a list answers with. */
+/** The body of a list. */
 export const pageFields = <Item extends z.ZodType>(item: Item) => ({
   items: z.array(item),
   nextCursor: z.string().nullable().openapi({ description: 'Null on the last page' }),
@@ -19,22 +19,22 @@ export interface PageRequest {
   cursor?: string | undefined
 }
 
-export interface Page<Item> {
+interface Page<Item> {
   items: Item[]
   nextCursor: string | null
 }
 
 /**
- * How a list is read by pages. A cursor is opaque to clients and holds the id of the last item of a
- * page, so that a page is one range read, and items that come and go meanwhile shift nothing.
+ * Cursor pagination. A cursor is opaque to clients and holds the id of a page's last item, so that
+ * each page is one range read, and items inserted or deleted meanwhile shift nothing.
  */
 export class Pager {
   readonly #prefix: string
   readonly #pattern: RegExp
 
   /**
-   * @param prefix of what a cursor holds.
-   * @param id what an id looks like, to refuse cursors that are not ours.
+   * @param prefix tells this list's cursors from those of others.
+   * @param id the form of an id: cursors that hold anything else are rejected.
    */
   constructor(prefix: string, id: RegExp) {
     this.#prefix = prefix
@@ -42,11 +42,10 @@ export class Pager {
   }
 
   /**
-   * One page, by reading one item more than it has, which tells whether another page follows.
+   * Reads one item more than a page has, which shows whether another page follows.
    *
-   * @param read gives at most so many items that follow the one with the id `after`, or the first
-   * ones.
-   * @throws AppError `invalid` when the cursor is not one of ours.
+   * @param read returns at most `limit` items, from the one behind the id `after` on.
+   * @throws AppError `invalid` for a cursor that is not from this list.
    */
   async read<Item extends { id: string | number }>(
     { limit, cursor }: PageRequest,
@@ -65,8 +64,6 @@ export class Pager {
   #decode(cursor: string): string {
     const [, id] = Buffer.from(cursor, 'base64url').toString().match(this.#pattern) ?? []
     if (id !== undefined) return id
-    throw validationFailed([
-      { path: 'query.cursor', message: 'Not a cursor that this list returned' },
-    ])
+    throw validationFailed([{ path: 'query.cursor', message: 'Not a cursor of this list' }])
   }
 }

@@ -1,54 +1,36 @@
 import { z } from '@hono/zod-openapi'
 
-/**
- * What is said of input that a schema without words of its own refuses; zod's own sentences name
- * its types and no remedy.
- */
+// Messages for schemas without their own: zod's name its types and no remedy.
 z.config({ customError: explain })
 
-/**
- * Free text. Half of a surrogate pair, which JSON can name and UTF-8 cannot hold, is refused: the
- * database would store U+FFFD in its place, so that different texts became one.
- */
+/** Free text. A lone surrogate is rejected, because UTF-8 and so the database cannot hold it. */
 export const text = () =>
   z
     .string()
     .refine(
       (value) => value.isWellFormed(),
-      'Must not have half of a surrogate pair in it, such as \\ud800',
+      'Must not contain half of a surrogate pair, such as \\ud800',
     )
 
-/**
- * A whole number in a path or query, in digits: `z.coerce` would take '' for 0 and '1e3' for 1000.
- */
+/** A whole number in a path or query. `z.coerce` would read '' as 0 and '1e3' as 1000. */
 export const integerParameter = (min: number, max: number) =>
   parameter('integer', /^\d{1,15}$/, min, max)
 
-/**
- * A finite decimal number in a path or query; `z.coerce` would take '' for 0, '0x10' for 16 and
- * 'Infinity' as it is.
- */
+/** A finite decimal number in a path or query. `z.coerce` would read '' as 0 and '0x10' as 16. */
 export const numberParameter = (min: number, max: number) =>
   parameter('number', /^-?\d{1,20}(\.\d{1,40})?(e-?\d{1,3})?$/i, min, max)
 
 const parameter = (type: 'integer' | 'number', form: RegExp, min: number, max: number) =>
   z
     .string()
-    .refine(
-      (text) => form.test(text) && Number(text) >= min && Number(text) <= max,
-      // What follows must not judge a number that is none.
-      {
-        message: `Must be a ${type === 'integer' ? 'whole number' : 'number'} from ${min} to ${max}`,
-        abort: true,
-      },
-    )
+    .refine((text) => form.test(text) && Number(text) >= min && Number(text) <= max, {
+      message: `Must be a ${type === 'integer' ? 'whole number' : 'number'} from ${min} to ${max}`,
+      abort: true,
+    })
     .transform(Number)
     .openapi({ type, minimum: min, maximum: max })
 
-/**
- * A parameter that may be left out. OpenAPI has to be told, since the default comes after digits
- * have become a number.
- */
+/** An optional parameter. zod-openapi does not see a default behind a transformation. */
 export const withDefault = (parameter: ReturnType<typeof integerParameter>, value: number) =>
   parameter.default(value).openapi({ default: value })
 
@@ -70,17 +52,15 @@ const FORMATS: Record<string, string> = {
   url: 'a URL',
 }
 
-/** What lengths are counted in. */
 const UNITS: Record<string, string> = { string: ' characters', array: ' items', set: ' items' }
 
 function explain(issue: z.core.$ZodRawIssue): string | undefined {
   if (issue.input === undefined) return 'Required'
   if (issue.code === 'invalid_type')
     return `Must be ${TYPES[issue.expected] ?? `of the type ${issue.expected}`}`
-  if (issue.code === 'invalid_format')
-    return issue.format === 'regex'
-      ? `Must match ${issue.pattern}`
-      : `Must be ${FORMATS[issue.format] ?? issue.format}`
+  if (issue.code === 'invalid_format' && issue.format === 'regex')
+    return `Must match ${issue.pattern}`
+  if (issue.code === 'invalid_format') return `Must be ${FORMATS[issue.format] ?? issue.format}`
   if (issue.code === 'invalid_value')
     return `Must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.join(', ')}`
   if (issue.code === 'too_small')
@@ -88,7 +68,7 @@ function explain(issue: z.core.$ZodRawIssue): string | undefined {
   if (issue.code === 'too_big')
     return explainBound(issue, issue.inclusive === false ? 'less than' : 'at most', issue.maximum)
   if (issue.code === 'not_multiple_of') return `Must be a multiple of ${issue.divisor}`
-  if (issue.code === 'invalid_union') return 'Has none of the forms that it may have'
+  if (issue.code === 'invalid_union') return 'Matches none of the allowed forms'
   if (issue.code === 'unrecognized_keys') return 'Unknown key'
   return undefined
 }

@@ -19,7 +19,7 @@ export type Router = Hono<Env> &
     openapi<R extends Route>(
       route: R,
       handler: (c: RouteContext<R>) => RouteResponse<R> | Promise<RouteResponse<R>>,
-    ): void
+    ): Router
   }
 
 /** The context of a route's handler: `c.req.valid('param')` has the type of its schema. */
@@ -52,13 +52,15 @@ type ContentResponse<Content, Status extends StatusCode> = {
  */
 export function createRouter(): Router {
   const router = new OpenAPIHono<Env>()
-  const openapi = (route: Route, handler: Handler<Env>) => {
+  const openapi = (route: Route, handler: Handler<Env>): Router => {
     if (route.middleware || route.hide)
       throw new Error(`${route.path}: routes have no middleware and are not hidden`)
     router.openAPIRegistry.registerPath(route)
     router.on(route.method, route.getRoutingPath(), validated(route.request ?? {}, handler))
+    return checked
   }
-  return Object.assign(router, { openapi })
+  const checked = Object.assign(router, { openapi })
+  return checked
 }
 
 /** The JSON body of a request: `request: jsonBody(ProductInput)`. */

@@ -2,11 +2,9 @@ import { parentPort } from 'node:worker_threads'
 import apiReference from '@scalar/fastify-api-reference'
 
 /*
- * Posts the script of the API reference to the thread that started this one, then ends.
- *
- * Of Scalar's packages only the plugin for Fastify is small and has the script in it. It is registered on an object that has
- * what it uses of Fastify, and asked for the script as a request would. On a thread of its own, because loading the package
- * takes 100 ms.
+ * Posts the script of the API reference to the parent thread. Of Scalar's packages only the Fastify
+ * plugin is small and contains the script, so it is registered on a minimal stand-in for Fastify. It
+ * runs on a thread because loading the package takes 100 ms.
  */
 
 interface Route {

@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server } from 'node:http'
 import { type AddressInfo, type Socket, Server as TcpServer } from 'node:net'
 import { performance } from 'node:perf_hooks'
@@ -6,135 +7,117 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { getRequestListener } from '@hono/node-server'
 import type { Hono } from 'hono'
 import { AppError, type ErrorCode, overloaded } from '../errors.ts'
-import { explainListen, urlOf } from './address.ts'
-import { Connection, type Load } from './connection.ts'
+import { Connection } from './connection.ts'
 import type { Env } from './context.ts'
 import { problemBytes, problemResponse, writeProblem } from './errors.ts'
-import { AppResponse } from './response.ts'
+import { AppResponse } from './headers.ts'
 
 const HEADERS_TIMEOUT_MS = 10_000
 const BODY_TIMEOUT_MS = 60_000
+/** Above the usual minute of load balancers: the side that sends requests must close first. */
 const KEEP_ALIVE_TIMEOUT_MS = 65_000
 const DRAIN_POLL_MS = 20
-/**
- * How long a connection must be quiet during the drain before it is closed: this share of the drain
- * timeout, a second at most.
- */
+/** During the drain, connections close after being quiet for this share of it, 1 s at most. */
 const QUIET_SHARE = 0.1
 const MAX_QUIET_MS = 1_000
-/**
- * Above it, a connection has one request at a time. Protects memory only: what bounds load is how
- * long a request waits for a connection of the pool, or for a thread.
- */
+/** Protects memory: above it, each connection may have one request. Other limits bound the load. */
 const MAX_IN_FLIGHT = 10_000
-/** What a request without a Host header was sent to. */
-const DEFAULT_HOST = 'localhost'
+/** The rest is for files, probes, and connections that kill statements. */
+const CLIENTS_SHARE_OF_FILES = 0.75
 
-/** Where requests wait before the app gets them. */
+/** Where requests wait before they start. */
 export interface Backlog {
-  /** Calls one of the functions, once: now or after others. */
+  /** Calls one of the functions, once: at once or later. */
   add(waiter: { admit: () => void; refuse: (error: AppError) => void }): void
 }
 
 export interface HttpServerOptions {
-  /** When it aborts, answers ask their clients to close the connection. */
+  /** Once it aborts, responses ask their clients to close the connection. */
   leaving: AbortSignal
-  /**
-   * Which offers of another protocol are accepted; the others are ignored, and their requests
-   * served (RFC 9110, 7.8).
-   */
+  /** Which upgrades are accepted; otherwise the request is served (RFC 9110, 7.8). */
   shouldUpgrade?: (request: IncomingMessage) => boolean
-  /** How many clients may be connected at once; another one is disconnected at once. */
+  /** Further clients are disconnected at once. */
   maxConnections?: number
-  /**
-   * Where a request for a path waits until it can be served soon; absent for one that is served at
-   * once.
-   */
+  /** Where a request for a path waits until it may start; undefined if it starts at once. */
   backlogFor?: (path: string) => Backlog | undefined
 }
 
-/**
- * The listening socket, from the bytes up to the app: what Node's parser lets through but should
- * not is refused here.
- */
+/** The listening socket: rejects what Node's parser accepts but should not reach the app. */
 export class HttpServer implements AsyncDisposable {
   readonly node: Server<typeof IncomingMessage, typeof AppResponse>
-  readonly #leaving: AbortSignal
+  readonly #options: HttpServerOptions
   readonly #connections = new Map<Socket, Connection>()
-  readonly #backlogFor: (path: string) => Backlog | undefined
-  readonly #load: Load = { inFlight: 0 }
+  readonly #load = { inFlight: 0 }
   #listener: ReturnType<typeof getRequestListener> | undefined
 
-  constructor({
-    leaving,
-    shouldUpgrade = () => false,
-    maxConnections = Number.POSITIVE_INFINITY,
-    backlogFor = () => undefined,
-  }: HttpServerOptions) {
-    this.#leaving = leaving
-    this.#backlogFor = backlogFor
+  constructor(options: HttpServerOptions) {
+    this.#options = options
     this.node = createServer({
       ServerResponse: AppResponse,
       headersTimeout: HEADERS_TIMEOUT_MS,
-      // Node has one for all requests; ours can be lifted for an upload.
+      // Node's applies to all requests; ours can be cleared for an upload.
       requestTimeout: 0,
-      // Longer than a load balancer's usual minute: the side that closes first must be the one that
-      // sends requests.
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
-      // `flawOf` does it, with a problem for an answer.
+      // `findFlaw` does it, and answers with a problem.
       requireHostHeader: false,
-      // The other protocol takes the socket at once, so nothing may be in flight on it.
+      // The other protocol takes over the socket, so nothing may be in flight on it.
       shouldUpgradeCallback: (request) =>
-        shouldUpgrade(request) && !this.#connections.get(request.socket)?.inFlight,
+        options.shouldUpgrade?.(request) === true &&
+        !this.#connections.get(request.socket)?.inFlight,
     })
-    this.node.maxConnections = maxConnections
+    this.node.maxConnections = options.maxConnections ?? Number.POSITIVE_INFINITY
     this.node.on('connection', (socket) => this.#connect(socket))
     this.node.on('upgrade', (request) => this.#connections.delete(request.socket))
-    // Now, because Socket.IO puts itself before the listeners that are there when it comes.
-    this.node.on('request', (_, outgoing) => this.#receive(outgoing))
-    // Node would ask for every body at once: here whoever reads it does (`inviteBody`).
-    this.node.on('checkContinue', (_, outgoing) => this.#receive(outgoing))
-    // An expectation that is not known may be ignored (RFC 9110, 10.1.1).
-    this.node.on('checkExpectation', (_, outgoing) => this.#receive(outgoing))
-    this.node.on('clientError', (error, socket) => this.#refuseBytes(error, socket as Socket))
+    // Registered here, because Socket.IO wraps the listeners that exist when it is attached. With
+    // `checkContinue`, Node would ask for every body: `inviteBody` does. Unknown expectations may be
+    // ignored (RFC 9110, 10.1.1).
+    for (const event of ['request', 'checkContinue', 'checkExpectation'])
+      this.node.on(event, (_, outgoing) => this.#receive(outgoing))
+    this.node.on('clientError', (error, socket) => this.#rejectBytes(error, socket as Socket))
   }
 
-  /** How many requests have no complete answer yet. */
+  /** Requests without a complete response. */
   get inFlight(): number {
     return this.#load.inFlight
   }
 
-  /** Starts to listen and gives the URL. @throws AppError when the port is taken or not allowed. */
+  /** Listens and returns the URL. @throws AppError when the port is taken or not allowed. */
   async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
+    // The hostname stands in for a missing Host header; errors come from malformed hosts and paths.
     this.#listener = getRequestListener(app.fetch, {
-      hostname: DEFAULT_HOST,
-      errorHandler: refuseRequest,
+      hostname: 'localhost',
+      errorHandler: (error) => {
+        const message = error instanceof Error ? error.message : 'Malformed request'
+        return problemResponse(new AppError('bad_request', message), '')
+      },
     })
     this.node.listen(port, host)
     await once(this.node, 'listening').catch((error) => {
-      throw new AppError('unavailable', explainListen(error, host, port), { cause: error })
+      const message = listenErrorMessage(error, host, port, 'PORT')
+      throw new AppError('unavailable', message, { cause: error })
     })
-    // A connection that the system cannot accept now is no reason to end.
+    // A connection that the system cannot accept must not end the process.
     this.node.on('error', () => {})
-    return urlOf(this.node.address() as AddressInfo)
+    const { address, family, port: ownPort } = this.node.address() as AddressInfo
+    if (['0.0.0.0', '::', '127.0.0.1', '::1'].includes(address))
+      return `http://localhost:${ownPort}`
+    return `http://${family === 'IPv6' ? `[${address}]` : address}:${ownPort}`
   }
 
   /**
    * Refuses new connections and resolves when the requests in flight are answered, or after
-   * `timeoutMs`. A connection without a request is closed when it has been quiet for a while: one
-   * that is in use has its next request on its way, whose answer asks the client to close.
+   * `timeoutMs`. A connection without a request is closed only after a quiet while: one in use has
+   * its next request on the way, whose response asks the client to close.
    */
   async drain(timeoutMs: number): Promise<void> {
     const closed = new AbortController()
-    // After the phase of the event loop that accepts connections: a client whose connection waits
-    // to be accepted is reset.
+    // After the event loop's phase that accepts connections: those still waiting would be reset.
     await nextTurn()
-    // Not the `close` of `http.Server`, which cuts every connection that has no request.
+    // `http.Server.close` would cut every connection that has no request.
     TcpServer.prototype.close.call(this.node, () => closed.abort())
-    const begun = performance.now()
+    const startedAt = performance.now()
     const quietMs = Math.min(MAX_QUIET_MS, timeoutMs * QUIET_SHARE)
-    for (const connection of this.#connections.values()) connection.watch(begun)
-    while (!closed.signal.aborted && performance.now() - begun < timeoutMs) {
+    while (!closed.signal.aborted && performance.now() - startedAt < timeoutMs) {
       for (const connection of this.#connections.values())
         connection.closeIfQuiet(performance.now(), quietMs)
       await sleep(DRAIN_POLL_MS, undefined, { signal: closed.signal }).catch(() => {})
@@ -147,89 +130,69 @@ export class HttpServer implements AsyncDisposable {
   }
 
   #connect(socket: Socket) {
-    this.#connections.set(
-      socket,
-      new Connection(socket, (outgoing) => this.#serve(outgoing), this.#load),
-    )
+    const serve = (outgoing: AppResponse) => this.#serve(outgoing)
+    this.#connections.set(socket, new Connection(socket, serve, this.#load))
     socket.once('close', () => this.#connections.delete(socket))
   }
 
   #receive(outgoing: AppResponse) {
-    const { req: incoming, requestId } = outgoing
-    const connection = this.#connections.get(incoming.socket)
-    outgoing.isGoodbye = () => this.#leaving.aborted && connection?.last === outgoing
-    // Whatever others pipeline, a client that sends one request at a time, as a probe does, is not
-    // refused for it.
-    const isAdmitted = this.#load.inFlight < MAX_IN_FLIGHT || connection?.inFlight === 0
-    if (isAdmitted) connection?.receive(outgoing)
-    else
-      writeProblem(
-        outgoing,
-        overloaded('Too many requests are in flight: try again later'),
-        incoming.url ?? '',
-        requestId,
-      )
+    const connection = this.#connections.get(outgoing.req.socket)
+    outgoing.shouldClose = () => this.#options.leaving.aborted && connection?.last === outgoing
+    // Clients that send one request at a time, such as probes, are served however many others wait.
+    if (this.#load.inFlight < MAX_IN_FLIGHT || connection?.inFlight === 0)
+      return connection?.receive(outgoing)
+    writeProblem(outgoing, overloaded('Too many requests are in flight: try again later'))
   }
 
   #serve(outgoing: AppResponse) {
-    const { req: incoming, requestId } = outgoing
-    const flaw = flawOf(incoming)
-    if (flaw) return writeProblem(outgoing, flaw, '', requestId)
-    // A question to the server as a whole: whether it is there (RFC 9110, 9.3.7).
-    if (incoming.url === '*') return void outgoing.writeHead(204).end()
+    const { req } = outgoing
+    const flaw = findFlaw(req)
+    if (flaw) return writeProblem(outgoing, flaw)
+    // Asks whether the server as a whole is there (RFC 9110, 9.3.7).
+    if (req.url === '*') return void outgoing.writeHead(204).end()
     outgoing.startedAt = performance.now()
-    // What a browser asks before it sends a request needs nothing to wait for.
-    const backlog = incoming.method === 'OPTIONS' ? undefined : this.#backlogFor(incoming.url ?? '')
-    if (!backlog) return this.#begin(outgoing)
-    const refuse = (error: AppError) => {
-      outgoing.refusal = error
-      this.#begin(outgoing)
+    // Preflights need nothing to wait for.
+    const backlog =
+      req.method === 'OPTIONS' ? undefined : this.#options.backlogFor?.(req.url as string)
+    const start = (refusal?: AppError) => {
+      outgoing.refusal = refusal
+      if ('transfer-encoding' in req.headers || 'content-length' in req.headers)
+        outgoing.startBodyTimeout(BODY_TIMEOUT_MS)
+      void this.#listener?.(req, outgoing)
     }
-    backlog.add({ admit: () => this.#begin(outgoing), refuse })
+    if (backlog) backlog.add({ admit: () => start(), refuse: start })
+    else start()
   }
 
-  /**
-   * Hands a request to the app, which answers a refused one as well: with CORS headers and all else
-   * that its answers carry.
-   */
-  #begin(outgoing: AppResponse) {
-    if (hasBody(outgoing.req)) outgoing.limitBody(outgoing.req, BODY_TIMEOUT_MS)
-    void this.#listener?.(outgoing.req, outgoing)
-  }
-
-  /**
-   * Bytes that are no HTTP request, or not a whole one. The answer must not get into, or before,
-   * another one.
-   */
-  #refuseBytes(error: NodeJS.ErrnoException, socket: Socket) {
+  /** Rejects bytes that are no HTTP request, or not a whole one, without corrupting a response. */
+  #rejectBytes(error: NodeJS.ErrnoException, socket: Socket) {
     const { last, inFlight = 0, isPaused = false } = this.#connections.get(socket) ?? {}
     if (!socket.writable || error.code === 'ECONNRESET' || last?.headersSent)
       return socket.destroy()
-    // The request is late because we do not read it.
+    // Late because we do not read it.
     if (isPaused && error.code === 'ERR_HTTP_REQUEST_TIMEOUT') return
-    const [code, message] = CODES_OF_PARSER[error.code ?? ''] ?? [
+    const [code, message] = PARSER_ERRORS[error.code ?? ''] ?? [
       'bad_request',
       'This is not a valid HTTP request',
     ]
-    // With one in flight whose body is broken, this is its answer. Whole ones keep theirs, and the
-    // connection ends after them.
+    // Answers the request in flight if its own body is broken. Complete ones keep their responses,
+    // after which the connection ends.
     if (!last || (inFlight === 1 && !last.req.complete))
       return socket.end(problemBytes(new AppError(code, message)))
     last.shouldKeepAlive = false
   }
 }
 
-const hasBody = ({ headers }: IncomingMessage) =>
-  'transfer-encoding' in headers || 'content-length' in headers
+const PARSER_ERRORS: Record<string, [ErrorCode, string]> = {
+  HPE_HEADER_OVERFLOW: ['headers_too_large', 'The headers are too large'],
+  ERR_HTTP_REQUEST_TIMEOUT: ['request_timeout', 'The request did not arrive in time'],
+}
 
-/** What makes a request ambiguous, so that a proxy and we could disagree on where it goes. */
-function flawOf({
-  url = '',
-  method,
-  headers,
-  rawHeaders,
-  httpVersion,
-}: IncomingMessage): AppError | undefined {
+/** What makes a request ambiguous, so that a proxy and this server could interpret it differently. */
+function findFlaw({ url = '', method, headers, rawHeaders, httpVersion }: IncomingMessage) {
+  let hosts = 0
+  for (let index = 0; index < rawHeaders.length; index += 2)
+    if (rawHeaders[index]?.length === 4 && rawHeaders[index]?.toLowerCase() === 'host') hosts++
   if (!httpVersion.startsWith('1.')) return new AppError('bad_request', 'Speak HTTP/1.1')
   if (url[0] !== '/' && !(url === '*' && method === 'OPTIONS'))
     return new AppError('bad_request', 'Send a path, not an absolute URL, as the request target')
@@ -238,23 +201,36 @@ function flawOf({
       'bad_request',
       'Send the body chunked or with its length, in no other transfer coding',
     )
-  let hosts = 0
-  for (let index = 0; index < rawHeaders.length; index += 2)
-    if (rawHeaders[index]?.length === 4 && rawHeaders[index]?.toLowerCase() === 'host') hosts++
   if (hosts > 1) return new AppError('bad_request', 'Send one Host header')
-  // HTTP/1.0 knew none (RFC 9112, 3.2).
+  // HTTP/1.0 has none (RFC 9112, 3.2).
   if (hosts === 0 && httpVersion !== '1.0') return new AppError('bad_request', 'Send a Host header')
   return undefined
 }
 
-/** A request that cannot be turned into a `Request`: a malformed host or path. */
-const refuseRequest = (error: unknown) =>
-  problemResponse(
-    new AppError('bad_request', error instanceof Error ? error.message : 'Malformed request'),
-    '',
-  )
+/** Why a server cannot listen, and which setting helps. */
+export function listenErrorMessage(
+  { code, message }: NodeJS.ErrnoException,
+  host: string,
+  port: number,
+  setting: 'PORT' | 'OPS_PORT',
+): string {
+  if (code === 'EADDRINUSE')
+    return `Port ${port} is in use: stop what listens there, or set ${setting} to another one`
+  if (code === 'EACCES')
+    return `Port ${port} is not permitted for this user: set ${setting} to one above 1023`
+  return `Cannot listen on ${host}:${port}: ${message}`
+}
 
-const CODES_OF_PARSER: Record<string, [ErrorCode, string]> = {
-  HPE_HEADER_OVERFLOW: ['headers_too_large', 'The headers are too large'],
-  ERR_HTTP_REQUEST_TIMEOUT: ['request_timeout', 'The request did not arrive in time'],
+/**
+ * The number of clients that leaves file descriptors for the process's own work, such as queries and
+ * probes. Unlimited except on Linux, because other systems do not show the limit.
+ *
+ * @param reserved descriptors for connections to the database.
+ */
+export function connectionLimit(reserved: number): number {
+  if (process.platform !== 'linux') return Number.POSITIVE_INFINITY
+  const limits = readFileSync('/proc/self/limits', 'utf8')
+  const [, limit = Number.POSITIVE_INFINITY] = limits.match(/^Max open files\s+(\d+)/m) ?? []
+  const free = Number(limit) - readdirSync('/proc/self/fd').length - reserved
+  return Math.max(1, Math.floor(free * CLIENTS_SHARE_OF_FILES))
 }

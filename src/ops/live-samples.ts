@@ -29,9 +29,9 @@ const BlockSchema = z
     function: z.string(),
     file: z.string(),
     line: z.int(),
-    inNativeCall: z.literal(true).exactOptional(),
-    requestId: z.string().exactOptional(),
-    route: z.string().exactOptional(),
+    inNativeCall: z.literal(true).optional(),
+    requestId: z.string().optional(),
+    route: z.string().optional(),
   })
   .openapi('Block')
 

@@ -2,10 +2,10 @@ import { describeBlock } from '@offloop/loopwatch/blocking-frame'
 import { Watchdog } from '@offloop/loopwatch/watchdog'
 import type { Config } from '../config.ts'
 import { AppError, type ErrorCode } from '../errors.ts'
-import { explainListen } from '../http/address.ts'
 import { requestInProgress } from '../http/context.ts'
 import { toProblem } from '../http/errors.ts'
 import type { Readiness } from '../http/health.ts'
+import { listenErrorMessage } from '../http/server.ts'
 import type { Log } from '../log.ts'
 import type { LiveSamples } from './live-samples.ts'
 import type { Metrics } from './metrics.ts'
@@ -41,7 +41,7 @@ export async function openWatchdog(
   })
   return opening.catch((cause) => {
     if (!probes) throw cause
-    const message = explainListen(cause, probes.host, probes.port, 'OPS_PORT')
+    const message = listenErrorMessage(cause, probes.host, probes.port, 'OPS_PORT')
     throw new AppError('unavailable', message, { cause })
   })
 }

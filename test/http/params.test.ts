@@ -24,7 +24,7 @@ test.each([
   [z.uuid(), 'x', 'Must be a UUID'],
   [z.string().regex(/^\d$/), 'x', 'Must match /^\\d$/'],
   [z.string().regex(/^\d$/, 'Must be one digit'), 'x', 'Must be one digit'],
-  [z.union([z.string(), z.int()]), true, 'Has none of the forms that it may have'],
+  [z.union([z.string(), z.int()]), true, 'Matches none of the allowed forms'],
   [z.strictObject({}), { x: 1 }, 'Unknown key'],
   [integerParameter(1, 9), '10', 'Must be a whole number from 1 to 9'],
   [integerParameter(1, 9), '1e0', 'Must be a whole number from 1 to 9'],

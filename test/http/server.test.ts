@@ -4,8 +4,8 @@ import { createConnection } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { overloaded } from '../../src/errors.ts'
 import { type RequestRecord, requestContext, throwRefusal } from '../../src/http/context.ts'
-import { cors } from '../../src/http/cors.ts'
 import { errorHandler } from '../../src/http/errors.ts'
+import { allowOrigins } from '../../src/http/headers.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { type Backlog, HttpServer, type HttpServerOptions } from '../../src/http/server.ts'
 import { openLog } from '../../src/log.ts'
@@ -429,7 +429,7 @@ async function useBacklog() {
   const app = createRouter()
   app.onError(errorHandler(openLog({ level: 'silent', format: 'json' })))
   app.use(requestContext(60_000, (record) => records.push(record)))
-  app.use(cors(['https://shop.example']))
+  app.use(allowOrigins(['https://shop.example']))
   app.use(throwRefusal)
   app.all('*', async (c) => {
     served.push(`${c.req.method} ${c.req.path}`)

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
 import { requestContext } from '../../src/http/context.ts'
-import { type EventSink, eventStream, hasSeenLast } from '../../src/http/event-stream.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { HttpServer } from '../../src/http/server.ts'
+import { type EventSink, eventStream, hasSeenLast } from '../../src/http/sse.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
 import { until } from '../support/until.ts'
 

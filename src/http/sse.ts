@@ -2,13 +2,10 @@ import type { TypedResponse } from 'hono'
 import { type AppContext, getContext } from './context.ts'
 
 const HEARTBEAT_MS = 15_000
-/** A comment: proxies see that the stream lives, clients see nothing. */
+/** A comment: shows proxies that the stream is alive, and clients nothing. */
 const HEARTBEAT = ':\n\n'
 
-/**
- * The id of the last event. No other event has one, so a client that sends it as `Last-Event-ID`
- * has seen the last event.
- */
+/** Only the last event has an id: a client that sends it back as `Last-Event-ID` has seen the end. */
 const LAST_ID = 'last'
 
 const HEADERS = {
@@ -17,25 +14,21 @@ const HEADERS = {
   'X-Accel-Buffering': 'no',
 }
 
-/** What a subscription sends to its client. After the end of the stream it sends nothing. */
+/** What a subscription sends to its client. Nothing is sent after the end of the stream. */
 export interface EventSink {
-  /**
-   * An event that the next one supersedes: while the client does not read, only the newest of them
-   * waits.
-   */
+  /** An event that the next one supersedes: a slow client gets only the newest. */
   latest(name: string, data: unknown): void
-  /** The last event: the stream ends after it. */
+  /** The last event: ends the stream. */
   last(name: string, data: unknown): void
-  /** Ends the stream without a last event: an `EventSource` connects again. */
+  /** Ends the stream without a last event, so that an `EventSource` reconnects. */
   end(): void
 }
 
 /**
- * Answers with Server-Sent Events, until the last of them, or until the client leaves or the
- * service stops. It has no deadline; comments now and then keep proxies from thinking it dead. HEAD
- * gets the headers, and subscribes to nothing.
+ * Answers with Server-Sent Events until the last of them, or until the client leaves or the service
+ * stops. The stream has no deadline, and sends heartbeats. HEAD gets the headers only.
  *
- * @param subscribe begins to send, and gives the function that ends it.
+ * @param subscribe starts sending, and returns the function that ends the subscription.
  */
 export function eventStream(
   c: AppContext,
@@ -46,7 +39,7 @@ export function eventStream(
   getContext(c).clearDeadline()
   const signal = AbortSignal.any([getContext(c).signal, stopping])
   const ended = new AbortController()
-  let waiting: string | undefined
+  let pending = ''
   const stream = new ReadableStream<string>({
     start(controller) {
       const isRead = () => (controller.desiredSize ?? 0) > 0
@@ -57,20 +50,17 @@ export function eventStream(
       }
       const latest = (name: string, data: unknown) => {
         if (ended.signal.aborted) return
-        if (isRead()) controller.enqueue(frameOf(name, data))
-        else waiting = frameOf(name, data)
+        if (isRead()) controller.enqueue(encodeEvent(name, data))
+        else pending = encodeEvent(name, data)
       }
       const last = (name: string, data: unknown) => {
         if (ended.signal.aborted) return
-        controller.enqueue(`${waiting ?? ''}id: ${LAST_ID}\n${frameOf(name, data)}`)
-        waiting = undefined
+        controller.enqueue(`${pending}id: ${LAST_ID}\n${encodeEvent(name, data)}`)
         end()
       }
-      controller.enqueue(HEARTBEAT)
-      const timer = setInterval(
-        () => isRead() && controller.enqueue(HEARTBEAT),
-        HEARTBEAT_MS,
-      ).unref()
+      const beat = () => isRead() && controller.enqueue(HEARTBEAT)
+      beat()
+      const timer = setInterval(beat, HEARTBEAT_MS).unref()
       const unsubscribe = subscribe({ latest, last, end })
       const clean = () => {
         clearInterval(timer)
@@ -82,18 +72,16 @@ export function eventStream(
       if (signal.aborted) end()
     },
     pull(controller) {
-      if (waiting) controller.enqueue(waiting)
-      waiting = undefined
+      if (pending) controller.enqueue(pending)
+      pending = ''
     },
     cancel: () => ended.abort(),
   })
   return c.body(stream.pipeThrough(new TextEncoderStream()), 200, HEADERS)
 }
 
-/**
- * Whether the client has seen the last event. An `EventSource` connects again when a stream ends:
- * only an answer without events (204) stops it.
- */
+/** Whether the client has seen the last event: only a 204 keeps an `EventSource` from reconnecting. */
 export const hasSeenLast = ({ req }: AppContext): boolean => Boolean(req.header('last-event-id'))
 
-const frameOf = (name: string, data: unknown) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
+const encodeEvent = (name: string, data: unknown) =>
+  `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`

@@ -1,0 +1,109 @@
+import { randomBytes } from 'node:crypto'
+import {
+  type IncomingMessage,
+  type OutgoingHttpHeader,
+  type OutgoingHttpHeaders,
+  ServerResponse,
+} from 'node:http'
+import type { MiddlewareHandler } from 'hono'
+import { cors } from 'hono/cors'
+import type { AppError } from '../errors.ts'
+
+/** For an API's data, which no browser may run, frame, sniff or embed; pages override the policy. */
+const SECURITY_HEADERS = {
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'strict-transport-security': 'max-age=31536000; includeSubDomains',
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+}
+
+/** Response headers that scripts of other origins may read besides those that CORS always allows. */
+const EXPOSED_HEADERS =
+  'Accept-Encoding,Allow,Content-Disposition,ETag,Location,Retry-After,X-Request-Id'.split(',')
+
+/** A caller's id must be safe to log and to send back. */
+const ACCEPTABLE_ID = /^[\w.:-]{1,128}$/
+
+/** How Node recognises `Expect: 100-continue`. */
+const EXPECTS_CONTINUE = /(?:^|\W)100-continue(?:$|\W)/i
+
+/** Makes ids unique across processes; a UUID per request would take ten times as long. */
+const PROCESS_ID = randomBytes(9).toString('base64url')
+let requests = 0
+
+export const newRequestId = () => `${PROCESS_ID}.${(++requests).toString(36)}`
+
+/** Admits pages of these origins. An OPTIONS request that is no preflight gets the app's answer. */
+export function allowOrigins(origin: string[]): MiddlewareHandler {
+  const allow = cors({ origin, exposeHeaders: EXPOSED_HEADERS })
+  return (c, next) => {
+    const isPreflight = c.req.header('origin') && c.req.header('access-control-request-method')
+    return c.req.method === 'OPTIONS' && !isPreflight ? next() : allow(c, next)
+  }
+}
+
+type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[]
+
+/**
+ * Node's response with what every response carries: the request id and the security headers. They
+ * are added where Node writes the head, because a middleware that touches Hono's headers costs a
+ * tenth of a small request (docs/decisions/003-http-fast-path.md).
+ */
+export class AppResponse extends ServerResponse<IncomingMessage> {
+  /** The caller's `X-Request-Id`, or a new one. */
+  readonly requestId: string
+  /** When the request got its turn on its connection, by `performance.now()`. */
+  startedAt = 0
+  /** Set if the server refused the request before it reached the app, which answers it. */
+  refusal: AppError | undefined
+  /** Whether the client should close the connection after this response. */
+  shouldClose: (() => boolean) | undefined
+  #bodyTimer: NodeJS.Timeout | undefined
+
+  constructor(request: IncomingMessage) {
+    super(request)
+    const given = request.headers['x-request-id']
+    this.requestId = typeof given === 'string' && ACCEPTABLE_ID.test(given) ? given : newRequestId()
+  }
+
+  /** Closes the connection unless the request's body has arrived in time. */
+  startBodyTimeout(timeoutMs: number): void {
+    this.#bodyTimer = setTimeout(() => this.req.socket.destroy(), timeoutMs).unref()
+    this.req.once('close', () => this.clearBodyTimeout())
+  }
+
+  /** For a handler that limits the time itself. */
+  clearBodyTimeout(): void {
+    clearTimeout(this.#bodyTimer)
+  }
+
+  /** Asks for a body whose client waits to be asked: refused requests cost no transfer. */
+  inviteBody(): void {
+    const { headers, httpVersion } = this.req
+    if (httpVersion === '1.1' && EXPECTS_CONTINUE.test(headers.expect ?? '')) this.writeContinue()
+  }
+
+  /** Headers that override a default must be named in lower case. */
+  override writeHead(status: number, message?: string | Headers, headers: Headers = {}): this {
+    const given = typeof message === 'object' ? message : headers
+    if (this.shouldClose?.()) this.shouldKeepAlive = false
+    const all = {
+      ...SECURITY_HEADERS,
+      'x-request-id': this.requestId,
+      ...(Array.isArray(given) ? toObject(given) : given),
+    }
+    return typeof message === 'string'
+      ? super.writeHead(status, message, all)
+      : super.writeHead(status, all)
+  }
+}
+
+/** Node also takes headers as a flat list: `['Allow', 'GET', 'Connection', 'close']`. */
+function toObject(list: OutgoingHttpHeader[]): OutgoingHttpHeaders {
+  const headers: OutgoingHttpHeaders = {}
+  for (let index = 0; index < list.length; index += 2)
+    headers[String(list[index])] = list[index + 1]
+  return headers
+}
