@@ -3,9 +3,7 @@ import { resolve } from 'node:path'
 import { z } from 'zod'
 import { AppError } from './errors.ts'
 
-/**
- * The password of `.env.example` and `docker-compose.yml`: fine on a laptop, refused in production.
- */
+/** The password in `docker-compose.yml`, which is refused in production. */
 const DEVELOPMENT_PASSWORD = 'offloop-development'
 
 /** The flags of `bin/node`: docs/decisions/008-no-pretenuring.md, 011-threads-that-end.md. */
@@ -13,70 +11,52 @@ const V8_FLAGS = ['--no-allocation-site-pretenuring', '--no-turboshaft-loop-unro
 
 const DAY_MS = 86_400_000
 
-/**
- * The share of a request's time that it may wait for a connection: with more, it would be cut off
- * in its statement.
- */
+/** How much of its time a request may wait for a connection; its statement needs the rest. */
 const CONNECTION_WAIT_SHARE = 0.4
 const MAX_CONNECTION_WAIT_MS = 2_000
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
 const milliseconds = integer(1, 3_600_000)
-const list = z.string().transform((value) =>
-  value
-    .split(',')
-    .map((item) => item.trim())
-    .filter(Boolean),
-)
 
-/** `https://Example.com:443/` is one, too: browsers send it as `https://example.com`. */
-function isOrigin(text: string): boolean {
-  if (!URL.canParse(text)) return false
-  const { protocol, host, href } = new URL(text)
-  return (
-    ['http:', 'https:'].includes(protocol) &&
-    href === `${protocol}//${host}/` &&
-    !/[?#]$/.test(text)
+const DATABASE_FORM = 'mysql://user:password@host:3306/database'
+const databaseUrl = z
+  .string({ error: `is not set; it looks like ${DATABASE_FORM}` })
+  .regex(/^mysql:\/\/[^/]+\/[^/?]+(\?.*)?$/, `must look like ${DATABASE_FORM}`)
+  .refine(URL.canParse, 'is not a valid URL (percent-encode special characters in the password)')
+
+const passwordIn = (url: string) => (URL.canParse(url) ? new URL(url).password : undefined)
+
+const origin = z
+  .string()
+  .refine(
+    isOrigin,
+    'must be a comma-separated list of origins such as https://example.com, without a path',
   )
-}
+  .transform((text) => new URL(text).origin)
 
-const passwordOf = (url: string) => (URL.canParse(url) ? new URL(url).password : undefined)
+const origins = z
+  .string()
+  .transform((text) =>
+    text
+      .split(',')
+      .map((item) => item.trim())
+      .filter(Boolean),
+  )
+  .pipe(z.array(origin))
 
 /** Every variable that offloop reads, with its default; `.env.example` explains them. */
 const environment = z
   .object({
     NODE_ENV: z.enum(['development', 'production', 'test']).default('development'),
-    DATABASE_URL: z
-      .string({ error: 'is not set; it looks like mysql://user:password@host:3306/database' })
-      .regex(
-        /^mysql:\/\/[^/]+\/[^/?]+(\?.*)?$/,
-        'must look like mysql://user:password@host:3306/database',
-      )
-      .refine(
-        URL.canParse,
-        'is not a valid URL (percent-encode special characters in the password)',
-      ),
+    DATABASE_URL: databaseUrl,
     DATABASE_POOL_SIZE: integer(1, 1_000).default(10),
     HOST: z.string().min(1).default('127.0.0.1'),
     PORT: integer(0, 65_535).default(3000),
-    CORS_ORIGINS: list
-      .pipe(
-        z.array(
-          z
-            .string()
-            .refine(
-              isOrigin,
-              'must be a comma-separated list of origins such as https://example.com, without a path',
-            )
-            .transform((text) => new URL(text).origin),
-        ),
-      )
-      .default([]),
+    CORS_ORIGINS: origins.default([]),
     REQUEST_TIMEOUT_MS: milliseconds.default(5_000),
     DRAIN_DELAY_MS: integer(0, 3_600_000).default(0),
     DRAIN_TIMEOUT_MS: milliseconds.default(10_000),
     COMPUTE_THREADS: integer(1, 256).default(availableParallelism()),
-    COMPUTE_MIN_THREADS: integer(0, 256).optional(),
     COMPUTE_MAX_HEAP_MB: integer(16, 1_048_576).default(1_024),
     JOBS_CONCURRENCY: integer(0, 1_000).default(5),
     JOBS_KEEP_DAYS: integer(1, 3_650).default(7),
@@ -96,30 +76,22 @@ const environment = z
   })
   .refine(
     ({ NODE_ENV, DATABASE_URL }) =>
-      NODE_ENV !== 'production' || passwordOf(DATABASE_URL) !== DEVELOPMENT_PASSWORD,
+      NODE_ENV !== 'production' || passwordIn(DATABASE_URL) !== DEVELOPMENT_PASSWORD,
     {
       path: ['DATABASE_URL'],
       message:
         'still has the development password; choose another one for production (under Docker Compose, by MYSQL_PASSWORD)',
-      // Whatever else is wrong: all of it is named at once.
+      // Also where other variables are wrong, so that all are named at once.
       when: () => true,
-    },
-  )
-  .refine(
-    ({ COMPUTE_THREADS, COMPUTE_MIN_THREADS }) => !(Number(COMPUTE_MIN_THREADS) > COMPUTE_THREADS),
-    {
-      path: ['COMPUTE_MIN_THREADS'],
-      message: 'must not be above COMPUTE_THREADS',
     },
   )
 
 export type Config = ReturnType<typeof loadConfig>
 
 /**
- * Reads the environment once; nothing else in `src/` does.
+ * Reads the environment, once; nothing else in `src/` does.
  *
- * @throws AppError naming every variable that is wrong, so that one look is enough to repair them
- * all.
+ * @throws AppError `invalid` naming every variable that is wrong.
  */
 export function loadConfig(env: NodeJS.ProcessEnv) {
   const result = environment.safeParse(withoutEmpty(env))
@@ -141,7 +113,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     },
     compute: {
       threads: data.COMPUTE_THREADS,
-      minThreads: data.COMPUTE_MIN_THREADS ?? Math.ceil(data.COMPUTE_THREADS / 2),
+      minThreads: Math.ceil(data.COMPUTE_THREADS / 2),
       maxHeapMb: data.COMPUTE_MAX_HEAP_MB,
     },
     jobs: { concurrency: data.JOBS_CONCURRENCY, keepMs: data.JOBS_KEEP_DAYS * DAY_MS },
@@ -159,18 +131,26 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
         data.LOG_FORMAT ??
         (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),
     },
-    // Where nobody says which environment it is, it may be production.
+    // Without NODE_ENV this may be production.
     demoInline: data.DEMO_INLINE ?? env['NODE_ENV'] === 'development',
   } as const)
 }
 
-/** The V8 flags that this process lacks; they are safe on Node's command line only. */
+/** Names the V8 flags that this process lacks; they can be set on Node's command line only. */
 export const missingV8Flags = () => V8_FLAGS.filter((flag) => !process.execArgv.includes(flag))
 
-/** At every depth: who holds the configuration cannot change it for others. */
+/** At every depth, so that no user of the configuration can change it for others. */
 function freeze<T extends object>(value: T): T {
   for (const part of Object.values(value)) if (typeof part === 'object') freeze(part)
   return Object.freeze(value)
+}
+
+/** `https://Example.com:443/` is one, too: browsers send it as `https://example.com`. */
+function isOrigin(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, host, href } = new URL(text)
+  const isWeb = protocol === 'http:' || protocol === 'https:'
+  return isWeb && href === `${protocol}//${host}/` && !/[?#]$/.test(text)
 }
 
 /** `PORT=` in an env file means "not set", as people expect. */

@@ -40,7 +40,6 @@ describe('what is not set has a default', () => {
       'PORT',
       'CORS_ORIGINS',
       'COMPUTE_THREADS',
-      'COMPUTE_MIN_THREADS',
       'DEMO_INLINE',
       'LOG_FORMAT',
     ]
@@ -48,7 +47,7 @@ describe('what is not set has a default', () => {
     expect(loadConfig({ DATABASE_URL, ...empty })).toMatchObject(defaults)
   })
 
-  test('the log is JSON where nobody looks at it', () => {
+  test('the log is JSON outside of a terminal', () => {
     for (const NODE_ENV of ['production', 'test'])
       expect(loadConfig({ DATABASE_URL, NODE_ENV }).log.format).toBe('json')
     expect(loadConfig({ DATABASE_URL, LOG_FORMAT: 'pretty' }).log.format).toBe('pretty')
@@ -68,7 +67,6 @@ test('what is set is taken', () => {
     COMPUTE_THREADS: '3',
     REPORT_DIR: '/data/reports',
     REPORT_MEMORY_MB: '512',
-    COMPUTE_MIN_THREADS: '1',
     COMPUTE_MAX_HEAP_MB: '256',
     JOBS_CONCURRENCY: '0',
     JOBS_KEEP_DAYS: '30',
@@ -91,7 +89,7 @@ test('what is set is taken', () => {
       drainDelayMs: 5_000,
       drainTimeoutMs: 30_000,
     },
-    compute: { threads: 3, minThreads: 1, maxHeapMb: 256 },
+    compute: { threads: 3, minThreads: 2, maxHeapMb: 256 },
     jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
     reports: { directory: '/data/reports', memoryMb: 512 },
     watchdog: { thresholdMs: 250, probes: { host: '10.0.0.7', port: 9_000, maxBlockedMs: 30_000 } },
@@ -116,7 +114,7 @@ test('the ops port can be switched off', () => {
   expect(loadConfig({ DATABASE_URL, OPS_PORT: 'off' }).watchdog.probes).toBeUndefined()
 })
 
-describe('what does not fit', () => {
+describe('an invalid value', () => {
   test.each([
     ['NODE_ENV', 'staging'],
     ['DATABASE_POOL_SIZE', '0'],
@@ -133,7 +131,6 @@ describe('what does not fit', () => {
     ['DRAIN_DELAY_MS', '-1'],
     ['DRAIN_TIMEOUT_MS', '1h'],
     ['COMPUTE_THREADS', '-1'],
-    ['COMPUTE_MIN_THREADS', '257'],
     ['COMPUTE_MAX_HEAP_MB', '1'],
     ['WATCHDOG_MS', '-1'],
     ['OPS_PORT', 'on'],
@@ -144,12 +141,6 @@ describe('what does not fit', () => {
     ['LOG_FORMAT', 'xml'],
   ])('%s=%s is refused by name', (name, value) => {
     expect(namesRefused({ DATABASE_URL, [name]: value })).toEqual([name])
-  })
-
-  test('more threads that stay than there are is refused', () => {
-    expect(refusal({ DATABASE_URL, COMPUTE_THREADS: '2', COMPUTE_MIN_THREADS: '3' })).toContain(
-      'must not be above COMPUTE_THREADS',
-    )
   })
 
   test('is named all at once', () => {
@@ -215,7 +206,7 @@ test('lets the page block the event loop only where it is said that this is deve
   expect(demoInline({ NODE_ENV: 'production', DEMO_INLINE: 'true' })).toBe(true)
 })
 
-test('nobody can change it, at any depth', () => {
+test('the configuration is frozen at every depth', () => {
   const config = loadConfig({ DATABASE_URL, CORS_ORIGINS: 'https://shop.example' })
   for (const part of [
     config,
