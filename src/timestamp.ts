@@ -13,11 +13,10 @@ let lastDay = Number.NaN
 let lastDayText = ''
 
 /**
- * What `toISOString()` gives, for the years 1000 to 9999, which are those that MySQL has. V8 prints
- * by C's `printf`, which takes four times as long: with two dates in each row, a tenth of what a
- * list costs.
+ * Prints what `toISOString()` does, for the years 1000 to 9999 that MySQL has. V8 takes five times
+ * as long, a tenth of what a list with two dates in each row costs.
  */
-export function timestampOf(date: Date): string {
+export function toTimestamp(date: Date): string {
   const at = date.getTime()
   const day = Math.floor(at / DAY_MS)
   if (day !== lastDay) {

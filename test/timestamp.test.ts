@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { timestampOf } from '../src/timestamp.ts'
+import { toTimestamp } from '../src/timestamp.ts'
 
 const YEARS = {
   min: new Date('1000-01-01T00:00:00.000Z'),
@@ -11,11 +11,11 @@ const YEARS = {
 test('a timestamp is what toISOString() gives', () => {
   fc.assert(
     fc.property(fc.date(YEARS), (date) => {
-      expect(timestampOf(date)).toBe(date.toISOString())
+      expect(toTimestamp(date)).toBe(date.toISOString())
     }),
   )
 })
 
 test.each([YEARS.min, YEARS.max, new Date('2024-02-29T09:05:07.003Z')])('%j is one', (date) => {
-  expect(timestampOf(date)).toBe(date.toISOString())
+  expect(toTimestamp(date)).toBe(date.toISOString())
 })

@@ -3,7 +3,7 @@ import type { JobBrief } from '@offloop/jobs/record'
 import type { Db } from '../../db/database.ts'
 import { AppError } from '../../errors.ts'
 import { Pager } from '../../http/pagination.ts'
-import { timestampOf } from '../../timestamp.ts'
+import { toTimestamp } from '../../timestamp.ts'
 import type { Job, JobDetail, JobPage, PageQuery } from './schema.ts'
 
 const pager = new Pager('job', /[\da-f-]{36}/)
@@ -30,8 +30,8 @@ export async function getJob(jobs: Jobs, db: Db, id: string): Promise<JobDetail>
     result: record.result,
     attempts: attempts.map(({ startedAt, finishedAt, ...rest }) => ({
       ...rest,
-      startedAt: timestampOf(startedAt),
-      finishedAt: finishedAt && timestampOf(finishedAt),
+      startedAt: toTimestamp(startedAt),
+      finishedAt: finishedAt && toTimestamp(finishedAt),
     })),
     lastError: attempts.findLast(({ error }) => error !== null)?.error ?? null,
   }
@@ -48,8 +48,8 @@ export const toJob = ({
   ...rest
 }: JobBrief & { input?: unknown; result?: unknown }): Job => ({
   ...rest,
-  createdAt: timestampOf(createdAt),
-  runAt: runAt && timestampOf(runAt),
-  startedAt: startedAt && timestampOf(startedAt),
-  finishedAt: finishedAt && timestampOf(finishedAt),
+  createdAt: toTimestamp(createdAt),
+  runAt: runAt && toTimestamp(runAt),
+  startedAt: startedAt && toTimestamp(startedAt),
+  finishedAt: finishedAt && toTimestamp(finishedAt),
 })

@@ -8,7 +8,7 @@ import { AppError } from '../../errors.ts'
 import type { CheckVersion } from '../../http/etag.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
-import { timestampOf } from '../../timestamp.ts'
+import { toTimestamp } from '../../timestamp.ts'
 import {
   PRODUCTS,
   type Product,
@@ -65,7 +65,7 @@ export async function createProduct(
   const { insertId } = await retryLocked(() => insert(db, name, price, stock, now, now)).catch(
     refuseTakenName(name),
   )
-  const createdAt = timestampOf(now)
+  const createdAt = toTimestamp(now)
   const product = { id: Number(insertId), ...input, version: 1, createdAt, updatedAt: createdAt }
   announce(realtime, product, 'created')
   return product
@@ -161,6 +161,6 @@ type Row = Awaited<ReturnType<typeof selectById>>[number]
 
 const toProduct = (row: Row): Product => ({
   ...row,
-  createdAt: timestampOf(row.createdAt),
-  updatedAt: timestampOf(row.updatedAt),
+  createdAt: toTimestamp(row.createdAt),
+  updatedAt: toTimestamp(row.updatedAt),
 })

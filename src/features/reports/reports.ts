@@ -5,7 +5,7 @@ import type { Db } from '../../db/database.ts'
 import { transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
-import { timestampOf } from '../../timestamp.ts'
+import { toTimestamp } from '../../timestamp.ts'
 import { buildReport, isSmall, type ReportState, type SummaryOptions } from './contract.ts'
 import * as queries from './queries.ts'
 import type { Report, ReportBrief, ReportPage } from './schema.ts'
@@ -198,9 +198,9 @@ const toBrief = ({
   ...row,
   state: toReportState(state),
   bytes: Number(row.bytes),
-  createdAt: timestampOf(createdAt),
-  startedAt: startedAt && timestampOf(startedAt),
-  finishedAt: finishedAt && timestampOf(finishedAt),
+  createdAt: toTimestamp(createdAt),
+  startedAt: startedAt && toTimestamp(startedAt),
+  finishedAt: finishedAt && toTimestamp(finishedAt),
 })
 
 /** One that waits for its next attempt is in the queue, as far as its owner cares. */
