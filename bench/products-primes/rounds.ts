@@ -57,7 +57,7 @@ const CUT_OFF_MS = 100
 const SERVERS = ['offloop', 'fastify', 'floor'] as const
 type ServerName = (typeof SERVERS)[number]
 const HERE = 'bench/products-primes'
-type Servers = Record<ServerName, Server>
+type Servers = Map<ServerName, Server>
 
 interface Endpoint {
   name: string
@@ -148,12 +148,12 @@ export async function measureRounds(
     timing: Timing,
     isCounted = true,
   ) => {
-    for (const server of SERVERS) {
+    for (const [server, running] of servers) {
       progress.next(
         `${endpoint.name}, ${connections} connections, ${server}`,
         stepMs(timing, connections),
       )
-      const figures = await measureRound(servers[server], endpoint, connections, timing)
+      const figures = await measureRound(running, endpoint, connections, timing)
       if (isCounted) findRow(rows, endpoint.name, server, connections).rounds.push(figures)
     }
   }
@@ -176,11 +176,12 @@ export async function measureRounds(
 }
 
 async function startServers(databaseUrl: string, started: AsyncDisposableStack): Promise<Servers> {
-  return {
-    offloop: started.use(await startApp(databaseUrl, 1, { pinned: true })),
-    fastify: started.use(await startServer(`${HERE}/fastify.ts`, databaseUrl, { pinned: true })),
-    floor: started.use(await startServer(`${HERE}/floor.ts`, databaseUrl, { pinned: true })),
-  }
+  const start = (file: string) => startServer(`${HERE}/${file}.ts`, databaseUrl, { pinned: true })
+  return new Map<ServerName, Server>([
+    ['offloop', started.use(await startApp(databaseUrl, 1, { pinned: true }))],
+    ['fastify', started.use(await start('fastify'))],
+    ['floor', started.use(await start('floor'))],
+  ])
 }
 
 async function measureRound(
@@ -227,12 +228,12 @@ function compare(rows: Rounds[], endpoint: string, connections: number): Compari
           row.endpoint === endpoint && row.server === name && row.connections === connections,
       )
       .flatMap(({ rounds }) => rounds.map(({ goodPerSecond }) => goodPerSecond))
-  const offloop = rates('offloop')
+  const ours = rates('offloop')
   return {
     endpoint,
     connections,
-    ofFloor: medianRatio(offloop, rates('floor')),
-    ofFastify: medianRatio(offloop, rates('fastify')),
+    ofFloor: medianRatio(ours, rates('floor')),
+    ofFastify: medianRatio(ours, rates('fastify')),
   }
 }
 

@@ -173,7 +173,7 @@ async function start(
  */
 const setUp = (password: string) => `
 DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1', ''@'localhost';
-CREATE DATABASE IF NOT EXISTS offloop;
+CREATE DATABASE IF NOT EXISTS \`offloop\`;
 CREATE USER IF NOT EXISTS 'offloop'@'%';
 ALTER USER 'offloop'@'%' IDENTIFIED BY '${password}';
 GRANT ALL ON *.* TO 'offloop'@'%';

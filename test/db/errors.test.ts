@@ -89,10 +89,10 @@ describe('what the server reports becomes what a client can act on:', () => {
   test('a connection that the server does not let in is unavailable, whatever its reason', async () => {
     const { database, url } = await useDatabase({ poolSize: 2 })
     const name = new URL(url).pathname.slice(1)
-    await onServer(`drop database ${name}`)
+    await onServer(`drop database \`${name}\``)
     const both = [1, 2].map(() => sql`select sleep(0.1)`.execute(database.withSignal()))
     const [first, second] = await Promise.allSettled(both)
-    await onServer(`create database ${name}`)
+    await onServer(`create database \`${name}\``)
     expect([first, second].filter((result) => result?.status === 'rejected')).toMatchObject([
       { reason: { code: 'unavailable' } },
     ])

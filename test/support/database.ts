@@ -10,13 +10,13 @@ import { migrateUp } from '../../src/db/migrate.ts'
  */
 export async function createEmptyDatabase() {
   const name = `offloop_test_${randomBytes(6).toString('hex')}`
-  await onServer(`create database ${name} character set utf8mb4`)
+  await onServer(`create database \`${name}\` character set utf8mb4`)
   const url = new URL(inject('serverUrl'))
   url.pathname = `/${name}`
   return {
     url: url.href,
     async drop() {
-      await onServer(`drop database ${name}`)
+      await onServer(`drop database \`${name}\``)
     },
   }
 }
