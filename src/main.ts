@@ -5,8 +5,10 @@ import { createApp } from './app.ts'
 import { loadConfig, missingV8Flags } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
+import { afterCommit, transaction } from './db/transaction.ts'
 import type { Feature } from './feature.ts'
 import { features } from './features/index.ts'
+import { toAppError } from './http/errors.ts'
 import { Readiness } from './http/health.ts'
 import { connectionLimit, HttpServer } from './http/server.ts'
 import { openLog } from './log.ts'
@@ -58,7 +60,16 @@ export async function openService(
         log.error({ err: error, thread, task }, 'A worker thread ended'),
     }),
   )
-  const jobs = opening.use(new Jobs({ database, log, ...config.jobs }))
+  const jobs = opening.use(
+    new Jobs({
+      open: (signal, options) => database.withSignal(signal, options),
+      transaction,
+      afterCommit,
+      publicMessage: (error) => toAppError(error).message,
+      log,
+      ...config.jobs,
+    }),
+  )
   const server = opening.use(
     new HttpServer({
       leaving: leaving.signal,

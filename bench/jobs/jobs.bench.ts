@@ -2,7 +2,7 @@ import { handle, job } from '@offloop/jobs/job'
 import { Jobs } from '@offloop/jobs/jobs'
 import { pino } from 'pino'
 import { Database } from '../../src/db/database.ts'
-import { transaction } from '../../src/db/transaction.ts'
+import { afterCommit, transaction } from '../../src/db/transaction.ts'
 import { atLeast, type Bench } from '../support/bench.ts'
 import { openBenchDatabase } from '../support/database.ts'
 import { median } from '../support/statistics.ts'
@@ -134,5 +134,12 @@ async function enqueueAll(database: Database) {
 }
 
 function openJobs(database: Database, concurrency: number) {
-  return new Jobs({ database, log: pino({ level: 'silent' }), concurrency, keepMs: KEEP_MS })
+  return new Jobs({
+    open: (signal, options) => database.withSignal(signal, options),
+    transaction,
+    afterCommit,
+    log: pino({ level: 'silent' }),
+    concurrency,
+    keepMs: KEEP_MS,
+  })
 }

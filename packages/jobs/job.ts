@@ -5,28 +5,21 @@ declare const types: unique symbol
 
 /**
  * Work that outlives a request: a row in the database until it is done. `Input` and `Result` are
- * JSON. Each option is the job's default.
+ * JSON.
  */
 export interface Job<Input, Result> {
   readonly name: string
   readonly [types]?: (input: Input) => Result
-  /**
-   * How often it is begun at most, by whatever it ended: a failure, a timeout, the death of its
-   * process.
-   */
+  /** Maximum attempts, 5 by default. Failures, timeouts and lost processes all count. */
   readonly attempts: number
-  /** How long one attempt may take before its signal aborts; `Infinity` for no limit. */
+  /** After how long an attempt's signal aborts, 10 min by default; `Infinity` for no limit. */
   readonly timeoutMs: number
-  /** After the nth failure it waits up to `backoffMs * 2 ** (n - 1)`, at random. */
+  /** The nth retry waits up to `backoffMs * 2 ** (n - 1)` at random; 1 s by default. */
   readonly backoffMs: number
-  /**
-   * How many of the kind one process runs at once, at most: leaves room for others beside jobs that
-   * take long.
-   */
+  /** How many of the kind each process runs at once at most; no limit by default. */
   readonly concurrency: number
 }
 
-/** What the column holds. */
 const MAX_ATTEMPTS = 65_535
 
 /**
@@ -44,86 +37,82 @@ export function job<Input, Result = void>(
     concurrency = Number.POSITIVE_INFINITY,
   }: Partial<Omit<Job<Input, Result>, 'name'>> = {},
 ): Job<Input, Result> {
+  const check = (option: string, value: number, expected: string, isValid: boolean) => {
+    if (typeof value === 'number' && isValid) return
+    const ErrorType = typeof value === 'number' ? RangeError : TypeError
+    throw new ErrorType(
+      `Expected \`${option}\` of the job ${name} to be ${expected}, got ${inspect(value)}`,
+    )
+  }
   checkName('a job', name)
-  checkOption(
-    name,
-    { attempts },
+  check(
+    'attempts',
+    attempts,
     `an integer from 1 to ${MAX_ATTEMPTS}`,
-    isIntegerIn(1, MAX_ATTEMPTS),
+    isCount(attempts, MAX_ATTEMPTS),
   )
-  checkOption(
-    name,
-    { timeoutMs },
-    'a positive number of milliseconds, or Infinity for no limit',
-    (value) => value > 0,
-  )
-  checkOption(
-    name,
-    { backoffMs },
-    'a positive, finite number of milliseconds',
-    (value) => value > 0 && Number.isFinite(value),
-  )
-  checkOption(
-    name,
-    { concurrency },
-    'a positive integer, or Infinity for no limit',
-    isPositiveOrInfinity,
-  )
+  const limit = 'a positive number of milliseconds, or Infinity for no limit'
+  check('timeoutMs', timeoutMs, limit, timeoutMs > 0)
+  const pause = 'a positive, finite number of milliseconds'
+  check('backoffMs', backoffMs, pause, backoffMs > 0 && Number.isFinite(backoffMs))
+  const places = 'a positive integer, or Infinity for no limit'
+  const isUnlimited = concurrency === Number.POSITIVE_INFINITY
+  check('concurrency', concurrency, places, isUnlimited || isCount(concurrency))
   return Object.freeze({ name, attempts, timeoutMs, backoffMs, concurrency })
 }
 
-/** What a handler is given besides its input. */
+const isCount = (value: number, max = Number.MAX_SAFE_INTEGER) =>
+  Number.isInteger(value) && value >= 1 && value <= max
+
+/** What the columns of names hold, which ignore spaces at the end. */
+export const NAME = /^[!-~]{1,100}$/
+
+function checkName(what: string, name: unknown): void {
+  if (typeof name !== 'string' || !NAME.test(name))
+    throw new TypeError(
+      `Expected the name of ${what} to be 1 to 100 ASCII characters without spaces, got ${inspect(name)}`,
+    )
+}
+
 export interface JobContext {
   id: string
-  /**
-   * Aborts when the job is cancelled, its time is up, the process stops, or another process has
-   * taken the job over.
-   */
+  /** Aborts on cancellation, timeout and shutdown, and when another process took the job over. */
   signal: AbortSignal
-  /**
-   * Says how far it is, from 0 to 1, as often as it likes: the newest value is written a few times
-   * a second.
-   */
+  /** Reports progress from 0 to 1, as often as it likes: the latest is written a few times a second. */
   progress(fraction: number, note?: string): void
-  /** Of the request that enqueued it. */
+  /** Of the request that enqueued the job. */
   requestId: string | null
-  /** 1 at the first time. */
+  /** 1 at first. */
   attempt: number
 }
 
-/** A job and what does it; without its types, so that all of them fit one registry. */
+/** A job and its handler, without their types, so that all fit into one list. */
 export interface JobHandler {
   job: Job<never, unknown>
-  run: (input: unknown, context: JobContext) => unknown
-}
-
-/** Fires a job at every slot of a cron expression, in UTC, however many processes there are. */
-export interface JobSchedule {
-  /** Names it in the database: under another name it is another schedule. */
-  name: string
-  cron: string
-  job: Job<never, unknown>
-  input: unknown
-}
-
-/** What a feature registers: its jobs' handlers, and what is to happen by the clock. */
-export interface JobRegistry {
-  handlers: JobHandler[]
-  schedules: JobSchedule[]
+  run(input: unknown, context: JobContext): unknown
 }
 
 /**
- * Says how a job is done. It may be done more than once: when a process dies after the work and
- * before the row says so, another does it again.
+ * Declares how a job is done. It may be done twice: when a process dies after the work and before
+ * the row says so, another repeats it.
  */
 export const handle = <Input, Result>(
   job: Job<Input, Result>,
   run: (input: Input, context: JobContext) => Result | Promise<Result>,
 ): JobHandler => ({ job, run: run as JobHandler['run'] })
 
+/** Enqueues a job at every slot of a cron expression, once, however many processes there are. */
+export interface JobSchedule {
+  /** Its identity in the database. */
+  name: string
+  cron: string
+  job: Job<never, unknown>
+  input: unknown
+}
+
 /**
- * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: every day at 03:00 UTC. It is left
- * out while the job of an earlier slot still waits or runs.
+ * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: every day at 03:00 UTC. A slot is
+ * skipped while the job of an earlier one is unfinished.
  *
  * @throws TypeError for a name that is not 1 to 100 ASCII characters without spaces.
  */
@@ -137,45 +126,7 @@ export function schedule<Input>(
   return { name, cron, job, input }
 }
 
-/**
- * The names of jobs and schedules are kept in columns of this width, which ignore spaces at the
- * end.
- */
-export const NAME = /^[!-~]{1,100}$/
-
-/** @throws TypeError for a name that its column cannot hold. */
-export function checkName(what: string, name: unknown): void {
-  if (typeof name !== 'string' || !NAME.test(name))
-    throw new TypeError(
-      `Expected the name of ${what} to be 1 to 100 ASCII characters without spaces, got ${inspect(name)}`,
-    )
-}
-
-function checkOption(
-  job: string,
-  option: Record<string, unknown>,
-  expected: string,
-  isValid: (value: number) => boolean,
-): void {
-  const [[name, value] = []] = Object.entries(option)
-  if (typeof value === 'number' && isValid(value)) return
-  const ErrorType = typeof value === 'number' ? RangeError : TypeError
-  throw new ErrorType(
-    `Expected \`${name}\` of the job ${job} to be ${expected}, got ${inspect(value)}`,
-  )
-}
-
-const isPositiveOrInfinity = (value: number) =>
-  value === Number.POSITIVE_INFINITY || isIntegerIn(1, Number.MAX_SAFE_INTEGER)(value)
-
-const isIntegerIn = (min: number, max: number) => (value: number) =>
-  Number.isInteger(value) && value >= min && value <= max
-
-export const FINISHED = ['succeeded', 'failed', 'cancelled'] as const satisfies JobState[]
-
-export const isFinished = (state: JobState) => (FINISHED as readonly JobState[]).includes(state)
-
-/** What listeners and clients are sent of a job: the same fields as `GET /v1/jobs` has. */
+/** What listeners and clients receive of a job: fields of the job as `Jobs.list` returns it. */
 export interface JobChange {
   id: string
   kind: string
@@ -183,9 +134,9 @@ export interface JobChange {
   /** From 0 to 1. */
   progress: number
   note: string | null
-  /** How often it was begun, this time included. */
+  /** How many attempts there were, this one included. */
   attempt: number
-  /** What people may see of the last failure. */
+  /** The public text of the last failure. */
   error: string | null
 }
 
@@ -197,4 +148,10 @@ export const CHANGE_COLUMNS = [
   'note',
   'attempt',
   'error',
-] as const
+] as const satisfies (keyof JobChange)[]
+
+export const FINISHED = ['succeeded', 'failed', 'cancelled'] as const satisfies JobState[]
+
+export const STATES = ['scheduled', 'queued', 'running', ...FINISHED] as const
+
+export const isFinished = (state: JobState) => (FINISHED as readonly JobState[]).includes(state)

@@ -1,25 +1,55 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { AppError } from '../../src/errors.ts'
-import type { Log } from '../../src/log.ts'
 
-const MIN_BACKOFF_MS = 250
+/** How long things take, in milliseconds. Only tests have others than these. */
+export interface Timing {
+  /** How long a claim is valid after its worker last renewed it. */
+  leaseMs: number
+  /** How often a worker renews its leases. */
+  heartbeatMs: number
+  /** How often each process looks for jobs that others queued, that are due, or orphaned. */
+  pollMs: number
+  /** How often a worker checks that it still holds its jobs, and writes their progress. */
+  watchMs: number
+  /** The longest pause after a failure, as when the database is away. */
+  maxBackoffMs: number
+  /** On stop: how long jobs may continue, and then how long aborted ones have to end. */
+  graceMs: number
+}
+
+export const TIMING: Timing = {
+  leaseMs: 30_000,
+  heartbeatMs: 10_000,
+  pollMs: 500,
+  watchMs: 250,
+  maxBackoffMs: 5_000,
+  graceMs: 1_000,
+}
+
+/** Pino's fits. */
+export interface Log {
+  info(fields: object, text: string): void
+  warn(fields: object, text: string): void
+  error(fields: object, text: string): void
+}
 
 export interface LoopOptions {
-  /** What it does, for the log. */
+  /** For the log. */
   name: string
   log: Log
-  /** How long it rests when there is nothing to do. */
+  /** The pause when there is nothing to do. */
   restMs: number
   /** The longest pause after a turn that failed. */
   maxBackoffMs: number
-  /** One turn: true when there is more to do at once. */
-  runOnce: () => Promise<boolean>
+  /** One turn; resolves with whether there is more to do at once. */
+  runOnce(): Promise<boolean>
 }
 
+const MIN_BACKOFF_MS = 250
+
 /**
- * Takes turns for as long as the process lives. A turn that fails, as when the database is away, is
- * taken again after a growing, random pause (a short one where it was refused as `overloaded`), and
- * the log hears of it when that begins and when it is over.
+ * Calls `runOnce` until it is stopped. A turn that fails is repeated after a growing, random pause,
+ * which stays short if the error's code is `overloaded`: that says nothing of the database. The
+ * first of several failures and the recovery are logged.
  */
 export class Loop {
   readonly #options: LoopOptions
@@ -27,10 +57,6 @@ export class Loop {
   #rest: AbortController | undefined
   #woken = false
   #failures = 0
-  /**
-   * Whether the last turn failed only because others were waiting, which says nothing of the
-   * database.
-   */
   #isOverloaded = false
   #ended: Promise<void> | undefined
 
@@ -42,13 +68,13 @@ export class Loop {
     this.#ended = this.#run()
   }
 
-  /** Takes the next turn now; does not cut short the pause after a failure. */
+  /** Takes the next turn now; does not shorten the pause after a failure. */
   wake(): void {
     this.#woken = true
     this.#rest?.abort()
   }
 
-  /** Resolves when the turn that is being taken is over. */
+  /** Resolves when the current turn has ended. */
   async stop(): Promise<void> {
     this.#stopping.abort()
     this.#rest?.abort()
@@ -58,24 +84,23 @@ export class Loop {
   async #run(): Promise<void> {
     while (!this.#stopping.signal.aborted) {
       this.#woken = false
-      const again = await this.#attempt()
-      if (this.#failures > 0)
-        await sleep(this.#backoffMs(), undefined, { signal: this.#stopping.signal }).catch(() => {})
-      else if (!again && !this.#woken) await this.#takeRest()
+      const more = await this.#tryOnce()
+      if (this.#failures > 0) await pause(this.#backoffMs(), this.#stopping.signal)
+      else if (!more && !this.#woken) await this.#takeRest()
     }
   }
 
-  async #attempt(): Promise<boolean> {
+  async #tryOnce(): Promise<boolean> {
     const { name, log, runOnce } = this.#options
     try {
-      const again = await runOnce()
-      if (this.#failures > 0) log.info({ loop: name, failures: this.#failures }, 'Jobs go on')
+      const more = await runOnce()
+      if (this.#failures > 0)
+        log.info({ loop: name, failures: this.#failures }, 'Job loop recovered')
       this.#failures = 0
-      return again
+      return more
     } catch (error) {
-      this.#isOverloaded = error instanceof AppError && error.code === 'overloaded'
-      if (this.#failures++ === 0)
-        log.warn({ err: error, loop: name }, 'Jobs cannot go on now: trying again')
+      this.#isOverloaded = (error as { code?: unknown } | undefined)?.code === 'overloaded'
+      if (this.#failures++ === 0) log.warn({ err: error, loop: name }, 'Job loop failed, retrying')
       return false
     }
   }
@@ -89,7 +114,10 @@ export class Loop {
   async #takeRest(): Promise<void> {
     if (this.#stopping.signal.aborted) return
     this.#rest = new AbortController()
-    await sleep(this.#options.restMs, undefined, { signal: this.#rest.signal }).catch(() => {})
+    await pause(this.#options.restMs, this.#rest.signal)
     this.#rest = undefined
   }
 }
+
+const pause = (ms: number, signal: AbortSignal) =>
+  sleep(ms, undefined, { signal }).catch(() => undefined)

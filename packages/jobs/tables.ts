@@ -1,11 +1,19 @@
-import type { Generated, GeneratedAlways } from 'kysely'
+import type { Generated, GeneratedAlways, Kysely, Transaction } from 'kysely'
 
-/** The tables of jobs, as the migration `jobs` creates them. */
+/** The tables of this package; the app's own `Tables` extends it. */
 export interface JobTables {
   job: JobTable
-  job_attempt: JobAttemptTable
-  job_slot: JobSlotTable
+  job_attempt: AttemptTable
+  job_slot: SlotTable
 }
+
+// biome-ignore lint/suspicious/noExplicitAny: the tables of the app are not known here.
+export type Db = Kysely<any>
+// biome-ignore lint/suspicious/noExplicitAny: the same.
+export type Trx = Transaction<any>
+
+/** The handle with the types of our tables. */
+export const typed = (db: Db): Kysely<JobTables> => db
 
 export type JobState = 'scheduled' | 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'
 
@@ -15,13 +23,11 @@ interface JobTable {
   state: JobState
   /** Smaller ones go first. */
   priority: number
-  /**
-   * When a scheduled job is to be queued, the lease of a running one ends, a finished one is to be
-   * pruned.
-   */
+  /** When a scheduled job is promoted, a running one's lease ends, a finished one is pruned. */
   due_at: Date | null
   attempt: Generated<number>
   max_attempts: number
+  /** The fencing token: counts the claims of the job. */
   fence: Generated<number>
   worker: string | null
   dedupe_key: string | null
@@ -29,7 +35,7 @@ interface JobTable {
   /** JSON, as are results. */
   input: string
   result: string | null
-  /** What people may see of the last failure. */
+  /** The public text of the last failure. */
   error: string | null
   progress: Generated<number>
   note: string | null
@@ -40,19 +46,22 @@ interface JobTable {
 
 export type AttemptOutcome = 'succeeded' | 'failed' | 'cancelled' | 'lost' | 'released'
 
-interface JobAttemptTable {
+/** One row per claim. */
+interface AttemptTable {
   job_id: string
   fence: number
   attempt: number
   worker: string
   started_at: GeneratedAlways<Date>
   finished_at: Date | null
+  /** Null while the attempt runs. */
   outcome: AttemptOutcome | null
   /** What went wrong, for operators. */
   error: string | null
 }
 
-interface JobSlotTable {
+/** One row per fired slot of a schedule. */
+interface SlotTable {
   schedule: string
   slot: Date
 }

@@ -2,24 +2,30 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises'
-import { AppError } from '../../src/errors.ts'
-import type { Log } from '../../src/log.ts'
-import type { Consumer } from './engine.ts'
-import type { Job, JobChange, JobHandler } from './job.ts'
-import { Loop } from './loop.ts'
-import { type Claim, type Outcome, type Settlement, toChange } from './record.ts'
-import { isRetryable, Run } from './run.ts'
-import type { JobStore } from './store.ts'
-import type { Timing } from './timing.ts'
+import { toJson } from './enqueue.ts'
+import { JobError } from './errors.ts'
+import type { JobChange, JobContext, JobHandler } from './job.ts'
+import { type Log, Loop, type Timing } from './loop.ts'
+import type { AttemptResult, Claim, FinishedAttempt, JobStore } from './store.ts'
 
-const SETTLE_BATCH = 100
-/**
- * How many jobs a worker holds at most, those included whose ends are not written yet; times its
- * concurrency.
- */
-const MAX_HELD = 2
-/** How often the queue is searched for jobs that nobody here can do, at most. */
+const FINISH_BATCH = 100
+/** How many jobs a worker holds at most, with those not written as finished, per place. */
+const MAX_HELD_PER_PLACE = 2
+/** How often the queue is searched for kinds without a handler here, at most. */
 const SEARCH_EVERY_MS = 10_000
+const MAX_RESULT_BYTES = 4 * 1024 * 1024
+const MAX_BACKOFF_MS = 600_000
+const MAX_NOTE_CHARACTERS = 200
+const MAX_ERROR_CHARACTERS = 1_000
+const MAX_DETAIL_CHARACTERS = 4_000
+/** How long an aborted handler has to end before the attempt fails without it. */
+const UNRESPONSIVE_MS = 1_000
+/** The longest that a timer of Node can wait. */
+const MAX_TIMER_MS = 2 ** 31 - 1
+
+const CANCELLED = new JobError('cancelled', 'The job was cancelled')
+const TAKEN_OVER = new JobError('cancelled', 'Another process has taken the job over')
+const STOPPING = new JobError('unavailable', 'The service is stopping')
 
 export interface WorkerOptions {
   store: JobStore
@@ -27,347 +33,353 @@ export interface WorkerOptions {
   concurrency: number
   timing: Timing
   handlers: readonly JobHandler[]
-  onChange: (changes: readonly JobChange[]) => void
-  /** There is room again. */
-  onRoom: () => void
+  /** What people may see of a handler's error. */
+  publicMessage(error: unknown): string
+  onChange(changes: readonly JobChange[]): void
 }
 
-const CANCELLED = new AppError('cancelled', 'The job was cancelled')
-const TAKEN_OVER = new AppError('cancelled', 'Another process has taken the job over')
-const STOPPING = new AppError('unavailable', 'The service is stopping')
-
 /**
- * Runs jobs in this process: as many at once as it may, each for as long as the store says that it
- * holds it.
+ * Claims and runs jobs in this process, as many at once as its concurrency allows. Three loops: one
+ * claims, one writes results, one renews leases, writes progress and ends attempts that lost theirs.
  */
-export class Worker implements Consumer {
+export class Worker {
   /**
-   * Unique for each process that ever was: a name that comes back would write in the name of the
-   * one before.
+   * Unique per process lifetime: a reused name could pass a previous owner's fencing check.
    */
   readonly name = `${hostname().slice(0, 60)}:${process.pid}:${randomBytes(4).toString('hex')}`
   readonly #options: WorkerOptions
-  readonly #handlers: Map<string, JobHandler>
-  readonly #kinds: ReadonlySet<string>
-  /** Those that have a concurrency of their own. */
-  readonly #limited: readonly Job<never, unknown>[]
-  readonly #runs = new Set<Run>()
-  readonly #watch: Loop
-  readonly #settle: Loop
-  readonly #unknown = new Set<string>()
-  readonly #ended: { settlement: Settlement; written: () => void }[] = []
-  /** How many handlers of each kind are at work. */
-  readonly #atWork = new Map<string, number>()
-  /** How many more of each kind the claims that are under way may bring. */
-  readonly #promised = new Map<string, number>()
-  #working = 0
-  #claiming = 0
-  /**
-   * Jobs that schedules have fired, and that have not been begun yet in the place that is kept for
-   * them.
-   */
-  readonly #fired = new Set<string>()
-  readonly #runsOfFired = new Set<Run>()
-  #isFiring = false
-  #firedClaim: Promise<unknown> | undefined
+  readonly #handlers: ReadonlyMap<string, JobHandler>
+  readonly #attempts = new Set<Attempt>()
+  /** Attempts whose results are not written yet. */
+  readonly #finished: (FinishedAttempt & { onWritten(): void })[] = []
+  /** Jobs that schedules enqueued, not claimed yet. */
+  readonly #scheduledIds: string[] = []
+  readonly #unknownKinds = new Set<string>()
+  readonly #claimLoop: Loop
+  readonly #finishLoop: Loop
+  readonly #watchLoop: Loop
   #searchedAt = Number.NEGATIVE_INFINITY
   #renewedAt = 0
-  #stopping = false
-  /** Whether what ends because of the stop is given back, as if it had not been begun. */
-  #sparing = false
+  /** Whether jobs interrupted by shutdown are released without counting the attempt. */
+  #releasesOnStop = false
 
+  /** @throws Error for two handlers of one kind. */
   constructor(options: WorkerOptions) {
     const { log, handlers, timing } = options
-    const { maxBackoffMs } = timing
     this.#options = options
     this.#handlers = new Map(handlers.map((handler) => [handler.job.name, handler]))
     const kinds = handlers.map(({ job }) => job.name)
     const twice = kinds.find((kind, index) => kinds.indexOf(kind) !== index)
     if (twice) throw new Error(`Two handlers for one kind of job: ${twice}`)
-    this.#kinds = new Set(kinds)
-    this.#limited = handlers
-      .map(({ job }) => job)
-      .filter(({ concurrency }) => concurrency !== Number.POSITIVE_INFINITY)
-    this.#watch = new Loop({
-      name: 'watch',
-      log,
-      restMs: timing.watchMs,
-      maxBackoffMs,
-      runOnce: () => this.#watchOnce(),
-    })
-    this.#settle = new Loop({
-      name: 'settle',
-      log,
-      restMs: timing.pollMs,
-      maxBackoffMs,
-      runOnce: () => this.#settleOnce(),
-    })
+    const loop = (name: string, restMs: number, runOnce: () => Promise<boolean>) =>
+      new Loop({ name, log, restMs, maxBackoffMs: timing.maxBackoffMs, runOnce })
+    this.#claimLoop = loop('claim', timing.pollMs, () => this.claimOnce())
+    this.#finishLoop = loop('finish', timing.pollMs, () => this.finishOnce())
+    this.#watchLoop = loop('watch', timing.watchMs, () => this.watchOnce())
   }
 
-  /** How many handlers are at work. */
+  /** How many handlers run. */
   get running(): number {
-    return this.#atWork.values().reduce((sum, count) => sum + count, 0)
-  }
-
-  /**
-   * The next jobs are claimed while the ends of the last ones are being written, but no further
-   * ahead than that.
-   */
-  get room(): number {
-    if (this.#stopping) return 0
-    const { concurrency } = this.#options
-    const held = this.#runs.size - this.#runsOfFired.size
-    return Math.min(concurrency - this.#working, MAX_HELD * concurrency - held) - this.#claiming
+    return [...this.#attempts].filter(({ ended }) => !ended).length
   }
 
   start(): void {
-    this.#watch.start()
-    this.#settle.start()
+    if (this.#options.concurrency === 0) return
+    for (const loop of [this.#claimLoop, this.#finishLoop, this.#watchLoop]) loop.start()
   }
 
-  async claim(ids?: readonly string[]): Promise<boolean> {
-    const limit = Math.min(this.room, ids?.length ?? Number.POSITIVE_INFINITY)
-    if (limit <= 0) return false
-    this.#claiming += limit
-    try {
-      const { more } = await this.#claim(limit, ids, (claim) => this.#begin(claim))
-      if (!more) await this.#searchUnknown()
-      return more
-    } finally {
-      this.#claiming -= limit
-    }
+  /** Looks for queued jobs now. */
+  wake(): void {
+    this.#claimLoop.wake()
   }
 
   /**
-   * Begins a job that a schedule has fired, even if all places are taken: one more is kept for
-   * these, so that upkeep goes on beside jobs that take hours. Where another has that place, it
-   * waits for it, and in the queue.
+   * Claims a job that a schedule enqueued, even if all places are taken: there is one more for
+   * these, so that maintenance continues beside jobs that take hours.
    */
-  claimFired(id: string): void {
-    if (this.#options.concurrency === 0) return
-    this.#fired.add(id)
-    if (!this.#isFiring) void this.#runFired()
+  claimScheduled(id: string): void {
+    if (this.#options.concurrency > 0) this.#scheduledIds.push(id)
+    this.wake()
   }
 
-  async #runFired(): Promise<void> {
-    this.#isFiring = true
-    for (const id of this.#fired) {
-      this.#fired.delete(id)
-      if (this.#stopping) break
-      const runs: Promise<void>[] = []
-      // Without the database it stays in the queue; the loops say so.
-      this.#firedClaim = this.#claim(1, [id], (claim) => runs.push(this.#begin(claim, true))).catch(
-        () => {},
-      )
-      await this.#firedClaim
-      await Promise.all(runs)
-    }
-    this.#isFiring = false
+  /** Aborts what this process runs of a cancelled job, if it does. */
+  abort(id: string): void {
+    for (const attempt of this.#attempts) if (attempt.claim.id === id) attempt.abort(CANCELLED)
   }
 
-  /** Claims and begins jobs of the kinds that there is room for. */
-  async #claim(
-    limit: number,
-    ids: readonly string[] | undefined,
-    begin: (claim: Claim) => void,
-  ): Promise<{ more: boolean }> {
-    const rooms = this.#roomsOfLimited(limit)
-    const kinds = rooms.values().every((room) => room > 0)
-      ? this.#kinds
-      : without(this.#kinds, rooms)
-    if (kinds.size === 0) return { more: false }
-    const { store, timing } = this.#options
-    for (const [kind, room] of rooms) add(this.#promised, kind, room)
-    try {
-      const roomFor = (kind: string) => rooms.get(kind) ?? limit
-      const { claims, more } = await store.claim({
-        worker: this.name,
-        kinds,
-        roomFor,
-        limit,
-        leaseMs: timing.leaseMs,
-        ids,
-      })
-      claims.forEach(begin)
-      return { more }
-    } finally {
-      for (const [kind, room] of rooms) add(this.#promised, kind, -room)
-    }
+  /**
+   * Lets jobs that are nearly done finish, aborts the others, and releases what is still held, so
+   * that other processes need not wait for the leases to expire. After a crash nothing is released:
+   * see `Jobs.stop`.
+   */
+  async stop(crashed: boolean): Promise<void> {
+    await this.#claimLoop.stop()
+    this.#releasesOnStop = !crashed
+    const { graceMs } = this.#options.timing
+    await this.#drain(graceMs)
+    for (const attempt of this.#attempts) attempt.abort(STOPPING)
+    await this.#drain(graceMs)
+    await Promise.all([this.#watchLoop.stop(), this.#finishLoop.stop()])
+    await this.#releaseHeld()
   }
 
-  /** How many more there may be of each kind that has a concurrency of its own. */
-  #roomsOfLimited(limit: number): Map<string, number> {
+  /** Claims and begins queued jobs; resolves with whether there are more, and room for them. */
+  async claimOnce(): Promise<boolean> {
+    // Attempts that end together make room for one claim.
+    await immediate()
+    while (this.#scheduledIds.length > 0 && this.#isExtraPlaceFree)
+      await this.#claim(1, this.#scheduledIds.splice(0, 1))
+    if (this.#room <= 0) return false
+    const more = await this.#claim(this.#room)
+    if (!more) await this.#searchUnknownKinds()
+    return more && this.#room > 0
+  }
+
+  /** Writes one batch of results; resolves with whether there are more. */
+  async finishOnce(): Promise<boolean> {
+    if (this.#finished.length === 0) return false
+    await immediate()
+    const batch = this.#finished.slice(0, FINISH_BATCH)
+    const changes = await this.#options.store.finish(batch)
+    this.#finished.splice(0, batch.length)
+    this.#options.onChange(changes)
+    for (const { onWritten } of batch) onWritten()
+    return this.#finished.length > 0
+  }
+
+  /** Renews leases when it is time, writes progress, and aborts attempts whose claim is lost. */
+  async watchOnce(): Promise<boolean> {
+    const attempts = [...this.#attempts]
+    if (attempts.length === 0) return false
+    await this.#renew(attempts)
+    for (const attempt of attempts) await this.#writeProgress(attempt)
+    await this.#abortLost(attempts)
+    return false
+  }
+
+  /** The next jobs are claimed while results are being written, but no further ahead than that. */
+  get #room(): number {
+    const { concurrency } = this.#options
+    const held = [...this.#attempts].filter(({ isExtra }) => !isExtra)
+    const running = held.filter(({ ended }) => !ended)
+    return Math.min(concurrency - running.length, MAX_HELD_PER_PLACE * concurrency - held.length)
+  }
+
+  get #isExtraPlaceFree(): boolean {
+    return !this.#attempts.values().some(({ isExtra }) => isExtra)
+  }
+
+  async #claim(limit: number, ids?: readonly string[]): Promise<boolean> {
+    const rooms = this.#roomsByKind(limit)
+    if (rooms.size === 0) return false
+    const { store, timing, onChange } = this.#options
+    const options = { worker: this.name, rooms, limit, leaseMs: timing.leaseMs, ids }
+    const { claims, more } = await store.claim(options)
+    const isExtra = ids !== undefined
+    const attempts = claims.map((claim) => new Attempt(claim, this.#findHandler(claim), isExtra))
+    for (const attempt of attempts) this.#attempts.add(attempt)
+    onChange(claims.map((claim) => toRunning(claim)))
+    for (const attempt of attempts) void this.#run(attempt)
+    return more
+  }
+
+  /** How many more jobs of each kind may run here. */
+  #roomsByKind(limit: number): Map<string, number> {
     const rooms = new Map<string, number>()
-    for (const { name, concurrency } of this.#limited) {
-      const taken = (this.#atWork.get(name) ?? 0) + (this.#promised.get(name) ?? 0)
-      rooms.set(name, Math.min(limit, concurrency - taken))
+    for (const { job } of this.#handlers.values()) {
+      const room = Math.min(limit, job.concurrency - this.#countRunning(job))
+      if (room > 0) rooms.set(job.name, room)
     }
     return rooms
   }
 
-  /** Ends what this process runs of a job, if it does. */
-  abort(id: string): void {
-    for (const run of this.#runs) if (run.claim.id === id) run.abort(CANCELLED)
+  #countRunning({ name, concurrency }: JobHandler['job']): number {
+    if (concurrency === Number.POSITIVE_INFINITY) return 0
+    return [...this.#attempts].filter(({ claim, ended }) => claim.kind === name && !ended).length
   }
 
-  /**
-   * Lets the jobs that are nearly done finish, tells the others to end, and gives back what is
-   * still held, so that another process need not wait for the leases to run out. Not after a crash:
-   * see `Jobs.stop`.
-   */
-  async stop(crashed: boolean): Promise<void> {
-    this.#stopping = true
-    this.#sparing = !crashed
-    await this.#firedClaim
-    const { graceMs } = this.#options.timing
-    await this.#idle(graceMs)
-    for (const run of this.#runs) run.abort(STOPPING)
-    await this.#idle(graceMs)
-    await Promise.all([this.#watch.stop(), this.#settle.stop()])
-    await this.#giveBack()
+  #findHandler({ kind }: Claim): JobHandler {
+    return this.#handlers.get(kind) as JobHandler
   }
 
-  /** Resolves when nothing runs and all is written, or after `timeoutMs`. */
-  async #idle(timeoutMs: number): Promise<void> {
-    const deadline = performance.now() + timeoutMs
-    while (this.#runs.size > 0 && performance.now() < deadline) await sleep(10)
+  /** Holds the job until its result is written and its handler has really ended. */
+  async #run(attempt: Attempt): Promise<void> {
+    const { value, ended } = attempt.start()
+    const freed = ended.then(() => this.wake())
+    const result = await value.then(
+      (json): AttemptResult => ({ state: 'succeeded', result: json }),
+      (error: unknown) => this.#toFailure(attempt, error),
+    )
+    const { promise: written, resolve: onWritten } = Promise.withResolvers<void>()
+    this.#finished.push({ claim: attempt.claim, result, onWritten })
+    this.#finishLoop.wake()
+    await Promise.all([written, freed])
+    this.#attempts.delete(attempt)
+    this.wake()
   }
 
-  async #giveBack(): Promise<void> {
-    const written = new Set(this.#ended.map(({ settlement }) => settlement.claim))
-    const held = claimsOf([...this.#runs]).filter((claim) => !written.has(claim))
-    const settlements = this.#ended.map(({ settlement }) => settlement)
-    if (this.#sparing)
-      settlements.push(
-        ...held.map((claim): Settlement => ({ claim, outcome: { state: 'queued' } })),
-      )
-    if (settlements.length > 0)
-      this.#options.onChange(await this.#options.store.settle(settlements))
+  #toFailure({ claim, handler, aborted }: Attempt, error: unknown): AttemptResult {
+    const { id, kind, attempt, maxAttempts, requestId } = claim
+    const isRetryable = (error as { retryable?: unknown } | undefined)?.retryable !== false
+    const isLast = attempt >= maxAttempts || !isRetryable
+    const text = isLast ? 'Job failed' : 'Job attempt failed, retrying'
+    if (!aborted) this.#options.log.warn({ err: error, job: id, kind, attempt, requestId }, text)
+    // Shutdown may be why it failed: the attempt does not count.
+    if (this.#releasesOnStop && isRetryable) return { state: 'queued' }
+    const message = this.#options.publicMessage(error).slice(0, MAX_ERROR_CHARACTERS)
+    const failure = { error: message, detail: toDetail(error) }
+    if (isLast) return { state: 'failed', ...failure }
+    const maxMs = Math.min(handler.job.backoffMs * 2 ** (attempt - 1), MAX_BACKOFF_MS)
+    return { state: 'scheduled', delayMs: Math.random() * maxMs, ...failure }
   }
 
-  /** Resolves when the job has ended here, and that is written. */
-  #begin(claim: Claim, isFired = false): Promise<void> {
-    const run = new Run(claim, this.#handlers.get(claim.kind) as JobHandler)
-    this.#runs.add(run)
-    if (isFired) this.#runsOfFired.add(run)
-    else this.#working++
-    add(this.#atWork, claim.kind, 1)
-    this.#options.onChange([
-      toChange({ ...claim, state: 'running', progress: 0, note: null, error: null }),
-    ])
-    return this.#follow(run)
-  }
-
-  /**
-   * From the handler's start until its end is written and it has really ended, which leaves room
-   * for the next.
-   */
-  async #follow(run: Run): Promise<void> {
-    const { verdict, settled } = run.start()
-    const left = settled.then(() => {
-      if (!this.#runsOfFired.has(run)) this.#working--
-      add(this.#atWork, run.claim.kind, -1)
-      this.#options.onRoom()
-    })
-    const { outcome, error } = await verdict
-    const { promise: written, resolve } = Promise.withResolvers<void>()
-    this.#ended.push({
-      settlement: { claim: run.claim, outcome: this.#sparing ? spared(outcome, error) : outcome },
-      written: resolve,
-    })
-    this.#settle.wake()
-    if (error && !run.aborted) this.#log(run, outcome, error)
-    await Promise.all([written, left])
-    this.#runs.delete(run)
-    this.#runsOfFired.delete(run)
-    this.#options.onRoom()
-  }
-
-  /** Writes the ends that have come together since the last time, in one go. */
-  async #settleOnce(): Promise<boolean> {
-    if (this.#ended.length === 0) return false
-    await immediate()
-    const batch = this.#ended.slice(0, SETTLE_BATCH)
-    const changes = await this.#options.store.settle(batch.map(({ settlement }) => settlement))
-    this.#ended.splice(0, batch.length)
-    this.#options.onChange(changes)
-    for (const { written } of batch) written()
-    return this.#ended.length > 0
-  }
-
-  async #watchOnce(): Promise<boolean> {
-    const runs = [...this.#runs]
-    if (runs.length === 0) return false
-    await this.#renew(runs)
-    for (const run of runs) await this.#report(run)
-    await this.#endLost(runs)
-    return false
-  }
-
-  async #renew(runs: Run[]): Promise<void> {
+  async #renew(attempts: readonly Attempt[]): Promise<void> {
     const { store, timing } = this.#options
     const startedAt = performance.now()
     if (startedAt - this.#renewedAt < timing.heartbeatMs) return
-    await store.renew(claimsOf(runs), timing.leaseMs)
+    await store.renew(toClaims(attempts), timing.leaseMs)
     this.#renewedAt = startedAt
   }
 
-  async #report(run: Run): Promise<void> {
-    const progress = run.takeProgress()
-    if (!progress || run.over) return
+  async #writeProgress(attempt: Attempt): Promise<void> {
+    const progress = attempt.takeProgress()
+    if (!progress || attempt.isOver) return
     const { fraction, note } = progress
-    const held = await this.#options.store.report(run.claim, fraction, note)
-    if (held && !run.over)
-      this.#options.onChange([
-        toChange({ ...run.claim, state: 'running', progress: fraction, note, error: null }),
-      ])
+    const isHeld = await this.#options.store.writeProgress(attempt.claim, fraction, note)
+    if (isHeld && !attempt.isOver)
+      this.#options.onChange([toRunning(attempt.claim, fraction, note)])
   }
 
-  /** Ends what was cancelled elsewhere, or taken over after this process was away for too long. */
-  async #endLost(runs: Run[]): Promise<void> {
-    const lost = await this.#options.store.lost(claimsOf(runs))
-    for (const run of runs) {
-      if (run.over || !lost.has(run.claim)) continue
-      const change = lost.get(run.claim)
-      run.abort(change?.state === 'running' || change?.state === 'queued' ? TAKEN_OVER : CANCELLED)
+  /** Jobs are lost by cancellation, or to another process after this one was away for too long. */
+  async #abortLost(attempts: readonly Attempt[]): Promise<void> {
+    const lost = await this.#options.store.findLost(toClaims(attempts))
+    for (const attempt of attempts) {
+      if (attempt.isOver || !lost.has(attempt.claim)) continue
+      const change = lost.get(attempt.claim)
+      const isTaken = change?.state === 'running' || change?.state === 'queued'
+      attempt.abort(isTaken ? TAKEN_OVER : CANCELLED)
       if (change) this.#options.onChange([change])
     }
   }
 
-  /** Warns of jobs in the queue that nobody here can do, once for each kind. */
-  async #searchUnknown(): Promise<void> {
+  /** Warns of queued jobs without a handler here, once per kind. */
+  async #searchUnknownKinds(): Promise<void> {
     if (performance.now() - this.#searchedAt < SEARCH_EVERY_MS) return
     this.#searchedAt = performance.now()
-    for (const kind of await this.#options.store.otherKinds(this.#kinds)) {
-      if (this.#unknown.has(kind)) continue
-      this.#unknown.add(kind)
-      this.#options.log.warn(
-        { kind },
-        'No handler for this kind of job here: leaving it to other processes',
-      )
+    const { store, log } = this.#options
+    const kinds = await store.findOtherKinds(new Set(this.#handlers.keys()))
+    for (const kind of kinds.filter((other) => !this.#unknownKinds.has(other))) {
+      this.#unknownKinds.add(kind)
+      log.warn({ kind }, 'No handler for this kind of job here: leaving it to other processes')
     }
   }
 
-  #log({ claim: { id, kind, attempt, requestId } }: Run, { state }: Outcome, error: unknown): void {
-    const next =
-      state === 'failed' ? 'A job failed for good' : 'A job failed: it will be tried again'
-    this.#options.log.warn({ err: error, job: id, kind, attempt, requestId }, next)
+  /** Resolves when no attempt is left, or after `timeoutMs`. */
+  async #drain(timeoutMs: number): Promise<void> {
+    const deadline = performance.now() + timeoutMs
+    while (this.#attempts.size > 0 && performance.now() < deadline) await sleep(10)
+  }
+
+  async #releaseHeld(): Promise<void> {
+    const finished: FinishedAttempt[] = [...this.#finished]
+    const known = new Set(finished.map(({ claim }) => claim))
+    const held = toClaims([...this.#attempts]).filter((claim) => !known.has(claim))
+    if (this.#releasesOnStop)
+      finished.push(...held.map((claim) => ({ claim, result: { state: 'queued' as const } })))
+    if (finished.length > 0) this.#options.onChange(await this.#options.store.finish(finished))
   }
 }
 
-/**
- * Whatever a stopping service lacks is no fault of the job's: it is given back, and the attempt
- * does not count.
- */
-const spared = (outcome: Outcome, error: unknown): Outcome =>
-  outcome.state === 'succeeded' || !isRetryable(error) ? outcome : { state: 'queued' }
+/** One attempt at a job. */
+class Attempt {
+  readonly claim: Claim
+  readonly handler: JobHandler
+  /** Whether it has the place for what schedules enqueue. */
+  readonly isExtra: boolean
+  readonly #controller = new AbortController()
+  #progress: { fraction: number; note: string | null } | undefined
+  #hasResult = false
+  #ended = false
 
-/** The kinds but those that there is no room for. */
-const without = (kinds: ReadonlySet<string>, rooms: ReadonlyMap<string, number>) =>
-  new Set([...kinds].filter((kind) => (rooms.get(kind) ?? 1) > 0))
+  constructor(claim: Claim, handler: JobHandler, isExtra: boolean) {
+    this.claim = claim
+    this.handler = handler
+    this.isExtra = isExtra
+  }
 
-function add(counts: Map<string, number>, kind: string, count: number): void {
-  counts.set(kind, (counts.get(kind) ?? 0) + count)
+  /** Whether the handler has ended: an unresponsive one keeps its place until then. */
+  get ended(): boolean {
+    return this.#ended
+  }
+
+  get aborted(): boolean {
+    return this.#controller.signal.aborted
+  }
+
+  get isOver(): boolean {
+    return this.#hasResult || this.aborted
+  }
+
+  abort(reason: JobError): void {
+    this.#controller.abort(reason)
+  }
+
+  /** What the handler reported since the last call. */
+  takeProgress() {
+    const progress = this.#progress
+    this.#progress = undefined
+    return progress
+  }
+
+  /** Runs the handler; `value` is its result in JSON, or rejects with what failed the attempt. */
+  start(): { value: Promise<string>; ended: Promise<void> } {
+    const { job, run } = this.handler
+    const timer = startTimer(job.timeoutMs, () =>
+      this.abort(new JobError('deadline_exceeded', `It was not done within ${job.timeoutMs} ms`)),
+    )
+    const returned = Promise.try(() => run(JSON.parse(this.claim.input), this.#context()))
+    const end = () => {
+      clearTimeout(timer)
+      this.#ended = true
+    }
+    const ended = returned.then(end, end)
+    const value = Promise.race([returned, this.#rejectIfUnresponsive(ended)])
+      .then((result) => toJson(result, `The result of ${job.name}`, MAX_RESULT_BYTES))
+      .finally(() => {
+        this.#hasResult = true
+      })
+    return { value, ended }
+  }
+
+  async #rejectIfUnresponsive(ended: Promise<void>): Promise<never> {
+    const { signal } = this.#controller
+    await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
+    await Promise.race([ended, sleep(UNRESPONSIVE_MS)])
+    throw signal.reason
+  }
+
+  #context(): JobContext {
+    const { id, requestId, attempt } = this.claim
+    const progress = (fraction: number, text?: string) => {
+      const note = text?.slice(0, MAX_NOTE_CHARACTERS) ?? null
+      this.#progress = { fraction: Math.min(Math.max(fraction, 0), 1) || 0, note }
+    }
+    return { id, requestId, attempt, signal: this.#controller.signal, progress }
+  }
 }
 
-const claimsOf = (runs: Run[]) => runs.map(({ claim }) => claim)
+/** Fires after some 25 days where `ms` is longer than a timer can wait. */
+const startTimer = (ms: number, act: () => void) =>
+  ms === Number.POSITIVE_INFINITY ? undefined : setTimeout(act, Math.min(ms, MAX_TIMER_MS))
+
+function toRunning({ id, kind, attempt, error }: Claim, progress = 0, note: string | null = null) {
+  return { id, kind, state: 'running' as const, progress, note, attempt, error }
+}
+
+/** For operators. */
+function toDetail(error: unknown): string {
+  const cause = error instanceof Error && error.cause ? `; ${String(error.cause)}` : ''
+  return `${String(error)}${cause}`.slice(0, MAX_DETAIL_CHARACTERS)
+}
+
+const toClaims = (attempts: readonly Attempt[]) => attempts.map(({ claim }) => claim)

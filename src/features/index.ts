@@ -1,4 +1,4 @@
-import { jobsAdmin } from './jobs/routes.ts'
+import { jobsAdmin } from './jobs-admin/routes.ts'
 import { mandelbrot } from './mandelbrot/routes.ts'
 import { primes } from './primes/routes.ts'
 import { products } from './products/routes.ts'

@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import { z } from '@hono/zod-openapi'
+import { JobError } from '@offloop/jobs/errors'
 import { PoolError } from '@offloop/workpool/errors'
 import type { ErrorHandler, Hono, MiddlewareHandler, NotFoundHandler } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
@@ -108,6 +109,8 @@ export const errorHandler = (log: Log): ErrorHandler<Env> => {
 /** Maps what packages and Node throw to the codes of the HTTP contract. */
 export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown
+  if (thrown instanceof JobError)
+    return new AppError(thrown.code, thrown.message, { cause: thrown })
   if (isOutOfFiles(thrown))
     return overloaded('Too many files and connections are open: try again later', undefined, thrown)
   if (thrown instanceof PoolError) return fromPoolError(thrown)

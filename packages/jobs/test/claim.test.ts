@@ -1,42 +1,39 @@
 import { sql } from 'kysely'
 import { expect, test } from 'vitest'
-import type { Db } from '../../../src/db/database.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
 import { until } from '../../../test/support/until.ts'
-import { claimQuery } from '../locks.ts'
-import { insertJob } from '../queries.ts'
-import { JobStore, pruneQuery } from '../store.ts'
-import type { JobState } from '../tables.ts'
+import { insertJob, toNewJob } from '../enqueue.ts'
+import { job } from '../job.ts'
+import { claimQuery, JobStore, pruneQuery } from '../store.ts'
+import type { Db, JobState, Trx } from '../tables.ts'
 
 const JOBS = 200
-const KINDS = new Set(['test.some'])
 
-const newJob = (index: number) => ({
-  kind: 'test.some',
-  input: 'null',
-  maxAttempts: 1,
-  priority: index % 3,
-  runAt: null,
-  dedupeKey: null,
-  requestId: null,
-})
+const some = job<null>('test.some', { attempts: 1 })
+
+const insert = (trx: Trx, priority = 0) => insertJob(trx, toNewJob(some, null, { priority }))
+
+const useStore = (db: Db) => {
+  const store = new JobStore({ open: () => db, transaction, keepMs: 1_000 })
+  const claim = (limit: number) =>
+    store.claim({ worker: 'w', rooms: new Map([[some.name, limit]]), limit, leaseMs: 30_000 })
+  return { store, claim }
+}
 
 /** A queue with some finished and some running jobs beside it. */
 async function useQueue() {
   const { database } = await useDatabase()
   const db = database.withSignal()
-  const store = new JobStore(() => db, { keepMs: 1_000 })
-  const claim = (limit: number) =>
-    store.claim({ worker: 'w', kinds: KINDS, limit, leaseMs: 30_000 })
+  const { store, claim } = useStore(db)
   await transaction(db, async (trx) => {
-    for (let index = 0; index < JOBS; index++) await insertJob(trx, newJob(index))
+    for (let index = 0; index < JOBS; index++) await insert(trx, index % 3)
   })
   const { claims } = await claim(20)
-  await store.settle(
+  await store.finish(
     claims
       .slice(10)
-      .map((claimed) => ({ claim: claimed, outcome: { state: 'succeeded', result: 'null' } })),
+      .map((claimed) => ({ claim: claimed, result: { state: 'succeeded', result: 'null' } })),
   )
   const claimed = async (ids: string[]) =>
     (
@@ -157,8 +154,7 @@ test('a claim finds its kinds behind thousands of others, and leaves those where
 test('claims go on under a long transaction, and find what is urgent within a moment', async () => {
   const { database } = await useDatabase()
   const db = database.withSignal()
-  const store = new JobStore(() => db, { keepMs: 1_000 })
-  const claim = () => store.claim({ worker: 'w', kinds: KINDS, limit: 1, leaseMs: 30_000 })
+  const { claim } = useStore(db)
   await db
     .transaction()
     .setIsolationLevel('repeatable read')
@@ -168,16 +164,15 @@ test('claims go on under a long transaction, and find what is urgent within a mo
       await sql`update job set state = 'succeeded', due_at = now(3) + interval 1 day`.execute(db)
       const ids: string[] = []
       await transaction(db, async (trx) => {
-        for (let index = 0; index < 6; index++)
-          ids.push((await insertJob(trx, { ...newJob(0), priority: 1 })).id)
+        for (let index = 0; index < 6; index++) ids.push((await insert(trx, 1)).id)
       })
       const claimed: string[] = []
       for (let turn = 0; turn < 6; turn++)
-        claimed.push(...(await claim()).claims.map(({ id }) => id))
+        claimed.push(...(await claim(1)).claims.map(({ id }) => id))
       expect(claimed.toSorted()).toEqual(ids.toSorted())
-      const { id: urgent } = await transaction(db, (trx) => insertJob(trx, newJob(0)))
+      const { id: urgent } = await transaction(db, (trx) => insert(trx))
       await until(
-        async () => (await claim()).claims[0]?.id === urgent,
+        async () => (await claim(1)).claims[0]?.id === urgent,
         'the urgent job is claimed',
         5_000,
       )

@@ -5,11 +5,11 @@ import { describe, expect, test } from 'vitest'
 import { transaction } from '../../../src/db/transaction.ts'
 import { AppError } from '../../../src/errors.ts'
 import { onServer, useDatabase } from '../../../test/support/database.ts'
-import { enqueue, useJobs } from '../../../test/support/jobs.ts'
 import { until } from '../../../test/support/until.ts'
 import { usePool } from '../../workpool/test/support/pool.ts'
 import { endlessly } from '../../workpool/test/support/tasks.ts'
 import { handle, type JobChange, job } from '../job.ts'
+import { enqueue, useJobs } from './support/jobs.ts'
 
 const add = job<{ a: number; b: number }, number>('test.add')
 const adding = handle(add, ({ a, b }) => a + b)
@@ -142,7 +142,9 @@ describe('a job', () => {
         throw new AppError('invalid', 'This is no CSV', { retryable: false })
       }),
     ]
-    const { jobs } = useJobs(database, { handlers })
+    const publicMessage = (error: unknown) =>
+      error instanceof AppError ? error.message : 'internal'
+    const { jobs } = useJobs(database, { handlers, publicMessage })
     const { id } = await enqueue({ database, jobs }, hopeless, null)
     await until(async () => (await jobs.find(db, id))?.state === 'failed', 'it has failed')
     expect(await jobs.find(db, id)).toMatchObject({ attempt: 1, error: 'This is no CSV' })

@@ -44,7 +44,7 @@ test('that cannot go on says so once, tries again, and says when it can', async 
   })
   await until(() => turns === 4, 'it took a turn that did not fail')
   await until(() => lines.length === 2, 'it says so')
-  expect(lines).toEqual(['Jobs cannot go on now: trying again', 'Jobs go on'])
+  expect(lines).toEqual(['Job loop failed, retrying', 'Job loop recovered'])
 })
 
 test('that is refused as overloaded tries again soon, however often', async () => {

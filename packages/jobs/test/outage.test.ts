@@ -4,10 +4,10 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { Database } from '../../../src/db/database.ts'
 import { migrateUp } from '../../../src/db/migrate.ts'
 import { transaction } from '../../../src/db/transaction.ts'
-import { useJobs } from '../../../test/support/jobs.ts'
 import { canOwnServer, useOwnServer } from '../../../test/support/own-server.ts'
 import { until } from '../../../test/support/until.ts'
 import { handle, job } from '../job.ts'
+import { useJobs } from './support/jobs.ts'
 
 const JOBS = 40
 const CONCURRENCY = 5
@@ -65,7 +65,7 @@ describe.runIf(canOwnServer)(
       // that it was claimed.
       expect(unlucky.every(({ outcome }) => outcome === 'lost')).toBe(true)
       expect(unlucky.length).toBeLessThanOrEqual(2 * CONCURRENCY)
-      const incidents = lines.filter(({ msg }) => msg === 'Jobs cannot go on now: trying again')
+      const incidents = lines.filter(({ msg }) => msg === 'Job loop failed, retrying')
       expect(incidents.length).toBeLessThanOrEqual(8)
     })
   },

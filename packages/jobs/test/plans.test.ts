@@ -4,15 +4,18 @@ import { MysqlConnection } from '../../../src/db/connection.ts'
 import type { Db } from '../../../src/db/database.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
-import { job, schedule } from '../job.ts'
-import { countJobs, findJob, insertJob, listAttempts, listJobs } from '../queries.ts'
-import { type Claim, STATES } from '../record.ts'
-import { pruneSlots, Schedules } from '../schedules.ts'
-import { JobStore } from '../store.ts'
+import { insertJob, toNewJob } from '../enqueue.ts'
+import { job, STATES, schedule } from '../job.ts'
+import { pruneSlots } from '../maintenance.ts'
+import { type Claim, countJobs, findJob, JobStore, listAttempts, listJobs } from '../store.ts'
+import { useMaintenance } from './support/maintenance.ts'
 
 const ROWS_PER_STATE = 600
-const KINDS = new Set(['test.some', 'test.other'])
-const newJob = { input: 'null', maxAttempts: 2, priority: 0, runAt: null, requestId: null }
+const ROOMS = new Map([
+  ['test.some', 9],
+  ['test.other', 9],
+])
+const some = job<null>('test.some', { attempts: 2 })
 
 /** A database with jobs of all states, each with an attempt, as many as make the planner choose. */
 async function useManyJobs() {
@@ -65,47 +68,45 @@ async function statementsOf(act: () => Promise<unknown>): Promise<CompiledQuery[
 
 /** Everything that the store and the schedules do, on a queue that has work for each of them. */
 async function doEverything(db: Db) {
-  const store = new JobStore(() => db, { keepMs: -1_000 })
+  const store = new JobStore({ open: () => db, transaction, keepMs: -1_000 })
   const claim = async (limit: number) =>
-    (await store.claim({ worker: 'w', kinds: KINDS, limit, leaseMs: 30_000 })).claims
+    (await store.claim({ worker: 'w', rooms: ROOMS, limit, leaseMs: 30_000 })).claims
   const [first, second, third, ...rest] = (await claim(9)) as [Claim, Claim, Claim, ...Claim[]]
   await store.renew([first, second], 30_000)
-  await store.report(first, 0.5, 'half')
-  await store.lost([first, second])
-  await store.settle([
-    { claim: first, outcome: { state: 'succeeded', result: 'null' } },
-    { claim: second, outcome: { state: 'failed', error: 'x', detail: 'x' } },
-    { claim: third, outcome: { state: 'queued' } },
+  await store.writeProgress(first, 0.5, 'half')
+  await store.findLost([first, second])
+  await store.finish([
+    { claim: first, result: { state: 'succeeded', result: 'null' } },
+    { claim: second, result: { state: 'failed', error: 'x', detail: 'x' } },
+    { claim: third, result: { state: 'queued' } },
     ...rest.map((claimed) => ({
       claim: claimed,
-      outcome: { state: 'scheduled', error: 'x', detail: 'x', delayMs: 1_000 } as const,
+      result: { state: 'scheduled', error: 'x', detail: 'x', delayMs: 1_000 } as const,
     })),
   ])
   const named = await store.claim({
     worker: 'w',
-    kinds: KINDS,
+    rooms: ROOMS,
     limit: 1,
     leaseMs: 30_000,
     ids: [third.id],
   })
   expect(named.claims).toHaveLength(1)
-  await store.otherKinds(KINDS)
+  await store.findOtherKinds(new Set(ROOMS.keys()))
   expect(await store.promote()).not.toHaveLength(0)
-  expect(await store.reclaim()).not.toHaveLength(0)
+  expect(await store.rescue()).not.toHaveLength(0)
   await transaction(db, (trx) => store.cancel(trx, third.id))
   await transaction(db, (trx) => store.retry(trx, third.id))
   expect(await store.prune()).toBeGreaterThan(0)
-  const keyed = { ...newJob, kind: 'test.some', dedupeKey: 'key' }
+  const keyed = toNewJob(some, null, { dedupeKey: 'key' })
   for (let time = 0; time < 2; time++) await transaction(db, (trx) => insertJob(trx, keyed))
   await findJob(db, third.id)
   await listAttempts(db, third.id)
   await listJobs(db, { limit: 20, before: third.id })
   await countJobs(db)
-  await new Schedules(
-    () => db,
-    [schedule('test.1', '* * * * *', job<null>('test.some'), null)],
-    async () => {},
-  ).fire()
+  await useMaintenance(db, [
+    schedule('test.1', '* * * * *', some, null),
+  ]).maintenance.fireSchedules()
   await pruneSlots(() => db)
 }
 

@@ -3,12 +3,12 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Database } from '../../../src/db/database.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
-import { enqueue, useJobs } from '../../../test/support/jobs.ts'
 import { useProcess } from '../../../test/support/process.ts'
-import { leaveMark, poison, sayWho, waitForSignal } from '../../../test/support/test-jobs.ts'
 import { until } from '../../../test/support/until.ts'
 import type { Jobs } from '../jobs.ts'
 import type { JobState } from '../tables.ts'
+import { enqueue, useJobs } from './support/jobs.ts'
+import { leaveMark, poison, sayWho, waitForSignal } from './support/test-jobs.ts'
 
 const TIMING = {
   leaseMs: 1_500,
@@ -29,7 +29,7 @@ async function useQueue() {
   const { database, url } = await useDatabase()
   const { jobs } = useJobs(database, { concurrency: 0, timing: { pollMs: 60_000 } })
   const start = async (env: NodeJS.ProcessEnv = {}) => {
-    const running = useProcess('test/support/jobs-service.ts', {
+    const running = useProcess('packages/jobs/test/support/jobs-service.ts', {
       DATABASE_URL: url,
       TIMING: JSON.stringify(TIMING),
       ...env,

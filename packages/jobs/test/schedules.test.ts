@@ -2,30 +2,23 @@ import { sql } from 'kysely'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Database } from '../../../src/db/database.ts'
 import { useDatabase } from '../../../test/support/database.ts'
-import { enqueue, useJobs } from '../../../test/support/jobs.ts'
 import { until } from '../../../test/support/until.ts'
 import { handle, job, schedule } from '../job.ts'
-import { pruneSlots, Schedules } from '../schedules.ts'
+import { pruneSlots } from '../maintenance.ts'
+import { enqueue, useJobs } from './support/jobs.ts'
+import { useMaintenance } from './support/maintenance.ts'
 
 const sweep = job<{ of: string }>('test.sweep')
 const daily = schedule('test.daily', '0 3 * * *', sweep, { of: 'reports' })
-
-/** A schedule's clockwork without its loop, and what it has fired. */
-function useSchedules(database: Database, schedules = [daily]) {
-  const fired: string[] = []
-  const make = () =>
-    new Schedules(
-      () => database.withSignal(),
-      schedules,
-      async (_, { name }) => fired.push(name),
-    )
-  return { fired, make }
-}
 
 const insertSlot = (database: Database, ago: string) =>
   sql`insert into job_slot values (${daily.name}, date_format(now() - interval ${sql.raw(ago)}, '%Y-%m-%d 03:00:00'))`.execute(
     database.withSignal(),
   )
+
+/** Maintenance of one process, driven by the test. */
+const useSchedules = (database: Database, schedules = [daily]) =>
+  useMaintenance(database.withSignal(), schedules)
 
 const slotsOf = (database: Database) =>
   database.withSignal().selectFrom('job_slot').selectAll().orderBy('slot').execute()
@@ -33,8 +26,8 @@ const slotsOf = (database: Database) =>
 describe('a schedule', () => {
   test('that is new waits for its next slot', async () => {
     const { database } = await useDatabase()
-    const { fired, make } = useSchedules(database)
-    await make().fire()
+    const { fired, maintenance } = useSchedules(database)
+    await maintenance.fireSchedules()
     expect(fired).toEqual([])
     const [{ slot } = {}] = await slotsOf(database)
     expect(slot?.toISOString()).toMatch(/T03:00:00\.000Z$/)
@@ -43,21 +36,20 @@ describe('a schedule', () => {
 
   test('makes up for the slots that it missed by firing the last of them', async () => {
     const { database } = await useDatabase()
-    const { fired, make } = useSchedules(database)
+    const { fired, maintenance } = useSchedules(database)
     await insertSlot(database, '9 day')
-    const schedules = make()
-    await schedules.fire()
-    await schedules.fire()
+    await maintenance.runOnce()
+    await maintenance.runOnce()
     expect(fired).toEqual(['test.daily'])
     expect(await slotsOf(database)).toHaveLength(2)
   })
 
   test('fires a slot once, however many processes find it due at once', async () => {
     const { database } = await useDatabase({ poolSize: 10 })
-    const { fired, make } = useSchedules(database)
+    const processes = Array.from({ length: 8 }, () => useSchedules(database))
     await insertSlot(database, '3 day')
-    await Promise.all(Array.from({ length: 8 }, () => make().fire()))
-    expect(fired).toEqual(['test.daily'])
+    await Promise.all(processes.map(({ maintenance }) => maintenance.fireSchedules()))
+    expect(processes.flatMap(({ fired }) => fired)).toEqual(['test.daily'])
   })
 
   test('puts its job into the queue, second by second if need be', async () => {
@@ -130,10 +122,8 @@ describe('a schedule', () => {
     'that never fires is refused: %s',
     async (cron) => {
       const { database } = await useDatabase()
-      const { make } = useSchedules(database, [
-        schedule('test.never', cron, sweep, { of: 'nothing' }),
-      ])
-      expect(make).toThrow('The schedule test.never never fires')
+      const never = schedule('test.never', cron, sweep, { of: 'nothing' })
+      expect(() => useSchedules(database, [never])).toThrow('The schedule test.never never fires')
     },
   )
 
@@ -147,23 +137,21 @@ describe('a schedule', () => {
     '@reboot',
   ])('that is no recurring time is refused: %s', async (cron) => {
     const { database } = await useDatabase()
-    const { make } = useSchedules(database, [schedule('test.odd', cron, sweep, { of: 'nothing' })])
-    expect(make).toThrow()
+    const odd = schedule('test.odd', cron, sweep, { of: 'nothing' })
+    expect(() => useSchedules(database, [odd])).toThrow()
   })
 
   test('whose input no job can have is refused, since it would keep others from being fired', async () => {
     const { database } = await useDatabase()
-    const { make } = useSchedules(database, [
-      schedule('test.large', '@daily', sweep, { of: 'x'.repeat(70_000) }),
-    ])
-    expect(make).toThrow('The input of test.sweep has')
+    const large = schedule('test.large', '@daily', sweep, { of: 'x'.repeat(70_000) })
+    expect(() => useSchedules(database, [large])).toThrow('The input of test.sweep has')
   })
 
   test('is in UTC, whatever the time zone of the process', async () => {
     const { database } = await useDatabase()
     vi.stubEnv('TZ', 'America/New_York')
     onTestFinished(() => void vi.unstubAllEnvs())
-    await useSchedules(database).make().fire()
+    await useSchedules(database).maintenance.fireSchedules()
     const [{ slot } = {}] = await slotsOf(database)
     expect(slot?.toISOString()).toMatch(/T03:00:00\.000Z$/)
   })
@@ -202,9 +190,9 @@ describe('a schedule', () => {
   test('with a wrong expression, or the name of another, is refused at the start', async () => {
     const { database } = await useDatabase()
     expect(() =>
-      useSchedules(database, [schedule('test.bad', 'every day', sweep, { of: '' })]).make(),
+      useSchedules(database, [schedule('test.bad', 'every day', sweep, { of: '' })]),
     ).toThrow()
-    expect(() => useSchedules(database, [daily, daily]).make()).toThrow(
+    expect(() => useSchedules(database, [daily, daily])).toThrow(
       'Two schedules have one name: test.daily',
     )
   })

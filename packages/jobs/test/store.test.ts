@@ -1,29 +1,21 @@
 import { describe, expect, test } from 'vitest'
 import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
-import { findJob, insertJob, listAttempts } from '../queries.ts'
-import type { Claim, Outcome } from '../record.ts'
-import { JobStore } from '../store.ts'
+import { insertJob, toNewJob } from '../enqueue.ts'
+import { job } from '../job.ts'
+import { type AttemptResult, type Claim, findJob, JobStore, listAttempts } from '../store.ts'
 
-const KINDS = new Set(['test.some'])
+const ROOMS = new Map([['test.some', 1]])
 const LEASE_MS = 30_000
 /** Runs out before anyone looks. */
 const NO_LEASE_MS = -1_000
 
-async function useStore({ maxAttempts = 5 } = {}) {
+async function useStore({ attempts = 5 } = {}) {
   const { database } = await useDatabase()
   const db = database.withSignal()
-  const store = new JobStore(() => db, { keepMs: 60_000 })
-  const row = {
-    kind: 'test.some',
-    input: 'null',
-    maxAttempts,
-    priority: 0,
-    runAt: null,
-    dedupeKey: null,
-    requestId: null,
-  }
-  const { id } = await transaction(db, (trx) => insertJob(trx, row))
+  const store = new JobStore({ open: () => db, transaction, keepMs: 60_000 })
+  const some = job<null>('test.some', { attempts })
+  const { id } = await transaction(db, (trx) => insertJob(trx, toNewJob(some, null)))
   const claim = async (worker: string, leaseMs = LEASE_MS) => {
     // A lost job waits for a moment: here that is over at once.
     await db
@@ -31,15 +23,15 @@ async function useStore({ maxAttempts = 5 } = {}) {
       .set({ state: 'queued', due_at: null })
       .where('state', '=', 'scheduled')
       .execute()
-    const { claims } = await store.claim({ worker, kinds: KINDS, limit: 1, leaseMs })
+    const { claims } = await store.claim({ worker, rooms: ROOMS, limit: 1, leaseMs })
     return claims[0] as Claim
   }
-  const settle = (held: Claim, outcome: Outcome) => store.settle([{ claim: held, outcome }])
+  const finish = (held: Claim, result: AttemptResult) => store.finish([{ claim: held, result }])
   return {
     store,
     id,
     claim,
-    settle,
+    finish,
     cancel: () => transaction(db, (trx) => store.cancel(trx, id)),
     retry: () => transaction(db, (trx) => store.retry(trx, id)),
     find: () => findJob(db, id),
@@ -47,26 +39,26 @@ async function useStore({ maxAttempts = 5 } = {}) {
   }
 }
 
-const done: Outcome = { state: 'succeeded', result: '"mine"' }
+const done: AttemptResult = { state: 'succeeded', result: '"mine"' }
 
 describe('a worker whose job was taken over while it was away', () => {
   test('writes nothing any more: no progress, no lease, no end', async () => {
-    const { store, claim, settle, find } = await useStore()
+    const { store, claim, finish, find } = await useStore()
     const stale = await claim('slow', NO_LEASE_MS)
-    await store.reclaim()
+    await store.rescue()
     const fresh = await claim('quick')
     const before = await find()
-    expect(await store.report(stale, 0.9, 'stale')).toBe(false)
+    expect(await store.writeProgress(stale, 0.9, 'stale')).toBe(false)
     await store.renew([stale], NO_LEASE_MS)
-    for (const outcome of [
+    for (const result of [
       done,
       { state: 'queued' } as const,
       { state: 'failed', error: 'x', detail: 'x' } as const,
     ])
-      expect(await settle(stale, outcome)).toEqual([])
+      expect(await finish(stale, result)).toEqual([])
     expect(await find()).toEqual(before)
-    expect(await store.reclaim()).toEqual([])
-    expect(await settle(fresh, { state: 'succeeded', result: '"theirs"' })).toMatchObject([
+    expect(await store.rescue()).toEqual([])
+    expect(await finish(fresh, { state: 'succeeded', result: '"theirs"' })).toMatchObject([
       { state: 'succeeded' },
     ])
     expect((await find())?.result).toBe('theirs')
@@ -75,28 +67,28 @@ describe('a worker whose job was taken over while it was away', () => {
   test('learns of it when it looks', async () => {
     const { store, claim } = await useStore()
     const stale = await claim('slow', NO_LEASE_MS)
-    expect(await store.lost([stale])).toEqual(new Map())
-    await store.reclaim()
+    expect(await store.findLost([stale])).toEqual(new Map())
+    await store.rescue()
     const fresh = await claim('quick')
-    expect([...(await store.lost([stale, fresh])).keys()]).toEqual([stale])
+    expect([...(await store.findLost([stale, fresh])).keys()]).toEqual([stale])
   })
 
   test('may go on while nobody has noticed', async () => {
-    const { store, claim, settle } = await useStore()
+    const { store, claim, finish } = await useStore()
     const late = await claim('slow', NO_LEASE_MS)
     await store.renew([late], LEASE_MS)
-    expect(await store.reclaim()).toEqual([])
-    expect(await settle(late, done)).toMatchObject([{ state: 'succeeded' }])
+    expect(await store.rescue()).toEqual([])
+    expect(await finish(late, done)).toMatchObject([{ state: 'succeeded' }])
   })
 })
 
 describe('a job that is lost', () => {
   test('waits for a moment, then is begun again; after its last attempt it has failed', async () => {
-    const { store, id, claim, find, attempts } = await useStore({ maxAttempts: 2 })
+    const { store, id, claim, find, attempts } = await useStore({ attempts: 2 })
     await claim('one', NO_LEASE_MS)
-    expect(await store.reclaim()).toMatchObject([{ id, state: 'scheduled', attempt: 1 }])
+    expect(await store.rescue()).toMatchObject([{ id, state: 'scheduled', attempt: 1 }])
     await claim('two', NO_LEASE_MS)
-    expect(await store.reclaim()).toMatchObject([{ id, state: 'failed', attempt: 2 }])
+    expect(await store.rescue()).toMatchObject([{ id, state: 'failed', attempt: 2 }])
     expect(await find()).toMatchObject({
       state: 'failed',
       error: 'Every process that began it ended before it was done',
@@ -108,10 +100,10 @@ describe('a job that is lost', () => {
   })
 })
 
-describe('a job that is given back', () => {
+describe('a job that is released', () => {
   test('is queued at once, and that attempt does not count', async () => {
-    const { claim, settle, attempts } = await useStore({ maxAttempts: 1 })
-    await settle(await claim('one'), { state: 'queued' })
+    const { claim, finish, attempts } = await useStore({ attempts: 1 })
+    await finish(await claim('one'), { state: 'queued' })
     expect(await claim('two')).toMatchObject({ attempt: 1, fence: 2 })
     expect((await attempts()).map(({ outcome }) => outcome)).toEqual(['released', null])
   })
@@ -119,22 +111,22 @@ describe('a job that is given back', () => {
 
 describe('a job that is cancelled while it runs', () => {
   test('stays cancelled, whatever its worker says later, and is over in its history', async () => {
-    const { claim, cancel, settle, find, attempts } = await useStore()
+    const { claim, cancel, finish, find, attempts } = await useStore()
     const held = await claim('one')
     expect(await cancel()).toMatchObject({ changed: true, job: { state: 'cancelled' } })
-    expect(await settle(held, done)).toEqual([])
+    expect(await finish(held, done)).toEqual([])
     expect(await find()).toMatchObject({ state: 'cancelled', result: null })
     expect(await attempts()).toMatchObject([{ outcome: 'cancelled' }])
   })
 
   test('and is retried is another claim: the first worker has no say in it', async () => {
-    const { claim, cancel, retry, settle } = await useStore()
+    const { claim, cancel, retry, finish } = await useStore()
     const first = await claim('one')
     await cancel()
     await retry()
     const second = await claim('two')
     expect(second).toMatchObject({ attempt: 1, fence: 2 })
-    expect(await settle(first, done)).toEqual([])
-    expect(await settle(second, done)).toMatchObject([{ state: 'succeeded' }])
+    expect(await finish(first, done)).toEqual([])
+    expect(await finish(second, done)).toMatchObject([{ state: 'succeeded' }])
   })
 })

@@ -1,5 +1,6 @@
 import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { JobError } from '@offloop/jobs/errors'
 import type { JobContext } from '@offloop/jobs/job'
 import type { Pool } from '@offloop/workpool/pool'
 import type { Database } from '../../db/database.ts'
@@ -66,7 +67,7 @@ function rethrow(error: unknown): never {
     throw new AppError('storage_full', 'There is no room on the disk for this report', {
       cause: error,
     })
-  if (!(error instanceof AppError && error.code === 'deadline_exceeded')) throw error
+  if (!(error instanceof JobError && error.code === 'deadline_exceeded')) throw error
   throw new AppError('deadline_exceeded', 'The file takes too long to summarise', {
     cause: error,
     retryable: false,

@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto'
+import { JobError } from '@offloop/jobs/errors'
 import { isFinished } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
 import type { Db } from '../../db/database.ts'
@@ -135,7 +136,7 @@ async function removeUpload(storage: Storage, db: Db, id: string, upload: string
 
 /** It finished a moment before it could be cancelled. */
 function unlessFinished(error: unknown) {
-  if (!(error instanceof AppError && error.code === 'conflict')) throw error
+  if (!(error instanceof JobError && error.code === 'conflict')) throw error
 }
 
 /** The first report under the key, for one who sends the same again. */

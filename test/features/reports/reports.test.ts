@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Jobs } from '@offloop/jobs/jobs'
 import type { Transaction } from 'kysely'
 import { expect, onTestFinished, test } from 'vitest'
+import { useJobs } from '../../../packages/jobs/test/support/jobs.ts'
 import type { Db } from '../../../src/db/database.ts'
 import type { Tables } from '../../../src/db/tables.ts'
 import { afterCommit } from '../../../src/db/transaction.ts'
@@ -11,7 +12,6 @@ import { AppError } from '../../../src/errors.ts'
 import { createReport, type NewReport } from '../../../src/features/reports/reports.ts'
 import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
 import { useDatabase } from '../../support/database.ts'
-import { useJobs } from '../../support/jobs.ts'
 
 /**
  * Creates reports whose job is enqueued by `enqueue`, which can make the transaction end in any

@@ -1,15 +1,16 @@
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { handle } from '@offloop/jobs/job'
-import { Jobs } from '@offloop/jobs/jobs'
 import { pino } from 'pino'
-import { Database } from '../../src/db/database.ts'
-import { isDuplicateKey } from '../../src/db/errors.ts'
-import { runService } from '../../src/shutdown.ts'
+import { Database } from '../../../../src/db/database.ts'
+import { isDuplicateKey } from '../../../../src/db/errors.ts'
+import { runService } from '../../../../src/shutdown.ts'
+import { handle } from '../../job.ts'
+import { Jobs } from '../../jobs.ts'
+import { access } from './jobs.ts'
 import { leaveMark, poison, sayWho, waitForSignal } from './test-jobs.ts'
 
 /**
- * A service that does nothing but the jobs of test-jobs.ts, at a faster pace than a real one:
+ * A service that runs only the jobs of test-jobs.ts, at a faster pace than a real one:
  * TIMING is its Timing, in JSON.
  */
 const { DATABASE_URL: url = '', TIMING = '{}', CONCURRENCY = '5' } = process.env
@@ -20,7 +21,7 @@ process.exit(await runService(open, () => console.log(`pid ${process.pid} is rea
 async function open() {
   const database = await Database.open({ url, poolSize: 10 })
   const jobs = new Jobs({
-    database,
+    ...access(database),
     log,
     concurrency: Number(CONCURRENCY),
     keepMs: 600_000,

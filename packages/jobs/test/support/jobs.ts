@@ -1,17 +1,26 @@
-import type { EnqueueOptions } from '@offloop/jobs/enqueue-options'
-import type { Job, JobChange, JobHandler, JobSchedule } from '@offloop/jobs/job'
-import { Jobs, type JobsOptions } from '@offloop/jobs/jobs'
 import { pino } from 'pino'
 import { onTestFinished } from 'vitest'
-import type { Database } from '../../src/db/database.ts'
-import { transaction } from '../../src/db/transaction.ts'
+import type { Database } from '../../../../src/db/database.ts'
+import { afterCommit, transaction } from '../../../../src/db/transaction.ts'
+import type { EnqueueOptions } from '../../enqueue.ts'
+import type { Job, JobChange, JobHandler, JobSchedule } from '../../job.ts'
+import { Jobs, type JobsOptions } from '../../jobs.ts'
 
 const DAY_MS = 86_400_000
 
-interface UseJobsOptions extends Partial<Omit<JobsOptions, 'database'>> {
+interface UseJobsOptions extends Partial<JobsOptions> {
   handlers?: JobHandler[]
   schedules?: JobSchedule[]
 }
+
+/** How jobs reach a database of the service's. */
+export const access = (
+  database: Database,
+): Pick<JobsOptions, 'open' | 'transaction' | 'afterCommit'> => ({
+  open: (signal, options) => database.withSignal(signal, options),
+  transaction,
+  afterCommit,
+})
 
 /**
  * Jobs as one process has them, stopped when the test ends; two on one database are as good as two
@@ -22,7 +31,7 @@ export function useJobs(
   { handlers = [], schedules = [], ...options }: UseJobsOptions = {},
 ) {
   const jobs = new Jobs({
-    database,
+    ...access(database),
     log: pino({ level: 'silent' }),
     concurrency: 5,
     keepMs: 7 * DAY_MS,

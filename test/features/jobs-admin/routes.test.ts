@@ -1,5 +1,5 @@
-import type { NewJob } from '@offloop/jobs/queries'
-import { insertJob } from '@offloop/jobs/queries'
+import { type EnqueueOptions, insertJob, toNewJob } from '@offloop/jobs/enqueue'
+import { job } from '@offloop/jobs/job'
 import { JobStore } from '@offloop/jobs/store'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { transaction } from '../../../src/db/transaction.ts'
@@ -13,47 +13,36 @@ beforeAll(async () => {
   // It runs none itself: the tests say what becomes of them.
   service = await startService({ JOBS_CONCURRENCY: '0' })
   url = `${service.url}/v1/jobs`
-  store = new JobStore(() => service.database.withSignal(), { keepMs: 60_000 })
+  store = new JobStore({ open: () => service.database.withSignal(), transaction, keepMs: 60_000 })
 })
 afterAll(() => service.close())
 
 /** One that waits in the queue. */
-const create = async (changes: Partial<NewJob> = {}) => {
-  const fresh = {
-    kind: 'test.some',
-    input: '{"n":1}',
-    maxAttempts: 1,
-    priority: 0,
-    runAt: null,
-    dedupeKey: null,
-    requestId: 'r-1',
-  }
-  return (
-    await transaction(service.database.withSignal(), (trx) =>
-      insertJob(trx, { ...fresh, ...changes }),
-    )
-  ).id
+const create = async (kind = 'test.some', options: EnqueueOptions = {}) => {
+  const some = job<{ n: number }>(kind, { attempts: 1 })
+  const row = toNewJob(some, { n: 1 }, { requestId: 'r-1', ...options })
+  return (await transaction(service.database.withSignal(), (trx) => insertJob(trx, row))).id
 }
 
 /** One that was begun, and failed for good. */
 const createFailed = async (kind: string) => {
-  const id = await create({ kind })
+  const id = await create(kind)
   const { claims } = await store.claim({
     worker: 'w:1',
-    kinds: new Set([kind]),
+    rooms: new Map([[kind, 1]]),
     limit: 1,
     leaseMs: 30_000,
     ids: [id],
   })
-  const outcome = { state: 'failed', error: 'It cannot be done', detail: 'Error: secret' } as const
-  await store.settle(claims.map((claim) => ({ claim, outcome })))
+  const result = { state: 'failed', error: 'It cannot be done', detail: 'Error: secret' } as const
+  await store.finish(claims.map((claim) => ({ claim, result })))
   return id
 }
 
 describe('the list', () => {
   test('has the newest first, page by page, by state and by kind', async () => {
     const ids: string[] = []
-    for (let index = 0; index < 5; index++) ids.unshift(await create({ kind: 'test.listed' }))
+    for (let index = 0; index < 5; index++) ids.unshift(await create('test.listed'))
     const failed = await createFailed('test.listed')
     const query = `${url}?kind=test.listed&state=queued&limit=2`
     const first = (await request(query)).body

@@ -1,43 +1,45 @@
+import type { z } from '@hono/zod-openapi'
 import type { JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
 import { io, type Socket } from 'socket.io-client'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { ServerEvents } from '../../../src/feature.ts'
 import type { features } from '../../../src/features/index.ts'
-import { type JobsChange, jobChanged } from '../../../src/features/jobs/contract.ts'
-import { publishJobChanges } from '../../../src/features/jobs/feed.ts'
+import { jobChanged, publishJobChanges } from '../../../src/features/jobs-admin/feed.ts'
 import type { ClientEvents, Realtime } from '../../../src/realtime/realtime.ts'
 import { accept, untilFinished } from '../../support/reports.ts'
 import { useService } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
 
+type JobsChange = z.infer<typeof jobChanged.payload>
 type Client = Socket<ServerEvents<typeof features>, ClientEvents>
 
 describe('job.changed', () => {
-  test('tells subscribers of a job from the queue to its end', async () => {
+  test('is sent to subscribers from the queue to the end of a job', async () => {
     const { url } = await useService()
-    const heard = await subscribe(url)
+    const received = await subscribe(url)
     const { id } = await accept(url, 'a,b\n1,2\n')
     await untilFinished(url, id)
-    const news = () => heard.flatMap(({ jobs }) => jobs).filter((job) => job.id === id)
-    await until(() => news().at(-1)?.state === 'succeeded', 'its end is told')
-    expect(news().at(-1)).toEqual({
+    const updates = () => received.flatMap(({ jobs }) => jobs).filter((job) => job.id === id)
+    await until(() => updates().at(-1)?.state === 'succeeded', 'its end is published')
+    expect(updates().at(-1)).toEqual({
       id,
       kind: 'report.build',
       state: 'succeeded',
       progress: 1,
       note: null,
       attempt: 1,
+      error: null,
     })
   })
 })
 
-describe('a storm of changes', () => {
-  test('is told of once in 200 ms: the newest of each job, and that there was more', () => {
-    const { tell, sent } = useFeed()
+describe('many changes at once', () => {
+  test('are published once in 200 ms: the latest of each job, and that there were more', () => {
+    const { change, sent } = useFeed()
     for (let n = 0; n < 1_000; n++)
-      for (const state of ['queued', 'running', 'succeeded'] as const) tell({ id: `${n}`, state })
-    tell({ id: '990', state: 'queued' })
+      for (const state of ['queued', 'running', 'succeeded'] as const) change({ id: `${n}`, state })
+    change({ id: '990', state: 'queued' })
     expect(sent).toEqual([])
     vi.advanceTimersByTime(200)
     expect(sent.length).toBe(1)
@@ -52,20 +54,20 @@ describe('a storm of changes', () => {
     ])
   })
 
-  test('leaves nothing behind: the next message tells of what came after it', () => {
-    const { tell, sent } = useFeed()
-    for (let n = 0; n < 50; n++) tell({ id: `${n}` })
+  test('leave nothing behind: the next message has what came after it', () => {
+    const { change, sent } = useFeed()
+    for (let n = 0; n < 50; n++) change({ id: `${n}` })
     vi.advanceTimersByTime(200)
-    tell({ id: '50' })
+    change({ id: '50' })
     vi.advanceTimersByTime(200)
     expect(sent[1]).toMatchObject({ jobs: [{ id: '50' }], more: false })
   })
 
-  test('costs nothing once it has ended', () => {
-    const { tell, sent, stop } = useFeed()
-    tell({ id: '1' })
+  test('are not published once the feed has ended', () => {
+    const { change, sent, stop } = useFeed()
+    change({ id: '1' })
     stop()
-    tell({ id: '2' })
+    change({ id: '2' })
     vi.advanceTimersByTime(1_000)
     expect(sent).toEqual([])
   })
@@ -89,7 +91,7 @@ function useFeed() {
     jobs: { onChange } as Jobs,
     realtime: { emitLatest } as Realtime,
   })
-  const change = {
+  const fresh = {
     kind: 'test.some',
     state: 'queued',
     progress: 0,
@@ -100,18 +102,18 @@ function useFeed() {
   return {
     sent,
     stop,
-    tell(news: Partial<JobChange>) {
-      for (const listener of listeners) listener({ id: '1', ...change, ...news })
+    change(fields: Partial<JobChange>) {
+      for (const listener of listeners) listener({ id: '1', ...fresh, ...fields })
     },
   }
 }
 
-/** Everything that a subscriber of the topic hears. */
+/** Everything that a subscriber of the topic receives. */
 async function subscribe(url: string): Promise<JobsChange[]> {
   const client: Client = io(url, { transports: ['websocket'], reconnection: false })
   onTestFinished(() => void client.close())
-  const heard: JobsChange[] = []
-  client.on('job.changed', (change) => heard.push(change))
+  const received: JobsChange[] = []
+  client.on('job.changed', (change) => received.push(change))
   expect(await client.timeout(5_000).emitWithAck('subscribe', 'jobs')).toEqual({ ok: true })
-  return heard
+  return received
 }

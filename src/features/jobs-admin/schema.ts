@@ -4,10 +4,9 @@ import { pageFields, pageQuery } from '../../http/pagination.ts'
 
 const State = z
   .enum(['scheduled', 'queued', 'running', 'succeeded', 'failed', 'cancelled'])
-  .openapi({
-    description:
-      '`scheduled` jobs wait for their time, or to be tried again; a `failed` one used up its attempts',
-  })
+  .describe('`scheduled` jobs wait for their time or a retry; `failed` ones used up their attempts')
+
+const time = z.iso.datetime()
 const KIND_EXAMPLE = 'report.build'
 
 export const Job = z
@@ -15,39 +14,33 @@ export const Job = z
     id: z.uuid(),
     kind: z.string().openapi({ example: KIND_EXAMPLE }),
     state: State,
-    priority: z.int().openapi({ description: 'Smaller ones go first' }),
-    attempt: z.int().openapi({ description: 'How often it was begun' }),
+    priority: z.int().describe('Smaller ones go first'),
+    attempt: z.int().describe('How many attempts there were, this one included'),
     maxAttempts: z.int(),
     progress: z.number().min(0).max(1),
     note: z.string().nullable(),
-    requestId: z.string().nullable().openapi({ description: 'Of the request that enqueued it' }),
-    error: z
-      .string()
-      .nullable()
-      .openapi({ description: 'What people may see of the last failure' }),
-    createdAt: z.iso.datetime(),
-    runAt: z.iso
-      .datetime()
-      .nullable()
-      .openapi({ description: 'When a scheduled one is to be queued' }),
-    startedAt: z.iso.datetime().nullable(),
-    finishedAt: z.iso.datetime().nullable(),
+    requestId: z.string().nullable().describe('Of the request that enqueued it'),
+    error: z.string().nullable().describe('The public text of the last failure'),
+    createdAt: time,
+    runAt: time.nullable().describe('When a scheduled job is queued'),
+    startedAt: time.nullable(),
+    finishedAt: time.nullable(),
   })
   .openapi('Job')
 
 const Attempt = z
   .strictObject({
     attempt: z.int(),
-    worker: z.string().openapi({
-      description: 'Host, process and a name of its own',
-      example: 'web-1:42:9f2c01ab',
-    }),
-    startedAt: z.iso.datetime(),
-    finishedAt: z.iso.datetime().nullable(),
-    outcome: z.enum(['succeeded', 'failed', 'cancelled', 'lost', 'released']).nullable().openapi({
-      description: '`lost` with its process, `released` by one that stopped; null while it goes on',
-    }),
-    error: z.string().nullable().openapi({ description: 'What went wrong' }),
+    worker: z
+      .string()
+      .openapi({ description: 'Host, process and a random part', example: 'web-1:42:9f2c01ab' }),
+    startedAt: time,
+    finishedAt: time.nullable(),
+    outcome: z
+      .enum(['succeeded', 'failed', 'cancelled', 'lost', 'released'])
+      .nullable()
+      .describe('`lost` with its process, `released` by one that stopped; null while it runs'),
+    error: z.string().nullable().describe('What went wrong, for operators'),
   })
   .openapi('JobAttempt')
 
@@ -57,7 +50,7 @@ export const JobDetail = z
     input: z.unknown(),
     result: z.unknown(),
     attempts: z.array(Attempt),
-    lastError: z.string().nullable().openapi({ description: 'What went wrong the last time' }),
+    lastError: z.string().nullable().describe('The error of the last attempt that had one'),
   })
   .openapi('JobDetail')
 

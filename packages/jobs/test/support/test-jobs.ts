@@ -1,4 +1,4 @@
-import { job } from '@offloop/jobs/job'
+import { job } from '../../job.ts'
 
 /** Leaves one row behind, a while after it began: what it does can be counted. */
 export const leaveMark = job<{ mark: string; ms: number }>('test.leave-mark', {

@@ -1,0 +1,157 @@
+import { randomUUIDv7 } from 'node:crypto'
+import { inspect } from 'node:util'
+import { sql } from 'kysely'
+import { JobError } from './errors.ts'
+import type { Job } from './job.ts'
+import { type JobState, type Trx, typed } from './tables.ts'
+
+const MAX_INPUT_BYTES = 64 * 1024
+const MIN_PRIORITY = -32_768
+const MAX_PRIORITY = 32_767
+const MAX_KEY_CHARACTERS = 200
+const MAX_RUN_AT = new Date('9999-12-31T23:59:59.999Z')
+const REQUEST_ID = /^[!-~]{1,128}$/
+const DUPLICATE_KEY = 1062
+
+export interface EnqueueOptions {
+  /** Not before this time; up to the year 9999. */
+  runAt?: Date
+  /** Smaller ones go first; 0 by default. An integer from -32 768 to 32 767. */
+  priority?: number
+  /**
+   * While a job of the kind with this key is unfinished, its id is returned and no other job is
+   * made. At most 200 characters, all of which count, also spaces at the end.
+   */
+  dedupeKey?: string
+  /** 1 to 128 ASCII characters without spaces. */
+  requestId?: string | null
+}
+
+/** The columns that the caller of `enqueue` decides. */
+export type NewJob = ReturnType<typeof toNewJob>
+
+/**
+ * Checks what is to be enqueued.
+ *
+ * @throws TypeError or RangeError for an option that its column cannot hold, TypeError for an input
+ * that JSON cannot represent; JobError `too_large`.
+ */
+export function toNewJob<Input>(
+  { name, attempts }: Job<Input, unknown>,
+  input: Input,
+  { runAt, priority = 0, dedupeKey, requestId = null }: EnqueueOptions = {},
+) {
+  if (!Number.isInteger(priority) || priority < MIN_PRIORITY || priority > MAX_PRIORITY)
+    throw new RangeError(
+      `Expected \`priority\` to be an integer from -32768 to 32767, got ${inspect(priority)}`,
+    )
+  if (requestId !== null && !REQUEST_ID.test(requestId))
+    throw new TypeError(
+      `Expected \`requestId\` to be 1 to 128 ASCII characters without spaces, got ${inspect(requestId)}`,
+    )
+  return {
+    kind: name,
+    input: toJson(input, `The input of ${name}`, MAX_INPUT_BYTES),
+    max_attempts: attempts,
+    priority,
+    runAt: runAt === undefined ? null : toColumnDate(runAt),
+    dedupe_key: dedupeKey === undefined ? null : toColumnKey(dedupeKey),
+    request_id: requestId,
+  }
+}
+
+/** Inserts a job; returns the id and state, or those of the unfinished job with the same key. */
+export async function insertJob(
+  trx: Trx,
+  { runAt, ...columns }: NewJob,
+): Promise<{ id: string; state: JobState }> {
+  const id = randomUUIDv7()
+  const dueAt = runAt && sql<Date>`cast(${runAt} as datetime(3))`
+  const state = dueAt ? sql<JobState>`if(${dueAt} > now(3), 'scheduled', 'queued')` : 'queued'
+  const due_at = dueAt && sql<Date>`if(${dueAt} > now(3), ${dueAt}, null)`
+  try {
+    await typed(trx)
+      .insertInto('job')
+      .values({ id, ...columns, state, due_at })
+      .execute()
+  } catch (error) {
+    if (columns.dedupe_key === null || !isKeyTaken(error)) throw error
+    return findByKey(trx, columns.kind, columns.dedupe_key)
+  }
+  if (!runAt) return { id, state: 'queued' }
+  return typed(trx)
+    .selectFrom('job')
+    .select(['id', 'state'])
+    .where('id', '=', id)
+    .executeTakeFirstOrThrow()
+}
+
+/** A locking read, because a plain one may see a snapshot from before that job. */
+const findByKey = (trx: Trx, kind: string, key: string) =>
+  typed(trx)
+    .selectFrom('job')
+    .select(['id', 'state'])
+    .where('kind', '=', kind)
+    .where('dedupe_key', '=', key)
+    .modifyEnd(sql`lock in share mode`)
+    .executeTakeFirstOrThrow()
+
+const isKeyTaken = (error: unknown) =>
+  error instanceof Error &&
+  (error as { errno?: unknown }).errno === DUPLICATE_KEY &&
+  /for key '(\w+\.)?job_dedupe'$/.test(error.message)
+
+/** Times before 1970 mean the same as that one: the job is due. */
+function toColumnDate(runAt: unknown): Date {
+  if (!(runAt instanceof Date) || Number.isNaN(runAt.getTime()))
+    throw new TypeError(`Expected \`runAt\` to be a valid Date, got ${inspect(runAt)}`)
+  if (runAt > MAX_RUN_AT)
+    throw new RangeError(`Expected \`runAt\` to be before the year 10000, got ${inspect(runAt)}`)
+  return new Date(Math.max(0, runAt.getTime()))
+}
+
+/**
+ * The column's collation ignores spaces at the end. A key that ends with one gets a bar behind it,
+ * and so does one that ends with a bar, so that no two keys become the same.
+ */
+function toColumnKey(key: unknown): string {
+  // A lone surrogate would become U+FFFD on its way to the database, and equal any other.
+  if (typeof key !== 'string' || !key.isWellFormed())
+    throw new TypeError(
+      `Expected \`dedupeKey\` to be a string without lone surrogates, got ${inspect(key)}`,
+    )
+  const column = /[ |]$/.test(key) ? `${key}|` : key
+  if ([...column].length > MAX_KEY_CHARACTERS)
+    throw new RangeError(
+      `Expected \`dedupeKey\` to have at most ${MAX_KEY_CHARACTERS} characters, got ${[...column].length}`,
+    )
+  return column
+}
+
+/**
+ * The JSON of a job's input or result; `undefined` becomes `null`.
+ *
+ * @throws TypeError when JSON cannot represent it; JobError `too_large`. Neither is retryable.
+ */
+export function toJson(value: unknown, what: string, maxBytes: number): string {
+  const text = value === undefined ? 'null' : stringify(value, what)
+  const bytes = Buffer.byteLength(text)
+  if (bytes <= maxBytes) return text
+  throw new JobError(
+    'too_large',
+    `${what} has ${bytes} bytes as JSON, the most is ${maxBytes}: keep large data elsewhere`,
+    { retryable: false },
+  )
+}
+
+function stringify(value: unknown, what: string): string {
+  let cause: unknown
+  try {
+    const text: string | undefined = JSON.stringify(value)
+    if (text !== undefined) return text
+  } catch (error) {
+    cause = error
+  }
+  const error = new TypeError(`${what} cannot be written as JSON`, { cause })
+  throw Object.assign(error, { retryable: false })
+}

@@ -1,0 +1,23 @@
+import { pino } from 'pino'
+import { transaction } from '../../../../src/db/transaction.ts'
+import type { JobSchedule } from '../../job.ts'
+import { TIMING } from '../../loop.ts'
+import { Maintenance } from '../../maintenance.ts'
+import { JobStore } from '../../store.ts'
+import type { Db } from '../../tables.ts'
+
+/** Maintenance that the test drives itself, and the names of the schedules that it fired. */
+export function useMaintenance(db: Db, schedules: JobSchedule[]) {
+  const fired: string[] = []
+  const maintenance = new Maintenance({
+    store: new JobStore({ open: () => db, transaction, keepMs: 60_000 }),
+    log: pino({ level: 'silent' }),
+    timing: TIMING,
+    schedules,
+    open: () => db,
+    transaction,
+    enqueue: async (_, { name }) => fired.push(name),
+    onChange: () => {},
+  })
+  return { fired, maintenance }
+}
