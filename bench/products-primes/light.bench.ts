@@ -116,20 +116,13 @@ export const bench: Bench<LightFigures> = {
     return { tables: toTables(figures), figures, files: { 'latency.svg': drawChart(figures) } }
   },
 
-  summarise({ responsiveness: { phases, speedUp }, departure }) {
-    const find = (name: PhaseName) => phases.find(({ phase }) => phase === name)
-    const [idle, offloaded, inline] = [find('idle'), find('offloaded'), find('inline')]
+  summarise({ responsiveness: { phases }, departure }) {
+    const p99Ms = (name: PhaseName) => number(phases.find(({ phase }) => phase === name)?.p99Ms, 1)
     return [
       [
         'p99 of a light endpoint while 4 clients count primes on worker threads',
-        `${number(offloaded?.p99Ms, 1)} ms`,
-        `idle ${number(idle?.p99Ms, 1)} ms, on the event loop ${number(inline?.p99Ms, 0)} ms`,
-      ],
-      ['those primes: all threads by one thread', `${number(speedUp, 2)} ×`, ''],
-      [
-        'threads free after a client left',
-        `${number(departure.medianMs, 0)} ms`,
-        `at most ${number(departure.maxMs, 0)} ms`,
+        `${p99Ms('offloaded')} ms`,
+        `idle ${p99Ms('idle')} ms, on the event loop ${p99Ms('inline')} ms; a client that leaves frees its threads after ${number(departure.medianMs, 0)} ms`,
       ],
     ]
   },

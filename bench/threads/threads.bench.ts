@@ -49,9 +49,8 @@ export const bench: Bench<ThreadsFigures> = {
       [
         '20 000 tiny tasks at once, each by `run`',
         ms('compute.run, each'),
-        `Piscina ${ms('piscina, each')}, poolifier ${ms('poolifier, each')}`,
+        `by one \`map\` ${ms('compute.map')}, Piscina ${ms('piscina, each')}, poolifier ${ms('poolifier, each')}`,
       ],
-      ['the same by one `map`', ms('compute.map'), `postMessage alone ${ms('postMessage alone')}`],
     ]
   },
 }
