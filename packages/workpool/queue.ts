@@ -1,110 +1,95 @@
-import { MAX_MAPPING_CALLERS } from './admission.ts'
-import type { Call } from './call.ts'
-import { Caller, Turns } from './caller.ts'
-import { type Entry, MapEntry, type Priority } from './entry.ts'
+import { type Call, MapEntry, type Priority, type QueueEntry } from './call.ts'
+import {
+  BATCH_SHARE,
+  INTERACTIVE_SHARE,
+  MAX_CALLER_DEBT_MS,
+  MAX_CALLERS_WITH_MAPS,
+  MAX_PRIORITY_DEBT_MS,
+  MAX_RUN_MAP_IMBALANCE_MS,
+} from './policy.ts'
 
 /**
- * How the threads' time is divided while calls of both priorities wait: four fifths to requests,
- * the rest to jobs.
- */
-const SHARES: Record<Priority, number> = { interactive: 0.8, batch: 0.2 }
-
-/**
- * A job that took long is made up for, but no longer than that: jobs would else wait for hours
- * after it.
- */
-const MAX_DEBT_MS = 10_000
-/** The same for a caller. */
-const MAX_CALLER_DEBT_MS = 1_000
-
-/**
- * What waits, in the order in which it is served: each priority gets its share of the threads' time
- * (stride scheduling: the one that has used less of it, for its share, is next), and so does, in
- * equal shares, each caller of a priority.
+ * What waits, in the order in which it is served. Each priority gets its share of the workers'
+ * time (stride scheduling: the one that has used less of its share is next), and within a priority
+ * each caller gets an equal share (start-time fair queueing).
  */
 export class Queue {
   readonly #queues: Record<Priority, PriorityQueue> = {
-    interactive: new PriorityQueue(SHARES.interactive),
-    batch: new PriorityQueue(SHARES.batch),
+    interactive: new PriorityQueue(INTERACTIVE_SHARE),
+    batch: new PriorityQueue(BATCH_SHARE),
   }
 
   get size() {
     return this.#queues.interactive.size + this.#queues.batch.size
   }
 
-  sizeOf(priority: Priority) {
+  count(priority: Priority) {
     return this.#queues[priority].size
   }
 
-  /** How much work there is before a newcomer of this priority, in milliseconds of one thread. */
+  /** The expected work before a new entry of this priority, in milliseconds of one worker. */
   waitMs(priority: Priority): number {
     const queue = this.#queues[priority]
     return this.#queues[other(priority)].size > 0 ? queue.waitMs / queue.share : queue.waitMs
   }
 
-  push(entry: Entry): void {
+  push(entry: QueueEntry): void {
     const queue = this.#queues[entry.priority]
-    // Time that it did not want while it was empty is no credit.
+    // Time that a priority did not need while it was empty is no credit.
     if (queue.size === 0)
       queue.usedMs = Math.max(queue.usedMs, this.#queues[other(entry.priority)].usedMs)
     queue.push(entry)
   }
 
-  /** Puts calls back that were taken out, before the others of their callers. */
+  /** Puts revoked calls back, before the other calls of their callers. */
   unshift(calls: readonly Call[]): void {
     for (const call of calls.toReversed()) this.#queues[call.priority].unshift(call)
   }
 
-  /**
-   * The next to be served, which stays in the queue: a map only while the maps of few other callers
-   * have begun.
-   */
-  next(mayServeBatch: boolean): Entry | undefined {
+  /** The next entry to serve, which stays in the queue. */
+  peek(mayServeBatch: boolean): QueueEntry | undefined {
     const { interactive, batch } = this.#queues
-    const request = interactive.next()
-    const job = mayServeBatch ? batch.next() : undefined
+    const request = interactive.peek()
+    const job = mayServeBatch ? batch.peek() : undefined
     return job && (!request || batch.usedMs < interactive.usedMs) ? job : request
   }
 
-  /**
-   * The next map that waits for others of its caller, or of other callers, while there is nothing
-   * else to serve.
-   */
-  extraMap(mayServeBatch: boolean): MapEntry | undefined {
-    if (this.next(mayServeBatch)) return undefined
+  /** A map that waits only for other maps, while nothing else can be served. */
+  peekExtraMap(mayServeBatch: boolean): MapEntry | undefined {
+    if (this.peek(mayServeBatch)) return undefined
     const { interactive, batch } = this.#queues
     return interactive.firstMap ?? (mayServeBatch ? batch.firstMap : undefined)
   }
 
-  /** Takes an entry out to be served, which is its caller's turn. */
-  take(entry: Entry): void {
+  /** Removes an entry to serve it, which is its caller's turn. */
+  take(entry: QueueEntry): void {
     this.#queues[entry.priority].take(entry)
   }
 
-  /** Drops an entry; false when it is not in here. */
-  delete(entry: Entry): boolean {
+  /** Removes an entry that is not served. False when it does not wait here. */
+  delete(entry: QueueEntry): boolean {
     return this.#queues[entry.priority].delete(entry)
   }
 
-  /** Says what a served call took of the threads' time. */
+  /** Charges the run time of a call to its priority and its caller. */
   charge(call: Call, ms: number): void {
     const queue = this.#queues[call.priority]
-    const most = this.#queues[other(call.priority)].usedMs + MAX_DEBT_MS
+    const most = this.#queues[other(call.priority)].usedMs + MAX_PRIORITY_DEBT_MS
     queue.usedMs = Math.max(queue.usedMs, Math.min(queue.usedMs + ms / queue.share, most))
     queue.charge(call, ms)
   }
 
-  /** A map that has begun counts as such while it has chunks for the threads. */
-  hold(map: MapEntry): void {
-    this.#queues[map.priority].hold(map)
+  /** A map is active from its beginning for as long as it has chunks for the workers. */
+  activate(map: MapEntry): void {
+    this.#queues[map.priority].activate(map)
   }
 
-  /** The counterpart of `hold`: false when it did not count. */
-  release(map: MapEntry): boolean {
-    return this.#queues[map.priority].release(map)
+  /** False when the map was not active. */
+  deactivate(map: MapEntry): boolean {
+    return this.#queues[map.priority].deactivate(map)
   }
 
-  /** Whatever waits. What has been read may be taken out meanwhile. */
+  /** All entries; those that were visited may be removed meanwhile. */
   *[Symbol.iterator]() {
     yield* this.#queues.interactive
     yield* this.#queues.batch
@@ -113,94 +98,90 @@ export class Queue {
 
 const other = (priority: Priority): Priority => (priority === 'batch' ? 'interactive' : 'batch')
 
-/** What waits of one priority. */
 class PriorityQueue {
   readonly share: number
   usedMs = 0
   size = 0
   waitMs = 0
-  /** Maps that have begun and have chunks for the threads, by their callers. */
-  readonly #begun = new Map<string | undefined, Set<MapEntry>>()
-  /**
-   * Those that wait, and those that have used more than their share. Callers without a key count as
-   * one.
-   */
+  /** Those that wait, and those that have used more than their share; one for all without a key. */
   readonly #callers = new Map<string | undefined, Caller>()
-  readonly #ready = new Turns()
+  /** Callers with calls that a worker could begin now. */
+  readonly #ready = new CallerOrder()
   /** Callers that have nothing but maps that have not begun. */
-  readonly #mapping = new Turns()
-  /**
-   * What the caller had used that was served last: a newcomer begins with it, without credit and
-   * without debt.
-   */
+  readonly #mapping = new CallerOrder()
+  /** The active maps of each caller. */
+  readonly #active = new Map<string | undefined, Set<MapEntry>>()
+  /** The used time of the caller served last, with which a new caller begins. */
   #clockMs = 0
 
   constructor(share: number) {
     this.share = share
   }
 
-  next(): Entry | undefined {
+  peek(): QueueEntry | undefined {
     const ready = this.#ready.first
-    const mayBegin = this.#begun.size < MAX_MAPPING_CALLERS
-    const mapping = mayBegin ? this.#mapping.find(({ key }) => !this.#begun.has(key)) : undefined
+    const mayBegin = this.#active.size < MAX_CALLERS_WITH_MAPS
+    const mapping = mayBegin ? this.#mapping.find(({ key }) => !this.#active.has(key)) : undefined
     if (mapping && (!ready || mapping.usedMs < ready.usedMs)) return mapping.maps.first
-    return ready?.next(mayBegin && !this.#begun.has(ready.key))
+    return ready?.peek(mayBegin && !this.#active.has(ready.key))
   }
 
   get firstMap(): MapEntry | undefined {
     return this.#mapping.first?.maps.first
   }
 
-  push(entry: Entry) {
-    const caller = this.#callerOf(entry)
-    caller.listOf(entry).append(entry)
+  push(entry: QueueEntry) {
+    const caller = this.#findCaller(entry)
+    caller.findList(entry).append(entry)
     this.#added(entry, caller)
   }
 
   unshift(call: Call) {
-    const caller = this.#callerOf(call)
-    caller.listOf(call).prepend(call)
+    const caller = this.#findCaller(call)
+    caller.findList(call).prepend(call)
     this.#added(call, caller)
   }
 
-  take(entry: Entry) {
-    const caller = this.#callerOf(entry)
+  take(entry: QueueEntry) {
+    const caller = this.#findCaller(entry)
     this.#clockMs = Math.max(this.#clockMs, caller.usedMs)
-    caller.turns?.remove(caller)
-    if (entry instanceof MapEntry) this.hold(entry)
+    // It goes behind the callers that have used as much.
+    caller.order?.remove(caller)
+    if (entry instanceof MapEntry) this.activate(entry)
     this.delete(entry)
   }
 
-  delete(entry: Entry): boolean {
+  delete(entry: QueueEntry): boolean {
     const caller = this.#callers.get(entry.options.key)
-    if (!caller?.listOf(entry).delete(entry)) return false
-    this.#count(entry, -1)
+    if (!caller?.findList(entry).delete(entry)) return false
+    this.size--
+    this.waitMs -= entry.estimateMs ?? 0
     this.#place(caller)
     if (this.size === 0) this.#callers.clear()
-    else if (caller.isEmpty && caller.usedMs <= this.#clockMs) this.#callers.delete(caller.key)
+    else this.#forgetIfSettled(caller)
     return true
   }
 
-  hold(map: MapEntry) {
+  activate(map: MapEntry) {
     const { key } = map.options
-    const maps = this.#begun.get(key)
+    const maps = this.#active.get(key)
     if (maps) maps.add(map)
-    else this.#begun.set(key, new Set([map]))
+    else this.#active.set(key, new Set([map]))
   }
 
-  release(map: MapEntry): boolean {
+  deactivate(map: MapEntry): boolean {
     const { key } = map.options
-    const maps = this.#begun.get(key)
+    const maps = this.#active.get(key)
     if (!maps?.delete(map)) return false
-    if (maps.size === 0) this.#begun.delete(key)
+    if (maps.size === 0) this.#active.delete(key)
     return true
   }
 
   charge(call: Call, ms: number) {
-    // Where nobody waits, nobody has had less.
+    // While nothing waits, no caller has had less than another.
     if (this.size === 0) return
-    const caller = this.#callerOf(call)
-    caller.turns?.remove(caller)
+    const caller = this.#findCaller(call)
+    caller.order?.remove(caller)
     caller.charge(call, ms, this.#clockMs + MAX_CALLER_DEBT_MS)
     this.#place(caller)
   }
@@ -208,12 +189,11 @@ class PriorityQueue {
   *[Symbol.iterator]() {
     for (const caller of this.#callers.values()) {
       yield* caller
-      // Its time has come round: nothing is left to remember.
-      if (caller.isEmpty && caller.usedMs <= this.#clockMs) this.#callers.delete(caller.key)
+      this.#forgetIfSettled(caller)
     }
   }
 
-  #callerOf({ options: { key } }: Entry): Caller {
+  #findCaller({ options: { key } }: QueueEntry): Caller {
     let caller = this.#callers.get(key)
     if (!caller) {
       caller = new Caller(key, this.#clockMs)
@@ -222,24 +202,161 @@ class PriorityQueue {
     return caller
   }
 
-  #added(entry: Entry, caller: Caller) {
-    this.#count(entry, 1)
+  #added(entry: QueueEntry, caller: Caller) {
+    this.size++
+    this.waitMs += entry.estimateMs ?? 0
     this.#place(caller)
   }
 
-  /**
-   * Puts the caller where it belongs by what it has, at the end of those that have used as much,
-   * unless it is there.
-   */
+  /** Moves the caller to the order that its entries require, unless it is there. */
   #place(caller: Caller) {
-    const turns = caller.isReady ? this.#ready : caller.maps.first ? this.#mapping : undefined
-    if (caller.turns === turns) return
-    caller.turns?.remove(caller)
-    turns?.add(caller)
+    const order = caller.isReady ? this.#ready : caller.maps.first ? this.#mapping : undefined
+    if (caller.order === order) return
+    caller.order?.remove(caller)
+    order?.add(caller)
   }
 
-  #count({ estimateMs = 0 }: Entry, sign: 1 | -1) {
-    this.size += sign
-    this.waitMs += sign * estimateMs
+  #forgetIfSettled(caller: Caller) {
+    if (caller.isEmpty && caller.usedMs <= this.#clockMs) this.#callers.delete(caller.key)
+  }
+}
+
+/**
+ * The entries of one caller, in the order of its calls. Its runs and its maps get equal shares of
+ * its time, so that a short run never waits for a long map.
+ */
+export class Caller {
+  readonly key: string | undefined
+  readonly runs = new EntryList<Call>()
+  /** The chunks of maps that have begun. */
+  readonly chunks = new EntryList<Call>()
+  /** Maps that have not begun. */
+  readonly maps = new EntryList<MapEntry>()
+  /** How much of the workers' time it has used. */
+  usedMs: number
+  order: CallerOrder | undefined = undefined
+  /** How much more time its runs have used than its maps. */
+  #imbalanceMs = 0
+
+  constructor(key: string | undefined, usedMs: number) {
+    this.key = key
+    this.usedMs = usedMs
+  }
+
+  get isReady() {
+    return this.runs.first !== undefined || this.chunks.first !== undefined
+  }
+
+  get isEmpty() {
+    return !this.isReady && !this.maps.first
+  }
+
+  peek(mayBeginMap: boolean): QueueEntry | undefined {
+    const run = this.runs.first
+    const map = this.chunks.first ?? (mayBeginMap ? this.maps.first : undefined)
+    return !run || (map && this.#imbalanceMs > 0) ? map : run
+  }
+
+  findList(entry: QueueEntry): EntryList<QueueEntry> {
+    if (entry instanceof MapEntry) return this.maps
+    return (entry as Call).map ? this.chunks : this.runs
+  }
+
+  /** @param mostMs the most that it may have used; anything beyond is forgiven. */
+  charge({ map }: Call, ms: number, mostMs: number): void {
+    this.usedMs = Math.max(this.usedMs, Math.min(this.usedMs + ms, mostMs))
+    const imbalanceMs = this.#imbalanceMs + (map ? -ms : ms)
+    const most = MAX_RUN_MAP_IMBALANCE_MS
+    this.#imbalanceMs = Math.max(-most, Math.min(imbalanceMs, most))
+  }
+
+  *[Symbol.iterator]() {
+    yield* this.chunks
+    yield* this.runs
+    yield* this.maps
+  }
+}
+
+/** Callers by the time that they have used, the least first; of equals, the one added first. */
+export class CallerOrder {
+  readonly #callers: Caller[] = []
+
+  get first(): Caller | undefined {
+    return this.#callers[0]
+  }
+
+  find(matches: (caller: Caller) => boolean): Caller | undefined {
+    return this.#callers.find(matches)
+  }
+
+  add(caller: Caller): void {
+    caller.order = this
+    const index = this.#bisect((usedMs) => usedMs > caller.usedMs)
+    if (index === this.#callers.length) this.#callers.push(caller)
+    else this.#callers.splice(index, 0, caller)
+  }
+
+  remove(caller: Caller): void {
+    caller.order = undefined
+    const index = this.#callers.indexOf(
+      caller,
+      this.#bisect((usedMs) => usedMs >= caller.usedMs),
+    )
+    if (index === 0) this.#callers.shift()
+    else this.#callers.splice(index, 1)
+  }
+
+  /** The index of the first caller whose used time matches, or the number of callers. */
+  #bisect(matches: (usedMs: number) => boolean): number {
+    let low = 0
+    let high = this.#callers.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (matches((this.#callers[middle] as Caller).usedMs)) high = middle
+      else low = middle + 1
+    }
+    return low
+  }
+}
+
+/** A doubly linked list through the entries: a Set slows down when thousands leave at its front. */
+class EntryList<Item extends QueueEntry> {
+  first: Item | undefined = undefined
+  #last: Item | undefined
+
+  append(item: Item): void {
+    item.list = this
+    item.previous = this.#last
+    if (this.#last) this.#last.next = item
+    else this.first = item
+    this.#last = item
+  }
+
+  prepend(item: Item): void {
+    item.list = this
+    item.next = this.first
+    if (this.first) this.first.previous = item
+    else this.#last = item
+    this.first = item
+  }
+
+  delete(item: Item): boolean {
+    if (item.list !== this) return false
+    const { previous, next } = item
+    if (previous) previous.next = next
+    else this.first = next as Item | undefined
+    if (next) next.previous = previous
+    else this.#last = previous as Item | undefined
+    item.list = item.previous = item.next = undefined
+    return true
+  }
+
+  *[Symbol.iterator]() {
+    for (let item = this.first; item; ) {
+      // Read before the reader may delete the item.
+      const next = item.next as Item | undefined
+      yield item
+      item = next
+    }
   }
 }

@@ -1,241 +1,229 @@
 import { performance } from 'node:perf_hooks'
-import { DRAIN_SHARE, maxWaitMs } from './admission.ts'
-import type { Call, Outcome } from './call.ts'
-import { Crew, type CrewOptions } from './crew.ts'
-import { type Entry, MapEntry, type Priority } from './entry.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import {
+  type Call,
+  MAX_TIMER_MS,
+  MapEntry,
+  now,
+  type Outcome,
+  type Priority,
+  type QueueEntry,
+} from './call.ts'
 import { OverloadedError, PoolClosedError, TaskError } from './errors.ts'
-import { watchLimits } from './limits.ts'
-import type { Member } from './member.ts'
-import type { DoneMessage, ProgressMessage } from './protocol.ts'
+import {
+  CANCEL_GRACE_MS,
+  DRAIN_SHARE,
+  LEAST_TIME_WEIGHT,
+  MAX_AHEAD_MS,
+  MAX_LOST_WORKERS,
+  MAX_RESEND_MS,
+  MAX_RESTART_DELAY_MS,
+  maxWaitMs,
+  RESTART_DELAY_MS,
+  RUN_TIME_WEIGHT,
+  STARVED_MS,
+  SWEEP_INTERVAL_MS,
+} from './policy.ts'
+import type { DoneMessage, Mode } from './protocol.ts'
 import { Queue } from './queue.ts'
-import { RunTimes } from './run-times.ts'
-import { MAX_TIMER_MS } from './timers.ts'
-import { type Ended, type Timing, timingOf } from './timing.ts'
+import type { PoolWorker, WorkerEvents } from './worker.ts'
 
-/** What a cancelled task gets to end by itself before its executor is terminated. */
-const CANCEL_GRACE_MS = 100
-/**
- * A call that ended so many executors before they began it was too much for them to receive: it
- * fails.
- */
-const MAX_LOSSES = 2
-/** How often the queue is looked through at most for what has waited too long. */
-const SWEEP_EVERY_MS = 20
-
-export interface SchedulerOptions extends CrewOptions {
-  /** How many entries of each priority may wait. */
+export interface SchedulerOptions {
+  /** Starts a worker. @throws Error when it cannot load its tasks. */
+  start: (events: WorkerEvents) => Promise<PoolWorker>
+  /** The bounds of the number of workers. */
+  min: number
+  max: number
+  /** Workers beyond `min` end after this time without work. */
+  idleMs: number
+  /** The bound of the queue of each priority. */
   maxQueued: number
-  /** When it aborts, nothing new is taken on: what was accepted is served. */
   stopping?: AbortSignal | undefined
-  /** How long that may take. */
   drainMs?: number | undefined
   onTiming?: ((timing: Timing) => void) | undefined
+  onCrash?: ((error: Error, worker: string, task?: string) => void) | undefined
+}
+
+/** What one message took of a worker: a run, or a chunk of a map. Refused work has no Timing. */
+export interface Timing {
+  task: string
+  /** The name of the thread, or of the process. */
+  thread: string
+  outcome: Outcome
+  /** How many inputs were served. */
+  items: number
+  /** Milliseconds since the epoch, with fractions. */
+  queuedAt: number
+  startedAt: number
+  endedAt: number
+  /** From the call to the start of the task, in milliseconds. */
+  queuedMs: number
+  /** From the start until the worker was free again, in milliseconds. */
+  runMs: number
+  requestId: string | undefined
+}
+
+interface Run {
+  startedAt: number
+  runMs: number
+  items: number
 }
 
 let lastId = 0
 
 /**
- * Executors (worker threads, or child processes) and the queue before them. What is taken on, and
- * for how long it may wait, is in `admission.ts`; whose turn it is, in `queue.ts`.
+ * The workers of one kind and the queue before them; `policy.ts` has the thresholds.
  *
- * Short calls are sent ahead to executors that are busy, so that none of them waits for the event
- * loop between two calls. What was sent and not begun can be taken back (`Executor.recall`), so
- * that no call is ever stuck behind another: it goes to an executor that is idle, and survives the
- * end of the one that had it.
+ * Short calls are sent ahead to busy workers, which then need not wait for the event loop between
+ * two calls. A call that was sent and not begun can be revoked, so that no call is stuck behind
+ * another: it goes to a worker that is idle, and survives the end of the worker that had it.
  */
 export class Scheduler implements AsyncDisposable {
   readonly #options: SchedulerOptions
   readonly #queue = new Queue()
   readonly #runTimes = new RunTimes()
-  readonly #crew: Crew
+  readonly #workers = new Set<PoolWorker>()
+  /** The worker that worked last is at the end, and gets the next call. */
+  readonly #idle: PoolWorker[] = []
+  readonly #closing = new AbortController()
+  #starting = 0
   #isDispatching = false
-  #extra: NodeJS.Immediate | undefined
+  #extraMapCheck: NodeJS.Immediate | undefined
+  readonly #idleTimer: NodeJS.Timeout
   #sweepTimer: NodeJS.Timeout | undefined
-  /** When the queue is looked through next; on the clock of `Entry.queuedAt`. */
   #sweepAt = Number.POSITIVE_INFINITY
   #drainTimer: NodeJS.Timeout | undefined
 
   constructor(options: SchedulerOptions) {
     this.#options = options
-    this.#crew = new Crew(options, {
-      joined: () => this.#dispatch(),
-      done: (member, message) => this.#done(member, message),
-      progress: (member, message) => this.#progress(member, message),
-      exited: (member, error) => this.#exited(member, error),
-    })
+    this.#idleTimer = setInterval(
+      () => this.#endIdle(),
+      Math.min(options.idleMs, MAX_TIMER_MS),
+    ).unref()
     options.stopping?.addEventListener('abort', () => this.#startDrain(), { once: true })
   }
 
-  /**
-   * Starts all executors, so that no call pays for it. @throws Error when one cannot load its
-   * tasks.
-   */
-  warmUp(): Promise<void> {
-    return this.#crew.startAll()
+  /** Starts all workers. @throws Error when one cannot load its tasks. */
+  async startAll(): Promise<void> {
+    await Promise.all(Array.from({ length: this.#options.max }, () => this.#start()))
   }
 
-  /** Calls that wait for an executor. */
   get queued() {
     return this.#queue.size
   }
 
-  /** Executors that are busy. */
   get running() {
-    return this.#crew.busy
+    return this.#workers.size - this.#idle.length
   }
 
-  /** The executors that there are, and the task that each of them runs. */
+  /** All workers, each with the task that it runs. */
   states(): { name: string; task: string | null }[] {
-    return Array.from(this.#crew, ({ executor, calls }) => ({
-      name: executor.name,
-      task: calls[0]?.task ?? null,
-    }))
+    return Array.from(this.#workers, ({ name, calls }) => ({ name, task: calls[0]?.task ?? null }))
   }
 
-  /** How long an input of the task took in the past; undefined if it never ran in that mode. */
-  msPerItem(task: string, mode: Call['mode']): number | undefined {
+  /** How long an item of the task took in the past; undefined if it never ran in this mode. */
+  msPerItem(task: string, mode: Mode): number | undefined {
     return this.#runTimes.msPerItem(task, mode)
   }
 
   /**
-   * Takes a call on, and settles it in the end: with `overloaded` when it has waited too long.
+   * Accepts a call; it is refused later if it waits too long.
    *
-   * @throws AppError `overloaded` when thousands wait; `unavailable` while stopping; the signal's
-   * reason.
+   * @throws OverloadedError when the queue is full; PoolClosedError; the signal's reason.
    */
   add(call: Call): void {
     call.options.signal?.throwIfAborted()
     this.#admit(call)
-    call.release = watchLimits(
-      call.options,
-      () => `The task ${call.task}`,
-      (outcome, reason) => this.stop(call, outcome, reason),
-    )
+    call.stopWatching = call.watchLimits((outcome, reason) => this.stop(call, outcome, reason))
     this.#enqueue(call)
   }
 
   /**
-   * Takes a map on: `entry.begin` is called when it is its turn, or `entry.refuse` when it has
-   * waited too long. Until `leave` is called, its chunks are added by `addChunk`.
+   * Accepts a map: its `begin` is called when it is its turn. From then on `addChunk` adds its
+   * chunks, until `endMap`.
    *
-   * @throws AppError as `add` does.
+   * @throws OverloadedError when the queue is full; PoolClosedError.
    */
-  enter(entry: MapEntry): void {
-    this.#admit(entry)
-    this.#enqueue(entry)
+  addMap(map: MapEntry): void {
+    this.#admit(map)
+    this.#enqueue(map)
   }
 
-  /** @throws AppError `unavailable` after disposal. */
+  /** @throws PoolClosedError after disposal. */
   addChunk(call: Call): void {
-    if (this.#crew.isClosing) throw new PoolClosedError()
-    if (call.map) this.#queue.hold(call.map)
+    if (this.#isClosing) throw new PoolClosedError()
+    if (call.map) this.#queue.activate(call.map)
     this.#enqueue(call)
   }
 
-  /** A map that has begun has nothing for the threads at the moment: others may begin. */
-  pause(entry: MapEntry): void {
-    if (this.#queue.release(entry)) this.#dispatch()
+  /** A map has no chunk for the workers at the moment, so that other maps may begin. */
+  pauseMap(map: MapEntry): void {
+    if (this.#queue.deactivate(map)) this.#dispatch()
   }
 
-  /** @param ranMs what its chunks took of the threads' time, where it came to its end. */
-  leave(entry: MapEntry, ranMs?: number): void {
-    if (ranMs !== undefined) this.#runTimes.learnMap(entry.task, ranMs)
-    if (!this.#queue.delete(entry)) this.pause(entry)
+  /** @param runMs what all chunks of the map took of the workers' time, if it succeeded. */
+  endMap(map: MapEntry, runMs: number | undefined): void {
+    if (runMs !== undefined) this.#runTimes.learnMap(map.task, runMs)
+    if (!this.#queue.delete(map)) this.pauseMap(map)
   }
 
-  /** Ends a call that waits or runs, as its own signal would. */
+  /** Ends a call that waits or runs. */
   stop(call: Call, outcome: Outcome, reason: unknown): void {
     if (call.outcome) return
-    call.settle(outcome, () => call.reject(reason))
+    call.fail(outcome, reason)
     if (this.#queue.delete(call)) return
-    const member = [...this.#crew].find(({ calls }) => calls.includes(call))
-    if (!member || !call.message) return
-    if (member.executor.recall(call.message)) this.#crew.take(call, member)
-    else this.#end(call, member, call.message.id)
+    const worker = [...this.#workers].find(({ calls }) => calls.includes(call))
+    if (!worker) return
+    if (worker.revoke(call)) this.#unassign(call, worker)
+    else this.#cancel(call, worker)
     this.#dispatch()
   }
 
   async [Symbol.asyncDispose]() {
-    this.#crew.close()
+    this.#closing.abort()
+    clearInterval(this.#idleTimer)
     clearTimeout(this.#sweepTimer)
     clearTimeout(this.#drainTimer)
     this.#refuseAll()
-    for (const member of this.#crew) {
-      for (const call of member.calls) call.refuse(new PoolClosedError())
-      this.#reportCut(member)
+    for (const worker of this.#workers) {
+      for (const call of worker.calls) call.refuse(new PoolClosedError())
+      this.#reportInterrupted(worker)
     }
-    await this.#crew[Symbol.asyncDispose]()
+    await Promise.all([...this.#workers].map((worker) => worker.terminate()))
   }
 
-  #admit(entry: Entry) {
-    if (this.#crew.isClosing || this.#options.stopping?.aborted) throw new PoolClosedError()
+  get #isClosing() {
+    return this.#closing.signal.aborted
+  }
+
+  #admit(entry: QueueEntry) {
+    if (this.#isClosing || this.#options.stopping?.aborted) throw new PoolClosedError()
     const { priority } = entry
-    if (this.#queue.sizeOf(priority) >= this.#options.maxQueued)
-      throw new OverloadedError(this.#waitMs(priority))
+    if (this.#queue.count(priority) >= this.#options.maxQueued)
+      throw new OverloadedError(this.#expectedWaitMs(priority))
     const leastMs = this.#runTimes.leastMs(entry)
-    entry.dueAt =
-      entry.queuedAt +
-      maxWaitMs(entry.options, entry instanceof MapEntry ? leastMs / this.#options.max : leastMs)
+    const onOneWorkerMs = entry instanceof MapEntry ? leastMs / this.#options.max : leastMs
+    entry.latestStartAt = entry.queuedAt + maxWaitMs(entry.options, onOneWorkerMs)
   }
 
-  #enqueue(entry: Entry) {
+  #enqueue(entry: QueueEntry) {
     entry.estimateMs = this.#runTimes.guessMs(entry)
     this.#queue.push(entry)
     this.#dispatch()
-    // Most do not wait.
-    if (entry.list && entry.dueAt < this.#sweepAt) this.#sweepLater(entry.dueAt)
+    const isWaiting = entry.list !== undefined
+    if (isWaiting && entry.latestStartAt < this.#sweepAt) this.#sweepLater(entry.latestStartAt)
   }
 
-  /**
-   * How long a newcomer will probably wait, judged by how long the tasks before it took in the
-   * past.
-   */
-  #waitMs(priority: Priority): number {
-    const now = performance.now()
+  /** How long a new entry would wait, by what those before it took in the past. */
+  #expectedWaitMs(priority: Priority): number {
+    const time = performance.now()
     let aheadMs = this.#queue.waitMs(priority)
-    for (const { expectedMs, since } of this.#crew)
-      aheadMs += Math.max(0, expectedMs - (now - since))
+    for (const { expectedMs, since } of this.#workers)
+      aheadMs += Math.max(0, expectedMs - (time - since))
     return aheadMs / this.#options.max
   }
 
-  #sweepLater(at: number) {
-    clearTimeout(this.#sweepTimer)
-    this.#sweepAt = at
-    // What came back from a thread may have waited for too long already: Node warns of negative
-    // delays.
-    const delayMs = Math.max(0, Math.min(Math.ceil(at - now()), MAX_TIMER_MS))
-    this.#sweepTimer = setTimeout(() => this.#sweep(), delayMs).unref()
-  }
-
-  /** Refuses what has waited too long. */
-  #sweep() {
-    const startedAt = now()
-    let nextAt = Number.POSITIVE_INFINITY
-    for (const entry of this.#queue) {
-      if (entry.dueAt > startedAt) nextAt = Math.min(nextAt, entry.dueAt)
-      else if (this.#queue.delete(entry))
-        entry.refuse(new OverloadedError(this.#waitMs(entry.priority)))
-    }
-    this.#sweepAt = nextAt
-    if (nextAt < Number.POSITIVE_INFINITY)
-      this.#sweepLater(Math.max(nextAt, startedAt + SWEEP_EVERY_MS))
-  }
-
-  /**
-   * What was accepted has until shortly before the end, so that whoever waits for it can still be
-   * answered.
-   */
-  #startDrain() {
-    const { drainMs } = this.#options
-    if (drainMs === undefined) return
-    this.#drainTimer = setTimeout(() => {
-      this.#refuseAll()
-      for (const { calls } of this.#crew)
-        for (const call of [...calls]) this.stop(call, 'cancelled', new PoolClosedError())
-    }, drainMs * DRAIN_SHARE).unref()
-  }
-
-  /** Gives out what waits, as far as there is somebody to take it. */
+  /** Assigns what waits, as far as there are workers for it. */
   #dispatch() {
     // A map that begins adds its first chunks.
     if (this.#isDispatching) return
@@ -243,205 +231,380 @@ export class Scheduler implements AsyncDisposable {
     while (this.#dispatchNext());
     this.#isDispatching = false
     if (this.#queue.size === 0) this.#balance()
-    else if (this.#extraMap()) this.#beginExtraLater()
-    this.#crew.grow(this.#queue.size > 0)
+    else if (this.#findExtraMap()) this.#beginExtraMapLater()
+    this.#grow()
   }
 
-  /** False when there is nothing, or nobody to take it. */
+  /** False when nothing waits, or no worker may have it. */
   #dispatchNext(): boolean {
-    const idle = this.#crew.idle.at(-1)
-    const next = this.#queue.next(!idle || this.#crew.mayServeBatch())
-    if (next instanceof MapEntry) return idle !== undefined && this.#begin(next)
-    const call = next as Call | undefined
-    const member = call && (idle ?? this.#crew.soonIdle(call, this.#runTimes.measuredMs(call)))
-    if (!member) return false
+    const idle = this.#idle.at(-1)
+    const entry = this.#queue.peek(!idle || this.#mayServeBatch())
+    if (entry instanceof MapEntry) return idle !== undefined && this.#beginMap(entry)
+    const call = entry as Call | undefined
+    const worker = call && (idle ?? this.#findSoonIdle(call))
+    if (!worker) return false
     this.#queue.take(call)
-    this.#send(call, member)
+    this.#send(call, worker)
     return true
   }
 
-  #begin(map: MapEntry): true {
+  #beginMap(map: MapEntry): true {
     this.#queue.take(map)
     map.begin()
     return true
   }
 
-  /**
-   * A map that may begin beyond those that may, because an executor is idle and the others have
-   * nothing for it.
-   */
-  #extraMap(): MapEntry | undefined {
-    return this.#crew.idle.length > 0 ? this.#queue.extraMap(this.#crew.mayServeBatch()) : undefined
+  /** Batch work leaves one worker to requests, which would otherwise wait for the longest job. */
+  #mayServeBatch(): boolean {
+    let serving = 0
+    for (const { calls } of this.#workers) if (calls[0]?.priority === 'batch') serving++
+    return serving < Math.max(1, this.#options.max - 1)
   }
 
-  /** Once the others have had the time to add chunks. */
-  #beginExtraLater() {
-    this.#extra ??= setImmediate(() => {
-      this.#extra = undefined
-      const map = this.#extraMap()
-      if (map) this.#begin(map)
+  /** A busy worker to send a short call ahead to. */
+  #findSoonIdle(call: Call): PoolWorker | undefined {
+    const estimateMs = this.#runTimes.measuredMs(call) ?? Number.POSITIVE_INFINITY
+    // Transferred buffers cannot be sent again.
+    if (estimateMs > MAX_AHEAD_MS || call.options.transfer) return undefined
+    const time = performance.now()
+    let soonest: PoolWorker | undefined
+    for (const worker of this.#workers) {
+      const { calls, state, capacity, expectedMs } = worker
+      if (state !== 'serving' || expectedMs > MAX_AHEAD_MS || calls.length >= capacity) continue
+      if (worker.isOverdue(time) || calls[0]?.priority !== call.priority) continue
+      if (calls[0].estimateMs === undefined) continue
+      if (!soonest || expectedMs < soonest.expectedMs) soonest = worker
+    }
+    return soonest
+  }
+
+  #send(call: Call, worker: PoolWorker) {
+    const { isIdle } = worker
+    const sentAt = performance.now()
+    lastId = (lastId + 1) | 0 || 1
+    call.id = lastId
+    try {
+      worker.send(call)
+    } catch (error) {
+      return call.fail('failed', error)
+    }
+    // A busy worker has another reason not to begin the call at once.
+    if (isIdle) call.sendMs = performance.now() - sentAt
+    // It has had its turn: if revoked, it waits for any other worker.
+    call.latestStartAt = Number.POSITIVE_INFINITY
+    call.estimateMs = this.#runTimes.measuredMs(call)
+    if (isIdle) this.#idle.splice(this.#idle.indexOf(worker), 1)
+    worker.assign(call)
+  }
+
+  #unassign(call: Call, worker: PoolWorker) {
+    worker.unassign(call)
+    if (worker.isIdle) this.#idle.push(worker)
+  }
+
+  /** A map that may begin out of turn, because a worker is idle and the active maps need none. */
+  #findExtraMap(): MapEntry | undefined {
+    return this.#idle.length > 0 ? this.#queue.peekExtraMap(this.#mayServeBatch()) : undefined
+  }
+
+  /** Later, because the active maps are about to add chunks. */
+  #beginExtraMapLater() {
+    this.#extraMapCheck ??= setImmediate(() => {
+      this.#extraMapCheck = undefined
+      const map = this.#findExtraMap()
+      if (map) this.#beginMap(map)
       this.#dispatch()
     })
   }
 
-  #send(call: Call, member: Member) {
-    const { task, mode, input, options } = call
-    lastId = (lastId + 1) | 0 || 1
-    const message = {
-      id: lastId,
-      slot: 0,
-      task,
-      mode,
-      input,
-      wantsProgress: options.onProgress !== undefined,
+  /** Idle workers take over half of what a busy one has not begun. */
+  #balance() {
+    for (const idle of this.#idle.toReversed()) {
+      const busiest = this.#findMostLoaded()
+      if (!busiest || (busiest.calls[0]?.priority === 'batch' && !this.#mayServeBatch())) return
+      const half = Math.ceil(busiest.calls.length / 2)
+      for (const call of this.#revoke(busiest, half)) this.#send(call, idle)
     }
-    // One that is busy has another reason not to begin it yet.
-    const begunAt = member.isIdle ? performance.now() : undefined
-    try {
-      member.executor.send(message, options.transfer ?? [])
-    } catch (error) {
-      return call.settle('failed', () => call.reject(error))
-    }
-    if (begunAt !== undefined) call.sendMs = performance.now() - begunAt
-    call.message = message
-    // It has had its turn: taken back, it waits for another executor.
-    call.dueAt = Number.POSITIVE_INFINITY
-    call.estimateMs = this.#runTimes.measuredMs(call)
-    this.#crew.give(call, member)
   }
 
-  #done(member: Member, message: DoneMessage) {
-    const [call] = member.calls
-    if (call?.message?.id !== message.id) return
-    if ('error' in message)
-      call.settle('failed', () =>
-        call.reject(new TaskError(call.task, message.error, itemOf(call, message))),
-      )
-    else
-      call.settle('succeeded', () =>
-        call.resolve((call.mode === 'one' ? message.output : message) as never),
-      )
-    this.#report(call, member, message)
-    this.#runTimes.learn(call, message.runMs, 'items' in message ? message.items : call.items)
-    this.#crew.take(call, member)
-    if (member.state === 'ending' && member.calls.length === 0) member.state = 'serving'
-    if (member.hasPlenty) return
-    this.#recallOverdue()
+  /** The worker with the most calls that it may not have begun. */
+  #findMostLoaded(): PoolWorker | undefined {
+    const starvedSince = performance.now() - STARVED_MS
+    // It got no CPU to begin its only call, unless it still receives a large input.
+    const isStarved = ({ calls, since }: PoolWorker) =>
+      since < starvedSince && calls[0] && calls[0].sendMs < MAX_RESEND_MS
+    let most: PoolWorker | undefined
+    for (const worker of this.#workers)
+      if (worker.calls.length > (most?.calls.length ?? (isStarved(worker) ? 0 : 1))) most = worker
+    return most
+  }
+
+  /** What waits behind a call that takes much longer than expected is served first. */
+  #revokeOverdue() {
+    if (this.#queue.size === 0) return
+    const time = performance.now()
+    for (const worker of this.#workers)
+      if (worker.calls.length > 1 && worker.isOverdue(time))
+        this.#queue.unshift(this.#revoke(worker, worker.calls.length - 1))
+  }
+
+  /** Takes back the last calls that a worker has not begun, in their order. */
+  #revoke(worker: PoolWorker, most = Number.POSITIVE_INFINITY): Call[] {
+    const revoked: Call[] = []
+    for (const call of worker.calls.toReversed()) {
+      // Transferred buffers cannot be sent again.
+      if (revoked.length >= most || call.options.transfer || !worker.revoke(call)) break
+      this.#unassign(call, worker)
+      revoked.unshift(call)
+    }
+    return revoked
+  }
+
+  #done(worker: PoolWorker, [id, startedAt, runMs, failed, value, served]: DoneMessage) {
+    const [call] = worker.calls
+    if (call?.id !== id) return
+    const items = failed ? call.items : served
+    if (failed)
+      call.fail('failed', new TaskError(call.task, value, call.mode === 'one' ? undefined : served))
+    else call.succeed(call.mode === 'one' ? value : { output: value, items, runMs })
+    this.#report(call, worker, { startedAt, runMs, items })
+    this.#runTimes.learn(call, runMs, items)
+    this.#unassign(call, worker)
+    if (worker.state === 'cancelling' && worker.calls.length === 0) worker.state = 'serving'
+    if (worker.hasPlenty) return
+    this.#revokeOverdue()
     this.#dispatch()
   }
 
-  #progress(member: Member, { id, progress }: ProgressMessage) {
-    const [call] = member.calls
-    if (call?.message?.id === id && !call.outcome) call.options.onProgress?.(progress)
+  #progress(worker: PoolWorker, id: number, fraction: number) {
+    const [call] = worker.calls
+    if (call?.id === id && !call.outcome) call.options.onProgress?.(fraction)
   }
 
-  /** Executors that are idle take over half of what a busy one has not begun. */
-  #balance() {
-    for (const idle of this.#crew.idle.toReversed()) {
-      const busiest = this.#crew.mostBehind()
-      if (!busiest || (busiest.calls[0]?.priority === 'batch' && !this.#crew.mayServeBatch()))
-        return
-      for (const call of this.#recall(busiest, Math.ceil(busiest.calls.length / 2)))
-        this.#send(call, idle)
-    }
-  }
-
-  /** What waits behind a call that takes much longer than expected is served before all others. */
-  #recallOverdue() {
-    if (this.#queue.size === 0) return
-    const now = performance.now()
-    for (const member of this.#crew)
-      if (member.isOverdue(now)) this.#queue.unshift(this.#recall(member, member.calls.length - 1))
-  }
-
-  /** Takes back the last calls that an executor has not begun, in their order. */
-  #recall(member: Member, most = Number.POSITIVE_INFINITY): Call[] {
-    const recalled: Call[] = []
-    for (const call of member.calls.toReversed()) {
-      // Transferred buffers cannot be sent again.
-      if (recalled.length >= most || call.options.transfer) break
-      if (!call.message || !member.executor.recall(call.message)) break
-      this.#crew.take(call, member)
-      recalled.unshift(call)
-    }
-    return recalled
-  }
-
-  /** Asks a call to end; if it does not, its executor ends with it, and with nothing else. */
-  #end(call: Call, member: Member, id: number) {
-    this.#queue.unshift(this.#recall(member))
-    // Another has begun since: this one is through, and the message that says so is on its way.
-    if (member.calls.at(-1) !== call) return
-    member.state = 'ending'
-    member.executor.cancel(id)
-    // A turn later: timers come before messages, and one may have arrived that says it has ended.
+  /** Asks a call to end; if it does not, its worker ends with it, and with no other call. */
+  #cancel(call: Call, worker: PoolWorker) {
+    this.#queue.unshift(this.#revoke(worker))
+    // Another call has begun since: the answer to this one is on its way.
+    if (worker.calls.at(-1) !== call) return
+    worker.state = 'cancelling'
+    worker.cancel(call)
+    // One turn later, because timers come before messages: an answer may have arrived.
     setTimeout(
-      () => setImmediate(() => this.#terminate(member, call)),
+      () => setImmediate(() => this.#terminate(worker, call)),
       call.options.graceMs ?? CANCEL_GRACE_MS,
     )
   }
 
-  #terminate(member: Member, call: Call) {
-    if (member.calls[0] !== call) return
-    member.state = 'terminating'
-    void member.executor.terminate()
+  #terminate(worker: PoolWorker, call: Call) {
+    if (worker.calls[0] !== call) return
+    worker.state = 'terminating'
+    void worker.terminate()
   }
 
-  #exited(member: Member, error: Error) {
-    const { executor, endedBy, state } = member
-    this.#rescue(member, error)
-    // One, unless answers were lost.
-    for (const call of member.calls)
-      call.settle('crashed', () => call.reject(errorOf(call, member, error)))
-    this.#reportCut(member)
-    this.#crew.dismiss(member)
-    if (state !== 'terminating')
-      this.#options.onCrash?.(error, executor.name, endedBy?.task ?? member.calls[0]?.task)
-    void this.#crew.replace()
+  #exited(worker: PoolWorker, error: Error) {
+    if (this.#isClosing || !this.#workers.has(worker)) return
+    this.#rescueCalls(worker, error)
+    // One call, unless answers were lost.
+    for (const call of worker.calls) call.fail('crashed', describeCrash(call, worker, error))
+    this.#reportInterrupted(worker)
+    this.#remove(worker)
+    if (worker.state !== 'terminating') {
+      const task = worker.exitOwner?.task ?? worker.calls[0]?.task
+      this.#options.onCrash?.(error, worker.name, task)
+    }
+    void this.#startUntilReady()
     this.#dispatch()
   }
 
-  /**
-   * What an executor had not begun when it ended is served by others, unless it was that which
-   * ended it.
-   */
-  #rescue(member: Member, error: Error) {
-    const [first] = member.calls
-    const rescued = this.#recall(member)
-    if (first && first === rescued[0] && !member.endedBy && ++first.losses === MAX_LOSSES) {
-      rescued.shift()
-      first.settle('crashed', () => first.reject(new TaskError(first.task, error)))
+  /** Requeues what a worker had not begun when it ended, unless receiving it was what ended it. */
+  #rescueCalls(worker: PoolWorker, error: Error) {
+    const [first] = worker.calls
+    const revoked = this.#revoke(worker)
+    const mayBeCause = first !== undefined && first === revoked[0] && !worker.exitOwner
+    if (mayBeCause && ++first.lostWorkers === MAX_LOST_WORKERS) {
+      revoked.shift()
+      first.fail('crashed', new TaskError(first.task, error))
     }
-    this.#queue.unshift(rescued)
+    this.#queue.unshift(revoked)
+  }
+
+  #reportInterrupted(worker: PoolWorker) {
+    const [call] = worker.calls
+    if (!call) return
+    const runMs = performance.now() - worker.since
+    const startedAt = performance.timeOrigin + worker.since
+    this.#report(call, worker, { startedAt, runMs, items: call.items })
+  }
+
+  #report(call: Call, { name }: PoolWorker, { startedAt, runMs, items }: Run) {
+    this.#queue.charge(call, runMs)
+    this.#options.onTiming?.({
+      task: call.task,
+      thread: name,
+      outcome: call.outcome ?? 'crashed',
+      items,
+      queuedAt: call.queuedAt,
+      startedAt,
+      endedAt: startedAt + runMs,
+      queuedMs: startedAt - call.queuedAt,
+      runMs,
+      requestId: call.options.requestId,
+    })
+  }
+
+  /**
+   * Starts one more worker if none is idle: for calls that wait, and for those that were sent ahead
+   * to a worker that may take long.
+   */
+  #grow() {
+    if (this.#idle.length > 0 || this.#workers.size + this.#starting >= this.#options.max) return
+    const isAnyAhead = () =>
+      this.#starting === 0 && [...this.#workers].some(({ calls }) => calls.length > 1)
+    if (this.#queue.size > 0 || isAnyAhead()) void this.#startUntilReady()
+  }
+
+  /** Tries until it succeeds: a moment without memory must not cost a worker for good. */
+  async #startUntilReady() {
+    this.#starting++
+    for (let delayMs = RESTART_DELAY_MS; !this.#isClosing; delayMs *= 2) {
+      try {
+        await this.#start()
+        break
+      } catch (error) {
+        this.#options.onCrash?.(error as Error, 'a starting worker')
+        const options = { signal: this.#closing.signal }
+        await sleep(Math.min(delayMs, MAX_RESTART_DELAY_MS), undefined, options).catch(() => {})
+      }
+    }
+    this.#starting--
+  }
+
+  async #start() {
+    const worker = await this.#options.start({
+      done: (worker, message) => this.#done(worker, message),
+      progress: (worker, id, fraction) => this.#progress(worker, id, fraction),
+      exited: (worker, error) => this.#exited(worker, error),
+    })
+    if (this.#isClosing) return worker.terminate()
+    this.#workers.add(worker)
+    this.#idle.push(worker)
+    this.#dispatch()
+  }
+
+  #endIdle() {
+    const idleSince = performance.now() - this.#options.idleMs
+    for (const worker of this.#idle.filter(({ since }) => since < idleSince)) {
+      if (this.#workers.size <= this.#options.min) return
+      this.#remove(worker)
+      void worker.terminate()
+    }
+  }
+
+  #remove(worker: PoolWorker) {
+    this.#workers.delete(worker)
+    const index = this.#idle.indexOf(worker)
+    if (index >= 0) this.#idle.splice(index, 1)
+  }
+
+  #sweepLater(at: number) {
+    clearTimeout(this.#sweepTimer)
+    this.#sweepAt = at
+    // A revoked call may have waited too long already, and Node warns of negative delays.
+    const delayMs = Math.max(0, Math.min(Math.ceil(at - now()), MAX_TIMER_MS))
+    this.#sweepTimer = setTimeout(() => this.#sweep(), delayMs).unref()
+  }
+
+  /** Refuses what has waited too long. */
+  #sweep() {
+    const time = now()
+    let nextAt = Number.POSITIVE_INFINITY
+    for (const entry of this.#queue) {
+      if (entry.latestStartAt > time) nextAt = Math.min(nextAt, entry.latestStartAt)
+      else if (this.#queue.delete(entry))
+        entry.refuse(new OverloadedError(this.#expectedWaitMs(entry.priority)))
+    }
+    this.#sweepAt = nextAt
+    if (nextAt < Number.POSITIVE_INFINITY)
+      this.#sweepLater(Math.max(nextAt, time + SWEEP_INTERVAL_MS))
+  }
+
+  /** Ends what was accepted shortly before `drainMs` is over, while it can still be answered. */
+  #startDrain() {
+    const { drainMs } = this.#options
+    if (drainMs === undefined) return
+    this.#drainTimer = setTimeout(() => {
+      this.#refuseAll()
+      for (const { calls } of this.#workers)
+        for (const call of [...calls]) this.stop(call, 'cancelled', new PoolClosedError())
+    }, drainMs * DRAIN_SHARE).unref()
   }
 
   #refuseAll() {
     for (const entry of this.#queue)
       if (this.#queue.delete(entry)) entry.refuse(new PoolClosedError())
   }
+}
 
-  /** Reports the call that an executor's end cut off. */
-  #reportCut(member: Member) {
-    const [call] = member.calls
-    const startedAt = performance.timeOrigin + member.since
-    if (call) this.#report(call, member, { startedAt, runMs: performance.now() - member.since })
+/** The error of a call that the end of its worker interrupted. */
+function describeCrash(call: Call, { exitOwner, item }: PoolWorker, cause: Error): TaskError {
+  if (!exitOwner || exitOwner.id === call.id)
+    return new TaskError(call.task, cause, call.mode === 'one' ? undefined : item)
+  const what = `its thread ended, by what the task ${exitOwner.task} had left running`
+  return new TaskError(call.task, new Error(`${what}: ${cause.message}`, { cause }))
+}
+
+/** How long each task took in the past, which is the best guess at how long it will take. */
+class RunTimes {
+  readonly #alone = new Map<string, number>()
+  /** Apart, because the items of a map are seldom like the inputs of a run. */
+  readonly #inChunks = new Map<string, number>()
+  readonly #maps = new Map<string, number>()
+  readonly #leastAlone = new Map<string, number>()
+  readonly #leastMaps = new Map<string, number>()
+  /** The average of all tasks: the guess for one that never ran. */
+  #overallMs = 0
+
+  msPerItem(task: string, mode: Mode): number | undefined {
+    return (mode === 'one' ? this.#alone : this.#inChunks).get(task)
   }
 
-  #report(call: Call, { executor }: Member, ended: Ended) {
-    this.#queue.charge(call, ended.runMs)
-    this.#options.onTiming?.(timingOf(call, executor.name, ended))
+  /** Undefined for a task that never ran. */
+  measuredMs({ task, mode, items }: Call): number | undefined {
+    const averageMs = this.msPerItem(task, mode)
+    return averageMs === undefined ? undefined : averageMs * items
+  }
+
+  guessMs(entry: QueueEntry): number {
+    if (entry instanceof MapEntry) return this.#maps.get(entry.task) ?? this.#overallMs
+    const call = entry as Call
+    return this.measuredMs(call) ?? this.#overallMs * call.items
+  }
+
+  /** About the least that it took of a worker's time lately; 0 for a task that never ran. */
+  leastMs(entry: QueueEntry): number {
+    return (entry instanceof MapEntry ? this.#leastMaps : this.#leastAlone).get(entry.task) ?? 0
+  }
+
+  learn({ task, mode }: Call, runMs: number, items: number): void {
+    const newest = runMs / items
+    addToAverage(mode === 'one' ? this.#alone : this.#inChunks, task, newest)
+    if (mode === 'one') lowerLeast(this.#leastAlone, task, newest)
+    this.#overallMs += RUN_TIME_WEIGHT * (newest - this.#overallMs)
+  }
+
+  learnMap(task: string, runMs: number): void {
+    addToAverage(this.#maps, task, runMs)
+    lowerLeast(this.#leastMaps, task, runMs)
   }
 }
 
-/** On the clock of `Entry.queuedAt`. */
-const now = () => performance.timeOrigin + performance.now()
-
-/** What the caller learns of a call that was cut off by the end of its executor. */
-function errorOf(call: Call, { executor, endedBy, isVictim }: Member, cause: Error): TaskError {
-  if (!isVictim) return new TaskError(call.task, cause, itemOf(call, executor))
-  const what = `its thread ended, by what the task ${endedBy?.task} had left running: ${cause.message}`
-  return new TaskError(call.task, new Error(what, { cause }))
+function addToAverage(times: Map<string, number>, task: string, newest: number) {
+  const before = times.get(task) ?? newest
+  times.set(task, before + RUN_TIME_WEIGHT * (newest - before))
 }
 
-/** Which item of its chunk a call had reached. */
-const itemOf = ({ mode }: Call, { item }: { item: number }) => (mode === 'one' ? undefined : item)
+/** Longer runs raise the least slowly, because the inputs of a task may differ widely. */
+function lowerLeast(times: Map<string, number>, task: string, newest: number) {
+  const before = times.get(task) ?? newest
+  times.set(task, Math.min(newest, before + LEAST_TIME_WEIGHT * (newest - before)))
+}

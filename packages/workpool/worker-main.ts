@@ -1,146 +1,143 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { readlinkSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, constants, setPriority } from 'node:os'
+import { basename } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { isMainThread, type Transferable, Worker, workerData } from 'node:worker_threads'
-import { postMessage, receiveMessages } from './messages.ts'
-import { lowerPriority } from './priority.ts'
+import { MAX_CHUNK_MS, PROGRESS_INTERVAL_MS, SPIN_MS } from './policy.ts'
 import {
   CANCELLED,
   type CancelMessage,
   type Cells,
+  createCells,
   ITEM,
   type Owner,
-  type Packed,
-  type PackedRun,
+  postMessage,
   type RunMessage,
+  receiveMessages,
   SENT,
-  SLOTS,
   type ThreadData,
-  unpackRun,
+  type WorkerMessage,
 } from './protocol.ts'
 import { findImplementation, type Implementation, type TaskContext } from './task.ts'
 
-const PROGRESS_EVERY_MS = 100
-/**
- * A chunk that takes several times what it was meant to ends after that long: other threads take
- * over what is left.
- */
-const MAX_CHUNK_MS = 20
+/** With a single core, what a spinning thread waits for could not happen. */
+const spinMs = availableParallelism() > 1 ? SPIN_MS : 0
 
-/**
- * How long a thread that has nothing left to do looks for its next message before it sleeps: about
- * what it takes to wake it. With a single core, what it waits for could not happen meanwhile.
- */
-const LINGER_MS = availableParallelism() > 1 ? 0.05 : 0
-
-/**
- * The message that the running code belongs to, across timers and promises: an error that nobody
- * catches, or an exit, may come from a task that has returned long ago.
- */
-const owner = new AsyncLocalStorage<Owner>()
-
-/** The executor's end of its connection to the event loop. */
-interface Port {
+/** The worker's end of its connection to the pool. */
+interface Connection {
   cells: Cells
-  post(message: Packed, transfer: Transferable[]): void
-  /** @param onMessage false while a task goes on that is asynchronous. */
+  post(message: WorkerMessage, transfer?: readonly Transferable[]): void
+  /** @param onMessage returns false while an asynchronous task runs. */
   listen(onMessage: (message: RunMessage) => boolean): void
 }
 
 /**
- * Turns this thread or child process into one that serves tasks: the last thing its entry file
- * does, after loading them.
+ * The call that the running code belongs to, across timers and promises: an uncaught error or an
+ * exit may come from a task that returned long ago.
  */
+const owner = new AsyncLocalStorage<Owner>()
+
+/** Serves tasks in this thread or child process: the last call of its entry file. */
 export function serveTasks(): void {
-  const port = isMainThread ? processPort() : threadPort(workerData as ThreadData)
+  const connection = isMainThread ? connectProcess() : connectThread(workerData as ThreadData)
   lowerPriority()
-  const serve = inTurn((message: RunMessage) =>
-    owner.run({ id: message.id, task: message.task }, serveMessage, message, port),
-  )
   process.on('exit', () => {
-    const ender = owner.getStore()
-    if (ender) port.post([ender], [])
+    const exitOwner = owner.getStore()
+    if (exitOwner) connection.post([exitOwner])
   })
-  port.listen(serve)
-  // For those that replace it, even if it does not live to its end.
+  connection.listen(
+    inSequence((message) =>
+      owner.run({ id: message[0], task: message[2] }, serve, message, connection),
+    ),
+  )
+  // At once, so that workers that replace this one find its compiled code even if it crashes.
   flushCompileCache()
-  port.post([], [])
+  connection.post([])
 }
 
-function threadPort({ cells, port }: ThreadData): Port {
+/**
+ * Gives the calling thread the lowest priority, so that the event loop gets a core whenever it
+ * needs one. Linux schedules a thread like a process; elsewhere Node cannot address a thread.
+ */
+function lowerPriority() {
+  if (process.platform !== 'linux') return
+  try {
+    const threadId = Number(basename(readlinkSync('/proc/thread-self')))
+    setPriority(threadId, constants.priority.PRIORITY_LOW)
+  } catch {
+    // Some sandboxes forbid it; tasks run all the same.
+  }
+}
+
+function connectThread({ cells, port }: ThreadData): Connection {
   return {
     cells,
     post: (message, transfer) => postMessage(port, message, transfer),
     listen(onMessage) {
       let received = 0
       let isFree = true
-      receiveMessages<PackedRun>(port, {
+      receiveMessages<RunMessage>(port, {
         onMessage(message) {
           received = (received + 1) | 0
-          isFree = onMessage(unpackRun(message))
+          isFree = onMessage(message)
         },
-        // Whose it was is known from what the event loop still waits for.
+        // The pool knows which calls were not answered.
         onUnreadable(error) {
           throw error
         },
-        awaitNext: () =>
-          isFree && isAnyWithin(LINGER_MS, () => Atomics.load(cells, SENT) !== received),
+        // Spin, then park: waking a thread costs more than a short task.
+        awaitNext: () => isFree && spinUntil(() => Atomics.load(cells, SENT) !== received),
       })
     },
   }
 }
 
-function isAnyWithin(ms: number, check: () => boolean): boolean {
-  for (const endAt = performance.now() + ms; !check(); Atomics.pause())
+function spinUntil(check: () => boolean): boolean {
+  for (const endAt = performance.now() + spinMs; !check(); Atomics.pause())
     if (performance.now() > endAt) return false
   return true
 }
 
-/**
- * A task that computes without end does not hear that its service was killed. This thread looks
- * every second.
- */
+/** A thread that notices every second when the service was killed: an endless task would not. */
 const WATCH_PARENT = `
   const { workerData: parent } = require('node:worker_threads')
   setInterval(() => process.ppid === parent || process.kill(process.pid, 'SIGKILL'), 1_000)
 `
 
-/**
- * A child process shares no memory: it is sent one message at a time, and told in a message what is
- * cancelled.
- */
-function processPort(): Port {
+/** Without shared memory: the pool sends one message at a time, and another to cancel it. */
+function connectProcess(): Connection {
   if (!process.send) throw new Error('Tasks are served by worker threads and child processes only')
-  const cells = new Int32Array(new SharedArrayBuffer((SLOTS + 1) * Int32Array.BYTES_PER_ELEMENT))
+  const cells = createCells(1)
   process.on('disconnect', () => process.exit())
   new Worker(WATCH_PARENT, { eval: true, env: {}, workerData: process.ppid }).unref()
   return {
     cells,
     post: (message) => process.send?.(message),
     listen: (onMessage) =>
-      process.on('message', (packed: PackedRun | CancelMessage) => {
-        if ('cancel' in packed) return Atomics.store(cells, CANCELLED, packed.cancel)
-        const message = unpackRun(packed)
-        cells[message.slot] = message.id
+      process.on('message', (message: RunMessage | CancelMessage) => {
+        if (message.length === 1) return Atomics.store(cells, CANCELLED, message[0])
+        const [id, slot] = message
+        cells[slot] = id
         onMessage(message)
       }),
   }
 }
 
-/** One message after the other, also where a task is asynchronous; false while one is. */
-function inTurn(
+/** Serves one message after the other, also asynchronous ones; returns false while one runs. */
+function inSequence(
   serve: (message: RunMessage) => Promise<void> | undefined,
 ): (message: RunMessage) => boolean {
   const waiting: RunMessage[] = []
-  let busy = false
+  let isBusy = false
   const advance = () => {
     for (let next = waiting.shift(); next; next = waiting.shift()) {
-      const pending = serve(next)
-      if (!pending) continue
-      busy = true
-      void pending.then(() => {
-        busy = false
+      const running = serve(next)
+      if (!running) continue
+      isBusy = true
+      void running.then(() => {
+        isBusy = false
         advance()
       })
       return
@@ -148,76 +145,75 @@ function inTurn(
   }
   return (message) => {
     waiting.push(message)
-    if (!busy) advance()
-    return !busy
+    if (!isBusy) advance()
+    return !isBusy
   }
 }
 
-/** Returns a promise only for a task that does: the others are through at once. */
-function serveMessage(message: RunMessage, port: Port): Promise<void> | undefined {
-  const { id, slot, task, mode, input } = message
-  // Taken back: the event loop gave it to another thread, or nobody waits for it.
-  if (Atomics.compareExchange(port.cells, slot, id, 0) !== id) return undefined
-  Atomics.store(port.cells, ITEM, 0)
+/** Returns a promise for an asynchronous task only: the others have ended by then. */
+function serve(message: RunMessage, connection: Connection): Promise<void> | undefined {
+  const [id, slot, task, mode, input] = message
+  const { cells } = connection
+  // The side that takes the id out of the slot owns the message: 0 means that it was revoked.
+  if (Atomics.compareExchange(cells, slot, id, 0) !== id) return undefined
+  Atomics.store(cells, ITEM, 0)
   const begunAt = performance.now()
-  const context = new Context(message, port)
+  const context = new Context(message, connection)
   let chunk: Chunk | undefined
-  const post = (failed: boolean, value: unknown, items: number, transfer: Transferable[] = []) =>
-    port.post(
-      [id, performance.timeOrigin + begunAt, performance.now() - begunAt, failed, value, items],
-      transfer,
-    )
-  const give = (output: unknown) => {
+  const post = (failed: boolean, value: unknown, items: number, transfer?: Transferable[]) => {
+    const runMs = performance.now() - begunAt
+    const startedAt = performance.timeOrigin + begunAt
+    connection.post([id, startedAt, runMs, failed, value, items], transfer)
+  }
+  const succeed = (output: unknown) => {
     try {
       post(false, output, chunk?.served ?? 1, context.transfers)
     } catch (error) {
-      // It cannot be cloned: a function in it, say.
-      const item = mode === 'each' ? (output as unknown[]).findIndex(isUnclonable) : -1
-      if (item >= 0) Atomics.store(port.cells, ITEM, item)
-      refuse(error)
+      // The output cannot be cloned.
+      const item = mode === 'each' ? (output as unknown[]).findIndex(isUncloneable) : -1
+      if (item >= 0) Atomics.store(cells, ITEM, item)
+      fail(error)
     }
   }
-  const refuse = (error: unknown) => {
-    const item = Atomics.load(port.cells, ITEM)
+  const fail = (error: unknown) => {
+    const item = Atomics.load(cells, ITEM)
     try {
       post(true, error, item)
-    } catch (unclonable) {
-      post(true, unclonable, item)
+    } catch (cloneError) {
+      post(true, cloneError, item)
     }
   }
   try {
     const implementation = findImplementation(task)
     if (mode !== 'one') chunk = new Chunk(implementation, input as unknown[], mode === 'joined')
-    const output = chunk ? chunk.run(context, port.cells) : implementation.run(input, context)
-    if (isThenable(output)) return Promise.resolve(output).then(give, refuse)
-    give(output)
+    const output = chunk ? chunk.run(context, cells) : implementation.run(input, context)
+    if (isThenable(output)) return Promise.resolve(output).then(succeed, fail)
+    succeed(output)
   } catch (error) {
-    refuse(error)
+    fail(error)
   }
   return undefined
 }
 
-/** The inputs of a chunk one by one; a promise from where the first of them gives one. */
+/** Runs the inputs of a chunk one by one, until it has taken too long. */
 class Chunk {
   readonly #run: Implementation['run']
   readonly #join: Implementation['join']
   readonly #inputs: unknown[]
   readonly #outputs: unknown[] = []
   readonly #endAt = performance.now() + MAX_CHUNK_MS
-  /** How many of them have an output. */
+  /** How many inputs have an output. */
   served = 0
 
-  constructor({ run, join }: Implementation, inputs: unknown[], joined: boolean) {
+  constructor({ run, join }: Implementation, inputs: unknown[], isJoined: boolean) {
     this.#run = run
-    this.#join = joined ? join : undefined
+    this.#join = isJoined ? join : undefined
     this.#inputs = inputs
   }
 
+  /** Returns a promise from the first input on whose task is asynchronous. */
   run(context: TaskContext, cells: Cells): unknown {
-    while (
-      this.served < this.#inputs.length &&
-      (this.served === 0 || performance.now() < this.#endAt)
-    ) {
+    while (this.#mayContinue) {
       Atomics.store(cells, ITEM, this.served)
       context.throwIfCancelled()
       const output = this.#run(this.#inputs[this.served], context)
@@ -231,6 +227,11 @@ class Chunk {
     return this.#outputs
   }
 
+  get #mayContinue() {
+    const isLeft = this.served < this.#inputs.length
+    return isLeft && (this.served === 0 || performance.now() < this.#endAt)
+  }
+
   #collect(output: unknown) {
     this.served++
     if (this.#join && this.#outputs.length > 0)
@@ -241,17 +242,19 @@ class Chunk {
 
 class Context implements TaskContext {
   readonly transfers: Transferable[] = []
-  readonly #message: RunMessage
-  readonly #port: Port
-  #progressAt = 0
+  readonly #id: number
+  readonly #wantsProgress: boolean
+  readonly #connection: Connection
+  #reportedAt = 0
 
-  constructor(message: RunMessage, port: Port) {
-    this.#message = message
-    this.#port = port
+  constructor([id, , , , , wantsProgress]: RunMessage, connection: Connection) {
+    this.#id = id
+    this.#wantsProgress = wantsProgress
+    this.#connection = connection
   }
 
   get cancelled() {
-    return Atomics.load(this.#port.cells, CANCELLED) === this.#message.id
+    return Atomics.load(this.#connection.cells, CANCELLED) === this.#id
   }
 
   throwIfCancelled() {
@@ -259,10 +262,11 @@ class Context implements TaskContext {
   }
 
   progress(fraction: number) {
-    if (!this.#message.wantsProgress || performance.now() < this.#progressAt + PROGRESS_EVERY_MS)
-      return
-    this.#progressAt = performance.now()
-    this.#port.post([this.#message.id, fraction], [])
+    if (!this.#wantsProgress) return
+    const time = performance.now()
+    if (time < this.#reportedAt + PROGRESS_INTERVAL_MS) return
+    this.#reportedAt = time
+    this.#connection.post([this.#id, fraction])
   }
 
   transfer<Value>(value: Value, buffers: readonly Transferable[]): Value {
@@ -271,7 +275,7 @@ class Context implements TaskContext {
   }
 }
 
-function isUnclonable(value: unknown): boolean {
+function isUncloneable(value: unknown): boolean {
   try {
     structuredClone(value)
     return false
@@ -280,6 +284,6 @@ function isUnclonable(value: unknown): boolean {
   }
 }
 
-/** Whether `await` would wait for it: a promise of whatever library. */
+/** Whether `await` would wait for it: a promise of any library. */
 const isThenable = (value: unknown): value is PromiseLike<unknown> =>
   typeof (value as PromiseLike<unknown> | null | undefined)?.then === 'function'

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { isHopeless, maxWaitMs } from '../admission.ts'
 import type { OverloadedError } from '../errors.ts'
+import { maxWaitMs, willMissDeadline } from '../policy.ts'
 import type { Pool } from '../pool.ts'
 import { task } from '../task.ts'
 import { cancellation, failure, hold, usePool } from './support/pool.ts'
@@ -163,8 +163,10 @@ test.each([
   ['too early to say', { chunks: 7, itemsLeft: 1_000 }, false],
   ['twice as long as there is time', { chunks: 8, itemsLeft: 201 }, true],
   ['a little late', { chunks: 8, itemsLeft: 199 }, false],
-])('a map is hopeless: %s', (_, course, expected) => {
-  expect(isHopeless({ threads: 2, msPerItem: 10, timeLeftMs: 500, ...course })).toBe(expected)
+])('a map that will miss its deadline: %s', (_, progress, expected) => {
+  expect(willMissDeadline({ threads: 2, msPerItem: 10, timeLeftMs: 500, ...progress })).toBe(
+    expected,
+  )
 })
 
 describe('callers', () => {

@@ -137,7 +137,7 @@ describe('a map', () => {
       expect(error).toBeInstanceOf(TypeError)
       expect(error).toMatchObject({
         message: expect.stringMatching(
-          /^The items of a map are an array.*, not (undefined|null|5|{.*})$/,
+          /^Expected an array, an iterable or .*, got (undefined|null|5|{.*})$/,
         ),
       })
     },

@@ -1,8 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { Call } from '../call.ts'
-import { Caller, Turns } from '../caller.ts'
-import { type Entry, MapEntry, type Priority } from '../entry.ts'
-import { Queue } from '../queue.ts'
+import { Call, MapEntry, type Priority, type QueueEntry } from '../call.ts'
+import { Caller, CallerOrder, Queue } from '../queue.ts'
 
 describe('one caller', () => {
   test('is served in the order of its calls', () => {
@@ -106,16 +104,16 @@ describe('two priorities', () => {
   test('jobs wait where they may not be served', () => {
     const queue = queueOf('a1')
     push(queue, 'j1', 'batch')
-    expect(queue.next(false)?.task).toBe('a1')
+    expect(queue.peek(false)?.task).toBe('a1')
     expect(serve(queue, 1)).toBe('a1')
-    expect(queue.next(false)).toBeUndefined()
+    expect(queue.peek(false)).toBeUndefined()
     expect(next(queue)?.task).toBe('j1')
   })
 
   test('are counted apart, and listed together', () => {
     const queue = queueOf('a1 b1')
     push(queue, 'j1', 'batch')
-    expect([queue.sizeOf('interactive'), queue.sizeOf('batch'), queue.size]).toEqual([2, 1, 3])
+    expect([queue.count('interactive'), queue.count('batch'), queue.size]).toEqual([2, 1, 3])
     expect([...queue].map(({ task }) => task)).toEqual(['a1', 'b1', 'j1'])
   })
 })
@@ -124,7 +122,7 @@ describe('the wait', () => {
   test('is what the calls before it are expected to take', () => {
     const queue = queueOf('a1 b1', 30)
     expect(queue.waitMs('interactive')).toBe(60)
-    queue.take(next(queue) as Entry)
+    queue.take(next(queue) as QueueEntry)
     expect(queue.waitMs('interactive')).toBe(30)
   })
 
@@ -170,7 +168,7 @@ describe('the time of the threads', () => {
   })
 
   test('is shared by thousands of callers without searching through them', () => {
-    const turns = new Turns()
+    const order = new CallerOrder()
     let comparisons = 0
     for (let index = 0; index < 10_000; index++) {
       const caller = new Caller(`caller ${index}`, 0)
@@ -181,9 +179,9 @@ describe('the time of the threads', () => {
           return usedMs
         },
       })
-      turns.add(caller)
+      order.add(caller)
     }
-    for (let next = turns.first; next; next = turns.first) turns.remove(next)
+    for (let next = order.first; next; next = order.first) order.remove(next)
     // Of each caller there are 20 000, where each of them is compared to all others.
     expect(comparisons / 10_000).toBeLessThan(100)
   })
@@ -198,7 +196,7 @@ describe('a map', () => {
     for (const name of ['ac1', 'ac2']) pushChunk(queue, name, first)
     expect(serve(queue, 2)).toBe('ac1 ac2')
     expect(next(queue)).toBeUndefined()
-    queue.release(first)
+    queue.deactivate(first)
     expect(next(queue)).toBe(second)
   })
 
@@ -207,9 +205,9 @@ describe('a map', () => {
     const [first, second] = [pushMap(queue, 'am1'), pushMap(queue, 'am2')]
     queue.take(first)
     pushChunk(queue, 'ac1', first)
-    expect(queue.extraMap(true)).toBeUndefined()
+    expect(queue.peekExtraMap(true)).toBeUndefined()
     expect(serve(queue, 1)).toBe('ac1')
-    expect([next(queue), queue.extraMap(true)]).toEqual([undefined, second])
+    expect([next(queue), queue.peekExtraMap(true)]).toEqual([undefined, second])
   })
 
   test('of one caller takes turns with that of another, chunk by chunk, and a third waits', () => {
@@ -223,7 +221,7 @@ describe('a map', () => {
       for (const map of maps.slice(0, 2)) pushChunk(queue, `${map.task[0]}${chunk}`, map)
     expect(serve(queue, 6, 8)).toBe('a1 b1 a2 b2 a3 b3')
     expect(next(queue)).toBeUndefined()
-    queue.release(maps[0] as MapEntry)
+    queue.deactivate(maps[0] as MapEntry)
     expect(next(queue)).toBe(maps[2])
   })
 
@@ -276,10 +274,14 @@ function pushMap(queue: Queue, name: string): MapEntry {
   return map
 }
 
-const next = (queue: Queue) => queue.next(true)
+const next = (queue: Queue) => queue.peek(true)
 
 /** The names of the next calls, each of which takes so long. */
-function serve(queue: Queue, most: number, ms: number | ((call: Entry) => number) = 0): string {
+function serve(
+  queue: Queue,
+  most: number,
+  ms: number | ((call: QueueEntry) => number) = 0,
+): string {
   const names: string[] = []
   for (let entry = next(queue); entry && names.length < most; entry = next(queue)) {
     queue.take(entry)

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { MessageChannel } from 'node:worker_threads'
 import { expect, onTestFinished, test } from 'vitest'
-import { receiveMessages } from '../messages.ts'
+import { receiveMessages } from '../protocol.ts'
 import { until } from './support/until.ts'
 
 test('messages come in their order, whatever comes while they are received', async () => {

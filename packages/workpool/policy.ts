@@ -1,0 +1,87 @@
+/**
+ * The scheduling policy: every threshold of the pool, and the two rules that refuse work. README.md
+ * says in one table what each of them is for; a test compares the values.
+ */
+
+// Admission: work is refused once it has waited too long, never because much is waiting.
+export const MAX_WAIT_SHARE = 0.5
+export const MIN_WAIT_SHARE = 0.1
+export const MIN_WAIT_MS = 100
+export const MAX_WAIT_MS = 30_000
+export const RUN_TIME_MARGIN = 2
+export const MAX_QUEUED = 10_000
+export const SWEEP_INTERVAL_MS = 20
+export const DRAIN_SHARE = 0.9
+
+// Fairness: workers' time is divided between the priorities, and equally between callers.
+export const INTERACTIVE_SHARE = 0.8
+export const BATCH_SHARE = 0.2
+export const MAX_PRIORITY_DEBT_MS = 10_000
+export const MAX_CALLER_DEBT_MS = 1_000
+export const MAX_RUN_MAP_IMBALANCE_MS = 100
+export const MAX_CALLERS_WITH_MAPS = 2
+
+// Dispatch: short calls are sent ahead to busy workers, and revoked when another is free first.
+export const MAX_AHEAD_MS = 10
+export const MAX_IN_FLIGHT = 64
+export const OVERDUE_MS = 20
+export const STARVED_MS = 2
+export const MAX_RESEND_MS = 0.5
+export const MAX_LOST_WORKERS = 2
+
+// Maps: chunks are sized by the measured time per item.
+export const CHUNK_MS = 8
+export const MIN_CHUNK_MS = 0.25
+export const MAX_CHUNK_MS = 20
+export const MAX_CHUNK_ITEMS = 1_024
+export const MAX_CHUNK_GROWTH = 16
+export const CHUNKS_PER_THREAD = 2
+export const PIECES_PER_THREAD = 128
+export const STREAM_CHUNKS_PER_THREAD = 4
+export const SOURCE_STALL_MS = 4
+export const CLEAR_MISS = 2
+export const MIN_CHUNKS_TO_JUDGE = 4
+
+// Estimates: weights of the newest measurement in moving averages.
+export const RUN_TIME_WEIGHT = 0.1
+export const LEAST_TIME_WEIGHT = 0.02
+export const CHUNK_TIME_WEIGHT = 0.3
+
+// Workers.
+export const CANCEL_GRACE_MS = 100
+export const START_TIMEOUT_MS = 30_000
+export const RESTART_DELAY_MS = 100
+export const MAX_RESTART_DELAY_MS = 5_000
+export const IDLE_TIMEOUT_MS = 60_000
+export const SPIN_MS = 0.05
+export const MAX_BURST = 1_000
+export const PROGRESS_INTERVAL_MS = 100
+
+/**
+ * How long work may wait for its turn.
+ *
+ * @param leastMs the least that such work took lately; 0 where that is unknown.
+ */
+export function maxWaitMs(
+  { timeoutMs, priority }: { timeoutMs?: number | undefined; priority?: string | undefined },
+  leastMs: number,
+): number {
+  // Jobs have a deadline of their own.
+  if (timeoutMs === undefined) return priority === 'batch' ? Number.POSITIVE_INFINITY : MAX_WAIT_MS
+  const mostMs = Math.min(timeoutMs * MAX_WAIT_SHARE, timeoutMs - RUN_TIME_MARGIN * leastMs)
+  return Math.max(mostMs, timeoutMs * MIN_WAIT_SHARE, MIN_WAIT_MS)
+}
+
+/** How far a map is whose items take about the same time each. */
+export interface MapProgress {
+  chunks: number
+  threads: number
+  itemsLeft: number
+  msPerItem: number
+  timeLeftMs: number
+}
+
+/** Whether a map will clearly miss its deadline. Its first chunks run before V8 has compiled them. */
+export const willMissDeadline = (map: MapProgress) =>
+  map.chunks >= MIN_CHUNKS_TO_JUDGE * map.threads &&
+  (map.itemsLeft * map.msPerItem) / map.threads > CLEAR_MISS * map.timeLeftMs
