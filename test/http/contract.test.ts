@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Feature } from '../../src/feature.ts'
 import { features } from '../../src/features/index.ts'
+import { openApp } from '../support/app.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
 import { request, startService, useService } from '../support/service.ts'
 
@@ -9,12 +10,14 @@ const MIB = 1024 * 1024
 
 let service: Awaited<ReturnType<typeof startService>>
 let products: string
+let app: Awaited<ReturnType<typeof openApp>>
 
 beforeAll(async () => {
   service = await startService({ CORS_ORIGINS: 'https://shop.example' })
   products = `${service.url}/v1/products`
+  app = await openApp()
 })
-afterAll(() => service.close())
+afterAll(() => Promise.all([service.close(), app.close()]))
 
 async function post(body: string | Blob, headers: Record<string, string>) {
   const response = await fetch(products, { method: 'POST', body, headers })
@@ -46,13 +49,12 @@ describe('every error is a problem', () => {
     ['DELETE', '/health/live', 'GET, HEAD, OPTIONS'],
     ['PATCH', '/', 'GET, HEAD, OPTIONS'],
   ])('%s %s is a wrong method: 405 with the right ones', async (method, path, allow) => {
-    const { status, headers, body } = await request(service.url + path, method)
+    const { status, headers, body } = await app.request(path, method)
     expect([status, headers.get('allow'), body.code]).toEqual([405, allow, 'method_not_allowed'])
   })
 
   test('OPTIONS names the methods of a path', async () => {
-    const { url } = await useService()
-    const { status, headers } = await request(`${url}/v1/products`, 'OPTIONS')
+    const { status, headers } = await app.request('/v1/products', 'OPTIONS')
     expect([status, headers.get('allow')]).toEqual([204, 'GET, HEAD, POST, OPTIONS'])
   })
 
@@ -89,7 +91,10 @@ describe('every error is a problem', () => {
   )
 
   test('a 422 names what does not fit in every part of the request', async () => {
-    const { status, body } = await request(`${products}/0`, 'PATCH', { stock: -1, colour: 'red' })
+    const { status, body } = await app.request('/v1/products/0', 'PATCH', {
+      stock: -1,
+      colour: 'red',
+    })
     expect(status).toBe(422)
     expect(body.errors.map(({ path }: { path: string }) => path)).toEqual([
       'path.id',
@@ -99,7 +104,7 @@ describe('every error is a problem', () => {
   })
 
   test('a body that is not there lacks all that it should have', async () => {
-    const { status, body } = await request(products, 'POST')
+    const { status, body } = await app.request('/v1/products', 'POST')
     expect(status).toBe(422)
     expect(body.errors.map(({ path }: { path: string }) => path)).toEqual([
       'body.name',
@@ -109,10 +114,12 @@ describe('every error is a problem', () => {
   })
 
   test('what breaks inside is a 500 that gives nothing away', async () => {
-    await service.database.withSignal().schema.alterTable('product').renameTo('hidden').execute()
-    const { status, body } = await request(`${products}/1`).finally(() =>
-      service.database.withSignal().schema.alterTable('hidden').renameTo('product').execute(),
-    )
+    await app.database.withSignal().schema.alterTable('product').renameTo('hidden').execute()
+    const { status, body } = await app
+      .request('/v1/products/1')
+      .finally(() =>
+        app.database.withSignal().schema.alterTable('hidden').renameTo('product').execute(),
+      )
     expect([status, body.code, body.detail]).toEqual([
       500,
       'internal',
@@ -295,18 +302,18 @@ describe('headers', () => {
 
 describe('operations', () => {
   test('live and ready answer while all is well', async () => {
-    expect((await request(`${service.url}/health/live`)).body).toEqual({ status: 'ok' })
-    expect((await request(`${service.url}/health/ready`)).body).toEqual({ status: 'ok' })
+    expect((await app.request('/health/live')).body).toEqual({ status: 'ok' })
+    expect((await app.request('/health/ready')).body).toEqual({ status: 'ok' })
   })
 
   test('the page links to the API, for people and for programs, and to the figures', async () => {
-    const html = await (await fetch(service.url)).text()
+    const html = await (await app.fetch('/')).text()
     for (const link of ['/docs', '/openapi.json', '/metrics'])
       expect(html).toContain(`href="${link}"`)
   })
 
   test('the OpenAPI document describes what the routes validate', async () => {
-    const { body } = await request(`${service.url}/openapi.json`)
+    const { body } = await app.request('/openapi.json')
     expect(body.openapi).toBe('3.1.0')
     expect(Object.keys(body.paths).sort()).toEqual([
       '/health/live',
@@ -335,7 +342,7 @@ describe('operations', () => {
   })
 
   test('the docs list every event with its topic and each field of its payload', async () => {
-    const { description } = (await request(`${service.url}/openapi.json`)).body.info
+    const { description } = (await app.request('/openapi.json')).body.info
     for (const { name, topic, payload } of features.flatMap(
       (feature: Feature) => feature.events ?? [],
     )) {
@@ -348,14 +355,14 @@ describe('operations', () => {
   })
 
   test('the docs load nothing from anywhere else', async () => {
-    const page = await fetch(`${service.url}/docs`)
+    const page = await app.fetch('/docs')
     const html = await page.text()
     expect(html).not.toMatch(/(src|href)="?https?:/)
     expect(html).toContain('src="/docs/scalar.js"')
     expect(page.headers.get('content-security-policy')).toMatch(
       /default-src 'self'; script-src 'self' 'nonce-/,
     )
-    const script = await fetch(`${service.url}/docs/scalar.js`)
+    const script = await app.fetch('/docs/scalar.js')
     expect([script.status, script.headers.get('content-type')]).toEqual([
       200,
       'text/javascript; charset=UTF-8',

@@ -1,17 +1,19 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { HttpServer } from '../../src/http/server.ts'
+import { openApp } from '../support/app.ts'
 import { sendRaw } from '../support/raw-http.ts'
-import { startService } from '../support/service.ts'
 
 const PANELS = readdirSync(join(import.meta.dirname, '../../public/panels'))
 
-let service: Awaited<ReturnType<typeof startService>>
+let app: Awaited<ReturnType<typeof openApp>>['app']
 
 beforeAll(async () => {
-  service = await startService()
+  const opened = await openApp()
+  app = opened.app
+  return opened.close
 })
-afterAll(() => service.close())
 
 describe('the page', () => {
   test.each([
@@ -23,25 +25,25 @@ describe('the page', () => {
     ['/vendor/socket.io.js', 'text/javascript; charset=UTF-8'],
     ...PANELS.map((name) => [`/panels/${name}`, 'text/javascript; charset=UTF-8']),
   ])('serves %s as %s, and not again to those who have it', async (path, type) => {
-    const first = await fetch(service.url + path)
+    const first = await app.request(path)
     expect([first.status, first.headers.get('content-type')]).toEqual([200, type])
     expect(first.headers.get('cache-control')).toBe('no-cache')
     expect((await first.text()).length).toBeGreaterThan(100)
     const tag = first.headers.get('etag') ?? ''
-    const again = await fetch(service.url + path, { headers: { 'if-none-match': tag } })
+    const again = await app.request(path, { headers: { 'if-none-match': tag } })
     expect([again.status, again.headers.get('etag'), await again.text()]).toEqual([304, tag, ''])
-    const head = await fetch(service.url + path, { method: 'HEAD' })
+    const head = await app.request(path, { method: 'HEAD' })
     expect([head.status, head.headers.get('etag')]).toEqual([200, tag])
   })
 
   test('has one policy, which lets nothing run but its own files', async () => {
-    const policy = (await fetch(service.url)).headers.get('content-security-policy') ?? ''
+    const policy = (await app.request('/')).headers.get('content-security-policy') ?? ''
     expect(policy).toMatch(/^default-src 'none'; script-src 'self'; style-src 'self';/)
     expect(policy).not.toMatch(/unsafe|https?:|\*/)
   })
 
   test('has nothing inline, and loads nothing from anywhere else', async () => {
-    const html = await (await fetch(service.url)).text()
+    const html = await (await app.request('/')).text()
     expect(html).not.toMatch(/<style|style=|<script(?![^>]* src="\/)|\son\w+=/)
     expect(html).not.toMatch(/(src|href)="(https?:)?\/\//)
   })
@@ -55,7 +57,7 @@ describe('the page', () => {
     '/page.js/',
     '/PAGE.JS',
   ])('is not at %s', async (path) => {
-    const response = await fetch(service.url + path)
+    const response = await app.request(path)
     expect([response.status, response.headers.get('content-type')]).toEqual([
       404,
       'application/problem+json',
@@ -71,8 +73,10 @@ describe('the page', () => {
     '//etc/passwd',
     '/panels/..\\..\\package.json',
   ])('leads nowhere by %s', async (path) => {
+    const server = new HttpServer({ leaving: new AbortController().signal })
+    onTestFinished(() => server[Symbol.asyncDispose]())
     const { status, text } = await sendRaw(
-      service.url,
+      await server.listen(app, '127.0.0.1', 0),
       `GET ${path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n`,
     )
     expect([400, 404]).toContain(status)

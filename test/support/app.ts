@@ -1,0 +1,98 @@
+import { createServer } from 'node:http'
+import { Jobs } from '@offloop/jobs/jobs'
+import { Pool } from '@offloop/workpool/pool'
+import { type AppDeps, createApp } from '../../src/app.ts'
+import { loadConfig } from '../../src/config.ts'
+import { afterCommit, transaction } from '../../src/db/transaction.ts'
+import type { Feature } from '../../src/feature.ts'
+import { features } from '../../src/features/index.ts'
+import { toAppError } from '../../src/http/errors.ts'
+import { Readiness } from '../../src/http/health.ts'
+import { openLog } from '../../src/log.ts'
+import { LiveSamples } from '../../src/ops/live-samples.ts'
+import { Metrics } from '../../src/ops/metrics.ts'
+import { Realtime } from '../../src/realtime/realtime.ts'
+import { createDatabase } from './database.ts'
+
+/**
+ * What the app needs, on a migrated database of the test's own: threads, but no socket and no loop
+ * of the jobs.
+ */
+export async function openDeps(env: NodeJS.ProcessEnv = {}) {
+  const { url, database, close: closeDatabase } = await createDatabase()
+  const config = loadConfig({
+    NODE_ENV: 'test',
+    LOG_LEVEL: 'silent',
+    DATABASE_URL: url,
+    COMPUTE_THREADS: '1',
+    ...env,
+  })
+  const log = openLog(config.log)
+  const stopping = new AbortController().signal
+  const entry = new URL('../../src/thread.ts', import.meta.url)
+  const compute = await Pool.open({ ...config.compute, entry, stopping })
+  const realtime = new Realtime(createServer(), { topics: [], corsOrigins: [] })
+  const readiness = new Readiness(stopping)
+  readiness.begin((signal) => database.ping(signal))
+  const deps: AppDeps = {
+    config,
+    database,
+    compute,
+    jobs: new Jobs({
+      open: (signal, options) => database.withSignal(signal, options),
+      transaction,
+      afterCommit,
+      publicMessage: (error) => toAppError(error).message,
+      log,
+      ...config.jobs,
+    }),
+    realtime,
+    log,
+    stopping,
+    metrics: new Metrics(),
+    samples: new LiveSamples(),
+    readiness,
+  }
+  return {
+    deps,
+    async close() {
+      await realtime[Symbol.asyncDispose]()
+      await deps.jobs[Symbol.asyncDispose]()
+      await compute[Symbol.asyncDispose]()
+      await closeDatabase()
+    },
+  }
+}
+
+/**
+ * The app without a socket: `request` sends JSON and reads JSON. What Node's response adds, such as
+ * the security headers, is absent.
+ */
+export async function openApp(env?: NodeJS.ProcessEnv, served: readonly Feature[] = features) {
+  const { deps, close } = await openDeps(env)
+  const app = createApp(deps, served)
+  return {
+    app,
+    fetch: (path: string, init?: RequestInit) => app.request(path, init),
+    database: deps.database,
+    async request(
+      path: string,
+      method = 'GET',
+      body?: unknown,
+      headers: Record<string, string> = {},
+    ) {
+      const content = body === undefined ? {} : { body: JSON.stringify(body) }
+      const type: Record<string, string> = body === undefined ? {} : { 'content-type': JSON_TYPE }
+      const response = await app.request(path, {
+        method,
+        headers: { ...type, ...headers },
+        ...content,
+      })
+      const text = await response.text()
+      return { status: response.status, headers: response.headers, body: text && JSON.parse(text) }
+    },
+    close,
+  }
+}
+
+const JSON_TYPE = 'application/json'
