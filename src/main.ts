@@ -19,7 +19,7 @@ import { openWatchdog } from './ops/watchdog.ts'
 import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
 import { runService, type Service } from './shutdown.ts'
 
-/** Opens everything in order; what is open already is closed again when a later step fails. */
+/** Opens everything in order; when a step fails, what is open already is closed again. */
 export async function openService(
   env: NodeJS.ProcessEnv,
   features: readonly Feature[],
@@ -32,13 +32,13 @@ export async function openService(
   const metrics = new Metrics()
   const samples = new LiveSamples()
   const spans = new LiveSpans()
-  /** Aborts when the process is to get no more traffic, and `stopping` when it takes no more. */
+  // `leaving` asks for no more traffic, `stopping` accepts no more.
   const leaving = new AbortController()
   const stopping = new AbortController()
 
   await using opening = new AsyncDisposableStack()
   const readiness = new Readiness(leaving.signal)
-  // First in, last out: probes have their answers for as long as there is a process.
+  // First in, last out: probes are answered for as long as there is a process.
   const watchdog = opening.use(
     await openWatchdog(config.watchdog, { readiness, metrics, samples, log }),
   )
@@ -70,15 +70,14 @@ export async function openService(
       ...config.jobs,
     }),
   )
+  const databasePaths = features.filter((feature) => feature.usesDatabase).map(({ path }) => path)
   const server = opening.use(
     new HttpServer({
       leaving: leaving.signal,
       shouldUpgrade: isRealtimeUpgrade,
       maxConnections: connectionLimit(config.database.poolSize),
       backlogFor: (path) =>
-        features.some((feature) => feature.usesDatabase && path.startsWith(feature.path))
-          ? database.backlog
-          : undefined,
+        databasePaths.some((start) => path.startsWith(start)) ? database.backlog : undefined,
     }),
   )
   const realtime = opening.use(
@@ -101,10 +100,8 @@ export async function openService(
   const url = await server.listen(app, config.http.host, config.http.port)
   readiness.begin((signal) => database.ping(signal))
   watchdog.start()
-  log.info(
-    { url, ops: watchdog.url, threads: config.compute.threads, node: process.version },
-    'listening',
-  )
+  const { threads } = config.compute
+  log.info({ url, ops: watchdog.url, threads, node: process.version }, 'listening')
 
   const resources = opening.move()
   return {
@@ -126,11 +123,8 @@ export async function openService(
         realtime[Symbol.asyncDispose](),
         jobs.stop(crashed),
       ])
-      if (server.inFlight > 0)
-        log.warn(
-          { requests: server.inFlight },
-          'Requests were not answered within DRAIN_TIMEOUT_MS',
-        )
+      const requests = server.inFlight
+      if (requests > 0) log.warn({ requests }, 'Unanswered after DRAIN_TIMEOUT_MS')
       await resources.disposeAsync()
     },
   }
