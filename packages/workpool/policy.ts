@@ -15,7 +15,6 @@ export const DRAIN_SHARE = 0.9
 
 // Fairness: workers' time is divided between the priorities, and equally between callers.
 export const INTERACTIVE_SHARE = 0.8
-export const BATCH_SHARE = 0.2
 export const MAX_PRIORITY_DEBT_MS = 10_000
 export const MAX_CALLER_DEBT_MS = 1_000
 export const MAX_RUN_MAP_IMBALANCE_MS = 100

@@ -1,6 +1,5 @@
 import { type Call, MapEntry, type Priority, type QueueEntry } from './call.ts'
 import {
-  BATCH_SHARE,
   INTERACTIVE_SHARE,
   MAX_CALLER_DEBT_MS,
   MAX_CALLERS_WITH_MAPS,
@@ -16,7 +15,7 @@ import {
 export class Queue {
   readonly #queues: Record<Priority, PriorityQueue> = {
     interactive: new PriorityQueue(INTERACTIVE_SHARE),
-    batch: new PriorityQueue(BATCH_SHARE),
+    batch: new PriorityQueue(1 - INTERACTIVE_SHARE),
   }
 
   get size() {

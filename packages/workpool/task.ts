@@ -76,6 +76,6 @@ export function implement<Input, Output>(
 /** @throws Error when no file that the worker loaded implements the task. */
 export function findImplementation(name: string): Implementation {
   const implementation = implementations.get(name)
-  if (!implementation) throw new Error(`No compute.ts implements the task ${name}`)
+  if (!implementation) throw new Error(`No file that the worker loaded implements the task ${name}`)
   return implementation
 }
