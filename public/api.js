@@ -1,12 +1,9 @@
-/**
- * What the service answered instead of what was asked for: its problem+json (RFC 9457), or that it
- * could not be reached.
- */
+/** The service answered with problem+json (RFC 9457), or could not be reached. */
 export class ApiError extends Error {
   /**
    * @param {string} detail
    * @param {{ status?: number, code?: string, requestId?: string, errors?: { path: string, message:
-   * string }[] }} [problem] `status` is 0 where there was no answer
+   * string }[] }} [problem] `status` is 0 without a response
    */
   constructor(detail, { status = 0, code = 'unreachable', requestId, errors } = {}) {
     super(detail)
@@ -27,12 +24,11 @@ export class ApiError extends Error {
  * @param {unknown} [options.body] a plain object is sent as JSON; text, a Blob or a File as it is
  * @param {Record<string, string>} [options.headers]
  * @param {AbortSignal} [options.signal]
- * @param {boolean} [options.background] no user asked for this: the service logs it at level
- * `debug` if it succeeds
- * @returns {Promise<any>} the JSON of the answer, `undefined` where it is empty, else the Response
- * itself
- * @throws {ApiError} for every answer that is a problem, or when there is none; the signal's reason
- * when it aborts
+ * @param {boolean} [options.background] no user asked for this: the service logs it at `debug` if it
+ * succeeds
+ * @returns {Promise<any>} the JSON of the response, `undefined` if it is empty, otherwise the
+ * Response itself
+ * @throws {ApiError} for an error response, or without any; the signal's reason when it aborts
  */
 export async function api(method, path, { body, headers = {}, signal, background = false } = {}) {
   const isJson = body !== undefined && Object.getPrototypeOf(body) === Object.prototype
@@ -49,13 +45,13 @@ export async function api(method, path, { body, headers = {}, signal, background
     throw signal?.aborted ? error : new ApiError('The service cannot be reached')
   })
   const type = response.headers.get('content-type') ?? ''
-  if (!response.ok) throw await errorOf(response, type)
+  if (!response.ok) throw await toError(response, type)
   if (response.status === 204) return undefined
   return type.startsWith('application/json') ? response.json() : response
 }
 
 /** @param {Response} response @param {string} type */
-async function errorOf(response, type) {
+async function toError(response, type) {
   const problem = type.startsWith('application/problem+json') ? await response.json() : {}
   return new ApiError(problem.detail ?? response.statusText, {
     ...problem,

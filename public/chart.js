@@ -14,10 +14,10 @@ const FONT = '12px system-ui, sans-serif'
 
 /**
  * @typedef {object} TimeChartOptions
- * @property {string} label what a screen reader calls it
+ * @property {string} label for screen readers
  * @property {Line[]} lines
  * @property {(value: number) => string} format of values, on the axis and in the legend
- * @property {number} windowMs how much of the past it shows
+ * @property {number} windowMs the length of the past that is shown
  * @property {() => number} [now] the clock that its times are of; the browser's if absent
  * @property {number} [atLeast] the value axis reaches at least so far, so that noise does not look
  * like a mountain
@@ -52,7 +52,7 @@ export function timeChart(
 
   const chart = new uPlot(
     {
-      width: widthOf(canvas),
+      width: readWidth(canvas),
       height,
       ms: 1,
       legend: { show: false },
@@ -93,16 +93,16 @@ export function timeChart(
     }
   }
 
-  new ResizeObserver(() => chart.setSize({ width: widthOf(canvas), height })).observe(canvas)
+  new ResizeObserver(() => chart.setSize({ width: readWidth(canvas), height })).observe(canvas)
   onThemeChange(() => chart.redraw())
   return (data) => chart.setData(data)
 }
 
-/** The value that a custom property has now. @param {string} name */
+/** The current value of a custom property. @param {string} name */
 export const themeColour = (name) =>
   getComputedStyle(document.documentElement).getPropertyValue(name).trim()
 
-/** @param {() => void} redraw what is on a canvas does not follow the theme by itself */
+/** @param {() => void} redraw a canvas does not follow the theme by itself */
 export const onThemeChange = (redraw) =>
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw)
 
@@ -116,5 +116,5 @@ const axis = (options) => ({
   ...options,
 })
 
-/** @param {HTMLElement} element a chart of no width at all cannot be drawn */
-const widthOf = ({ clientWidth }) => Math.max(clientWidth, 40)
+/** @param {HTMLElement} element uPlot cannot draw without a width */
+const readWidth = ({ clientWidth }) => Math.max(clientWidth, 40)

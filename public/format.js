@@ -1,6 +1,6 @@
 /**
- * Figures as people read them: three digits that matter, and a unit. All of them give `–` for what
- * is not known.
+ * Numbers for people: three significant digits and a unit. All functions return `–` for an unknown
+ * value.
  */
 
 const UNKNOWN = '–'
@@ -33,7 +33,7 @@ export const number = (value) =>
   isKnown(value) ? threeDigits(/** @type {number} */ (value)) : UNKNOWN
 
 /**
- * A number in digits that a double may not hold: all of them, in groups of three before the point.
+ * Digits that a double may not hold: all of them, in groups of three before the point.
  * @param {string} digits
  */
 export const exactNumber = (digits) =>

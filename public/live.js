@@ -12,15 +12,19 @@ import { io } from '/vendor/socket.io.js'
  */
 
 /**
- * What every file in `panels/` exports: fills its section, once, and keeps it up to date.
+ * What every file in `panels/` exports as `panel`. The name of the file is the id of its section.
  *
- * @typedef {(section: HTMLElement, context: PanelContext) => void} Mount
+ * @typedef {object} Panel
+ * @property {string} title
+ * @property {number} order panels with lower numbers come first
+ * @property {'full' | 'wide' | 'half' | 'narrow'} width all, two thirds, half or a third of a row
+ * @property {(section: HTMLElement, context: PanelContext) => void} mount fills the section, which
+ * has its title, and keeps it up to date
  */
 
 /**
- * Opens the page's one connection. What comes over it are hints; the truth is read by HTTP, in
- * `onReconnect`. A hidden tab hears nothing, and costs the service nothing, until it is shown
- * again.
+ * Opens the page's only connection. Its events are hints; the truth is read by HTTP, in
+ * `onReconnect`. A hidden tab is unsubscribed, and costs the service nothing.
  */
 export function openLive() {
   const socket = io({
@@ -28,12 +32,12 @@ export function openLive() {
     reconnectionDelay: 250,
     reconnectionDelayMax: 2_000,
   })
-  /** How many want each topic. @type {Map<string, number>} */
+  /** Subscribers of each topic. @type {Map<string, number>} */
   const topics = new Map()
   /** @type {Set<() => void>} */
-  const returned = new Set()
+  const reconnectListeners = new Set()
   /** @type {Set<(state: LiveState) => void>} */
-  const watching = new Set()
+  const stateListeners = new Set()
   let wasLost = false
 
   const state = () => {
@@ -41,53 +45,54 @@ export function openLive() {
     if (socket.connected) return 'live'
     return wasLost ? 'offline' : 'connecting'
   }
-  const tellState = () => {
-    for (const tell of watching) tell(state())
+  const notifyState = () => {
+    for (const listener of stateListeners) listener(state())
   }
   /** @param {'subscribe' | 'unsubscribe'} verb @param {string} topic */
   const send = async (verb, topic) => {
-    // What a connection takes with it is said again on the next one.
+    // Repeated on the next connection.
     if (socket.connected) await socket.emitWithAck(verb, topic).catch(() => {})
   }
 
-  /** Refetching comes after the subscriptions, so that nothing falls in between. */
-  async function listenAgain() {
-    tellState()
+  /** Refetches after the subscriptions, so that no change is missed in between. */
+  async function resume() {
+    notifyState()
     if (!socket.connected || document.hidden) return
     await Promise.all([...topics.keys()].map((topic) => send('subscribe', topic)))
-    for (const refetch of returned) refetch()
+    for (const refetch of reconnectListeners) refetch()
   }
 
-  socket.on('connect', listenAgain)
+  socket.on('connect', resume)
   socket.on('disconnect', () => {
     wasLost = true
-    tellState()
+    notifyState()
   })
   socket.on('connect_error', () => {
     wasLost = true
-    tellState()
+    notifyState()
   })
   document.addEventListener('visibilitychange', () => {
-    if (!document.hidden) return void listenAgain()
+    if (!document.hidden) return void resume()
     for (const topic of topics.keys()) send('unsubscribe', topic)
-    tellState()
+    notifyState()
   })
 
   return {
     /**
-     * Hears a topic's events from now on. Several panels may want the same: each of them
-     * unsubscribes for itself. @param {string} topic
+     * Several panels may subscribe to one topic: each unsubscribes for itself.
+     *
+     * @param {string} topic
      */
     subscribe(topic) {
-      const wanted = topics.get(topic) ?? 0
-      topics.set(topic, wanted + 1)
-      if (wanted === 0 && !document.hidden) send('subscribe', topic)
+      const count = topics.get(topic) ?? 0
+      topics.set(topic, count + 1)
+      if (count === 0 && !document.hidden) send('subscribe', topic)
     },
 
     /** @param {string} topic */
     unsubscribe(topic) {
-      const wanted = topics.get(topic) ?? 0
-      if (wanted > 1) return void topics.set(topic, wanted - 1)
+      const count = topics.get(topic) ?? 0
+      if (count > 1) return void topics.set(topic, count - 1)
       topics.delete(topic)
       send('unsubscribe', topic)
     },
@@ -95,7 +100,7 @@ export function openLive() {
     /**
      * @param {string} event
      * @param {(payload: any) => void} listener
-     * @returns {() => void} ends it
+     * @returns {() => void} removes the listener
      */
     on(event, listener) {
       socket.on(event, listener)
@@ -103,19 +108,19 @@ export function openLive() {
     },
 
     /**
-     * Calls `refetch` whenever events may have been missed: each time that the connection stands
-     * (the first time, too), and when the tab is shown again. By then all topics are subscribed.
+     * Calls `refetch` whenever events may have been missed: on each connection, the first included,
+     * and when the tab is shown again. All topics are subscribed by then.
      *
      * @param {() => void} refetch
      */
     onReconnect(refetch) {
-      returned.add(refetch)
+      reconnectListeners.add(refetch)
     },
 
-    /** Tells the state now and on every change. @param {(state: LiveState) => void} tell */
-    onState(tell) {
-      watching.add(tell)
-      tell(state())
+    /** Calls the listener now and on every change. @param {(state: LiveState) => void} listener */
+    onState(listener) {
+      stateListeners.add(listener)
+      listener(state())
     },
   }
 }

@@ -1,30 +1,6 @@
 import { api } from './api.js'
+import { element } from './element.js'
 import { openLive } from './live.js'
-import { mount as mountEventLoop } from './panels/event-loop.js'
-import { mount as mountJobs } from './panels/jobs.js'
-import { mount as mountMandelbrot } from './panels/mandelbrot.js'
-import { mount as mountProcess } from './panels/process.js'
-import { mount as mountProducts } from './panels/products.js'
-import { mount as mountReports } from './panels/reports.js'
-import { mount as mountThreads } from './panels/threads.js'
-import { mount as mountTry } from './panels/try.js'
-
-/**
- * The panels by the id of their section: each file in `panels/` is one, and the line here all that
- * mounts it.
- *
- * @type {Record<string, import('./live.js').Mount>}
- */
-const PANELS = {
-  'event-loop': mountEventLoop,
-  try: mountTry,
-  threads: mountThreads,
-  mandelbrot: mountMandelbrot,
-  reports: mountReports,
-  jobs: mountJobs,
-  products: mountProducts,
-  process: mountProcess,
-}
 
 const STATES = {
   connecting: 'Connecting',
@@ -33,6 +9,13 @@ const STATES = {
   offline: 'Connection lost',
 }
 
+/** The server links each file in `panels/` in the page. */
+const links = /** @type {NodeListOf<HTMLLinkElement>} */ (
+  document.querySelectorAll('link[rel="modulepreload"]')
+)
+const panels = await Promise.all([...links].map(load))
+
+// Not before: panels must have subscribed by the time it is open.
 const live = openLive()
 const connection = /** @type {HTMLElement} */ (document.getElementById('connection'))
 live.onState((state) => {
@@ -40,5 +23,17 @@ live.onState((state) => {
   connection.textContent = STATES[state]
 })
 
-for (const [id, mount] of Object.entries(PANELS))
-  mount(/** @type {HTMLElement} */ (document.getElementById(id)), { live, api })
+for (const { id, panel } of panels.sort((a, b) => a.panel.order - b.panel.order)) {
+  const title = element('h2', { id: `${id}-title` }, panel.title)
+  const className = `panel ${panel.width}`
+  const section = element('section', { id, className, 'aria-labelledby': title.id }, title)
+  document.getElementById('panels')?.append(section)
+  panel.mount(section, { live, api })
+}
+
+/** @param {HTMLLinkElement} link */
+async function load({ href }) {
+  /** @type {{ panel: import('./live.js').Panel }} */
+  const { panel } = await import(href)
+  return { id: href.replace(/^.*\/(.*)\.js$/, '$1'), panel }
+}

@@ -7,18 +7,18 @@ const MAX_SAMPLES = 120
 let shared
 
 /**
- * Calls `tell` with the last two minutes, oldest first, whenever there is one more second. All
- * panels read the same.
+ * Calls the listener once a second with the last two minutes of samples, oldest first. All panels
+ * share them.
  *
  * @param {import('./live.js').PanelContext} context
- * @param {(samples: Sample[], versions: Versions | undefined) => void} tell
+ * @param {(samples: Sample[], versions: Versions | undefined) => void} listener
  */
-export function onSamples(context, tell) {
+export function onSamples(context, listener) {
   shared ??= openSamples(context)
-  shared.add(tell)
+  shared.add(listener)
 }
 
-/** What the service's clock says now, as far as its samples told: the browser's may be another. */
+/** The service's clock, by its last sample: the browser's clock may differ. */
 export const serviceNow = () => Date.now() + (shared?.ahead() ?? 0)
 
 /** @param {import('./live.js').PanelContext} context */
@@ -30,14 +30,14 @@ function openSamples({ live, api }) {
   let aheadMs = 0
   /** @type {Set<(samples: Sample[], versions: Versions | undefined) => void>} */
   const listeners = new Set()
-  const tellAll = () => {
-    for (const tell of listeners) tell(samples, versions)
+  const notify = () => {
+    for (const listener of listeners) listener(samples, versions)
   }
 
   live.on('ops.sample', (/** @type {Sample} */ sample) => {
     aheadMs = sample.at - Date.now()
     samples = [...samples, sample].slice(-MAX_SAMPLES)
-    tellAll()
+    notify()
   })
   live.onReconnect(async () => {
     const past = await api('GET', '/v1/ops', { background: true }).catch(() => undefined)
@@ -45,12 +45,12 @@ function openSamples({ live, api }) {
     const newest = past.samples.at(-1)?.at ?? 0
     samples = [...past.samples, ...samples.filter(({ at }) => at > newest)].slice(-MAX_SAMPLES)
     versions = past.versions
-    tellAll()
+    notify()
   })
   live.subscribe('ops')
   return {
-    add: (/** @type {(samples: Sample[], versions: Versions | undefined) => void} */ tell) =>
-      listeners.add(tell),
+    add: (/** @type {(samples: Sample[], versions: Versions | undefined) => void} */ listener) =>
+      listeners.add(listener),
     ahead: () => aheadMs,
   }
 }

@@ -26,7 +26,7 @@ export interface Block extends BlockingFrame {
   blockedMs: number
 }
 
-export const UNKNOWN_FRAME: BlockingFrame = { function: '(unknown)', file: '', line: 0 }
+export const UNKNOWN: BlockingFrame = { function: '(unknown)', file: '', line: 0 }
 
 /** `countPrimes (src/primes.ts:15)`, or `parse (src/a.ts, at or before line 15)`. */
 export function formatFrame({ function: name, file, line, inNativeCall }: BlockingFrame): string {
@@ -51,7 +51,7 @@ export function findBlockingFrame(sample: StackSample, isLate: boolean): Blockin
   const running = frames.slice(1).filter(({ isAwaiting }) => !isAwaiting)
   const candidates = isAfterNative ? running : frames
   const frame = candidates.find(isOwn) ?? candidates.find((one) => !isNode(one)) ?? candidates[0]
-  if (!frame) return { ...UNKNOWN_FRAME, ...sample.request }
+  if (!frame) return { ...UNKNOWN, ...sample.request }
   return {
     function: frame.name || '(anonymous)',
     file: isInside(frame) ? relative(process.cwd(), toPath(frame)) : toPath(frame),

@@ -10,43 +10,31 @@ const NOT_WATCHED = 0n
  * Shared memory: when the event loop turned last, in nanoseconds of `process.hrtime.bigint()`, and
  * the run-queue delay of its thread until then.
  */
-export type HeartbeatCells = BigInt64Array<SharedArrayBuffer>
+export type Cells = BigInt64Array<SharedArrayBuffer>
 
-export const createCells = (): HeartbeatCells =>
+export const createCells = (): Cells =>
   new BigInt64Array(new SharedArrayBuffer(2 * BigInt64Array.BYTES_PER_ELEMENT))
 
 /** Undefined while the event loop is not watched. */
-export const readBeat = (cells: HeartbeatCells): bigint | undefined =>
-  Atomics.load(cells, 0) || undefined
+export const readBeat = (cells: Cells): bigint | undefined => Atomics.load(cells, 0) || undefined
 
-export const readDelayAtBeat = (cells: HeartbeatCells): bigint => Atomics.load(cells, 1)
-
-/** The delay of an event loop in milliseconds: its median, 99th percentile and maximum. */
-export interface LoopDelay {
-  p50: number
-  p99: number
-  max: number
-}
+export const readRunQueueDelayAtBeat = (cells: Cells): bigint => Atomics.load(cells, 1)
 
 /** The timer on the event loop that tells the watchdog's thread that the loop turns. */
 export class Heartbeat {
-  readonly #cells: HeartbeatCells
+  readonly #cells: Cells
   readonly #periodMs: number
-  readonly #readRunQueueDelay: () => bigint
+  readonly #readThreadTime: () => Pick<ThreadTime, 'runQueueDelayNs'>
   #timer: NodeJS.Timeout | undefined
   #delaysMs: number[] = []
   #measuredAt = performance.now()
   #runQueueDelayNs: bigint
 
-  constructor(
-    cells: HeartbeatCells,
-    periodMs: number,
-    readRunQueueDelay = () => readMainThreadTime().runQueueDelayNs,
-  ) {
+  constructor(cells: Cells, periodMs: number, readThreadTime = readMainThreadTime) {
     this.#cells = cells
     this.#periodMs = periodMs
-    this.#readRunQueueDelay = readRunQueueDelay
-    this.#runQueueDelayNs = readRunQueueDelay()
+    this.#readThreadTime = readThreadTime
+    this.#runQueueDelayNs = readThreadTime().runQueueDelayNs
   }
 
   start(): void {
@@ -65,8 +53,11 @@ export class Heartbeat {
     Atomics.store(this.#cells, 0, inspectorUrl() ? NOT_WATCHED : process.hrtime.bigint())
   }
 
-  /** How late the beats were since the last call, without time that the thread had no core. */
-  readDelay(): LoopDelay {
+  /**
+   * How late the beats were since the last call, in milliseconds, without time in which the thread
+   * had no core.
+   */
+  readDelay(): { p50: number; p99: number; max: number } {
     // The caller's timer may have run before a beat that is late as well.
     this.#measureDelay()
     const sorted = this.#delaysMs.toSorted((a, b) => a - b)
@@ -77,23 +68,22 @@ export class Heartbeat {
 
   #measureDelay() {
     const now = performance.now()
-    const runQueueDelayNs = this.#readRunQueueDelay()
+    const { runQueueDelayNs } = this.#readThreadTime()
     const withoutCoreMs = Number(runQueueDelayNs - this.#runQueueDelayNs) / NS_PER_MS
     const delayMs = Math.max(0, now - this.#measuredAt - withoutCoreMs - this.#periodMs)
-    this.#delaysMs.push(delayMs)
-    // The beats that one long block swallowed count too: otherwise it is one value of many.
-    for (let missedMs = delayMs - this.#periodMs; missedMs > 0; missedMs -= this.#periodMs)
-      this.#delaysMs.push(missedMs)
+    // A long block is the delay of each beat that it swallowed, not one value of many.
+    for (let late = delayMs; late >= 0; late -= this.#periodMs) this.#delaysMs.push(late)
     this.#measuredAt = now
     this.#runQueueDelayNs = runQueueDelayNs
   }
 }
 
-/** Nanoseconds that Linux counts for a thread; always 0 elsewhere. */
-export interface ThreadTime {
-  onCoreNs: bigint
-  /** Ready to run, but without a core. */
+/** What Linux counts for a thread; always 0 elsewhere. */
+interface ThreadTime {
+  /** Time ready to run, but without a core. */
   runQueueDelayNs: bigint
+  /** That, and time on a core. */
+  totalNs: bigint
 }
 
 /** Can be called on any thread. */
@@ -106,13 +96,13 @@ function schedstatReader(path: string): () => ThreadTime {
   /** For three numbers of at most 20 digits. */
   const bytes = new Uint8Array(64)
   let file: number | undefined
-  let last: ThreadTime = { onCoreNs: 0n, runQueueDelayNs: 0n }
+  let last: ThreadTime = { runQueueDelayNs: 0n, totalNs: 0n }
   return () => {
     try {
       file ??= openSync(path, 'r')
       const length = readSync(file, bytes, 0, bytes.length, 0)
       const [onCore = '', delay = ''] = String.fromCharCode(...bytes.subarray(0, length)).split(' ')
-      last = { onCoreNs: BigInt(onCore), runQueueDelayNs: BigInt(delay) }
+      last = { runQueueDelayNs: BigInt(delay), totalNs: BigInt(onCore) + BigInt(delay) }
     } catch {
       // Not Linux: there is no such file.
     }

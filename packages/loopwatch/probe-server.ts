@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer, type ServerResponse } from 'node:http'
+import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -13,10 +13,8 @@ export interface ProbeServerOptions {
   /** `/health/live` fails once the event loop has been blocked for longer. */
   maxBlockedMs: number
   /** What the problem+json body of an error has besides `detail` and `instance`, by status. */
-  problems?: Partial<Record<ErrorStatus, object>>
+  problems?: Partial<Record<404 | 405 | 503, object>>
 }
-
-type ErrorStatus = 404 | 405 | 503
 
 /** What only the main thread knows. */
 export interface Answers {
@@ -27,9 +25,8 @@ export interface Answers {
 
 export type Sources = { [Topic in keyof Answers]: () => Promise<Answers[Topic]> }
 
-/** How long the event loop has been blocked by now, and by what as far as that is known. */
+/** For how long and by what the event loop is blocked; for 0 ms while it turns. */
 export interface Blockage {
-  /** 0 while it turns. */
   blockedMs: number
   blockingFrame: BlockingFrame | undefined
 }
@@ -44,6 +41,8 @@ const STUCK_MS = 5_000
 const METRICS = { patienceMs: 15, maxAgeMs: Number.POSITIVE_INFINITY }
 const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
+type Response = { metrics: string } | { ok: object } | { status: 404 | 405 | 503; detail: string }
+
 /**
  * Answers `/health/live`, `/health/ready` and `/metrics` on the watchdog's thread, whether or not
  * the event loop is blocked.
@@ -53,84 +52,83 @@ const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
  */
 export async function listenForProbes(
   { host, port, maxBlockedMs, problems = {} }: ProbeServerOptions,
-  main: MainThreadClient,
+  ask: ReturnType<typeof connectToMainThread>,
   readBlockage: () => Blockage,
 ): Promise<string> {
-  const routes: Record<string, (response: ServerResponse) => void | Promise<void>> = {
-    '/health/live'(response) {
-      const { blockedMs, blockingFrame } = readBlockage()
-      if (blockedMs <= maxBlockedMs)
-        return sendOk(response, { blockedMs: Math.round(blockedMs), blockingFrame })
-      const by = blockingFrame ? ` by ${formatFrame(blockingFrame)}` : ''
-      const seconds = (blockedMs / 1_000).toFixed(1)
-      sendProblem(response, 503, `The event loop has been blocked for ${seconds} s${by}`)
-    },
-    async '/health/ready'(response) {
-      const known = await main.ask('readiness', READINESS)
-      const { blockedMs } = readBlockage()
-      if (!known || blockedMs > STUCK_MS || performance.now() - known.at > READINESS.maxAgeMs) {
-        const detail = `The event loop does not answer: it has been blocked for ${Math.round(blockedMs)} ms`
-        return sendProblem(response, 503, detail)
-      }
-      if (!known.answer.ready) return sendProblem(response, 503, known.answer.reason)
-      sendOk(response)
-    },
-    async '/metrics'(response) {
-      const known = await main.ask('metrics', METRICS)
-      const ageMs = known ? performance.now() - known.at : Number.NaN
-      const gauges = formatGauges(readBlockage().blockedMs / 1_000, ageMs / 1_000)
-      send(response, 200, METRICS_TYPE, `${known?.answer ?? ''}${gauges}`)
-    },
+  async function respond(method: string, path: string): Promise<Response> {
+    if (!['/health/live', '/health/ready', '/metrics'].includes(path))
+      return { status: 404, detail: `There is nothing at ${path}` }
+    if (method !== 'GET' && method !== 'HEAD')
+      return { status: 405, detail: `${path} does not take ${method}` }
+    if (path === '/health/live') return respondLive(readBlockage(), maxBlockedMs)
+    if (path === '/health/ready')
+      return respondReady(await ask('readiness', READINESS), readBlockage())
+    return respondMetrics(await ask('metrics', METRICS), readBlockage())
   }
-  const sendProblem = (response: ServerResponse, status: ErrorStatus, detail: string) => {
-    const instance = response.req.url?.split('?')[0]
-    const body = { ...problems[status], status, detail, instance }
-    send(response, status, 'application/problem+json', JSON.stringify(body))
-  }
-  const server = createServer((request, response) => {
-    const { method = '', url = '' } = request
+  const server = createServer(async ({ method = '', url = '' }, outgoing) => {
     const [path = ''] = url.split('?')
-    const answer = Object.hasOwn(routes, path) ? routes[path] : undefined
-    if (!answer) return sendProblem(response, 404, `There is nothing at ${path}`)
-    if (method === 'GET' || method === 'HEAD') return answer(response)
-    response.setHeader('Allow', 'GET, HEAD')
-    sendProblem(response, 405, `${path} does not take ${method}`)
+    const response = await respond(method, path)
+    outgoing.setHeader('Cache-Control', 'no-store')
+    if ('metrics' in response)
+      return outgoing.setHeader('Content-Type', METRICS_TYPE).end(response.metrics)
+    if ('ok' in response) {
+      outgoing.setHeader('Content-Type', 'application/json')
+      return outgoing.end(JSON.stringify({ status: 'ok', ...response.ok }))
+    }
+    if (response.status === 405) outgoing.setHeader('Allow', 'GET, HEAD')
+    outgoing.writeHead(response.status, { 'Content-Type': 'application/problem+json' })
+    outgoing.end(JSON.stringify({ ...problems[response.status], ...response, instance: path }))
   })
   server.listen(port, host)
   await once(server, 'listening')
   // A connection that cannot be accepted, for want of file descriptors, must not end the thread.
   server.on('error', () => {})
-  const address = server.address() as AddressInfo
-  const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address
-  return `http://${shown}:${address.port}`
+  const { address, family, port: bound } = server.address() as AddressInfo
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}`
 }
 
-const sendOk = (response: ServerResponse, facts: object = {}) =>
-  send(response, 200, 'application/json', JSON.stringify({ status: 'ok', ...facts }))
-
-function send(response: ServerResponse, status: number, type: string, body: string) {
-  response.writeHead(status, { 'Content-Type': type, 'Cache-Control': 'no-store' }).end(body)
+function respondLive({ blockedMs, blockingFrame }: Blockage, maxBlockedMs: number): Response {
+  if (blockedMs <= maxBlockedMs) return { ok: { blockedMs: Math.round(blockedMs), blockingFrame } }
+  const by = blockingFrame ? ` by ${formatFrame(blockingFrame)}` : ''
+  const seconds = (blockedMs / 1_000).toFixed(1)
+  return { status: 503, detail: `The event loop has been blocked for ${seconds} s${by}` }
 }
 
-const formatGauges = (blockedSeconds: number, ageSeconds: number) => `
-# HELP nodejs_eventloop_current_block_seconds How long the event loop has been blocked by now, 0 while it turns
+function respondReady(
+  known: Known<Answers['readiness']> | undefined,
+  { blockedMs }: Blockage,
+): Response {
+  const isStale = !known || performance.now() - known.at > READINESS.maxAgeMs
+  if (isStale || blockedMs > STUCK_MS) {
+    const detail = `The event loop does not answer: it has been blocked for ${Math.round(blockedMs)} ms`
+    return { status: 503, detail }
+  }
+  return known.answer.ready ? { ok: {} } : { status: 503, detail: known.answer.reason }
+}
+
+function respondMetrics(known: Known<string> | undefined, { blockedMs }: Blockage): Response {
+  const ageMs = known ? performance.now() - known.at : Number.NaN
+  const gauges = `
+# HELP nodejs_eventloop_current_block_seconds How long the event loop has been blocked by now
 # TYPE nodejs_eventloop_current_block_seconds gauge
-nodejs_eventloop_current_block_seconds ${blockedSeconds.toFixed(3)}
-# HELP metrics_snapshot_age_seconds Age of all other metrics, which are not updated while the event loop is blocked
+nodejs_eventloop_current_block_seconds ${(blockedMs / 1_000).toFixed(3)}
+# HELP metrics_snapshot_age_seconds Age of all other metrics, which a blocked event loop cannot update
 # TYPE metrics_snapshot_age_seconds gauge
-metrics_snapshot_age_seconds ${ageSeconds.toFixed(3)}
+metrics_snapshot_age_seconds ${(ageMs / 1_000).toFixed(3)}
 `
+  return { metrics: `${known?.answer ?? ''}${gauges}` }
+}
 
 const POLL_MS = 2
 /** However well the event loop turns: the database may hang. */
 const MAX_WAIT_MS = 2_000
 
-/** For the main thread: answers what `MainThreadClient` asks at the other end of the port. */
+/** For the main thread: answers what is asked at the other end of the port. */
 export function answerQuestions(port: MessagePort, sources: Sources): void {
-  port.on('message', async (topic: keyof Answers) => {
-    // After a failure the client goes on with the answer before.
-    const answer = await sources[topic]().catch(() => undefined)
-    if (answer !== undefined) port.postMessage({ topic, answer })
+  port.on('message', (topic: keyof Answers) => {
+    const answered = sources[topic]().then((answer) => port.postMessage({ topic, answer }))
+    // The other end goes on with the answer before.
+    answered.catch(() => {})
   })
   port.unref()
 }
@@ -141,35 +139,27 @@ interface Known<Answer> {
   at: number
 }
 
-/** Asks the main thread, and makes do with its last answer where that one is blocked. */
-export class MainThreadClient {
-  readonly #port: MessagePort
-  readonly #readBlockedMs: () => number
-  readonly #last: { [Topic in keyof Answers]?: Known<Answers[Topic]> } = {}
-
-  constructor(port: MessagePort, readBlockedMs: () => number) {
-    this.#port = port
-    this.#readBlockedMs = readBlockedMs
-    port.on('message', ({ topic, answer }) => {
-      Object.assign(this.#last, { [topic]: { answer, at: performance.now() } })
-    })
-  }
-
-  /**
-   * Waits for a new answer, 2 s at most. If the event loop has been blocked for `patienceMs`, the
-   * last answer must do, unless it is older than `maxAgeMs`.
-   */
-  async ask<Topic extends keyof Answers>(
+/**
+ * Returns a function that asks the main thread and waits for the answer, 2 s at most. If the event
+ * loop has been blocked for `patienceMs`, the last answer must do, unless it is older than
+ * `maxAgeMs`.
+ */
+export function connectToMainThread(port: MessagePort, readBlockedMs: () => number) {
+  const newest: { [Topic in keyof Answers]?: Known<Answers[Topic]> } = {}
+  port.on('message', ({ topic, answer }) => {
+    Object.assign(newest, { [topic]: { answer, at: performance.now() } })
+  })
+  return async <Topic extends keyof Answers>(
     topic: Topic,
     { patienceMs, maxAgeMs }: { patienceMs: number; maxAgeMs: number },
-  ): Promise<Known<Answers[Topic]> | undefined> {
+  ): Promise<Known<Answers[Topic]> | undefined> => {
     const askedAt = performance.now()
-    const last = this.#last[topic]
+    const last = newest[topic]
     const isUsable = last !== undefined && askedAt - last.at <= maxAgeMs
-    const mayGoOn = () => isUsable && this.#readBlockedMs() > patienceMs
-    if (!mayGoOn()) this.#port.postMessage(topic)
-    while (this.#last[topic] === last && !mayGoOn() && performance.now() - askedAt < MAX_WAIT_MS)
+    const mustDo = () => isUsable && readBlockedMs() > patienceMs
+    if (!mustDo()) port.postMessage(topic)
+    while (newest[topic] === last && !mustDo() && performance.now() - askedAt < MAX_WAIT_MS)
       await sleep(POLL_MS)
-    return this.#last[topic]
+    return newest[topic]
   }
 }

@@ -16,7 +16,7 @@ export interface StackSample {
   stack: string
   request: CurrentRequest | undefined
   /** In nanoseconds of `process.hrtime.bigint()`, as text, because JSON has no bigint. */
-  takenAt: string
+  at: string
   /** The last beat by then: a later one than expected shows that the block was over. */
   beat: string
 }
@@ -34,11 +34,11 @@ export function answerSamples(
 ): () => void {
   const samples = channel(channelName)
   const answer = (question: unknown) => {
-    const takenAt = String(process.hrtime.bigint())
+    const at = String(process.hrtime.bigint())
     const sample: StackSample = {
       stack: readStack(),
       request: currentRequest(),
-      takenAt,
+      at,
       beat: String(readBeat()),
     }
     Object.assign(question as object, { sample })

@@ -5,7 +5,7 @@ import { dirname } from 'node:path'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import type { Block } from './blocking-frame.ts'
 import type { DetectorData, DetectorMessage } from './detector.ts'
-import { createCells, Heartbeat, type LoopDelay, readBeat } from './heartbeat.ts'
+import { createCells, Heartbeat, readBeat } from './heartbeat.ts'
 import { answerQuestions, type ProbeServerOptions, type Sources } from './probe-server.ts'
 import { answerSamples, type CurrentRequest } from './stack-sample.ts'
 
@@ -34,20 +34,40 @@ export interface WatchdogOptions extends Partial<Sources> {
  */
 export class Watchdog implements AsyncDisposable {
   /** Where probes are answered, if anywhere. */
-  readonly url: string | undefined
-  readonly #thread: Worker
+  url: string | undefined
   readonly #heartbeat: Heartbeat
+  readonly #thread: Worker
   readonly #stopSamples: () => void
   readonly #flushing: (() => void)[] = []
 
   /** @throws NodeJS.ErrnoException when it cannot listen for probes. */
   static async open(options: WatchdogOptions): Promise<Watchdog> {
-    const { thresholdMs, sampleEveryBlock = false, probes } = options
+    const watchdog = new Watchdog(options)
+    try {
+      // Rejects with what the thread throws.
+      const [{ url }] = await once(watchdog.#thread, 'message')
+      watchdog.url = url
+    } catch (error) {
+      watchdog.#stopSamples()
+      throw error
+    }
+    watchdog.#thread.on('error', options.onCrash ?? (() => {})).unref()
+    return watchdog
+  }
+
+  private constructor({
+    thresholdMs,
+    onBlock,
+    currentRequest = () => undefined,
+    sampleEveryBlock = false,
+    probes,
+    readiness = async () => ({ ready: true }),
+    metrics = async () => '',
+  }: WatchdogOptions) {
     const cells = createCells()
     const periodMs = choosePeriodMs(thresholdMs)
     const channelName = `loopwatch.${randomUUID()}`
     const { port1, port2 } = new MessageChannel()
-    const { readiness = async () => ({ ready: true }), metrics = async () => '' } = options
     answerQuestions(port1, { readiness, metrics })
     const workerData: DetectorData = {
       cells,
@@ -57,36 +77,18 @@ export class Watchdog implements AsyncDisposable {
       sampleEveryBlock,
       probes: probes && { port: port2, options: probes },
     }
-    const thread = new Worker(new URL('./detector.ts', import.meta.url), {
+    this.#heartbeat = new Heartbeat(cells, periodMs)
+    this.#stopSamples = answerSamples(channelName, () => readBeat(cells), currentRequest)
+    this.#thread = new Worker(new URL('./detector.ts', import.meta.url), {
       name: 'watchdog',
       workerData,
       transferList: probes ? [port2] : [],
       env: compileCacheOnly(),
     })
-    // Rejects with what the thread throws.
-    const [{ url }] = await once(thread, 'message')
-    const currentRequest = options.currentRequest ?? (() => undefined)
-    const stopSamples = answerSamples(channelName, () => readBeat(cells), currentRequest)
-    return new Watchdog(thread, new Heartbeat(cells, periodMs), url, stopSamples, options)
-  }
-
-  private constructor(
-    thread: Worker,
-    heartbeat: Heartbeat,
-    url: string | undefined,
-    stopSamples: () => void,
-    { onBlock, onCrash = () => {} }: WatchdogOptions,
-  ) {
-    this.#thread = thread
-    this.#heartbeat = heartbeat
-    this.url = url
-    this.#stopSamples = stopSamples
-    thread.on('message', (message: DetectorMessage) => {
+    this.#thread.on('message', (message: DetectorMessage) => {
       if (message.kind === 'block') onBlock(message.block)
       if (message.kind === 'flushed') this.#flushing.shift()?.()
     })
-    thread.on('error', onCrash)
-    thread.unref()
   }
 
   /** Begins to watch: what takes long while a service starts keeps no request waiting. */
@@ -94,10 +96,8 @@ export class Watchdog implements AsyncDisposable {
     this.#heartbeat.start()
   }
 
-  /** How late the event loop came to what was due since the last call. */
-  readDelay(): LoopDelay {
-    return this.#heartbeat.readDelay()
-  }
+  /** The delay of the event loop since the last call, in milliseconds. */
+  readDelay = () => this.#heartbeat.readDelay()
 
   /** Resolves when `onBlock` was called with all blocks that are over by now. */
   async flush(): Promise<void> {

@@ -7,14 +7,18 @@ import { onSamples, serviceNow } from '../samples.js'
 
 const WINDOW_MS = 120_000
 const MAX_LISTED = 5
-/** Pixels from a mark within which the pointer means it. */
+/** Distance of the pointer from a mark, in pixels, at which its tip is shown. */
 const REACH = 8
 
-/** The delay of the event loop, second by second, and what blocked it. */
-export function mount(
-  /** @type {HTMLElement} */ section,
-  /** @type {import('../live.js').PanelContext} */ context,
-) {
+/**
+ * The delay of the event loop, second by second, and what blocked it.
+ *
+ * @type {import('../live.js').Panel}
+ */
+export const panel = { title: 'Event loop', order: 10, width: 'wide', mount }
+
+/** @type {import('../live.js').Panel['mount']} */
+function mount(section, context) {
   /** @type {Block[]} */
   let blocks = []
 

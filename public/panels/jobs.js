@@ -28,8 +28,11 @@ const TONES = {
  * @property {string} createdAt
  */
 
-/** What outlives requests, newest first. @type {import('../live.js').Mount} */
-export function mount(section, { api, live }) {
+/** @type {import('../live.js').Panel} */
+export const panel = { title: 'Jobs', order: 60, width: 'wide', mount }
+
+/** @type {import('../live.js').Panel['mount']} */
+function mount(section, { api, live }) {
   const body = element('tbody')
   const heads = ['Job', 'State', 'Progress', 'Attempts', 'Created', ''].map((text) =>
     text

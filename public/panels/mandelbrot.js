@@ -4,23 +4,27 @@ import { duration, number } from '../format.js'
 const HOME = { x: -0.65, y: 0, scale: 3.6 }
 const ZOOM = 3
 const MAX_SCALE = 8
-/** What a double can still tell apart in a picture of this size. */
+/** Limit of the precision of a double at this image size. */
 const MIN_SCALE = 1e-11
 const MAX_COORDINATE = 4
 /** The service's bound. */
 const MAX_SIZE = 2_048
 const ASPECT = 2 / 3
-/** The closer one looks, the longer points take to escape. */
+/** Points take longer to escape the closer the view is. */
 const ITERATIONS = { first: 400, eachZoom: 130, most: 5_000 }
 const RESIZE_PAUSE_MS = 250
 
 /** @typedef {typeof HOME} View the middle, and how much of the plane the longer side shows */
 
 /**
- * A picture that all worker threads draw together; a click zooms in. @type
- * {import('../live.js').Mount}
+ * An image that all worker threads draw together; a click zooms in.
+ *
+ * @type {import('../live.js').Panel}
  */
-export function mount(section, { api }) {
+export const panel = { title: 'Mandelbrot', order: 40, width: 'half', mount }
+
+/** @type {import('../live.js').Panel['mount']} */
+function mount(section, { api }) {
   const canvas = element('canvas')
   const picture = element(
     'button',
@@ -52,7 +56,7 @@ export function mount(section, { api }) {
     void draw()
   }
 
-  /** @param {PointerEvent} event one from the keyboard has no place: it zooms into the middle */
+  /** @param {PointerEvent} event from the keyboard it has no position: it zooms into the middle */
   function zoomAt({ detail, offsetX, offsetY }) {
     const step = view.scale / picture.clientWidth
     const right = detail === 0 ? 0 : (offsetX - picture.clientWidth / 2) * step
@@ -81,21 +85,21 @@ export function mount(section, { api }) {
     )
     picture.setAttribute('aria-busy', 'true')
     try {
-      const response = await api('GET', urlOf(view, size), { signal })
+      const response = await api('GET', toUrl(view, size), { signal })
       const bitmap = await createImageBitmap(await response.blob())
       if (signal.aborted) return
       paint(canvas, bitmap)
-      const figures = `${size.width} × ${size.height} pixels in ${duration(performance.now() - startedAt)}`
-      tell(`${number(HOME.scale / view.scale)} ×, ${figures}`)
+      const details = `${size.width} × ${size.height} pixels in ${duration(performance.now() - startedAt)}`
+      showCaption(`${number(HOME.scale / view.scale)} ×, ${details}`)
     } catch (error) {
-      if (!signal.aborted) tell(/** @type {Error} */ (error).message, true)
+      if (!signal.aborted) showCaption(/** @type {Error} */ (error).message, true)
     } finally {
       if (!signal.aborted) picture.removeAttribute('aria-busy')
     }
   }
 
   /** @param {string} text @param {boolean} [isError] */
-  function tell(text, isError = false) {
+  function showCaption(text, isError = false) {
     caption.textContent = text
     caption.classList.toggle('error', isError)
     zoomOut.disabled = view.scale >= MAX_SCALE
@@ -114,7 +118,7 @@ export function mount(section, { api }) {
 /** To the right, and up. @type {Record<string, [number, number]>} */
 const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
 
-/** @param {View} view @returns {View} what the service draws */
+/** @param {View} view @returns {View} within what the service draws */
 function clamp(view) {
   if (view === HOME) return view
   const bound = (/** @type {number} */ value, /** @type {number} */ most) =>
@@ -123,14 +127,14 @@ function clamp(view) {
   return { x: bound(view.x, MAX_COORDINATE), y: bound(view.y, MAX_COORDINATE), scale }
 }
 
-/** As sharp as the screen, up to what the service draws. @param {number} cssWidth */
+/** In pixels of the screen, up to the service's limit. @param {number} cssWidth */
 function sizeFor(cssWidth) {
   const width = Math.min(Math.max(Math.round(cssWidth * devicePixelRatio), 16), MAX_SIZE)
   return { width, height: Math.round(width * ASPECT) }
 }
 
 /** @param {View} view @param {{ width: number, height: number }} size */
-function urlOf({ x, y, scale }, { width, height }) {
+function toUrl({ x, y, scale }, { width, height }) {
   const { first, eachZoom, most } = ITERATIONS
   const zooms = Math.max(0, Math.log2(HOME.scale / scale))
   const iterations = Math.min(Math.round(first + eachZoom * zooms), most)

@@ -9,8 +9,7 @@ const MAX_SAMPLES = 120
 const SPARK_HEIGHT = 28
 
 /**
- * Each figure: what it is called, its value as text and as a number for the line under it, where it
- * has one.
+ * The label of each number, its text, and its value for the line below, if it has one.
  *
  * @type {{ label: string, text: (sample: Sample) => string, value?: (sample: Sample) => number }[]}
  */
@@ -49,11 +48,15 @@ const FIGURES = [
   { label: 'Sockets', text: ({ sockets }) => number(sockets), value: ({ sockets }) => sockets },
 ]
 
-/** The database's pool and the process: figures, with their last two minutes as lines. */
-export function mount(
-  /** @type {HTMLElement} */ section,
-  /** @type {import('../live.js').PanelContext} */ context,
-) {
+/**
+ * Numbers of the database pool and the process, with their last two minutes as lines.
+ *
+ * @type {import('../live.js').Panel}
+ */
+export const panel = { title: 'Pool and process', order: 80, width: 'full', mount }
+
+/** @type {import('../live.js').Panel['mount']} */
+function mount(section, context) {
   /** @type {Sample[]} */
   let samples = []
   const facts = element('p', { className: 'hint' })

@@ -2,10 +2,10 @@ import { element } from '../element.js'
 import { timeOfDay } from '../format.js'
 
 const SHOWN = 8
-/** Products to change: the oldest ones, to begin with. */
+/** Products that the buttons change. */
 const CANDIDATES = 50
 const KEPT = 100
-/** However many change: the last few of them are read, so often. */
+/** Of many changes, only the last few are read in this interval. */
 const READ_EVERY_MS = 400
 const RETRY_MS = 1_000
 const FRESH_MS = 1_500
@@ -20,56 +20,59 @@ const FRESH_MS = 1_500
  * @property {string} updatedAt
  */
 
-/** Products as they change, the latest change first. @type {import('../live.js').Mount} */
-export function mount(section, { api, live }) {
+/**
+ * Products as they change, the latest change first.
+ *
+ * @type {import('../live.js').Panel}
+ */
+export const panel = { title: 'Products', order: 70, width: 'narrow', mount }
+
+/** @type {import('../live.js').Panel['mount']} */
+function mount(section, { api, live }) {
   const sell = element('button', { type: 'button', onclick: () => change(-1) }, 'Sell one')
   const restock = element('button', { type: 'button', onclick: () => change(20) }, 'Restock 20')
   const list = element('ul', { className: 'products' })
-  const news = element(
+  const status = element(
     'p',
     { className: 'hint', role: 'status' },
-    'Of some product: every page that is open hears of it.',
+    'Changes one product; every open page shows it.',
   )
-  section.append(element('div', { className: 'row' }, sell, restock), news, list)
+  section.append(element('div', { className: 'row' }, sell, restock), status, list)
 
   /** The latest change first. @type {Product[]} */
   let products = []
-  /** Changed, and not read yet. @type {Map<number, string>} */
+  /** Changed and not read yet. @type {Map<number, string>} */
   const changed = new Map()
   let isReading = false
 
-  /**
-   * Until it succeeds: a service that has just begun may not answer, and nothing else would bring
-   * what was missed.
-   */
+  /** Retries until it succeeds: a service that has just started may not answer yet. */
   async function readAll() {
     try {
       put((await api('GET', `/v1/products?limit=${CANDIDATES}`, { background: true })).items)
       show()
     } catch (error) {
-      tell(/** @type {Error} */ (error).message, true)
+      showStatus(/** @type {Error} */ (error).message, true)
       setTimeout(readAll, RETRY_MS)
     }
   }
 
   /**
-   * @param {Product[]} read of two versions of a product the later one counts, in whichever order
-   * they come
+   * @param {Product[]} read responses may come out of order: the higher version wins
    */
   function put(read) {
     const known = new Map(products.map((product) => [product.id, product]))
-    const news = read.filter(({ id, version }) => version > (known.get(id)?.version ?? 0))
-    for (const product of news) known.set(product.id, product)
+    const newer = read.filter(({ id, version }) => version > (known.get(id)?.version ?? 0))
+    for (const product of newer) known.set(product.id, product)
     products = [...known.values()]
       .sort((a, b) => b.updatedAt.localeCompare(a.updatedAt))
       .slice(0, KEPT)
-    return new Set(news.map(({ id }) => id))
+    return new Set(newer.map(({ id }) => id))
   }
 
   /** @param {Set<number>} [fresh] */
   function show(fresh = new Set()) {
     list.replaceChildren(
-      ...products.slice(0, SHOWN).map((product) => itemOf(product, fresh.has(product.id))),
+      ...products.slice(0, SHOWN).map((product) => toItem(product, fresh.has(product.id))),
     )
   }
 
@@ -87,37 +90,37 @@ export function mount(section, { api, live }) {
     show(put(read.filter(Boolean)))
   }
 
-  /**
-   * Nothing when it is gone; a service that is too busy to tell leaves it as it was. @param
-   * {number} id
-   */
+  /** Undefined if it was deleted; unchanged if the service does not answer. @param {number} id */
   const readOne = (id) =>
     api('GET', `/v1/products/${id}`, { background: true }).catch(({ status }) =>
       status === 404 ? undefined : products.find((known) => known.id === id),
     )
 
-  /** @param {number} by how many are there more afterwards */
+  /** @param {number} by added to the stock */
   async function change(by) {
-    const product = randomOf(products.filter(({ stock }) => stock + by >= 0))
-    if (!product) return tell('There is no product to change: create one first', true)
+    const product = pickRandom(products.filter(({ stock }) => stock + by >= 0))
+    if (!product) return showStatus('There is no product to change: create one first', true)
     const { id, name, stock, version } = product
     try {
       await api('PATCH', `/v1/products/${id}`, {
         body: { stock: stock + by },
         headers: { 'If-Match': `"${version}"` },
       })
-      tell(`${name}: ${stock} became ${stock + by}`)
+      showStatus(`${name}: ${stock} became ${stock + by}`)
     } catch (error) {
       const { status, message } = /** @type {import('../api.js').ApiError} */ (error)
-      tell(status === 412 ? `Somebody else changed ${name} meanwhile. Try again` : message, true)
+      showStatus(
+        status === 412 ? `Somebody else changed ${name} meanwhile. Try again` : message,
+        true,
+      )
       changed.set(id, 'updated')
     }
   }
 
   /** @param {string} text @param {boolean} [isError] */
-  function tell(text, isError = false) {
-    news.textContent = text
-    news.classList.toggle('error', isError)
+  function showStatus(text, isError = false) {
+    status.textContent = text
+    status.classList.toggle('error', isError)
   }
 
   live.subscribe('products')
@@ -130,7 +133,7 @@ export function mount(section, { api, live }) {
 }
 
 /** @param {Product} product @param {boolean} isFresh it has just changed */
-function itemOf({ id, name, price, stock, updatedAt }, isFresh) {
+function toItem({ id, name, price, stock, updatedAt }, isFresh) {
   const item = element(
     'li',
     { 'data-product': `${id}` },
@@ -147,4 +150,4 @@ function itemOf({ id, name, price, stock, updatedAt }, isFresh) {
 }
 
 /** @template Item @param {Item[]} items @returns {Item | undefined} */
-const randomOf = (items) => items[Math.floor(Math.random() * items.length)]
+const pickRandom = (items) => items[Math.floor(Math.random() * items.length)]

@@ -1,8 +1,8 @@
 import { element } from '../element.js'
 import { bytes, percent } from '../format.js'
-import { exampleOrders } from '../reports/example.js'
-import { resultOf } from '../reports/result.js'
-import { upload } from '../reports/upload.js'
+import { exampleOrders } from './reports/example.js'
+import { resultOf } from './reports/result.js'
+import { upload } from './reports/upload.js'
 
 /**
  * Events are hints that may be lost: this often the truth is read besides, while a report is not
@@ -23,9 +23,14 @@ const STATES = {
  */
 
 /**
- * A CSV goes up, a job summarises it, and its summary is shown. @type {import('../live.js').Mount}
+ * A CSV is uploaded, a job summarises it, and its summary is shown.
+ *
+ * @type {import('../live.js').Panel}
  */
-export function mount(section, { api, live }) {
+export const panel = { title: 'Reports', order: 50, width: 'half', mount }
+
+/** @type {import('../live.js').Panel['mount']} */
+function mount(section, { api, live }) {
   const { form, setBusy } = formFor(start)
   const status = element('p', { role: 'status' })
   const progress = element('progress', { max: 1, 'aria-label': 'Progress of the report' })

@@ -1,16 +1,16 @@
 import { onThemeChange } from '../chart.js'
 import { element } from '../element.js'
 import { duration, number } from '../format.js'
-import { AXIS_HEIGHT, colourOf, drawLanes, QUEUE_HEIGHT } from '../lanes.js'
 import { onSamples, serviceNow } from '../samples.js'
-import { firstEndingAfter, KEPT_MS, SpanStore } from '../spans.js'
-import { control, Timeline } from '../timeline.js'
+import { AXIS_HEIGHT, drawLanes, pickColour, QUEUE_HEIGHT } from './threads/lanes.js'
+import { firstEndingAfter, KEPT_MS, SpanStore } from './threads/spans.js'
+import { control, Timeline } from './threads/timeline.js'
 
 /** @typedef {import('../../src/ops/live-spans.ts').TaskSpan} Span */
 /** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
 
 const LANE_HEIGHT = 30
-/** Where there are many threads. */
+/** With many threads. */
 const LOW_LANE_HEIGHT = 18
 const MANY_THREADS = 12
 const LATEST = 8
@@ -18,10 +18,12 @@ const LATEST = 8
 /**
  * A lane for each worker thread, with its tasks as bars in time.
  *
- * `section.lanes.spans` are all that it keeps; `section.lanes.timeline` is the part of the time
- * that is shown.
+ * @type {import('../live.js').Panel}
  */
-export function mount(
+export const panel = { title: 'Threads', order: 30, width: 'full', mount }
+
+/** For tests, `section.lanes` has all spans and the timeline. */
+function mount(
   /** @type {HTMLElement & { lanes?: { spans: Span[], timeline: Timeline } }} */ section,
   /** @type {import('../live.js').PanelContext} */ context,
 ) {
@@ -29,7 +31,7 @@ export function mount(
   const timeline = new Timeline(() => changed())
   /** @type {Sample[]} */
   let samples = []
-  /** When nobody listened: at first, all the time before. @type {{ from: number, to: number }[]} */
+  /** When the page was not subscribed; at first, all time before. @type {{ from: number, to: number }[]} */
   const gaps = [{ from: 0, to: Number.POSITIVE_INFINITY }]
   /** @type {Span | undefined} */
   let chosen
@@ -59,7 +61,7 @@ export function mount(
     element(
       'p',
       { className: 'hint', id: 'threads-keys' },
-      'Each bar is a task on its thread. Drag or ← → to go back, + − or the wheel to zoom, space to pause.',
+      'Each bar is a task on its thread. Drag or ← → to move, + − or the wheel to zoom, space to pause.',
     ),
     element('div', { className: 'lanes' }, names, surface),
     legend,
@@ -77,7 +79,7 @@ export function mount(
     showState()
   }
 
-  /** Names and heights, when there is another thread or task. */
+  /** Updates names and heights after a change of threads or tasks. */
   function layOut() {
     const height = laneHeight()
     const newest = samples.at(-1)
@@ -99,11 +101,11 @@ export function mount(
     legend.replaceChildren(
       ...tasks.map((task) => {
         const key = element('i', { className: 'key tall' })
-        key.style.setProperty('background', `var(${colourOf(task)})`)
+        key.style.setProperty('background', `var(${pickColour(task)})`)
         return element('li', {}, key, task)
       }),
       ...(tasks.length === 0
-        ? [element('li', {}, 'No task has run while this page was open: try one.')]
+        ? [element('li', {}, 'No task has run since this page was opened.')]
         : []),
       ...(leftOut > 0 ? [element('li', {}, `${number(leftOut)} short tasks not shown`)] : []),
     )
@@ -112,7 +114,7 @@ export function mount(
 
   const laneHeight = () => (store.lanes.size > MANY_THREADS ? LOW_LANE_HEIGHT : LANE_HEIGHT)
 
-  /** What is under the pointer. @param {PointerEvent} event */
+  /** Chooses the span under the pointer. @param {PointerEvent} event */
   function point({ offsetX, offsetY, clientX, clientY }) {
     const time = timeline.start + (offsetX / surface.clientWidth) * timeline.widthMs
     const reach = (2 / surface.clientWidth) * timeline.widthMs
@@ -165,7 +167,7 @@ export function mount(
 
   const isCalm = matchMedia('(prefers-reduced-motion: reduce)')
   let shownEnd = 0
-  /** As often as the picture moves by a pixel; where motion is not wanted, once a second. */
+  /** Draws whenever the lanes move by a pixel; with reduced motion, once a second. */
   function animate() {
     const movedBy = Math.abs(timeline.end - shownEnd)
     const minimumMs = isCalm.matches ? 1_000 : timeline.widthMs / Math.max(1, surface.clientWidth)
@@ -227,8 +229,9 @@ const describe = ({ task, count, thread, runMs, queuedMs, outcome, requestId }) 
 ]
 
 /**
- * The same as text, for those who do not see the bars: made only while it is open. @param {() =>
- * Span[]} read
+ * The latest spans as text, for screen readers; filled only while it is open.
+ *
+ * @param {() => Span[]} read
  */
 function latestTasks(read) {
   const body = element('tbody')

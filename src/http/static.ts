@@ -33,8 +33,9 @@ const POLICY =
  * has a route of its own, so that no path of a request reaches the file system.
  */
 export function servePage(app: Hono<Env>): void {
-  for (const [path, file] of pageFiles()) {
-    const body = readFileSync(file)
+  const files = pageFiles()
+  for (const [path, file] of files) {
+    const body = path === '/' ? linkPanels(readFileSync(file, 'utf8'), files) : readFileSync(file)
     const tag = bodyTag(body)
     // In lower case, to replace the policy of API responses (see headers.ts).
     const headers = { 'content-security-policy': POLICY, 'Cache-Control': 'no-cache', ETag: tag }
@@ -45,6 +46,17 @@ export function servePage(app: Hono<Env>): void {
         : c.body(body, 200, { ...headers, 'Content-Type': type }),
     )
   }
+}
+
+/** Adds links to the files of `public/panels/`, by which the page finds its panels. */
+function linkPanels(html: string, files: [path: string, file: URL][]) {
+  const paths = files.map(([path]) => path).filter((path) => /^\/panels\/[^/]+$/.test(path))
+  const links = paths.map((path) =>
+    path.endsWith('.css')
+      ? `<link rel="stylesheet" href="${path}">`
+      : `<link rel="modulepreload" href="${path}">`,
+  )
+  return Buffer.from(html.replace(/<!-- panels: .*-->/, links.join('\n    ')))
 }
 
 function pageFiles(): [path: string, file: URL][] {

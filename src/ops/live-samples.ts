@@ -179,7 +179,8 @@ const shorten = (block: Block): Block => ({
   ...(block.route !== undefined && { route: block.route.slice(0, MAX_TEXT) }),
 })
 
-const round = (value: number) => Math.round(value * 1_000) / 1_000
+/** To three decimal places. */
+export const round = (value: number) => Math.round(value * 1_000) / 1_000
 
 /** `/v1/ops`: the past, for a page that has just been opened or was disconnected. */
 export function opsRoutes(samples: LiveSamples, databaseVersion: string) {

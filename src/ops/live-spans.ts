@@ -3,7 +3,7 @@ import type { Log } from '../log.ts'
 import { event } from '../realtime/event.ts'
 import type { Realtime } from '../realtime/realtime.ts'
 import { every } from '../timers.ts'
-import { OPS } from './live-samples.ts'
+import { OPS, round } from './live-samples.ts'
 
 const PUBLISH_EVERY_MS = 250
 /** In one batch, which is some 10 KiB then. */
@@ -88,7 +88,7 @@ export class LiveSpans {
     this.#spans = []
     this.#lastByThread.clear()
     this.#leftOut = 0
-    return { spans: spans.slice(0, MAX_SPANS).map(round), leftOut }
+    return { spans: spans.slice(0, MAX_SPANS), leftOut }
   }
 }
 
@@ -119,39 +119,20 @@ const isAlike = (one: TaskSpan, other: TaskSpan) =>
 function extend(span: TaskSpan, next: TaskSpan) {
   span.endedAt = next.endedAt
   span.queuedMs = Math.max(span.queuedMs, next.queuedMs)
-  span.runMs += next.runMs
+  span.runMs = round(span.runMs + next.runMs)
   span.count += next.count
   if (span.requestId !== next.requestId) span.requestId = undefined
 }
 
-const toSpan = ({
+/** Microseconds are enough, and half as long to send. */
+const toSpan = ({ task, thread, outcome, requestId, ...times }: EndedTask): TaskSpan => ({
   task,
   thread,
-  startedAt,
-  endedAt,
-  queuedMs,
-  runMs,
-  outcome,
-  requestId,
-}: EndedTask) => ({
-  task,
-  thread,
-  startedAt,
-  endedAt,
-  queuedMs,
-  runMs,
+  startedAt: round(times.startedAt),
+  endedAt: round(times.endedAt),
+  queuedMs: round(Math.max(0, times.queuedMs)),
+  runMs: round(times.runMs),
   outcome,
   requestId,
   count: 1,
 })
-
-/** To microseconds, which are half as long to send. */
-const round = (span: TaskSpan): TaskSpan => ({
-  ...span,
-  startedAt: roundMs(span.startedAt),
-  endedAt: roundMs(span.endedAt),
-  queuedMs: roundMs(Math.max(0, span.queuedMs)),
-  runMs: roundMs(span.runMs),
-})
-
-const roundMs = (ms: number) => Math.round(ms * 1_000) / 1_000

@@ -1,5 +1,8 @@
 import { performance } from 'node:perf_hooks'
+import type { Block } from '@offloop/loopwatch/blocking-frame'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { RequestRecord } from '../http/context.ts'
+import type { TaskSpan } from './live-spans.ts'
 
 /** Upper bounds in seconds, from a read by key to the deadline of a request. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -11,26 +14,6 @@ interface Parts {
   jobs: { running: number; counts(): Promise<Record<string, number>> }
   realtime: { connections: number }
 }
-
-/** Read at each scrape. A number read from one of the parts is a metric by a line here. */
-const GAUGES: [name: string, help: string, read: (parts: Parts) => number][] = [
-  ['database_pool_size', 'Maximum pool size', ({ database }) => database.semaphore.permits],
-  ['database_pool_in_use', 'Connections in use', ({ database }) => database.semaphore.inUse],
-  [
-    'database_pool_waiting',
-    'Requests waiting for a connection',
-    ({ database }) => database.waiting,
-  ],
-  ['compute_threads', 'Maximum number of worker threads', ({ compute }) => compute.threads],
-  [
-    'compute_threads_busy',
-    'Worker threads and child processes running a task',
-    ({ compute }) => compute.running,
-  ],
-  ['compute_queued', 'Tasks waiting for a worker thread', ({ compute }) => compute.queued],
-  ['jobs_running', 'Jobs running in this process', ({ jobs }) => jobs.running],
-  ['realtime_connections', 'Connected Socket.IO clients', ({ realtime }) => realtime.connections],
-]
 
 /**
  * All metrics of the service, in Prometheus's text format and by its conventions: seconds, `_total`
@@ -65,6 +48,7 @@ export class Metrics {
     'nodejs_eventloop_blocked_seconds_total',
     'Total time the event loop was blocked, in blocks longer than WATCHDOG_MS',
   )
+  readonly contentType = this.#registry.contentType
   /** Finished requests since the start. */
   requestCount = 0
 
@@ -77,32 +61,37 @@ export class Metrics {
     )
   }
 
-  get contentType() {
-    return this.#registry.contentType
-  }
-
   /** The text that Prometheus scrapes. */
   scrape = (): Promise<string> => this.#registry.metrics()
 
-  observeRequest({ method, route, status, ms }: RequestMetrics): void {
+  observeRequest({ method, route, status, ms }: RequestRecord): void {
     this.requestCount++
     this.#requests.observe({ method, route, status }, ms / 1_000)
   }
 
-  observeTask({ task, outcome, queuedMs, runMs }: TaskMetrics): void {
+  observeTask({ task, outcome, queuedMs, runMs }: Omit<TaskSpan, 'count'>): void {
     this.#tasks.observe({ task, outcome }, runMs / 1_000)
     this.#queueWaits.observe({ task }, Math.max(0, queuedMs) / 1_000)
   }
 
   observeConnectionWait = (ms: number) => this.#connectionWaits.observe(ms / 1_000)
 
-  observeBlock({ blockedMs }: { blockedMs: number }): void {
+  observeBlock({ blockedMs }: Block): void {
     this.#blocks.inc()
     this.#blockedSeconds.inc(blockedMs / 1_000)
   }
 
-  addGauges(parts: Parts): void {
-    for (const [name, help, read] of GAUGES) this.#gauge(name, help, () => read(parts))
+  /** Adds what is read at each scrape from the parts of the service. */
+  addGauges({ database, compute, jobs, realtime }: Parts): void {
+    const { semaphore } = database
+    this.#gauge('database_pool_size', 'Maximum pool size', () => semaphore.permits)
+    this.#gauge('database_pool_in_use', 'Connections in use', () => semaphore.inUse)
+    this.#gauge('database_pool_waiting', 'Waits for a connection', () => database.waiting)
+    this.#gauge('compute_threads', 'Maximum number of worker threads', () => compute.threads)
+    this.#gauge('compute_threads_busy', 'Threads and processes in use', () => compute.running)
+    this.#gauge('compute_queued', 'Tasks waiting for a worker thread', () => compute.queued)
+    this.#gauge('jobs_running', 'Jobs running in this process', () => jobs.running)
+    this.#gauge('realtime_connections', 'Socket.IO clients', () => realtime.connections)
     new Gauge({
       name: 'jobs',
       help: 'Jobs by state, of all processes',
@@ -110,7 +99,7 @@ export class Metrics {
       registers: [this.#registry],
       async collect() {
         // Without the database the scrape goes on without them.
-        const counts = await parts.jobs.counts().catch(() => ({}))
+        const counts = await jobs.counts().catch(() => ({}))
         this.reset()
         for (const [state, count] of Object.entries(counts)) this.set({ state }, count)
       },
@@ -136,20 +125,6 @@ export class Metrics {
       },
     })
   }
-}
-
-interface RequestMetrics {
-  method: string
-  route: string
-  status: number
-  ms: number
-}
-
-interface TaskMetrics {
-  task: string
-  outcome: string
-  queuedMs: number
-  runMs: number
 }
 
 /** Returns a function that reads the event loop's utilization since its last call, 0 to 1. */

@@ -5,7 +5,7 @@ import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
 
 /** What an open page reads without being asked: its probe, its panels and its charts. */
-const READ_IN_THE_BACKGROUND = ['/v1/products/:id', '/v1/products', '/v1/jobs', '/v1/ops']
+const READ_IN_THE_BACKGROUND = ['/health/live', '/v1/products', '/v1/jobs', '/v1/ops']
 
 let site: Awaited<ReturnType<typeof startSite>>
 
@@ -17,12 +17,12 @@ afterAll(() => site.close())
 describe('a service that does no heavy work on its event loop', () => {
   test('is no error of the page: it says why, and how to see it', async () => {
     const page = await site.open({ tolerate: [/status of 403/] })
-    const tryIt = panel(page, 'try')
+    const tryIt = panel(page, 'primes')
     await tryIt.getByLabel('at a time').fill('1')
     await button(tryIt, 'On the event loop').click()
     await untilText(
       tryIt.getByRole('status'),
-      /^This service does no heavy work on its event loop.*DEMO_INLINE=true/,
+      /^This service runs no heavy work on its event loop.*DEMO_INLINE=true/,
     )
     await button(tryIt, 'On worker threads').click()
     await untilText(
@@ -99,7 +99,7 @@ describe('a service that dies and comes back', () => {
     await untilText(first, /no\. 7.*1234 in stock/)
     await request(`${site.url}/v1/products/8`, 'PATCH', { stock: 4_321 })
     await untilText(first, /no\. 8.*4321 in stock/)
-    const latency = await untilText(panel(page, 'try').locator('.legend'), /Latency \d/)
+    const latency = await untilText(panel(page, 'primes').locator('.legend'), /Latency \d/)
     expect(latency).toBeTruthy()
   })
 })

@@ -5,7 +5,12 @@ import { HttpServer } from '../../src/http/server.ts'
 import { openApp } from '../support/app.ts'
 import { sendRaw } from '../support/raw-http.ts'
 
-const PANELS = readdirSync(join(import.meta.dirname, '../../public/panels'))
+const PANELS = readdirSync(join(import.meta.dirname, '../../public/panels'), {
+  withFileTypes: true,
+})
+  .filter((entry) => entry.isFile())
+  .map(({ name }) => name)
+const SCRIPTS = PANELS.filter((name) => name.endsWith('.js'))
 
 let app: Awaited<ReturnType<typeof openApp>>['app']
 
@@ -23,7 +28,7 @@ describe('the page', () => {
     ['/vendor/uplot.js', 'text/javascript; charset=UTF-8'],
     ['/vendor/uplot.css', 'text/css; charset=UTF-8'],
     ['/vendor/socket.io.js', 'text/javascript; charset=UTF-8'],
-    ...PANELS.map((name) => [`/panels/${name}`, 'text/javascript; charset=UTF-8']),
+    ...SCRIPTS.map((name) => [`/panels/${name}`, 'text/javascript; charset=UTF-8']),
   ])('serves %s as %s, and not again to those who have it', async (path, type) => {
     const first = await app.request(path)
     expect([first.status, first.headers.get('content-type')]).toEqual([200, type])
@@ -46,6 +51,15 @@ describe('the page', () => {
     const html = await (await app.request('/')).text()
     expect(html).not.toMatch(/<style|style=|<script(?![^>]* src="\/)|\son\w+=/)
     expect(html).not.toMatch(/(src|href)="(https?:)?\/\//)
+  })
+
+  test('has a link to each file in public/panels, by which it finds its panels', async () => {
+    const html = await (await app.request('/')).text()
+    const links = [...html.matchAll(/<link rel="(.*?)" href="\/panels\/(.*?)">/g)]
+    const expected = PANELS.map((name) =>
+      name.endsWith('.css') ? `stylesheet ${name}` : `modulepreload ${name}`,
+    )
+    expect(links.map(([, rel, name]) => `${rel} ${name}`).toSorted()).toEqual(expected.toSorted())
   })
 
   test.each([

@@ -8,7 +8,7 @@ const NS_PER_MS = 1_000_000
 function block(withoutCoreMs: number) {
   const startedAt = performance.now()
   let runQueueDelayNs = 0n
-  const heartbeat = new Heartbeat(createCells(), 10, () => runQueueDelayNs)
+  const heartbeat = new Heartbeat(createCells(), 10, () => ({ runQueueDelayNs, totalNs: 0n }))
   for (const end = performance.now() + BLOCK_MS; performance.now() < end; );
   runQueueDelayNs = BigInt(withoutCoreMs * NS_PER_MS)
   const delayMs = heartbeat.readDelay().max

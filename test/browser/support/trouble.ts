@@ -1,15 +1,12 @@
 import type { BrowserContext } from 'playwright-core'
 
 /**
- * Where a test holds the event loop: who waits for a connection of the database meanwhile is
- * refused in the end.
+ * For tests that block the event loop: requests that wait for a database connection meanwhile are
+ * refused.
  */
-export const HELD_UP = /status of 503/
+export const REFUSED_WHILE_BLOCKED = /status of 503/
 
-/**
- * Everything that a page must not do, as it happens: errors, breaches of its
- * Content-Security-Policy, calls elsewhere.
- */
+/** Collects what a page must not do: errors, policy violations, requests to other hosts. */
 export async function watchForTrouble(context: BrowserContext, url: string): Promise<string[]> {
   const trouble: string[] = []
   const { host } = new URL(url)
@@ -28,8 +25,8 @@ export async function watchForTrouble(context: BrowserContext, url: string): Pro
       if (new URL(socket.url()).host !== host) trouble.push(`Connected to ${socket.url()}`)
     }),
   )
-  await context.exposeBinding('tellOfViolation', (_, text: string) => trouble.push(text))
+  await context.exposeBinding('reportViolation', (_, text: string) => trouble.push(text))
   await context.addInitScript(`document.addEventListener('securitypolicyviolation', (violation) =>
-    tellOfViolation(['Against the policy:', violation.violatedDirective, violation.blockedURI, violation.sourceFile].join(' ')))`)
+    reportViolation(['Against the policy:', violation.violatedDirective, violation.blockedURI, violation.sourceFile].join(' ')))`)
   return trouble
 }

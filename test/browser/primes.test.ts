@@ -3,7 +3,7 @@ import { untilRunning, untilThreadsFree } from '../support/service.ts'
 import { until } from '../support/until.ts'
 import { button, panel, pointsOf, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
-import { HELD_UP } from './support/trouble.ts'
+import { REFUSED_WHILE_BLOCKED } from './support/trouble.ts'
 
 let site: Awaited<ReturnType<typeof startSite>>
 
@@ -13,9 +13,9 @@ beforeAll(async () => {
 afterAll(() => site.close())
 
 async function openTry() {
-  const page = await site.open({ tolerate: [HELD_UP] })
+  const page = await site.open({ tolerate: [REFUSED_WHILE_BLOCKED] })
   await untilLive(page)
-  const tryIt = panel(page, 'try')
+  const tryIt = panel(page, 'primes')
   await tryIt.getByLabel('at a time').fill('1')
   return { page, tryIt, status: tryIt.getByRole('status') }
 }
@@ -26,7 +26,7 @@ const MAX_DELAY = 0
 
 test('work on the event loop is felt by every user, work on threads is not', async () => {
   const { page, tryIt, status } = await openTry()
-  const latencies = (since: number) => pointsOf(page, 'try', LATENCY, since)
+  const latencies = (since: number) => pointsOf(page, 'primes', LATENCY, since)
   const delays = (since: number) => pointsOf(page, 'event-loop', MAX_DELAY, since)
   const untilSampled = (since: number) =>
     until(async () => (await delays(since)).length > 0, 'the service says how it did')

@@ -1,4 +1,4 @@
-import { serviceNow } from './samples.js'
+import { serviceNow } from '../../samples.js'
 import { KEPT_MS } from './spans.js'
 
 const MIN_WIDTH_MS = 100
@@ -6,19 +6,16 @@ const FIRST_WIDTH_MS = 30_000
 const ZOOM = 1.6
 const STEP = 0.25
 
-/**
- * Which part of the last ten minutes is on the screen: it follows the present, until it is paused
- * or moved.
- */
+/** The visible part of the last ten minutes. It follows the present until it is paused or moved. */
 export class Timeline {
   widthMs = FIRST_WIDTH_MS
   /** The right edge, or null while it follows the present. @type {number | null} */
   #end = null
-  #tell
+  #onChange
 
-  /** @param {() => void} tell of every change */
-  constructor(tell) {
-    this.#tell = tell
+  /** @param {() => void} onChange */
+  constructor(onChange) {
+    this.#onChange = onChange
   }
 
   get isLive() {
@@ -35,30 +32,29 @@ export class Timeline {
 
   pause() {
     this.#end = this.end
-    this.#tell()
+    this.#onChange()
   }
 
   follow() {
     this.#end = null
-    this.#tell()
+    this.#onChange()
   }
 
-  /** To the past with a negative number; the present stops it. @param {number} ms */
+  /** Negative goes to the past; it stops at the present. @param {number} ms */
   move(ms) {
     const now = serviceNow()
     const end = Math.max(this.end + ms, Math.min(now, now - KEPT_MS + this.widthMs))
     this.#end = end >= now ? null : end
-    this.#tell()
+    this.#onChange()
   }
 
-  /** By a part of what is shown. @param {-1 | 1} direction */
+  /** Moves by a quarter of the width. @param {-1 | 1} direction */
   step(direction) {
     this.move(direction * this.widthMs * STEP)
   }
 
   /**
-   * What is at `share` of the width, from 0 to 1, stays there; the present stays at the right edge
-   * while it is followed.
+   * Keeps the time at `share` of the width in place: by default the middle, or the present.
    *
    * @param {-1 | 1} direction 1 shows less time
    */
@@ -66,14 +62,11 @@ export class Timeline {
     const fixed = this.start + this.widthMs * share
     this.widthMs = Math.min(KEPT_MS, Math.max(MIN_WIDTH_MS, this.widthMs / ZOOM ** direction))
     if (!this.isLive) this.#end = Math.min(serviceNow(), fixed + this.widthMs * (1 - share))
-    this.#tell()
+    this.#onChange()
   }
 }
 
-/**
- * What the keys do while the timeline has the focus. @type {Record<string, (timeline: Timeline) =>
- * void>}
- */
+/** Keys while the timeline has the focus. @type {Record<string, (timeline: Timeline) => void>} */
 const KEYS = {
   ArrowLeft: (timeline) => timeline.step(-1),
   ArrowRight: (timeline) => timeline.step(1),
@@ -85,8 +78,8 @@ const KEYS = {
 }
 
 /**
- * Lets keys, wheel and pointer move a timeline. The wheel zooms once the surface has the focus, or
- * with Ctrl: a page that is scrolled past it must not stop there.
+ * Lets keys, wheel and pointer move a timeline. The wheel zooms only with the focus or Ctrl, so that
+ * it still scrolls the page.
  *
  * @param {HTMLElement} surface
  * @param {Timeline} timeline

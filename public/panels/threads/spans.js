@@ -1,29 +1,26 @@
-/** @typedef {import('../src/ops/live-spans.ts').TaskSpan} Span */
+/** @typedef {import('../../../src/ops/live-spans.ts').TaskSpan} Span */
 
 export const KEPT_MS = 600_000
-/**
- * Beyond that, old ones become one with their neighbours: nobody sees each of them when ten minutes
- * are on the screen.
- */
+/** Beyond that, old spans are merged with their neighbours. */
 const MAX_SPANS = 30_000
 const MERGED_MS = 500
 
 /** The tasks of the last ten minutes, by thread. */
 export class SpanStore {
-  /** Each thread's spans in the order of their beginning. @type {Map<string, Span[]>} */
+  /** The spans of each thread, by start time. @type {Map<string, Span[]>} */
   lanes = new Map()
   #count = 0
 
   /** @param {Span[]} spans */
   add(spans) {
-    for (const span of spans) this.#laneOf(span.thread).push(span)
+    for (const span of spans) this.#findLane(span.thread).push(span)
     this.#count += spans.length
     if (this.#count > MAX_SPANS) this.#shrink()
   }
 
-  /** Names a thread, whether or not it ever did anything. @param {string} thread */
+  /** Shows a thread even if it has run nothing. @param {string} thread */
   addThread(thread) {
-    this.#laneOf(thread)
+    this.#findLane(thread)
   }
 
   /** @param {number} time in milliseconds since the epoch */
@@ -35,7 +32,7 @@ export class SpanStore {
     }
   }
 
-  /** Threads that are gone and have nothing to show any more. @param {Set<string>} present */
+  /** Forgets ended threads without spans. @param {Set<string>} present */
   forgetThreads(present) {
     for (const [thread, spans] of this.lanes)
       if (spans.length === 0 && !present.has(thread)) this.lanes.delete(thread)
@@ -47,7 +44,7 @@ export class SpanStore {
   }
 
   /** @param {string} thread */
-  #laneOf(thread) {
+  #findLane(thread) {
     const lane = this.lanes.get(thread) ?? []
     if (lane.length === 0 && !this.lanes.has(thread)) {
       this.lanes.set(thread, lane)
@@ -58,11 +55,11 @@ export class SpanStore {
     return lane
   }
 
-  /** Merges within the older half; when that does not help any more, drops its first tenth. */
+  /** Merges the older half; if that does not help, drops the oldest tenth. */
   #shrink() {
     for (const [thread, spans] of this.lanes) {
       const half = spans.length >> 1
-      this.lanes.set(thread, [...merged(spans.slice(0, half)), ...spans.slice(half)])
+      this.lanes.set(thread, [...merge(spans.slice(0, half)), ...spans.slice(half)])
     }
     this.#count = this.all.length
     if (this.#count < MAX_SPANS * 0.9) return
@@ -72,10 +69,7 @@ export class SpanStore {
   }
 }
 
-/**
- * The place of the first span that is not over at `time`. @param {Span[]} spans @param {number}
- * time
- */
+/** Index of the first span that ends at or after `time`. @param {Span[]} spans @param {number} time */
 export function firstEndingAfter(spans, time) {
   let [low, high] = [0, spans.length]
   while (low < high) {
@@ -87,7 +81,7 @@ export function firstEndingAfter(spans, time) {
 }
 
 /** @param {Span[]} spans @returns {Span[]} */
-function merged(spans) {
+function merge(spans) {
   /** @type {Span[]} */
   const kept = []
   for (const span of spans) {

@@ -1,11 +1,11 @@
-import { element } from '../element.js'
-import { exactNumber, number, percent } from '../format.js'
+import { element } from '../../element.js'
+import { exactNumber, number, percent } from '../../format.js'
 
 const MAX_GROUPS = 8
 
-/** @typedef {import('../../src/features/reports/contract.ts').Summary} Summary */
-/** @typedef {import('../../src/features/reports/contract.ts').ColumnSummary} Column */
-/** @typedef {import('../../src/features/reports/contract.ts').Value} Value */
+/** @typedef {import('../../../src/features/reports/contract.ts').Summary} Summary */
+/** @typedef {import('../../../src/features/reports/contract.ts').ColumnSummary} Column */
+/** @typedef {import('../../../src/features/reports/contract.ts').Value} Value */
 
 /**
  * A summary as a table of its columns, and its groups as bars. @param {Summary} summary @returns

@@ -2,20 +2,15 @@ import { timeChart } from '../chart.js'
 import { element } from '../element.js'
 import { duration, number } from '../format.js'
 
-/** Half a second for one thread, about. */
+/** About half a second for one thread. */
 const COUNT_UP_TO = 4_000_000
 const DEFAULT_AT_A_TIME = 3
-/**
- * A browser opens six connections to one server: some must be left for the probe, or it would
- * measure its own queue.
- */
+/** A browser opens six connections to a server. The probe must not queue for one. */
 const MAX_AT_A_TIME = 4
 
 const PROBE_EVERY_MS = 200
 const WINDOW_MS = 120_000
-const PROBED = '/v1/products/1'
-/** Where there is no such product: something else that costs nothing. */
-const PROBED_INSTEAD = '/health/live'
+const PROBED_PATH = '/health/live'
 
 const MODES = {
   offload: { button: 'On worker threads', where: 'on worker threads' },
@@ -23,10 +18,14 @@ const MODES = {
 }
 
 /**
- * Heavy work at the press of a button, and what a user feels of it meanwhile. @type
- * {import('../live.js').Mount}
+ * Heavy work at the press of a button, and the latency of other requests meanwhile.
+ *
+ * @type {import('../live.js').Panel}
  */
-export function mount(section, context) {
+export const panel = { title: 'Try it', order: 20, width: 'narrow', mount }
+
+/** @type {import('../live.js').Panel['mount']} */
+function mount(section, context) {
   section.append(...tryOut(context))
   probe(section, context)
 }
@@ -41,10 +40,10 @@ function tryOut({ api }) {
     value: `${DEFAULT_AT_A_TIME}`,
     required: true,
   })
-  const news = element(
+  const status = element(
     'p',
     { className: 'hint', role: 'status' },
-    'Watch the latency below, and the event loop.',
+    'Watch the latency below and the event loop.',
   )
   const buttons = Object.entries(MODES).map(([mode, { button }]) =>
     element(
@@ -73,22 +72,22 @@ function tryOut({ api }) {
     const { signal } = begin()
     const startedAt = performance.now()
     let done = 0
-    const say = () => tell(`Counting primes ${where}: ${done} of ${times} done`)
+    const showProgress = () => showStatus(`Counting primes ${where}: ${done} of ${times} done`)
     const count = async () => {
       const answer = await api('GET', `/v1/primes?to=${COUNT_UP_TO}&mode=${mode}`, { signal })
       done++
-      say()
+      showProgress()
       return answer
     }
-    say()
+    showProgress()
     try {
       const [{ count: primes }] = await Promise.all(Array.from({ length: times }, count))
       const took = duration(performance.now() - startedAt)
-      tell(
+      showStatus(
         `Counted ${number(primes)} primes ${times === 1 ? 'once' : `${times} times`} ${where}, in ${took}`,
       )
     } catch (error) {
-      tell(
+      showStatus(
         signal.aborted
           ? `Stopped after ${done} of ${times}`
           : explain(/** @type {Error} */ (error)),
@@ -106,7 +105,7 @@ function tryOut({ api }) {
     return running
   }
 
-  /** Those that still run are of no use to anybody once one has failed. */
+  /** Aborts the others once one has failed. */
   function end() {
     running?.abort()
     running = undefined
@@ -115,36 +114,34 @@ function tryOut({ api }) {
   }
 
   /** @param {string} text @param {boolean} [isError] */
-  function tell(text, isError = false) {
-    news.textContent = text
-    news.classList.toggle('error', isError)
+  function showStatus(text, isError = false) {
+    status.textContent = text
+    status.classList.toggle('error', isError)
   }
 
   const label = element('label', { htmlFor: atATime.id }, 'at a time')
   return [
     element('h3', {}, 'Count primes'),
     element('div', { className: 'row' }, ...buttons, stop, atATime, label),
-    news,
+    status,
   ]
 }
 
 /** @param {Error & { status?: number }} error */
 const explain = ({ status, message }) =>
   status === 403
-    ? 'This service does no heavy work on its event loop, as it should be. To see what it would cost, start it with DEMO_INLINE=true.'
+    ? 'This service runs no heavy work on its event loop. To see what that would cost, start it with DEMO_INLINE=true.'
     : message
 
 /**
- * Asks for something light, over and over, for as long as somebody looks and the service is there.
+ * Measures a light request over and over while the page is visible and connected.
  *
  * @param {HTMLElement} section
  * @param {import('../live.js').PanelContext} context
  */
 function probe(section, { api, live }) {
-  let path = PROBED
-  const title = element('h3', {}, `Latency of ${path}, as this page feels it`)
   const container = element('div')
-  section.append(title, container)
+  section.append(element('h3', {}, `Latency of ${PROBED_PATH} from this page`), container)
   const show = timeChart(container, {
     label: 'Latency of a light request over the last two minutes',
     lines: [{ label: 'Latency', colour: '--chart-1', area: true }],
@@ -158,16 +155,14 @@ function probe(section, { api, live }) {
   /** @type {(number | null)[]} */
   let latencies = []
   let isLive = false
-  let isAsking = false
+  let isMeasuring = false
 
   live.onState((state) => {
     isLive = state === 'live'
     if (!isLive) keep(null)
   })
 
-  /**
-   * @param {number | null} latency nothing where none could be measured: the line is broken there
-   */
+  /** @param {number | null} latency null leaves a gap in the line */
   function keep(latency) {
     const now = Date.now()
     const first = times.findIndex((time) => time > now - WINDOW_MS)
@@ -176,23 +171,21 @@ function probe(section, { api, live }) {
     show([times, latencies])
   }
 
-  async function ask() {
-    // One at a time: what waits behind a slow one would say the same once more.
-    if (!isLive || isAsking) return
-    isAsking = true
+  async function measure() {
+    // One at a time: a second one would wait behind the first.
+    if (!isLive || isMeasuring) return
+    isMeasuring = true
     const startedAt = performance.now()
     try {
-      await api('GET', path, { background: true })
+      await api('GET', PROBED_PATH, { background: true })
       keep(performance.now() - startedAt)
     } catch (error) {
       const { status } = /** @type {import('../api.js').ApiError} */ (error)
-      if (status === 404) path = PROBED_INSTEAD
-      title.textContent = `Latency of ${path}, as this page feels it`
-      // To be refused after a while is no better than to wait.
+      // A refusal that took long counts like a response.
       keep(status === 0 ? null : performance.now() - startedAt)
     } finally {
-      isAsking = false
+      isMeasuring = false
     }
   }
-  setInterval(ask, PROBE_EVERY_MS)
+  setInterval(measure, PROBE_EVERY_MS)
 }

@@ -1,15 +1,15 @@
-import { themeColour } from './chart.js'
-import { timeOfDay } from './format.js'
+import { themeColour } from '../../chart.js'
+import { timeOfDay } from '../../format.js'
 import { firstEndingAfter } from './spans.js'
 
-/** @typedef {import('../src/ops/live-spans.ts').TaskSpan} Span */
-/** @typedef {import('../src/ops/live-samples.ts').OpsSample} Sample */
+/** @typedef {import('../../../src/ops/live-spans.ts').TaskSpan} Span */
+/** @typedef {import('../../../src/ops/live-samples.ts').OpsSample} Sample */
 
 export const AXIS_HEIGHT = 22
 export const QUEUE_HEIGHT = 44
 const PADDING = 3
 const COLOURS = 8
-/** At most so many lines of the time axis, and between them one of these. */
+/** Maximum lines of the time axis, and the intervals between them. */
 const MAX_TICKS = 8
 const TICKS_MS = [
   10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000,
@@ -17,28 +17,26 @@ const TICKS_MS = [
 const FONT = '11px system-ui, sans-serif'
 
 /**
- * What is to be drawn.
- *
  * @typedef {object} Scene
  * @property {Map<string, Span[]>} lanes
  * @property {number} laneHeight
  * @property {Sample[]} samples for the queue's depth
- * @property {{ from: number, to: number }[]} gaps when nobody listened
- * @property {number} start of what is shown
+ * @property {{ from: number, to: number }[]} gaps when the page was not subscribed
+ * @property {number} start of the visible time
  * @property {number} end
  * @property {Span | undefined} chosen
  */
 
-/** A colour of its own for each task, the same one every time. @param {string} task */
-export function colourOf(task) {
+/** The same colour for a task every time, by its name. @param {string} task */
+export function pickColour(task) {
   let hash = 0
   for (const character of task) hash = (hash * 5 + character.charCodeAt(0)) | 0
   return `--task-${(Math.abs(hash) % COLOURS) + 1}`
 }
 
 /**
- * Draws everything anew. @param {HTMLCanvasElement} canvas as large as it is shown @param {Scene}
- * scene
+ * @param {HTMLCanvasElement} canvas drawn in the size in which it is shown
+ * @param {Scene} scene
  */
 export function drawLanes(canvas, scene) {
   const context = canvas.getContext('2d')
@@ -49,12 +47,12 @@ export function drawLanes(canvas, scene) {
   if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio)
   context.setTransform(ratio, 0, 0, ratio, 0, 0)
   context.clearRect(0, 0, width, height)
-  const positionOf = (/** @type {number} */ time) =>
+  const toX = (/** @type {number} */ time) =>
     ((time - scene.start) / (scene.end - scene.start)) * width
 
-  drawGaps(context, scene, positionOf, height - AXIS_HEIGHT)
-  drawTime(context, scene, positionOf, height)
-  const brush = { context, width, positionOf }
+  drawGaps(context, scene, toX, height - AXIS_HEIGHT)
+  drawTime(context, scene, toX, height)
+  const brush = { context, width, toX }
   let top = 0
   for (const spans of scene.lanes.values()) {
     drawLane(brush, scene, spans, top)
@@ -64,28 +62,28 @@ export function drawLanes(canvas, scene) {
 }
 
 /**
- * @param {{ context: CanvasRenderingContext2D, width: number, positionOf: (time: number) => number
+ * @param {{ context: CanvasRenderingContext2D, width: number, toX: (time: number) => number
  * }} brush
  * @param {Scene} scene
  * @param {Span[]} spans
  * @param {number} top
  */
-function drawLane({ context, width, positionOf }, { start, end, laneHeight, chosen }, spans, top) {
+function drawLane({ context, width, toX }, { start, end, laneHeight, chosen }, spans, top) {
   context.fillStyle = themeColour('--line')
   context.fillRect(0, top + laneHeight - 1, width, 1)
   const bad = themeColour('--bad')
   const ink = themeColour('--ink')
   /** @type {Map<string, string>} */
   const colours = new Map()
-  // Where the last bar ended: what falls on the same pixel adds nothing to it.
+  // The right end of the last bar: further spans on the same pixel are skipped.
   let drawn = -1
   for (let index = firstEndingAfter(spans, start); index < spans.length; index++) {
     const span = spans[index]
     if (span.startedAt > end) break
-    const left = positionOf(span.startedAt)
-    const right = Math.max(positionOf(span.endedAt), left + 1)
+    const left = toX(span.startedAt)
+    const right = Math.max(toX(span.endedAt), left + 1)
     if (right <= drawn && span.outcome === 'succeeded') continue
-    const colour = colours.get(span.task) ?? themeColour(colourOf(span.task))
+    const colour = colours.get(span.task) ?? themeColour(pickColour(span.task))
     colours.set(span.task, colour)
     // A pixel between neighbours, where there is room for it.
     const bar = right - left > 4 ? right - left - 1 : right - left
@@ -110,25 +108,25 @@ function drawLane({ context, width, positionOf }, { start, end, laneHeight, chos
 }
 
 /**
- * How many tasks waited, as steps: a sample holds until the next.
+ * The number of queued tasks, as steps.
  *
- * @param {{ context: CanvasRenderingContext2D, width: number, positionOf: (time: number) => number
+ * @param {{ context: CanvasRenderingContext2D, width: number, toX: (time: number) => number
  * }} brush
  * @param {Scene} scene
  * @param {number} top
  */
-function drawQueue({ context, width, positionOf }, { samples }, top) {
+function drawQueue({ context, width, toX }, { samples }, top) {
   const most = Math.max(4, ...samples.map(({ compute }) => compute.queued))
   const bottom = top + QUEUE_HEIGHT - 1
   context.fillStyle = themeColour('--line')
   context.fillRect(0, bottom, width, 1)
-  context.fillStyle = themeColour('--chart-4')
+  context.fillStyle = themeColour('--chart-3')
   context.globalAlpha = 0.55
   for (const [index, { at, compute }] of samples.entries()) {
     if (compute.queued === 0) continue
-    const from = positionOf(samples[index - 1]?.at ?? at - 1_000)
+    const from = toX(samples[index - 1]?.at ?? at - 1_000)
     const height = (compute.queued / most) * (QUEUE_HEIGHT - 8)
-    context.fillRect(from, bottom - height, Math.max(1, positionOf(at) - from), height)
+    context.fillRect(from, bottom - height, Math.max(1, toX(at) - from), height)
   }
   context.globalAlpha = 1
 }
@@ -136,42 +134,42 @@ function drawQueue({ context, width, positionOf }, { samples }, top) {
 /**
  * @param {CanvasRenderingContext2D} context
  * @param {Scene} scene
- * @param {(time: number) => number} positionOf
+ * @param {(time: number) => number} toX
  * @param {number} height
  */
-function drawGaps(context, { gaps, start, end }, positionOf, height) {
+function drawGaps(context, { gaps, start, end }, toX, height) {
   context.fillStyle = themeColour('--raised')
   for (const { from, to } of gaps) {
     if (to < start || from > end) continue
-    const left = Math.max(0, positionOf(from))
-    context.fillRect(left, 0, positionOf(Math.min(to, end)) - left, height)
+    const left = Math.max(0, toX(from))
+    context.fillRect(left, 0, toX(Math.min(to, end)) - left, height)
   }
 }
 
 /**
  * @param {CanvasRenderingContext2D} context
  * @param {Scene} scene
- * @param {(time: number) => number} positionOf
+ * @param {(time: number) => number} toX
  * @param {number} height
  */
-function drawTime(context, { start, end }, positionOf, height) {
+function drawTime(context, { start, end }, toX, height) {
   const most = Math.max(2, Math.min(MAX_TICKS, Math.floor(context.canvas.clientWidth / 90)))
   const every = TICKS_MS.find((ms) => (end - start) / ms <= most) ?? 120_000
   context.font = FONT
   context.textAlign = 'center'
   const [line, muted] = [themeColour('--line'), themeColour('--muted')]
   for (let time = Math.ceil(start / every) * every; time < end; time += every) {
-    const x = Math.round(positionOf(time))
+    const x = Math.round(toX(time))
     context.fillStyle = line
     context.fillRect(x, 0, 1, height - AXIS_HEIGHT)
     context.fillStyle = muted
     if (x > 28 && x < context.canvas.clientWidth - 28)
-      context.fillText(labelOf(time, every), x, height - 6)
+      context.fillText(formatTick(time, every), x, height - 6)
   }
 }
 
 /** @param {number} time @param {number} every */
-const labelOf = (time, every) =>
+const formatTick = (time, every) =>
   every >= 1_000
     ? timeOfDay(time)
     : `${timeOfDay(time).slice(3)}.${String(time % 1_000).padStart(3, '0')}`

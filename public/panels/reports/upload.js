@@ -1,4 +1,4 @@
-import { ApiError } from '../api.js'
+import { ApiError } from '../../api.js'
 
 /**
  * Sends a file, and says how far it is, which `fetch` cannot.
