@@ -19,10 +19,15 @@ import { openWatchdog } from './ops/watchdog.ts'
 import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
 import { runService, type Service } from './shutdown.ts'
 
-/** Opens everything in order; when a step fails, what is open already is closed again. */
+/**
+ * Opens everything in order; when a step fails, what is open already is closed again.
+ *
+ * @param threadEntry the file that worker threads run.
+ */
 export async function openService(
   env: NodeJS.ProcessEnv,
   features: readonly Feature[],
+  threadEntry = new URL('./thread.ts', import.meta.url),
 ): Promise<Service> {
   const config = loadConfig(env)
   const log = openLog(config.log)
@@ -49,7 +54,7 @@ export async function openService(
   const compute = opening.use(
     await Pool.open({
       ...config.compute,
-      entry: new URL('./thread.ts', import.meta.url),
+      entry: threadEntry,
       stopping: stopping.signal,
       drainMs: config.http.drainTimeoutMs,
       onTiming(timing) {

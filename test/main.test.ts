@@ -10,10 +10,10 @@ import { connectTo } from './support/raw-http.ts'
 import { metric, request, untilRunning } from './support/service.ts'
 import { until } from './support/until.ts'
 
-/** Half a second of work for one thread, or more. */
-const HEAVY = '/v1/primes?to=4000000'
+/** Half a second of work for one thread. */
+const HEAVY = '/v1/work?ms=500'
 /** More than anyone waits for. */
-const ENDLESS = '/v1/primes?to=50000000'
+const ENDLESS = '/v1/work?ms=600000'
 
 /**
  * On a machine whose cores others have, half a second of a thread's work takes longer than a stop
@@ -24,7 +24,7 @@ const PATIENT = { DRAIN_TIMEOUT_MS: '30000' }
 async function useMain(env: NodeJS.ProcessEnv = {}, nodeOptions: string[] = [], maxFiles?: number) {
   const { url: DATABASE_URL, database } = await useDatabase()
   const main = useProcess(
-    'src/main.ts',
+    'test/support/fixture/main.ts',
     { DATABASE_URL, REQUEST_TIMEOUT_MS: '20000', ...env },
     nodeOptions,
     maxFiles,
@@ -49,7 +49,7 @@ describe('SIGTERM', () => {
     child.kill('SIGTERM')
     await until(() => isRefused(url), 'new connections are refused')
     const { status, headers, body } = await heavy
-    expect([status, body.count, headers.get('connection')]).toEqual([200, 283_146, 'close'])
+    expect([status, body.ms, headers.get('connection')]).toEqual([200, 500, 'close'])
     expect(await exitCode).toBe(0)
     expect(output()).toContain('"msg":"stopped"')
   })
@@ -99,7 +99,7 @@ describe('SIGTERM', () => {
       'it is not ready',
     )
     expect((await request(`${ops}/health/ready`)).body.detail).toBe('The service is stopping')
-    const { status, headers } = await request(`${url}/v1/primes?to=1000`)
+    const { status, headers } = await request(`${url}/v1/work?ms=1`)
     expect([status, headers.get('connection')]).toEqual([200, 'close'])
     await until(() => isRefused(url), 'new connections are refused')
     expect(performance.now() - startedAt).toBeGreaterThan(900)
@@ -110,7 +110,7 @@ describe('SIGTERM', () => {
     const { child, url: listening, exitCode } = await useMain()
     const url = await listening()
     const [used, idle, unused] = await Promise.all([connectTo(url), connectTo(url), connectTo(url)])
-    const get = 'GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n'
+    const get = 'GET /v1/items?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n'
     for (const socket of [used, idle]) {
       socket.write(get)
       expect(String((await once(socket, 'data'))[0])).toContain('Connection: keep-alive')
@@ -133,7 +133,7 @@ describe('SIGTERM', () => {
       heard += chunk
     })
     socket.write(
-      `GET ${HEAVY} HTTP/1.1\r\nHost: a\r\n\r\n${'GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(20)}`,
+      `GET ${HEAVY} HTTP/1.1\r\nHost: a\r\n\r\n${'GET /v1/items?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(20)}`,
     )
     await untilRunning(url, 1)
     child.kill('SIGTERM')
@@ -226,7 +226,7 @@ test.runIf(process.platform === 'linux')(
     const answered = new Set<Socket>()
     for (const socket of sockets) {
       socket.on('error', () => {}).on('data', () => answered.add(socket))
-      socket.write('GET /v1/products?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n')
+      socket.write('GET /v1/items?limit=1 HTTP/1.1\r\nHost: a\r\n\r\n')
     }
     await until(
       () => sockets.filter(({ closed }) => closed).length > 200,
@@ -237,7 +237,7 @@ test.runIf(process.platform === 'linux')(
       expect([path, (await fetch(ops + path)).status]).toEqual([path, 200])
     for (const socket of sockets) socket.destroy()
     await until(async () => !(await isRefused(url)), 'there is room again')
-    expect((await request(`${url}/v1/products`)).status).toBe(200)
+    expect((await request(`${url}/v1/items`)).status).toBe(200)
     expect([child.exitCode, output()]).toEqual([null, expect.not.stringContaining('EMFILE')])
   },
 )
@@ -247,7 +247,7 @@ describe('a blocked event loop', () => {
     // Far above how long a busy machine itself delays a process.
     const { url: listening, output } = await useMain({ DEMO_INLINE: 'true', WATCHDOG_MS: '500' })
     const url = await listening()
-    const { headers, body } = await request(`${url}/v1/primes?to=9000000&mode=inline`)
+    const { headers, body } = await request(`${url}/v1/work?ms=1500&mode=inline`)
     await request(`${url}${HEAVY}&mode=offload`)
     await until(() => output().includes('The event loop was blocked'), 'it is logged')
     const [block, ...others] = output()
@@ -256,9 +256,9 @@ describe('a blocked event loop', () => {
       .map((line) => JSON.parse(line))
     expect(block).toMatchObject({
       level: 40,
-      function: expect.stringMatching(/^(countPrimesIn|isOddPrime)$/),
-      file: 'src/features/primes/compute.ts',
-      route: '/v1/primes',
+      function: 'spin',
+      file: 'test/support/fixture/tasks.ts',
+      route: '/v1/work',
       requestId: headers.get('x-request-id'),
     })
     expect(block.blockedMs).toBeGreaterThan(500)
@@ -372,7 +372,7 @@ describe('what keeps the service from starting is one clear line and a non-zero 
     expect(await failing({ DATABASE_URL })).toEqual([
       1,
       expect.stringMatching(
-        /^The database lacks 001-product(, \d{3}-[a-z-]+)*: run `npm run migrate up` first$/,
+        /^The database lacks \d{3}-[a-z-]+(, \d{3}-[a-z-]+)*: run `npm run migrate up` first$/,
       ),
     ])
   })

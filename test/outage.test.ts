@@ -1,18 +1,15 @@
 import { sql } from 'kysely'
 import { createConnection } from 'mysql2/promise'
-import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { prepareDatabase } from '../scripts/prepare-database.ts'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { Database } from '../src/db/database.ts'
-import { features } from '../src/features/index.ts'
-import { openService } from '../src/main.ts'
+import { migrateUp } from '../src/db/migrate.ts'
+import { openFixture, useFixture } from './support/fixture/features.ts'
+import { createItemTable } from './support/fixture/item-table.ts'
 import { canOwnServer, useOwnServer } from './support/own-server.ts'
-import { metric, request, useService } from './support/service.ts'
+import { metric, request } from './support/service.ts'
 import { until } from './support/until.ts'
 
 const ENV = { NODE_ENV: 'test', LOG_LEVEL: 'silent', PORT: '0', COMPUTE_THREADS: '1' }
-
-// What `prepareDatabase` prints is for those who start the service.
-beforeEach(() => void vi.spyOn(console, 'log').mockImplementation(() => {}))
 
 /** Without `Retry-After`. */
 const outcomeUnknown = {
@@ -25,10 +22,10 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
   test('gives 503s, not a crash, and the service is well again after its return', async () => {
     const server = await useOwnServer()
     await prepareDatabase(server.url)
-    const service = await openService({ ...ENV, DATABASE_URL: server.url }, features)
+    const service = await openFixture({ ...ENV, DATABASE_URL: server.url })
     onTestFinished(() => service.stop())
     const codes = new Map<string, number>()
-    const load = startLoad(`${service.url}/v1/products/1`, codes)
+    const load = startLoad(`${service.url}/v1/items/1`, codes)
 
     await until(() => (codes.get('200') ?? 0) > 50, 'it answers')
     await server.send('SIGKILL')
@@ -45,7 +42,7 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
       'it is ready',
     )
     await until(
-      async () => (await request(`${service.url}/v1/products/1`)).status === 200,
+      async () => (await request(`${service.url}/v1/items/1`)).status === 200,
       'it serves',
     )
     await load.stop()
@@ -60,7 +57,7 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
       .withSignal()
       .transaction()
       .execute(async (trx) => {
-        await trx.insertInto('product').values({ name: 'Maybe', price: '1.00', stock: 1 }).execute()
+        await trx.insertInto('item').values({ name: 'Maybe', price: '1.00', stock: 1 }).execute()
         await server.send('SIGKILL')
       })
     await expect(committing).rejects.toMatchObject(outcomeUnknown)
@@ -81,7 +78,7 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
     const server = await useOwnServer()
     await prepareDatabase(server.url)
     await using database = await Database.open({ url: server.url, poolSize: 1 })
-    const insert = sql`insert into product (name, price, stock) select 'Maybe', 1, sleep(30)`
+    const insert = sql`insert into item (name, price, stock) select 'Maybe', 1, sleep(30)`
     const statement = (verb === 'insert' ? insert : sql`select sleep(30)`).execute(
       database.withSignal(),
     )
@@ -96,29 +93,23 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
   test('costs each request its deadline, and is forgiven when it goes on', async () => {
     const server = await useOwnServer()
     await prepareDatabase(server.url)
-    const service = await openService(
-      {
-        ...ENV,
-        DATABASE_URL: server.url,
-        REQUEST_TIMEOUT_MS: '300',
-      },
-      features,
-    )
+    const service = await openFixture({
+      ...ENV,
+      DATABASE_URL: server.url,
+      REQUEST_TIMEOUT_MS: '300',
+    })
     onTestFinished(() => service.stop())
-    const product = `${service.url}/v1/products/1`
-    expect((await request(product)).status).toBe(200)
+    const item = `${service.url}/v1/items/1`
+    expect((await request(item)).status).toBe(200)
     await server.send('SIGSTOP')
     try {
       // Its threads stop one by one: the first request may still be served.
-      await until(
-        async () => (await request(product)).body.code === 'deadline_exceeded',
-        'it hangs',
-      )
+      await until(async () => (await request(item)).body.code === 'deadline_exceeded', 'it hangs')
       expect((await request(`${service.url}/health/ready`)).status).toBe(503)
     } finally {
       await server.send('SIGCONT')
     }
-    await until(async () => (await request(product)).status === 200, 'it serves again')
+    await until(async () => (await request(item)).status === 200, 'it serves again')
   })
 
   test.each([
@@ -134,10 +125,7 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
         .withSignal(AbortSignal.timeout(500))
         .transaction()
         .execute(async (trx) => {
-          await trx
-            .insertInto('product')
-            .values({ name: 'Maybe', price: '1.00', stock: 1 })
-            .execute()
+          await trx.insertInto('item').values({ name: 'Maybe', price: '1.00', stock: 1 }).execute()
           await server.send('SIGSTOP')
           if (failure) throw failure
         })
@@ -152,8 +140,8 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
   test('does not hold up the stop', async () => {
     const server = await useOwnServer()
     await prepareDatabase(server.url)
-    const service = await openService({ ...ENV, DATABASE_URL: server.url }, features)
-    expect((await request(`${service.url}/v1/products/1`)).status).toBe(200)
+    const service = await openFixture({ ...ENV, DATABASE_URL: server.url })
+    expect((await request(`${service.url}/v1/items/1`)).status).toBe(200)
     await server.send('SIGSTOP')
     await service.stop().finally(() => server.send('SIGCONT'))
   })
@@ -161,16 +149,16 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
 
 describe('a database that is merely busy', () => {
   test('leaves the service ready, and serves what has a connection when it goes on', async () => {
-    const { url, database } = await useService({
+    const { url, database } = await useFixture({
       DATABASE_POOL_SIZE: '10',
       REQUEST_TIMEOUT_MS: '20000',
     })
     const db = database.withSignal()
-    await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 0 }).execute()
+    await db.insertInto('item').values({ name: 'Lamp', price: '1.00', stock: 0 }).execute()
     const patches = await db.transaction().execute(async (trx) => {
-      await trx.selectFrom('product').select('id').forUpdate().execute()
+      await trx.selectFrom('item').select('id').forUpdate().execute()
       const waiting = Array.from({ length: 12 }, (_, stock) =>
-        request(`${url}/v1/products/1`, 'PATCH', { stock }),
+        request(`${url}/v1/items/1`, 'PATCH', { stock }),
       )
       await until(
         async () => (await metric(url, 'database_pool_waiting')) >= 2,
@@ -215,6 +203,15 @@ describe.runIf(canOwnServer)('a server with the mode NO_BACKSLASH_ESCAPES', () =
     })
   })
 })
+
+/** With an item to read. */
+async function prepareDatabase(url: string) {
+  await using database = await Database.open({ url, poolSize: 1 })
+  const db = database.withSignal()
+  await migrateUp(db)
+  await createItemTable(db)
+  await db.insertInto('item').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
+}
 
 /** Twenty clients that ask on and on, and count what they are told. */
 function startLoad(url: string, codes: Map<string, number>) {

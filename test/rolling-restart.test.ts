@@ -14,14 +14,14 @@ const CLIENTS = 16
  */
 const THINK_MS = 5
 
-const PRODUCT = () => ({ name: `Rolled ${crypto.randomUUID()}`, price: '1.00', stock: 1 })
+const ITEM = () => ({ name: `Rolled ${crypto.randomUUID()}`, price: '1.00', stock: 1 })
 
 test(
   'rolling restarts under load cut no connection under a request',
   async () => {
     const { url: DATABASE_URL } = await useDatabase()
     const start = async () => {
-      const main = useProcess('src/main.ts', { DATABASE_URL, OPS_PORT: 'off' })
+      const main = useProcess('test/support/fixture/main.ts', { DATABASE_URL, OPS_PORT: 'off' })
       return { ...main, base: await main.url() }
     }
     const processes = [await start(), await start()]
@@ -97,8 +97,8 @@ function startLoad(balancer: Balancer) {
       const writes = turn % 10 === 0
       try {
         const status = await (writes
-          ? balancer.send('POST', '/v1/products', PRODUCT())
-          : balancer.send('GET', '/v1/products?limit=1'))
+          ? balancer.send('POST', '/v1/items', ITEM())
+          : balancer.send('GET', '/v1/items?limit=1'))
         if (status === (writes ? 201 : 200)) served++
         else failures.push(status)
       } catch (error) {

@@ -39,7 +39,7 @@ describe('a statement whose signal aborts', () => {
       const name = `Lamp ${round}`
       const insert = database
         .withSignal(controller.signal)
-        .insertInto('product')
+        .insertInto('item')
         .values({ name, price: '1.00', stock: 1 })
       const inserting = insert.execute().then(
         () => 'done',
@@ -52,7 +52,7 @@ describe('a statement whose signal aborts', () => {
       outcomes.add(outcome)
       const rows = await database
         .withSignal()
-        .selectFrom('product')
+        .selectFrom('item')
         .select('id')
         .where('name', '=', name)
         .execute()
@@ -66,20 +66,20 @@ describe('a statement whose signal aborts', () => {
   test('that commits itself and waits for a lock is ended, and changes nothing', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
+    await db.insertInto('item').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
     const controller = new AbortController()
     await transaction(db, async (trx) => {
-      await trx.selectFrom('product').select('id').where('name', '=', 'Lamp').forUpdate().execute()
+      await trx.selectFrom('item').select('id').where('name', '=', 'Lamp').forUpdate().execute()
       const changing = database
         .withSignal(controller.signal)
-        .updateTable('product')
+        .updateTable('item')
         .set({ stock: 2 })
         .execute()
       await until(() => database.semaphore.inUse === 2, 'the update has a connection')
       controller.abort(new Error('gone'))
       await expect(changing).rejects.toThrow('gone')
     })
-    expect(await db.selectFrom('product').select('stock').execute()).toEqual([{ stock: 1 }])
+    expect(await db.selectFrom('item').select('stock').execute()).toEqual([{ stock: 1 }])
   })
 
   test('never starts when the signal has aborted before', async () => {
@@ -87,7 +87,7 @@ describe('a statement whose signal aborts', () => {
     await expect(
       database
         .withSignal(AbortSignal.abort(new Error('gone')))
-        .selectFrom('product')
+        .selectFrom('item')
         .selectAll()
         .execute(),
     ).rejects.toThrow('gone')
@@ -96,20 +96,20 @@ describe('a statement whose signal aborts', () => {
   test('gives back its locks and its transaction', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
+    await db.insertInto('item').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
     const controller = new AbortController()
     const held = database
       .withSignal(controller.signal)
       .transaction()
       .execute(async (trx) => {
-        await trx.updateTable('product').set({ stock: 2 }).execute()
+        await trx.updateTable('item').set({ stock: 2 }).execute()
         await sleepFor(trx, 30, 'killed-2')
       })
     await until(() => isRunning('killed-2'), 'the transaction waits')
     controller.abort(new Error('gone'))
     await expect(held).rejects.toThrow('gone')
-    await db.updateTable('product').set({ price: '2.00' }).execute()
-    expect(await db.selectFrom('product').select(['price', 'stock']).execute()).toEqual([
+    await db.updateTable('item').set({ price: '2.00' }).execute()
+    expect(await db.selectFrom('item').select(['price', 'stock']).execute()).toEqual([
       { price: '2.00', stock: 1 },
     ])
   })
@@ -202,7 +202,7 @@ describe('when all connections are busy', () => {
     await database.ping(AbortSignal.timeout(1_000))
     const reserved = database.withSignal(AbortSignal.timeout(1_000), { reserved: true })
     expect(
-      await transaction(reserved, (trx) => trx.selectFrom('product').select('id').execute()),
+      await transaction(reserved, (trx) => trx.selectFrom('item').select('id').execute()),
     ).toEqual([])
     expect([database.semaphore.inUse, database.semaphore.waiting]).toEqual([1, 99])
     controller.abort()
@@ -242,7 +242,7 @@ describe('a session', () => {
     expect(rows[0]?.mode).toContain('STRICT_ALL_TABLES')
     const tooLong = { name: 'x'.repeat(201), price: '1.00', stock: 1 }
     await expect(
-      database.withSignal().insertInto('product').values(tooLong).execute(),
+      database.withSignal().insertInto('item').values(tooLong).execute(),
     ).rejects.toThrow(/too long/i)
   })
 
@@ -257,11 +257,11 @@ describe('a session', () => {
   test('takes an object for a value, never for SQL', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
+    await db.insertInto('item').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
     const injected = { name: 1 } as unknown as string
-    expect(
-      await db.selectFrom('product').select('id').where('name', '=', injected).execute(),
-    ).toEqual([])
+    expect(await db.selectFrom('item').select('id').where('name', '=', injected).execute()).toEqual(
+      [],
+    )
   })
 
   test('runs one statement at a time and reads no files', async () => {
@@ -271,7 +271,7 @@ describe('a session', () => {
       /syntax/i,
     )
     await expect(
-      db.executeQuery(CompiledQuery.raw(`load data local infile '/etc/hosts' into table product`)),
+      db.executeQuery(CompiledQuery.raw(`load data local infile '/etc/hosts' into table item`)),
     ).rejects.toThrow()
   })
 })
@@ -281,11 +281,11 @@ describe('a text', () => {
     const { database } = await useDatabase({ poolSize: 1 })
     const db = database.withSignal()
     const add = (name: string) =>
-      db.insertInto('product').values({ name, price: '1.00', stock: 1 }).execute()
+      db.insertInto('item').values({ name, price: '1.00', stock: 1 }).execute()
     for (const name of ['\ud800', 'a\udc00b'])
       await expect(add(name)).rejects.toMatchObject({ code: 'invalid' })
     await add('\u{1F4A1}')
-    expect(await db.selectFrom('product').select('name').execute()).toEqual([{ name: '\u{1F4A1}' }])
+    expect(await db.selectFrom('item').select('name').execute()).toEqual([{ name: '\u{1F4A1}' }])
   })
 
   test('compares by the collation of the tables, so that a comparison is a constant for the planner', async () => {

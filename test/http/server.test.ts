@@ -9,14 +9,15 @@ import { allowOrigins } from '../../src/http/headers.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { type Backlog, HttpServer, type HttpServerOptions } from '../../src/http/server.ts'
 import { openLog } from '../../src/log.ts'
+import { startFixture, useFixture } from '../support/fixture/features.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
-import { metric, request, startService, useService } from '../support/service.ts'
+import { metric, request } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
-let service: Awaited<ReturnType<typeof startService>>
+let service: Awaited<ReturnType<typeof startFixture>>
 
 beforeAll(async () => {
-  service = await startService({ CORS_ORIGINS: 'https://shop.example' })
+  service = await startFixture({ CORS_ORIGINS: 'https://shop.example' })
 })
 afterAll(() => service.close())
 
@@ -81,14 +82,14 @@ describe('a request that waits in a backlog', () => {
 })
 
 test('requests that wait for the database are all answered in the end, and those that do not need it meanwhile', async () => {
-  const { url, databaseUrl } = await useService({ DATABASE_POOL_SIZE: '2' })
+  const { url, databaseUrl } = await useFixture({ DATABASE_POOL_SIZE: '2' })
   const other = await createConnection(databaseUrl)
   onTestFinished(() => other.end())
-  await other.query('lock tables product write')
-  const reads = Array.from({ length: 60 }, () => request(`${url}/v1/products`))
+  await other.query('lock tables item write')
+  const reads = Array.from({ length: 60 }, () => request(`${url}/v1/items`))
   const waiting = () => metric(url, 'database_pool_waiting')
   await until(async () => (await waiting()) > 50, 'they wait')
-  expect((await request(`${url}/v1/primes?to=10`)).status).toBe(200)
+  expect((await request(`${url}/v1/work?ms=1`)).status).toBe(200)
   await other.query('unlock tables')
   // On a busy machine some may have waited for too long.
   for (const { status } of await Promise.all(reads)) expect([200, 503]).toContain(status)
@@ -100,13 +101,13 @@ describe('an offer of another protocol', () => {
     [
       'h2c, as Java and curl --http2 make it',
       'Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n',
-      '/v1/products',
+      '/v1/items',
     ],
-    ['TLS', 'Upgrade: TLS/1.0\r\n', '/v1/products'],
+    ['TLS', 'Upgrade: TLS/1.0\r\n', '/v1/items'],
     [
       'a websocket elsewhere',
       'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n',
-      '/v1/products',
+      '/v1/items',
     ],
     ['several', 'Upgrade: h2c, websocket\r\n', '/health/live'],
   ])('%s is ignored, and the request served', async (_, headers, path) => {
@@ -126,7 +127,7 @@ describe('an offer of another protocol', () => {
     const socket = await connectTo(service.url)
     onTestFinished(() => void socket.destroy())
     socket.write(
-      `POST /v1/products HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n${headers}\r\n${pauseMs ? '' : body}`,
+      `POST /v1/items HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n${headers}\r\n${pauseMs ? '' : body}`,
     )
     if (pauseMs) setTimeout(() => socket.write(body), pauseMs)
     const [answer] = await once(socket, 'data')
@@ -157,7 +158,7 @@ describe('an offer of another protocol', () => {
       heard += chunk
     })
     socket.write(
-      `GET /v1/products HTTP/1.1\r\nHost: a\r\n\r\nGET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n${handshake}\r\n`,
+      `GET /v1/items HTTP/1.1\r\nHost: a\r\n\r\nGET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n${handshake}\r\n`,
     )
     await until(() => statusesIn(heard).length === 2, 'both are answered')
     expect(statusesIn(heard)).toEqual([200, 400])
@@ -165,7 +166,7 @@ describe('an offer of another protocol', () => {
 })
 
 describe('the Host header', () => {
-  test.each(['/health/live', '/health/ready', '/', '/v1/products'])(
+  test.each(['/health/live', '/health/ready', '/', '/v1/items'])(
     'is not asked of HTTP/1.0: GET %s',
     async (path) => {
       expect((await sendRaw(service.url, `GET ${path} HTTP/1.0\r\n\r\n`)).status).toBe(200)
@@ -173,18 +174,14 @@ describe('the Host header', () => {
   )
 
   test.each(['HEAD', 'OPTIONS'])('is not asked of HTTP/1.0: %s', async (method) => {
-    const { status } = await sendRaw(service.url, `${method} /v1/products HTTP/1.0\r\n\r\n`)
+    const { status } = await sendRaw(service.url, `${method} /v1/items HTTP/1.0\r\n\r\n`)
     expect([200, 204]).toContain(status)
   })
 
   test('may be empty', async () => {
     expect(
-      (
-        await sendRaw(
-          service.url,
-          'GET /v1/products HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n',
-        )
-      ).status,
+      (await sendRaw(service.url, 'GET /v1/items HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n'))
+        .status,
     ).toBe(200)
   })
 
@@ -206,10 +203,10 @@ describe('the Host header', () => {
 })
 
 test.each([
-  ['another version', 'GET /v1/products HTTP/2.0\r\nHost: a\r\n\r\n', 'Speak HTTP/1.1'],
+  ['another version', 'GET /v1/items HTTP/2.0\r\nHost: a\r\n\r\n', 'Speak HTTP/1.1'],
   ...['gzip, chunked', 'identity, chunked'].map((coding) => [
     `the transfer coding ${coding}`,
-    `POST /v1/products HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ${coding}\r\n\r\n0\r\n\r\n`,
+    `POST /v1/items HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ${coding}\r\n\r\n0\r\n\r\n`,
     'Send the body chunked or with its length, in no other transfer coding',
   ]),
 ])('%s is refused in words', async (_, request, detail) => {
@@ -227,7 +224,7 @@ test('OPTIONS * is answered: the server is there', async () => {
 test('a body whose coding is written in capitals is read', async () => {
   const body = JSON.stringify({ name: 'Lamp in chunks', price: '1.00', stock: 1 })
   const head =
-    'POST /v1/products HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: Chunked\r\n'
+    'POST /v1/items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: Chunked\r\n'
   const chunk = `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`
   expect((await sendRaw(service.url, `${head}Connection: close\r\n\r\n${chunk}`)).status).toBe(201)
 })
@@ -252,7 +249,7 @@ describe('bytes that are no request', () => {
   test('behind a request leave it its answer, and end the connection after it', async () => {
     const { text } = await sendRaw(
       service.url,
-      'GET /v1/products HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n',
+      'GET /v1/items HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n',
     )
     expect(statusesIn(text)).toEqual([200])
     expect(text.toLowerCase()).toContain('connection: close')
@@ -260,7 +257,7 @@ describe('bytes that are no request', () => {
 
   test('in a body are what its request is refused for', async () => {
     const head =
-      'POST /v1/products HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n'
+      'POST /v1/items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n'
     const { text } = await sendRaw(service.url, `${head}zz\r\n{}\r\n0\r\n\r\n`)
     expect(statusesIn(text)).toEqual([400])
   })
@@ -275,7 +272,7 @@ describe('bytes that are no request', () => {
 test('an expectation that is not known is ignored', async () => {
   const { status } = await sendRaw(
     service.url,
-    'GET /v1/products HTTP/1.1\r\nHost: a\r\nExpect: wonders\r\nConnection: close\r\n\r\n',
+    'GET /v1/items HTTP/1.1\r\nHost: a\r\nExpect: wonders\r\nConnection: close\r\n\r\n',
   )
   expect(status).toBe(200)
 })
@@ -284,7 +281,7 @@ test.each(['gzip', 'br', 'deflate', 'gzip, identity'])(
   'a JSON body with Content-Encoding: %s is 415, and told which is taken',
   async (encoding) => {
     const { status, headers, body } = await request(
-      `${service.url}/v1/products`,
+      `${service.url}/v1/items`,
       'POST',
       { name: 'Lamp', price: '1', stock: 1 },
       {
@@ -300,8 +297,8 @@ test.each(['gzip', 'br', 'deflate', 'gzip, identity'])(
 )
 
 test.each(['Identity', ''])('a JSON body with Content-Encoding: "%s" is read', async (encoding) => {
-  const product = { name: `Plain lamp ${encoding}`, price: '1', stock: 1 }
-  const { status } = await request(`${service.url}/v1/products`, 'POST', product, {
+  const item = { name: `Plain lamp ${encoding}`, price: '1', stock: 1 }
+  const { status } = await request(`${service.url}/v1/items`, 'POST', item, {
     'content-encoding': encoding,
   })
   expect(status).toBe(201)

@@ -2,20 +2,20 @@ import { readMainThreadTime } from '@offloop/loopwatch/heartbeat'
 import { io, type Socket } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { ServerEvents } from '../../src/feature.ts'
-import type { features } from '../../src/features/index.ts'
 import type { OpsSample } from '../../src/ops/live-samples.ts'
 import type { SpanBatch, TaskSpan } from '../../src/ops/live-spans.ts'
 import type { ClientEvents } from '../../src/realtime/realtime.ts'
+import { type fixtureFeatures, startFixture } from '../support/fixture/features.ts'
 import { startSamples } from '../support/live-samples.ts'
-import { request, startService } from '../support/service.ts'
+import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
 const MAX_SAMPLE_BYTES = 8 * 1_024
 
-let service: Awaited<ReturnType<typeof startService>>
+let service: Awaited<ReturnType<typeof startFixture>>
 
 beforeAll(async () => {
-  service = await startService({ COMPUTE_THREADS: '2', DEMO_INLINE: 'true' })
+  service = await startFixture({ COMPUTE_THREADS: '2', DEMO_INLINE: 'true' })
 })
 afterAll(() => service.close())
 
@@ -65,7 +65,7 @@ describe('ops.sample', () => {
   test('shows how long the event loop was blocked, wherever in the second that began', async () => {
     const { samples } = await listen()
     for (let round = 0; round < 4; round++) {
-      const elapsedMs = await countInline(2_000_000)
+      const elapsedMs = await blockFor(200)
       // The delay of the heartbeat: less than the whole, as it was not due at the beginning.
       await until(
         () => samples.some(({ loop }) => loop.max > elapsedMs - 25),
@@ -77,7 +77,7 @@ describe('ops.sample', () => {
 
   test('counts a block for all the time that it lasted', async () => {
     const { samples } = await listen()
-    const elapsedMs = await countInline(3_000_000)
+    const elapsedMs = await blockFor(300)
     const sample = await until(
       () => samples.find(({ loop }) => loop.max > elapsedMs - 25),
       'the delay',
@@ -95,7 +95,7 @@ describe('ops.sample', () => {
     )
     const controller = new AbortController()
     const endless = Array.from({ length: 4 }, () =>
-      fetch(`${service.url}/v1/primes?to=50000000`, { signal: controller.signal }).catch(() => {}),
+      fetch(`${service.url}/v1/work?ms=600000`, { signal: controller.signal }).catch(() => {}),
     )
     await until(
       () =>
@@ -148,13 +148,13 @@ describe('ops.spans', () => {
     const { spans, samples } = await listen()
     // Only from then on is the subscription known.
     await until(() => samples.length > 0, 'a sample')
-    const response = await fetch(`${service.url}/v1/primes?to=1000`, {
+    const response = await fetch(`${service.url}/v1/work?ms=1`, {
       headers: { 'x-request-id': 'who-asked' },
     })
     expect(response.status).toBe(200)
     const [span] = await until(() => (spans.length > 0 ? spans : undefined), 'a span')
     expect(span).toMatchObject({
-      task: 'primes.count',
+      task: 'work.spin',
       outcome: 'succeeded',
       requestId: 'who-asked',
       count: 1,
@@ -172,7 +172,7 @@ describe('ops.spans', () => {
     await until(() => samples.length > 0, 'a sample')
     await socket.emitWithAck('unsubscribe', 'ops')
     const received = samples.length
-    await request(`${service.url}/v1/primes?to=1000`)
+    await request(`${service.url}/v1/work?ms=1`)
     const other = await listen()
     await until(() => other.samples.length >= 2, 'two samples for somebody else')
     expect([samples.length, spans.length]).toEqual([received, 0])
@@ -180,11 +180,11 @@ describe('ops.spans', () => {
 })
 
 const allRun = (threads: OpsSample['compute']['threads']) =>
-  threads.every(({ task }) => task === 'primes.count')
+  threads.every(({ task }) => task === 'work.spin')
 
 /** A client of the test's own, and all that it receives of `ops`. */
 async function listen() {
-  const socket: Socket<ServerEvents<typeof features>, ClientEvents> = io(service.url, {
+  const socket: Socket<ServerEvents<typeof fixtureFeatures>, ClientEvents> = io(service.url, {
     transports: ['websocket'],
     forceNew: true,
   })
@@ -201,9 +201,9 @@ async function listen() {
  * Blocks the event loop; for how many milliseconds at least, without those in which this process
  * had no core.
  */
-async function countInline(to: number): Promise<number> {
+async function blockFor(ms: number): Promise<number> {
   const before = readMainThreadTime().runQueueDelayNs
-  const { elapsedMs } = (await request(`${service.url}/v1/primes?to=${to}&mode=inline`)).body
+  const { elapsedMs } = (await request(`${service.url}/v1/work?ms=${ms}&mode=inline`)).body
   expect(elapsedMs).toBeGreaterThan(40)
   return elapsedMs - Number(readMainThreadTime().runQueueDelayNs - before) / 1e6
 }

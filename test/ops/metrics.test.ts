@@ -1,13 +1,14 @@
 import { sql } from 'kysely'
 import { io } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { request, startService } from '../support/service.ts'
+import { startFixture } from '../support/fixture/features.ts'
+import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
-let service: Awaited<ReturnType<typeof startService>>
+let service: Awaited<ReturnType<typeof startFixture>>
 
 beforeAll(async () => {
-  service = await startService({ COMPUTE_THREADS: '1' })
+  service = await startFixture({ COMPUTE_THREADS: '1' })
 })
 afterAll(() => service.close())
 
@@ -23,28 +24,28 @@ test('the page is in the text format of Prometheus', async () => {
 
 describe('requests', () => {
   test('are counted by method, pattern and status, not by path', async () => {
-    for (const id of [880_001, 880_002, 880_003]) await request(`${service.url}/v1/products/${id}`)
-    await request(`${service.url}/v1/products/880004`, 'DELETE')
+    for (const id of [880_001, 880_002, 880_003]) await request(`${service.url}/v1/items/${id}`)
+    await request(`${service.url}/v1/items/880004`, 'DELETE')
     const page = await readPage()
     expect(
       page.get(
-        'http_request_duration_seconds_count{method="GET",route="/v1/products/:id",status="404"}',
+        'http_request_duration_seconds_count{method="GET",route="/v1/items/:id",status="404"}',
       ),
     ).toBe(3)
     expect(
       page.get(
-        'http_request_duration_seconds_count{method="DELETE",route="/v1/products/:id",status="404"}',
+        'http_request_duration_seconds_count{method="DELETE",route="/v1/items/:id",status="404"}',
       ),
     ).toBe(1)
     expect([...page.keys()].filter((name) => name.includes('88000'))).toEqual([])
   })
 
   test('that do not fit are counted under their pattern too', async () => {
-    await request(`${service.url}/v1/products/seven`)
+    await request(`${service.url}/v1/items/seven`)
     const page = await readPage()
     expect(
       page.get(
-        'http_request_duration_seconds_count{method="GET",route="/v1/products/:id",status="422"}',
+        'http_request_duration_seconds_count{method="GET",route="/v1/items/:id",status="422"}',
       ),
     ).toBe(1)
   })
@@ -74,10 +75,9 @@ describe('compute', () => {
   test('shows what runs and what waits', async () => {
     const controller = new AbortController()
     const endless = Array.from({ length: 3 }, () =>
-      fetch(`${service.url}/v1/primes?to=50000000`, { signal: controller.signal }).catch(() => {}),
+      fetch(`${service.url}/v1/work?ms=600000`, { signal: controller.signal }).catch(() => {}),
     )
-    // Two of them, and the next part of the first.
-    await until(async () => (await readPage()).get('compute_queued') === 3, 'all but one wait')
+    await until(async () => (await readPage()).get('compute_queued') === 2, 'all but one wait')
     expect((await readPage()).get('compute_threads_busy')).toBe(1)
     controller.abort()
     await Promise.all(endless)
@@ -88,15 +88,15 @@ describe('compute', () => {
   })
 
   test('counts tasks by name and outcome', async () => {
-    await request(`${service.url}/v1/primes?to=1000`)
+    await request(`${service.url}/v1/work?ms=1`)
     const page = await readPage()
     const tasks = page.get(
-      'compute_task_duration_seconds_count{task="primes.count",outcome="succeeded"}',
+      'compute_task_duration_seconds_count{task="work.spin",outcome="succeeded"}',
     )
     expect(tasks).toBeGreaterThan(0)
-    expect(
-      page.get('compute_queue_wait_seconds_count{task="primes.count"}'),
-    ).toBeGreaterThanOrEqual(tasks ?? Number.NaN)
+    expect(page.get('compute_queue_wait_seconds_count{task="work.spin"}')).toBeGreaterThanOrEqual(
+      tasks ?? Number.NaN,
+    )
     expect(page.get('compute_threads')).toBe(1)
   })
 })
@@ -111,8 +111,8 @@ test('the database shows its connections, who waits for one, and how long they w
     .withSignal()
     .connection()
     .execute(async (db) => {
-      await sql`lock tables product write`.execute(db)
-      const reads = Array.from({ length: 12 }, () => request(`${service.url}/v1/products`))
+      await sql`lock tables item write`.execute(db)
+      const reads = Array.from({ length: 12 }, () => request(`${service.url}/v1/items`))
       await until(
         async () => ((await readPage()).get('database_pool_waiting') ?? 0) >= 2,
         'those beyond the pool wait',

@@ -6,37 +6,37 @@ import { z } from '@hono/zod-openapi'
 import { io, type Socket } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { ServerEvents } from '../../src/feature.ts'
-import type { features } from '../../src/features/index.ts'
-import type { ProductChange } from '../../src/features/products/contract.ts'
 import { event } from '../../src/realtime/event.ts'
 import { type Acknowledgement, type ClientEvents, Realtime } from '../../src/realtime/realtime.ts'
-import { request, startService, useService } from '../support/service.ts'
+import { type fixtureFeatures, startFixture, useFixture } from '../support/fixture/features.ts'
+import type { ItemChange } from '../support/fixture/items.ts'
+import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
-type Client = Socket<ServerEvents<typeof features>, ClientEvents>
+type Client = Socket<ServerEvents<typeof fixtureFeatures>, ClientEvents>
 
 const KIB = 1024
 
-let service: Awaited<ReturnType<typeof startService>>
-let products: string
+let service: Awaited<ReturnType<typeof startFixture>>
+let items: string
 let names = 0
 
 beforeAll(async () => {
-  service = await startService({ CORS_ORIGINS: 'https://shop.example' })
-  products = `${service.url}/v1/products`
+  service = await startFixture({ CORS_ORIGINS: 'https://shop.example' })
+  items = `${service.url}/v1/items`
 })
 afterAll(() => service.close())
 
 describe('subscribing', () => {
   test('is acknowledged', async () => {
     const client = await connect()
-    expect(await subscribe(client, 'products')).toEqual({ ok: true })
-    expect(await subscribe(client, 'products')).toEqual({ ok: true })
-    expect(await unsubscribe(client, 'products')).toEqual({ ok: true })
-    expect(await unsubscribe(client, 'products')).toEqual({ ok: true })
+    expect(await subscribe(client, 'items')).toEqual({ ok: true })
+    expect(await subscribe(client, 'items')).toEqual({ ok: true })
+    expect(await unsubscribe(client, 'items')).toEqual({ ok: true })
+    expect(await unsubscribe(client, 'items')).toEqual({ ok: true })
   })
 
-  test.each(['prices', 'products ', 'PRODUCTS', '__proto__', ''])(
+  test.each(['prices', 'items ', 'ITEMS', '__proto__', ''])(
     'to %j is refused: there is no such topic',
     async (topic) => {
       const client = await connect()
@@ -49,9 +49,9 @@ describe('subscribing', () => {
   test.each([
     ['a number', 7],
     ['null', null],
-    ['a list', ['products']],
-    ['an object', { toString: 'products', length: 3 }],
-    ['bytes', Buffer.from('products')],
+    ['a list', ['items']],
+    ['an object', { toString: 'items', length: 3 }],
+    ['bytes', Buffer.from('items')],
     ['a text that is too long', 'x'.repeat(101)],
   ])('to %s is refused', async (_, topic) => {
     const client = await connect()
@@ -105,20 +105,20 @@ describe('subscribing', () => {
   test('works without an acknowledgement', async () => {
     const client = await connect()
     const heard = listen(client)
-    client.emit('subscribe', 'products')
-    client.emit('subscribe', 'products', 'not a function' as never)
+    client.emit('subscribe', 'items')
+    client.emit('subscribe', 'items', 'not a function' as never)
     await flush(client)
     const { id } = await create()
     await until(() => heard.some((change) => change.id === id), 'the change arrives')
   })
 })
 
-describe('product.changed', () => {
+describe('item.changed', () => {
   test('tells subscribers of what is created, changed and deleted', async () => {
-    const heard = listen(await connectTo('products'))
+    const heard = listen(await connectTo('items'))
     const { id } = await create()
-    await request(`${products}/${id}`, 'PATCH', { stock: 4 })
-    await request(`${products}/${id}`, 'DELETE')
+    await request(`${items}/${id}`, 'PATCH', { stock: 4 })
+    await request(`${items}/${id}`, 'DELETE')
     await until(() => heard.length >= 3, 'three changes arrive')
     expect(heard).toEqual([
       { id, version: 1, change: 'created' },
@@ -129,13 +129,13 @@ describe('product.changed', () => {
 
   test('is for subscribers only, and for those who left no more', async () => {
     const [subscriber, stranger, leaver] = [
-      await connectTo('products'),
+      await connectTo('items'),
       await connect(),
-      await connectTo('products'),
+      await connectTo('items'),
     ]
     const [heard, ofStranger, ofLeaver] = [listen(subscriber), listen(stranger), listen(leaver)]
     const first = await create()
-    await unsubscribe(leaver, 'products')
+    await unsubscribe(leaver, 'items')
     const second = await create()
     await Promise.all([subscriber, stranger, leaver].map(flush))
     expect(heard.map(({ id }) => id)).toEqual([first.id, second.id])
@@ -144,8 +144,8 @@ describe('product.changed', () => {
   })
 
   test('comes once to a client that subscribed twice', async () => {
-    const client = await connectTo('products')
-    await subscribe(client, 'products')
+    const client = await connectTo('items')
+    await subscribe(client, 'items')
     const heard = listen(client)
     await create()
     await flush(client)
@@ -153,24 +153,20 @@ describe('product.changed', () => {
   })
 
   test('comes after the commit: who reads upon it sees the version it names', async () => {
-    const client = await connectTo('products')
-    const reads: Promise<[ProductChange, number, number | undefined]>[] = []
-    client.on('product.changed', (change) => {
+    const client = await connectTo('items')
+    const reads: Promise<[ItemChange, number, number | undefined]>[] = []
+    client.on('item.changed', (change) => {
       reads.push(
-        request(`${products}/${change.id}`).then(({ status, body }) => [
-          change,
-          status,
-          body.version,
-        ]),
+        request(`${items}/${change.id}`).then(({ status, body }) => [change, status, body.version]),
       )
     })
     const { id } = await create()
     for (let stock = 0; stock < 20; stock++) {
-      await request(`${products}/${id}`, 'PATCH', { stock })
+      await request(`${items}/${id}`, 'PATCH', { stock })
       await until(() => reads.length === stock + 2, 'the change arrives')
       await reads.at(-1)
     }
-    await request(`${products}/${id}`, 'DELETE')
+    await request(`${items}/${id}`, 'DELETE')
     await until(() => reads.length === 22, 'the deletion arrives')
     for (const [{ version, change }, status, seen] of await Promise.all(reads))
       expect([version, status, seen]).toEqual(
@@ -179,16 +175,16 @@ describe('product.changed', () => {
   })
 
   test('is not sent for a change that is refused', async () => {
-    const client = await connectTo('products')
+    const client = await connectTo('items')
     const [{ name }, { id }] = [await create(), await create()]
     const heard = listen(client)
     const refusals = [
-      await request(products, 'POST', { name, price: '1.00', stock: 1 }),
-      await request(products, 'POST', { name: '' }),
-      await request(`${products}/${id}`, 'PATCH', { name }),
-      await request(`${products}/${id}`, 'PATCH', { stock: 1 }, { 'if-match': '"7"' }),
-      await request(`${products}/${id}`, 'DELETE', undefined, { 'if-match': '"7"' }),
-      await request(`${products}/999999`, 'DELETE'),
+      await request(items, 'POST', { name, price: '1.00', stock: 1 }),
+      await request(items, 'POST', { name: '' }),
+      await request(`${items}/${id}`, 'PATCH', { name }),
+      await request(`${items}/${id}`, 'PATCH', { stock: 1 }, { 'if-match': '"7"' }),
+      await request(`${items}/${id}`, 'DELETE', undefined, { 'if-match': '"7"' }),
+      await request(`${items}/999999`, 'DELETE'),
     ]
     expect(refusals.map(({ status }) => status)).toEqual([409, 422, 409, 412, 412, 404])
     await flush(client)
@@ -256,7 +252,7 @@ describe('a connection', () => {
   })
 
   test('ends with a message above 16 KiB, its own alone', async () => {
-    const [sender, other] = [await connect(), await connectTo('products')]
+    const [sender, other] = [await connect(), await connectTo('items')]
     expect(await subscribe(sender, 'x'.repeat(15 * KIB))).toMatchObject({ code: 'invalid' })
     sender.emit('subscribe', 'x'.repeat(17 * KIB))
     await until(() => sender.disconnected, 'the sender is disconnected')
@@ -273,16 +269,16 @@ describe('a connection', () => {
     ['an event whose name is an object', ['42[{"a":1}]']],
     ['broken JSON', ['42["subscribe",']],
     ['a reserved event', ['42["disconnect"]', '42["connect"]', '42["disconnecting"]']],
-    ['an unknown event', ['42["constructor","products"]', '42["__proto__"]']],
+    ['an unknown event', ['42["constructor","items"]', '42["__proto__"]']],
     ['an acknowledgement that nobody asked for', ['4399[]', '43["x"]']],
     ['bytes that were not announced', [new Uint8Array([1, 2, 3])]],
     [
       'bytes that do not come',
       ['451-["subscribe",{"_placeholder":true,"num":9}]', new Uint8Array([1])],
     ],
-    ['a namespace that does not exist', ['40/admin,{}', '42/admin,["subscribe","products"]']],
+    ['a namespace that does not exist', ['40/admin,{}', '42/admin,["subscribe","items"]']],
     ['a second handshake', ['40', '40{"sid":"x"}']],
-    ['a close and more', ['1', '42["subscribe","products"]']],
+    ['a close and more', ['1', '42["subscribe","items"]']],
   ] as [string, (string | Uint8Array)[]][])(
     'survives, or ends with, %s; the server goes on',
     async (_, messages) => {
@@ -296,12 +292,12 @@ describe('a connection', () => {
       raw.send('40')
       await until(() => heard.some((message) => message.startsWith('40')), 'the handshake is done')
       for (const message of messages) raw.send(message as string)
-      raw.send('427["subscribe","products"]')
+      raw.send('427["subscribe","items"]')
       await until(
         () => raw.readyState === WebSocket.CLOSED || heard.includes('437[{"ok":true}]'),
         'it is closed or served',
       )
-      expect(await subscribe(await connect(), 'products')).toEqual({ ok: true })
+      expect(await subscribe(await connect(), 'items')).toEqual({ ok: true })
     },
   )
 })
@@ -339,8 +335,8 @@ describe('a reader that stops reading', () => {
 
 describe('when the service stops', () => {
   test('clients hear of it and are disconnected', async () => {
-    const { url, stop } = await useService()
-    const clients = [await connect(url), await connectTo('products', url)]
+    const { url, stop } = await useFixture()
+    const clients = [await connect(url), await connectTo('items', url)]
     const heard = clients.map((client) => {
       const events: string[] = []
       client.on('server.stopping', () => events.push('server.stopping'))
@@ -354,8 +350,8 @@ describe('when the service stops', () => {
   })
 
   test('a client that answers nothing does not hold it up', async () => {
-    const { url, stop } = await useService({ DRAIN_TIMEOUT_MS: '60000' })
-    const stalled = await connectStalled(url, 'products')
+    const { url, stop } = await useFixture({ DRAIN_TIMEOUT_MS: '60000' })
+    const stalled = await connectStalled(url, 'items')
     await stop()
     stalled.resume()
     await once(stalled, 'close')
@@ -411,14 +407,14 @@ const flush = (client: Client) => subscribe(client, 'no such topic')
 /** For what no typed client would send or hear. */
 const untyped = (client: Client) => client as unknown as Socket
 
-function listen(client: Client): ProductChange[] {
-  const heard: ProductChange[] = []
-  client.on('product.changed', (change) => heard.push(change))
+function listen(client: Client): ItemChange[] {
+  const heard: ItemChange[] = []
+  client.on('item.changed', (change) => heard.push(change))
   return heard
 }
 
 const create = async (): Promise<{ id: number; name: string }> =>
-  (await request(products, 'POST', { name: `Lantern ${++names}`, price: '9.00', stock: 1 })).body
+  (await request(items, 'POST', { name: `Lantern ${++names}`, price: '9.00', stock: 1 })).body
 
 /** Realtime alone, with a topic that carries what a test likes. */
 async function openRealtime(topics: (string | RegExp)[] = ['load']) {

@@ -2,7 +2,6 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
-import type { Feature } from '../../src/feature.ts'
 import { features } from '../../src/features/index.ts'
 import { openService } from '../../src/main.ts'
 import { createDatabase } from './database.ts'
@@ -12,32 +11,27 @@ import { until } from './until.ts'
 // them is no leak.
 process.setMaxListeners(0)
 
+const openAll = (env: NodeJS.ProcessEnv) => openService(env, features)
+
 /**
  * The whole service, on a free port and a migrated database of its own; `close()` stops it and
  * drops the database.
  */
-export async function startService(
-  env: NodeJS.ProcessEnv = {},
-  served: readonly Feature[] = features,
-) {
+export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) {
   const { url: databaseUrl, database, close: closeDatabase } = await createDatabase()
   const reportDirectory = await mkdtemp(join(tmpdir(), 'offloop-reports-'))
-  const service = await openService(
-    {
-      NODE_ENV: 'test',
-      LOG_LEVEL: 'silent',
-      PORT: '0',
-      OPS_PORT: 'off',
-      // A tenth of it is how long a stop waits for connections that are idle, such as those of
-      // `fetch`.
-      DRAIN_TIMEOUT_MS: '1000',
-      COMPUTE_THREADS: '2',
-      DATABASE_URL: databaseUrl,
-      REPORT_DIR: reportDirectory,
-      ...env,
-    },
-    served,
-  )
+  const service = await open({
+    NODE_ENV: 'test',
+    LOG_LEVEL: 'silent',
+    PORT: '0',
+    OPS_PORT: 'off',
+    // A tenth of it is how long a stop waits for connections that are idle, such as those of `fetch`.
+    DRAIN_TIMEOUT_MS: '1000',
+    COMPUTE_THREADS: '2',
+    DATABASE_URL: databaseUrl,
+    REPORT_DIR: reportDirectory,
+    ...env,
+  })
   let stopped: Promise<void> | undefined
   const stop = () => (stopped ??= service.stop())
   return {
@@ -56,8 +50,8 @@ export async function startService(
 }
 
 /** The same, stopped when the running test ends. */
-export async function useService(env?: NodeJS.ProcessEnv, served?: readonly Feature[]) {
-  const { close, ...service } = await startService(env, served)
+export async function useService(env?: NodeJS.ProcessEnv, open = openAll) {
+  const { close, ...service } = await startService(env, open)
   onTestFinished(close)
   return service
 }
