@@ -54,15 +54,16 @@ export class Heartbeat {
   }
 
   /**
-   * How late the beats were since the last call, in milliseconds, without time in which the thread
-   * had no core.
+   * How late the beats were since the last call, in milliseconds with three decimal places, without
+   * time in which the thread had no core.
    */
   readDelay(): { p50: number; p99: number; max: number } {
     // The caller's timer may have run before a beat that is late as well.
     this.#measureDelay()
     const sorted = this.#delaysMs.toSorted((a, b) => a - b)
     this.#delaysMs = []
-    const quantile = (share: number) => sorted[Math.floor(share * (sorted.length - 1))] ?? 0
+    const quantile = (share: number) =>
+      Math.round((sorted[Math.floor(share * (sorted.length - 1))] ?? 0) * 1_000) / 1_000
     return { p50: quantile(0.5), p99: quantile(0.99), max: quantile(1) }
   }
 

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer } from 'node:http'
+import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -41,8 +41,6 @@ const STUCK_MS = 5_000
 const METRICS = { patienceMs: 15, maxAgeMs: Number.POSITIVE_INFINITY }
 const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
-type Response = { metrics: string } | { ok: object } | { status: 404 | 405 | 503; detail: string }
-
 /**
  * Answers `/health/live`, `/health/ready` and `/metrics` on the watchdog's thread, whether or not
  * the event loop is blocked.
@@ -55,29 +53,53 @@ export async function listenForProbes(
   ask: ReturnType<typeof connectToMainThread>,
   readBlockage: () => Blockage,
 ): Promise<string> {
-  async function respond(method: string, path: string): Promise<Response> {
-    if (!['/health/live', '/health/ready', '/metrics'].includes(path))
-      return { status: 404, detail: `There is nothing at ${path}` }
-    if (method !== 'GET' && method !== 'HEAD')
-      return { status: 405, detail: `${path} does not take ${method}` }
-    if (path === '/health/live') return respondLive(readBlockage(), maxBlockedMs)
-    if (path === '/health/ready')
-      return respondReady(await ask('readiness', READINESS), readBlockage())
-    return respondMetrics(await ask('metrics', METRICS), readBlockage())
+  const sendProblem = (response: ServerResponse, status: 404 | 405 | 503, detail: string) => {
+    const instance = response.req.url?.split('?')[0]
+    const body = { ...problems[status], status, detail, instance }
+    send(response, status, 'application/problem+json', JSON.stringify(body))
   }
-  const server = createServer(async ({ method = '', url = '' }, outgoing) => {
+  const routes: Record<string, (response: ServerResponse) => void> = {
+    '/health/live'(response) {
+      const { blockedMs, blockingFrame } = readBlockage()
+      if (blockedMs <= maxBlockedMs)
+        return sendOk(response, { blockedMs: Math.round(blockedMs), blockingFrame })
+      const by = blockingFrame ? ` by ${formatFrame(blockingFrame)}` : ''
+      const seconds = (blockedMs / 1_000).toFixed(1)
+      sendProblem(response, 503, `The event loop has been blocked for ${seconds} s${by}`)
+    },
+    async '/health/ready'(response) {
+      const known = await ask('readiness', READINESS)
+      const blockedMs = Math.round(readBlockage().blockedMs)
+      if (!known || blockedMs > STUCK_MS || performance.now() - known.at > READINESS.maxAgeMs)
+        sendProblem(response, 503, `No answer: the event loop is blocked for ${blockedMs} ms`)
+      else if (known.answer.ready) sendOk(response)
+      else sendProblem(response, 503, known.answer.reason)
+    },
+    async '/metrics'(response) {
+      const known = await ask('metrics', METRICS)
+      const ageMs = known ? performance.now() - known.at : Number.NaN
+      const gauges = [
+        [
+          'nodejs_eventloop_current_block_seconds',
+          'Length of the block until now',
+          readBlockage().blockedMs,
+        ],
+        ['metrics_snapshot_age_seconds', 'Age of all other metrics', ageMs],
+      ] as const
+      const text = gauges.map(
+        ([name, help, ms]) =>
+          `\n# HELP ${name} ${help}\n# TYPE ${name} gauge\n${name} ${(ms / 1_000).toFixed(3)}\n`,
+      )
+      send(response, 200, METRICS_TYPE, [known?.answer, ...text].join(''))
+    },
+  }
+  const server = createServer(({ method = '', url = '' }, response) => {
     const [path = ''] = url.split('?')
-    const response = await respond(method, path)
-    outgoing.setHeader('Cache-Control', 'no-store')
-    if ('metrics' in response)
-      return outgoing.setHeader('Content-Type', METRICS_TYPE).end(response.metrics)
-    if ('ok' in response) {
-      outgoing.setHeader('Content-Type', 'application/json')
-      return outgoing.end(JSON.stringify({ status: 'ok', ...response.ok }))
-    }
-    if (response.status === 405) outgoing.setHeader('Allow', 'GET, HEAD')
-    outgoing.writeHead(response.status, { 'Content-Type': 'application/problem+json' })
-    outgoing.end(JSON.stringify({ ...problems[response.status], ...response, instance: path }))
+    const answer = Object.hasOwn(routes, path) ? routes[path] : undefined
+    if (!answer) return sendProblem(response, 404, `There is nothing at ${path}`)
+    if (method === 'GET' || method === 'HEAD') return answer(response)
+    response.setHeader('Allow', 'GET, HEAD')
+    sendProblem(response, 405, `${path} does not take ${method}`)
   })
   server.listen(port, host)
   await once(server, 'listening')
@@ -87,37 +109,11 @@ export async function listenForProbes(
   return `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}`
 }
 
-function respondLive({ blockedMs, blockingFrame }: Blockage, maxBlockedMs: number): Response {
-  if (blockedMs <= maxBlockedMs) return { ok: { blockedMs: Math.round(blockedMs), blockingFrame } }
-  const by = blockingFrame ? ` by ${formatFrame(blockingFrame)}` : ''
-  const seconds = (blockedMs / 1_000).toFixed(1)
-  return { status: 503, detail: `The event loop has been blocked for ${seconds} s${by}` }
-}
+const sendOk = (response: ServerResponse, facts: object = {}) =>
+  send(response, 200, 'application/json', JSON.stringify({ status: 'ok', ...facts }))
 
-function respondReady(
-  known: Known<Answers['readiness']> | undefined,
-  { blockedMs }: Blockage,
-): Response {
-  const isStale = !known || performance.now() - known.at > READINESS.maxAgeMs
-  if (isStale || blockedMs > STUCK_MS) {
-    const detail = `The event loop does not answer: it has been blocked for ${Math.round(blockedMs)} ms`
-    return { status: 503, detail }
-  }
-  return known.answer.ready ? { ok: {} } : { status: 503, detail: known.answer.reason }
-}
-
-function respondMetrics(known: Known<string> | undefined, { blockedMs }: Blockage): Response {
-  const ageMs = known ? performance.now() - known.at : Number.NaN
-  const gauges = `
-# HELP nodejs_eventloop_current_block_seconds How long the event loop has been blocked by now
-# TYPE nodejs_eventloop_current_block_seconds gauge
-nodejs_eventloop_current_block_seconds ${(blockedMs / 1_000).toFixed(3)}
-# HELP metrics_snapshot_age_seconds Age of all other metrics, which a blocked event loop cannot update
-# TYPE metrics_snapshot_age_seconds gauge
-metrics_snapshot_age_seconds ${(ageMs / 1_000).toFixed(3)}
-`
-  return { metrics: `${known?.answer ?? ''}${gauges}` }
-}
+const send = (response: ServerResponse, status: number, type: string, body: string) =>
+  response.writeHead(status, { 'Content-Type': type, 'Cache-Control': 'no-store' }).end(body)
 
 const POLL_MS = 2
 /** However well the event loop turns: the database may hang. */

@@ -1,4 +1,4 @@
-import { channel } from 'node:diagnostics_channel'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { Session } from 'node:inspector'
 
 const MAX_FRAMES = 60
@@ -12,18 +12,19 @@ export interface CurrentRequest {
 
 /** What the main thread ran when it was sampled. */
 export interface StackSample {
-  /** As V8 prints it. */
-  stack: string
-  request: CurrentRequest | undefined
-  /** In nanoseconds of `process.hrtime.bigint()`, as text, because JSON has no bigint. */
+  /** When, in nanoseconds of `process.hrtime.bigint()`; as text, because JSON has no bigint. */
   at: string
   /** The last beat by then: a later one than expected shows that the block was over. */
   beat: string
+  /** As V8 prints it. */
+  stack: string
+  request: CurrentRequest | undefined
 }
 
 /**
  * For the main thread: answers `sampleStack` in the middle of whatever runs, so it must be quick
- * and change nothing.
+ * and change nothing. The stack is text because only the text has original lines where a hook maps
+ * transformed sources.
  *
  * @returns a function that stops it.
  */
@@ -32,34 +33,23 @@ export function answerSamples(
   readBeat: () => bigint | undefined,
   currentRequest: () => CurrentRequest | undefined,
 ): () => void {
-  const samples = channel(channelName)
   const answer = (question: unknown) => {
     const at = String(process.hrtime.bigint())
-    const sample: StackSample = {
-      stack: readStack(),
-      request: currentRequest(),
-      at,
-      beat: String(readBeat()),
-    }
+    const { stackTraceLimit } = Error
+    Error.stackTraceLimit = MAX_FRAMES
+    const { stack = '' } = new Error('sample')
+    Error.stackTraceLimit = stackTraceLimit
+    const sample: StackSample = { at, beat: String(readBeat()), stack, request: currentRequest() }
     Object.assign(question as object, { sample })
   }
-  samples.subscribe(answer)
-  return () => void samples.unsubscribe(answer)
-}
-
-/** As text, because only the text names original lines where a hook maps transformed sources. */
-function readStack(): string {
-  const limit = Error.stackTraceLimit
-  Error.stackTraceLimit = MAX_FRAMES
-  const { stack = '' } = new Error('sample')
-  Error.stackTraceLimit = limit
-  return stack
+  subscribe(channelName, answer)
+  return () => void unsubscribe(channelName, answer)
 }
 
 /**
  * For another thread: interrupts the main thread, which V8 allows at a call, at the turn of a loop
- * and inside a regular expression, to evaluate one script there. This takes it some 0.1 ms. No
- * debugger is enabled, so its code stays as fast as it was.
+ * and inside a regular expression, to evaluate a script of 0.1 ms. No debugger is enabled, so its
+ * code stays as fast as it was.
  *
  * @returns nothing while the main thread ends.
  */
@@ -97,8 +87,10 @@ export interface Frame {
 }
 
 /** ` at async Object.read [as get] (file:///a/b.ts:3:4)`, or ` at file:///a/b.ts:3:4`. */
-const FRAME =
-  /^ +at (?<async>async )?(?:(?<name>.*?)(?: \[as .*\])? \()?(?<url>[^()]+?):(?<line>\d+):(?<column>\d+)\)?$/
+const AT = /^ +at (?<async>async )?/
+const NAME = /(?:(?<name>.*?)(?: \[as .*\])? \()?/
+const PLACE = /(?<url>[^()]+?):(?<line>\d+):(?<column>\d+)\)?$/
+const FRAME = new RegExp(AT.source + NAME.source + PLACE.source)
 
 /** The innermost first, without functions of no file (`Array.map`) and those of the sampling. */
 export function parseFrames({ stack }: StackSample): Frame[] {

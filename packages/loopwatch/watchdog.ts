@@ -65,7 +65,7 @@ export class Watchdog implements AsyncDisposable {
     metrics = async () => '',
   }: WatchdogOptions) {
     const cells = createCells()
-    const periodMs = choosePeriodMs(thresholdMs)
+    const periodMs = thresholdMs === 0 ? MAX_PERIOD_MS : choosePeriodMs(thresholdMs)
     const channelName = `loopwatch.${randomUUID()}`
     const { port1, port2 } = new MessageChannel()
     answerQuestions(port1, { readiness, metrics })
@@ -116,12 +116,7 @@ export class Watchdog implements AsyncDisposable {
 }
 
 const choosePeriodMs = (thresholdMs: number) =>
-  thresholdMs === 0
-    ? MAX_PERIOD_MS
-    : Math.min(
-        MAX_PERIOD_MS,
-        Math.max(MIN_PERIOD_MS, Math.floor(thresholdMs / BEATS_PER_THRESHOLD)),
-      )
+  Math.min(MAX_PERIOD_MS, Math.max(MIN_PERIOD_MS, Math.floor(thresholdMs / BEATS_PER_THRESHOLD)))
 
 /** The thread starts sooner with the compile cache, and needs nothing else of the environment. */
 function compileCacheOnly(): NodeJS.ProcessEnv {

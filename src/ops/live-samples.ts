@@ -46,7 +46,7 @@ const Sample = z
     blocks: z
       .array(BlockSchema)
       .describe(
-        'the longest blocks of the event loop: `at`, `blockedMs`, `function`, `file`, `line` (at or before it if `inNativeCall`), `requestId`, `route`',
+        'the longest blocks of the event loop, with `function`, `file`, `line`, `route` and more',
       ),
     http: z.object({ requestsPerSecond: z.number() }).describe('`requestsPerSecond`'),
     compute: z
@@ -134,7 +134,6 @@ export class LiveSamples {
       const { rss, heapUsed, heapTotal, external } = process.memoryUsage()
       const now = performance.now()
       const elapsedMs = now - sampledAt
-      const delay = watchdog.readDelay()
       const { user, system } = process.cpuUsage(cpu)
       const requests = metrics.requestCount - requestCount
       const blocks = this.#blocks.map(shorten)
@@ -144,12 +143,7 @@ export class LiveSamples {
       this.#blocks = []
       return {
         at: Math.round(performance.timeOrigin + now),
-        loop: {
-          p50: round(delay.p50),
-          p99: round(delay.p99),
-          max: round(delay.max),
-          utilization: round(readUtilization()),
-        },
+        loop: { ...watchdog.readDelay(), utilization: round(readUtilization()) },
         blocks,
         http: { requestsPerSecond: round((requests * 1_000) / elapsedMs) },
         compute: {

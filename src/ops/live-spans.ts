@@ -32,7 +32,7 @@ const Batch = z.object({
   spans: z
     .array(Span)
     .describe(
-      'at most 50: `task`, `thread`, `startedAt`, `endedAt`, `queuedMs`, `runMs`, `outcome`, `requestId`, and the `count` of short tasks in a row',
+      'at most 50, with `task`, `thread`, times, `outcome` and the `count` of tasks in a row',
     ),
   leftOut: z.int().describe('further tasks, for which there was no room'),
 })
