@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
-import { relative } from 'node:path'
+import { relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Frame, parseFrames, type StackSample } from './stack-sample.ts'
+
+const PROJECT = process.cwd() + sep
 
 /** The function that blocked the event loop, and the request that it was busy with. */
 export interface BlockingFrame {
@@ -54,7 +56,7 @@ export function findBlockingFrame(sample: StackSample, isLate: boolean): Blockin
   if (!frame) return { ...UNKNOWN, ...sample.request }
   return {
     function: frame.name || '(anonymous)',
-    file: isInside(frame) ? relative(process.cwd(), toPath(frame)) : toPath(frame),
+    file: isInside(frame) ? relative(PROJECT, toPath(frame)) : toPath(frame),
     line: frame.line,
     ...(isAfterNative && frame === candidates[0] && { inNativeCall: true }),
     ...sample.request,
@@ -65,7 +67,7 @@ const toPath = ({ url }: Frame) => (url.startsWith('file:') ? fileURLToPath(url)
 
 const isNode = ({ url }: Frame) => url.startsWith('node:')
 
-const isInside = (frame: Frame) => toPath(frame).startsWith(process.cwd())
+const isInside = (frame: Frame) => toPath(frame).startsWith(PROJECT)
 
 const isOwn = (frame: Frame) => isInside(frame) && !toPath(frame).includes('/node_modules/')
 

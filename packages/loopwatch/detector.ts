@@ -55,7 +55,7 @@ let polledAt = process.hrtime.bigint()
 let ownTimeNs = heartbeat.readOwnThreadTime().totalNs
 let mainTimeNs = heartbeat.readMainThreadTime().totalNs
 let openBlock: OpenBlock | undefined
-/** Limited, so that sampling does not slow down an event loop that is blocked over and over. */
+/** Limited, so that samples do not slow down a loop that is blocked over and over. */
 let samplesLeft = sampleEveryBlock ? Number.POSITIVE_INFINITY : MAX_SAMPLES
 const reporting = new Set<Promise<void>>()
 
@@ -115,7 +115,7 @@ function readBlockage() {
     : { blockedMs, blockingFrame: openBlock?.frame }
 }
 
-/** Since the last beat: time in which the main thread's code cannot have blocked anything. */
+/** Since the last beat: time that is no code's fault. */
 const withoutCoreMs = (runQueueDelayNs: bigint) =>
   Number(runQueueDelayNs - runQueueDelayAtBeatNs) / NS_PER_MS
 

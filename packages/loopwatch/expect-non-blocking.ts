@@ -2,10 +2,8 @@ import { type Block, formatFrame } from './blocking-frame.ts'
 import { Watchdog } from './watchdog.ts'
 
 /**
- * For tests: runs `code`, returns its result, awaited if it is a promise, and fails if the event
- * loop was blocked for longer than `maxMs` meanwhile, whatever blocked it. Time in which the
- * machine had no core for it does not count (on Linux). Call once before what is compiled at its
- * first call.
+ * For tests: runs `code`, returns its awaited result, and fails if the event loop was blocked for
+ * longer than `maxMs` meanwhile. Run what is compiled at its first call once before.
  *
  *     await expectNonBlocking(() => app.request('/v1/orders'), { maxMs: 50 })
  *

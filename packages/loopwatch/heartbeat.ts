@@ -20,7 +20,7 @@ export const readBeat = (cells: Cells): bigint | undefined => Atomics.load(cells
 
 export const readRunQueueDelayAtBeat = (cells: Cells): bigint => Atomics.load(cells, 1)
 
-/** The timer on the event loop that tells the watchdog's thread that the loop turns. */
+/** A timer on the event loop, by which the watchdog's thread sees that the loop turns. */
 export class Heartbeat {
   readonly #cells: Cells
   readonly #periodMs: number
