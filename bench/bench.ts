@@ -2,11 +2,11 @@ import '../scripts/load-env.ts'
 import { globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { type Bench, type Findings, targetRows } from './support/bench.ts'
+import type { Bench, Findings } from './support/bench.ts'
 import { rejectOnInterrupt } from './support/child.ts'
 import { machine, readVersions } from './support/machine.ts'
 import { Progress } from './support/progress.ts'
-import { align } from './support/table.ts'
+import { formatTable } from './support/table.ts'
 
 /**
  * `npm run bench -- NAME…`: each name is a file `NAME.bench.ts`. Without `--save` the results go to
@@ -82,8 +82,8 @@ async function runAll(names: string[]) {
 }
 
 function print({ tables, targets = [] }: Findings) {
-  for (const { title, rows } of tables) console.log(`\n${title}\n${align(rows)}`)
-  if (targets.length > 0) console.log(`\n${align(targetRows(targets))}`)
+  for (const { title, rows } of tables) console.log(`\n${title}\n${formatTable(rows)}`)
+  if (targets.length > 0) console.log(`\n${formatTable(targets)}`)
 }
 
 /** JSON with one line for each row, so that a difference between two runs can be read. */

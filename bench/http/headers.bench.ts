@@ -9,62 +9,23 @@ import { secureHeaders } from 'hono/secure-headers'
 import type { Env } from '../../src/http/context.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import type { Bench } from '../support/bench.ts'
-import { median, medianRatio } from '../support/statistics.ts'
-import { number } from '../support/table.ts'
+import { compareRates } from '../support/in-turns.ts'
 
 const ROUNDS = 7
 const ROUND_S = 2
 const CONNECTIONS = 20
 
-interface HeadersFigures {
-  ways: { name: string; perSecond: number; ofNone: number }[]
-}
-
-export const bench: Bench<HeadersFigures> = {
+export const bench: Bench = {
   description: "request id and security headers: by Node, and by Hono's middleware; a minute",
   packages: ['hono', '@hono/node-server'],
 
-  async run({ started, progress }) {
-    const urls = await openServers(started)
-    const rates: Record<string, number[]> = {}
-    progress.expect(ROUNDS * ROUND_S * 1_000 * Object.keys(urls).length)
-    for (let round = 0; round < ROUNDS; round++)
-      for (const [name, url] of Object.entries(urls)) {
-        progress.next(name, ROUND_S * 1_000)
-        rates[name] = [...(rates[name] ?? []), await countPerSecond(url)]
-      }
-    const none = rates['without any'] ?? []
-    const ways = Object.entries(rates).map(([name, all]) => ({
-      name,
-      perSecond: median(all),
-      ofNone: medianRatio(all, none),
-    }))
+  async run({ started }) {
+    const ways = await compareRates(ROUNDS, await openServers(started), countPerSecond)
     return {
-      tables: [
-        {
-          title: 'A small answer with a request id and security headers',
-          rows: [
-            ['', 'per second', 'of none'],
-            ...ways.map(({ name, perSecond, ofNone }) => [
-              name,
-              number(perSecond, 0),
-              number(ofNone, 2),
-            ]),
-          ],
-        },
-      ],
+      tables: [{ title: 'A small answer with a request id and security headers', rows: ways }],
       figures: { ways },
     }
   },
-
-  summarise: ({ ways }) =>
-    ways
-      .slice(1)
-      .map(({ name, ofNone }) => [
-        `request id and security headers, ${name}`,
-        number(ofNone, 2),
-        'of an answer without any',
-      ]),
 }
 
 async function openServers(started: AsyncDisposableStack): Promise<Record<string, string>> {

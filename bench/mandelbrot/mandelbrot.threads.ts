@@ -12,7 +12,6 @@ import { atLeast } from '../support/bench.ts'
 import { inTurns, timeMs } from '../support/in-turns.ts'
 import { machine } from '../support/machine.ts'
 import { median, medianRatio } from '../support/statistics.ts'
-import { number } from '../support/table.ts'
 import { type Measure, openCompute } from '../threads/measure.ts'
 
 const VIEW: View = { width: 1_024, height: 1_024, iterations: 200, x: -0.6, y: 0, scale: 3 }
@@ -59,7 +58,7 @@ export const measure: Measure = async (started) => {
   const figures = Object.entries(ms).map(([name, all]) => ({ name, ms: median(all) }))
   return {
     title: `Mandelbrot, ${VIEW.width} × ${VIEW.height}, ${VIEW.iterations} iterations; medians of ${SETTINGS.rounds} rounds`,
-    rows: [['', 'ms'], ...figures.map(({ name, ms }) => [name, number(ms, 1)])],
+    rows: figures,
     targets: [
       atLeast(
         'Mandelbrot, one thread: TypeScript ÷ kernel',

@@ -7,7 +7,6 @@ import { atMost } from '../support/bench.ts'
 import { inTurns } from '../support/in-turns.ts'
 import { machine } from '../support/machine.ts'
 import { add, median } from '../support/statistics.ts'
-import { number } from '../support/table.ts'
 import { type Measure, openCompute } from '../threads/measure.ts'
 
 const SETTINGS = { below: 1_400_000, items: 4, rounds: 61, threads: machine.cores } as const
@@ -74,15 +73,10 @@ export const measure: Measure = async (started) => {
   const figures = Object.entries(rounds).map(([name, all]) => ({ name, ...summarise(all) }))
   return {
     title: `The primes below ${SETTINGS.below}, ${SETTINGS.threads} threads; medians of ${SETTINGS.rounds} rounds`,
-    rows: [
-      ['', 'wall ms', 'idle %, each thread', 'the most idle %'],
-      ...figures.map(({ name, wallMs, idle, mostIdle }) => [
-        name,
-        number(wallMs, 1),
-        idle.map(percent).join(' '),
-        percent(mostIdle),
-      ]),
-    ],
+    rows: figures.map(({ idle, ...rest }) => ({
+      ...rest,
+      idle: idle.map((share) => share.toFixed(3)).join(' '),
+    })),
     targets: figures
       .filter(({ name }) => name.startsWith('compute.map'))
       .map(({ name, mostIdle }) =>
@@ -115,5 +109,3 @@ function summarise(rounds: Round[]) {
 }
 
 const now = () => performance.timeOrigin + performance.now()
-
-const percent = (share: number) => number(100 * share, 1)

@@ -1,8 +1,8 @@
-import type { Bench } from '../support/bench.ts'
+import type { Bench, Table } from '../support/bench.ts'
 import { canPin, leaveServerCore, useAllCores } from '../support/cores.ts'
 import { openBenchDatabase } from '../support/database.ts'
 import { POOL_SIZE } from '../support/servers.ts'
-import { number, percent } from '../support/table.ts'
+import { number } from '../support/table.ts'
 import {
   measureOpenLoad,
   OPEN_LOAD,
@@ -82,85 +82,12 @@ export const bench: Bench<ConnectionsFigures> = {
     }),
 }
 
-function toTables({ comparisons, rows, openLoad, twoClients }: ConnectionsFigures) {
-  const endpoints = [...new Set(rows.map(({ endpoint }) => endpoint))]
-  return [
-    ...endpoints.map((endpoint) => ({
-      title: endpoint,
-      rows: [
-        [
-          ...['', 'connections', 'good/s', 'refused', 'p50 ms', 'p99 ms', 'served'],
-          ...['CPU µs', 'busy', ''],
-        ],
-        ...rows.filter((row) => row.endpoint === endpoint).map(toCells),
-      ],
-    })),
-    {
-      title: 'Comparison',
-      rows: [
-        ['offloop by the others', 'connections', '÷ floor', '÷ Fastify'],
-        ...comparisons.map(({ endpoint, connections, ofFloor, ofFastify }) => [
-          endpoint,
-          String(connections),
-          number(ofFloor, 2),
-          number(ofFastify, 2),
-        ]),
-      ],
-    },
-    {
-      title: 'Open load: requests by the clock, answered or not',
-      rows: [
-        [
-          ...['', '× capacity', 'sent/s', 'good/s', '÷ capacity', 'refused', 'p50 ms', 'p99 ms'],
-          ...['failed', 'light p50', 'p99', 'failed', 'MiB'],
-        ],
-        ...openLoad.map(toOpenLoadCells),
-      ],
-    },
-    {
-      title: 'Two clients that count primes at once',
-      rows: [
-        ['', 'connections', 'good/s', 'share', 'refused', 'p99 ms'],
-        ...twoClients.map((client) => [
-          client.localAddress,
-          String(client.connections),
-          number(client.goodPerSecond, 1),
-          percent(client.share),
-          percent(client.refusedShare),
-          number(client.p99Ms, 0),
-        ]),
-      ],
-    },
-  ]
-}
-
-const toCells = (row: RoundsRow) => [
-  row.server,
-  String(row.connections),
-  number(row.goodPerSecond, row.goodPerSecond < 100 ? 1 : 0),
-  percent(row.refusedShare),
-  number(row.p50Ms, 1),
-  number(row.p99Ms, 1),
-  String(row.clientsServed),
-  number(row.cpuUs, 0),
-  number(row.busy, 2),
-  Object.entries(row.failures)
-    .map(([what, times]) => `FAILED: ${times} × ${what}`)
-    .join(', '),
-]
-
-const toOpenLoadCells = (row: OpenLoadRow) => [
-  row.kind,
-  row.factor === 0 ? 'idle' : number(row.factor, 1),
-  number(row.sentPerSecond, 1),
-  number(row.goodPerSecond, 1),
-  number(row.ofCapacity, 2),
-  percent(row.refusedShare),
-  number(row.p50Ms, 0),
-  number(row.p99Ms, 0),
-  String(row.failed),
-  number(row.lightP50Ms, 2),
-  number(row.lightP99Ms, 2),
-  String(row.lightFailed),
-  number(row.memoryMiB, 0),
+const toTables = ({ comparisons, rows, openLoad, twoClients }: ConnectionsFigures): Table[] => [
+  {
+    title: 'Ever more connections',
+    rows: rows.map((row) => ({ ...row, failures: JSON.stringify(row.failures) })),
+  },
+  { title: 'offloop by the others', rows: comparisons },
+  { title: 'Open load: requests by the clock, answered or not', rows: openLoad },
+  { title: 'Two clients that count primes at once', rows: twoClients },
 ]

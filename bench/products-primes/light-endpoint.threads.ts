@@ -6,7 +6,6 @@ import { measurePhases, type Phase } from '../support/phases.ts'
 import { isProberRealTime } from '../support/prober.ts'
 import { Progress } from '../support/progress.ts'
 import { startApp } from '../support/servers.ts'
-import { number } from '../support/table.ts'
 import type { Measure } from '../threads/measure.ts'
 import { LIGHT } from './light.bench.ts'
 
@@ -44,17 +43,7 @@ export const measure: Measure = async (started) => {
     phases.find(({ phase }) => phase === `threads = ${name}`)?.timesIdle ?? Number.NaN
   return {
     title: `GET ${lightPath} at ${lightPerSecond} req/s while ${SETTINGS.heavyConnections} clients ask for ${heavyPath}`,
-    rows: [
-      ['', 'p50 ms', 'p99 ms', 'p99 ÷ idle', 'failed', 'heavy req/s'],
-      ...phases.map(({ phase, p50Ms, p99Ms, timesIdle, failed, heavyPerSecond }) => [
-        phase,
-        number(p50Ms, 2),
-        number(p99Ms, 2),
-        number(timesIdle, 2),
-        String(failed),
-        number(heavyPerSecond, 1),
-      ]),
-    ],
+    rows: phases,
     targets: [
       atMost('Light endpoint, threads = cores − 1: p99 ÷ idle', timesIdle('cores − 1'), 1.3),
       atMost('Light endpoint, threads = cores: p99 ÷ idle', timesIdle('cores'), 1.7),

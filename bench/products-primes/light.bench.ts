@@ -113,7 +113,21 @@ export const bench: Bench<LightFigures> = {
       },
       departure,
     }
-    return { tables: toTables(figures), figures, files: { 'latency.svg': drawChart(figures) } }
+    const { phases: rows, speedUp } = figures.responsiveness
+    return {
+      tables: [
+        {
+          title: `GET ${settings.lightPath} at ${settings.lightPerSecond} req/s while ${settings.heavyConnections} clients ask for ${settings.heavyPath}`,
+          rows,
+        },
+        {
+          title: 'Heavy requests, all threads ÷ one; a client leaves',
+          rows: [{ speedUp, ...departure }],
+        },
+      ],
+      figures,
+      files: { 'latency.svg': drawChart(figures) },
+    }
   },
 
   summarise({ responsiveness: { phases }, departure }) {
@@ -184,38 +198,4 @@ async function untilBusy(appUrl: string, threads: number): Promise<void> {
       throw new Error(`Expected ${threads} busy threads within ${DEPARTURE_TIMEOUT_MS} ms`)
     await sleep(DEPARTURE_POLL_MS)
   }
-}
-
-function toTables({ settings, responsiveness, departure }: LightFigures) {
-  const light = settings.responsiveness
-  return [
-    {
-      title: `GET ${light.lightPath} at ${light.lightPerSecond} req/s while ${light.heavyConnections} clients ask for ${light.heavyPath}`,
-      rows: [
-        ['', 'p50 ms', 'p99 ms', 'max ms', 'p99 ÷ idle', 'failed', 'heavy req/s', 'failed'],
-        ...responsiveness.phases.map((phase) => [
-          phase.phase,
-          number(phase.p50Ms, 2),
-          number(phase.p99Ms, 2),
-          number(phase.maxMs, 1),
-          number(phase.timesIdle, 1),
-          `${phase.failed} of ${phase.sent}`,
-          number(phase.heavyPerSecond, 1),
-          number(phase.heavyFailed, 0),
-        ]),
-      ],
-    },
-    {
-      title: 'Besides',
-      rows: [
-        ['', 'median', 'max'],
-        ['heavy requests: all threads ÷ one', number(responsiveness.speedUp, 2), ''],
-        [
-          'threads free after a client left, ms',
-          number(departure.medianMs, 0),
-          number(departure.maxMs, 0),
-        ],
-      ],
-    },
-  ]
 }

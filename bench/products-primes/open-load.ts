@@ -8,29 +8,21 @@ import { type App, startApp, startServer } from '../support/servers.ts'
 import { percentile } from '../support/statistics.ts'
 import { PRIMES_PATH } from './requests.ts'
 
-/** How it is measured; the results name all of it. */
-export interface OpenLoadSettings {
-  /**
-   * Rates by the capacity, and for how long: the higher, the longer it takes until all goes evenly.
-   */
-  loads: readonly { factor: number; durationMs: number; leadInMs: number }[]
-  /** In a closed loop with some clients: the capacity. */
-  capacity: { connections: number; durationMs: number; leadInMs: number }
-  lightPerSecond: number
-  idleMs: number
-  /** By which a slow database delays its answers. */
-  databaseDelayMs: number
-}
+type OpenLoadSettings = typeof OPEN_LOAD
 
-export const OPEN_LOAD: OpenLoadSettings = {
+/** How it is measured; the results name all of it. */
+export const OPEN_LOAD = {
+  /** Rates by the capacity: the higher, the longer it takes until all goes evenly. */
   loads: [
     { factor: 0.5, leadInMs: 500, durationMs: 3_500 },
     { factor: 1, leadInMs: 1_500, durationMs: 5_000 },
     { factor: 2, leadInMs: 5_500, durationMs: 6_000 },
   ],
+  /** In a closed loop with some clients. */
   capacity: { connections: 20, leadInMs: 1_500, durationMs: 3_000 },
   lightPerSecond: 200,
   idleMs: 3_000,
+  /** By which a slow database delays its answers. */
   databaseDelayMs: 50,
 }
 

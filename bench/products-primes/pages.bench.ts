@@ -6,7 +6,6 @@ import { openBenchDatabase } from '../support/database.ts'
 import { machine } from '../support/machine.ts'
 import { type Server, startApp } from '../support/servers.ts'
 import { median } from '../support/statistics.ts'
-import { number } from '../support/table.ts'
 
 const PAGES = 20
 const TOPICS = ['ops', 'products']
@@ -44,29 +43,9 @@ export const bench: Bench = {
       stop.abort()
       await load
     }
-    const toCells = (name: string, values: number[]) => [
-      name,
-      ...[median(values), Math.min(...values), Math.max(...values)].map((each) => number(each, 2)),
-    ]
     const extra = rounds.map((round) => round.extra)
     return {
-      tables: [
-        {
-          title: `${PAGES} pages, ${ROUNDS} rounds of ${ROUND_MS} ms`,
-          rows: [
-            ['the main thread, % of a core', 'median', 'least', 'most'],
-            toCells(
-              'no page',
-              rounds.map((round) => round.without),
-            ),
-            toCells(
-              `${PAGES} pages`,
-              rounds.map((round) => round.withPages),
-            ),
-            toCells('the difference', extra),
-          ],
-        },
-      ],
+      tables: [{ title: 'The event loop, % of a core', rows: rounds }],
       figures: { settings: { pages: PAGES, roundMs: ROUND_MS }, rounds },
       targets: [atMost(`${PAGES} pages, % of a core`, median(extra), 2)],
     }

@@ -6,32 +6,26 @@ import { type Server, startApp, startServer } from '../support/servers.ts'
 import { add, median, medianRatio } from '../support/statistics.ts'
 import { PRIMES_PATH, PRODUCT_PATHS } from './requests.ts'
 
-/** How it is measured; the results name all of it. */
-export interface RoundsSettings extends Timing {
-  /** How often all three start: how fast a process gets is partly chance, while it warms up. */
-  starts: number
-  /** Until V8 has compiled an endpoint. */
-  warmUpMs: number
-  counts: readonly number[]
-  /** With how many connections offloop is compared with the others, and the rounds a start. */
-  compared: { count: number; rounds: number }
-  /** A count of primes takes some 90 ms, and longer while many wait. */
-  primes: Timing & { counts: readonly number[] }
-}
-
+/** How long the load runs before it counts, until statements are prepared, and then. */
 interface Timing {
-  /** How long the load runs before it counts: connections open, statements are prepared. */
   leadInMs: number
   roundMs: number
 }
 
-export const ROUNDS: RoundsSettings = {
+type RoundsSettings = typeof ROUNDS
+
+/** How it is measured; the results name all of it. */
+export const ROUNDS = {
+  /** How often all three start: how fast a process gets is partly chance, while it warms up. */
   starts: 3,
+  /** Until V8 has compiled an endpoint. */
   warmUpMs: 6_000,
   leadInMs: 250,
   roundMs: 600,
   counts: [10, 50, 100, 500, 2_000],
+  /** With how many connections offloop is compared with the others, and the rounds a start. */
   compared: { count: 50, rounds: 2 },
+  /** A count of primes takes some 90 ms, and longer while many wait. */
   primes: { counts: [10, 25, 50, 100], leadInMs: 2_000, roundMs: 3_000 },
 }
 

@@ -11,15 +11,9 @@ const CLIENTS = [
   { localAddress: '127.0.0.3', connections: 1 },
 ]
 
-/** How long it is measured; the results name both. */
-export interface TwoClientsSettings {
-  leadInMs: number
-  roundMs: number
-}
-
-export const TWO_CLIENTS: TwoClientsSettings = { leadInMs: 2_000, roundMs: 5_000 }
+export const TWO_CLIENTS = { leadInMs: 2_000, roundMs: 5_000 }
 /** What `--quick` does instead. */
-export const QUICK_TWO_CLIENTS: TwoClientsSettings = { leadInMs: 500, roundMs: 1_500 }
+export const QUICK_TWO_CLIENTS = { leadInMs: 500, roundMs: 1_500 }
 
 export interface ClientRow extends LoopFigures {
   localAddress: string
@@ -34,7 +28,7 @@ export interface ClientRow extends LoopFigures {
  */
 export async function measureTwoClients(
   databaseUrl: string,
-  { leadInMs, roundMs }: TwoClientsSettings,
+  { leadInMs, roundMs }: typeof TWO_CLIENTS,
   progress: Progress,
 ): Promise<ClientRow[]> {
   await using app = await startApp(databaseUrl, machine.cores)

@@ -92,7 +92,10 @@ export const bench: Bench<ReportFigures> = {
       cancelled.push(await measureCancel(file, afterMs, app, other, join(folder, 'spill')))
     }
     return {
-      tables: [toTable('Reports', rounds), toTable('Cancelled by another process', cancelled)],
+      tables: [
+        { title: 'Reports', rows: rounds },
+        { title: 'Cancelled by another process', rows: cancelled },
+      ],
       figures: {
         versions: { database: database.version },
         settings: {
@@ -128,18 +131,6 @@ export const bench: Bench<ReportFigures> = {
 
 const pick = (rounds: Round[], key: Exclude<keyof Round, 'groupBy'>) =>
   rounds.map((round) => round[key])
-
-const toTable = (title: string, rows: object[]) => ({
-  title,
-  rows: [
-    Object.keys(rows[0] ?? {}),
-    ...rows.map((row) =>
-      Object.values(row).map((value) =>
-        typeof value === 'number' ? number(value, 2) : String(value),
-      ),
-    ),
-  ],
-})
 
 async function measureRound(
   groupBy: string,

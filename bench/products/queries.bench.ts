@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Kysely, MysqlDialect } from 'kysely'
 import { createConnection, createPool, type PoolOptions, type RowDataPacket } from 'mysql2'
 import { Database, type Db } from '../../src/db/database.ts'
@@ -6,13 +5,12 @@ import type { Tables } from '../../src/db/tables.ts'
 import { getProduct } from '../../src/features/products/products.ts'
 import type { Bench } from '../support/bench.ts'
 import { openBenchDatabase } from '../support/database.ts'
-import { median, medianRatio } from '../support/statistics.ts'
+import { compareRates, type Way } from '../support/in-turns.ts'
 import { number } from '../support/table.ts'
 
 const CALLERS = 10
 const CALLS = 5_000
 const ROUNDS = 9
-const PAUSE_MS = 50
 const ID = 7
 const COLUMNS = [
   'id',
@@ -26,56 +24,23 @@ const COLUMNS = [
 
 type Call = () => Promise<unknown>
 
-interface QueriesFigures {
-  ways: { name: string; perSecond: number; ofMysql2: number }[]
-}
-
-export const bench: Bench<QueriesFigures> = {
+export const bench: Bench<{ ways: Way[] }> = {
   description: "one row by its key: mysql2, our driver and Kysely's; a minute",
   packages: ['mysql2', 'kysely'],
 
-  async run({ started, progress }) {
-    const bench = started.use(await openBenchDatabase())
-    const candidates = await openCandidates(bench.url, started)
-    const rates: Record<string, number[]> = {}
-    for (let round = 0; round < ROUNDS; round++)
-      for (const [name, call] of Object.entries(candidates)) {
-        progress.next(`round ${round + 1} of ${ROUNDS}: ${name}`)
-        rates[name] = [...(rates[name] ?? []), await countPerSecond(call)]
-        await sleep(PAUSE_MS)
-      }
-    const [first = []] = Object.values(rates)
-    const ways = Object.entries(rates).map(([name, all]) => ({
-      name,
-      perSecond: median(all),
-      ofMysql2: medianRatio(all, first),
-    }))
+  async run({ started }) {
+    const own = started.use(await openBenchDatabase())
+    const candidates = await openCandidates(own.url, started)
+    const ways = await compareRates(ROUNDS, candidates, countPerSecond)
     return {
-      tables: [
-        {
-          title: `One row by its key, ${CALLERS} callers at once`,
-          rows: [
-            ['', 'per second', 'of mysql2'],
-            ...ways.map(({ name, perSecond, ofMysql2 }) => [
-              name,
-              number(perSecond, 0),
-              number(ofMysql2, 2),
-            ]),
-          ],
-        },
-      ],
-      figures: { versions: { database: bench.version }, ways },
+      tables: [{ title: `One row by its key, ${CALLERS} callers at once`, rows: ways }],
+      figures: { versions: { database: own.version }, ways },
     }
   },
 
-  summarise: ({ ways }) =>
-    ways
-      .slice(1)
-      .map(({ name, ofMysql2 }) => [
-        `one row by its key, ${name}`,
-        number(ofMysql2, 2),
-        'of mysql2, prepared',
-      ]),
+  summarise: ({ ways: [first, ours] }) => [
+    [`one row by its key, ${ours?.name}`, number(ours?.ofFirst, 2), `of ${first?.name}`],
+  ],
 }
 
 async function openCandidates(

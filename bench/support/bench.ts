@@ -1,5 +1,4 @@
 import type { Progress } from './progress.ts'
-import { number } from './table.ts'
 
 /** What a file `NAME.bench.ts` exports as `bench`: `npm run bench -- NAME` runs it. */
 export interface Bench<Figures extends object = object> {
@@ -21,13 +20,19 @@ interface RunOptions {
 }
 
 export interface Findings<Figures extends object = object> {
-  /** For the terminal. The first row of each is its head. */
-  tables: { title: string; rows: string[][] }[]
+  /** For the terminal. */
+  tables: Table[]
   /** For the file of results. */
   figures: Figures
   targets?: Target[]
   /** Further files of results, by name. */
   files?: Record<string, string>
+}
+
+export interface Table {
+  title: string
+  /** Their fields are the columns. */
+  rows: readonly object[]
 }
 
 /** What was measured, the figure, and what stands beside it. */
@@ -53,13 +58,3 @@ export const atLeast = (what: string, measured: number, limit: number): Target =
   measured,
   met: measured >= limit,
 })
-
-export const targetRows = (targets: Target[]): string[][] => [
-  ['target', 'wanted', 'measured', ''],
-  ...targets.map(({ what, wanted, measured, met }) => [
-    what,
-    wanted,
-    number(measured, 2),
-    met ? 'met' : 'missed',
-  ]),
-]

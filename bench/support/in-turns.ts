@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { median, medianRatio } from './statistics.ts'
 
 /** Part of collecting garbage goes on in the background, on the cores that the threads need. */
 const PAUSE_MS = 20
@@ -42,4 +43,27 @@ export async function timeMs(work: () => unknown): Promise<number> {
   const startedAt = performance.now()
   await work()
   return performance.now() - startedAt
+}
+
+/** A way to do something, and how often it is done in a second. */
+export interface Way {
+  name: string
+  perSecond: number
+  /** The rate by that of the first way. */
+  ofFirst: number
+}
+
+/** Compares ways by how often `measure` finds each to be done in a second. */
+export async function compareRates<Contestant>(
+  rounds: number,
+  contestants: Record<string, Contestant>,
+  measure: (contestant: Contestant) => Promise<number>,
+): Promise<Way[]> {
+  const rates = await inTurns(rounds, contestants, measure)
+  const [first = []] = Object.values(rates)
+  return Object.entries(rates).map(([name, all]) => ({
+    name,
+    perSecond: median(all),
+    ofFirst: medianRatio(all, first),
+  }))
 }

@@ -1,7 +1,6 @@
 import { atMost } from '../support/bench.ts'
 import { machine } from '../support/machine.ts'
 import { MIB } from '../support/memory-growth.ts'
-import { number } from '../support/table.ts'
 import { type Measure, openCompute } from './measure.ts'
 import { double } from './tasks.ts'
 
@@ -30,13 +29,7 @@ export const measure: Measure = async (started) => {
   const growth = Math.max(...mib.slice(-third)) / Math.max(...mib.slice(0, third)) - 1
   return {
     title: `An endless source through compute.map for ${SETTINGS.seconds} s`,
-    rows: [
-      ['', ''],
-      ['items', `${read}`],
-      ['resident memory after 1 s, MiB', number(mib[0], 1)],
-      [`after ${SETTINGS.seconds} s`, number(mib.at(-1), 1)],
-      ['the most in the last third of the time, over the first, %', number(100 * growth, 1)],
-    ],
+    rows: [{ items: read, mibAfter1s: mib[0], mibAtTheEnd: mib.at(-1), growth }],
     targets: [atMost('Endless source: growth of resident memory, %', 100 * growth, 10)],
     figures: { settings: SETTINGS, items: read, mib },
   }

@@ -1,13 +1,10 @@
 import { Pool, type PoolOptions } from '@offloop/workpool/pool'
-import type { Target } from '../support/bench.ts'
+import type { Table, Target } from '../support/bench.ts'
 
 /** What a file `NAME.threads.ts` exports as `measure`. It puts what it starts on the stack. */
 export type Measure = (started: AsyncDisposableStack) => Promise<Measured>
 
-export interface Measured {
-  title: string
-  /** For the terminal. The first is the head. */
-  rows: string[][]
+export interface Measured extends Table {
   targets: Target[]
   /** For the file of results. */
   figures: object

@@ -1,6 +1,5 @@
 import { atMost } from '../support/bench.ts'
 import { memoryGrowth } from '../support/memory-growth.ts'
-import { number } from '../support/table.ts'
 import { type Measure, openCompute } from './measure.ts'
 import { sum } from './tasks.ts'
 
@@ -24,10 +23,7 @@ export const measure: Measure = async (started) => {
   const growthMiB = await memoryGrowth(read)
   return {
     title: `${readers} tasks that read one shared table of 256 MiB at once, ${SETTINGS.rounds} times`,
-    rows: [
-      ['', 'memory + MiB'],
-      ['all of them together', number(growthMiB, 1)],
-    ],
+    rows: [{ growthMiB }],
     targets: [atMost('Ten readers of 256 MiB: growth of memory together, MiB', growthMiB, 32)],
     figures: { settings: SETTINGS, growthMiB },
   }

@@ -4,7 +4,6 @@ import { atMost } from '../support/bench.ts'
 import { inTurns } from '../support/in-turns.ts'
 import { machine } from '../support/machine.ts'
 import { median, medianRatio, percentile } from '../support/statistics.ts'
-import { number } from '../support/table.ts'
 import { type Measure, openCompute } from './measure.ts'
 import { partCores } from './part-cores.ts'
 import { BareThreads, openPiscina, openPoolifier } from './peers.ts'
@@ -53,15 +52,7 @@ export const measure: Measure = async (started) => {
   }))
   return {
     title: `A task that does nothing, a round trip after another; medians of ${SETTINGS.rounds} rounds of ${SETTINGS.calls}`,
-    rows: [
-      ['', 'p50 µs', 'p99 µs', 'p50 ÷ alone'],
-      ...figures.map(({ name, p50Us, p99Us, timesBare }) => [
-        name,
-        number(p50Us, 1),
-        number(p99Us, 1),
-        number(timesBare, 2),
-      ]),
-    ],
+    rows: figures,
     targets: [
       atMost(
         'Round trip: p50 ÷ that of postMessage alone',

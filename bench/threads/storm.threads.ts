@@ -2,7 +2,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Pool } from '@offloop/workpool/pool'
 import { atLeast, atMost } from '../support/bench.ts'
 import { MIB } from '../support/memory-growth.ts'
-import { number } from '../support/table.ts'
 import { type Measure, openCompute } from './measure.ts'
 import { double, endThread, neverAsk, untilCancelled } from './tasks.ts'
 
@@ -28,13 +27,7 @@ export const measure: Measure = async (started) => {
   const threads = await countThreads(compute)
   return {
     title: `${SETTINGS.tasks} tasks, of which a third is cancelled, a tenth late, and a tenth crashes its thread`,
-    rows: [
-      ['', ''],
-      ['settled in another way than they should', `${wrong}`],
-      ['threads afterwards', `${threads} of ${SETTINGS.threads}`],
-      ['resident memory before, MiB', number(before / MIB, 1)],
-      ['resident memory afterwards, %', number(100 * (1 + growth), 1)],
-    ],
+    rows: [{ wrong, threads, memoryBeforeMiB: before / MIB, growth }],
     targets: [
       atMost('Storm: tasks that settled in another way than they should', wrong, 0),
       atLeast('Storm: threads afterwards', threads, SETTINGS.threads),

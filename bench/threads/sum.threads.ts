@@ -4,7 +4,6 @@ import { inTurns, timeMs } from '../support/in-turns.ts'
 import { machine } from '../support/machine.ts'
 import { memoryGrowth } from '../support/memory-growth.ts'
 import { add, median, medianRatio } from '../support/statistics.ts'
-import { number } from '../support/table.ts'
 import { type Measure, openCompute } from './measure.ts'
 import { BareThreads } from './peers.ts'
 import { addSlice, double, type Slice, sum } from './tasks.ts'
@@ -71,10 +70,7 @@ export const measure: Measure = async (started) => {
   const oneThread = times['shared, one thread'].map((ms) => ms / SETTINGS.threads)
   return {
     title: `The sum of 1 GiB of doubles; medians of ${SETTINGS.rounds} rounds`,
-    rows: [
-      ['', 'ms', 'memory + MiB'],
-      ...figures.map(({ name, ms, growthMiB }) => [name, number(ms, 1), number(growthMiB, 1)]),
-    ],
+    rows: figures,
     targets: [
       atMost(
         'Shared sum: all threads ÷ (one thread / cores)',

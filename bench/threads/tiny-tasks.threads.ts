@@ -2,7 +2,6 @@ import { atLeast } from '../support/bench.ts'
 import { inTurns } from '../support/in-turns.ts'
 import { machine } from '../support/machine.ts'
 import { median, medianRatio } from '../support/statistics.ts'
-import { number } from '../support/table.ts'
 import { type Measure, openCompute } from './measure.ts'
 import { BareThreads, openPiscina, openPoolifier } from './peers.ts'
 import { double } from './tasks.ts'
@@ -46,10 +45,7 @@ export const measure: Measure = async (started) => {
   }))
   return {
     title: `${SETTINGS.tasks} tiny tasks at once; medians of ${SETTINGS.rounds} rounds`,
-    rows: [
-      ['', 'ms', 'µs each'],
-      ...figures.map(({ name, ms, usPerTask }) => [name, number(ms, 2), number(usPerTask, 2)]),
-    ],
+    rows: figures,
     targets: [
       atLeast(
         '20 000 tiny tasks: poolifier’s time ÷ compute.run’s',
