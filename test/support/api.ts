@@ -1,5 +1,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
+import { afterAll, beforeAll, expect } from 'vitest'
+import { startService } from './service.ts'
 
 /** An operation of the OpenAPI document, as far as tests look at it. */
 export interface Operation {
@@ -89,6 +91,63 @@ export async function readApi(url: string) {
     operations,
     misfits,
     isProblem: (text: string) => problem?.(JSON.parse(text)) === true,
+  }
+}
+
+interface Request {
+  id?: string
+  query?: string
+  body?: unknown
+  headers?: Record<string, string>
+}
+
+/**
+ * A service for the tests of a file, whose operations are called by name and whose answers must fit
+ * its document.
+ */
+export function serveApi(open?: Parameters<typeof startService>[1]) {
+  let service: Awaited<ReturnType<typeof startService>>
+  let api: Awaited<ReturnType<typeof readApi>>
+  beforeAll(async () => {
+    service = await startService({}, open)
+    api = await readApi(service.url)
+  })
+  afterAll(() => service.close())
+
+  const find = (name: string) =>
+    api.operations.find(({ operationId }) => operationId === name) as Operation
+  return {
+    document: () => api.document,
+    operations: () => api.operations,
+    /** The statuses that the document has for an operation. */
+    statusesOf: (name: string) =>
+      Object.keys(find(name).responses).filter((status) => status !== 'default'),
+    /** The defaults of an operation's parameters. */
+    defaultsOf: (name: string) =>
+      Object.fromEntries(
+        find(name).parameters.flatMap(({ name, schema }) =>
+          'default' in schema ? [[name, schema.default]] : [],
+        ),
+      ),
+    /** Sends a request, and expects the answer to fit. */
+    async send(
+      name: string,
+      { id = '', query = '', body, headers = {} }: Request = {},
+    ): Promise<Answer> {
+      const operation = find(name)
+      const response = await fetch(`${service.url}${operation.path.replace('{id}', id)}?${query}`, {
+        method: operation.method.toUpperCase(),
+        headers: { 'content-type': 'application/json', ...headers },
+        ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+      })
+      const answer = {
+        status: response.status,
+        headers: Object.fromEntries(response.headers),
+        text: await response.text(),
+      }
+      expect([name, api.misfits(operation, answer)]).toEqual([name, []])
+      return answer
+    },
   }
 }
 
