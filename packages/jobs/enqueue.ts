@@ -18,10 +18,7 @@ export interface EnqueueOptions {
   runAt?: Date
   /** Smaller ones go first; 0 by default. An integer from -32 768 to 32 767. */
   priority?: number
-  /**
-   * While a job of the kind with this key is unfinished, its id is returned and no other job is
-   * made. At most 200 characters, all of which count, also spaces at the end.
-   */
+  /** While a job of the kind with this key is unfinished, its id is returned. 200 characters. */
   dedupeKey?: string
   /** 1 to 128 ASCII characters without spaces. */
   requestId?: string | null
@@ -42,12 +39,13 @@ export function toNewJob<Input>(
   { runAt, priority = 0, dedupeKey, requestId = null }: EnqueueOptions = {},
 ) {
   if (!Number.isInteger(priority) || priority < MIN_PRIORITY || priority > MAX_PRIORITY)
-    throw new RangeError(
-      `Expected \`priority\` to be an integer from -32768 to 32767, got ${inspect(priority)}`,
-    )
+    throw unexpected(RangeError, 'priority', 'be an integer from -32768 to 32767', priority)
   if (requestId !== null && !REQUEST_ID.test(requestId))
-    throw new TypeError(
-      `Expected \`requestId\` to be 1 to 128 ASCII characters without spaces, got ${inspect(requestId)}`,
+    throw unexpected(
+      TypeError,
+      'requestId',
+      'be 1 to 128 ASCII characters without spaces',
+      requestId,
     )
   return {
     kind: name,
@@ -60,7 +58,7 @@ export function toNewJob<Input>(
   }
 }
 
-/** Inserts a job; returns the id and state, or those of the unfinished job with the same key. */
+/** Inserts a job; returns its id and state, or those of the unfinished job with the same key. */
 export async function insertJob(
   trx: Trx,
   { runAt, ...columns }: NewJob,
@@ -69,32 +67,22 @@ export async function insertJob(
   const dueAt = runAt && sql<Date>`cast(${runAt} as datetime(3))`
   const state = dueAt ? sql<JobState>`if(${dueAt} > now(3), 'scheduled', 'queued')` : 'queued'
   const due_at = dueAt && sql<Date>`if(${dueAt} > now(3), ${dueAt}, null)`
+  const inserted = typed(trx).selectFrom('job').select(['id', 'state'])
   try {
     await typed(trx)
       .insertInto('job')
       .values({ id, ...columns, state, due_at })
       .execute()
   } catch (error) {
-    if (columns.dedupe_key === null || !isKeyTaken(error)) throw error
-    return findByKey(trx, columns.kind, columns.dedupe_key)
+    const { kind, dedupe_key } = columns
+    if (dedupe_key === null || !isKeyTaken(error)) throw error
+    const same = inserted.where('kind', '=', kind).where('dedupe_key', '=', dedupe_key)
+    // A plain read may see a snapshot from before that job.
+    return same.modifyEnd(sql`lock in share mode`).executeTakeFirstOrThrow()
   }
   if (!runAt) return { id, state: 'queued' }
-  return typed(trx)
-    .selectFrom('job')
-    .select(['id', 'state'])
-    .where('id', '=', id)
-    .executeTakeFirstOrThrow()
+  return inserted.where('id', '=', id).executeTakeFirstOrThrow()
 }
-
-/** A locking read, because a plain one may see a snapshot from before that job. */
-const findByKey = (trx: Trx, kind: string, key: string) =>
-  typed(trx)
-    .selectFrom('job')
-    .select(['id', 'state'])
-    .where('kind', '=', kind)
-    .where('dedupe_key', '=', key)
-    .modifyEnd(sql`lock in share mode`)
-    .executeTakeFirstOrThrow()
 
 const isKeyTaken = (error: unknown) =>
   error instanceof Error &&
@@ -104,9 +92,8 @@ const isKeyTaken = (error: unknown) =>
 /** Times before 1970 mean the same as that one: the job is due. */
 function toColumnDate(runAt: unknown): Date {
   if (!(runAt instanceof Date) || Number.isNaN(runAt.getTime()))
-    throw new TypeError(`Expected \`runAt\` to be a valid Date, got ${inspect(runAt)}`)
-  if (runAt > MAX_RUN_AT)
-    throw new RangeError(`Expected \`runAt\` to be before the year 10000, got ${inspect(runAt)}`)
+    throw unexpected(TypeError, 'runAt', 'be a valid Date', runAt)
+  if (runAt > MAX_RUN_AT) throw unexpected(RangeError, 'runAt', 'be before the year 10000', runAt)
   return new Date(Math.max(0, runAt.getTime()))
 }
 
@@ -117,16 +104,19 @@ function toColumnDate(runAt: unknown): Date {
 function toColumnKey(key: unknown): string {
   // A lone surrogate would become U+FFFD on its way to the database, and equal any other.
   if (typeof key !== 'string' || !key.isWellFormed())
-    throw new TypeError(
-      `Expected \`dedupeKey\` to be a string without lone surrogates, got ${inspect(key)}`,
-    )
+    throw unexpected(TypeError, 'dedupeKey', 'be a string without lone surrogates', key)
   const column = /[ |]$/.test(key) ? `${key}|` : key
-  if ([...column].length > MAX_KEY_CHARACTERS)
-    throw new RangeError(
-      `Expected \`dedupeKey\` to have at most ${MAX_KEY_CHARACTERS} characters, got ${[...column].length}`,
-    )
-  return column
+  const { length } = [...column]
+  if (length <= MAX_KEY_CHARACTERS) return column
+  throw unexpected(RangeError, 'dedupeKey', `have at most ${MAX_KEY_CHARACTERS} characters`, length)
 }
+
+const unexpected = (
+  ErrorType: typeof TypeError | typeof RangeError,
+  option: string,
+  expected: string,
+  value: unknown,
+) => new ErrorType(`Expected \`${option}\` to ${expected}, got ${inspect(value)}`)
 
 /**
  * The JSON of a job's input or result; `undefined` becomes `null`.
@@ -137,11 +127,8 @@ export function toJson(value: unknown, what: string, maxBytes: number): string {
   const text = value === undefined ? 'null' : stringify(value, what)
   const bytes = Buffer.byteLength(text)
   if (bytes <= maxBytes) return text
-  throw new JobError(
-    'too_large',
-    `${what} has ${bytes} bytes as JSON, the most is ${maxBytes}: keep large data elsewhere`,
-    { retryable: false },
-  )
+  const message = `${what} has ${bytes} bytes as JSON, the most is ${maxBytes}: keep large data elsewhere`
+  throw new JobError('too_large', message, { retryable: false })
 }
 
 function stringify(value: unknown, what: string): string {

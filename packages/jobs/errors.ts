@@ -1,4 +1,4 @@
-export type JobErrorCode =
+type Code =
   | 'not_found'
   | 'conflict'
   | 'too_large'
@@ -6,17 +6,14 @@ export type JobErrorCode =
   | 'deadline_exceeded'
   | 'unavailable'
 
-/**
- * What this package throws, and the reason with which it aborts a handler's signal. People may see
- * the message.
- */
+/** What this package throws, and aborts a handler's signal with. People may see the message. */
 export class JobError extends Error {
   override readonly name = 'JobError'
-  readonly code: JobErrorCode
+  readonly code: Code
   /** False where another attempt cannot help. */
   readonly retryable: boolean
 
-  constructor(code: JobErrorCode, message: string, { retryable = true } = {}) {
+  constructor(code: Code, message: string, { retryable = true } = {}) {
     super(message)
     this.code = code
     this.retryable = retryable

@@ -3,10 +3,7 @@ import type { JobState } from './tables.ts'
 
 declare const types: unique symbol
 
-/**
- * Work that outlives a request: a row in the database until it is done. `Input` and `Result` are
- * JSON.
- */
+/** Work that outlives a request: a row until it is done. `Input` and `Result` are JSON. */
 export interface Job<Input, Result> {
   readonly name: string
   readonly [types]?: (input: Input) => Result
@@ -37,48 +34,38 @@ export function job<Input, Result = void>(
     concurrency = Number.POSITIVE_INFINITY,
   }: Partial<Omit<Job<Input, Result>, 'name'>> = {},
 ): Job<Input, Result> {
-  const check = (option: string, value: number, expected: string, isValid: boolean) => {
+  const check = (option: string, value: number, isValid: boolean, expected: string) => {
     if (typeof value === 'number' && isValid) return
-    const ErrorType = typeof value === 'number' ? RangeError : TypeError
-    throw new ErrorType(
-      `Expected \`${option}\` of the job ${name} to be ${expected}, got ${inspect(value)}`,
-    )
+    const message = `Expected \`${option}\` of the job ${name} to be ${expected}, got ${inspect(value)}`
+    throw typeof value === 'number' ? new RangeError(message) : new TypeError(message)
   }
+  const isCount = (value: number) => Number.isInteger(value) && value >= 1
   checkName('a job', name)
-  check(
-    'attempts',
-    attempts,
-    `an integer from 1 to ${MAX_ATTEMPTS}`,
-    isCount(attempts, MAX_ATTEMPTS),
-  )
+  const hasAttempts = isCount(attempts) && attempts <= MAX_ATTEMPTS
+  check('attempts', attempts, hasAttempts, `an integer from 1 to ${MAX_ATTEMPTS}`)
   const limit = 'a positive number of milliseconds, or Infinity for no limit'
-  check('timeoutMs', timeoutMs, limit, timeoutMs > 0)
-  const pause = 'a positive, finite number of milliseconds'
-  check('backoffMs', backoffMs, pause, backoffMs > 0 && Number.isFinite(backoffMs))
-  const places = 'a positive integer, or Infinity for no limit'
-  const isUnlimited = concurrency === Number.POSITIVE_INFINITY
-  check('concurrency', concurrency, places, isUnlimited || isCount(concurrency))
+  check('timeoutMs', timeoutMs, timeoutMs > 0, limit)
+  const isPause = backoffMs > 0 && Number.isFinite(backoffMs)
+  check('backoffMs', backoffMs, isPause, 'a positive, finite number of milliseconds')
+  const hasPlaces = concurrency === Number.POSITIVE_INFINITY || isCount(concurrency)
+  check('concurrency', concurrency, hasPlaces, 'a positive integer, or Infinity for no limit')
   return Object.freeze({ name, attempts, timeoutMs, backoffMs, concurrency })
 }
-
-const isCount = (value: number, max = Number.MAX_SAFE_INTEGER) =>
-  Number.isInteger(value) && value >= 1 && value <= max
 
 /** What the columns of names hold, which ignore spaces at the end. */
 export const NAME = /^[!-~]{1,100}$/
 
 function checkName(what: string, name: unknown): void {
-  if (typeof name !== 'string' || !NAME.test(name))
-    throw new TypeError(
-      `Expected the name of ${what} to be 1 to 100 ASCII characters without spaces, got ${inspect(name)}`,
-    )
+  if (typeof name === 'string' && NAME.test(name)) return
+  const expected = '1 to 100 ASCII characters without spaces'
+  throw new TypeError(`Expected the name of ${what} to be ${expected}, got ${inspect(name)}`)
 }
 
 export interface JobContext {
   id: string
   /** Aborts on cancellation, timeout and shutdown, and when another process took the job over. */
   signal: AbortSignal
-  /** Reports progress from 0 to 1, as often as it likes: the latest is written a few times a second. */
+  /** Reports progress from 0 to 1; the latest is written a few times a second. */
   progress(fraction: number, note?: string): void
   /** Of the request that enqueued the job. */
   requestId: string | null
@@ -101,9 +88,8 @@ export const handle = <Input, Result>(
   run: (input: Input, context: JobContext) => Result | Promise<Result>,
 ): JobHandler => ({ job, run: run as JobHandler['run'] })
 
-/** Enqueues a job at every slot of a cron expression, once, however many processes there are. */
+/** A job that is enqueued at every slot of a cron expression. The name is its identity. */
 export interface JobSchedule {
-  /** Its identity in the database. */
   name: string
   cron: string
   job: Job<never, unknown>
@@ -111,8 +97,8 @@ export interface JobSchedule {
 }
 
 /**
- * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: every day at 03:00 UTC. A slot is
- * skipped while the job of an earlier one is unfinished.
+ * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: every day at 03:00 UTC, once however
+ * many processes there are. A slot is skipped while the job of an earlier one is unfinished.
  *
  * @throws TypeError for a name that is not 1 to 100 ASCII characters without spaces.
  */
@@ -126,7 +112,7 @@ export function schedule<Input>(
   return { name, cron, job, input }
 }
 
-/** What listeners and clients receive of a job: fields of the job as `Jobs.list` returns it. */
+/** What listeners receive of a job: fields of the job as `Jobs.list` returns it. */
 export interface JobChange {
   id: string
   kind: string

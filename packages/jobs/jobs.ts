@@ -22,12 +22,9 @@ const COUNT_TIMEOUT_MS = 1_000
 const READ_WATCHED_EVERY_MS = 1_000
 
 export interface JobsOptions {
-  /**
-   * Opens a database handle whose statements end when `signal` aborts. A `reserved` one must not
-   * wait behind requests: it renews leases and writes results.
-   */
+  /** Opens a handle whose statements end with `signal`; `reserved` ones do not wait for others. */
   open(signal: AbortSignal, options: { reserved: boolean }): Db
-  /** Runs a transaction; it may run `story` again, as after a deadlock. */
+  /** Runs a transaction, again after a deadlock. */
   transaction<T>(db: Db, story: (trx: Trx) => Promise<T>, isolation: 'read committed'): Promise<T>
   /** Calls `act` when `trx` has committed, and never if it is rolled back. */
   afterCommit(trx: Trx, act: () => void): void
@@ -48,6 +45,8 @@ interface Listener {
   lastSent: Map<string, string>
 }
 
+type Changed = { job: JobDetail; changed: boolean }
+
 /** The durable jobs, as one process has them. */
 export class Jobs implements AsyncDisposable {
   readonly #options: JobsOptions
@@ -65,17 +64,14 @@ export class Jobs implements AsyncDisposable {
   #countFails = false
 
   constructor(options: JobsOptions) {
-    const { log, keepMs, transaction, timing } = options
+    const { log, keepMs, transaction } = options
     this.#options = options
-    this.#timing = { ...TIMING, ...timing }
+    this.#timing = { ...TIMING, ...options.timing }
     this.#store = new JobStore({ open: this.#open, transaction, keepMs })
-    this.#watchLoop = new Loop({
-      name: 'read watched',
-      log,
-      restMs: READ_WATCHED_EVERY_MS,
-      maxBackoffMs: this.#timing.maxBackoffMs,
-      runOnce: () => this.#readWatched(),
-    })
+    const { maxBackoffMs } = this.#timing
+    const pace = { restMs: READ_WATCHED_EVERY_MS, maxBackoffMs }
+    const runOnce = () => this.#readWatched()
+    this.#watchLoop = new Loop({ name: 'read watched', log, ...pace, runOnce })
   }
 
   /** How many jobs run in this process. */
@@ -84,43 +80,27 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Begins to run jobs.
+   * Begins to run jobs, with the handlers and schedules of all features.
    *
    * @throws Error for two handlers of one kind, two schedules of one name, or a wrong cron
    * expression.
    */
-  start({
-    handlers,
-    schedules,
-  }: {
-    handlers: readonly JobHandler[]
-    schedules: readonly JobSchedule[]
-  }): void {
+  start(all: { handlers: readonly JobHandler[]; schedules: readonly JobSchedule[] }): void {
     const { log, concurrency, transaction, publicMessage = toPublicMessage } = this.#options
-    const open = () => this.#open(true)
     const prune = pruning(this.#store, () => this.#open(false))
     const common = { store: this.#store, log, timing: this.#timing, onChange: this.#notify }
-    const worker = new Worker({
-      ...common,
-      concurrency,
-      publicMessage,
-      handlers: [prune.handler, ...handlers],
-    })
-    this.#maintenance = new Maintenance({
-      ...common,
-      open,
-      transaction,
-      schedules: [prune.schedule, ...schedules],
-      enqueue: async (trx, { name, job, input }) => {
-        const dedupeKey = `schedule:${name}`
-        const { id } = await this.enqueue(trx, job, input as never, { dedupeKey })
-        this.#options.afterCommit(trx, () => worker.claimScheduled(id))
-      },
-    })
+    const handlers = [prune.handler, ...all.handlers]
+    const schedules = [prune.schedule, ...all.schedules]
+    const worker = new Worker({ ...common, concurrency, publicMessage, handlers })
+    const enqueue = async (trx: Trx, { name, job, input }: JobSchedule) => {
+      const dedupeKey = `schedule:${name}`
+      const { id } = await this.enqueue(trx, job, input as never, { dedupeKey })
+      this.#options.afterCommit(trx, () => worker.claimScheduled(id))
+    }
+    const open = () => this.#open(true)
+    this.#maintenance = new Maintenance({ ...common, open, transaction, schedules, enqueue })
     this.#worker = worker
-    worker.start()
-    this.#maintenance.start()
-    this.#watchLoop.start()
+    for (const part of [worker, this.#maintenance, this.#watchLoop]) part.start()
   }
 
   /**
@@ -150,8 +130,8 @@ export class Jobs implements AsyncDisposable {
    * @throws JobError `not_found`; `conflict` when it has succeeded or failed already.
    */
   async cancel(db: Db, id: string): Promise<JobDetail> {
-    const { job } = await this.#change(db, async (trx) => {
-      const cancelled = (await this.#store.cancel(trx, id)) ?? missing(id)
+    const { job } = await this.#change(db, id, async (trx) => {
+      const cancelled = await this.#store.cancel(trx, id)
       this.#options.afterCommit(trx, () => this.#worker?.abort(id))
       return cancelled
     })
@@ -166,10 +146,7 @@ export class Jobs implements AsyncDisposable {
    * @throws JobError `not_found`; `conflict` when it is neither.
    */
   async retry(db: Db, id: string): Promise<JobDetail> {
-    const { job, changed } = await this.#change(
-      db,
-      async (trx) => (await this.#store.retry(trx, id)) ?? missing(id),
-    )
+    const { job, changed } = await this.#change(db, id, (trx) => this.#store.retry(trx, id))
     if (changed) return job
     const expected = 'Only a failed or cancelled job can be retried'
     throw new JobError('conflict', `${expected}: this one is ${job.state}`)
@@ -179,10 +156,7 @@ export class Jobs implements AsyncDisposable {
   readonly list = listJobs
   readonly attempts = listAttempts
 
-  /**
-   * How many jobs there are in each state, in all processes together, each up to 100 000. Calls
-   * made while they are being counted share the result.
-   */
+  /** Jobs by state, in all processes, each up to 100 000; simultaneous calls share the result. */
   counts(): Promise<Record<JobState, number>> {
     this.#counting ??= this.#count().finally(() => {
       this.#counting = undefined
@@ -192,11 +166,9 @@ export class Jobs implements AsyncDisposable {
 
   /**
    * Calls `notify` after the commit of each change that this process makes to a job or notices,
-   * until the returned function is called. Other processes do not notify of theirs: the jobs that
-   * `watched` names are read as well, at once and then every second, and `notify` is called for
-   * each that differs from what was last sent.
-   *
-   * @param watched ids of jobs that somebody waits for, wherever they run.
+   * until the returned function is called. What other processes change is read for the jobs that
+   * `watched` names, at once and then every second: `notify` is called if it differs from what was
+   * last sent.
    */
   onChange(
     notify: (change: JobChange) => void,
@@ -212,7 +184,7 @@ export class Jobs implements AsyncDisposable {
    * Claims no more, and releases what is not done soon. Jobs may still be enqueued.
    *
    * @param crashed if true, nothing is released: one of the jobs may be the cause, and would crash
-   * process after process. Others rescue them when their leases expire, and the attempt counts.
+   * process after process. Others rescue them when the leases expire, and the attempt counts.
    */
   stop(crashed = false): Promise<void> {
     this.#stopped ??= this.#stop(crashed)
@@ -244,16 +216,13 @@ export class Jobs implements AsyncDisposable {
     return this.#options.open(AbortSignal.any([this.#closing.signal, timeout]), { reserved })
   }
 
-  /** Runs `change` in the caller's transaction or one of its own, and notifies after the commit. */
-  #change(
-    db: Db,
-    change: (trx: Trx) => Promise<{ job: JobDetail; changed: boolean }>,
-  ): Promise<{ job: JobDetail; changed: boolean }> {
+  #change(db: Db, id: string, change: (trx: Trx) => Promise<Changed | undefined>) {
     const { transaction, afterCommit } = this.#options
     const story = async (trx: Trx) => {
-      const { job, changed } = await change(trx)
-      if (changed) afterCommit(trx, () => this.#notify([job]))
-      return { job, changed }
+      const result = await change(trx)
+      if (!result) throw new JobError('not_found', `There is no job ${id}`)
+      if (result.changed) afterCommit(trx, () => this.#notify([result.job]))
+      return result
     }
     return db.isTransaction ? story(db as Trx) : transaction(db, story, 'read committed')
   }
@@ -262,13 +231,13 @@ export class Jobs implements AsyncDisposable {
   async #count(): Promise<Record<JobState, number>> {
     const { open, log } = this.#options
     try {
-      const signal = AbortSignal.timeout(COUNT_TIMEOUT_MS)
-      const counts = await countJobs(open(signal, { reserved: true }))
+      const db = open(AbortSignal.timeout(COUNT_TIMEOUT_MS), { reserved: true })
+      const counts = await countJobs(db)
       this.#countFails = false
       return counts
     } catch (error) {
-      if (!this.#countFails)
-        log.warn({ err: error }, 'Cannot count the jobs: their metrics are missing')
+      const text = 'Cannot count the jobs: their metrics are missing'
+      if (!this.#countFails) log.warn({ err: error }, text)
       this.#countFails = true
       throw error
     }
@@ -283,16 +252,13 @@ export class Jobs implements AsyncDisposable {
   }
 
   async #readWatched(): Promise<boolean> {
-    const listeners = [...this.#listeners].map((listener) => ({
-      listener,
-      ids: new Set(listener.watched()),
-    }))
-    const all = new Set(listeners.flatMap(({ ids }) => [...ids]))
+    const ids = new Map([...this.#listeners].map((entry) => [entry, new Set(entry.watched())]))
+    const all = [...new Set([...ids.values()].flatMap((set) => [...set]))]
     this.#changedSinceRead.clear()
-    const changes = await readChanges(this.#open(false), [...all])
-    for (const { listener, ids } of listeners) {
-      for (const id of listener.lastSent.keys()) if (!ids.has(id)) listener.lastSent.delete(id)
-      for (const change of changes) if (ids.has(change.id)) this.#sendRead(listener, change)
+    const changes = await readChanges(this.#open(false), all)
+    for (const [listener, watched] of ids) {
+      for (const id of listener.lastSent.keys()) if (!watched.has(id)) listener.lastSent.delete(id)
+      for (const change of changes) if (watched.has(change.id)) this.#sendRead(listener, change)
     }
     return false
   }
@@ -322,7 +288,3 @@ function toChange({ id, kind, state, progress, note, attempt, error }: JobChange
 
 const toPublicMessage = (error: unknown) =>
   error instanceof JobError ? error.message : 'Something went wrong on our side'
-
-function missing(id: string): never {
-  throw new JobError('not_found', `There is no job ${id}`)
-}

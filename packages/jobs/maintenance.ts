@@ -4,32 +4,33 @@ import { sql } from 'kysely'
 import { toNewJob } from './enqueue.ts'
 import { handle, type JobChange, type JobSchedule, job, schedule } from './job.ts'
 import { type Log, Loop, type Timing } from './loop.ts'
-import { type JobStore, MAINTENANCE_BATCH } from './store.ts'
+import { type JobStore, MAINTENANCE_BATCH, type StoreOptions } from './store.ts'
 import { type Db, type Trx, typed } from './tables.ts'
 
 const SLOT_BATCH = 1_000
+/** Five fields, or six with seconds, or `@daily`: an expression with a year ends some day. */
+const RECURRING = /^\s*(@\w+|\S+(\s+\S+){4,5})\s*$/
 
-export interface MaintenanceOptions {
+export interface MaintenanceOptions extends Pick<StoreOptions, 'transaction'> {
   store: JobStore
   log: Log
   timing: Timing
   schedules: readonly JobSchedule[]
   /** Opens a handle for one statement or transaction. */
   open(): Db
-  transaction<T>(db: Db, story: (trx: Trx) => Promise<T>, isolation: 'read committed'): Promise<T>
   /** Enqueues the job of a schedule, in the transaction that marks its slot as fired. */
   enqueue(trx: Trx, schedule: JobSchedule): Promise<unknown>
   onChange(changes: readonly JobChange[]): void
 }
 
 /**
- * Promotes due jobs, rescues orphaned ones, and fires schedules. Every process does so; the rows'
- * locks and the slots' keys ensure that each thing is done once.
+ * Promotes due jobs, rescues orphaned ones, and fires schedules. Every process does so; row locks
+ * and the keys of slots ensure that each thing is done once.
  */
 export class Maintenance {
   readonly #options: MaintenanceOptions
   readonly #loop: Loop
-  readonly #schedules: { schedule: JobSchedule; cron: Cron; nextSlot: number }[]
+  readonly #entries: { schedule: JobSchedule; cron: Cron; nextSlot: number }[]
   #lastAt = Number.NEGATIVE_INFINITY
   #rescuesFrom = 0
 
@@ -45,18 +46,14 @@ export class Maintenance {
     // Checked here: a schedule that fails later would keep those after it from being fired.
     for (const { job, input } of schedules) toNewJob(job, input as never)
     this.#options = options
-    this.#schedules = schedules.map((entry) => ({
+    this.#entries = schedules.map((entry) => ({
       schedule: entry,
       cron: toCron(entry),
       nextSlot: 0,
     }))
-    this.#loop = new Loop({
-      name: 'maintenance',
-      log,
-      restMs: timing.pollMs,
-      maxBackoffMs: timing.maxBackoffMs,
-      runOnce: () => this.runOnce(),
-    })
+    const { pollMs: restMs, maxBackoffMs } = timing
+    const runOnce = () => this.runOnce()
+    this.#loop = new Loop({ name: 'maintenance', log, restMs, maxBackoffMs, runOnce })
   }
 
   start(): void {
@@ -78,37 +75,41 @@ export class Maintenance {
     return Math.max(promoted.length, rescued.length) >= MAINTENANCE_BATCH
   }
 
-  /**
-   * Fires each slot once: a row with the slot as its key says that it was fired. Slots missed while
-   * no process ran are made up for by firing the last of them.
-   */
+  /** Fires each slot once; of slots missed while no process ran, the last. */
   async fireSchedules(): Promise<void> {
     const { open, transaction } = this.#options
     const now = await readClock(open())
-    for (const entry of this.#schedules) {
+    for (const entry of this.#entries) {
       if (now.getTime() < entry.nextSlot) continue
-      const slot = findLastSlot(entry.cron, now)
-      const fire = (trx: Trx) => this.#fireSlot(trx, entry.schedule, slot as Date)
-      if (slot) await transaction(open(), fire, 'read committed')
+      // Croner returns slots before a time, in whole seconds.
+      const soon = new Date(Math.floor(now.getTime() / 1_000) * 1_000 + 1_000)
+      const [slot] = entry.cron.previousRuns(1, soon)
+      if (slot)
+        await transaction(
+          open(),
+          (trx) => this.#fireSlot(trx, entry.schedule, slot),
+          'read committed',
+        )
       entry.nextSlot = entry.cron.nextRun(now)?.getTime() ?? Number.POSITIVE_INFINITY
     }
   }
 
   /** A schedule without slots is new, not late: its first slot is the next one. */
   async #fireSlot(trx: Trx, entry: JobSchedule, slot: Date): Promise<void> {
-    const newest = await findNewestSlot(trx, entry.name)
-    if (newest && newest >= slot) return
-    const { numInsertedOrUpdatedRows = 0n } = await typed(trx)
-      .insertInto('job_slot')
-      .ignore()
-      .values({ schedule: entry.name, slot })
-      .executeTakeFirstOrThrow()
+    const slots = typed(trx)
+      .selectFrom('job_slot')
+      .select('slot')
+      .where('schedule', '=', entry.name)
+    const newest = await slots.orderBy('slot', 'desc').limit(1).executeTakeFirst()
+    if (newest && newest.slot >= slot) return
+    const insert = typed(trx).insertInto('job_slot').ignore().values({ schedule: entry.name, slot })
+    const { numInsertedOrUpdatedRows = 0n } = await insert.executeTakeFirstOrThrow()
     if (newest && numInsertedOrUpdatedRows > 0n) await this.#options.enqueue(trx, entry)
   }
 
   /**
    * After an outage all leases have expired, though no worker died: each gets the time to end its
-   * pause and renew. The same after this process was away itself, or has just started.
+   * pause and renew. So it is after this process was away itself, or has just started.
    */
   #mayRescue(): boolean {
     const { pollMs, heartbeatMs, maxBackoffMs } = this.#options.timing
@@ -118,6 +119,23 @@ export class Maintenance {
     this.#lastAt = now
     return now >= this.#rescuesFrom
   }
+}
+
+function toCron({ name, cron: expression }: JobSchedule): Cron {
+  const text = JSON.stringify(expression)
+  if (!RECURRING.test(expression))
+    throw new Error(
+      `The schedule ${name} needs five fields, or six with seconds: ${text} has others`,
+    )
+  // An offset: the first look-up of a time zone in Intl takes up to 0.2 s.
+  const cron = new Cron(expression, { utcOffset: 0 })
+  if (!cron.nextRun()) throw new Error(`The schedule ${name} never fires: no date matches ${text}`)
+  return cron
+}
+
+async function readClock(db: Db): Promise<Date> {
+  const { rows } = await sql<{ now: Date }>`select now(3) as now`.execute(db)
+  return rows[0]?.now as Date
 }
 
 const pruneJobs = job<null>('jobs.prune')
@@ -138,44 +156,13 @@ export async function pruneSlots(open: () => Db, signal?: AbortSignal): Promise<
     .select(['schedule', ({ fn }) => fn.max('slot').as('slot')])
     .groupBy('schedule')
     .execute()
-  for (const { schedule, slot } of newest)
-    while (!signal?.aborted && (await deleteSlots(open(), schedule, slot)) === SLOT_BATCH);
-}
-
-async function deleteSlots(db: Db, name: string, before: Date): Promise<number> {
-  const { numAffectedRows = 0n } = await sql`
-    delete from job_slot where schedule = ${name} and slot < ${before} and slot < now() - interval 7 day
-    order by schedule, slot limit ${sql.lit(SLOT_BATCH)}
-  `.execute(db)
-  return Number(numAffectedRows)
-}
-
-/** Five fields, or six with seconds, or `@daily`: one with a year would end to fire one day. */
-const RECURRING = /^\s*(@\w+|\S+(\s+\S+){4,5})\s*$/
-
-function toCron({ name, cron: expression }: JobSchedule): Cron {
-  if (!RECURRING.test(expression))
-    throw new Error(
-      `The schedule ${name} needs five fields, or six with seconds: ${JSON.stringify(expression)} has others`,
-    )
-  // An offset: the first look-up of a time zone in Intl takes up to 0.2 s.
-  const cron = new Cron(expression, { utcOffset: 0 })
-  if (cron.nextRun()) return cron
-  // It would cost a search through years each time.
-  throw new Error(`The schedule ${name} never fires: no date matches ${JSON.stringify(expression)}`)
-}
-
-/** The last slot that is not after `now`: croner returns those before a time, in seconds. */
-function findLastSlot(cron: Cron, now: Date): Date | undefined {
-  return cron.previousRuns(1, new Date(Math.floor(now.getTime() / 1_000) * 1_000 + 1_000))[0]
-}
-
-async function findNewestSlot(trx: Trx, name: string): Promise<Date | undefined> {
-  const query = typed(trx).selectFrom('job_slot').select('slot').where('schedule', '=', name)
-  return (await query.orderBy('slot', 'desc').limit(1).executeTakeFirst())?.slot
-}
-
-async function readClock(db: Db): Promise<Date> {
-  const { rows } = await sql<{ now: Date }>`select now(3) as now`.execute(db)
-  return rows[0]?.now as Date
+  const prune = async ({ schedule, slot }: { schedule: string; slot: Date }) => {
+    const { numAffectedRows } = await sql`
+      delete from job_slot
+      where schedule = ${schedule} and slot < ${slot} and slot < now() - interval 7 day
+      order by schedule, slot limit ${sql.lit(SLOT_BATCH)}
+    `.execute(open())
+    return Number(numAffectedRows)
+  }
+  for (const entry of newest) while (!signal?.aborted && (await prune(entry)) === SLOT_BATCH);
 }

@@ -10,22 +10,20 @@ import {
   typed,
 } from './tables.ts'
 
-const CHANGES = sql.join(CHANGE_COLUMNS.map((name) => sql.ref(name)))
-
 /** How many rows one turn of maintenance takes. */
 export const MAINTENANCE_BATCH = 100
 const PRUNE_BATCH = 500
-/** How far ahead the queue is searched for kinds without a handler here. */
+/** How far ahead the queue is searched for kinds without a handler. */
 const KINDS_LOOKAHEAD = 1_000
 /** For how many sets of kinds a `Queue` is kept. */
 const MAX_QUEUES = 16
-/** The longest random wait after the first loss of a process; doubled with each, up to the second. */
+/** The longest random wait after the first loss of a process; doubled with each. */
 const LOSS_BACKOFF_MS = 1_000
 const MAX_LOSS_BACKOFF_MS = 60_000
-/** Up to how many jobs of a state are counted; reading so many index entries takes about 10 ms. */
+/** Up to how many jobs of a state are counted, in about 10 ms. */
 const MAX_COUNTED = 100_000
 
-/** A job that a worker holds, for as long as the row has this fencing token. */
+/** A job of a worker, for as long as the row has this fencing token. */
 export interface Claim {
   id: string
   kind: string
@@ -33,19 +31,15 @@ export interface Claim {
   attempt: number
   maxAttempts: number
   requestId: string | null
-  /** The public text of the last failure. */
   error: string | null
   input: string
 }
 
-/** How an attempt ended, and what becomes of the job. */
+/** How an attempt ended: completed, discarded, to be retried, or released by a stopping process. */
 export type AttemptResult =
   | { state: 'succeeded'; result: string }
-  /** Discarded: no further attempt. */
   | { state: 'failed'; error: string; detail: string }
-  /** Retried after the delay. */
   | { state: 'scheduled'; error: string; detail: string; delayMs: number }
-  /** Released by a process that stops. */
   | { state: 'queued' }
 
 export interface FinishedAttempt {
@@ -67,14 +61,13 @@ export interface StoreOptions {
   /** @param reserved for what must not wait behind requests: leases, progress, results. */
   open(reserved: boolean): Db
   transaction<T>(db: Db, story: (trx: Trx) => Promise<T>, isolation: 'read committed'): Promise<T>
-  /** How long finished jobs are kept. */
   keepMs: number
 }
 
 /**
- * Every change to a job's row after it was enqueued. Each runs in a transaction under READ
- * COMMITTED, so that only the rows meant are locked: a job before its attempts, jobs by id. All
- * times come from the database's clock, the only one that all processes share.
+ * Every change to a job after it was enqueued. Transactions are READ COMMITTED, so that only the
+ * rows meant are locked: a job before its attempts, jobs by id. All times come from the database's
+ * clock, which all processes share.
  */
 export class JobStore {
   readonly #options: StoreOptions
@@ -84,10 +77,7 @@ export class JobStore {
     this.#options = options
   }
 
-  /**
-   * Claims queued jobs for a worker: each gets a lease, the next fencing token and one more attempt.
-   * `more` says whether others may be queued.
-   */
+  /** Gives queued jobs a lease, the next fencing token and one more attempt. */
   claim(options: ClaimOptions): Promise<{ claims: Claim[]; more: boolean }> {
     const { rooms, limit, ids } = options
     const queue = this.#findQueue([...rooms.keys()])
@@ -110,86 +100,86 @@ export class JobStore {
     return rows.map(({ kind }) => kind).filter((kind) => !kinds.has(kind))
   }
 
-  /** Writes results of attempts; returns the changes, without those whose claim no longer held. */
+  /** Writes results; returns the changes, without those of claims that are no longer valid. */
   finish(attempts: readonly FinishedAttempt[]): Promise<JobChange[]> {
     return this.#transaction(true, async (trx) => {
-      const held = await lockHeld(
-        trx,
-        attempts.map(({ claim }) => claim),
+      const valid = await lockClaimed(trx, toClaims(attempts))
+      const mine = attempts.filter(({ claim }) => valid.has(claim))
+      const results = Map.groupBy(mine, ({ result }) =>
+        result.state === 'succeeded' ? result.result : undefined,
       )
-      const mine = attempts.filter(({ claim }) => held.has(claim))
-      const bare = mine.filter(
-        ({ result }) => result.state === 'succeeded' && result.result === 'null',
-      )
-      if (bare.length > 0) await this.#succeed(trx, toClaimIds(bare), null)
-      for (const attempt of mine) if (!bare.includes(attempt)) await this.#finishOne(trx, attempt)
-      return readChanges(trx, toClaimIds(mine))
+      for (const [result, group] of results)
+        if (result === undefined) for (const attempt of group) await this.#fail(trx, attempt)
+        else await this.#complete(trx, toIds(toClaims(group)), result)
+      return readChanges(trx, toIds(toClaims(mine)))
     })
   }
 
-  /** Extends the leases that the worker still holds to `leaseMs` from now. */
+  /** Extends the valid leases to `leaseMs` from now. */
   renew(claims: readonly Claim[], leaseMs: number): Promise<void> {
     return this.#transaction(true, async (trx) => {
-      const held = toIds([...(await lockHeld(trx, claims))])
-      if (held.length > 0)
-        await sql`update job set due_at = ${later(leaseMs)} where id in (${idList(held)})`.execute(
+      const ids = toIds([...(await lockClaimed(trx, claims))])
+      if (ids.length > 0)
+        await sql`update job set due_at = ${later(leaseMs)} where id in (${idList(ids)})`.execute(
           trx,
         )
     })
   }
 
-  /** The claims that no longer hold, each with the job as it is, if it still exists. */
+  /** The claims that are no longer valid, each with the job as it is, if it still exists. */
   async findLost(claims: readonly Claim[]): Promise<Map<Claim, JobChange | undefined>> {
     const { rows } = await sql<JobChange & { fence: number }>`
-      select ${CHANGES}, fence from job where id in (${idList(toIds(claims))})
+      select ${CHANGE}, fence from job where id in (${idList(toIds(claims))})
     `.execute(this.#options.open(true))
     const byId = new Map(rows.map(({ fence, ...change }) => [change.id, { fence, change }]))
-    const found = claims.map((claim) => [claim, byId.get(claim.id)] as const)
-    return new Map(
-      found
-        .filter(([{ fence }, job]) => job?.fence !== fence || job.change.state !== 'running')
-        .map(([claim, job]) => [claim, job?.change]),
-    )
+    const lost = claims.filter(({ id, fence }) => {
+      const job = byId.get(id)
+      return job?.fence !== fence || job.change.state !== 'running'
+    })
+    return new Map(lost.map((claim) => [claim, byId.get(claim.id)?.change]))
   }
 
-  /** Returns false when the worker no longer holds the job. */
+  /** Resolves with whether the claim was valid. */
   async writeProgress({ id, fence }: Claim, progress: number, note: string | null) {
-    const { numUpdatedRows } = await typed(this.#options.open(true))
-      .updateTable('job')
-      .set({ progress, note })
-      .where('id', '=', id)
-      .where('fence', '=', fence)
-      .where('state', '=', 'running')
-      .executeTakeFirst()
-    return numUpdatedRows > 0n
+    const { numAffectedRows = 0n } = await sql`
+      update job set progress = ${progress}, note = ${note}
+      where id = ${id} and fence = ${fence} and state = 'running'
+    `.execute(this.#options.open(true))
+    return numAffectedRows > 0n
   }
 
   /** Queues scheduled jobs that are due. */
   promote(): Promise<JobChange[]> {
-    return this.#moveDue('scheduled', (trx, rows) =>
-      sql`update job set state = 'queued', due_at = null where id in (${idList(toIds(rows))})`.execute(
-        trx,
-      ),
-    )
+    return this.#moveDue('scheduled', async (trx, rows) => {
+      const ids = idList(toIds(rows))
+      await sql`update job set state = 'queued', due_at = null where id in (${ids})`.execute(trx)
+    })
   }
 
-  /** Schedules jobs whose lease expired, or fails those without attempts left. */
+  /**
+   * Takes jobs from workers whose leases expired. One of the jobs may be what ended the process:
+   * each waits for a random time, so that it does not run beside the same ones again.
+   */
   rescue(): Promise<JobChange[]> {
     return this.#moveDue('running', async (trx, rows) => {
       const detail = 'Its process ended, or could not renew the lease in time'
       await closeAttempts(trx, toIds(rows), 'lost', detail)
-      for (const { id, attempt, maxAttempts } of rows)
-        if (attempt >= maxAttempts)
-          await this.#fail(trx, id, 'Every process that began it ended before it was done')
-        else await rescheduleLost(trx, id, attempt)
+      const error = 'Every process that began it ended before it was done'
+      for (const { id, attempt, maxAttempts } of rows) {
+        const maxMs = Math.min(LOSS_BACKOFF_MS * 2 ** (attempt - 1), MAX_LOSS_BACKOFF_MS)
+        const due_at = later(Math.random() * maxMs)
+        if (attempt < maxAttempts)
+          await update(trx, id, { state: 'scheduled', due_at, worker: null })
+        else await update(trx, id, { state: 'failed', error, ...this.#ending })
+      }
     })
   }
 
-  /** Ends an unfinished job, wherever it runs; its worker notices that its claim no longer holds. */
+  /** Ends an unfinished job; its worker notices that the claim is no longer valid. */
   async cancel(trx: Trx, id: string) {
     const job = await lockJob(trx, id)
     if (!job || isFinished(job.state)) return job && { job, changed: false }
-    await update(trx, id, { state: 'cancelled', ...this.#ending() })
+    await update(trx, id, { state: 'cancelled', ...this.#ending })
     await closeAttempts(trx, [id], 'cancelled')
     return { job: (await lockJob(trx, id)) as JobDetail, changed: true }
   }
@@ -199,33 +189,24 @@ export class JobStore {
     const job = await lockJob(trx, id)
     if (!job || (job.state !== 'failed' && job.state !== 'cancelled'))
       return job && { job, changed: false }
-    const fresh = {
-      attempt: 0,
-      progress: 0,
-      note: null,
-      error: null,
-      due_at: null,
-      finished_at: null,
-    }
-    await update(trx, id, { state: 'queued', ...fresh })
+    const fresh = { attempt: 0, progress: 0, note: null, error: null, due_at: null }
+    await update(trx, id, { state: 'queued', finished_at: null, ...fresh })
     return { job: (await lockJob(trx, id)) as JobDetail, changed: true }
   }
 
-  /** Deletes one batch of finished jobs that were kept for long enough; returns their number. */
+  /** Deletes a batch of finished jobs that were kept for long enough; returns their number. */
   async prune(): Promise<number> {
     let pruned = 0n
     for (const state of FINISHED) {
-      const { numAffectedRows = 0n } = await this.#transaction(false, (trx) =>
-        pruneQuery(state).execute(trx),
-      )
-      pruned += numAffectedRows
+      const prune = (trx: Trx) => pruneQuery(state).execute(trx)
+      pruned += (await this.#transaction(false, prune)).numAffectedRows ?? 0n
     }
     return Number(pruned)
   }
 
   async #moveDue(
     state: 'scheduled' | 'running',
-    move: (trx: Trx, rows: readonly Due[]) => Promise<unknown>,
+    move: (trx: Trx, rows: readonly Due[]) => Promise<void>,
   ): Promise<JobChange[]> {
     const ids = await findDue(this.#options.open(true), state)
     if (ids.length === 0) return []
@@ -236,34 +217,35 @@ export class JobStore {
     })
   }
 
-  async #finishOne(trx: Trx, { claim: { id }, result }: FinishedAttempt): Promise<void> {
-    if (result.state === 'succeeded') return this.#succeed(trx, [id], result.result)
-    if (result.state === 'queued') return release(trx, id)
-    await closeAttempts(trx, [id], 'failed', result.detail)
-    if (result.state === 'failed') return this.#fail(trx, id, result.error)
-    const { state, error, delayMs } = result
-    await update(trx, id, { state, error, due_at: later(delayMs), worker: null })
-  }
-
-  async #succeed(trx: Trx, ids: string[], result: string | null): Promise<void> {
-    const { due_at, finished_at } = this.#ending()
+  async #complete(trx: Trx, ids: string[], result: string): Promise<void> {
+    const { due_at, finished_at } = this.#ending
     await sql`
-      update job set state = 'succeeded', result = ${result}, progress = 1, error = null, worker = null,
-        dedupe_key = null, due_at = ${due_at}, finished_at = ${finished_at} where id in (${idList(ids)})
+      update job set state = 'succeeded', result = ${result === 'null' ? null : result}, progress = 1,
+        error = null, worker = null, dedupe_key = null, due_at = ${due_at},
+        finished_at = ${finished_at} where id in (${idList(ids)})
     `.execute(trx)
     await closeAttempts(trx, ids, 'succeeded')
   }
 
-  async #fail(trx: Trx, id: string, error: string): Promise<void> {
-    await update(trx, id, { state: 'failed', error, ...this.#ending() })
+  async #fail(trx: Trx, { claim: { id }, result }: FinishedAttempt): Promise<void> {
+    if (result.state === 'succeeded') return
+    if (result.state === 'queued') {
+      const attempt = sql<number>`attempt - 1`
+      await update(trx, id, { state: 'queued', attempt, worker: null, due_at: null })
+      return closeAttempts(trx, [id], 'released')
+    }
+    const { state, error, detail } = result
+    await closeAttempts(trx, [id], 'failed', detail)
+    const ending =
+      state === 'failed' ? this.#ending : { due_at: later(result.delayMs), worker: null }
+    await update(trx, id, { state, error, ...ending })
   }
 
-  #ending() {
-    const { keepMs } = this.#options
-    return { worker: null, dedupe_key: null, due_at: later(keepMs), finished_at: sql<Date>`now(3)` }
+  get #ending() {
+    const due_at = later(this.#options.keepMs)
+    return { worker: null, dedupe_key: null, due_at, finished_at: sql<Date>`now(3)` }
   }
 
-  /** The kinds that are claimed change with the room for each. */
   #findQueue(kinds: readonly string[]): Queue {
     const key = kinds.join(' ')
     const queue = this.#queues.get(key) ?? new Queue(kinds)
@@ -278,28 +260,26 @@ export class JobStore {
   }
 }
 
-/** A locking walk that takes longer than this is too long to be made for each claim. */
+/** A locking walk that takes longer is too long to be made for each claim. */
 const LONG_WALK_MS = 10
-/** After how long a locking walk is tried again, if plain reads take less than the second. */
+/** When a locking walk is tried again, if plain reads take less than the second. */
 const RETRY_WALK_MS = 2_000
 const SHORT_READ_MS = 5
-/** How many jobs one plain read finds. */
 const READ_AHEAD = 500
-/** How long they are used: for this, or for this multiple of the time that the read took. */
+/** How long ids that were read ahead are used: this, or this multiple of the read's time. */
 const MIN_FRESH_MS = 100
 const FRESH_PER_READ = 10
 
 /**
- * Finds the head of the queue for some kinds. Usually a claim walks along the index and locks the
- * first jobs that no other claim has locked. That becomes slow where the index has many entries to
- * pass: jobs of other kinds, and claimed jobs for as long as a transaction older than their claim
- * is open, such as a backup's. Then the first jobs are read ahead without locks, some twenty times
- * as fast, and locked by id. A job that comes before those waits for the next read.
+ * Finds the head of the queue. Usually a claim walks along the index and locks the first jobs that
+ * no other claim has locked. That is slow where it has many entries to pass: jobs of other kinds,
+ * and claimed jobs while a transaction older than their claim is open, such as a backup's. Then ids
+ * are read ahead without locks, some twenty times as fast.
  */
 class Queue {
   readonly #kinds: readonly string[]
-  #isLong = false
   #walkAgainAt = 0
+  #isLong = false
   #ids: string[] = []
   #freshUntil = 0
   #readMs = 0
@@ -308,11 +288,17 @@ class Queue {
     this.#kinds = kinds
   }
 
-  /** Locks up to `limit` jobs of the head; `more` says whether there may be others. */
+  /** Locks up to `limit` jobs; `more` says whether there may be others. */
   async lock(trx: Trx, limit: number): Promise<{ rows: Claim[]; more: boolean }> {
-    const mayWalk =
-      !this.#isLong || (performance.now() >= this.#walkAgainAt && this.#readMs < SHORT_READ_MS)
-    return mayWalk ? this.#walk(trx, limit) : this.#lockRead(trx, limit)
+    const now = performance.now()
+    if (!this.#isLong || (now >= this.#walkAgainAt && this.#readMs < SHORT_READ_MS))
+      return this.#walk(trx, limit)
+    if (this.#ids.length === 0 || now >= this.#freshUntil) await this.#read(trx)
+    let rows: Claim[] = []
+    // Other processes may have claimed some of them.
+    while (rows.length === 0 && this.#ids.length > 0)
+      rows = await lockNamed(trx, this.#ids.splice(0, limit))
+    return { rows, more: this.#ids.length > 0 }
   }
 
   async #walk(trx: Trx, limit: number) {
@@ -322,15 +308,6 @@ class Queue {
     this.#isLong = endedAt - startedAt > LONG_WALK_MS
     this.#walkAgainAt = endedAt + RETRY_WALK_MS
     return { rows, more: rows.length === limit }
-  }
-
-  /** Other processes may have claimed some of the jobs that were read, or all. */
-  async #lockRead(trx: Trx, limit: number) {
-    if (this.#ids.length === 0 || performance.now() >= this.#freshUntil) await this.#read(trx)
-    let rows: Claim[] = []
-    while (rows.length === 0 && this.#ids.length > 0)
-      rows = await lockNamed(trx, this.#ids.splice(0, limit))
-    return { rows, more: this.#ids.length > 0 }
   }
 
   async #read(trx: Trx): Promise<void> {
@@ -346,14 +323,11 @@ class Queue {
   }
 }
 
-const CLAIM_COLUMNS = sql`id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, error, input`
+const CLAIM = sql`id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, error, input`
 
-/**
- * The first of the queue that no other claim has locked. `force index`, because the planner of a
- * small or freshly filled table may prefer another index, and sort.
- */
+/** `force index`, because the planner of a small table may prefer another index, and sort. */
 export const claimQuery = (limit: number, kinds?: readonly string[]) => sql<Claim>`
-  select ${CLAIM_COLUMNS} from job force index (job_queue)
+  select ${CLAIM} from job force index (job_queue)
   where state = 'queued' ${ofKinds(kinds)} order by priority, id limit ${limit} for update skip locked
 `
 
@@ -361,13 +335,13 @@ const ofKinds = (kinds?: readonly string[]) => (kinds ? sql`and kind in (${idLis
 
 async function lockNamed(trx: Trx, ids: readonly string[]): Promise<Claim[]> {
   const { rows } = await sql<Claim>`
-    select ${CLAIM_COLUMNS} from job force index (primary)
+    select ${CLAIM} from job force index (primary)
     where id in (${idList(ids)}) and state = 'queued' order by id for update skip locked
   `.execute(trx)
   return rows
 }
 
-/** Those of the rows, in their order, that there is room for. */
+/** Those of the rows that there is room for. */
 function fitting(rows: readonly Claim[], rooms: ReadonlyMap<string, number>): Claim[] {
   const left = new Map(rooms)
   return rows.filter(({ kind }) => {
@@ -377,11 +351,7 @@ function fitting(rows: readonly Claim[], rooms: ReadonlyMap<string, number>): Cl
   })
 }
 
-async function begin(
-  trx: Trx,
-  rows: readonly Claim[],
-  { worker, leaseMs }: ClaimOptions,
-): Promise<Claim[]> {
+async function begin(trx: Trx, rows: readonly Claim[], { worker, leaseMs }: ClaimOptions) {
   if (rows.length === 0) return []
   const ids = idList(toIds(rows))
   await sql`
@@ -395,8 +365,8 @@ async function begin(
   return rows.map((row) => ({ ...row, fence: row.fence + 1, attempt: row.attempt + 1 }))
 }
 
-/** Locks the rows of the claims, and returns the claims that still hold. */
-async function lockHeld(trx: Trx, claims: readonly Claim[]): Promise<Set<Claim>> {
+/** Locks the rows of the claims, and returns the claims that are still valid. */
+async function lockClaimed(trx: Trx, claims: readonly Claim[]): Promise<Set<Claim>> {
   const { rows } = await sql<{ id: string; fence: number; state: string }>`
     select id, fence, state from job force index (primary)
     where id in (${idList(toIds(claims))}) order by id for update
@@ -406,10 +376,7 @@ async function lockHeld(trx: Trx, claims: readonly Claim[]): Promise<Set<Claim>>
   return new Set(claims.filter(({ id, fence }) => fences.get(id) === fence))
 }
 
-/**
- * The longest overdue jobs. Without locks: while an old transaction keeps index entries of what was
- * due since, a walk that locks each of them takes some twenty times as long.
- */
+/** Without locks: locking each entry that an old transaction keeps is twenty times as slow. */
 async function findDue(db: Db, state: 'scheduled' | 'running'): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`
     select id from job force index (job_due) where state = ${state} and due_at <= now(3)
@@ -424,89 +391,65 @@ type Due = Pick<Claim, 'id' | 'attempt' | 'maxAttempts'>
 async function lockDue(trx: Trx, state: 'scheduled' | 'running', ids: readonly string[]) {
   const { rows } = await sql<Due>`
     select id, attempt, max_attempts as maxAttempts from job force index (primary)
-    where id in (${idList(ids)}) and state = ${state} and due_at <= now(3) order by id
-    for update skip locked
+    where id in (${idList(ids)}) and state = ${state} and due_at <= now(3)
+    order by id for update skip locked
   `.execute(trx)
   return rows
 }
 
-/**
- * Ordered by both columns of the index, because MariaDB would sort by `due_at` alone: the collation
- * of the connection keeps it from taking `state` for a constant.
- */
+/** Ordered by both columns of the index: MariaDB takes no enum for a constant, and would sort. */
 export const pruneQuery = (state: JobState) => sql`
   delete from job where state = ${state} and due_at < now(3)
   order by state, due_at limit ${sql.lit(PRUNE_BATCH)}
 `
 
-/** Queues a job again without counting the attempt. */
-async function release(trx: Trx, id: string): Promise<void> {
-  await sql`
-    update job set state = 'queued', attempt = attempt - 1, worker = null, due_at = null where id = ${id}
-  `.execute(trx)
-  await closeAttempts(trx, [id], 'released')
-}
-
-/**
- * One of the lost jobs may be what ended the process: each waits for a random time, so that it does
- * not run beside the same ones again.
- */
-function rescheduleLost(trx: Trx, id: string, attempt: number): Promise<unknown> {
-  const maxMs = Math.min(LOSS_BACKOFF_MS * 2 ** (attempt - 1), MAX_LOSS_BACKOFF_MS)
-  const due_at = later(Math.random() * maxMs)
-  return update(trx, id, { state: 'scheduled', due_at, worker: null })
-}
-
-/** Closes the open attempt of each of these jobs. */
-const closeAttempts = (
+async function closeAttempts(
   trx: Trx,
   ids: readonly string[],
   outcome: AttemptOutcome,
   error: string | null = null,
-) =>
-  sql`update job_attempt set outcome = ${outcome}, error = ${error}, finished_at = now(3)
-      where job_id in (${idList(ids)}) and outcome is null`.execute(trx)
+): Promise<void> {
+  await sql`
+    update job_attempt set outcome = ${outcome}, error = ${error}, finished_at = now(3)
+    where job_id in (${idList(ids)}) and outcome is null
+  `.execute(trx)
+}
 
 const update = (trx: Trx, id: string, columns: UpdateObject<JobTables, 'job'>) =>
   typed(trx).updateTable('job').set(columns).where('id', '=', id).execute()
 
-const JOB_COLUMNS = [
-  ...CHANGE_COLUMNS,
-  'priority',
-  'max_attempts as maxAttempts',
-  'request_id as requestId',
-  'created_at as createdAt',
-  sql<Date | null>`if(state = 'scheduled', due_at, null)`.as('runAt'),
-  'started_at as startedAt',
-  'finished_at as finishedAt',
-] as const
+const CHANGE = sql.join(CHANGE_COLUMNS.map((name) => sql.ref(name)))
 
 /** A job without its input and result, which may be large. */
 export type JobRow = Awaited<ReturnType<typeof listJobs>>[number]
 
-/** A job with its input and result. */
 export type JobDetail = JobRow & { input: unknown; result: unknown }
 
-/** The jobs with these ids, as they are now. */
-export async function readChanges(db: Db, ids: readonly string[]): Promise<JobChange[]> {
-  if (ids.length === 0) return []
-  const { rows } = await sql<JobChange>`
-    select ${CHANGES} from job where id in (${idList(ids)})
-  `.execute(db)
-  return rows
-}
+const jobQuery = (db: Db) =>
+  typed(db)
+    .selectFrom('job')
+    .select([...CHANGE_COLUMNS, 'priority'])
+    .select(['max_attempts as maxAttempts', 'request_id as requestId', 'created_at as createdAt'])
+    .select(['started_at as startedAt', 'finished_at as finishedAt'])
+    .select(sql<Date | null>`if(state = 'scheduled', due_at, null)`.as('runAt'))
 
-export const findJob = async (db: Db, id: string) =>
-  toDetail(await jobQuery(db, id).executeTakeFirst())
-
-const lockJob = async (trx: Trx, id: string) =>
-  toDetail(await jobQuery(trx, id).forUpdate().executeTakeFirst())
-
-const jobQuery = (db: Db, id: string) =>
-  typed(db).selectFrom('job').select(JOB_COLUMNS).select(['input', 'result']).where('id', '=', id)
+const detailQuery = (db: Db, id: string) =>
+  jobQuery(db).select(['input', 'result']).where('id', '=', id)
 
 const toDetail = (row: (JobRow & { input: string; result: string | null }) | undefined) =>
   row && { ...row, input: JSON.parse(row.input), result: JSON.parse(row.result ?? 'null') }
+
+export const findJob = async (db: Db, id: string): Promise<JobDetail | undefined> =>
+  toDetail(await detailQuery(db, id).executeTakeFirst())
+
+const lockJob = async (trx: Trx, id: string): Promise<JobDetail | undefined> =>
+  toDetail(await detailQuery(trx, id).forUpdate().executeTakeFirst())
+
+export async function readChanges(db: Db, ids: readonly string[]): Promise<JobChange[]> {
+  if (ids.length === 0) return []
+  const list = idList(ids)
+  return (await sql<JobChange>`select ${CHANGE} from job where id in (${list})`.execute(db)).rows
+}
 
 export interface ListOptions {
   limit: number
@@ -518,7 +461,7 @@ export interface ListOptions {
 
 /** At most `limit` jobs, newest first. */
 export function listJobs(db: Db, { limit, before, state, kind }: ListOptions) {
-  let query = typed(db).selectFrom('job').select(JOB_COLUMNS).orderBy('id', 'desc').limit(limit)
+  let query = jobQuery(db).orderBy('id', 'desc').limit(limit)
   if (before !== undefined) query = query.where('id', '<', before)
   if (state !== undefined) query = query.where('state', '=', state)
   if (kind !== undefined) query = query.where('kind', '=', kind)
@@ -552,8 +495,8 @@ export async function countJobs(db: Db): Promise<Record<JobState, number>> {
 const later = (ms: number) => sql<Date>`now(3) + interval (${ms} * 1000) microsecond`
 
 /**
- * A list for `in`, filled up to the next power of two with values that it already has: the server
- * keeps every prepared statement, and lists of few lengths make few statements.
+ * A list for `in`, filled up to a power of two by repeating: the server keeps every statement that
+ * it prepared, and lists of few lengths make few statements.
  */
 function idList(ids: readonly string[]): RawBuilder<string> {
   const length = 2 ** Math.ceil(Math.log2(ids.length))
@@ -562,4 +505,5 @@ function idList(ids: readonly string[]): RawBuilder<string> {
 
 const toIds = (rows: readonly { id: string }[]) => rows.map(({ id }) => id)
 
-const toClaimIds = (attempts: readonly FinishedAttempt[]) => attempts.map(({ claim }) => claim.id)
+export const toClaims = (attempts: readonly { claim: Claim }[]) =>
+  attempts.map(({ claim }) => claim)

@@ -4,7 +4,7 @@ import type { Generated, GeneratedAlways, Kysely, Transaction } from 'kysely'
 export interface JobTables {
   job: JobTable
   job_attempt: AttemptTable
-  job_slot: SlotTable
+  job_slot: { schedule: string; slot: Date }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: the tables of the app are not known here.
@@ -21,13 +21,12 @@ interface JobTable {
   id: string
   kind: string
   state: JobState
-  /** Smaller ones go first. */
   priority: number
-  /** When a scheduled job is promoted, a running one's lease ends, a finished one is pruned. */
+  /** When a scheduled job is promoted, a running one's lease expires, a finished one is pruned. */
   due_at: Date | null
   attempt: Generated<number>
   max_attempts: number
-  /** The fencing token: counts the claims of the job. */
+  /** The fencing token: counts the claims. */
   fence: Generated<number>
   worker: string | null
   dedupe_key: string | null
@@ -35,7 +34,6 @@ interface JobTable {
   /** JSON, as are results. */
   input: string
   result: string | null
-  /** The public text of the last failure. */
   error: string | null
   progress: Generated<number>
   note: string | null
@@ -46,7 +44,7 @@ interface JobTable {
 
 export type AttemptOutcome = 'succeeded' | 'failed' | 'cancelled' | 'lost' | 'released'
 
-/** One row per claim. */
+/** A row per claim; its outcome is null while the attempt runs. */
 interface AttemptTable {
   job_id: string
   fence: number
@@ -54,14 +52,6 @@ interface AttemptTable {
   worker: string
   started_at: GeneratedAlways<Date>
   finished_at: Date | null
-  /** Null while the attempt runs. */
   outcome: AttemptOutcome | null
-  /** What went wrong, for operators. */
   error: string | null
-}
-
-/** One row per fired slot of a schedule. */
-interface SlotTable {
-  schedule: string
-  slot: Date
 }

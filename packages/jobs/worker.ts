@@ -6,12 +6,18 @@ import { toJson } from './enqueue.ts'
 import { JobError } from './errors.ts'
 import type { JobChange, JobContext, JobHandler } from './job.ts'
 import { type Log, Loop, type Timing } from './loop.ts'
-import type { AttemptResult, Claim, FinishedAttempt, JobStore } from './store.ts'
+import {
+  type AttemptResult,
+  type Claim,
+  type FinishedAttempt,
+  type JobStore,
+  toClaims,
+} from './store.ts'
 
 const FINISH_BATCH = 100
-/** How many jobs a worker holds at most, with those not written as finished, per place. */
-const MAX_HELD_PER_PLACE = 2
-/** How often the queue is searched for kinds without a handler here, at most. */
+/** How many claims a worker has at most per place, with those not written as finished. */
+const MAX_CLAIMS_PER_PLACE = 2
+/** How often the queue is searched for kinds without a handler, at most. */
 const SEARCH_EVERY_MS = 10_000
 const MAX_RESULT_BYTES = 4 * 1024 * 1024
 const MAX_BACKOFF_MS = 600_000
@@ -20,7 +26,6 @@ const MAX_ERROR_CHARACTERS = 1_000
 const MAX_DETAIL_CHARACTERS = 4_000
 /** How long an aborted handler has to end before the attempt fails without it. */
 const UNRESPONSIVE_MS = 1_000
-/** The longest that a timer of Node can wait. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
 const CANCELLED = new JobError('cancelled', 'The job was cancelled')
@@ -33,19 +38,16 @@ export interface WorkerOptions {
   concurrency: number
   timing: Timing
   handlers: readonly JobHandler[]
-  /** What people may see of a handler's error. */
   publicMessage(error: unknown): string
   onChange(changes: readonly JobChange[]): void
 }
 
 /**
- * Claims and runs jobs in this process, as many at once as its concurrency allows. Three loops: one
- * claims, one writes results, one renews leases, writes progress and ends attempts that lost theirs.
+ * Claims and runs jobs, as many at once as its concurrency allows. Three loops: one claims, one
+ * writes results, one renews leases, writes progress and aborts attempts that lost their claims.
  */
 export class Worker {
-  /**
-   * Unique per process lifetime: a reused name could pass a previous owner's fencing check.
-   */
+  /** Unique per process lifetime: a reused name could pass a previous owner's fencing check. */
   readonly name = `${hostname().slice(0, 60)}:${process.pid}:${randomBytes(4).toString('hex')}`
   readonly #options: WorkerOptions
   readonly #handlers: ReadonlyMap<string, JobHandler>
@@ -80,7 +82,7 @@ export class Worker {
 
   /** How many handlers run. */
   get running(): number {
-    return [...this.#attempts].filter(({ ended }) => !ended).length
+    return this.#count(({ ended }) => !ended)
   }
 
   start(): void {
@@ -102,15 +104,14 @@ export class Worker {
     this.wake()
   }
 
-  /** Aborts what this process runs of a cancelled job, if it does. */
+  /** Aborts what this process runs of a cancelled job. */
   abort(id: string): void {
     for (const attempt of this.#attempts) if (attempt.claim.id === id) attempt.abort(CANCELLED)
   }
 
   /**
-   * Lets jobs that are nearly done finish, aborts the others, and releases what is still held, so
-   * that other processes need not wait for the leases to expire. After a crash nothing is released:
-   * see `Jobs.stop`.
+   * Lets jobs that are nearly done finish, aborts the others, and releases the rest, so that other
+   * processes need not wait for the leases to expire. After a crash nothing is released.
    */
   async stop(crashed: boolean): Promise<void> {
     await this.#claimLoop.stop()
@@ -120,22 +121,22 @@ export class Worker {
     for (const attempt of this.#attempts) attempt.abort(STOPPING)
     await this.#drain(graceMs)
     await Promise.all([this.#watchLoop.stop(), this.#finishLoop.stop()])
-    await this.#releaseHeld()
+    await this.#release()
   }
 
   /** Claims and begins queued jobs; resolves with whether there are more, and room for them. */
   async claimOnce(): Promise<boolean> {
     // Attempts that end together make room for one claim.
     await immediate()
-    while (this.#scheduledIds.length > 0 && this.#isExtraPlaceFree)
+    while (this.#scheduledIds.length > 0 && this.#count(({ isExtra }) => isExtra) === 0)
       await this.#claim(1, this.#scheduledIds.splice(0, 1))
     if (this.#room <= 0) return false
     const more = await this.#claim(this.#room)
-    if (!more) await this.#searchUnknownKinds()
+    if (!more) await this.#warnOfUnknownKinds()
     return more && this.#room > 0
   }
 
-  /** Writes one batch of results; resolves with whether there are more. */
+  /** Writes a batch of results; resolves with whether there are more. */
   async finishOnce(): Promise<boolean> {
     if (this.#finished.length === 0) return false
     await immediate()
@@ -147,7 +148,7 @@ export class Worker {
     return this.#finished.length > 0
   }
 
-  /** Renews leases when it is time, writes progress, and aborts attempts whose claim is lost. */
+  /** Renews leases when it is time, writes progress, and aborts attempts whose claims are lost. */
   async watchOnce(): Promise<boolean> {
     const attempts = [...this.#attempts]
     if (attempts.length === 0) return false
@@ -160,49 +161,39 @@ export class Worker {
   /** The next jobs are claimed while results are being written, but no further ahead than that. */
   get #room(): number {
     const { concurrency } = this.#options
-    const held = [...this.#attempts].filter(({ isExtra }) => !isExtra)
-    const running = held.filter(({ ended }) => !ended)
-    return Math.min(concurrency - running.length, MAX_HELD_PER_PLACE * concurrency - held.length)
+    const running = this.#count(({ isExtra, ended }) => !isExtra && !ended)
+    const claims = this.#count(({ isExtra }) => !isExtra)
+    return Math.min(concurrency - running, MAX_CLAIMS_PER_PLACE * concurrency - claims)
   }
 
-  get #isExtraPlaceFree(): boolean {
-    return !this.#attempts.values().some(({ isExtra }) => isExtra)
+  #count(matches: (attempt: Attempt) => boolean): number {
+    let count = 0
+    for (const attempt of this.#attempts) if (matches(attempt)) count++
+    return count
   }
 
   async #claim(limit: number, ids?: readonly string[]): Promise<boolean> {
-    const rooms = this.#roomsByKind(limit)
-    if (rooms.size === 0) return false
     const { store, timing, onChange } = this.#options
+    const rooms = new Map<string, number>()
+    for (const [kind, { job }] of this.#handlers) {
+      const running = this.#count(({ claim, ended }) => claim.kind === kind && !ended)
+      const room = Math.min(limit, job.concurrency - running)
+      if (room > 0) rooms.set(kind, room)
+    }
+    if (rooms.size === 0) return false
     const options = { worker: this.name, rooms, limit, leaseMs: timing.leaseMs, ids }
     const { claims, more } = await store.claim(options)
-    const isExtra = ids !== undefined
-    const attempts = claims.map((claim) => new Attempt(claim, this.#findHandler(claim), isExtra))
+    const attempts = claims.map(
+      (claim) =>
+        new Attempt(claim, this.#handlers.get(claim.kind) as JobHandler, ids !== undefined),
+    )
     for (const attempt of attempts) this.#attempts.add(attempt)
     onChange(claims.map((claim) => toRunning(claim)))
     for (const attempt of attempts) void this.#run(attempt)
     return more
   }
 
-  /** How many more jobs of each kind may run here. */
-  #roomsByKind(limit: number): Map<string, number> {
-    const rooms = new Map<string, number>()
-    for (const { job } of this.#handlers.values()) {
-      const room = Math.min(limit, job.concurrency - this.#countRunning(job))
-      if (room > 0) rooms.set(job.name, room)
-    }
-    return rooms
-  }
-
-  #countRunning({ name, concurrency }: JobHandler['job']): number {
-    if (concurrency === Number.POSITIVE_INFINITY) return 0
-    return [...this.#attempts].filter(({ claim, ended }) => claim.kind === name && !ended).length
-  }
-
-  #findHandler({ kind }: Claim): JobHandler {
-    return this.#handlers.get(kind) as JobHandler
-  }
-
-  /** Holds the job until its result is written and its handler has really ended. */
+  /** Takes a place until the result is written and the handler has really ended. */
   async #run(attempt: Attempt): Promise<void> {
     const { value, ended } = attempt.start()
     const freed = ended.then(() => this.wake())
@@ -245,12 +236,12 @@ export class Worker {
     const progress = attempt.takeProgress()
     if (!progress || attempt.isOver) return
     const { fraction, note } = progress
-    const isHeld = await this.#options.store.writeProgress(attempt.claim, fraction, note)
-    if (isHeld && !attempt.isOver)
+    const isValid = await this.#options.store.writeProgress(attempt.claim, fraction, note)
+    if (isValid && !attempt.isOver)
       this.#options.onChange([toRunning(attempt.claim, fraction, note)])
   }
 
-  /** Jobs are lost by cancellation, or to another process after this one was away for too long. */
+  /** By cancellation, or to another process while this one was away. */
   async #abortLost(attempts: readonly Attempt[]): Promise<void> {
     const lost = await this.#options.store.findLost(toClaims(attempts))
     for (const attempt of attempts) {
@@ -262,15 +253,15 @@ export class Worker {
     }
   }
 
-  /** Warns of queued jobs without a handler here, once per kind. */
-  async #searchUnknownKinds(): Promise<void> {
+  /** Once per kind. */
+  async #warnOfUnknownKinds(): Promise<void> {
     if (performance.now() - this.#searchedAt < SEARCH_EVERY_MS) return
     this.#searchedAt = performance.now()
-    const { store, log } = this.#options
-    const kinds = await store.findOtherKinds(new Set(this.#handlers.keys()))
-    for (const kind of kinds.filter((other) => !this.#unknownKinds.has(other))) {
+    const known = new Set([...this.#handlers.keys(), ...this.#unknownKinds])
+    for (const kind of await this.#options.store.findOtherKinds(known)) {
       this.#unknownKinds.add(kind)
-      log.warn({ kind }, 'No handler for this kind of job here: leaving it to other processes')
+      const text = 'No handler for this kind of job here: leaving it to other processes'
+      this.#options.log.warn({ kind }, text)
     }
   }
 
@@ -280,12 +271,12 @@ export class Worker {
     while (this.#attempts.size > 0 && performance.now() < deadline) await sleep(10)
   }
 
-  async #releaseHeld(): Promise<void> {
+  async #release(): Promise<void> {
     const finished: FinishedAttempt[] = [...this.#finished]
-    const known = new Set(finished.map(({ claim }) => claim))
-    const held = toClaims([...this.#attempts]).filter((claim) => !known.has(claim))
+    const known = new Set(toClaims(finished))
+    const others = toClaims([...this.#attempts]).filter((claim) => !known.has(claim))
     if (this.#releasesOnStop)
-      finished.push(...held.map((claim) => ({ claim, result: { state: 'queued' as const } })))
+      finished.push(...others.map((claim) => ({ claim, result: { state: 'queued' } as const })))
     if (finished.length > 0) this.#options.onChange(await this.#options.store.finish(finished))
   }
 }
@@ -296,20 +287,16 @@ class Attempt {
   readonly handler: JobHandler
   /** Whether it has the place for what schedules enqueue. */
   readonly isExtra: boolean
+  /** Whether the handler has ended: an unresponsive one keeps its place until then. */
+  ended = false
   readonly #controller = new AbortController()
   #progress: { fraction: number; note: string | null } | undefined
   #hasResult = false
-  #ended = false
 
   constructor(claim: Claim, handler: JobHandler, isExtra: boolean) {
     this.claim = claim
     this.handler = handler
     this.isExtra = isExtra
-  }
-
-  /** Whether the handler has ended: an unresponsive one keeps its place until then. */
-  get ended(): boolean {
-    return this.#ended
   }
 
   get aborted(): boolean {
@@ -340,7 +327,7 @@ class Attempt {
     const returned = Promise.try(() => run(JSON.parse(this.claim.input), this.#context()))
     const end = () => {
       clearTimeout(timer)
-      this.#ended = true
+      this.ended = true
     }
     const ended = returned.then(end, end)
     const value = Promise.race([returned, this.#rejectIfUnresponsive(ended)])
@@ -376,10 +363,7 @@ function toRunning({ id, kind, attempt, error }: Claim, progress = 0, note: stri
   return { id, kind, state: 'running' as const, progress, note, attempt, error }
 }
 
-/** For operators. */
 function toDetail(error: unknown): string {
   const cause = error instanceof Error && error.cause ? `; ${String(error.cause)}` : ''
   return `${String(error)}${cause}`.slice(0, MAX_DETAIL_CHARACTERS)
 }
-
-const toClaims = (attempts: readonly Attempt[]) => attempts.map(({ claim }) => claim)
