@@ -24,7 +24,6 @@ export interface EnqueueOptions {
   requestId?: string | null
 }
 
-/** The columns that the caller of `enqueue` decides. */
 export type NewJob = ReturnType<typeof toNewJob>
 
 /**
@@ -77,7 +76,7 @@ export async function insertJob(
     const { kind, dedupe_key } = columns
     if (dedupe_key === null || !isKeyTaken(error)) throw error
     const same = inserted.where('kind', '=', kind).where('dedupe_key', '=', dedupe_key)
-    // A plain read may see a snapshot from before that job.
+    // A plain read may see an older snapshot.
     return same.modifyEnd(sql`lock in share mode`).executeTakeFirstOrThrow()
   }
   if (!runAt) return { id, state: 'queued' }
@@ -89,7 +88,6 @@ const isKeyTaken = (error: unknown) =>
   (error as { errno?: unknown }).errno === DUPLICATE_KEY &&
   /for key '(\w+\.)?job_dedupe'$/.test(error.message)
 
-/** Times before 1970 mean the same as that one: the job is due. */
 function toColumnDate(runAt: unknown): Date {
   if (!(runAt instanceof Date) || Number.isNaN(runAt.getTime()))
     throw unexpected(TypeError, 'runAt', 'be a valid Date', runAt)
@@ -97,12 +95,9 @@ function toColumnDate(runAt: unknown): Date {
   return new Date(Math.max(0, runAt.getTime()))
 }
 
-/**
- * The column's collation ignores spaces at the end. A key that ends with one gets a bar behind it,
- * and so does one that ends with a bar, so that no two keys become the same.
- */
+/** The column ignores spaces at the end: a bar is put behind them, and behind such a bar. */
 function toColumnKey(key: unknown): string {
-  // A lone surrogate would become U+FFFD on its way to the database, and equal any other.
+  // A lone surrogate would become U+FFFD, and equal any other.
   if (typeof key !== 'string' || !key.isWellFormed())
     throw unexpected(TypeError, 'dedupeKey', 'be a string without lone surrogates', key)
   const column = /[ |]$/.test(key) ? `${key}|` : key

@@ -52,7 +52,6 @@ export function job<Input, Result = void>(
   return Object.freeze({ name, attempts, timeoutMs, backoffMs, concurrency })
 }
 
-/** What the columns of names hold, which ignore spaces at the end. */
 export const NAME = /^[!-~]{1,100}$/
 
 function checkName(what: string, name: unknown): void {
@@ -67,28 +66,21 @@ export interface JobContext {
   signal: AbortSignal
   /** Reports progress from 0 to 1; the latest is written a few times a second. */
   progress(fraction: number, note?: string): void
-  /** Of the request that enqueued the job. */
   requestId: string | null
-  /** 1 at first. */
   attempt: number
 }
 
-/** A job and its handler, without their types, so that all fit into one list. */
 export interface JobHandler {
   job: Job<never, unknown>
   run(input: unknown, context: JobContext): unknown
 }
 
-/**
- * Declares how a job is done. It may be done twice: when a process dies after the work and before
- * the row says so, another repeats it.
- */
+/** Declares how a job is done, possibly twice: if a process dies before it writes the result. */
 export const handle = <Input, Result>(
   job: Job<Input, Result>,
   run: (input: Input, context: JobContext) => Result | Promise<Result>,
 ): JobHandler => ({ job, run: run as JobHandler['run'] })
 
-/** A job that is enqueued at every slot of a cron expression. The name is its identity. */
 export interface JobSchedule {
   name: string
   cron: string
@@ -112,15 +104,13 @@ export function schedule<Input>(
   return { name, cron, job, input }
 }
 
-/** What listeners receive of a job: fields of the job as `Jobs.list` returns it. */
+/** What listeners receive of a job: fields of what `Jobs.list` returns. */
 export interface JobChange {
   id: string
   kind: string
   state: JobState
-  /** From 0 to 1. */
   progress: number
   note: string | null
-  /** How many attempts there were, this one included. */
   attempt: number
   /** The public text of the last failure. */
   error: string | null

@@ -15,7 +15,7 @@ import {
 import type { Db, JobState, Trx } from './tables.ts'
 import { Worker } from './worker.ts'
 
-/** No statement of ours takes nearly as long: a connection that hangs must not block a loop. */
+/** A connection that hangs must not block a loop. */
 const CALL_TIMEOUT_MS = 15_000
 const STOP_TIMEOUT_MS = 1_000
 const COUNT_TIMEOUT_MS = 1_000
@@ -41,13 +41,13 @@ export interface JobsOptions {
 interface Listener {
   notify(change: JobChange): void
   watched(): Iterable<string>
-  /** The watched jobs as they were last sent, in JSON. */
+  /** Watched jobs, in JSON. */
   lastSent: Map<string, string>
 }
 
 type Changed = { job: JobDetail; changed: boolean }
 
-/** The durable jobs, as one process has them. */
+/** Durable jobs, as one process has them. */
 export class Jobs implements AsyncDisposable {
   readonly #options: JobsOptions
   readonly #timing: Timing
@@ -55,7 +55,6 @@ export class Jobs implements AsyncDisposable {
   readonly #listeners = new Set<Listener>()
   readonly #watchLoop: Loop
   readonly #closing = new AbortController()
-  /** Jobs that changed here while the watched ones were read. */
   readonly #changedSinceRead = new Set<string>()
   #worker: Worker | undefined
   #maintenance: Maintenance | undefined
@@ -80,7 +79,7 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Begins to run jobs, with the handlers and schedules of all features.
+   * Runs the jobs of all features.
    *
    * @throws Error for two handlers of one kind, two schedules of one name, or a wrong cron
    * expression.
@@ -117,7 +116,7 @@ export class Jobs implements AsyncDisposable {
   ): Promise<{ id: string }> {
     const { id, state } = await insertJob(trx, toNewJob(job, input, options))
     const change = { id, kind: job.name, state, progress: 0, note: null, attempt: 0, error: null }
-    // An unfinished one with the same key may be running by now: listeners know of it.
+    // Another job with the same key may be running already.
     if (state === 'queued' || state === 'scheduled')
       this.#options.afterCommit(trx, () => this.#notify([change]))
     return { id }
@@ -165,10 +164,9 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Calls `notify` after the commit of each change that this process makes to a job or notices,
-   * until the returned function is called. What other processes change is read for the jobs that
-   * `watched` names, at once and then every second: `notify` is called if it differs from what was
-   * last sent.
+   * Calls `notify` after each change that this process makes to a job or notices, until the
+   * returned function is called. What other processes do to the jobs that `watched` names is read
+   * at once and then every second.
    */
   onChange(
     notify: (change: JobChange) => void,
@@ -183,8 +181,8 @@ export class Jobs implements AsyncDisposable {
   /**
    * Claims no more, and releases what is not done soon. Jobs may still be enqueued.
    *
-   * @param crashed if true, nothing is released: one of the jobs may be the cause, and would crash
-   * process after process. Others rescue them when the leases expire, and the attempt counts.
+   * @param crashed if true, nothing is released, and the attempt counts: one of the jobs may be the
+   * cause, and would crash process after process.
    */
   stop(crashed = false): Promise<void> {
     this.#stopped ??= this.#stop(crashed)
@@ -197,7 +195,7 @@ export class Jobs implements AsyncDisposable {
 
   async #stop(crashed: boolean): Promise<void> {
     const close = () => this.#closing.abort(new JobError('unavailable', 'The service is stopping'))
-    // A database that hangs delays nothing: what could not be released is rescued later.
+    // What a hanging database cannot release is rescued later.
     const timer = setTimeout(close, 2 * this.#timing.graceMs + STOP_TIMEOUT_MS)
     try {
       await Promise.all([this.#maintenance?.stop(), this.#watchLoop.stop()])
@@ -227,7 +225,6 @@ export class Jobs implements AsyncDisposable {
     return db.isTransaction ? story(db as Trx) : transaction(db, story, 'read committed')
   }
 
-  /** On a reserved connection: under load is when the figures are needed. */
   async #count(): Promise<Record<JobState, number>> {
     const { open, log } = this.#options
     try {
@@ -281,7 +278,6 @@ export class Jobs implements AsyncDisposable {
   }
 }
 
-/** Some changes are whole jobs. */
 function toChange({ id, kind, state, progress, note, attempt, error }: JobChange): JobChange {
   return { id, kind, state, progress, note, attempt, error }
 }

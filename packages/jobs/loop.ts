@@ -18,7 +18,6 @@ export const TIMING = {
 
 export type Timing = typeof TIMING
 
-/** Pino's fits. */
 export interface Log {
   info(fields: object, text: string): void
   warn(fields: object, text: string): void
@@ -26,14 +25,11 @@ export interface Log {
 }
 
 export interface LoopOptions {
-  /** For the log. */
   name: string
   log: Log
-  /** The pause when there is nothing to do. */
   restMs: number
-  /** The longest pause after a turn that failed. */
   maxBackoffMs: number
-  /** One turn; resolves with whether there is more to do at once. */
+  /** Resolves with whether there is more to do at once. */
   runOnce(): Promise<boolean>
 }
 
@@ -66,7 +62,6 @@ export class Loop {
     this.#rest.abort()
   }
 
-  /** Resolves when the current turn has ended. */
   async stop(): Promise<void> {
     this.#stopping.abort()
     this.#rest.abort()

@@ -16,7 +16,6 @@ export interface MaintenanceOptions extends Pick<StoreOptions, 'transaction'> {
   log: Log
   timing: Timing
   schedules: readonly JobSchedule[]
-  /** Opens a handle for one statement or transaction. */
   open(): Db
   /** Enqueues the job of a schedule, in the transaction that marks its slot as fired. */
   enqueue(trx: Trx, schedule: JobSchedule): Promise<unknown>
@@ -24,8 +23,8 @@ export interface MaintenanceOptions extends Pick<StoreOptions, 'transaction'> {
 }
 
 /**
- * Promotes due jobs, rescues orphaned ones, and fires schedules. Every process does so; row locks
- * and the keys of slots ensure that each thing is done once.
+ * Promotes due jobs, rescues orphaned ones, and fires schedules, in every process: row locks and
+ * the keys of slots ensure that each thing is done once.
  */
 export class Maintenance {
   readonly #options: MaintenanceOptions
@@ -64,7 +63,6 @@ export class Maintenance {
     return this.#loop.stop()
   }
 
-  /** Resolves with whether there may be more to do. */
   async runOnce(): Promise<boolean> {
     const { store, onChange } = this.#options
     const promoted = await store.promote()
@@ -81,7 +79,6 @@ export class Maintenance {
     const now = await readClock(open())
     for (const entry of this.#entries) {
       if (now.getTime() < entry.nextSlot) continue
-      // Croner returns slots before a time, in whole seconds.
       const soon = new Date(Math.floor(now.getTime() / 1_000) * 1_000 + 1_000)
       const [slot] = entry.cron.previousRuns(1, soon)
       if (slot)
@@ -108,8 +105,8 @@ export class Maintenance {
   }
 
   /**
-   * After an outage all leases have expired, though no worker died: each gets the time to end its
-   * pause and renew. So it is after this process was away itself, or has just started.
+   * After an outage all leases have expired, though no worker died: each gets time to renew. The
+   * same after this process was away itself, or has just started.
    */
   #mayRescue(): boolean {
     const { pollMs, heartbeatMs, maxBackoffMs } = this.#options.timing
@@ -127,7 +124,7 @@ function toCron({ name, cron: expression }: JobSchedule): Cron {
     throw new Error(
       `The schedule ${name} needs five fields, or six with seconds: ${text} has others`,
     )
-  // An offset: the first look-up of a time zone in Intl takes up to 0.2 s.
+  // The first look-up of a time zone in Intl takes up to 0.2 s.
   const cron = new Cron(expression, { utcOffset: 0 })
   if (!cron.nextRun()) throw new Error(`The schedule ${name} never fires: no date matches ${text}`)
   return cron

@@ -10,20 +10,16 @@ import {
   typed,
 } from './tables.ts'
 
-/** How many rows one turn of maintenance takes. */
 export const MAINTENANCE_BATCH = 100
 const PRUNE_BATCH = 500
-/** How far ahead the queue is searched for kinds without a handler. */
 const KINDS_LOOKAHEAD = 1_000
-/** For how many sets of kinds a `Queue` is kept. */
 const MAX_QUEUES = 16
-/** The longest random wait after the first loss of a process; doubled with each. */
 const LOSS_BACKOFF_MS = 1_000
 const MAX_LOSS_BACKOFF_MS = 60_000
-/** Up to how many jobs of a state are counted, in about 10 ms. */
+/** Reading so many entries of an index takes about 10 ms. */
 const MAX_COUNTED = 100_000
 
-/** A job of a worker, for as long as the row has this fencing token. */
+/** Valid for as long as the row is running and has this fencing token. */
 export interface Claim {
   id: string
   kind: string
@@ -42,6 +38,8 @@ export type AttemptResult =
   | { state: 'scheduled'; error: string; detail: string; delayMs: number }
   | { state: 'queued' }
 
+type Due = Pick<Claim, 'id' | 'attempt' | 'maxAttempts'>
+
 export interface FinishedAttempt {
   claim: Claim
   result: AttemptResult
@@ -53,7 +51,7 @@ export interface ClaimOptions {
   rooms: ReadonlyMap<string, number>
   limit: number
   leaseMs: number
-  /** Only these jobs; absent, the first of the queue. */
+  /** Absent: the first of the queue. */
   ids?: readonly string[] | undefined
 }
 
@@ -65,9 +63,8 @@ export interface StoreOptions {
 }
 
 /**
- * Every change to a job after it was enqueued. Transactions are READ COMMITTED, so that only the
- * rows meant are locked: a job before its attempts, jobs by id. All times come from the database's
- * clock, which all processes share.
+ * Every change to a job after it was enqueued. READ COMMITTED locks only the rows meant: a job
+ * before its attempts, jobs by id. All times come from the database's clock.
  */
 export class JobStore {
   readonly #options: StoreOptions
@@ -115,7 +112,6 @@ export class JobStore {
     })
   }
 
-  /** Extends the valid leases to `leaseMs` from now. */
   renew(claims: readonly Claim[], leaseMs: number): Promise<void> {
     return this.#transaction(true, async (trx) => {
       const ids = toIds([...(await lockClaimed(trx, claims))])
@@ -148,7 +144,6 @@ export class JobStore {
     return numAffectedRows > 0n
   }
 
-  /** Queues scheduled jobs that are due. */
   promote(): Promise<JobChange[]> {
     return this.#moveDue('scheduled', async (trx, rows) => {
       const ids = idList(toIds(rows))
@@ -157,8 +152,8 @@ export class JobStore {
   }
 
   /**
-   * Takes jobs from workers whose leases expired. One of the jobs may be what ended the process:
-   * each waits for a random time, so that it does not run beside the same ones again.
+   * Takes jobs from workers whose leases expired. One may be what ended the process: a random wait
+   * keeps those lost together from running together again.
    */
   rescue(): Promise<JobChange[]> {
     return this.#moveDue('running', async (trx, rows) => {
@@ -208,10 +203,18 @@ export class JobStore {
     state: 'scheduled' | 'running',
     move: (trx: Trx, rows: readonly Due[]) => Promise<void>,
   ): Promise<JobChange[]> {
-    const ids = await findDue(this.#options.open(true), state)
-    if (ids.length === 0) return []
+    // Found without locks, as `Queue` reads ahead.
+    const { rows: found } = await sql<{ id: string }>`
+      select id from job force index (job_due) where state = ${state} and due_at <= now(3)
+      order by state, due_at limit ${sql.lit(MAINTENANCE_BATCH)}
+    `.execute(this.#options.open(true))
+    if (found.length === 0) return []
     return this.#transaction(true, async (trx) => {
-      const rows = await lockDue(trx, state, ids)
+      const { rows } = await sql<Due>`
+        select id, attempt, max_attempts as maxAttempts from job force index (primary)
+        where id in (${idList(toIds(found))}) and state = ${state} and due_at <= now(3)
+        order by id for update skip locked
+      `.execute(trx)
       if (rows.length > 0) await move(trx, rows)
       return readChanges(trx, toIds(rows))
     })
@@ -260,21 +263,19 @@ export class JobStore {
   }
 }
 
-/** A locking walk that takes longer is too long to be made for each claim. */
 const LONG_WALK_MS = 10
-/** When a locking walk is tried again, if plain reads take less than the second. */
+/** When a walk is tried again, if reads take less than the second. */
 const RETRY_WALK_MS = 2_000
 const SHORT_READ_MS = 5
 const READ_AHEAD = 500
-/** How long ids that were read ahead are used: this, or this multiple of the read's time. */
+/** How long the read ids are used: this, or this multiple of what the read took. */
 const MIN_FRESH_MS = 100
 const FRESH_PER_READ = 10
 
 /**
- * Finds the head of the queue. Usually a claim walks along the index and locks the first jobs that
- * no other claim has locked. That is slow where it has many entries to pass: jobs of other kinds,
- * and claimed jobs while a transaction older than their claim is open, such as a backup's. Then ids
- * are read ahead without locks, some twenty times as fast.
+ * Finds the head of the queue. Usually a claim walks along the index and locks the first free jobs.
+ * Where it must pass many entries, those of other kinds or those that an old transaction keeps, as
+ * a backup does, ids are read ahead without locks, twenty times as fast.
  */
 class Queue {
   readonly #kinds: readonly string[]
@@ -288,7 +289,6 @@ class Queue {
     this.#kinds = kinds
   }
 
-  /** Locks up to `limit` jobs; `more` says whether there may be others. */
   async lock(trx: Trx, limit: number): Promise<{ rows: Claim[]; more: boolean }> {
     const now = performance.now()
     if (!this.#isLong || (now >= this.#walkAgainAt && this.#readMs < SHORT_READ_MS))
@@ -341,7 +341,6 @@ async function lockNamed(trx: Trx, ids: readonly string[]): Promise<Claim[]> {
   return rows
 }
 
-/** Those of the rows that there is room for. */
 function fitting(rows: readonly Claim[], rooms: ReadonlyMap<string, number>): Claim[] {
   const left = new Map(rooms)
   return rows.filter(({ kind }) => {
@@ -365,7 +364,7 @@ async function begin(trx: Trx, rows: readonly Claim[], { worker, leaseMs }: Clai
   return rows.map((row) => ({ ...row, fence: row.fence + 1, attempt: row.attempt + 1 }))
 }
 
-/** Locks the rows of the claims, and returns the claims that are still valid. */
+/** Locks the rows of the claims, and returns those still valid. */
 async function lockClaimed(trx: Trx, claims: readonly Claim[]): Promise<Set<Claim>> {
   const { rows } = await sql<{ id: string; fence: number; state: string }>`
     select id, fence, state from job force index (primary)
@@ -374,27 +373,6 @@ async function lockClaimed(trx: Trx, claims: readonly Claim[]): Promise<Set<Clai
   const running = rows.filter(({ state }) => state === 'running')
   const fences = new Map(running.map(({ id, fence }) => [id, fence]))
   return new Set(claims.filter(({ id, fence }) => fences.get(id) === fence))
-}
-
-/** Without locks: locking each entry that an old transaction keeps is twenty times as slow. */
-async function findDue(db: Db, state: 'scheduled' | 'running'): Promise<string[]> {
-  const { rows } = await sql<{ id: string }>`
-    select id from job force index (job_due) where state = ${state} and due_at <= now(3)
-    order by state, due_at limit ${sql.lit(MAINTENANCE_BATCH)}
-  `.execute(db)
-  return toIds(rows)
-}
-
-type Due = Pick<Claim, 'id' | 'attempt' | 'maxAttempts'>
-
-/** Those that are still due and that no other process has locked. */
-async function lockDue(trx: Trx, state: 'scheduled' | 'running', ids: readonly string[]) {
-  const { rows } = await sql<Due>`
-    select id, attempt, max_attempts as maxAttempts from job force index (primary)
-    where id in (${idList(ids)}) and state = ${state} and due_at <= now(3)
-    order by id for update skip locked
-  `.execute(trx)
-  return rows
 }
 
 /** Ordered by both columns of the index: MariaDB takes no enum for a constant, and would sort. */
@@ -453,7 +431,7 @@ export async function readChanges(db: Db, ids: readonly string[]): Promise<JobCh
 
 export interface ListOptions {
   limit: number
-  /** An id: only older jobs. */
+  /** An id. */
   before?: string | undefined
   state?: JobState | undefined
   kind?: string | undefined
@@ -468,7 +446,6 @@ export function listJobs(db: Db, { limit, before, state, kind }: ListOptions) {
   return query.execute()
 }
 
-/** Every attempt at a job, in order. */
 export const listAttempts = (db: Db, id: string) =>
   typed(db)
     .selectFrom('job_attempt')
@@ -478,7 +455,6 @@ export const listAttempts = (db: Db, id: string) =>
     .orderBy('fence')
     .execute()
 
-/** How many jobs there are in each state, up to 100 000. */
 export async function countJobs(db: Db): Promise<Record<JobState, number>> {
   const counts = STATES.map(
     (state) => sql`(
@@ -495,8 +471,8 @@ export async function countJobs(db: Db): Promise<Record<JobState, number>> {
 const later = (ms: number) => sql<Date>`now(3) + interval (${ms} * 1000) microsecond`
 
 /**
- * A list for `in`, filled up to a power of two by repeating: the server keeps every statement that
- * it prepared, and lists of few lengths make few statements.
+ * A list for `in`, filled up to a power of two: lists of few lengths make few statements, and the
+ * server keeps every one that it prepared.
  */
 function idList(ids: readonly string[]): RawBuilder<string> {
   const length = 2 ** Math.ceil(Math.log2(ids.length))

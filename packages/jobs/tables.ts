@@ -1,6 +1,6 @@
 import type { Generated, GeneratedAlways, Kysely, Transaction } from 'kysely'
 
-/** The tables of this package; the app's own `Tables` extends it. */
+/** The app's own `Tables` extends it. */
 export interface JobTables {
   job: JobTable
   job_attempt: AttemptTable
@@ -12,7 +12,6 @@ export type Db = Kysely<any>
 // biome-ignore lint/suspicious/noExplicitAny: the same.
 export type Trx = Transaction<any>
 
-/** The handle with the types of our tables. */
 export const typed = (db: Db): Kysely<JobTables> => db
 
 export type JobState = 'scheduled' | 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'
@@ -31,7 +30,6 @@ interface JobTable {
   worker: string | null
   dedupe_key: string | null
   request_id: string | null
-  /** JSON, as are results. */
   input: string
   result: string | null
   error: string | null
@@ -44,7 +42,7 @@ interface JobTable {
 
 export type AttemptOutcome = 'succeeded' | 'failed' | 'cancelled' | 'lost' | 'released'
 
-/** A row per claim; its outcome is null while the attempt runs. */
+/** One row per claim. */
 interface AttemptTable {
   job_id: string
   fence: number

@@ -15,9 +15,8 @@ import {
 } from './store.ts'
 
 const FINISH_BATCH = 100
-/** How many claims a worker has at most per place, with those not written as finished. */
+/** With those whose results are not written yet. */
 const MAX_CLAIMS_PER_PLACE = 2
-/** How often the queue is searched for kinds without a handler, at most. */
 const SEARCH_EVERY_MS = 10_000
 const MAX_RESULT_BYTES = 4 * 1024 * 1024
 const MAX_BACKOFF_MS = 600_000
@@ -42,19 +41,15 @@ export interface WorkerOptions {
   onChange(changes: readonly JobChange[]): void
 }
 
-/**
- * Claims and runs jobs, as many at once as its concurrency allows. Three loops: one claims, one
- * writes results, one renews leases, writes progress and aborts attempts that lost their claims.
- */
+/** Claims and runs jobs in three loops, each of whose turns is a public method. */
 export class Worker {
   /** Unique per process lifetime: a reused name could pass a previous owner's fencing check. */
   readonly name = `${hostname().slice(0, 60)}:${process.pid}:${randomBytes(4).toString('hex')}`
   readonly #options: WorkerOptions
   readonly #handlers: ReadonlyMap<string, JobHandler>
   readonly #attempts = new Set<Attempt>()
-  /** Attempts whose results are not written yet. */
+  /** Not written yet. */
   readonly #finished: (FinishedAttempt & { onWritten(): void })[] = []
-  /** Jobs that schedules enqueued, not claimed yet. */
   readonly #scheduledIds: string[] = []
   readonly #unknownKinds = new Set<string>()
   readonly #claimLoop: Loop
@@ -62,7 +57,6 @@ export class Worker {
   readonly #watchLoop: Loop
   #searchedAt = Number.NEGATIVE_INFINITY
   #renewedAt = 0
-  /** Whether jobs interrupted by shutdown are released without counting the attempt. */
   #releasesOnStop = false
 
   /** @throws Error for two handlers of one kind. */
@@ -80,7 +74,6 @@ export class Worker {
     this.#watchLoop = loop('watch', timing.watchMs, () => this.watchOnce())
   }
 
-  /** How many handlers run. */
   get running(): number {
     return this.#count(({ ended }) => !ended)
   }
@@ -90,28 +83,26 @@ export class Worker {
     for (const loop of [this.#claimLoop, this.#finishLoop, this.#watchLoop]) loop.start()
   }
 
-  /** Looks for queued jobs now. */
   wake(): void {
     this.#claimLoop.wake()
   }
 
   /**
-   * Claims a job that a schedule enqueued, even if all places are taken: there is one more for
-   * these, so that maintenance continues beside jobs that take hours.
+   * Claims a job that a schedule enqueued. There is one more place for these, so that they run
+   * beside jobs that take hours.
    */
   claimScheduled(id: string): void {
     if (this.#options.concurrency > 0) this.#scheduledIds.push(id)
     this.wake()
   }
 
-  /** Aborts what this process runs of a cancelled job. */
   abort(id: string): void {
     for (const attempt of this.#attempts) if (attempt.claim.id === id) attempt.abort(CANCELLED)
   }
 
   /**
-   * Lets jobs that are nearly done finish, aborts the others, and releases the rest, so that other
-   * processes need not wait for the leases to expire. After a crash nothing is released.
+   * Lets jobs that are nearly done finish, aborts the others, and releases the rest for other
+   * processes, unless this one crashed.
    */
   async stop(crashed: boolean): Promise<void> {
     await this.#claimLoop.stop()
@@ -126,7 +117,7 @@ export class Worker {
 
   /** Claims and begins queued jobs; resolves with whether there are more, and room for them. */
   async claimOnce(): Promise<boolean> {
-    // Attempts that end together make room for one claim.
+    // Attempts that end together make one claim.
     await immediate()
     while (this.#scheduledIds.length > 0 && this.#count(({ isExtra }) => isExtra) === 0)
       await this.#claim(1, this.#scheduledIds.splice(0, 1))
@@ -158,7 +149,7 @@ export class Worker {
     return false
   }
 
-  /** The next jobs are claimed while results are being written, but no further ahead than that. */
+  /** Jobs are claimed while results are being written, but no further ahead. */
   get #room(): number {
     const { concurrency } = this.#options
     const running = this.#count(({ isExtra, ended }) => !isExtra && !ended)
@@ -193,7 +184,7 @@ export class Worker {
     return more
   }
 
-  /** Takes a place until the result is written and the handler has really ended. */
+  /** Ends when the result is written and the handler has really ended. */
   async #run(attempt: Attempt): Promise<void> {
     const { value, ended } = attempt.start()
     const freed = ended.then(() => this.wake())
@@ -253,7 +244,6 @@ export class Worker {
     }
   }
 
-  /** Once per kind. */
   async #warnOfUnknownKinds(): Promise<void> {
     if (performance.now() - this.#searchedAt < SEARCH_EVERY_MS) return
     this.#searchedAt = performance.now()
@@ -265,7 +255,6 @@ export class Worker {
     }
   }
 
-  /** Resolves when no attempt is left, or after `timeoutMs`. */
   async #drain(timeoutMs: number): Promise<void> {
     const deadline = performance.now() + timeoutMs
     while (this.#attempts.size > 0 && performance.now() < deadline) await sleep(10)
@@ -281,13 +270,12 @@ export class Worker {
   }
 }
 
-/** One attempt at a job. */
 class Attempt {
   readonly claim: Claim
   readonly handler: JobHandler
   /** Whether it has the place for what schedules enqueue. */
   readonly isExtra: boolean
-  /** Whether the handler has ended: an unresponsive one keeps its place until then. */
+  /** Whether the handler has: an unresponsive one keeps its place until then. */
   ended = false
   readonly #controller = new AbortController()
   #progress: { fraction: number; note: string | null } | undefined
@@ -311,14 +299,13 @@ class Attempt {
     this.#controller.abort(reason)
   }
 
-  /** What the handler reported since the last call. */
   takeProgress() {
     const progress = this.#progress
     this.#progress = undefined
     return progress
   }
 
-  /** Runs the handler; `value` is its result in JSON, or rejects with what failed the attempt. */
+  /** `value` is the result in JSON, or rejects with what failed the attempt. */
   start(): { value: Promise<string>; ended: Promise<void> } {
     const { job, run } = this.handler
     const timer = startTimer(job.timeoutMs, () =>

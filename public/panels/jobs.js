@@ -2,7 +2,7 @@ import { element } from '../element.js'
 import { percent, timeOfDay } from '../format.js'
 
 const SHOWN = 12
-/** Jobs of other processes are not heard of, and hints may be lost. */
+/** Other processes do not notify of their jobs, and messages may be lost. */
 const READ_EVERY_MS = 3_000
 /** However fast jobs come and go. */
 const MIN_READ_PAUSE_MS = 1_000
@@ -40,12 +40,8 @@ function mount(section, { api, live }) {
       : element('td', {}, element('span', { className: 'visually-hidden' }, 'Actions')),
   )
   const table = element('table', {}, element('thead', {}, element('tr', {}, ...heads)), body)
-  const empty = element(
-    'p',
-    { className: 'empty' },
-    'No jobs yet: summarise a CSV, and here it is.',
-  )
-  const news = element('p', { className: 'error', role: 'status' })
+  const empty = element('p', { className: 'empty' }, 'No jobs yet.')
+  const failure = element('p', { className: 'error', role: 'status' })
   section.append(
     element(
       'div',
@@ -53,7 +49,7 @@ function mount(section, { api, live }) {
       table,
     ),
     empty,
-    news,
+    failure,
   )
 
   /** @type {Map<string, ReturnType<typeof rowFor>>} */
@@ -82,12 +78,12 @@ function mount(section, { api, live }) {
 
   /** @param {string} method @param {string} path */
   async function act(method, path) {
-    news.textContent = ''
+    failure.textContent = ''
     try {
       const job = await api(method, path)
       rows.get(job.id)?.update(job)
     } catch (error) {
-      news.textContent = /** @type {Error} */ (error).message
+      failure.textContent = /** @type {Error} */ (error).message
       read()
     }
   }
@@ -95,12 +91,8 @@ function mount(section, { api, live }) {
   live.subscribe('jobs')
   live.on('job.changed', (/** @type {{ jobs: Job[], more: boolean }} */ { jobs, more }) => {
     for (const job of jobs) rows.get(job.id)?.update(job)
-    // The news have neither a new job's times nor what went wrong with a failed one.
-    if (
-      more ||
-      jobs.some(({ id, state }) => !rows.has(id) || state === 'failed' || state === 'scheduled')
-    )
-      read()
+    // A new job's times are only in the list.
+    if (more || jobs.some(({ id }) => !rows.has(id))) read()
   })
   live.onReconnect(read)
   setInterval(() => document.hidden || read(), READ_EVERY_MS)
@@ -121,7 +113,7 @@ function reader(readOnce) {
     }
     isResting = true
     isWanted = false
-    // A service that is away tells later: then everything is read again.
+    // After an outage everything is read again.
     await readOnce().catch(() => {})
     setTimeout(() => {
       isResting = false
@@ -156,9 +148,9 @@ function rowFor(first, act) {
     element('td', { className: 'actions' }, cancel, retry),
   )
 
-  /** @param {Partial<Job>} news */
-  function update(news) {
-    job = { ...job, ...news }
+  /** @param {Partial<Job>} changes */
+  function update(changes) {
+    job = { ...job, ...changes }
     const isFinished = ['succeeded', 'failed', 'cancelled'].includes(job.state)
     state.textContent = job.state
     state.dataset.tone = TONES[job.state]

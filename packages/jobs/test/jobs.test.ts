@@ -15,7 +15,7 @@ const add = job<{ a: number; b: number }, number>('test.add')
 const adding = handle(add, ({ a, b }) => a + b)
 
 describe('a job', () => {
-  test('is done, and its row says what came of it', async () => {
+  test('runs, and its row has the result', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const { jobs, statesOf } = useJobs(database, { handlers: [adding] })
@@ -51,7 +51,7 @@ describe('a job', () => {
     expect(changes).toEqual([])
   })
 
-  test('keeps its lease and writes its end while requests wait for every connection', async () => {
+  test('keeps its lease and writes its result while requests wait for every connection', async () => {
     const { database } = await useDatabase({ poolSize: 2 })
     const over = Promise.withResolvers<void>()
     const waiting = job<null>('test.waiting')
@@ -84,7 +84,7 @@ describe('a job', () => {
     await requests
   })
 
-  test('is left to its worker by a process that begins after an outage in which the lease ran out', async () => {
+  test('is left to its worker by a process that starts after an outage in which the lease expired', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const over = Promise.withResolvers<void>()
@@ -112,7 +112,7 @@ describe('a job', () => {
     expect(begun.statesOf(id)).toEqual([])
   })
 
-  test('that fails is tried again until its attempts are used up', async () => {
+  test('that fails is retried until no attempts are left', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const broken = job<null>('test.broken', { attempts: 3, backoffMs: 1 })
@@ -133,7 +133,7 @@ describe('a job', () => {
     ])
   })
 
-  test('whose error says that trying again cannot help fails at once, with its message', async () => {
+  test('whose error is not retryable fails at once, with its public message', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const hopeless = job<null>('test.hopeless')
@@ -152,7 +152,7 @@ describe('a job', () => {
 })
 
 describe('enqueuing', () => {
-  test('with the key of an unfinished job gives that one; once it is finished, a new one', async () => {
+  test('with the key of an unfinished job returns that one; once it is finished, a new one', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const { jobs } = useJobs(database, { concurrency: 0 })
@@ -249,7 +249,7 @@ describe('enqueuing', () => {
     for (const priority of [-32_768, 32_767]) expect(await put({ priority })).toHaveProperty('id')
   })
 
-  test('refuses what is too large, what JSON cannot say, and a transaction whose commit nobody hears of', async () => {
+  test('refuses what is too large, what JSON cannot represent, and a transaction without hooks', async () => {
     const { database } = await useDatabase()
     const { jobs } = useJobs(database, { concurrency: 0 })
     const anything = job<unknown>('test.anything')
@@ -275,7 +275,7 @@ describe('enqueuing', () => {
 })
 
 describe('a handler', () => {
-  test('is given id, attempt and request, and what it says of its progress is in the row and told', async () => {
+  test('receives id, attempt and request, and its progress is written and published', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const stepping = job<null, unknown>('test.stepping')
@@ -290,7 +290,7 @@ describe('a handler', () => {
     ]
     const { jobs, changes } = useJobs(database, { handlers, timing: { watchMs: 20 } })
     const { id } = await enqueue({ database, jobs }, stepping, null, { requestId: 'r-7' })
-    await until(() => changes.some(({ progress }) => progress === 0.5), 'it is told')
+    await until(() => changes.some(({ progress }) => progress === 0.5), 'it is published')
     expect(await jobs.find(db, id)).toMatchObject({ state: 'running', progress: 0.5, note: 'half' })
     goOn.resolve()
     await until(async () => (await jobs.find(db, id))?.state === 'succeeded', 'it is done')
@@ -301,13 +301,13 @@ describe('a handler', () => {
     expect(changes.filter(({ progress }) => progress === 0.1)).toEqual([])
   })
 
-  test('whose time is up is told so, and the attempt has failed even if it does not listen', async () => {
+  test('is aborted when its time is up, and the attempt fails even if it is unresponsive', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    const deaf = job<null>('test.deaf', { attempts: 1, timeoutMs: 50 })
+    const unresponsive = job<null>('test.unresponsive', { attempts: 1, timeoutMs: 50 })
     const end = Promise.withResolvers<void>()
-    const { jobs } = useJobs(database, { handlers: [handle(deaf, () => end.promise)] })
-    const { id } = await enqueue({ database, jobs }, deaf, null)
+    const { jobs } = useJobs(database, { handlers: [handle(unresponsive, () => end.promise)] })
+    const { id } = await enqueue({ database, jobs }, unresponsive, null)
     await until(async () => (await jobs.find(db, id))?.state === 'failed', 'it has failed')
     expect((await jobs.find(db, id))?.error).toBe('It was not done within 50 ms')
     expect(jobs.running).toBe(1)
@@ -330,7 +330,7 @@ describe('a handler', () => {
     },
   )
 
-  test('that gives a result too large for its row fails for good', async () => {
+  test('that returns a result too large for its row fails at once', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const large = job<null, string>('test.large')
@@ -343,7 +343,7 @@ describe('a handler', () => {
     })
   })
 
-  test('of one kind there may be one', async () => {
+  test('is the only one of its kind', async () => {
     const { database } = await useDatabase()
     expect(() => useJobs(database, { handlers: [adding, adding] })).toThrow(
       'Two handlers for one kind of job: test.add',
@@ -352,7 +352,7 @@ describe('a handler', () => {
 })
 
 describe('the counts', () => {
-  test('are made once for all who ask at the same time, while requests take every connection', async () => {
+  test('are made once for simultaneous calls, while requests take every connection', async () => {
     const { database } = await useDatabase({ poolSize: 2 })
     const { jobs } = useJobs(database, { concurrency: 0 })
     await enqueue({ database, jobs }, add, { a: 1, b: 2 })
@@ -376,7 +376,7 @@ describe('the counts', () => {
     await requests
   })
 
-  test('say in the log when they begin to fail', async () => {
+  test('are logged when they begin to fail', async () => {
     const { database } = await useDatabase()
     const lines: string[] = []
     const { jobs } = useJobs(database, {
@@ -463,7 +463,7 @@ describe('cancelling and retrying', () => {
 })
 
 describe('a process that may run one job at once', () => {
-  test('begins the next while the end of the last is being written, but not the one after that', async () => {
+  test('begins the next while the result of the last is being written, but not the one after that', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const begun: number[] = []
@@ -496,7 +496,7 @@ describe('a process that may run one job at once', () => {
 })
 
 describe('a kind with a concurrency of its own', () => {
-  test('leaves the other places to other kinds, however many of it wait', async () => {
+  test('leaves the other places to other kinds, however many of its jobs wait', async () => {
     const { database } = await useDatabase()
     const over = Promise.withResolvers<void>()
     const long = job<null>('test.long', { concurrency: 2 })
@@ -524,7 +524,7 @@ describe('a kind with a concurrency of its own', () => {
     await until(async () => (await jobs.counts()).succeeded === 25, 'all are done')
   })
 
-  test('never has more of it at work', async () => {
+  test('never runs more of its jobs', async () => {
     const { database } = await useDatabase()
     let [atWork, most] = [0, 0]
     const single = job<null>('test.single', { concurrency: 1 })

@@ -61,7 +61,7 @@ describe.runIf(canOwnServer)(
         .select('outcome')
         .where('outcome', '!=', 'succeeded')
         .execute()
-      // Only what was being claimed when the database died may have to begin again: nobody heard
+      // Only what was being claimed when the database died may have to begin again: no reply said
       // that it was claimed.
       expect(unlucky.every(({ outcome }) => outcome === 'lost')).toBe(true)
       expect(unlucky.length).toBeLessThanOrEqual(2 * CONCURRENCY)

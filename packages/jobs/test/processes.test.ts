@@ -53,7 +53,7 @@ const isIn = (
     15_000,
   )
 
-/** Starts one again whenever it ends, as whoever runs services does. */
+/** Starts one again whenever it ends, as an orchestrator does. */
 function keepAlive(start: () => Promise<Running>) {
   let stopped = false
   const lives = { count: 0 }
@@ -178,7 +178,7 @@ describe('a job that ends its process', () => {
   )
 })
 
-test('a process that is told to stop gives its jobs back, and another takes them over at once', async () => {
+test('a process that stops releases its jobs, and another claims them at once', async () => {
   const queue = await useQueue()
   const { db, jobs, start } = queue
   const timing = { TIMING: JSON.stringify({ ...TIMING, leaseMs: 60_000 }) }

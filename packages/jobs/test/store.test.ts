@@ -26,7 +26,8 @@ async function useStore({ attempts = 5 } = {}) {
     const { claims } = await store.claim({ worker, rooms: ROOMS, limit: 1, leaseMs })
     return claims[0] as Claim
   }
-  const finish = (held: Claim, result: AttemptResult) => store.finish([{ claim: held, result }])
+  const finish = (attempt: Claim, result: AttemptResult) =>
+    store.finish([{ claim: attempt, result }])
   return {
     store,
     id,
@@ -112,9 +113,9 @@ describe('a job that is released', () => {
 describe('a job that is cancelled while it runs', () => {
   test('stays cancelled, whatever its worker says later, and is over in its history', async () => {
     const { claim, cancel, finish, find, attempts } = await useStore()
-    const held = await claim('one')
+    const first = await claim('one')
     expect(await cancel()).toMatchObject({ changed: true, job: { state: 'cancelled' } })
-    expect(await finish(held, done)).toEqual([])
+    expect(await finish(first, done)).toEqual([])
     expect(await find()).toMatchObject({ state: 'cancelled', result: null })
     expect(await attempts()).toMatchObject([{ outcome: 'cancelled' }])
   })
