@@ -1,7 +1,7 @@
 import type { Deps, Feature } from './feature.ts'
 import { bodyLimit } from './http/body.ts'
 import { accessLog, requestContext, throwRefusal } from './http/context.ts'
-import { allowMethods, errorHandler, notFound } from './http/errors.ts'
+import { errorHandler, notFound } from './http/errors.ts'
 import { allowOrigins } from './http/headers.ts'
 import type { Readiness } from './http/health.ts'
 import { healthRoutes } from './http/health.ts'
@@ -29,7 +29,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
-  app.notFound(notFound)
+  app.notFound(notFound(app))
 
   const logRequest = accessLog(log)
   app.use(
@@ -39,10 +39,14 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
     }),
   )
   if (corsOrigins.length > 0) app.use(allowOrigins(corsOrigins))
-  app.use(throwRefusal)
   const uploads = features.filter(({ takesUploads }) => takesUploads).map(({ path }) => path)
-  app.use(allowMethods(app))
-  app.use(bodyLimit(MAX_BODY_BYTES, uploads))
+  const limitBody = bodyLimit(MAX_BODY_BYTES, uploads)
+  // One middleware for both, because each costs every request. After CORS, so that pages of other
+  // origins can read the answer.
+  app.use((c, next) => {
+    throwRefusal(c)
+    return limitBody(c, next)
+  })
 
   for (const { path, routes } of features) app.route(path, routes(deps))
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))

@@ -172,14 +172,10 @@ export function requestContext(
   }
 }
 
-/**
- * Answers a request that the server refused before it reached the app. Registered after CORS, so
- * that pages of other origins can read the answer.
- */
-export const throwRefusal: MiddlewareHandler<Env> = (c, next) => {
+/** @throws the reason why the server refused the request before it reached the app. */
+export function throwRefusal(c: AppContext): void {
   const refusal = c.env?.outgoing?.refusal
   if (refusal) throw refusal
-  return next()
 }
 
 /**

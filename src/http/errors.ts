@@ -2,7 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import { z } from '@hono/zod-openapi'
 import { JobError } from '@offloop/jobs/errors'
 import { PoolError } from '@offloop/workpool/errors'
-import type { ErrorHandler, Hono, MiddlewareHandler, NotFoundHandler } from 'hono'
+import type { ErrorHandler, Hono, NotFoundHandler } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
 import { AppError, ERROR_CODES, overloaded, withoutStack } from '../errors.ts'
 import { type Log, Repeats } from '../log.ts'
@@ -67,15 +67,13 @@ export function problemBytes(error: AppError): string {
   return [statusLine, ...lines, '', body].join('\r\n')
 }
 
-/** Answers 404 where there is no route. */
-export const notFound: NotFoundHandler<Env> = (c) => {
-  const error = new AppError('not_found', `There is nothing at ${c.req.path}`)
-  return problemResponse(error, c.req.path, getContext(c).requestId)
-}
-
-/** Answers 405 with `Allow` where a path has other methods, and OPTIONS with 204. */
-export const allowMethods = (app: Hono<Env>): MiddlewareHandler =>
-  methodNotAllowed({
+/**
+ * Answers what no route did: 404, or 405 with `Allow` where the path has other methods, or 204 to
+ * OPTIONS. Hono's middleware runs here, behind the routes, so that requests with a route do not pay
+ * for it.
+ */
+export function notFound(app: Hono<Env>): NotFoundHandler<Env> {
+  const allowMethods = methodNotAllowed({
     app,
     onMethodNotAllowed: (c, methods) => {
       const { method, path } = c.req
@@ -86,6 +84,13 @@ export const allowMethods = (app: Hono<Env>): MiddlewareHandler =>
       return problemResponse(error, path, getContext(c).requestId)
     },
   })
+  return async (c) => {
+    const error = new AppError('not_found', `There is nothing at ${c.req.path}`)
+    c.res = problemResponse(error, c.req.path, getContext(c).requestId)
+    await allowMethods(c, async () => {})
+    return c.res
+  }
+}
 
 /** Turns whatever a handler threw into a problem, and logs what an operator must see. */
 export const errorHandler = (log: Log): ErrorHandler<Env> => {

@@ -427,7 +427,10 @@ async function useBacklog() {
   app.onError(errorHandler(openLog({ level: 'silent', format: 'json' })))
   app.use(requestContext(60_000, (record) => records.push(record)))
   app.use(allowOrigins(['https://shop.example']))
-  app.use(throwRefusal)
+  app.use((c, next) => {
+    throwRefusal(c)
+    return next()
+  })
   app.all('*', async (c) => {
     served.push(`${c.req.method} ${c.req.path}`)
     return c.text(await c.req.text())
