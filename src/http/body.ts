@@ -6,14 +6,13 @@ import { bodyLimit as countingBodyLimit } from 'hono/body-limit'
 import { AppError } from '../errors.ts'
 import { type AppContext, type Env, getContext } from './context.ts'
 
-/** An upload must bring 64 KiB every 30 s: neither a stalled nor a dribbling client may stay. */
+/** An upload must bring 64 KiB every 30 s. */
 const PROGRESS_BYTES = 64 * 1024
 const PROGRESS_MS = 30_000
 
 /**
- * Rejects bodies over `maxBytes` with 413: at once where their length is declared, otherwise as soon
- * as more has arrived. The deadline ends the wait for a body. Requests without a body pass untouched,
- * which Hono's own middleware would not leave them.
+ * Rejects bodies over `maxBytes` with 413, at once where their length is declared. Requests without
+ * a body pass untouched; Hono's middleware would look at their streams.
  *
  * @param uploads paths whose handlers read larger bodies, by `receiveUpload`.
  */
@@ -39,8 +38,8 @@ export function bodyLimit(maxBytes: number, uploads: readonly string[]): Middlew
 }
 
 /**
- * A request's body as it arrives, for a feature with `takesUploads`. The deadline is suspended
- * meanwhile, and restarts when all of it has arrived. A reader that stops early can still answer.
+ * The body of a feature with `takesUploads`, as it arrives. The deadline is suspended until all of it
+ * has arrived. A reader that stops early can still answer.
  *
  * @throws AppError `too_large`; `request_timeout` when too little arrives; `cancelled` when the
  * client leaves.

@@ -3,7 +3,7 @@ import type { AppResponse } from './headers.ts'
 
 /** Safe requests of one connection that are served at once. */
 const MAX_SERVED = 8
-/** With so many waiting requests the socket is paused; a paused socket does not notice a close. */
+/** From here on the socket is paused; not before, because then it does not notice a close. */
 const MAX_WAITING = 1_000
 
 /** Methods that change nothing, so that their requests may run in parallel (RFC 9112, 9.3.2). */
@@ -12,9 +12,8 @@ const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 const isSafe = ({ req }: AppResponse) => SAFE_METHODS.has(req.method ?? '')
 
 /**
- * One client's connection and its requests in flight. Node dispatches every request of a read at
- * once, so a client that pipelines a thousand would start them all. Here they are served in order, a
- * few at a time and unsafe ones alone; the others wait without any work done for them.
+ * One client's connection and its requests in flight. Node would start all requests that a client
+ * pipelines. Here they are served in order, a few at a time and unsafe ones alone.
  */
 export class Connection {
   readonly #socket: Socket
@@ -22,7 +21,7 @@ export class Connection {
   readonly #load: { inFlight: number }
   readonly #served = new Set<AppResponse>()
   readonly #waiting: AppResponse[] = []
-  /** An unsafe request is being served, which none may overtake or join. */
+  /** An unsafe request is being served. */
   #isExclusive = false
   #seenBytes = -1
   #quietSince = 0
@@ -35,7 +34,6 @@ export class Connection {
     socket.once('close', () => process.nextTick(() => this.#abandon()))
   }
 
-  /** Requests without a complete response. */
   get inFlight(): number {
     return this.#served.size + this.#waiting.length
   }
@@ -57,10 +55,7 @@ export class Connection {
       this.#socket.on('resume', this.#pause).pause()
   }
 
-  /**
-   * Closes the connection if it has no request in flight and has sent nothing for `quietMs`, counted
-   * from the first call. One that is in use sends its next request within that time.
-   */
+  /** Closes the connection if it is idle and has sent nothing for `quietMs` from the first call on. */
   closeIfQuiet(now: number, quietMs: number): void {
     const { bytesRead } = this.#socket
     if (this.inFlight > 0 || bytesRead !== this.#seenBytes) {

@@ -19,19 +19,18 @@ export type AppContext = Context<Env>
 /** What the log and the metrics say about a finished request. */
 export interface RequestRecord {
   method: string
-  /** The pattern that matched, such as `/v1/products/:id`: few in number, unlike paths. */
+  /** The pattern that matched, such as `/v1/products/:id`. */
   route: string
-  /** 499, as in nginx, where the client left before the last byte of the response. */
+  /** 499, as in nginx, if the client left before the last byte of the response. */
   status: number
   ms: number
   requestId: string
-  /** The client sent `X-Background: 1`: no user asked for it, as with the live page's polling. */
+  /** Polling of a page, by its header `X-Background: 1`. */
   background: boolean
 }
 
 const CLIENT_CLOSED_REQUEST = 499
 
-/** Probes and scrapes, which come every few seconds for as long as the service lives. */
 const MONITORING_ROUTES = new Set(['/health/live', '/health/ready', '/metrics'])
 
 /** One request: its id, its client, the time it may take, and the signal that ends it. */
@@ -45,7 +44,6 @@ export class RequestContext {
   #controller: AbortController | undefined
   #isEnded = false
 
-  /** @param outgoing Node's response; absent in tests that call `app.request()`. */
   constructor(timeoutMs: number, outgoing: AppResponse | undefined) {
     this.requestId = outgoing?.requestId ?? newRequestId()
     this.startedAt = outgoing?.startedAt ?? performance.now()
@@ -54,7 +52,6 @@ export class RequestContext {
     this.#outgoing = outgoing
   }
 
-  /** The client's address; undefined without a socket. */
   get client(): string | undefined {
     return this.#outgoing?.req.socket.remoteAddress
   }
@@ -63,10 +60,7 @@ export class RequestContext {
     return Math.max(0, Math.ceil(this.#deadline - performance.now()))
   }
 
-  /**
-   * Aborts when the client leaves or the deadline passes: pass it to everything that is awaited.
-   * Created on first use, because a request that awaits nothing needs no controller and no timer.
-   */
+  /** Aborts when the client leaves or the deadline passes: pass it to everything that is awaited. */
   get signal(): AbortSignal {
     this.#controller ??= this.#createController()
     return this.#controller.signal
@@ -82,7 +76,7 @@ export class RequestContext {
     this.#setDeadline(performance.now() + this.#timeoutMs)
   }
 
-  /** Called when the last byte of the response is out, or the connection is lost. */
+  /** The last byte of the response is out, or the connection is lost. */
   end(): void {
     this.#isEnded = true
     clearTimeout(this.#timer)
@@ -122,30 +116,22 @@ const deadlineExceeded = (ms: number) =>
 
 export const getContext = (c: AppContext): RequestContext => c.get('requestContext')
 
-/** What a call of `compute.run` or `map` takes from its request; calls are queued per client. */
+/** What `compute.run` and `map` take from a request; `key` is for fairness among clients. */
 export function taskOptions(c: AppContext) {
   const { signal, timeLeftMs, client, requestId } = getContext(c)
   return { signal, timeoutMs: timeLeftMs, key: client, requestId }
 }
 
-/**
- * The request that the running code works for, across everything it awaits. Emptied at the end of
- * the request: whatever it started that lives longer, such as the timer of an idle connection,
- * keeps this object, and must not keep the memory of the request with it.
- */
+/** Emptied at the end of the request, because the timer of an idle connection keeps the object. */
 const current = new AsyncLocalStorage<{ context: AppContext | undefined }>()
 
-/** The request that the running code works for, unless that is answered or there is none. */
+/** The request that the running code works for, across everything it awaits. */
 export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
   const c = current.getStore()?.context
   return c && { requestId: getContext(c).requestId, route: routePath(c, -1) }
 }
 
-/**
- * Gives each request its context, before all other middleware.
- *
- * @param onEnd called with each request whose response is complete or whose client has left.
- */
+/** Gives each request its context, and `onEnd` its record. Registered before all other middleware. */
 export function requestContext(
   timeoutMs: number,
   onEnd: (record: RequestRecord) => void,
@@ -179,10 +165,9 @@ export function throwRefusal(c: AppContext): void {
 }
 
 /**
- * Writes one line per finished request at `info`. Successful probes, scrapes and background reads
- * are at `debug`, because they would outnumber those of users. Of requests refused with 503 the
- * first per route is written, then their number every few seconds: under overload, a line for each
- * would take time from those that are served. Metrics count them all.
+ * Writes one line per finished request at `info`; successful probes, scrapes and background reads at
+ * `debug`, because they would outnumber those of users. Of requests refused with 503 the first per
+ * route, then their number: under overload, a line for each would slow those that are served.
  */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()
@@ -198,7 +183,7 @@ export function accessLog(log: Log): (record: RequestRecord) => void {
   }
 }
 
-/** Reads that succeeded only: `X-Background` must not keep a change or a failure out of the log. */
+/** Successful reads only: `X-Background` must not hide a change or a failure. */
 function isRoutine({ method, route, status, background }: RequestRecord): boolean {
   if (status >= 400 || (method !== 'GET' && method !== 'HEAD')) return false
   return background || MONITORING_ROUTES.has(route)

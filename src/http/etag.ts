@@ -10,7 +10,7 @@ export const IfMatch = z.object({
   'if-match': z.string().optional().openapi({ description: '`ETag` of the version to change' }),
 })
 
-/** For a route that answers by `answerTagged`, besides its 200. */
+/** Of a route that answers by `answerTagged`. */
 export const notModified = {
   304: {
     description: 'The client has this version: see `If-None-Match`',

@@ -9,7 +9,7 @@ import type { MiddlewareHandler } from 'hono'
 import { cors } from 'hono/cors'
 import type { AppError } from '../errors.ts'
 
-/** For an API's data, which no browser may run, frame, sniff or embed; pages override the policy. */
+/** No browser may run, frame, sniff or embed an API's data. Pages override the policy. */
 const SECURITY_HEADERS = {
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
   'cross-origin-resource-policy': 'same-origin',
@@ -19,11 +19,11 @@ const SECURITY_HEADERS = {
   'x-frame-options': 'DENY',
 }
 
-/** Response headers that scripts of other origins may read besides those that CORS always allows. */
+/** For scripts of other origins, besides what CORS always allows. */
 const EXPOSED_HEADERS =
   'Accept-Encoding,Allow,Content-Disposition,ETag,Location,Retry-After,X-Request-Id'.split(',')
 
-/** A caller's id must be safe to log and to send back. */
+/** Safe to log and to send back. */
 const ACCEPTABLE_ID = /^[\w.:-]{1,128}$/
 
 /** How Node recognises `Expect: 100-continue`. */
@@ -46,11 +46,7 @@ export function allowOrigins(origin: string[]): MiddlewareHandler {
 
 type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[]
 
-/**
- * Node's response with what every response carries: the request id and the security headers. They
- * are added where Node writes the head, because a middleware that touches Hono's headers costs a
- * tenth of a small request (docs/decisions/003-http-fast-path.md).
- */
+/** Adds the request id and the security headers to every response (docs/decisions/003). */
 export class AppResponse extends ServerResponse<IncomingMessage> {
   /** The caller's `X-Request-Id`, or a new one. */
   readonly requestId: string
@@ -58,7 +54,6 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
   startedAt = 0
   /** Set if the server refused the request before it reached the app, which answers it. */
   refusal: AppError | undefined
-  /** Whether the client should close the connection after this response. */
   shouldClose: (() => boolean) | undefined
   #bodyTimer: NodeJS.Timeout | undefined
 
@@ -74,7 +69,6 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
     this.req.once('close', () => this.clearBodyTimeout())
   }
 
-  /** For a handler that limits the time itself. */
   clearBodyTimeout(): void {
     clearTimeout(this.#bodyTimer)
   }
@@ -100,7 +94,7 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
   }
 }
 
-/** Node also takes headers as a flat list: `['Allow', 'GET', 'Connection', 'close']`. */
+/** Of Node's flat list: `['Allow', 'GET', 'Connection', 'close']`. */
 function toObject(list: OutgoingHttpHeader[]): OutgoingHttpHeaders {
   const headers: OutgoingHttpHeaders = {}
   for (let index = 0; index < list.length; index += 2)

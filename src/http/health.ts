@@ -7,13 +7,10 @@ const CHECK_TIMEOUT_MS = 1_000
 /** Whether the service should get traffic; if not, why, and the cause of that. */
 export type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
 
-/** Rejects when the service cannot do its work. */
-type Check = (signal: AbortSignal) => Promise<void>
-
 /** Decides whether the service should get traffic: only between startup and shutdown. */
 export class Readiness {
   readonly #stopping: AbortSignal
-  #check: Check | undefined
+  #check: ((signal: AbortSignal) => Promise<void>) | undefined
   #checking: Promise<ReadinessAnswer> | undefined
 
   constructor(stopping: AbortSignal) {
@@ -21,7 +18,7 @@ export class Readiness {
   }
 
   /** From now on the service is ready while `check` resolves. */
-  begin(check: Check): void {
+  begin(check: (signal: AbortSignal) => Promise<void>): void {
     this.#check = check
   }
 
@@ -29,23 +26,19 @@ export class Readiness {
   find = async (): Promise<ReadinessAnswer> => {
     if (this.#stopping.aborted) return { ready: false, reason: 'The service is stopping' }
     if (!this.#check) return { ready: false, reason: 'The service is starting' }
-    this.#checking ??= run(this.#check).finally(() => {
-      this.#checking = undefined
-    })
+    this.#checking ??= this.#check(AbortSignal.timeout(CHECK_TIMEOUT_MS))
+      .then(() => ({ ready: true }) as const, toAnswer)
+      .finally(() => {
+        this.#checking = undefined
+      })
     return this.#checking
   }
 }
 
-async function run(check: Check): Promise<ReadinessAnswer> {
-  try {
-    await check(AbortSignal.timeout(CHECK_TIMEOUT_MS))
-    return { ready: true }
-  } catch (cause) {
-    if (cause instanceof AppError)
-      return { ready: false, reason: cause.message, cause: cause.cause }
-    return { ready: false, reason: 'The database does not answer', cause }
-  }
-}
+const toAnswer = (cause: unknown): ReadinessAnswer =>
+  cause instanceof AppError
+    ? { ready: false, reason: cause.message, cause: cause.cause }
+    : { ready: false, reason: 'The database does not answer', cause }
 
 /** `/health/live` and `/health/ready`, for process supervisors and load balancers. */
 export function healthRoutes(readiness: Readiness) {

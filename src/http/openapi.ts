@@ -24,12 +24,7 @@ type PathItem = NonNullable<Document['paths']>[string]
 type Operation = NonNullable<PathItem['get']>
 type Responses = Record<string, { description: string; content?: object; headers?: object }>
 
-/**
- * Serves `/openapi.json`, generated from the schemas that validate, and `/docs`, a page to read and
- * try it.
- *
- * @param events described in the introduction, because OpenAPI has no other place for them.
- */
+/** Serves `/openapi.json`, generated from the routes' schemas, and `/docs`, a page to try it. */
 export function serveDocs(app: Router, events: readonly Event[]): void {
   let document: string | undefined
   app.get('/openapi.json', (c) => {
@@ -105,7 +100,6 @@ function describeApi(app: Router, events: readonly Event[]) {
   return document
 }
 
-/** Sections rather than a table, whose columns would be too narrow. */
 const describeEvent = ({ name, topic, when, payload }: Event) => `### ${name}
 
 To the topic \`${topic}\`. ${when}

@@ -22,7 +22,6 @@ export type Router = Hono<Env> &
     ): Router
   }
 
-/** The context of a route's handler: `c.req.valid('param')` has the type of its schema. */
 type RouteContext<R extends RouteConfig> = Parameters<RouteHandler<R, Env>>[0]
 
 /** What a route's handler may return: for each status a body as the route declares it. */
@@ -46,10 +45,7 @@ type ContentResponse<Content, Status extends StatusCode> = {
       >
 }[keyof Content]
 
-/**
- * Instead of @hono/zod-openapi's own `openapi`, whose validators are slower (`validated` below) and
- * whose type lets any response pass as soon as one of a route's responses has no body.
- */
+/** Replaces `openapi`, whose type accepts any response once one of a route's has no body. */
 export function createRouter(): Router {
   const router = new OpenAPIHono<Env>()
   const openapi = (route: Route, handler: Handler<Env>): Router => {
@@ -82,45 +78,33 @@ export const withHeaders = <Response extends object>(response: Response, ...name
 
 type Request = NonNullable<RouteConfig['request']>
 
-/** A part of a request that is validated. */
 interface Part {
-  /** Hono's name for it: `c.req.valid('param')`. */
   target: keyof ValidationTargets
-  /** The clients' name for it, in the paths of issues. */
+  /** What issues call it: `body.price`. */
   name: string
   schema: unknown
   read: (c: AppContext, body: unknown) => unknown
 }
 
 const JSON_TYPE = /^application\/([\w.-]+\+)?json$/i
-/** Handlers read bodies of any other type themselves, such as `text/csv`. */
-const OTHER_STRUCTURED_TYPE = /form|json/i
-/** Refuses invalid bytes, which `req.json()` would replace by U+FFFD: different texts would become equal. */
+/** Refuses invalid bytes, which `req.json()` would replace: different texts would become equal. */
 const UTF_8 = new TextDecoder('utf-8', { fatal: true })
 
 /**
- * Validates a request's query, path parameters, headers (by lower-case name) and JSON body before
- * its handler, which finds them in `c.req.valid()`. Throws AppError `unsupported_media_type`,
- * `bad_request` for malformed JSON, or `invalid` with the path of everything that is wrong.
+ * Validates a request before its handler, which finds the result in `c.req.valid()`. Synchronous,
+ * because zod compiles its checks for `safeParse` only (docs/decisions/003-http-fast-path.md).
+ * Rejects with AppError `unsupported_media_type`, `bad_request` for malformed JSON, or `invalid`.
  *
- * Faster than @hono/zod-openapi's validators, of which each is a middleware that parses
- * asynchronously: zod compiles its checks for `safeParse` only
- * (docs/decisions/003-http-fast-path.md).
- *
- * @throws Error for what is not validated here: cookies, forms and JSON by another name.
+ * @throws Error for a route with cookies, forms or JSON of another type, which are not validated.
  */
-function validated(
-  { query, params, headers, body, ...others }: Request,
-  handler: Handler<Env>,
-): Handler<Env> {
+function validated(request: Request, handler: Handler<Env>): Handler<Env> {
+  const { query, params, headers, body, ...others } = request
   const { 'application/json': json, ...otherTypes } = (body?.content ?? {}) as Record<
     string,
     { schema: unknown }
   >
-  const unsupported = [
-    ...Object.keys(others),
-    ...Object.keys(otherTypes).filter((type) => OTHER_STRUCTURED_TYPE.test(type)),
-  ]
+  const structured = Object.keys(otherTypes).filter((type) => /form|json/i.test(type))
+  const unsupported = [...Object.keys(others), ...structured]
   if (unsupported.length > 0)
     throw new Error(`Routes cannot validate ${unsupported.join(', ')}: see src/http/router.ts`)
   const all: Part[] = [
@@ -151,20 +135,15 @@ function validate(parts: Part[], c: AppContext, body?: unknown) {
   if (errors.length > 0) throw validationFailed(errors)
 }
 
-/** The error for input that breaks its schema. */
 export function validationFailed(errors: Issue[]): AppError {
   const paths = [...new Set(errors.map(({ path }) => path))]
   return new AppError('invalid', `Validation failed: ${paths.join(', ')}`, { errors })
 }
 
-/** A name that comes more than once gets a list, which no schema takes for a string. */
+/** A repeated name gets a list, which no schema takes for a string. */
 function readQuery(c: AppContext): Record<string, string | string[] | undefined> {
-  return Object.fromEntries(
-    Object.entries(c.req.queries()).map(([name, values]) => [
-      name,
-      values.length === 1 ? values[0] : values,
-    ]),
-  )
+  const pairs = Object.entries(c.req.queries())
+  return Object.fromEntries(pairs.map(([name, all]) => [name, all.length === 1 ? all[0] : all]))
 }
 
 async function readJson({ req }: AppContext): Promise<unknown> {
@@ -174,36 +153,30 @@ async function readJson({ req }: AppContext): Promise<unknown> {
   if (type === undefined && isEmpty) return {}
   if (!JSON_TYPE.test(type ?? ''))
     throw new AppError('unsupported_media_type', 'Send the body as application/json')
-  assertIdentity(req.header('content-encoding'))
+  // It may unpack to any size.
+  const encoding = req.header('content-encoding')?.trim().toLowerCase() ?? ''
+  if (!['', 'identity'].includes(encoding))
+    throw new AppError(
+      'unsupported_media_type',
+      'Send the body as it is, without Content-Encoding',
+      { headers: { 'Accept-Encoding': 'identity' } },
+    )
   try {
     return JSON.parse(UTF_8.decode(await req.arrayBuffer()))
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    const detail =
-      code === 'ERR_ENCODING_INVALID_ENCODED_DATA'
-        ? 'The body is not UTF-8'
-        : 'Malformed JSON in the request body'
+    const isEncoding = code === 'ERR_ENCODING_INVALID_ENCODED_DATA'
+    const detail = isEncoding ? 'The body is not UTF-8' : 'Malformed JSON in the request body'
     throw new AppError('bad_request', detail, { cause })
   }
 }
 
-/** @throws AppError `unsupported_media_type` for a compressed body, which may unpack to any size. */
-function assertIdentity(encoding = '') {
-  if (['', 'identity'].includes(encoding.trim().toLowerCase())) return
-  const headers = { 'Accept-Encoding': 'identity' }
-  throw new AppError('unsupported_media_type', 'Send the body as it is, without Content-Encoding', {
-    headers,
-  })
-}
-
+/** Unknown keys come as one issue of their object: each gets an issue of its own. */
 const toIssues = (part: string, { issues }: ZodError): Issue[] =>
-  issues.flatMap((issue) =>
-    issueKeys(issue).map((key) => ({
-      path: [part, ...issue.path, ...key].join('.'),
+  issues.flatMap((issue) => {
+    const keys = issue.code === 'unrecognized_keys' ? issue.keys : [undefined]
+    return keys.map((key) => ({
+      path: [part, ...issue.path, ...(key === undefined ? [] : [key])].join('.'),
       message: issue.message,
-    })),
-  )
-
-/** Unknown keys come as one issue of their object: each of them gets a path of its own. */
-const issueKeys = (issue: z.core.$ZodIssue): string[][] =>
-  issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [key]) : [[]]
+    }))
+  })

@@ -14,13 +14,12 @@ import { AppResponse } from './headers.ts'
 
 const HEADERS_TIMEOUT_MS = 10_000
 const BODY_TIMEOUT_MS = 60_000
-/** Above the usual minute of load balancers: the side that sends requests must close first. */
+/** Longer than a load balancer's minute, so that the balancer closes first. */
 const KEEP_ALIVE_TIMEOUT_MS = 65_000
 const DRAIN_POLL_MS = 20
-/** During the drain, connections close after being quiet for this share of it, 1 s at most. */
 const QUIET_SHARE = 0.1
 const MAX_QUIET_MS = 1_000
-/** Protects memory: above it, each connection may have one request. Other limits bound the load. */
+/** Protects memory: above it, each connection may have one request. */
 const MAX_IN_FLIGHT = 10_000
 /** The rest is for files, probes, and connections that kill statements. */
 const CLIENTS_SHARE_OF_FILES = 0.75
@@ -32,13 +31,11 @@ export interface Backlog {
 }
 
 export interface HttpServerOptions {
-  /** Once it aborts, responses ask their clients to close the connection. */
+  /** Aborts when responses are to ask their clients to close the connection. */
   leaving: AbortSignal
-  /** Which upgrades are accepted; otherwise the request is served (RFC 9110, 7.8). */
+  /** Otherwise the request is served as it is (RFC 9110, 7.8). */
   shouldUpgrade?: (request: IncomingMessage) => boolean
-  /** Further clients are disconnected at once. */
   maxConnections?: number
-  /** Where a request for a path waits until it may start; undefined if it starts at once. */
   backlogFor?: (path: string) => Backlog | undefined
 }
 
@@ -68,22 +65,20 @@ export class HttpServer implements AsyncDisposable {
     this.node.maxConnections = options.maxConnections ?? Number.POSITIVE_INFINITY
     this.node.on('connection', (socket) => this.#connect(socket))
     this.node.on('upgrade', (request) => this.#connections.delete(request.socket))
-    // Registered here, because Socket.IO wraps the listeners that exist when it is attached. With
-    // `checkContinue`, Node would ask for every body: `inviteBody` does. Unknown expectations may be
-    // ignored (RFC 9110, 10.1.1).
+    // Now, because Socket.IO wraps the listeners that exist when it is attached. `inviteBody` asks
+    // for bodies; unknown expectations may be ignored (RFC 9110, 10.1.1).
     for (const event of ['request', 'checkContinue', 'checkExpectation'])
       this.node.on(event, (_, outgoing) => this.#receive(outgoing))
     this.node.on('clientError', (error, socket) => this.#rejectBytes(error, socket as Socket))
   }
 
-  /** Requests without a complete response. */
   get inFlight(): number {
     return this.#load.inFlight
   }
 
   /** Listens and returns the URL. @throws AppError when the port is taken or not allowed. */
   async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
-    // The hostname stands in for a missing Host header; errors come from malformed hosts and paths.
+    // The errors are malformed hosts and paths.
     this.#listener = getRequestListener(app.fetch, {
       hostname: 'localhost',
       errorHandler: (error) => {
@@ -106,12 +101,12 @@ export class HttpServer implements AsyncDisposable {
 
   /**
    * Refuses new connections and resolves when the requests in flight are answered, or after
-   * `timeoutMs`. A connection without a request is closed only after a quiet while: one in use has
-   * its next request on the way, whose response asks the client to close.
+   * `timeoutMs`. Idle connections close only after a quiet while, because the next request may be
+   * on its way; its response asks the client to close.
    */
   async drain(timeoutMs: number): Promise<void> {
     const closed = new AbortController()
-    // After the event loop's phase that accepts connections: those still waiting would be reset.
+    // After the event loop has accepted waiting connections, which would be reset.
     await nextTurn()
     // `http.Server.close` would cut every connection that has no request.
     TcpServer.prototype.close.call(this.node, () => closed.abort())
@@ -138,7 +133,6 @@ export class HttpServer implements AsyncDisposable {
   #receive(outgoing: AppResponse) {
     const connection = this.#connections.get(outgoing.req.socket)
     outgoing.shouldClose = () => this.#options.leaving.aborted && connection?.last === outgoing
-    // Clients that send one request at a time, such as probes, are served however many others wait.
     if (this.#load.inFlight < MAX_IN_FLIGHT || connection?.inFlight === 0)
       return connection?.receive(outgoing)
     writeProblem(outgoing, overloaded('Too many requests are in flight: try again later'))
@@ -148,7 +142,7 @@ export class HttpServer implements AsyncDisposable {
     const { req } = outgoing
     const flaw = findFlaw(req)
     if (flaw) return writeProblem(outgoing, flaw)
-    // Asks whether the server as a whole is there (RFC 9110, 9.3.7).
+    // OPTIONS * asks whether the server is there (RFC 9110, 9.3.7).
     if (req.url === '*') return void outgoing.writeHead(204).end()
     outgoing.startedAt = performance.now()
     // Preflights need nothing to wait for.
@@ -164,19 +158,18 @@ export class HttpServer implements AsyncDisposable {
     else start()
   }
 
-  /** Rejects bytes that are no HTTP request, or not a whole one, without corrupting a response. */
+  /** Rejects malformed or incomplete requests without corrupting a response. */
   #rejectBytes(error: NodeJS.ErrnoException, socket: Socket) {
     const { last, inFlight = 0, isPaused = false } = this.#connections.get(socket) ?? {}
     if (!socket.writable || error.code === 'ECONNRESET' || last?.headersSent)
       return socket.destroy()
-    // Late because we do not read it.
+    // Late only because the socket is paused.
     if (isPaused && error.code === 'ERR_HTTP_REQUEST_TIMEOUT') return
     const [code, message] = PARSER_ERRORS[error.code ?? ''] ?? [
       'bad_request',
       'This is not a valid HTTP request',
     ]
-    // Answers the request in flight if its own body is broken. Complete ones keep their responses,
-    // after which the connection ends.
+    // Complete requests keep their responses, after which the connection ends.
     if (!last || (inFlight === 1 && !last.req.complete))
       return socket.end(problemBytes(new AppError(code, message)))
     last.shouldKeepAlive = false
@@ -188,7 +181,7 @@ const PARSER_ERRORS: Record<string, [ErrorCode, string]> = {
   ERR_HTTP_REQUEST_TIMEOUT: ['request_timeout', 'The request did not arrive in time'],
 }
 
-/** What makes a request ambiguous, so that a proxy and this server could interpret it differently. */
+/** What a proxy and this server could interpret differently. */
 function findFlaw({ url = '', method, headers, rawHeaders, httpVersion }: IncomingMessage) {
   let hosts = 0
   for (let index = 0; index < rawHeaders.length; index += 2)
@@ -207,7 +200,6 @@ function findFlaw({ url = '', method, headers, rawHeaders, httpVersion }: Incomi
   return undefined
 }
 
-/** Why a server cannot listen, and which setting helps. */
 export function listenErrorMessage(
   { code, message }: NodeJS.ErrnoException,
   host: string,
@@ -222,8 +214,7 @@ export function listenErrorMessage(
 }
 
 /**
- * The number of clients that leaves file descriptors for the process's own work, such as queries and
- * probes. Unlimited except on Linux, because other systems do not show the limit.
+ * Leaves file descriptors for the process's own work. Only Linux shows their limit.
  *
  * @param reserved descriptors for connections to the database.
  */

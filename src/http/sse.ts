@@ -2,7 +2,7 @@ import type { TypedResponse } from 'hono'
 import { type AppContext, getContext } from './context.ts'
 
 const HEARTBEAT_MS = 15_000
-/** A comment: shows proxies that the stream is alive, and clients nothing. */
+/** A comment, for proxies. */
 const HEARTBEAT = ':\n\n'
 
 /** Only the last event has an id: a client that sends it back as `Last-Event-ID` has seen the end. */
@@ -16,7 +16,7 @@ const HEADERS = {
 
 /** What a subscription sends to its client. Nothing is sent after the end of the stream. */
 export interface EventSink {
-  /** An event that the next one supersedes: a slow client gets only the newest. */
+  /** The next one supersedes it: a slow client gets only the newest. */
   latest(name: string, data: unknown): void
   /** The last event: ends the stream. */
   last(name: string, data: unknown): void
@@ -26,7 +26,7 @@ export interface EventSink {
 
 /**
  * Answers with Server-Sent Events until the last of them, or until the client leaves or the service
- * stops. The stream has no deadline, and sends heartbeats. HEAD gets the headers only.
+ * stops, without a deadline.
  *
  * @param subscribe starts sending, and returns the function that ends the subscription.
  */

@@ -7,7 +7,7 @@ import { bodyTag, isFresh } from './etag.ts'
 
 const PUBLIC = new URL('../../public/', import.meta.url)
 
-/** Libraries of the page, served as their packages ship them: there is no build step. */
+/** Served as their packages ship them: there is no build step. */
 const LIBRARIES = {
   '/vendor/uplot.js': new URL('../../node_modules/uplot/dist/uPlot.esm.js', import.meta.url),
   '/vendor/uplot.css': new URL('../../node_modules/uplot/dist/uPlot.min.css', import.meta.url),
@@ -28,10 +28,7 @@ const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; " +
   "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
-/**
- * Serves the live page, `public/index.html`, at `/`, with what it loads. Each file is read once and
- * has a route of its own, so that no path of a request reaches the file system.
- */
+/** Serves `public/`, with a route per file: no path of a request reaches the file system. */
 export function servePage(app: Hono<Env>): void {
   const files = pageFiles()
   for (const [path, file] of files) {
