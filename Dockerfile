@@ -34,7 +34,7 @@ ENV NODE_ENV=production HOST=0.0.0.0 PORT=3000 OPS_HOST=0.0.0.0 OPS_PORT=9464 RE
 EXPOSE 3000 9464
 # The base image's user `node`, who owns nothing in /app; as a number, by which Kubernetes can tell it is not root.
 USER 1000:1000
-# On the port that answers even while the event loop is held, and then says for how long.
+# On the port that answers even while the event loop is blocked, and then says for how long.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.OPS_PORT}/health/live`).then(({ ok }) => process.exit(ok ? 0 : 1))"]
 ENTRYPOINT ["tini", "--"]

@@ -1,5 +1,5 @@
 import '../scripts/load-env.ts'
-import { globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Bench, Findings } from './support/bench.ts'
@@ -29,7 +29,7 @@ const { values: options, positionals } = parseArgs({
     help: { type: 'boolean', default: false },
     quick: { type: 'boolean', default: false },
     save: { type: 'boolean', default: false },
-    /** Measures nothing: the table in the README from the results that are there. */
+    /** Measures nothing: fills the table from the results whose bench is there. */
     table: { type: 'boolean', default: false },
   },
 })
@@ -41,7 +41,10 @@ if (options.help || unknown.length > 0) {
   process.exitCode = unknown.length > 0 ? 1 : 0
 } else {
   if (!options.table) await runAll(positionals.length > 0 ? positionals : MAIN.filter(isThere))
-  if (options.table || options.save) writeFileSync(README, await fillTable())
+  if (options.table || options.save) {
+    removeOldResults()
+    writeFileSync(README, await fillTable())
+  }
 }
 
 /** The main ones first. */
@@ -123,7 +126,13 @@ function toJson(results: object): string {
   return `${block(results, '')}\n`
 }
 
-/** The README with the table made anew from all results that there are. */
+/** Those of benches that are gone. */
+function removeOldResults() {
+  for (const file of globSync('*', { cwd: RESULTS }))
+    if (!files[file.replace(/\.\w+$/, '')]) rmSync(join(RESULTS, file))
+}
+
+/** The README with the table filled from all results that there are. */
 async function fillTable(): Promise<string> {
   const rows: string[][] = []
   for (const name of Object.keys(files)) {
@@ -140,5 +149,5 @@ async function fillTable(): Promise<string> {
   const [start, end] = [readme.indexOf(TABLE_START), readme.indexOf(TABLE_END)]
   if (start < 0 || end < start)
     throw new Error(`Expected ${TABLE_START} … ${TABLE_END} in README.md`)
-  return `${readme.slice(0, start)}${TABLE_START}\n\n${table.join('\n')}\n\n${readme.slice(end)}`
+  return `${readme.slice(0, start)}${TABLE_START}\n${table.join('\n')}\n${readme.slice(end)}`
 }

@@ -126,7 +126,7 @@ export const bench: Bench<LightFigures> = {
         },
       ],
       figures,
-      files: { 'latency.svg': drawChart(figures) },
+      files: { 'light.svg': drawChart(figures) },
     }
   },
 
