@@ -8,7 +8,7 @@ import { OPS, round } from './live-samples.ts'
 const PUBLISH_EVERY_MS = 250
 /** In one batch, which is some 10 KiB then. */
 const MAX_SPANS = 50
-/** Between two batches. A task beyond that extends the last span of its thread, if it is alike. */
+/** Between two batches. Where there are more, neighbours are merged at once. */
 const MAX_COLLECTED = 500
 
 const Span = z.object({
@@ -53,8 +53,9 @@ export class LiveSpans {
   /** Otherwise a task costs one look at this. */
   isSubscribed = false
   #spans: TaskSpan[] = []
-  readonly #lastByThread = new Map<string, TaskSpan>()
   #leftOut = 0
+  /** Whether merging helps in this batch: otherwise each task would cost an attempt. */
+  #isMergeable = true
 
   /** Publishes four times a second. @returns a function that stops it. */
   start(realtime: Pick<Realtime, 'hasSubscribers' | 'emitLatest'>, log: Pick<Log, 'warn'>) {
@@ -71,12 +72,11 @@ export class LiveSpans {
 
   observe(ended: EndedTask): void {
     if (!this.isSubscribed) return
-    const last = this.#lastByThread.get(ended.thread)
-    const span = toSpan(ended)
-    if (this.#spans.length < MAX_COLLECTED) {
-      this.#spans.push(span)
-      this.#lastByThread.set(ended.thread, span)
-    } else if (last && isAlike(last, span)) extend(last, span)
+    if (this.#spans.length >= MAX_COLLECTED && this.#isMergeable) {
+      this.#spans = merge(this.#spans, PUBLISH_EVERY_MS)
+      this.#isMergeable = this.#spans.length < MAX_COLLECTED / 2
+    }
+    if (this.#spans.length < MAX_COLLECTED) this.#spans.push(toSpan(ended))
     else this.#leftOut++
   }
 
@@ -86,8 +86,8 @@ export class LiveSpans {
     const spans = reduce(this.#spans)
     const leftOut = spans.slice(MAX_SPANS).reduce((sum, { count }) => sum + count, this.#leftOut)
     this.#spans = []
-    this.#lastByThread.clear()
     this.#leftOut = 0
+    this.#isMergeable = true
     return { spans: spans.slice(0, MAX_SPANS), leftOut }
   }
 }
