@@ -7,7 +7,7 @@ import { io, type Socket } from 'socket.io-client'
 import type { ServerEvents } from '../src/feature.ts'
 import type { features } from '../src/features/index.ts'
 import type { ProductChange } from '../src/features/products/contract.ts'
-import type { Report } from '../src/features/reports/schema.ts'
+import type { Report } from '../src/features/reports/contract.ts'
 import type { ClientEvents } from '../src/realtime/realtime.ts'
 import { Stack } from './stack.ts'
 

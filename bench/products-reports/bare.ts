@@ -1,10 +1,14 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DuckDBInstance } from '@duckdb/node-api'
-import { type Column, summariseColumn } from '../../src/features/reports/columns.ts'
+import {
+  type Column,
+  findGroupColumns,
+  summariseColumn,
+  summariseGroups,
+} from '../../src/features/reports/columns.ts'
 import type { ColumnType } from '../../src/features/reports/contract.ts'
-import { literal, type Queries, type Row } from '../../src/features/reports/duck.ts'
-import { findGroupColumns, summariseGroups } from '../../src/features/reports/groups.ts'
+import { type Queries, type Row, toLiteral } from '../../src/features/reports/duck.ts'
 
 /**
  * The same answers by a bare script over DuckDB, with as many threads as it likes: the dialect is
@@ -61,7 +65,7 @@ async function summarise(
   groupBy: string,
   value: string,
 ): Promise<number> {
-  await duck.rows(`create table data as select * from read_csv(${literal(file)}, header = true, sample_size = -1,
+  await duck.rows(`create table data as select * from read_csv(${toLiteral(file)}, header = true, sample_size = -1,
     delim = ',', quote = '"', escape = '"', comment = '')`)
   const described = await duck.rows('describe data')
   const names = described.map(({ column_name }) => String(column_name))
@@ -77,7 +81,7 @@ async function summarise(
       sqlType,
       type: TYPES[sqlType] ?? 'text',
       nulls: rows - Number(counts[name]),
-      cast: undefined,
+      parse: undefined,
     }
   })
   for (const column of columns) await summariseColumn(duck, column, rows)

@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises'
 import { request } from 'node:http'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Report } from '../../src/features/reports/schema.ts'
+import type { Report } from '../../src/features/reports/contract.ts'
 
 const POLL_MS = 100
 

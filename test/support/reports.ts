@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import type { Report } from '../../src/features/reports/schema.ts'
+import type { Report } from '../../src/features/reports/contract.ts'
 import { request } from './service.ts'
 import { until } from './until.ts'
 

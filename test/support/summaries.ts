@@ -2,10 +2,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll } from 'vitest'
+import { summariseScanned } from '../../src/features/reports/compute.ts'
 import type { Summary, SummaryOptions } from '../../src/features/reports/contract.ts'
 import { Duck } from '../../src/features/reports/duck.ts'
 import { scanCsv } from '../../src/features/reports/scan.ts'
-import { summariseScanned } from '../../src/features/reports/summarise.ts'
 
 /** Summarises files in this process, all of them in one database: some 10 ms each. */
 export function summaries() {
@@ -14,9 +14,8 @@ export function summaries() {
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'offloop-summaries-'))
-    duck = await Duck.open({
-      folder,
-      memoryMb: 128,
+    duck = await Duck.open(folder, {
+      limitMb: 128,
       threads: 1,
       rowGroupRows: 20_480,
       blockBytes: 262_144,
@@ -42,7 +41,7 @@ export function summaries() {
     }
   }
 
-  /** @throws Unreadable */
+  /** @throws InvalidCsvError */
   const summarise = (
     content: string | Buffer,
     options: Partial<SummaryOptions> = {},

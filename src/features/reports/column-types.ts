@@ -1,25 +1,34 @@
 import type { ColumnType } from './contract.ts'
-import { type DateOrder, isDigit, Moments, typedMoments } from './moments.ts'
 
+/** What values of all types but text are made of. */
+const CHARACTERS = '0123456789+-./: TZEetrufals'
+const WIDTH = 32
+const CLASSES = new Uint8Array(256)
+for (const [index, character] of [...CHARACTERS].entries())
+  CLASSES[character.charCodeAt(0)] = index + 1
+const [ZERO, NINE] = [48, 57]
+/** More than the numbers of a column need. */
+const MAX_NODES = 4_096
+/** Longer numbers are texts, so that every long value may be cut. */
+const MAX_NUMBER_BYTES = 200
 /** DuckDB's whole numbers have 38 digits at least, and so have its decimals. */
 const MAX_DIGITS = 38
 const BIGINT_DIGITS = 18
-/** Numbers of that many digits print back from a double whatever they are. */
+/** A double keeps all digits of a number that has no more. */
 const DOUBLE_DIGITS = 15
-/**
- * Longer ones are texts, so that the scan may cut every value that is longer than a text is shown.
- */
-const MAX_NUMBER_BYTES = 200
 
-const MINUS = 45
-const PLUS = 43
-const POINT = 46
-const ZERO = 48
-const LOWER_E = 101
-const UPPER_E = 69
-const T = 116
-
-type Family = 'none' | 'number' | 'boolean' | 'moment' | 'text'
+const NUMBER = /^-?(?<whole>0|9\d*)(\.(?<fraction>\d+))?$/
+/** With a sign, as programs write it. */
+const EXPONENT = /^-?\d(\.\d+)?[eE][-+]\d+$/
+const BOOLEAN = /^(true|false)$/
+const TIME = /\d\d:\d\d(?<seconds>:\d\d(\.(?<fraction>\d{1,6}))?)?/.source
+const ZONE = /Z|[-+]\d\d(:?\d\d)?/.source
+const YEAR_FIRST =
+  /(?<yearFirst>\d{4})(?<separator>[-/.])(?<first>\d\d?)\k<separator>(?<second>\d\d?)/.source
+const YEAR_LAST = /(?<first>\d\d?)(?<separator>[-/.])(?<second>\d\d?)\k<separator>\d{4}/.source
+const MOMENT = new RegExp(
+  `^(?:(?:${YEAR_FIRST}|${YEAR_LAST})(?<time>[T ]${TIME}(?<zone>${ZONE})?)?|(?<time>${TIME}))$`,
+)
 
 /** What a column turned out to hold. */
 export interface TypedColumn {
@@ -27,161 +36,293 @@ export interface TypedColumn {
   type: ColumnType
   /** How dates and times are written in the file. */
   format?: string
-  layout?: { hasSeconds: boolean; fractionDigits: number; zone: string }
-  /** DuckDB's type. */
+  fractionDigits?: number
+  zone?: string
+  /** DuckDB's type, and what makes a value of it of a text, as SQL; absent where a cast does. */
   sqlType: string
-  /**
-   * What makes a value that DuckDB can cast to that type of a text, both as SQL; absent where the
-   * text is one.
-   */
-  cast: ((text: string) => string) | undefined
-  /** Some of its numbers have more digits than a double keeps. */
+  parse?: ((text: string) => string) | undefined
+  /** Whether some of its numbers have more digits than a double keeps. */
   isLong?: boolean
   /** How many values are missing. */
   nulls: number
 }
 
+type Type = Omit<TypedColumn, 'name' | 'nulls'>
+type Family = 'number' | 'boolean' | 'moment' | 'text'
+
+/** What the values of one shape are, and what of each of them its shape does not tell. */
+interface Shape {
+  family: Family
+  isValid?: (bytes: Buffer, start: number, stop: number) => boolean
+}
+
+/** Whether the day or the month comes first in dates that end in the year. */
+export type DateOrder = 'day' | 'month'
+
+const TEXT: Type = { type: 'text', sqlType: 'VARCHAR' }
+
 /**
  * Finds the type of a column from all of its values. A type is chosen only if each value is written
- * as that type would be written: `007`, `+1`, `1e5`, `NaN`, `T` or ` 1` make texts of a column,
- * because as a number or a boolean they would be shown as something that is not in the file. No
- * value is of two types, so that the first one decides which type it may be.
+ * as that type would be written: `007`, `+1`, `1e5`, `NaN`, `T` or ` 1` make the column a text,
+ * because as a number or a boolean they would be shown as something that is not in the file.
+ *
+ * A column has millions of values but few shapes: `12.50` and `-7` have `99.99` and `-9`. A trie
+ * finds a value's shape by one look-up per byte, and the types are those of shapes.
  */
 export class ColumnTypes {
   missing = 0
-  #family: Family = 'none'
-  // Of numbers: the most digits before and after the point.
+  /** The column's dates or times, if it holds nothing else. */
+  moments: Moments | undefined
+  #family: Family | undefined
   #wholeDigits = 0
-  #scale = 0
+  #fractionDigits = 0
   #isWhole = true
   #hasExponent = false
   #fitsDouble = true
-  #moments: Moments | undefined
+  /** Where in it the children of each node are, by the class of the next byte; 0 for none. */
+  readonly #children = new Int32Array(WIDTH * MAX_NODES)
+  readonly #prefixes = ['']
+  readonly #shapes: (Shape | undefined)[] = []
 
   /** Takes a value into account; it must not be empty. */
   note(bytes: Buffer, start: number, stop: number): void {
-    switch (this.#family) {
-      case 'text':
-        return
-      case 'number':
-        if (!this.#noteNumber(bytes, start, stop)) this.#family = 'text'
-        return
-      case 'boolean':
-        if (!isBoolean(bytes, start, stop)) this.#family = 'text'
-        return
-      case 'moment':
-        if (!this.#moments?.note(bytes, start, stop)) this.#family = 'text'
-        return
-      default:
-        this.#family = this.#familyOf(bytes, start, stop)
+    if (this.#family === 'text') return
+    const children = this.#children
+    let node = 0
+    for (let at = start; at < stop; at++) {
+      const byte = bytes[at] as number
+      node = children[node + (CLASSES[byte] as number)] || this.#grow(node, byte)
+      if (node === 0) break
     }
-  }
-
-  /** The column's dates or times, if it holds nothing else. */
-  get moments(): Moments | undefined {
-    return this.#family === 'moment' ? this.#moments : undefined
+    const index = node / WIDTH
+    this.#shapes[index] ??= this.#classify(this.#prefixes[index] as string)
+    const shape = this.#shapes[index] as Shape
+    this.#family ??= shape.family
+    if (shape.family !== this.#family || shape.isValid?.(bytes, start, stop) === false)
+      this.#family = 'text'
+    if (this.#family === 'text') this.moments = undefined
   }
 
   /**
    * @param rows how many there are: their sum must fit, too.
-   * @param orders of day and month, by all columns of the file.
+   * @param orders of day and month, by separator.
    */
-  typed(name: string, rows: number, orders: ReadonlyMap<string, DateOrder>): TypedColumn {
-    const nulls = this.missing
-    if (this.#family === 'boolean') return { name, nulls, type: 'boolean', ...direct('BOOLEAN') }
-    if (this.#family === 'number') {
-      const numeric = this.#numeric(rows)
-      if (numeric) return { name, nulls, ...numeric }
-    }
-    const moments = this.moments && typedMoments(this.moments, orders)
-    if (moments) return { name, nulls, ...moments }
-    return { name, nulls, type: 'text', ...direct('VARCHAR') }
+  toColumn(name: string, rows: number, orders: ReadonlyMap<string, DateOrder>): TypedColumn {
+    return { name, nulls: this.missing, ...(this.#findType(rows, orders) ?? TEXT) }
   }
 
-  #familyOf(bytes: Buffer, start: number, stop: number): Family {
-    if (this.#noteNumber(bytes, start, stop)) return 'number'
-    if (isBoolean(bytes, start, stop)) return 'boolean'
-    this.#moments = Moments.of(bytes, start, stop)
-    return this.#moments ? 'moment' : 'text'
-  }
-
-  #numeric(rows: number): Omit<TypedColumn, 'name' | 'nulls'> | undefined {
-    const digits = this.#wholeDigits + this.#scale
+  #findType(rows: number, orders: ReadonlyMap<string, DateOrder>): Type | undefined {
+    if (this.#family === 'boolean') return { type: 'boolean', sqlType: 'BOOLEAN' }
+    if (this.#family === 'moment') return this.moments?.toType(orders)
+    if (this.#family !== 'number') return undefined
+    const digits = this.#wholeDigits + this.#fractionDigits
     const isLong = digits > DOUBLE_DIGITS
     if (this.#isWhole) {
       if (digits > MAX_DIGITS) return undefined
-      return { type: 'integer', isLong, ...direct(digits > BIGINT_DIGITS ? 'HUGEINT' : 'BIGINT') }
+      return { type: 'integer', isLong, sqlType: digits > BIGINT_DIGITS ? 'HUGEINT' : 'BIGINT' }
     }
     if (!this.#hasExponent && digits + String(rows).length <= MAX_DIGITS)
-      return { type: 'number', isLong, ...direct(`DECIMAL(${digits}, ${this.#scale})`) }
-    return this.#fitsDouble ? { type: 'number', ...direct('DOUBLE') } : undefined
+      return { type: 'number', isLong, sqlType: `DECIMAL(${digits}, ${this.#fractionDigits})` }
+    return this.#fitsDouble ? { type: 'number', sqlType: 'DOUBLE' } : undefined
   }
 
-  /** `-12`, `0.50`, or `1.5e-07` with a signed exponent, as programs write it. */
-  #noteNumber(bytes: Buffer, start: number, stop: number): boolean {
-    if (stop - start > MAX_NUMBER_BYTES) return false
-    let at = start
-    if (bytes[at] === MINUS) at++
-    const first = at
-    while (isDigit(bytes[at] as number)) at++
-    const whole = at - first
-    if (whole === 0 || (whole > 1 && bytes[first] === ZERO)) return false
-    if (whole > this.#wholeDigits) this.#wholeDigits = whole
-    if (at === stop) {
-      // A zero has no sign when it is printed.
-      if (first > start && whole === 1 && bytes[first] === ZERO) this.#isWhole = false
-      if (whole > DOUBLE_DIGITS && this.#fitsDouble)
-        this.#fitsDouble = printsBack(bytes.toString('latin1', start, stop))
-      return true
-    }
-    this.#isWhole = false
-    if (bytes[at] === POINT) {
-      const point = at++
-      while (isDigit(bytes[at] as number)) at++
-      const scale = at - point - 1
-      if (scale === 0) return false
-      if (scale > this.#scale) this.#scale = scale
-    }
-    if (at === stop) {
-      if (at - first > DOUBLE_DIGITS && this.#fitsDouble)
-        this.#fitsDouble = printsBack(bytes.toString('latin1', start, stop))
-      return true
-    }
-    this.#hasExponent = true
-    return (
-      whole === 1 &&
-      isExponent(bytes, at, stop) &&
-      printsBack(bytes.toString('latin1', start, stop))
-    )
+  /** Adds the node that `byte` leads to; returns 0 where values like that are texts. */
+  #grow(node: number, byte: number): number {
+    const prefix = this.#prefixes[node / WIDTH] as string
+    const child = this.#prefixes.length
+    if (CLASSES[byte] === 0 || child === MAX_NODES || prefix.length === MAX_NUMBER_BYTES) return 0
+    const isDigit = byte >= ZERO && byte <= NINE
+    // Only a zero that begins a number differs from other digits.
+    const isLeading = prefix === '' || prefix === '-'
+    const [low, high] = !isDigit || (isLeading && byte === ZERO) ? [byte, byte] : [ZERO, NINE]
+    for (let each = low; each <= high; each++)
+      if (!isLeading || each !== ZERO || byte === ZERO)
+        this.#children[node + (CLASSES[each] as number)] = child * WIDTH
+    this.#prefixes.push(prefix + String.fromCharCode(high))
+    return child * WIDTH
   }
-}
 
-/** What DuckDB's CSV reader casts by itself. */
-const direct = (sqlType: string) => ({ sqlType, cast: undefined })
+  #classify(shape: string): Shape {
+    if (BOOLEAN.test(shape)) return { family: 'boolean' }
+    const { whole, fraction = '' } = NUMBER.exec(shape)?.groups ?? {}
+    if (whole !== undefined || EXPONENT.test(shape)) return this.#toNumber(shape, whole, fraction)
+    const moment = MOMENT.exec(shape)?.groups
+    if (!moment) return { family: 'text' }
+    const layout = toLayout(shape)
+    return {
+      family: 'moment',
+      isValid: (bytes, start, stop) => {
+        this.moments ??= new Moments(layout, moment, bytes, stop)
+        return this.moments.note(layout, moment, bytes, start, stop)
+      },
+    }
+  }
 
-function isExponent(bytes: Buffer, start: number, stop: number): boolean {
-  if (bytes[start] !== LOWER_E && bytes[start] !== UPPER_E) return false
-  if (bytes[start + 1] !== MINUS && bytes[start + 1] !== PLUS) return false
-  let at = start + 2
-  while (isDigit(bytes[at] as number)) at++
-  return at === stop && at > start + 2
+  #toNumber(shape: string, whole: string | undefined, fraction: string): Shape {
+    this.#wholeDigits = Math.max(this.#wholeDigits, whole?.length ?? 1)
+    this.#fractionDigits = Math.max(this.#fractionDigits, fraction.length)
+    this.#hasExponent ||= whole === undefined
+    // A zero has no sign when it is printed.
+    if (whole === undefined || fraction !== '' || shape === '-0') this.#isWhole = false
+    if (whole !== undefined && whole.length + fraction.length <= DOUBLE_DIGITS)
+      return { family: 'number' }
+    const isValid = (bytes: Buffer, start: number, stop: number) => {
+      this.#fitsDouble &&= printsBack(bytes.toString('latin1', start, stop))
+      return this.#fitsDouble || !this.#hasExponent
+    }
+    return { family: 'number', isValid }
+  }
 }
 
 /** Whether a double keeps all digits of a number. */
 export function printsBack(text: string): boolean {
   const value = Number(text)
-  return Number.isFinite(value) && digitsOf(value.toExponential()) === digitsOf(text)
+  return Number.isFinite(value) && toDigits(value.toExponential()) === toDigits(text)
 }
 
 /** The digits that count: without the zeros before the first one and after the last one. */
-function digitsOf(number: string): string {
-  const [mantissa = ''] = number.split(/e/i)
-  return mantissa.replace(/[-.]/g, '').replace(/^0+|0+$/g, '')
+const toDigits = (number: string) =>
+  number
+    .replace(/e.*$/i, '')
+    .replace(/[-.]/g, '')
+    .replace(/^0+|0+$/g, '')
+
+type Groups = Record<string, string | undefined>
+
+/** The dates, times or timestamps of a column, all of which must be written alike. */
+class Moments {
+  readonly separator: string
+  readonly isYearFirst: boolean
+  readonly #time: string
+  readonly #fraction: string
+  readonly #zone: string
+  readonly #layout: string
+  /** Whether each of them is a date with the day or the month first. */
+  canBeDayFirst = true
+  canBeMonthFirst = true
+  /** Whether days and months below ten are written as `05`, as `5`. */
+  #hasPadded = false
+  #hasUnpadded = false
+
+  constructor(layout: string, groups: Groups, bytes: Buffer, stop: number) {
+    const { separator = '', yearFirst, time = '', fraction = '', zone = '' } = groups
+    this.separator = separator
+    this.isYearFirst = yearFirst !== undefined
+    this.#time = time.slice(0, time.length - zone.length)
+    this.#fraction = fraction
+    this.#zone = bytes.toString('latin1', stop - zone.length, stop)
+    this.#layout = layout
+  }
+
+  /** Takes one more into account; false if it is written differently, or does not exist. */
+  note(layout: string, groups: Groups, bytes: Buffer, start: number, stop: number): boolean {
+    if (layout !== this.#layout) return false
+    const zone = this.#zone
+    if (zone.length > 1 && bytes.toString('latin1', stop - zone.length, stop) !== zone) return false
+    const timeAt = stop - zone.length - this.#time.length + (this.separator === '' ? 0 : 1)
+    if (this.#time !== '' && !isTime(bytes, timeAt, this.#time.length > 6)) return false
+    return this.separator === '' || this.#noteDate(groups, bytes, start)
+  }
+
+  #noteDate({ first = '', second = '' }: Groups, bytes: Buffer, start: number): boolean {
+    const firstAt = this.isYearFirst ? start + 5 : start
+    const secondAt = firstAt + first.length + 1
+    const year = parseDigits(bytes, this.isYearFirst ? start : secondAt + second.length + 1, 4)
+    const [one, two] = [
+      parseDigits(bytes, firstAt, first.length),
+      parseDigits(bytes, secondAt, second.length),
+    ]
+    this.#hasPadded ||= (one < 10 && first.length === 2) || (two < 10 && second.length === 2)
+    this.#hasUnpadded ||= first.length === 1 || second.length === 1
+    if (this.isYearFirst) return isDay(year, one, two)
+    this.canBeDayFirst &&= isDay(year, two, one)
+    this.canBeMonthFirst &&= isDay(year, one, two)
+    return this.canBeDayFirst || this.canBeMonthFirst
+  }
+
+  /** Undefined where day and month cannot be told apart, or only some have a zero before them. */
+  toType(orders: ReadonlyMap<string, DateOrder>): Type | undefined {
+    const [separator, zone] = [this.separator, this.#zone]
+    const clock = ['HH', 'mm', 'ss'].slice(0, this.#time.length > 6 ? 3 : 2).join(':')
+    const time = this.#fraction === '' ? clock : `${clock}.${'S'.repeat(this.#fraction.length)}`
+    if (separator === '') return { type: 'time', format: time, sqlType: 'VARCHAR' }
+    const order = this.isYearFirst ? 'year' : orders.get(separator)
+    if (!order || (this.#hasPadded && this.#hasUnpadded)) return undefined
+    const [day, month] = this.#hasUnpadded ? ['D', 'M'] : ['DD', 'MM']
+    const parts = {
+      year: ['YYYY', month, day],
+      day: [day, month, 'YYYY'],
+      month: [month, day, 'YYYY'],
+    }
+    const date = parts[order].join(separator)
+    const isDate = this.#time === ''
+    const between = this.#time.slice(0, 1)
+    const isIso = order === 'year' && separator === '-' && !this.#hasUnpadded
+    // DuckDB's patterns have no fraction of that many digits.
+    if (!isIso && this.#fraction !== '') return undefined
+    const pattern = date.replace('YYYY', '%Y').replace(/M+/, '%m').replace(/D+/, '%d')
+    const timePattern = isDate
+      ? ''
+      : `${between}${clock.replace('HH', '%H').replace('mm', '%M').replace('ss', '%S')}`
+    const local = (text: string) =>
+      zone === '' ? text : `left(${text}, length(${text}) - ${zone.length})`
+    const isCast = isIso && (isDate || clock.length > 5)
+    return {
+      type: isDate ? 'date' : 'timestamp',
+      format: isDate ? date : date + between + time + zone,
+      fractionDigits: this.#fraction.length,
+      zone,
+      sqlType: isDate ? 'DATE' : 'TIMESTAMP',
+      parse: isCast
+        ? zone === ''
+          ? undefined
+          : local
+        : (text) => `strptime(${local(text)}, '${pattern}${timePattern}')`,
+    }
+  }
 }
 
-/** `true` or `false`, as JSON has it. */
-function isBoolean(bytes: Buffer, start: number, stop: number): boolean {
-  const length = stop - start
-  if (length !== 4 && length !== 5) return false
-  return bytes.toString('latin1', start, stop) === (bytes[start] === T ? 'true' : 'false')
+/**
+ * The order of day and month for each separator, where the columns that use it allow for only one:
+ * `03/04/2024` is decided by a `25/12/2024` in the same column or in another one, and by nothing
+ * else.
+ */
+export function findDateOrders(columns: readonly ColumnTypes[]): Map<string, DateOrder> {
+  const undecided = columns.flatMap(({ moments }) =>
+    moments && !moments.isYearFirst ? moments : [],
+  )
+  const orders = new Map<string, DateOrder>()
+  for (const [separator, moments] of Map.groupBy(undecided, ({ separator }) => separator)) {
+    const day = moments.every(({ canBeDayFirst }) => canBeDayFirst)
+    const month = moments.every(({ canBeMonthFirst }) => canBeMonthFirst)
+    if (day !== month) orders.set(separator, day ? 'day' : 'month')
+  }
+  return orders
+}
+
+/** A shape without how many digits its day and month have, and without leading zeros. */
+const toLayout = (shape: string) =>
+  shape
+    .replaceAll('0', '9')
+    .replace(/^9{4}([-/.])9+[-/.]9+/, 'Y$1')
+    .replace(/^9+([-/.])9+[-/.]9+/, 'D$1')
+
+function parseDigits(bytes: Buffer, start: number, count: number): number {
+  let value = 0
+  for (let at = start; at < start + count; at++) value = value * 10 + (bytes[at] as number) - ZERO
+  return value
+}
+
+const isTime = (bytes: Buffer, at: number, hasSeconds: boolean) =>
+  parseDigits(bytes, at, 2) < 24 &&
+  parseDigits(bytes, at + 3, 2) < 60 &&
+  (!hasSeconds || parseDigits(bytes, at + 6, 2) < 60)
+
+const DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+
+/** Whether there is such a day in the Gregorian calendar. */
+function isDay(year: number, month: number, day: number): boolean {
+  if (year < 1 || month < 1 || month > 12 || day < 1) return false
+  const isLeapYear = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)
+  return day <= (DAYS[month - 1] as number) + (month === 2 && isLeapYear ? 1 : 0)
 }

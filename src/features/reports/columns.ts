@@ -1,17 +1,26 @@
 import { printsBack, type TypedColumn } from './column-types.ts'
-import { type ColumnSummary, MAX_TEXT_CHARACTERS, type Value } from './contract.ts'
-import type { Queries, Row } from './duck.ts'
+import {
+  type ColumnSummary,
+  type Grouping,
+  MAX_TEXT_CHARACTERS,
+  type Summary,
+  type Value,
+} from './contract.ts'
+import { InvalidCsvError } from './csv.ts'
+import { KEY, type Queries, type Row } from './duck.ts'
 
 const BINS = 20
 const TOP = 10
 const SHARES = [0.05, 0.25, 0.5, 0.75, 0.95]
 /** Up to here quantiles and distinct values are exact: that takes memory for each row. */
 const MAX_EXACT_ROWS = 1_000_000
-/**
- * Whole numbers of 38 digits are summed up in two parts: DuckDB has no type that holds the sum of
- * many.
- */
+const MAX_GROUPS = 1_000
+/** HUGEINTs are summed up in two parts: DuckDB has no type that holds the sum of many. */
 const PART = 10n ** 19n
+/** Scaled down where the squares of the largest numbers would be too large. */
+const DEVIATION =
+  'case when max(abs(v)) < 1e150 then ' +
+  'stddev_samp(case when abs(v) < 1e150 then v end) end as deviation'
 
 /** A column of the table `data`. */
 export interface Column extends TypedColumn {
@@ -21,109 +30,89 @@ export interface Column extends TypedColumn {
 
 type Show = (value: number | null) => Value
 
-/**
- * A text no longer than anyone reads, as SQL for `textOf`: an ellipsis stands for the rest. It
- * begins with a space, because DuckDB's bindings would drop a byte order mark from the beginning.
- */
-export const shortText = (text: string) =>
-  `' ' || case when length(${text}) > ${MAX_TEXT_CHARACTERS} then left(${text}, ${MAX_TEXT_CHARACTERS}) || '…' else ${text} end`
-
-export const isNumeric = ({ type }: TypedColumn) => type === 'integer' || type === 'number'
-
+const isNumeric = ({ type }: TypedColumn) => type === 'integer' || type === 'number'
 const isMoment = ({ type }: TypedColumn) => type === 'date' || type === 'timestamp'
 
-export const summariseColumn = (
-  duck: Queries,
-  column: Column,
-  rows: number,
-): Promise<ColumnSummary> =>
-  isNumeric(column) || isMoment(column)
-    ? summariseNumbers(duck, column, rows)
-    : summariseTexts(duck, column, rows)
-
-/** The exact sum of a numeric column, as SQL: `readSum` puts its parts together. */
-export function sumOf({ sql, sqlType }: TypedColumn & { sql: string }): string {
-  if (sqlType !== 'HUGEINT') return `sum(${sql})::varchar as sum, null as parts`
-  return `sum(${sql} % ${PART}::hugeint)::varchar as sum, sum(${sql} // ${PART}::hugeint)::varchar as parts`
-}
-
-/**
- * The sum of `count` values, and their mean; nulls where there are none, or where no number can
- * hold it.
- */
-export function readSum({ sum, parts }: Row, count: number): { sum: Value; mean: number | null } {
-  if (typeof sum !== 'string') return { sum: null, mean: null }
-  const text = typeof parts === 'string' ? String(BigInt(parts) * PART + BigInt(sum)) : sum
-  return { sum: showNumber(text), mean: finite(Number(text) / count) }
-}
-
-async function summariseNumbers(
+export async function summariseColumn(
   duck: Queries,
   column: Column,
   rows: number,
 ): Promise<ColumnSummary> {
-  const { sql, name, type, format, nulls } = column
-  const present = rows - nulls
-  const source = `(select ${isMoment(column) ? `epoch(${sql})` : `${sql}::double`} as v, ${sql} from data)`
-  const exact = rows <= MAX_EXACT_ROWS
-  const figures =
-    await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max, min(v) as low, max(v) as high,
-    ${exact ? `count(distinct ${sql})` : `approx_count_distinct(${sql})`}::double as "distinct",
-    ${isMoment(column) ? 'avg(v) as mean' : `${sumOf(column)}, ${DEVIATION}`},
-    ${quantilesOf(column, exact)}::varchar[] as quantiles from ${source}`)
-  const show: Show = isMoment(column) ? isoOf(column) : (value) => value
+  const { name, type, format, nulls, sql } = column
+  const isExact = rows <= MAX_EXACT_ROWS
+  const count = isExact ? 'count(distinct' : 'approx_count_distinct('
+  const counted = `${count} ${sql})::double as "distinct"`
+  const { distinct, ...figures } =
+    isNumeric(column) || isMoment(column)
+      ? await summariseScalars(duck, column, { counted, isExact, present: rows - nulls })
+      : await summariseTexts(duck, column, counted)
+  const form = format === undefined ? {} : { format }
+  return { name, type, ...form, nulls, distinct: Math.min(distinct, rows - nulls), ...figures }
+}
+
+interface Counts {
+  /** How many values are distinct, as SQL. */
+  counted: string
+  isExact: boolean
+  present: number
+}
+
+type Figures = Omit<ColumnSummary, 'name' | 'type' | 'format' | 'nulls'>
+
+async function summariseScalars(
+  duck: Queries,
+  column: Column,
+  { counted, isExact, present }: Counts,
+): Promise<Figures> {
+  const { sql, isLong } = column
+  const v = isMoment(column) ? `epoch(${sql})` : `${sql}::double`
+  const source = `(select ${v} as v, ${sql} from data)`
+  // Numbers with more digits than a double has are not interpolated.
+  const quantile = isLong ? `quantile_disc(${sql}` : 'quantile_cont(v'
+  const figures = await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max,
+    min(v) as low, max(v) as high, ${counted},
+    ${isMoment(column) ? 'avg(v) as mean' : `${selectSum(column)}, ${DEVIATION}`},
+    ${isExact ? quantile : 'approx_quantile(v'}, [${SHARES}])::varchar[] as quantiles from ${source}`)
+  const show: Show = (value) => (isMoment(column) ? showSeconds(value, column) : value)
   const showText = isMoment(column) ? (text: string) => showMoment(text, column) : showNumber
-  const [min, max] = [figures['min'], figures['max']].map((text) =>
+  const showQuantile = isMoment(column) ? (text: string) => show(Number(text)) : showNumber
+  const [min = null, max = null] = [figures['min'], figures['max']].map((text) =>
     typeof text === 'string' ? showText(text) : null,
   )
   const quantiles = Array.isArray(figures['quantiles']) ? figures['quantiles'].map(String) : []
-  const showQuantile = isMoment(column) ? (text: string) => show(Number(text)) : showNumber
+  const histogram = await countBins(duck, source, figures, present, show)
+  // The outermost edges are values of the file, and shown as such.
+  const [first, last] = [histogram.at(0), histogram.at(-1)]
+  if (first) first.from = min
+  if (last) last.to = max
   return {
-    name,
-    type,
-    ...(format !== undefined && { format }),
-    nulls,
-    distinct: Math.min(Number(figures['distinct']), present),
-    min: min ?? null,
-    max: max ?? null,
-    mean: isMoment(column) ? show(numberOf(figures['mean'])) : readSum(figures, present).mean,
-    ...(isNumeric(column) && { standardDeviation: numberOf(figures['deviation']) }),
+    distinct: Number(figures['distinct']),
+    min,
+    max,
+    mean: isMoment(column) ? show(toFinite(figures['mean'])) : readSum(figures, present).mean,
+    ...(isNumeric(column) && { standardDeviation: toFinite(figures['deviation']) }),
     quantiles: Object.fromEntries(
       SHARES.map((share, index) => [share, showQuantile(quantiles[index] ?? '')]),
     ),
-    histogram: withEnds(
-      await histogramOf(duck, source, figures, present, show),
-      min ?? null,
-      max ?? null,
-    ),
+    histogram,
   }
 }
 
-/** Scaled down where the squares of the largest numbers would be too large. */
-const DEVIATION =
-  'case when max(abs(v)) < 1e150 then stddev_samp(case when abs(v) < 1e150 then v end) end as deviation'
-
-/** Numbers with more digits than a double has are not interpolated. */
-function quantilesOf({ sql, isLong }: Column, exact: boolean): string {
-  if (!exact) return `approx_quantile(v, [${SHARES}])`
-  return isLong ? `quantile_disc(${sql}, [${SHARES}])` : `quantile_cont(v, [${SHARES}])`
-}
-
-async function histogramOf(
+async function countBins(
   duck: Queries,
   source: string,
   { low, high }: Row,
   present: number,
   show: Show,
 ) {
-  const [min, max] = [numberOf(low), numberOf(high)]
+  const [min, max] = [toFinite(low), toFinite(high)]
   if (min === null || max === null) return []
   const width = (max - min) / BINS
   if (!Number.isFinite(width) || width === 0)
     return [{ from: show(min), to: show(max), count: present }]
-  const rows =
-    await duck.rows(`select least(${BINS - 1}, floor((v - '${min}'::double) / '${width}'::double))::int as bin,
-    count(*)::double as count from ${source} where v is not null group by bin`)
+  const rows = await duck.rows(`select count(*)::double as count,
+    least(${BINS - 1}, floor((v - '${min}'::double) / '${width}'::double))::int as bin
+    from ${source} where v is not null group by bin`)
   const counts = new Map(rows.map(({ bin, count }) => [Number(bin), Number(count)]))
   return Array.from({ length: BINS }, (_, bin) => ({
     from: show(min + bin * width),
@@ -132,46 +121,96 @@ async function histogramOf(
   }))
 }
 
-/** The outermost edges are values of the file, and shown as such. */
-function withEnds(bins: NonNullable<ColumnSummary['histogram']>, min: Value, max: Value) {
-  const [first, last] = [bins.at(0), bins.at(-1)]
-  if (first) first.from = min
-  if (last) last.to = max
-  return bins
-}
-
-async function summariseTexts(
-  duck: Queries,
-  { name, type, format, sql, nulls }: Column,
-  rows: number,
-): Promise<ColumnSummary> {
+async function summariseTexts(duck: Queries, { sql }: Column, counted: string): Promise<Figures> {
   const text = `${sql}::varchar`
-  const counted =
-    rows <= MAX_EXACT_ROWS ? `count(distinct ${sql})` : `approx_count_distinct(${sql})`
-  const figures =
-    await duck.row(`select ${counted}::double as "distinct", ${shortText(`min(${text})`)} as min,
-    ${shortText(`max(${text})`)} as max from data`)
-  const top =
-    await duck.rows(`select ${shortText(text)} as value, count(*)::double as count from data
-    where ${sql} is not null group by ${sql} order by count desc, ${sql} limit ${TOP}`)
+  const figures = await duck.row(`select ${counted}, ${selectText(`min(${text})`)} as min,
+    ${selectText(`max(${text})`)} as max from data`)
+  const top = await duck.rows(`select ${selectText(text)} as value, count(*)::double as count
+    from data where ${sql} is not null group by ${sql} order by count desc, ${sql} limit ${TOP}`)
   return {
-    name,
-    type,
-    ...(format !== undefined && { format }),
-    nulls,
-    distinct: Math.min(Number(figures['distinct']), rows - nulls),
-    min: textOf(figures['min']),
-    max: textOf(figures['max']),
-    top: top.map(({ value, count }) => ({ value: textOf(value) ?? '', count: Number(count) })),
+    distinct: Number(figures['distinct']),
+    min: readText(figures['min']),
+    max: readText(figures['max']),
+    top: top.map(({ value, count }) => ({ value: readText(value) ?? '', count: Number(count) })),
   }
 }
 
-/** What JSON has no number for, it has as null. */
-const finite = (value: number) => (Number.isFinite(value) ? value : null)
+/** The columns to group by and to sum up. */
+interface GroupColumns {
+  groupBy: Column
+  value: Column | undefined
+}
 
-const numberOf = (value: unknown) => (typeof value === 'number' ? finite(value) : null)
+/** @throws InvalidCsvError when one of them is missing, or the one to sum up holds no numbers. */
+export function findGroupColumns(
+  columns: readonly Column[],
+  { groupBy, value }: Grouping,
+): GroupColumns | undefined {
+  if (groupBy === null) return undefined
+  const found = {
+    groupBy: findColumn(columns, groupBy),
+    value: value === null ? undefined : findColumn(columns, value),
+  }
+  if (!found.value || isNumeric(found.value)) return found
+  throw new InvalidCsvError(
+    `The column "${value}" cannot be summed up: it does not hold numbers only`,
+  )
+}
 
-export const textOf = (value: unknown) => (typeof value === 'string' ? value.slice(1) : null)
+function findColumn(columns: readonly Column[], name: string): Column {
+  const column = columns.find((candidate) => candidate.name === name)
+  if (column) return column
+  const names = columns.map(({ name }) => `"${name}"`).join(', ')
+  throw new InvalidCsvError(`There is no column "${name}"; the file has ${names}`.slice(0, 900))
+}
+
+/** The largest groups of the table `data`; `key` is the column to group by, as it is written. */
+export async function summariseGroups(
+  duck: Queries,
+  { groupBy, value }: GroupColumns,
+  key = KEY,
+): Promise<Summary['groups']> {
+  const sum = value ? `${selectSum(value)}, count(${value.sql})::double as present` : 'null as sum'
+  const rows = await duck.rows(`select ${selectText(key)} as text, count(*)::double as count, ${sum}
+    from data group by ${key} order by count desc, ${key} nulls last limit ${MAX_GROUPS}`)
+  const { total } = await duck.row(
+    `select count(*)::double as total from (select ${key} from data group by ${key})`,
+  )
+  const first = rows.map((row) => ({
+    key: readText(row['text']),
+    count: Number(row['count']),
+    ...readSum(row, Number(row['present'])),
+  }))
+  return { groupBy: groupBy.name, value: value?.name ?? null, total: Number(total), first }
+}
+
+/** The exact sum of a numeric column, as SQL for `readSum`. */
+function selectSum({ sql, sqlType }: Column): string {
+  if (sqlType !== 'HUGEINT') return `sum(${sql})::varchar as sum, null as parts`
+  return `sum(${sql} % ${PART}::hugeint)::varchar as sum,
+    sum(${sql} // ${PART}::hugeint)::varchar as parts`
+}
+
+/** The sum and mean of `count` values; nulls where there are none, or no number can hold them. */
+function readSum({ sum, parts }: Row, count: number): { sum: Value; mean: number | null } {
+  if (typeof sum !== 'string') return { sum: null, mean: null }
+  const text = typeof parts === 'string' ? String(BigInt(parts) * PART + BigInt(sum)) : sum
+  return { sum: showNumber(text), mean: toFinite(Number(text) / count) }
+}
+
+/**
+ * A text no longer than anyone reads, as SQL for `readText`. It begins with a space, because
+ * DuckDB's bindings would drop a byte order mark from the beginning.
+ */
+const selectText = (text: string) =>
+  `' ' || left(${text}, ${MAX_TEXT_CHARACTERS}) ||
+    case when length(${text}) > ${MAX_TEXT_CHARACTERS} then '…' else '' end`
+
+const readText = (value: unknown) => (typeof value === 'string' ? value.slice(1) : null)
+
+/** What JSON has no number for is null. */
+const toFinite = (value: unknown) =>
+  typeof value === 'number' && Number.isFinite(value) ? value : null
 
 /** A number as JSON; as text where a double would not keep all of its digits. */
 function showNumber(text: string): Value {
@@ -184,28 +223,26 @@ function showNumber(text: string): Value {
 }
 
 /** DuckDB's text of a date or timestamp in ISO 8601, as exact as it is in the file. */
-function showMoment(text: string, { layout }: Column): string {
+function showMoment(text: string, { fractionDigits = 0, zone = '' }: Column): string {
   const [date = '', time] = text.split(' ')
-  if (time === undefined || !layout) return date
-  const [seconds = '', fraction = ''] = time.split('.')
-  const { fractionDigits, zone } = layout
-  return `${date}T${seconds}${fractionDigits > 0 ? `.${fraction.padEnd(fractionDigits, '0')}` : ''}${zone}`
+  if (time === undefined) return date
+  const [seconds, fraction = ''] = time.split('.')
+  const decimals = fractionDigits > 0 ? `.${fraction.padEnd(fractionDigits, '0')}` : ''
+  return `${date}T${seconds}${decimals}${zone}`
 }
 
 /**
  * A point in time in ISO 8601, as exact as the column has them, or with milliseconds where it lies
  * between their seconds.
  */
-function isoOf({ type, layout }: Column): Show {
-  return (seconds) => {
-    const micros = Math.round((seconds ?? Number.NaN) * 1e6)
-    const date = new Date(Math.floor(micros / 1e6) * 1_000)
-    if (Number.isNaN(date.getTime())) return null
-    const [day = '', time = ''] = date.toISOString().slice(0, -5).split('T')
-    const fraction = String(micros - date.getTime() * 1_000).padStart(6, '0')
-    const kept = layout?.fractionDigits ?? 0
-    const digits = Number(fraction.slice(kept, 3)) > 0 ? 3 : kept
-    if (type === 'date' && time === '00:00:00' && digits === 0) return day
-    return `${day}T${time}${digits > 0 ? `.${fraction.slice(0, digits)}` : ''}${layout?.zone ?? ''}`
-  }
+function showSeconds(seconds: number | null, column: Column): Value {
+  const { type, fractionDigits = 0, zone = '' } = column
+  const micros = Math.round((seconds ?? Number.NaN) * 1e6)
+  const date = new Date(Math.floor(micros / 1e6) * 1_000)
+  if (Number.isNaN(date.getTime())) return null
+  const [day = '', time = ''] = date.toISOString().slice(0, -5).split('T')
+  const fraction = String(micros - date.getTime() * 1_000).padStart(6, '0')
+  const digits = Number(fraction.slice(fractionDigits, 3)) > 0 ? 3 : fractionDigits
+  if (type === 'date' && time === '00:00:00' && digits === 0) return day
+  return `${day}T${time}${digits > 0 ? `.${fraction.slice(0, digits)}` : ''}${zone}`
 }

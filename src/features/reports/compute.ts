@@ -1,7 +1,113 @@
-import { implement } from '@offloop/workpool/task'
-import { summariseCsv } from './contract.ts'
+import { availableParallelism } from 'node:os'
+import { implement, type TaskContext } from '@offloop/workpool/task'
+import { type Column, findGroupColumns, summariseColumn, summariseGroups } from './columns.ts'
+import {
+  type ColumnSummary,
+  type Grouping,
+  SUMMARY_VERSION,
+  type Summary,
+  type SummaryInput,
+  type SummaryOutcome,
+  summariseCsv,
+} from './contract.ts'
+import { InvalidCsvError } from './csv.ts'
+import { createTable, Duck, DuckError, type DuckOptions } from './duck.ts'
+import { type ScannedCsv, scanCsv, VECTOR_ROWS } from './scan.ts'
+import { isDiskFull } from './storage.ts'
 
-// DuckDB is loaded by the first report: most threads and processes never see one.
-implement(summariseCsv, async (input, context) =>
-  (await import('./summarise.ts')).summarise(input, context),
-)
+const MAX_THREADS = 4
+/** With less for each of them, DuckDB's threads are in each other's way. */
+const MEMORY_MB_PER_THREAD = 64
+/** DuckDB takes about twice its limit, and more of long rows, which it copies. */
+const LIMIT_SHARE = 0.5
+const LIMIT_SHARE_OF_LONG_ROWS = 0.4
+/** DuckDB's own 122 880 take some 100 MiB more, and no less time. */
+const ROW_GROUP_ROWS = 20_480
+const BLOCK_BYTES = 262_144
+/** So that 200 columns of few rows take 3 MiB, not 50. */
+const SMALL_BLOCK_BYTES = 16_384
+/** More columns or longer ones are read a few at a time. */
+const MAX_ROW_GROUP_BYTES = 16 * 1024 ** 2
+/** The share of the scan in the work, and in the rest that of reading. */
+const SCANNED = 0.3
+const READ = 0.43
+
+implement(summariseCsv, summarise)
+
+/** Summarises a CSV of any size in the memory that it is given. */
+async function summarise(input: SummaryInput, context: TaskContext): Promise<SummaryOutcome> {
+  const progress = (fraction: number) => context.progress(fraction)
+  try {
+    const csv = await scanCsv(input, (fraction) => progress(fraction * SCANNED))
+    using duck = await Duck.open(input.folder, toDuckOptions(csv, input.memoryMb))
+    return { ok: true, summary: await summariseScanned(duck, csv, input, progress) }
+  } catch (error) {
+    return { ok: false, reason: explain(error) }
+  }
+}
+
+/** Where rows are long, DuckDB works on few: its limit does not count those that it is reading. */
+function toDuckOptions(csv: ScannedCsv, memoryMb: number): DuckOptions {
+  const rowGroupRows = toRowGroupRows(csv)
+  if (rowGroupRows === VECTOR_ROWS) {
+    const limitMb = Math.floor(memoryMb * LIMIT_SHARE_OF_LONG_ROWS)
+    return { limitMb, threads: 1, rowGroupRows, blockBytes: SMALL_BLOCK_BYTES, freedMb: 1 }
+  }
+  const isSliced = countSlices(csv) > 1
+  const limitMb = Math.floor(memoryMb * LIMIT_SHARE)
+  const maxThreads = Math.floor((isSliced ? limitMb : memoryMb) / MEMORY_MB_PER_THREAD)
+  const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism(), maxThreads))
+  return { limitMb, threads, rowGroupRows, blockBytes: BLOCK_BYTES, freedMb: isSliced ? 1 : 128 }
+}
+
+const toRowGroupRows = ({ maxVectorBytes }: ScannedCsv) =>
+  maxVectorBytes > MAX_ROW_GROUP_BYTES ? VECTOR_ROWS : ROW_GROUP_ROWS
+
+function countSlices(csv: ScannedCsv): number {
+  const rowGroupBytes = (csv.maxVectorBytes * toRowGroupRows(csv)) / VECTOR_ROWS
+  return Math.max(1, Math.ceil(rowGroupBytes / MAX_ROW_GROUP_BYTES))
+}
+
+/** Summarises what was scanned, in an open database without tables. */
+export async function summariseScanned(
+  duck: Duck,
+  csv: ScannedCsv,
+  grouping: Grouping,
+  progress: (fraction: number) => void,
+): Promise<Summary> {
+  // No name of the file is in any statement.
+  const columns = csv.columns.map((column, index): Column => ({ ...column, sql: `c${index}` }))
+  const grouped = findGroupColumns(columns, grouping)
+  const width = Math.ceil(columns.length / countSlices(csv))
+  const summaries: ColumnSummary[] = []
+  let groups: Summary['groups'] = null
+  for (let start = 0; start < columns.length; start += width) {
+    const slice = columns.slice(start, start + width)
+    const report = (fraction: number) =>
+      progress(SCANNED + ((1 - SCANNED) * (start + slice.length * fraction)) / columns.length)
+    // The groups are made where the column to sum up is.
+    const isGrouped = grouped && slice.includes(grouped.value ?? (columns[0] as Column))
+    const key = isGrouped ? grouped.groupBy : undefined
+    await createTable(duck, csv, { columns, slice, key }, (read) => report(read * READ))
+    for (const [done, column] of slice.entries()) {
+      report(READ + ((1 - READ) * done) / (slice.length + 1))
+      summaries.push(await summariseColumn(duck, column, csv.rows))
+    }
+    if (isGrouped) groups = await summariseGroups(duck, grouped)
+    await duck.rows('drop table data')
+  }
+  const { delimiter, rows, rejected } = csv
+  return { version: SUMMARY_VERSION, delimiter, rows, columns: summaries, rejected, groups }
+}
+
+/** The reason for whoever sent the file. @throws what is no fault of the file's. */
+function explain(error: unknown): string {
+  if (error instanceof InvalidCsvError) return error.message
+  if (
+    error instanceof DuckError &&
+    /^Out of Memory|failed to (pin|allocate) block/.test(error.message) &&
+    !isDiskFull(error.message)
+  )
+    return 'The file needs more memory than a report may take: send fewer columns or fewer rows'
+  throw error
+}

@@ -1,21 +1,170 @@
 import { z } from '@hono/zod-openapi'
 import { job } from '@offloop/jobs/job'
 import { task } from '@offloop/workpool/task'
+import { pageFields, pageQuery } from '../../http/pagination.ts'
 import { event } from '../../realtime/event.ts'
+import { DELIMITER } from './csv.ts'
 
-/**
- * Of the summary: a report of the same file takes the result of an earlier one only if it has this
- * version.
- */
+/** A report takes the result of an earlier one of the same file only if it has this version. */
 export const SUMMARY_VERSION = 3
-
 /** Longer texts are cut, and end in an ellipsis. */
 export const MAX_TEXT_CHARACTERS = 200
 
-/**
- * What is wanted besides a summary of each column: rows counted by one column, and another one
- * summed up.
- */
+const doc = (description: string) => ({ description })
+
+/** Text for a number that a double cannot hold; ISO 8601 for dates and timestamps. */
+const Value = z.union([z.number(), z.string()]).nullable()
+
+const ColumnSummary = z.object({
+  name: z.string(),
+  type: z.enum(['integer', 'number', 'boolean', 'date', 'timestamp', 'time', 'text']),
+  format: z
+    .string()
+    .optional()
+    .openapi({ ...doc('How dates and times are written in the file'), example: 'DD/MM/YYYY' }),
+  nulls: z.int().openapi(doc('Fields that are empty')),
+  distinct: z
+    .int()
+    .openapi(doc('Approximate in files of more than a million rows, and so are the quantiles')),
+  min: Value,
+  max: Value,
+  mean: Value.optional(),
+  standardDeviation: z.number().nullable().optional().openapi(doc('Of the sample')),
+  quantiles: z.record(z.string(), Value).optional().openapi(doc('By share: `0.5` is the median')),
+  histogram: z
+    .array(z.object({ from: Value, to: Value, count: z.int() }))
+    .optional()
+    .openapi(doc('Of numbers and dates: 20 bins of equal width')),
+  top: z
+    .array(z.object({ value: z.string(), count: z.int() }))
+    .optional()
+    .openapi(doc('Of all others: the 10 most frequent values')),
+})
+
+const Group = z.object({
+  key: z.string().nullable(),
+  count: z.int(),
+  sum: Value,
+  mean: z.number().nullable(),
+})
+
+const RejectedRow = z.object({
+  line: z.int(),
+  column: z.string().nullable(),
+  reason: z.string(),
+  text: z.string(),
+})
+
+const Summary = z
+  .object({
+    version: z.int(),
+    delimiter: z.string().openapi(doc('The character between the fields of a row')),
+    rows: z.int(),
+    columns: z.array(ColumnSummary),
+    rejected: z
+      .object({
+        rows: z.int(),
+        reasons: z.record(z.string(), z.int()).openapi(doc('How many rows for each reason')),
+        first: z.array(RejectedRow),
+      })
+      .openapi(doc('Rows that are in no other figure, and the first 20 of them')),
+    groups: z
+      .object({
+        groupBy: z.string(),
+        value: z.string().nullable(),
+        total: z.int().openapi(doc('How many groups there are')),
+        first: z.array(Group).openapi(doc('By size, the largest 1 000')),
+      })
+      .nullable(),
+  })
+  .openapi('ReportSummary')
+
+export type Value = z.infer<typeof Value>
+export type ColumnSummary = z.infer<typeof ColumnSummary>
+export type ColumnType = ColumnSummary['type']
+
+export type Summary = z.infer<typeof Summary>
+
+/** A report that waits for its next attempt is `queued` like any other. */
+const ReportState = z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled'])
+
+export const ReportBrief = z
+  .object({
+    id: z.uuid(),
+    state: ReportState,
+    progress: z.number().min(0).max(1),
+    note: z.string().nullable(),
+    attempt: z.int(),
+    error: z.string().nullable().openapi(doc('Why it failed, in words for people')),
+    bytes: z.int(),
+    sha256: z.string(),
+    groupBy: z.string().nullable(),
+    value: z.string().nullable(),
+    delimiter: z.string().nullable().openapi(doc('The one that was requested')),
+    createdAt: z.iso.datetime(),
+    startedAt: z.iso.datetime().nullable(),
+    finishedAt: z.iso.datetime().nullable(),
+  })
+  .openapi('ReportBrief')
+
+export const Report = z
+  .object({
+    ...ReportBrief.shape,
+    result: Summary.optional().openapi(doc('Once it has succeeded')),
+  })
+  .openapi('Report')
+
+export const ReportPage = z.object(pageFields(ReportBrief)).openapi('ReportPage')
+
+export type ReportBrief = z.infer<typeof ReportBrief>
+export type Report = z.infer<typeof Report>
+export type ReportPage = z.infer<typeof ReportPage>
+
+const ColumnName = z.string().min(1).max(200).optional()
+
+export const NewReportQuery = z
+  .strictObject({
+    groupBy: ColumnName.openapi({ ...doc('The column to count rows by'), example: 'region' }),
+    value: ColumnName.openapi({
+      ...doc('The column of numbers to sum up in each group'),
+      example: 'total',
+    }),
+    delimiter: z
+      .string()
+      .regex(DELIMITER, 'One character of ASCII that is no letter, digit or quote, or `tab`')
+      .transform((delimiter) => (delimiter === 'tab' ? '\t' : delimiter))
+      .optional()
+      .openapi({
+        description: `The character between the fields of a row, or \`tab\`. If absent, the file
+          names it (\`sep=;\`), or the one of \`, ; tab |\` that divides the most rows alike`,
+        example: ';',
+      }),
+  })
+  .refine(({ groupBy, value }) => value === undefined || groupBy !== undefined, {
+    path: ['value'],
+    message: 'Give groupBy, too: the column to sum up by',
+  })
+
+export const NewReportHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .regex(/^[\x21-\x7e]{1,200}$/, 'At most 200 characters of ASCII, without spaces')
+    .optional()
+    .openapi(doc('A repeat with the same key is answered with the first report')),
+  'content-encoding': z.string().optional().openapi(doc('`gzip`, if it is')),
+})
+
+export const ReportId = z.strictObject({
+  id: z.uuid().toLowerCase().openapi({ example: '01981c5e-5f0a-7c4e-9a54-6b1d5b0d8a11' }),
+})
+
+export const ReportQuery = z.strictObject({
+  format: z.enum(['json', 'csv']).default('json').openapi(doc('`csv`: the groups alone')),
+})
+
+export const PageQuery = z.strictObject(pageQuery)
+
+/** Rows are counted by one column, and another one is summed up. */
 export interface Grouping {
   groupBy: string | null
   value: string | null
@@ -23,92 +172,28 @@ export interface Grouping {
 
 /** All that a summary depends on besides the file. */
 export interface SummaryOptions extends Grouping {
-  /** The delimiter that was asked for; null for the one that the file seems to have. */
+  /** The requested one; null for the one that the file seems to have. */
   delimiter: string | null
 }
 
 export interface SummaryInput extends SummaryOptions {
-  /** The upload, plain or gzip. */
   file: string
   /** An empty folder for what does not fit into memory. */
   folder: string
   memoryMb: number
 }
 
-export type ColumnType = 'integer' | 'number' | 'boolean' | 'date' | 'timestamp' | 'time' | 'text'
-
-/**
- * Numbers for numbers, but text for those that a double cannot hold; ISO 8601 for dates and
- * timestamps, with a zone if the file has one; text for all others.
- */
-export type Value = number | string | null
-
-export interface ColumnSummary {
-  name: string
-  type: ColumnType
-  /** How dates, timestamps and times are written in the file: `DD/MM/YYYY`. */
-  format?: string
-  nulls: number
-  /** Approximate in files of more than a million rows, and so are the quantiles. */
-  distinct: number
-  min: Value
-  max: Value
-  /** For numbers, dates and timestamps, as are the quantiles and the histogram. */
-  mean?: Value
-  /** Of the sample; for numbers. */
-  standardDeviation?: number | null
-  /** By their share: `0.5` is the median. */
-  quantiles?: Record<string, Value>
-  /** Bins of equal width, `to` excluded but for the last one. */
-  histogram?: { from: Value; to: Value; count: number }[]
-  /** The most frequent values of all other types. */
-  top?: { value: string; count: number }[]
-}
-
-export interface GroupSummary {
-  /** As it is written in the file. */
-  key: string | null
-  count: number
-  /** Exact, unless the column has exponents. */
-  sum: Value
-  mean: number | null
-}
-
-export interface Summary {
-  version: number
-  /** The character between the fields of a row. */
-  delimiter: string
-  rows: number
-  columns: ColumnSummary[]
-  /**
-   * Rows that are in no other figure: how many, how many for each reason, and the first of them.
-   */
-  rejected: {
-    rows: number
-    reasons: Record<string, number>
-    first: { line: number; column: string | null; reason: string; text: string }[]
-  }
-  /** The largest groups, and how many there are. */
-  groups: (Grouping & { total: number; first: GroupSummary[] }) | null
-}
-
-/** What is wrong with the file is no error of ours: it is told in words for whoever sent it. */
+/** What is wrong with a file is no error of ours: its owner is told. */
 export type SummaryOutcome = { ok: true; summary: Summary } | { ok: false; reason: string }
 
 export const summariseCsv = task<SummaryInput, SummaryOutcome>('report.summarise')
 
-const SMALL_BYTES = 1024 ** 2
-
-/**
- * Reports of small uploads go before those of larger ones, and have a process that those do not
- * take.
- */
-export const isSmall = (bytes: number) => bytes <= SMALL_BYTES
+/** Reports of small uploads go first, and have a process that larger ones do not take. */
+export const isSmall = (bytes: number) => bytes <= 1024 ** 2
 
 /**
  * The job's id is the report's. Its retries go on for some minutes, in which a full disk may be
- * emptied. Few at once bound the memory of a process with many cores, and leave places to other
- * jobs.
+ * emptied. Few at once bound the memory of a process with many cores.
  */
 export const buildReport = job<null, Summary>('report.build', {
   attempts: 6,
@@ -117,38 +202,28 @@ export const buildReport = job<null, Summary>('report.build', {
   concurrency: 4,
 })
 
-/** Removes uploads that are a day old, and what killed processes left. */
+/** Removes what is no longer needed on the disk. */
 export const sweepReports = job<null>('report.sweep')
-
-/** The topic of one report. */
-export const topicOf = (id: string) => `report:${id}`
 
 export const REPORT_TOPIC = /^report:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
-/** To users a report that waits for its next attempt is queued like any other. */
-export const ReportState = z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled'])
-
-export type ReportState = z.infer<typeof ReportState>
-
-export const ReportProgress = z.object({
-  id: z.uuid().describe('the report'),
-  state: ReportState.describe('`queued` or `running`'),
-  progress: z.number().describe('from 0 to 1'),
-  note: z.string().nullable().describe('what it does, in words, or null'),
-  attempt: z.int().describe('1 at the first time'),
-})
-
-export type ReportProgress = z.infer<typeof ReportProgress>
+export const toTopic = (id: string) => `report:${id}`
 
 export const reportProgress = event('report.progress', {
-  topic: topicOf('{id}'),
+  topic: toTopic('{id}'),
   when: 'While a report is made. A slow reader gets the latest only.',
-  payload: ReportProgress,
+  payload: z.object({
+    id: z.uuid().describe('the report'),
+    state: ReportState.describe('`queued` or `running`'),
+    progress: z.number().describe('from 0 to 1'),
+    note: z.string().nullable().describe('what it does, in words, or null'),
+    attempt: z.int().describe('1 at the first time'),
+  }),
 })
 
 export const reportFinished = event('report.finished', {
-  topic: topicOf('{id}'),
-  when: 'Once a report has come to its end.',
+  topic: toTopic('{id}'),
+  when: 'Once a report has finished.',
   payload: z.object({
     id: z.uuid().describe('the report'),
     state: ReportState.describe('`succeeded`, `failed` or `cancelled`'),

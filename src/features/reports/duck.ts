@@ -1,31 +1,35 @@
 import { join } from 'node:path'
-import { type DuckDBConnection, DuckDBInstance, type Json } from '@duckdb/node-api'
+import type { DuckDBConnection, DuckDBInstance, Json } from '@duckdb/node-api'
+import type { Column } from './columns.ts'
+import type { ScannedCsv } from './scan.ts'
 
 const PROGRESS_EVERY_MS = 200
+/**
+ * DuckDB reads 32 MB at once unless told otherwise, and a kernel that is not preemptible does
+ * nothing else on that core meanwhile, so that light requests wait.
+ */
+const READ_BYTES = 2 * 1024 * 1024
+/** With much more than the longest row has, DuckDB does not find rows in parallel. */
+const SPARE_LINE_BYTES = 1_000
+/** The column of the table to group by, as it is written in the file. */
+export const KEY = 'key'
 
+/** What bounds the memory that DuckDB takes. */
 export interface DuckOptions {
-  /** An empty folder of its own: the database and what does not fit into memory are in it. */
-  folder: string
-  memoryMb: number
+  limitMb: number
   threads: number
-  /** DuckDB holds so many rows of a table in memory until they are on disk; a multiple of 2 048. */
+  /** So many rows of a table are in memory until they are on the disk; a multiple of 2 048. */
   rowGroupRows: number
-  /**
-   * What each column of a row group takes at least, in memory and on disk; a power of two, from 16
-   * 384 on.
-   */
+  /** The least that each column of a row group takes; a power of two, from 16 384 on. */
   blockBytes: number
-  /**
-   * So much freed memory goes back to the system at once: with less, the process takes less, and
-   * more time.
-   */
+  /** So much freed memory goes back to the system at once. */
   freedMb: number
 }
 
 /** One row, as JSON has it: numbers that a double cannot hold are strings. */
 export type Row = Record<string, Json>
 
-/** What runs queries: a Duck, or the bare DuckDB that it is measured against. */
+/** What runs queries: a Duck, or the bare DuckDB that it is compared with. */
 export type Queries = Pick<Duck, 'rows' | 'row'>
 
 /** A failure that DuckDB itself reports. */
@@ -33,38 +37,33 @@ export class DuckError extends Error {
   override readonly name = 'DuckError'
 }
 
-/** A DuckDB database in a folder. Its threads have the priority of the process. */
+/** A DuckDB database in a folder. */
 export class Duck implements Disposable {
   readonly #instance: DuckDBInstance
   readonly #connection: DuckDBConnection
 
-  static async open({
-    folder,
-    memoryMb,
-    threads,
-    rowGroupRows,
-    blockBytes,
-    freedMb,
-  }: DuckOptions): Promise<Duck> {
+  /** @param folder an empty one, for the database and what does not fit into memory. */
+  static async open(folder: string, options: DuckOptions): Promise<Duck> {
+    const { limitMb, threads, rowGroupRows, blockBytes, freedMb } = options
+    // Loaded by the first report: most threads never see one.
+    const { DuckDBInstance } = await import('@duckdb/node-api')
     const instance = await DuckDBInstance.create(':memory:', {
       threads: String(threads),
-      memory_limit: `${memoryMb}MB`,
+      memory_limit: `${limitMb}MB`,
       temp_directory: join(folder, 'spill'),
       allocator_flush_threshold: `${freedMb}MB`,
       allocator_bulk_deallocation_flush_threshold: `${freedMb}MB`,
       // Order costs memory, and nothing here depends on it.
       preserve_insertion_order: 'false',
-      // Nothing is fetched.
       autoinstall_known_extensions: 'false',
       autoload_known_extensions: 'false',
     })
     const connection = await instance.connect()
-    // Or else it does not know how far a statement is.
+    // Without it, DuckDB does not know the progress of a statement.
     await connection.run('set enable_progress_bar = true; set enable_progress_bar_print = false')
-    const file = literal(join(folder, 'report.duckdb'))
-    await connection.run(
-      `attach ${file} as report (row_group_size ${rowGroupRows}, block_size ${blockBytes}); use report`,
-    )
+    const file = toLiteral(join(folder, 'report.duckdb'))
+    const sizes = `row_group_size ${rowGroupRows}, block_size ${blockBytes}`
+    await connection.run(`attach ${file} as report (${sizes}); use report`)
     return new Duck(instance, connection)
   }
 
@@ -74,16 +73,19 @@ export class Duck implements Disposable {
   }
 
   /**
-   * Runs a statement and gives its rows.
+   * Runs a statement and returns its rows.
    *
-   * @param onProgress told now and then how much of it is done, from 0 to 1.
+   * @param onProgress is called with the fraction of it that is done.
    * @throws DuckError
    */
   async rows(sql: string, onProgress?: (fraction: number) => void): Promise<Row[]> {
-    const timer = onProgress && setInterval(() => this.#report(onProgress), PROGRESS_EVERY_MS)
+    const report = () => {
+      const { percentage } = this.#connection.progress
+      if (percentage >= 0) onProgress?.(percentage / 100)
+    }
+    const timer = onProgress && setInterval(report, PROGRESS_EVERY_MS)
     try {
-      const reader = await this.#connection.runAndReadAll(sql)
-      return reader.getRowObjectsJson()
+      return (await this.#connection.runAndReadAll(sql)).getRowObjectsJson()
     } catch (error) {
       throw new DuckError(error instanceof Error ? error.message : String(error))
     } finally {
@@ -100,12 +102,43 @@ export class Duck implements Disposable {
     this.#connection.closeSync()
     this.#instance.closeSync()
   }
+}
 
-  #report(onProgress: (fraction: number) => void) {
-    const { percentage } = this.#connection.progress
-    if (percentage >= 0) onProgress(percentage / 100)
-  }
+/**
+ * Reads some columns of a scanned CSV into the table `data`. Reading costs the most by far: the
+ * table is on the disk, and a fifth of the file's size.
+ *
+ * @param columns all columns of the file, and `slice` those that are read.
+ * @param key the column that is read as it is written, too.
+ * @throws DuckError when DuckDB read other rows than there are.
+ */
+export async function createTable(
+  duck: Duck,
+  csv: ScannedCsv,
+  { columns, slice, key }: { columns: Column[]; slice: Column[]; key: Column | undefined },
+  onProgress: (fraction: number) => void,
+): Promise<void> {
+  const isTextRead = (column: Column) => column === key || column.parse !== undefined
+  const types = columns.map(
+    (column) => `${column.sql}: '${isTextRead(column) ? 'VARCHAR' : column.sqlType}'`,
+  )
+  const selected = slice.map((column) => {
+    const { sql, sqlType, parse = String } = column
+    return isTextRead(column) ? `cast(${parse(sql)} as ${sqlType}) as ${sql}` : sql
+  })
+  if (key) selected.push(`${key.sql} as ${KEY}`)
+  const file = `read_csv(${toLiteral(csv.file)}, auto_detect = false, header = false,
+    columns = {${types}},
+    delim = ${toLiteral(csv.delimiter)}, quote = '"', escape = '"', comment = '', nullstr = '',
+    new_line = '\\n', skip = 1, compression = 'none', buffer_size = ${READ_BYTES},
+    parallel = ${!csv.isMultiline}, max_line_size = ${csv.maxRowBytes + SPARE_LINE_BYTES})`
+  await duck.rows(`create table data as select ${selected} from ${file}`, onProgress)
+  const present = slice.map(({ sql }) => `count(${sql})::double as ${sql}`)
+  const counts = await duck.row(`select count(*)::double as rows, ${present} from data`)
+  const { rows } = csv
+  if (counts['rows'] !== rows || slice.some(({ sql, nulls }) => counts[sql] !== rows - nulls))
+    throw new DuckError(`DuckDB read ${JSON.stringify(counts)}, but the file has ${rows} rows`)
 }
 
 /** A text as SQL has it. */
-export const literal = (text: string) => `'${text.replaceAll("'", "''")}'`
+export const toLiteral = (text: string) => `'${text.replaceAll("'", "''")}'`

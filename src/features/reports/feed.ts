@@ -1,127 +1,80 @@
-import { performance } from 'node:perf_hooks'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { isFinished, type JobChange } from '@offloop/jobs/job'
-import type { Jobs } from '@offloop/jobs/jobs'
-import type { Database } from '../../db/database.ts'
-import type { Log } from '../../log.ts'
-import type { Realtime } from '../../realtime/realtime.ts'
+import { isFinished } from '@offloop/jobs/job'
+import type { Db } from '../../db/database.ts'
+import type { Deps } from '../../feature.ts'
+import type { AppContext } from '../../http/context.ts'
+import { eventStream } from '../../http/sse.ts'
 import {
   buildReport,
   REPORT_TOPIC,
-  type ReportProgress,
+  type ReportBrief,
   reportFinished,
   reportProgress,
-  topicOf,
+  toTopic,
 } from './contract.ts'
-import { readChanges } from './queries.ts'
-import { toReportState } from './reports.ts'
-
-/** How often reports that somebody listens to are read: other processes do not notify of theirs. */
-const READ_EVERY_MS = 1_000
-const READ_TIMEOUT_MS = 5_000
-
-interface FeedOptions {
-  database: Database
-  jobs: Jobs
-  realtime: Realtime
-  log: Log
-  stopping: AbortSignal
-}
-
-/** What the subscribers of a report were notified of last. */
-interface LastSent {
-  payload: string
-  finished: boolean
-  at: number
-}
+import { getReport, toState } from './reports.ts'
 
 /**
- * Publishes how reports proceed. What this process does it hears from its jobs, and what others do
- * it reads once a second, for as long as somebody is subscribed. After a report has finished,
- * nothing more is sent of it, unless it is retried. Of a report without subscribers, nothing is
- * kept.
+ * Publishes the changes of reports that have subscribers, wherever they run. After a report has
+ * finished nothing is published, unless it is retried: a task may report progress after it was
+ * cancelled. Returns the function that ends it.
  */
-export class ReportFeed {
-  readonly #options: FeedOptions
-  readonly #lastSent = new Map<string, LastSent>()
-  readonly #stopListening: () => void
-
-  constructor(options: FeedOptions) {
-    this.#options = options
-    this.#stopListening = options.jobs.onChange((change) => {
-      const isWanted = change.kind === buildReport.name
-      if (isWanted && options.realtime.hasSubscribers(topicOf(change.id))) this.#notify(change)
-    })
-    void this.#readWhileRunning()
+export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
+  const lastSent = new Map<string, string>()
+  const finished = new Set<string>()
+  const findWatched = () => {
+    const topics = realtime.subscribed(REPORT_TOPIC)
+    const watched = new Set(topics.map((topic) => topic.slice(toTopic('').length)))
+    for (const id of lastSent.keys()) if (!watched.has(id)) lastSent.delete(id)
+    for (const id of finished) if (!watched.has(id)) finished.delete(id)
+    return watched.difference(finished)
   }
-
-  close(): void {
-    this.#stopListening()
-  }
-
-  /**
-   * What the process itself says may come late, after the job was cancelled; what was read is how
-   * it was then.
-   */
-  #notify(change: JobChange, readAt?: number) {
-    const last = this.#lastSent.get(change.id)
-    const progress = toProgress(change)
-    if (last?.finished && readAt === undefined && progress.state !== 'queued') return
-    if (last && readAt !== undefined && last.at > readAt) return
+  return jobs.onChange((change) => {
+    const { id, kind } = change
+    if (kind !== buildReport.name || !realtime.hasSubscribers(toTopic(id))) return
+    const progress = toProgress({ ...change, state: toState(change.state) })
     const payload = JSON.stringify(progress)
-    if (last?.payload === payload) return
-    this.#lastSent.set(change.id, {
-      payload,
-      finished: isFinished(change.state),
-      at: performance.now(),
-    })
-    this.#publish(progress)
-  }
-
-  #publish(progress: ReportProgress) {
-    const { id, state } = progress
-    const { realtime } = this.#options
-    if (isFinished(state)) realtime.emit(topicOf(id), reportFinished, { id, state })
-    else realtime.emitLatest(topicOf(id), reportProgress, progress)
-  }
-
-  async #readWhileRunning() {
-    const { stopping, log } = this.#options
-    while (!stopping.aborted) {
-      await sleep(READ_EVERY_MS, undefined, { signal: stopping, ref: false }).catch(() => {})
-      try {
-        const ids = this.#findListenedTo()
-        if (ids.length > 0 && !stopping.aborted) await this.#read(ids)
-      } catch (error) {
-        log.error({ err: error }, 'Could not notify of reports')
-      }
-    }
-  }
-
-  /** The reports that may have changed and that somebody listens to; forgets the others. */
-  #findListenedTo(): string[] {
-    const topics = this.#options.realtime.subscribed(REPORT_TOPIC)
-    const ids = new Set(topics.map((topic) => topic.slice(topicOf('').length)))
-    for (const id of this.#lastSent.keys()) if (!ids.has(id)) this.#lastSent.delete(id)
-    return [...ids].filter((id) => !this.#lastSent.get(id)?.finished)
-  }
-
-  async #read(ids: string[]) {
-    const { database, log, stopping } = this.#options
-    const readAt = performance.now()
-    try {
-      const signal = AbortSignal.any([stopping, AbortSignal.timeout(READ_TIMEOUT_MS)])
-      for (const change of await readChanges(database.withSignal(signal), ids))
-        this.#notify(change, readAt)
-    } catch (error) {
-      if (!stopping.aborted) log.warn({ err: error }, 'Could not read the reports that are watched')
-    }
-  }
+    if (lastSent.get(id) === payload || (finished.has(id) && progress.state !== 'queued')) return
+    lastSent.set(id, payload)
+    finished.delete(id)
+    if (isFinished(change.state)) {
+      finished.add(id)
+      realtime.emit(toTopic(id), reportFinished, { id, state: progress.state })
+    } else realtime.emitLatest(toTopic(id), reportProgress, progress)
+  }, findWatched)
 }
 
-export const toProgress = ({ id, state, progress, note, attempt }: JobChange): ReportProgress => ({
+/** Answers with the events of a report, beginning with its present state. */
+export function streamReport(c: AppContext, { realtime, stopping }: Deps, db: Db, id: string) {
+  return eventStream(c, stopping, ({ latest, last, end }) => {
+    let isCurrent = false
+    const send = (name: string, payload: unknown) => {
+      isCurrent = true
+      if (name === reportFinished.name) last(name, payload)
+      else latest(name, payload)
+    }
+    // Read after the subscription: otherwise a change in between would be missed.
+    const unsubscribe = realtime.listen(toTopic(id), send)
+    getReport(db, id)
+      .then((report) => {
+        if (isCurrent) return
+        const { state } = report
+        if (isFinished(state)) send(reportFinished.name, { id, state })
+        else send(reportProgress.name, toProgress(report))
+      })
+      .catch(end)
+    return unsubscribe
+  })
+}
+
+const toProgress = ({
   id,
-  state: toReportState(state),
+  state,
+  progress,
+  note,
+  attempt,
+}: Pick<ReportBrief, 'id' | 'state' | 'progress' | 'note' | 'attempt'>) => ({
+  id,
+  state,
   progress,
   note,
   attempt,

@@ -1,12 +1,125 @@
-import { handle, type JobHandler, schedule } from '@offloop/jobs/job'
-import { type BuildDeps, build } from './build.ts'
-import { buildReport, sweepReports } from './contract.ts'
-import { sweep } from './sweep.ts'
+import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { JobError } from '@offloop/jobs/errors'
+import type { JobContext } from '@offloop/jobs/job'
+import type { Pool } from '@offloop/workpool/pool'
+import type { Database } from '../../db/database.ts'
+import { AppError } from '../../errors.ts'
+import { isSmall, type Summary, summariseCsv } from './contract.ts'
+import * as queries from './queries.ts'
+import { isDiskFull, listOldNames, type Storage } from './storage.ts'
 
-/** What reports do as jobs: each of them, and every hour the sweep. */
-export const reportJobs = (deps: BuildDeps): JobHandler[] => [
-  handle(buildReport, (_, context) => build(deps, context)),
-  handle(sweepReports, (_, { signal }) => sweep(deps, signal)),
-]
+const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
 
-export const reportSchedules = [schedule('report.sweep', '41 * * * *', sweepReports, null)]
+export interface JobDeps {
+  database: Pick<Database, 'withSignal'>
+  compute: Pool
+  storage: Storage
+  /** Where the folders of running reports are. */
+  spillDirectory: string
+  memoryMb: number
+}
+
+/**
+ * Summarises a report's upload, unless one of the same bytes, columns and delimiter was summarised
+ * before.
+ */
+export async function summariseUpload(
+  { database, compute, storage, spillDirectory, memoryMb }: JobDeps,
+  { id, signal, progress, requestId }: JobContext,
+): Promise<Summary> {
+  const db = database.withSignal(signal)
+  const report = await queries.findReport(db, id)
+  if (!report?.upload) throw new AppError('not_found', 'The upload is gone', { retryable: false })
+  const earlier = await queries.findResult(db, report)
+  if (earlier) return earlier
+
+  const file = await storage.locate(report.upload)
+  // A cancelled report loses its upload. Whoever closes a removed file last waits until its blocks
+  // are free, for seconds where it is large: a thread of this process, not the ending child.
+  await using _open = await open(file)
+  const { groupBy, value, delimiter } = report
+  const outcome = await withFolder(spillDirectory, id, (folder) =>
+    compute.run(
+      summariseCsv,
+      { file, folder, memoryMb, groupBy, value, delimiter },
+      {
+        isolation: 'process',
+        // Whatever DuckDB does, its process can be killed at any moment.
+        graceMs: 0,
+        // One process is left to small reports.
+        priority: isSmall(Number(report.bytes)) ? 'interactive' : 'batch',
+        signal,
+        requestId: requestId ?? undefined,
+        onProgress: progress,
+      },
+    ),
+  ).catch(rethrow)
+  if (!outcome.ok) throw new AppError('invalid', outcome.reason, { retryable: false })
+  return outcome.summary
+}
+
+/** A report that took too long would do so again; a full disk may be emptied. */
+function rethrow(cause: unknown): never {
+  if (isDiskFull(String(cause)))
+    throw new AppError('storage_full', 'There is no room on the disk for this report', { cause })
+  if (!(cause instanceof JobError && cause.code === 'deadline_exceeded')) throw cause
+  const detail = 'The file takes too long to summarise'
+  throw new AppError('deadline_exceeded', detail, { cause, retryable: false })
+}
+
+/** The folder belongs to the job: it is removed however the task's process ends. */
+async function withFolder<T>(
+  directory: string,
+  id: string,
+  run: (folder: string) => Promise<T>,
+): Promise<T> {
+  await mkdir(directory, { recursive: true })
+  // Earlier attempts whose processes were killed left theirs.
+  for (const name of await readdir(directory))
+    if (toId(name) === id) await removeFolder(join(directory, name))
+  const folder = await mkdtemp(join(directory, `${id}.`))
+  try {
+    return await run(folder)
+  } finally {
+    await removeFolder(folder)
+  }
+}
+
+/** Retries, because a task whose process has not ended yet may add a file. */
+const removeFolder = (folder: string) =>
+  rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
+
+/** The id of the report that has this folder. */
+const toId = (folder: string) => folder.split('.')[0] ?? ''
+
+/**
+ * Removes uploads that are a day old, those of jobs that were cancelled an hour ago (until then an
+ * operator can retry them), those that no report knows (of clients that left and processes that
+ * were killed), and the folders of reports that do not run.
+ */
+export async function sweep(
+  { database, storage, spillDirectory }: Omit<JobDeps, 'compute' | 'memoryMb'>,
+  signal: AbortSignal,
+): Promise<void> {
+  const db = database.withSignal(signal)
+  const ages = { finishedMs: DAY_MS, cancelledMs: HOUR_MS }
+  for (let old = await queries.listOldUploads(db, ages); old.length > 0; ) {
+    for (const { upload } of old) await storage.remove(upload)
+    await queries.forgetUploads(
+      db,
+      old.map(({ id }) => id),
+    )
+    old = await queries.listOldUploads(db, ages)
+  }
+  for await (const uploads of storage.listUntouched(HOUR_MS)) {
+    const known = await queries.findKnownUploads(db, uploads)
+    for (const upload of uploads) if (!known.has(upload)) await storage.remove(upload)
+  }
+  for await (const folders of listOldNames(spillDirectory, HOUR_MS)) {
+    const running = await queries.findRunning(db, folders.map(toId))
+    for (const folder of folders)
+      if (!running.has(toId(folder))) await removeFolder(join(spillDirectory, folder))
+  }
+}

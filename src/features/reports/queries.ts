@@ -1,10 +1,12 @@
-import { CHANGE_COLUMNS, FINISHED, type JobChange } from '@offloop/jobs/job'
-import { type GeneratedAlways, sql, type Transaction } from 'kysely'
+import { FINISHED } from '@offloop/jobs/job'
+import { type GeneratedAlways, type NotNull, sql, type Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
 import { inPieces } from '../../db/prepared.ts'
 import type { Tables } from '../../db/tables.ts'
 import { SUMMARY_VERSION, type Summary, type SummaryOptions } from './contract.ts'
+
+const SWEEP_BATCH = 500
 
 declare module '../../db/tables.ts' {
   interface Tables {
@@ -50,16 +52,15 @@ const REPORT_COLUMNS = [
 
 const reports = (db: Db) => db.selectFrom('report').innerJoin('job', 'job.id', 'report.id')
 
-/** A report and its job in one row. */
-export type ReportRow = Awaited<ReturnType<typeof listRows>>[number]
+export type ReportRow = Awaited<ReturnType<typeof listReports>>[number]
 
 /** At most `limit` reports, newest first, that came before the report `before`. */
-export function listRows(db: Db, { limit, before }: { limit: number; before: string | undefined }) {
+export function listReports(db: Db, limit: number, before: string | undefined) {
   const query = reports(db).select(REPORT_COLUMNS).orderBy('report.id', 'desc').limit(limit)
   return (before === undefined ? query : query.where('report.id', '<', before)).execute()
 }
 
-export const findRow = (db: Db, id: string) =>
+export const findReport = (db: Db, id: string) =>
   reports(db)
     .select([...REPORT_COLUMNS, 'job.result', 'report.upload'])
     .where('report.id', '=', id)
@@ -73,28 +74,33 @@ export const findByKey = (db: Db, key: string) =>
     .where('idempotency_key', '=', key)
     .executeTakeFirst()
 
-/** @throws an error that `isKeyTaken` knows. */
+/** Another report has the Idempotency-Key. */
+export class KeyTakenError extends Error {}
+
+/** @throws KeyTakenError */
 export async function insertReport(
   trx: Transaction<Tables>,
   id: string,
-  { upload, bytes, sha256, groupBy, value, delimiter }: Upload,
+  { groupBy, value, ...upload }: Upload,
   idempotencyKey: string | null,
 ): Promise<void> {
-  const columns = {
-    group_by: groupBy,
-    value_column: value,
-    delimiter,
-    idempotency_key: idempotencyKey,
-  }
   await trx
     .insertInto('report')
-    .values({ id, upload, bytes, sha256, ...columns })
+    .values({
+      id,
+      ...upload,
+      group_by: groupBy,
+      value_column: value,
+      idempotency_key: idempotencyKey,
+    })
     .execute()
+    .catch((cause) => {
+      if (isDuplicateKey(cause, 'report_idempotency_key')) throw new KeyTakenError('', { cause })
+      throw cause
+    })
 }
 
-export const isKeyTaken = (error: unknown) => isDuplicateKey(error, 'report_idempotency_key')
-
-/** What an earlier report of the same bytes, columns and delimiter came to. */
+/** The result of an earlier report of the same bytes, columns and delimiter. */
 export async function findResult(
   db: Db,
   { sha256, groupBy, value, delimiter }: Omit<Upload, 'upload' | 'bytes'>,
@@ -117,13 +123,7 @@ export async function findResult(
 const isSameName = (column: 'report.group_by' | 'report.value_column', name: string | null) =>
   sql<boolean>`cast(${sql.ref(column)} as binary) <=> cast(${name} as binary)`
 
-/** What the jobs table says of these reports now. */
-export const readChanges = (db: Db, ids: readonly string[]): Promise<JobChange[]> =>
-  inPieces(ids, (piece) =>
-    db.selectFrom('job').select(CHANGE_COLUMNS).where('id', 'in', piece).execute(),
-  )
-
-/** Says that the uploads of these reports are gone. */
+/** Records that the uploads of these reports are gone. */
 export async function forgetUploads(db: Db, ids: readonly string[]): Promise<void> {
   await inPieces(ids, (piece) =>
     db.updateTable('report').set({ upload: null }).where('id', 'in', piece).execute(),
@@ -131,17 +131,18 @@ export async function forgetUploads(db: Db, ids: readonly string[]): Promise<voi
 }
 
 /**
- * At most `limit` uploads of finished reports that came longer ago than `finishedMs`, or were
- * cancelled `cancelledMs` ago.
+ * Some uploads of finished reports that came longer than `finishedMs` ago, or were cancelled longer
+ * than `cancelledMs` ago.
  */
 export async function listOldUploads(
   db: Db,
-  { finishedMs, cancelledMs, limit }: { finishedMs: number; cancelledMs: number; limit: number },
+  { finishedMs, cancelledMs }: { finishedMs: number; cancelledMs: number },
 ): Promise<{ id: string; upload: string }[]> {
   const ago = (ms: number) => sql<Date>`now(3) - interval (${ms} * 1000) microsecond`
-  const rows = await reports(db)
+  return reports(db)
     .select(['report.id', 'report.upload'])
     .where('report.upload', 'is not', null)
+    .$narrowType<{ upload: NotNull }>()
     .where('job.state', 'in', FINISHED)
     .where((eb) =>
       eb.or([
@@ -149,28 +150,21 @@ export async function listOldUploads(
         eb.and([eb('job.state', '=', 'cancelled'), eb('job.finished_at', '<', ago(cancelledMs))]),
       ]),
     )
-    .limit(limit)
+    .limit(SWEEP_BATCH)
     .execute()
-  return rows.flatMap(({ id, upload }) => (upload === null ? [] : [{ id, upload }]))
 }
 
-/** Which of these files are some report's. */
-export async function knownUploads(db: Db, uploads: readonly string[]): Promise<Set<string>> {
+/** Which of these files are the upload of a report. */
+export async function findKnownUploads(db: Db, uploads: readonly string[]): Promise<Set<unknown>> {
   const rows = await inPieces(uploads, (piece) =>
     db.selectFrom('report').select('upload').where('upload', 'in', piece).execute(),
   )
-  return new Set(rows.flatMap(({ upload }) => upload ?? []))
+  return new Set(rows.map(({ upload }) => upload))
 }
 
 /** Which of these reports run. */
-export async function runningReports(db: Db, ids: readonly string[]): Promise<Set<string>> {
-  const rows = await inPieces(ids, (piece) =>
-    db
-      .selectFrom('job')
-      .select('id')
-      .where('id', 'in', piece)
-      .where('state', '=', 'running')
-      .execute(),
-  )
+export async function findRunning(db: Db, ids: readonly string[]): Promise<Set<string>> {
+  const running = db.selectFrom('job').select('id').where('state', '=', 'running')
+  const rows = await inPieces(ids, (piece) => running.where('id', 'in', piece).execute())
   return new Set(rows.map(({ id }) => id))
 }

@@ -1,4 +1,5 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash, type Hash, randomUUID } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
 import { JobError } from '@offloop/jobs/errors'
 import { isFinished } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
@@ -7,9 +8,15 @@ import { transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
 import { toTimestamp } from '../../timestamp.ts'
-import { buildReport, isSmall, type ReportState, type SummaryOptions } from './contract.ts'
+import {
+  buildReport,
+  isSmall,
+  type Report,
+  type ReportBrief,
+  type ReportPage,
+  type SummaryOptions,
+} from './contract.ts'
 import * as queries from './queries.ts'
-import type { Report, ReportBrief, ReportPage } from './schema.ts'
 import type { Storage } from './storage.ts'
 
 const pager = new Pager('id', /[0-9a-f-]{36}/)
@@ -19,18 +26,17 @@ export interface ReportDeps {
   storage: Storage
 }
 
-/** What somebody wants summarised. */
 export interface NewReport extends SummaryOptions {
   body: AsyncIterable<Uint8Array>
-  /** How many bytes the body will have, where that is known. */
+  /** How many bytes the body will have, if known. */
   expectedBytes: number | undefined
   idempotencyKey: string | null
   requestId: string
 }
 
 /**
- * Keeps an upload and puts its report into the queue. A repeat under the same Idempotency-Key is
- * answered with the first report, once its bytes are known to be the same.
+ * Keeps an upload and enqueues its report. A repeat under the same Idempotency-Key is answered with
+ * the first report, if its bytes are the same.
  *
  * @param open gives a database handle; called again after the upload, which may take long.
  * @throws AppError `conflict` for a key that was used for something else; `storage_full`; what the
@@ -42,26 +48,28 @@ export async function createReport(
   request: NewReport,
 ): Promise<Report> {
   const { body, expectedBytes, idempotencyKey, groupBy, value, delimiter } = request
-  const first =
-    idempotencyKey === null ? undefined : await queries.findByKey(open(), idempotencyKey)
-  if (first) return repeat(open, request, await discard(body))
-
-  const key = randomUUID()
-  const meter = new Meter(body)
-  await deps.storage.save(key, meter, expectedBytes)
-  const upload = {
-    upload: key,
-    bytes: meter.bytes,
-    sha256: meter.sha256,
-    groupBy,
-    value,
-    delimiter,
+  const hash = createHash('sha256')
+  if (idempotencyKey !== null && (await queries.findByKey(open(), idempotencyKey))) {
+    // Read to its end: a client that cannot send all of it may never read its answer.
+    for await (const chunk of body) hash.update(chunk)
+    return repeatReport(open(), request, hash.digest('hex'))
   }
+  const upload = randomUUID()
+  const bytes = await deps.storage.save(upload, hashing(body, hash), expectedBytes)
+  const sha256 = hash.digest('hex')
   try {
-    return await commitReport(deps, open(), upload, request)
+    const options = { groupBy, value, delimiter }
+    return await commitReport(deps, open(), { upload, bytes, sha256, ...options }, request)
   } catch (error) {
-    if (queries.isKeyTaken(error)) return repeat(open, request, upload.sha256)
+    if (error instanceof queries.KeyTakenError) return repeatReport(open(), request, sha256)
     throw error
+  }
+}
+
+async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
+  for await (const chunk of body) {
+    hash.update(chunk)
+    yield chunk
   }
 }
 
@@ -79,10 +87,8 @@ async function commitReport(
   try {
     return await transaction(db, async (trx) => {
       mayBeCommitted = false
-      const { id } = await jobs.enqueue(trx, buildReport, null, {
-        requestId,
-        priority: isSmall(upload.bytes) ? 0 : 1,
-      })
+      const priority = isSmall(upload.bytes) ? 0 : 1
+      const { id } = await jobs.enqueue(trx, buildReport, null, { requestId, priority })
       await queries.insertReport(trx, id, upload, idempotencyKey)
       const report = await getReport(trx, id)
       mayBeCommitted = true
@@ -96,25 +102,36 @@ async function commitReport(
   }
 }
 
+/** The first report under the key, for a client that sends the same again. */
+async function repeatReport(db: Db, request: NewReport, sha256: string): Promise<Report> {
+  const { id, ...rest } =
+    (await queries.findByKey(db, request.idempotencyKey ?? '')) ??
+    missing('under this key any more')
+  const { groupBy, value, delimiter } = request
+  if (isDeepStrictEqual(rest, { sha256, groupBy, value, delimiter })) return getReport(db, id)
+  throw new AppError(
+    'conflict',
+    'This Idempotency-Key was used for another file, or other columns or delimiter',
+  )
+}
+
 /** @throws AppError `not_found`. */
 export async function getReport(db: Db, id: string): Promise<Report> {
-  const { result, upload, ...row } = (await queries.findRow(db, id)) ?? missing(id)
-  return {
-    ...toBrief(row),
-    ...(row.state === 'succeeded' && result !== null && { result: JSON.parse(result) }),
-  }
+  const { result, upload, ...row } = (await queries.findReport(db, id)) ?? missing(id)
+  const hasResult = row.state === 'succeeded' && result !== null
+  return { ...toBrief(row), ...(hasResult && { result: JSON.parse(result) }) }
 }
 
 /** One page, newest first. @throws AppError `invalid` when the cursor is not one of ours. */
 export function listReports(db: Db, page: PageRequest): Promise<ReportPage> {
   return pager.read(page, async (before, limit) =>
-    (await queries.listRows(db, { limit, before })).map(toBrief),
+    (await queries.listReports(db, limit, before)).map(toBrief),
   )
 }
 
 /**
  * Cancels a report that is not finished, and removes its upload in any case; the report itself
- * stays to be read.
+ * can still be read.
  *
  * @throws AppError `not_found`.
  */
@@ -123,15 +140,13 @@ export async function cancelReport(
   db: Db,
   id: string,
 ): Promise<Report> {
-  const { state, upload } = (await queries.findRow(db, id)) ?? missing(id)
+  const { state, upload } = (await queries.findReport(db, id)) ?? missing(id)
   if (!isFinished(state)) await jobs.cancel(db, id).catch(unlessFinished)
-  if (upload !== null) await removeUpload(storage, db, id, upload)
+  if (upload !== null) {
+    await queries.forgetUploads(db, [id])
+    await storage.remove(upload)
+  }
   return getReport(db, id)
-}
-
-async function removeUpload(storage: Storage, db: Db, id: string, upload: string): Promise<void> {
-  await queries.forgetUploads(db, [id])
-  await storage.remove(upload)
 }
 
 /** It finished a moment before it could be cancelled. */
@@ -139,75 +154,45 @@ function unlessFinished(error: unknown) {
   if (!(error instanceof JobError && error.code === 'conflict')) throw error
 }
 
-/** The first report under the key, for one who sends the same again. */
-async function repeat(open: () => Db, request: NewReport, sha256: string): Promise<Report> {
-  const db = open()
-  const first =
-    (await queries.findByKey(db, request.idempotencyKey ?? '')) ??
-    missing('under this key any more')
-  const isSame = (['groupBy', 'value', 'delimiter'] as const).every(
-    (option) => first[option] === request[option],
-  )
-  if (first.sha256 !== sha256 || !isSame)
-    throw new AppError(
-      'conflict',
-      'This Idempotency-Key was used for another file, or other columns or delimiter',
-    )
-  return getReport(db, first.id)
-}
-
-/**
- * Reads to the end for the hash alone: a client that is not let finish may never read its answer.
- */
-async function discard(body: AsyncIterable<Uint8Array>): Promise<string> {
-  const meter = new Meter(body)
-  for await (const _ of meter);
-  return meter.sha256
-}
-
-/** Passes bytes on, and knows how many they were and their hash. */
-class Meter implements AsyncIterable<Uint8Array> {
-  bytes = 0
-  readonly #source: AsyncIterable<Uint8Array>
-  readonly #hash = createHash('sha256')
-
-  constructor(source: AsyncIterable<Uint8Array>) {
-    this.#source = source
-  }
-
-  /** Once, at the end. */
-  get sha256(): string {
-    return this.#hash.copy().digest('hex')
-  }
-
-  async *[Symbol.asyncIterator]() {
-    for await (const chunk of this.#source) {
-      this.bytes += chunk.byteLength
-      this.#hash.update(chunk)
-      yield chunk
-    }
-  }
-}
-
-const toBrief = ({
-  state,
-  createdAt,
-  startedAt,
-  finishedAt,
-  ...row
-}: queries.ReportRow): ReportBrief => ({
+const toBrief = ({ createdAt, startedAt, finishedAt, ...row }: queries.ReportRow): ReportBrief => ({
   ...row,
-  state: toReportState(state),
+  state: toState(row.state),
   bytes: Number(row.bytes),
   createdAt: toTimestamp(createdAt),
   startedAt: startedAt && toTimestamp(startedAt),
   finishedAt: finishedAt && toTimestamp(finishedAt),
 })
 
-/** One that waits for its next attempt is in the queue, as far as its owner cares. */
-export const toReportState = (state: queries.ReportRow['state']): ReportState =>
+/** To its owner, a report that waits for its next attempt is in the queue. */
+export const toState = (state: queries.ReportRow['state']): ReportBrief['state'] =>
   state === 'scheduled' ? 'queued' : state
 
 function missing(id: string): never {
   throw new AppError('not_found', `There is no report ${id}`)
+}
+
+const NUMBER = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i
+
+/**
+ * A report's groups as CSV (RFC 4180).
+ *
+ * @throws AppError `conflict` when it has not succeeded, or was made without groups.
+ */
+export function toGroupsCsv({ state, result, groupBy, value }: Report): string {
+  if (!result) throw new AppError('conflict', `The report has no result: it is ${state}`)
+  if (!result.groups)
+    throw new AppError('conflict', 'The report has no groups: it was made without groupBy')
+  const header = [groupBy, 'count', `sum of ${value}`, `mean of ${value}`]
+  const rows = result.groups.first.map(({ key, count, sum, mean }) => [key, count, sum, mean])
+  const width = value === null ? 2 : 4
+  return [header, ...rows]
+    .map((cells) => `${cells.slice(0, width).map(toCell).join(',')}\r\n`)
+    .join('')
+}
+
+function toCell(cell: string | number | null): string {
+  // An apostrophe keeps spreadsheets from taking a text for a formula, and running it.
+  const isFormula = typeof cell === 'string' && /^[=+\-@\t\r]/.test(cell) && !NUMBER.test(cell)
+  const text = `${isFormula ? "'" : ''}${cell ?? ''}`
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
 }

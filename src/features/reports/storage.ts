@@ -1,36 +1,13 @@
 import { type FileHandle, mkdir, open, opendir, rename, rm, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Writable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
 import { AppError, overloaded } from '../../errors.ts'
 
-const WRITE_BYTES = 1024 * 1024
-/** Of an upload that has not arrived in full. */
+/** Ends the names of uploads that have not arrived in full. */
 const PART = '.part'
-/** How many names `namesOlderThan` gives at once. */
-const BATCH = 500
+const LIST_BATCH = 500
 
-/**
- * Where uploads are kept. Another one, on machines that share no disk, would fetch them in
- * `locate`.
- */
-export interface Storage {
-  /**
-   * Keeps what arrives, all of it or nothing.
-   *
-   * @param expectedBytes how many bytes there will be, where that is known: what cannot fit is
-   * refused before it arrives.
-   * @throws AppError `storage_full`; `overloaded` when the process has too many files open; what
-   * `bytes` throws.
-   */
-  save(key: string, bytes: AsyncIterable<Uint8Array>, expectedBytes?: number): Promise<void>
-  /** A file with the upload. @throws AppError `not_found`. */
-  locate(key: string): Promise<string>
-  /** Removes it if it is there. */
-  remove(key: string): Promise<void>
-  /** Those that have not been written to for `forMs`, unfinished ones too, in batches. */
-  untouched(forMs: number): AsyncIterable<string[]>
-}
+/** Machines that share no disk need another one, which fetches in `locate`. */
+export type Storage = Pick<DirectoryStorage, 'save' | 'locate' | 'remove' | 'listUntouched'>
 
 /** An upload that arrives. */
 interface Arrival {
@@ -40,8 +17,8 @@ interface Arrival {
   ended: Promise<void>
 }
 
-/** A local directory, which all processes on the machine may share. */
-export class DirectoryStorage implements Storage {
+/** Keeps uploads in a local directory, which all processes on the machine may share. */
+export class DirectoryStorage {
   readonly #directory: string
   /** Oldest first. */
   readonly #arriving = new Set<Arrival>()
@@ -52,18 +29,29 @@ export class DirectoryStorage implements Storage {
     this.#directory = directory
   }
 
-  async save(key: string, bytes: AsyncIterable<Uint8Array>, expectedBytes = 0): Promise<void> {
+  /**
+   * Keeps all of `bytes` or nothing, and returns how many they are. On a full disk the youngest
+   * upload fails, so that older ones fit.
+   *
+   * @param expectedBytes if known: what cannot fit is refused before it arrives.
+   * @throws AppError `storage_full`; `overloaded` when the process has too many files open; what
+   * `bytes` throws.
+   */
+  async save(key: string, bytes: AsyncIterable<Uint8Array>, expectedBytes = 0): Promise<number> {
     const { promise: ended, resolve: end } = Promise.withResolvers<void>()
     const arrival = { giveWay: new AbortController(), ended }
     this.#arriving.add(arrival)
-    const file = this.#fileOf(key)
+    const file = join(this.#directory, key)
     const part = file + PART
     try {
       await mkdir(this.#directory, { recursive: true })
       await this.#assertRoom(expectedBytes)
-      await this.#receive(part, bytes, arrival)
+      const size = await this.#receive(part, bytes, arrival)
       await rename(part, file)
-      await flushDirectory(this.#directory)
+      // The name of a new file is on the disk when its directory is.
+      await using directory = await open(this.#directory)
+      await directory.sync()
+      return size
     } catch (error) {
       await Promise.all([rm(part, { force: true }), rm(file, { force: true })])
       this.#removed++
@@ -74,22 +62,24 @@ export class DirectoryStorage implements Storage {
     }
   }
 
+  /** A file with the upload. @throws AppError `not_found`. */
   async locate(key: string): Promise<string> {
-    const file = this.#fileOf(key)
+    const file = join(this.#directory, key)
     await stat(file).catch((cause) => {
-      if (isMissing(cause))
-        throw new AppError('not_found', 'The upload is gone', { cause, retryable: false })
-      throw cause
+      if (!isCode(cause, 'ENOENT')) throw cause
+      throw new AppError('not_found', 'The upload is gone', { cause, retryable: false })
     })
     return file
   }
 
+  /** Removes an upload, if it exists. */
   async remove(key: string): Promise<void> {
-    await rm(this.#fileOf(key), { force: true })
+    await rm(join(this.#directory, key), { force: true })
   }
 
-  untouched(forMs: number): AsyncIterable<string[]> {
-    return namesOlderThan(this.#directory, forMs)
+  /** Uploads that have not been written to for `ms`, unfinished ones too, in batches. */
+  listUntouched(ms: number): AsyncIterable<string[]> {
+    return listOldNames(this.#directory, ms)
   }
 
   async #assertRoom(bytes: number): Promise<void> {
@@ -98,106 +88,67 @@ export class DirectoryStorage implements Storage {
     if (blocks > 0 && bytes > bavail * bsize) throw storageFull()
   }
 
-  /**
-   * Flushed before it gets its name: a power cut leaves all of it, or a part that `untouched`
-   * finds.
-   */
-  async #receive(part: string, bytes: AsyncIterable<Uint8Array>, arrival: Arrival): Promise<void> {
-    // The file is open before anything arrives: a file that is still being opened while it is
-    // removed would stay.
+  async #receive(part: string, bytes: AsyncIterable<Uint8Array>, arrival: Arrival) {
     await using handle = await open(part, 'w')
-    const write = (buffers: Uint8Array[], done: (error?: Error | null) => void) => {
-      const fail = (error: Error) => {
-        // A client that sends nothing at the moment would not notice otherwise.
-        arrival.giveWay.abort(error)
-        done(error)
-      }
-      this.#write(handle, buffers, arrival).then(() => done(), fail)
+    let size = 0
+    for await (const chunk of abortable(bytes, arrival.giveWay.signal)) {
+      await this.#write(handle, chunk, arrival)
+      size += chunk.byteLength
     }
-    const file = new Writable({
-      highWaterMark: WRITE_BYTES,
-      write: (chunk: Uint8Array, _, done) => write([chunk], done),
-      writev: (chunks, done) =>
-        write(
-          chunks.map(({ chunk }) => chunk),
-          done,
-        ),
-    })
-    await pipeline(abortable(bytes, arrival.giveWay.signal), file)
     // All of it is on the disk: nobody would gain by its giving way.
     this.#arriving.delete(arrival)
+    // Before it gets its name: a power cut leaves all of it, or a part that is swept.
     await handle.sync()
+    return size
   }
 
-  async #write(handle: FileHandle, buffers: Uint8Array[], arrival: Arrival): Promise<void> {
-    for (let rest = buffers; rest.length > 0; ) {
+  async #write(handle: FileHandle, chunk: Uint8Array, arrival: Arrival): Promise<void> {
+    for (let written = 0; written < chunk.byteLength; ) {
       const removedBefore = this.#removed
       try {
-        const { bytesWritten } = await handle.writev(rest)
-        rest = dropBytes(rest, bytesWritten)
+        written += (await handle.write(chunk, written)).bytesWritten
       } catch (error) {
-        if (!isFull(error)) throw error
-        // Room that was made while it was being written counts: another attempt uses it.
+        if (!isCode(error, 'ENOSPC', 'EDQUOT')) throw error
+        // Another attempt uses the room that was made meanwhile.
         if (this.#removed === removedBefore) await this.#makeRoom(arrival, error)
       }
     }
   }
 
-  /**
-   * On a full disk the youngest upload gives way to the older ones: if all of them failed, those
-   * that fit would, too.
-   *
-   * @throws AppError `storage_full` where this one is the youngest.
-   */
+  /** @throws AppError `storage_full` where this upload is the youngest. */
   async #makeRoom(arrival: Arrival, cause: unknown): Promise<void> {
     const youngest = [...this.#arriving].at(-1)
     if (youngest === undefined || youngest === arrival) throw storageFull(cause)
     youngest.giveWay.abort(storageFull(cause))
     await youngest.ended
   }
-
-  #fileOf(key: string): string {
-    return join(this.#directory, key)
-  }
 }
 
-/**
- * The names in a directory, which need not exist, that have not been written to for `ms`, in
- * batches.
- */
-export async function* namesOlderThan(directory: string, ms: number): AsyncGenerator<string[]> {
-  for await (const names of batchesOf(directory)) {
-    const areOld = await Promise.all(names.map((name) => isOlderThan(join(directory, name), ms)))
-    yield names.filter((_, index) => areOld[index])
+/** Names in a directory that have not been written to for `ms`, in batches. */
+export async function* listOldNames(directory: string, ms: number): AsyncGenerator<string[]> {
+  const isOld = async (name: string) => {
+    const found = await stat(join(directory, name)).catch(() => undefined)
+    return found !== undefined && Date.now() - found.mtimeMs > ms
   }
-}
-
-async function* batchesOf(directory: string): AsyncGenerator<string[]> {
   const entries = await opendir(directory).catch((error) => {
-    if (isMissing(error)) return []
+    if (isCode(error, 'ENOENT')) return []
     throw error
   })
   let batch: string[] = []
   for await (const { name } of entries) {
-    batch.push(name)
-    if (batch.length < BATCH) continue
+    if (await isOld(name)) batch.push(name)
+    if (batch.length < LIST_BATCH) continue
     yield batch
     batch = []
   }
   yield batch
 }
 
-async function isOlderThan(file: string, ms: number): Promise<boolean> {
-  const found = await stat(file).catch(() => undefined)
-  return found !== undefined && Date.now() - found.mtimeMs > ms
-}
-
-/** Passes on what `source` gives, until `signal` aborts, also while nothing comes. */
+/** Passes on the items of `source` until `signal` aborts, also while none comes. */
 async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
   const { promise: aborted, reject } = Promise.withResolvers<never>()
-  const onAbort = () => reject(signal.reason)
-  signal.addEventListener('abort', onAbort)
   aborted.catch(() => {})
+  signal.addEventListener('abort', () => reject(signal.reason))
   const items = source[Symbol.asyncIterator]()
   for (;;) {
     const { done, value } = await Promise.race([items.next(), aborted])
@@ -206,38 +157,19 @@ async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): Asy
   }
 }
 
-function dropBytes(buffers: Uint8Array[], bytes: number): Uint8Array[] {
-  let left = bytes
-  return buffers.flatMap((buffer) => {
-    const dropped = Math.min(left, buffer.byteLength)
-    left -= dropped
-    return dropped === buffer.byteLength ? [] : [buffer.subarray(dropped)]
-  })
-}
-
-/** The name of a new file is on the disk when its directory is. */
-async function flushDirectory(directory: string): Promise<void> {
-  await using handle = await open(directory)
-  await handle.sync()
-}
-
 const storageFull = (cause?: unknown) =>
   new AppError('storage_full', 'There is no room for the upload: try later', { cause })
 
 function toAppError(error: unknown): unknown {
-  if (isFull(error)) return storageFull(error)
-  if (codeOf(error) === 'EMFILE' || codeOf(error) === 'ENFILE')
+  if (isCode(error, 'ENOSPC', 'EDQUOT')) return storageFull(error)
+  if (isCode(error, 'EMFILE', 'ENFILE'))
     return overloaded('Too many files are open: try again shortly', undefined, error)
   return error
 }
 
-/**
- * Whether a message of Node or DuckDB says so; DuckDB leaves some of the disk to others, by
- * `max_temp_directory_size`.
- */
+/** Whether a message of Node or DuckDB says so. */
 export const isDiskFull = (message: string) =>
   /ENOSPC|EDQUOT|No space left|Disk quota|max_temp_directory_size/.test(message)
 
-const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT'].includes(codeOf(error) ?? '')
-const isMissing = (error: unknown) => codeOf(error) === 'ENOENT'
-const codeOf = (error: unknown) => (error as NodeJS.ErrnoException | undefined)?.code
+const isCode = (error: unknown, ...codes: string[]) =>
+  codes.includes((error as NodeJS.ErrnoException | undefined)?.code ?? '')

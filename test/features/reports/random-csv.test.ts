@@ -1,7 +1,7 @@
 import { gzipSync } from 'node:zlib'
 import { expect, test } from 'vitest'
+import { InvalidCsvError } from '../../../src/features/reports/csv.ts'
 import { scanCsv } from '../../../src/features/reports/scan.ts'
-import { Unreadable } from '../../../src/features/reports/source.ts'
 import {
   expectedGroups,
   expectedOf,
@@ -37,7 +37,7 @@ async function check(seed: number) {
   const grouping = { groupBy: header[groupBy] as string, value: header[summed] ?? null }
   const file = seed % 5 === 0 ? gzipSync(bytes, { level: 1 }) : bytes
   const summary = await summarise(file, { delimiter: requested, ...(isGrouped && grouping) }).catch(
-    unlessUnreadable,
+    unlessInvalid,
   )
   if (!summary) return expect(rows).toEqual([])
 
@@ -154,10 +154,10 @@ const scan = (bytes: Buffer) =>
   withFile(bytes, async (file, folder) => {
     const { rows, rejected } = await scanCsv({ file, folder, delimiter: ',' }, () => {})
     return { rows, rejected: rejected.rows }
-  }).catch(unlessUnreadable)
+  }).catch(unlessInvalid)
 
 /** Undefined for a file without a row that can be read. */
-function unlessUnreadable(error: unknown): undefined {
-  if (!(error instanceof Unreadable)) throw error
+function unlessInvalid(error: unknown): undefined {
+  if (!(error instanceof InvalidCsvError)) throw error
   expect(error.message).toMatch(/^(None of the file's \d+ rows can be read|The file is empty)/)
 }

@@ -1,0 +1,408 @@
+import { isUtf8 } from 'node:buffer'
+import { createReadStream } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { pipeline } from 'node:stream'
+import { createGunzip } from 'node:zlib'
+
+export const MAX_COLUMNS = 200
+/** Longer rows are rejected: they are mistakes, for example a quote that is not closed. */
+const MAX_ROW_BYTES = 1_000_000
+/** Twice what may be uploaded: gzip can shrink a file to a thousandth. */
+const MAX_UNZIPPED_BYTES = 2 * 1024 ** 3
+const READ_BYTES = 256 * 1024
+const QUOTED_BYTES = 2_000
+/** How much of a file is read to recognise what is no CSV, and how many rows for the delimiter. */
+const START_BYTES = 1_000
+const SAMPLE_ROWS = 1_000
+const DELIMITERS = [',', ';', '\t', '|']
+/** What `sep=` and `?delimiter=` may name. */
+export const DELIMITER = /^([\t !#$%&'()*+,./:;<=>?@[\\\]^_`{|}~-]|tab)$/
+
+/** The file cannot be summarised; the message tells its owner why. */
+export class InvalidCsvError extends Error {
+  override readonly name = 'InvalidCsvError'
+}
+
+/** How a file is to be read. */
+interface Dialect {
+  delimiter: string
+  /** Where the first record begins: after a byte order mark and a `sep=` line. */
+  offset: number
+  line: number
+}
+
+/**
+ * Reads a CSV file, plain or gzip, and calls `onRecord` for each of its records.
+ *
+ * @param requested the delimiter, or null for the one that the file seems to have.
+ * @param onProgress is called with the fraction of the file that was read.
+ * @returns the delimiter.
+ * @throws InvalidCsvError for gzip that is broken or too large, and for what is no CSV in UTF-8 as
+ * far as the first bytes show.
+ */
+export async function readCsv(
+  file: string,
+  requested: string | null,
+  onRecord: (record: RecordReader) => void,
+  onProgress: (fraction: number) => void,
+): Promise<string> {
+  let head = Buffer.alloc(0)
+  let reader: RecordReader | undefined
+  let delimiter = ''
+  const begin = (isWhole: boolean) => {
+    const dialect = findDialect(head, requested, isWhole)
+    delimiter = dialect.delimiter
+    reader = new RecordReader(delimiter, onRecord, dialect.line)
+    reader.push(head.subarray(dialect.offset))
+    return reader
+  }
+  for await (const chunk of readUpload(file, onProgress)) {
+    if (reader) reader.push(chunk)
+    else head = Buffer.concat([head, chunk])
+    if (!reader && head.length >= READ_BYTES) begin(false)
+  }
+  const last = reader ?? begin(true)
+  last.end()
+  return delimiter
+}
+
+/** Yields chunks that are valid until the next one is asked for. */
+async function* readUpload(
+  file: string,
+  onProgress: (fraction: number) => void,
+): AsyncGenerator<Buffer> {
+  await using handle = await open(file)
+  const { size } = await handle.stat()
+  const buffer = Buffer.allocUnsafe(READ_BYTES)
+  let read = await handle.read(buffer, 0, READ_BYTES, 0)
+  const isGzip = read.bytesRead > 1 && buffer.readUInt16BE() === 0x1f8b
+  if (isGzip) return yield* unzip(file, size, onProgress)
+  for (let at = 0; read.bytesRead > 0; read = await handle.read(buffer, 0, READ_BYTES, at)) {
+    at += read.bytesRead
+    onProgress(at / size)
+    yield buffer.subarray(0, read.bytesRead)
+  }
+}
+
+async function* unzip(
+  file: string,
+  size: number,
+  onProgress: (fraction: number) => void,
+): AsyncGenerator<Buffer> {
+  const raw = createReadStream(file, { highWaterMark: READ_BYTES })
+  let bytes = 0
+  try {
+    for await (const chunk of pipeline(raw, createGunzip({ chunkSize: READ_BYTES }), () => {})) {
+      bytes += chunk.length
+      if (bytes > MAX_UNZIPPED_BYTES)
+        throw new InvalidCsvError('The file is too large when it is unzipped: more than 2 GiB')
+      onProgress(raw.bytesRead / size)
+      yield chunk
+    }
+  } catch (cause) {
+    if (!(cause as NodeJS.ErrnoException).code?.startsWith('Z_')) throw cause
+    throw new InvalidCsvError('The file is gzip but broken: it cannot be unzipped', { cause })
+  } finally {
+    raw.destroy()
+  }
+}
+
+/** Why a record is none, apart from how many fields it has. */
+export const FLAWS = {
+  long: 'It is too long',
+  encoding: 'It is not valid UTF-8',
+  binary: 'It holds binary data',
+  quote: 'A quote is not closed, or something follows it',
+} as const
+
+const LF = 10
+const CR = 13
+const QUOTE = 34
+/** What a byte means outside of quotes. */
+const IS_QUOTE = 1
+const IS_DELIMITER = 2
+const IS_LINE_END = 3
+
+/** The state of a record that is being parsed. */
+const [FIELD_START, PLAIN, QUOTED, CLOSED] = [0, 1, 2, 3] as const
+
+/**
+ * Splits bytes into records and fields by RFC 4180: one delimiter, `"` around fields that hold
+ * delimiters, quotes or line ends, and `""` for a quote in them. Records end in any of `\n`,
+ * `\r\n`, `\r` and `\r\r\n`. A quote within a field that does not begin with one is text.
+ *
+ * While `onRecord` is called, the reader's properties describe the record: there is one object for
+ * all of them, because a file may hold a hundred million fields.
+ */
+export class RecordReader {
+  readonly delimiter: string
+  readonly bytes = Buffer.allocUnsafe(MAX_ROW_BYTES + 2 * READ_BYTES)
+  /** The record is `bytes` from `start` to `stop`. */
+  start = 0
+  stop = 0
+  fields = 0
+  /** Where the fields begin and end without their quotes, from `start` on; of the first 200. */
+  readonly starts = new Int32Array(MAX_COLUMNS)
+  readonly stops = new Int32Array(MAX_COLUMNS)
+  /** The line in which the record begins, from 1 on. */
+  line: number
+  flaw: keyof typeof FLAWS | null = null
+  /** Whether it has a quote within a field that does not begin with one. */
+  hasStrayQuote = false
+  /** How many line ends it has within quotes. */
+  innerLines = 0
+  readonly #onRecord: (record: RecordReader) => void
+  readonly #meanings = new Uint8Array(256)
+  #length = 0
+  /** How far `bytes` was parsed, and in what state that left the record. */
+  #at = 0
+  #state: number = FIELD_START
+  /** Up to here `bytes` is known to be UTF-8 without binary data. */
+  #validUntil = 0
+  /** The beginning of a record that is too long to be kept. */
+  #longText: string | undefined
+
+  constructor(delimiter: string, onRecord: (record: RecordReader) => void, line = 1) {
+    this.delimiter = delimiter
+    this.#onRecord = onRecord
+    this.line = line
+    this.#meanings[QUOTE] = IS_QUOTE
+    this.#meanings[delimiter.charCodeAt(0)] = IS_DELIMITER
+    this.#meanings[LF] = IS_LINE_END
+    this.#meanings[CR] = IS_LINE_END
+  }
+
+  /** The beginning of the record, for people. */
+  get text(): string {
+    return this.#longText ?? this.#toText(this.start, this.stop)
+  }
+
+  get isBlank(): boolean {
+    return this.start === this.stop && this.flaw === null
+  }
+
+  /** The text of a field. */
+  field(index: number): string {
+    const text = this.fieldBytes(index).toString()
+    return this.isQuoted(index) ? text.replaceAll('""', '"') : text
+  }
+
+  fieldBytes(index: number): Buffer {
+    const { start } = this
+    return this.bytes.subarray(
+      start + (this.starts[index] as number),
+      start + (this.stops[index] as number),
+    )
+  }
+
+  isQuoted(index: number): boolean {
+    const at = this.starts[index] as number
+    return at > 0 && this.bytes[this.start + at - 1] === QUOTE
+  }
+
+  /** Takes the next bytes, and calls `onRecord` for each record that they complete. */
+  push(bytes: Uint8Array): void {
+    for (let from = 0; from < bytes.length; from += READ_BYTES) {
+      const chunk = bytes.subarray(from, from + READ_BYTES)
+      this.bytes.set(chunk, this.#length)
+      this.#length += chunk.length
+      // Two bytes more tell `"` from `""`, and `\r` from `\r\r\n`.
+      this.#parse(this.#length - 2)
+      this.#shift()
+    }
+  }
+
+  /** There are no more bytes: what is left is a record. */
+  end(): void {
+    const size = this.#length
+    if (size === 0) return
+    const isEnded = this.#meanings[this.bytes[size - 1] as number] === IS_LINE_END
+    this.bytes.set([isEnded ? 0 : LF, 0, 0], size)
+    this.#parse(isEnded ? size : size + 1)
+    if (this.#state === QUOTED) this.#finish(size, size, true)
+  }
+
+  #shift() {
+    const { bytes } = this
+    if (this.#at - this.start > MAX_ROW_BYTES) {
+      this.#longText ??= this.#toText(this.start, this.#at)
+      this.start = this.#at
+    }
+    bytes.copyWithin(0, this.start, this.#length)
+    this.#length -= this.start
+    this.#at -= this.start
+    this.start = 0
+  }
+
+  #parse(limit: number) {
+    const { bytes, starts, stops } = this
+    const meanings = this.#meanings
+    this.#validate()
+    let { start, fields } = this
+    let at = this.#at
+    let state = this.#state
+    let isBroken = this.flaw !== null
+    while (at < limit) {
+      if (state === FIELD_START) {
+        state = bytes[at] === QUOTE ? QUOTED : PLAIN
+        if (state === QUOTED) at++
+        starts[fields] = at - start
+      }
+      if (state === QUOTED) {
+        for (; at < limit; at++) {
+          const byte = bytes[at]
+          if (byte === QUOTE) {
+            if (bytes[at + 1] !== QUOTE) break
+            at++
+          } else if (byte === LF || (byte === CR && bytes[at + 1] !== LF)) this.innerLines++
+        }
+        if (at >= limit) break
+        stops[fields] = at++ - start
+        state = CLOSED
+      }
+      const rest = at
+      let meaning = 0
+      for (; at < limit; at++) {
+        meaning = meanings[bytes[at] as number] as number
+        if (meaning === 0) continue
+        if (meaning !== IS_QUOTE) break
+        this.hasStrayQuote = true
+      }
+      if (state === PLAIN) stops[fields] = at - start
+      else if (at > rest) isBroken = true
+      if (at >= limit) break
+      fields++
+      state = FIELD_START
+      if (meaning === IS_DELIMITER) at++
+      else {
+        this.fields = fields
+        at = this.#finish(at, at + this.#countLineEnd(at), isBroken)
+        start = at
+        fields = 0
+        isBroken = false
+      }
+    }
+    this.#at = at
+    this.#state = state
+    this.fields = fields
+    this.flaw = isBroken ? 'quote' : null
+  }
+
+  /** Most bytes are checked at once; where that fails, each record is. */
+  #validate() {
+    const lines = this.bytes.subarray(0, this.bytes.subarray(0, this.#length).lastIndexOf(LF) + 1)
+    this.#validUntil = isUtf8(lines) && !lines.includes(0) ? lines.length : 0
+  }
+
+  /** How many bytes the line end has that begins at `at`. */
+  #countLineEnd(at: number): number {
+    if (this.bytes[at] === LF) return 1
+    if (this.bytes[at + 1] === LF) return 2
+    return this.bytes[at + 1] === CR && this.bytes[at + 2] === LF ? 3 : 1
+  }
+
+  /** Passes a record on, and returns where the next one begins. */
+  #finish(stop: number, next: number, isBroken: boolean): number {
+    this.stop = stop
+    this.flaw = this.#findFlaw() ?? (isBroken ? 'quote' : null)
+    this.#onRecord(this)
+    this.line += this.innerLines + 1
+    this.start = next
+    this.innerLines = 0
+    this.hasStrayQuote = false
+    this.#longText = undefined
+    return next
+  }
+
+  #findFlaw() {
+    const { start, stop } = this
+    if (this.#longText !== undefined || stop - start > MAX_ROW_BYTES) return 'long'
+    if (stop <= this.#validUntil) return null
+    const record = this.bytes.subarray(start, stop)
+    if (!isUtf8(record)) return 'encoding'
+    return record.includes(0) ? 'binary' : null
+  }
+
+  #toText(start: number, stop: number): string {
+    return this.bytes.toString('utf8', start, Math.min(stop, start + QUOTED_BYTES))
+  }
+}
+
+/**
+ * Finds the one delimiter of a file: the requested one; or the one that the first line names, as
+ * Excel does (`sep=;`); or that of `, ; tab |` which divides the most rows into as many fields as
+ * the header has, the first of them if several do.
+ *
+ * @param isWhole whether `head` is all of the file.
+ * @throws InvalidCsvError for what is no CSV in UTF-8.
+ */
+function findDialect(head: Buffer, requested: string | null, isWhole: boolean): Dialect {
+  const offset = head.subarray(0, 3).toString() === '\ufeff' ? 3 : 0
+  const text = head.subarray(offset)
+  assertText(text.subarray(0, START_BYTES))
+  const [line = '', named = ''] =
+    /^"?sep=(.)"?(?:\r*\n|\r|$)/i.exec(text.toString('latin1', 0, 20)) ?? []
+  if (DELIMITER.test(named))
+    return { delimiter: requested ?? named, offset: offset + line.length, line: 2 }
+  return { delimiter: requested ?? guessDelimiter(text, isWhole), offset, line: 1 }
+}
+
+function assertText(bytes: Buffer) {
+  const start = bytes.toString('latin1').trimStart()
+  if (start === '') throw new InvalidCsvError('The file is empty')
+  const encoding = findWideEncoding(bytes)
+  if (encoding) throw new InvalidCsvError(`The file is ${encoding}: save it as UTF-8`)
+  if (bytes.includes(0)) throw new InvalidCsvError('The file is not a CSV: it holds binary data')
+  if (/^<(!doctype|\?xml|html)/i.test(start))
+    throw new InvalidCsvError('The file is not a CSV but HTML or XML')
+  if (/^(\{\s*"|\[\s*[{["])/.test(start))
+    throw new InvalidCsvError('The file is not a CSV but JSON')
+}
+
+/** By the byte order mark, or because the bytes hold zeros and read as text in no other way. */
+function findWideEncoding(bytes: Buffer): 'UTF-32' | 'UTF-16' | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  const isUtf32 = [true, false].some((isLittleEndian) => {
+    const codes = Array.from({ length: bytes.length >> 2 }, (_, index) =>
+      view.getUint32(4 * index, isLittleEndian),
+    )
+    return codes.every((code) => code <= 0x10_ffff) && isText(String.fromCodePoint(...codes))
+  })
+  if (isUtf32) return 'UTF-32'
+  if (/^(\xff\xfe|\xfe\xff)/.test(bytes.toString('latin1', 0, 2))) return 'UTF-16'
+  const isUtf16 = ['utf-16le', 'utf-16be'].some((encoding) => {
+    try {
+      // Half a character, or half of a surrogate pair, may be left at the end.
+      const whole = bytes.subarray(0, bytes.length & ~1)
+      return isText(new TextDecoder(encoding, { fatal: true }).decode(whole, { stream: true }))
+    } catch {
+      return false
+    }
+  })
+  return bytes.includes(0) && isUtf16 ? 'UTF-16' : undefined
+}
+
+/** Whether all characters exist, and none is a control character but white space. */
+const isText = (text: string) => text !== '' && !/[^\P{C}\p{Cf}\t\n\r]/u.test(text)
+
+function guessDelimiter(head: Buffer, isWhole: boolean): string {
+  const matches = DELIMITERS.map((delimiter) => countMatchingRows(head, delimiter, isWhole))
+  const best = matches.indexOf(Math.max(...matches))
+  return DELIMITERS[best] as string
+}
+
+/** How many rows have as many fields as the header, itself included; 0 where that has one. */
+function countMatchingRows(head: Buffer, delimiter: string, isWhole: boolean): number {
+  let header = 0
+  let [rows, matching] = [0, 0]
+  const reader = new RecordReader(delimiter, ({ fields, isBlank }) => {
+    if (isBlank || rows === SAMPLE_ROWS) return
+    header ||= fields
+    rows++
+    if (fields === header) matching++
+  })
+  reader.push(head)
+  // A row that is cut off is better than none.
+  if (isWhole || rows === 0) reader.end()
+  return header > 1 ? matching : 0
+}
