@@ -1,14 +1,12 @@
 /**
- * What the pool throws, besides a signal's own reason and the DataCloneError of an input that
- * cannot be sent: OverloadedError, DeadlineError, PoolClosedError and CancelledError are PoolErrors;
- * TaskError is the failure of the task itself.
+ * The pool throws these errors, a signal's own reason, or a DataCloneError. A PoolError has no stack
+ * trace: under load it is frequent, and the trace costs most.
  */
 export abstract class PoolError extends Error {
   abstract readonly code: 'overloaded' | 'deadline_exceeded' | 'unavailable' | 'cancelled'
-  /** When trying again may help; undefined where waiting does not. */
+  /** When trying again may help, where waiting helps at all. */
   readonly retryAfterMs: number | undefined
 
-  /** Captures no stack trace: under load these errors are frequent, and the trace costs the most. */
   constructor(message: string, retryAfterMs?: number) {
     const { stackTraceLimit } = Error
     Error.stackTraceLimit = 0
@@ -23,7 +21,6 @@ export class OverloadedError extends PoolError {
   override readonly name = 'OverloadedError'
   readonly code = 'overloaded'
 
-  /** @param retryAfterMs how long the work that is queued now will probably take. */
   constructor(retryAfterMs: number) {
     super('Too much work is waiting for a thread: try again later', retryAfterMs)
   }
@@ -35,7 +32,6 @@ export class DeadlineError extends PoolError {
   readonly code = 'deadline_exceeded'
 }
 
-/** The pool is stopping or closed. */
 export class PoolClosedError extends PoolError {
   override readonly name = 'PoolClosedError'
   readonly code = 'unavailable'
@@ -45,13 +41,13 @@ export class PoolClosedError extends PoolError {
   }
 }
 
-/** The reader of a map stopped reading, so that the rest of the map ended. */
+/** The reader of a map stopped reading. */
 export class CancelledError extends PoolError {
   override readonly name = 'CancelledError'
   readonly code = 'cancelled'
 }
 
-/** The task threw, or ended its worker. `cause` has the error with the worker's stack. */
+/** The task threw, or ended its worker; `cause` has the worker's stack. */
 export class TaskError extends Error {
   override readonly name = 'TaskError'
   readonly task: string

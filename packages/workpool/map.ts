@@ -3,18 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { Call, MapEntry, type WorkOptions } from './call.ts'
 import { CancelledError, DeadlineError, TaskError } from './errors.ts'
-import {
-  CHUNK_MS,
-  CHUNK_TIME_WEIGHT,
-  CHUNKS_PER_THREAD,
-  MAX_CHUNK_GROWTH,
-  MAX_CHUNK_ITEMS,
-  MIN_CHUNK_MS,
-  PIECES_PER_THREAD,
-  SOURCE_STALL_MS,
-  STREAM_CHUNKS_PER_THREAD,
-  willMissDeadline,
-} from './policy.ts'
+import * as policy from './policy.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Task, TaskOptions } from './task.ts'
 
@@ -27,37 +16,27 @@ export interface MapOptions extends WorkOptions {
   onProgress?: (progress: { done: number; total: number | undefined }) => void
 }
 
-/** The pieces that each item was split into. */
-type Pieces<Input> = readonly (readonly Input[])[]
+interface MapWork<Input, Output> {
+  scheduler: Scheduler
+  task: Task<Input, Output>
+  items: Items<Input>
+  threads: number
+  options: MapOptions
+}
 
-/**
- * The result of `pool.map()`, which starts once its results are wanted: `await` it for all of them
- * in order, read them with `for await` as they come, or `reduce()` them to one.
- */
+/** Starts once its results are wanted: by `await`, by `for await`, or by `reduce()`. */
 export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncIterable<Output> {
-  readonly #scheduler: Scheduler
-  readonly #task: Task<Input, Output>
-  readonly #items: Items<Input>
-  readonly #threads: number
-  readonly #options: MapOptions
+  readonly #work: MapWork<Input, Output>
   #all: Promise<Output[]> | undefined
 
-  constructor(
-    scheduler: Scheduler,
-    task: Task<Input, Output>,
-    items: Items<Input>,
-    threads: number,
-    options: MapOptions,
-  ) {
+  constructor(work: MapWork<Input, Output>) {
+    const { threads, options } = work
     const { concurrency = threads } = options
     // Nothing would start, and a map without results looks like one without items.
     if (Number.isNaN(concurrency))
       throw new RangeError('Expected `concurrency` to be a number of threads, got NaN')
-    this.#scheduler = scheduler
-    this.#task = task
-    this.#items = items
-    this.#threads = Math.max(1, Math.floor(Math.min(threads, concurrency)))
-    this.#options = options
+    const atMost = Math.floor(Math.min(threads, concurrency))
+    this.#work = { ...work, threads: Math.max(1, atMost) }
   }
 
   /** All results, in order. */
@@ -72,133 +51,31 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
 
   /** The results in order, as they come. Leaving the loop cancels the rest of the map. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Output> {
-    for await (const outputs of this.#outputs(this.#threads * STREAM_CHUNKS_PER_THREAD))
+    const maxAhead = this.#work.threads * policy.STREAM_CHUNKS_PER_THREAD
+    for await (const outputs of new ChunkScheduler(this.#work, 'each', maxAhead).outputs())
       yield* outputs
   }
 
   /**
-   * All results joined to one by the task's `join`: on the threads within each chunk, and here from
-   * chunk to chunk.
-   *
    * @param initial is joined before the first result, and is the result of a map without items.
    * @throws Error when the task has no `join`.
    */
   async reduce(initial: Output): Promise<Output> {
-    const join = this.#join
+    const { task } = this.#work
+    const join = task.join as TaskOptions<Input, Output>['join']
     if (!join)
-      throw new Error(
-        `The outputs of ${this.#task.name} cannot be reduced: its contract has no join`,
-      )
+      throw new Error(`The outputs of ${task.name} cannot be reduced: its contract has no join`)
     let result = initial
-    for await (const outputs of this.#chunks('joined', Number.POSITIVE_INFINITY, this.#split()))
+    for await (const outputs of new ChunkScheduler(this.#work, 'joined').chunks())
       for (const output of outputs) result = join(result, output)
     return result
   }
 
-  get #join() {
-    return this.#task.join as TaskOptions<Input, Output>['join']
-  }
-
   async #collect(): Promise<Output[]> {
     const all: Output[][] = []
-    for await (const outputs of this.#outputs(Number.POSITIVE_INFINITY)) all.push(outputs)
+    for await (const outputs of new ChunkScheduler(this.#work, 'each').outputs()) all.push(outputs)
     return all.flat()
   }
-
-  #outputs(maxAhead: number): AsyncIterable<Output[]> {
-    const split = this.#split()
-    const chunks = this.#chunks('each', maxAhead, split)
-    return split && this.#join ? joinPieces(chunks, split, this.#join) : chunks
-  }
-
-  /** Splits the items, when first called, if they are too few to keep all threads busy. */
-  #split(): (() => Pieces<Input>) | undefined {
-    const split = this.#task.split as TaskOptions<Input, Output>['split']
-    const items = this.#items
-    if (!split || !Array.isArray(items)) return undefined
-    const parts = Math.ceil((this.#threads * PIECES_PER_THREAD) / items.length)
-    if (parts <= 1) return undefined
-    let pieces: Pieces<Input> | undefined
-    const splitItem = (item: Input) => {
-      const its = split(item, parts)
-      return its.length > 0 ? its : [item]
-    }
-    return () => (pieces ??= items.map(splitItem))
-  }
-
-  #chunks(
-    mode: 'each' | 'joined',
-    maxAhead: number,
-    split: (() => Pieces<Input>) | undefined,
-  ): ChunkScheduler<Input, Output> {
-    const { onProgress, concurrency } = this.#options
-    const items = this.#items
-    const total = Array.isArray(items) ? items.length : undefined
-    const toItemIndex = (index: number) => (split ? findItemIndex(index, split()) : index)
-    return new ChunkScheduler({
-      scheduler: this.#scheduler,
-      task: this.#task.name,
-      openSource: () => openSource(split?.().flat() ?? items),
-      mode,
-      options: this.#options,
-      threads: this.#threads,
-      isEven: split !== undefined,
-      maxInFlight: concurrency === undefined ? this.#threads * CHUNKS_PER_THREAD : this.#threads,
-      maxAhead,
-      toItemIndex,
-      onProgress: (done) => onProgress?.({ done: toItemIndex(done), total }),
-    })
-  }
-}
-
-/** The index of the item that a piece belongs to; the number of items beyond the last piece. */
-function findItemIndex(pieceIndex: number, pieces: Pieces<unknown>): number {
-  let end = 0
-  for (const [item, { length }] of pieces.entries()) {
-    end += length
-    if (pieceIndex < end) return item
-  }
-  return pieces.length
-}
-
-/** Joins the outputs of each item's pieces, which may come in several chunks. */
-async function* joinPieces<Input, Output>(
-  chunks: AsyncIterable<Output[]>,
-  split: () => Pieces<Input>,
-  join: (left: Output, right: Output) => Output,
-): AsyncGenerator<Output[]> {
-  let item = 0
-  let joined: Output[] = []
-  let count = 0
-  for await (const outputs of chunks) {
-    const whole: Output[] = []
-    for (const output of outputs) {
-      joined = [count === 0 ? output : join(joined[0] as Output, output)]
-      if (++count < (split()[item]?.length ?? 0)) continue
-      whole.push(...joined)
-      item++
-      count = 0
-    }
-    if (whole.length > 0) yield whole
-  }
-}
-
-interface ChunkSettings<Input> {
-  scheduler: Scheduler
-  task: string
-  openSource: () => Source<Input>
-  mode: 'each' | 'joined'
-  options: WorkOptions
-  threads: number
-  /** Whether the items take about the same time each. */
-  isEven: boolean
-  /** How many chunks may wait or run at once. */
-  maxInFlight: number
-  /** How many chunks may be launched before the first of them is read. */
-  maxAhead: number
-  /** Finds the caller's item by its index in the source. */
-  toItemIndex: (index: number) => number
-  onProgress: (done: number) => void
 }
 
 interface ChunkResult<Output> {
@@ -208,7 +85,6 @@ interface ChunkResult<Output> {
   runMs: number
 }
 
-/** Items that a chunk gave back, which are launched before any others. */
 interface Remainder<Input, Output> {
   items: Input[]
   firstIndex: number
@@ -216,18 +92,21 @@ interface Remainder<Input, Output> {
 }
 
 /**
- * Runs a source's items in chunks on several threads, and gives the outputs of each chunk in the
- * order of the items. The size of a chunk follows from how long items take. The first error ends
- * the rest. The source is not even opened before it is the map's turn.
+ * Runs a map's items, or their pieces, in chunks whose size follows from how long items take.
+ * Nothing is split, and the source is not even opened, before it is the map's turn.
  */
-class ChunkScheduler<Input, Output> implements AsyncIterable<Output[]> {
-  readonly #settings: ChunkSettings<Input>
+class ChunkScheduler<Input, Output> {
+  readonly #work: MapWork<Input, Output>
+  readonly #mode: 'each' | 'joined'
+  /** How many chunks may be launched before the first of them is read. */
+  readonly #maxAhead: number
+  readonly #maxInFlight: number
   readonly #entry: MapEntry
-  /** Without signal and time: listening for each chunk costs a tenth of a chunk's round trip. */
-  readonly #callOptions: WorkOptions
   readonly #turn = Promise.withResolvers<void>()
+  readonly #parts: number
+  /** The number of pieces of each item, once they are split. */
+  #pieces: number[] | undefined
   #source: Source<Input> | undefined
-  /** Waiting or running. */
   readonly #calls = new Set<Call>()
   /** Launched and not read, in order. */
   readonly #results: Promise<Output[]>[] = []
@@ -242,31 +121,55 @@ class ChunkScheduler<Input, Output> implements AsyncIterable<Output[]> {
   #chunksDone = 0
   #runMs = 0
   #lastSize = 1
-  /** Of this map's chunks, or else of earlier maps. */
   #msPerItem: number | undefined
-  #isMeasured = false
 
-  constructor(settings: ChunkSettings<Input>) {
-    const { task, mode, options, scheduler } = settings
-    const { priority, key, requestId } = options
-    this.#settings = settings
-    this.#callOptions = { priority, key, requestId }
-    this.#entry = new MapEntry(
-      task,
-      options,
-      () => this.#begin(),
-      (reason) => this.#fail(reason),
-    )
-    this.#msPerItem = scheduler.msPerItem(task, mode)
-    // Nobody waits for it when the scheduler refuses the map at once.
+  constructor(
+    work: MapWork<Input, Output>,
+    mode: 'each' | 'joined',
+    maxAhead = Number.POSITIVE_INFINITY,
+  ) {
+    const { task, items, threads, options } = work
+    this.#work = work
+    this.#mode = mode
+    this.#maxAhead = maxAhead
+    this.#maxInFlight =
+      options.concurrency === undefined ? threads * policy.CHUNKS_PER_THREAD : threads
+    this.#parts =
+      task.split && Array.isArray(items)
+        ? Math.ceil((threads * policy.PIECES_PER_THREAD) / items.length)
+        : 1
+    const begin = () => this.#begin()
+    this.#entry = new MapEntry(task.name, options, begin, (reason) => this.#fail(reason))
     this.#turn.promise.catch(() => {})
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<Output[]> {
-    const { scheduler, options } = this.#settings
+  async *outputs(): AsyncGenerator<Output[]> {
+    const join = this.#work.task.join as TaskOptions<Input, Output>['join']
+    let item = 0
+    let joined: Output[] = []
+    let pieces = 0
+    for await (const outputs of this.chunks()) {
+      if (!this.#pieces || !join) {
+        yield outputs
+        continue
+      }
+      const whole: Output[] = []
+      for (const output of outputs) {
+        joined = [pieces === 0 ? output : join(joined[0] as Output, output)]
+        if (++pieces < (this.#pieces[item] ?? 0)) continue
+        whole.push(...joined)
+        item++
+        pieces = 0
+      }
+      if (whole.length > 0) yield whole
+    }
+  }
+
+  async *chunks(): AsyncGenerator<Output[]> {
+    const { scheduler, options } = this.#work
     options.signal?.throwIfAborted()
     this.#startedAt = performance.now()
-    const stopWatching = this.#entry.watchLimits((_, reason) => this.#fail(reason))
+    this.#entry.watchLimits((_, reason) => this.#fail(reason))
     try {
       scheduler.addMap(this.#entry)
       await this.#turn.promise
@@ -281,19 +184,18 @@ class ChunkScheduler<Input, Output> implements AsyncIterable<Output[]> {
         else return
       }
     } finally {
-      stopWatching?.()
+      this.#entry.stopWatching?.()
       this.#source?.close()
-      const isComplete = this.#isExhausted && !this.#failure
       if (this.#calls.size > 0 || this.#taking)
         this.#fail(new CancelledError('Nobody reads the rest'))
-      scheduler.endMap(this.#entry, isComplete && !this.#failure ? this.#runMs : undefined)
+      const isComplete = this.#isExhausted && !this.#failure
+      scheduler.endMap(this.#entry, isComplete ? this.#runMs : undefined)
     }
   }
 
-  /** It is the map's turn. */
   #begin() {
     try {
-      this.#source = this.#settings.openSource()
+      this.#source = openSource(this.#split())
       this.#advance()
     } catch (error) {
       this.#fail(error)
@@ -301,35 +203,46 @@ class ChunkScheduler<Input, Output> implements AsyncIterable<Output[]> {
     this.#turn.resolve()
   }
 
-  /** Ends everything with the first error. */
+  /** The items, or their pieces where there are too few to keep all threads busy. */
+  #split(): Items<Input> {
+    const { task, items } = this.#work
+    if (!Array.isArray(items) || this.#parts <= 1) return items
+    const split = task.split as NonNullable<TaskOptions<Input, Output>['split']>
+    const pieces = items.map((item: Input) => {
+      const its = split(item, this.#parts)
+      return its.length > 0 ? its : [item]
+    })
+    this.#pieces = pieces.map(({ length }) => length)
+    return pieces.flat()
+  }
+
   #fail(reason: unknown) {
     if (this.#failure) return
     this.#failure = { reason }
     this.#turn.reject(reason)
     this.#taking?.reject(reason)
     for (const { resolve } of this.#remainders.splice(0)) resolve(Promise.reject(reason))
-    for (const call of this.#calls) this.#settings.scheduler.stop(call, 'cancelled', reason)
+    for (const call of this.#calls) this.#work.scheduler.stop(call, 'cancelled', reason)
   }
 
   #advance() {
-    while (this.#calls.size < this.#settings.maxInFlight && !this.#failure) {
+    while (this.#calls.size < this.#maxInFlight && !this.#failure) {
       const remainder = this.#remainders.shift()
       if (remainder) this.#resume(remainder)
       else if (this.#source && this.#mayTake) this.#take(this.#source)
       else break
     }
-    if (this.#calls.size === 0 || this.#isTail) this.#settings.scheduler.pauseMap(this.#entry)
+    // The caller's next map may begin on the threads that become idle.
+    if (this.#calls.size === 0 || this.#isTail) this.#work.scheduler.pauseMap(this.#entry)
   }
 
-  /** Nothing is left to launch: the caller's next map may begin on the threads that become idle. */
   get #isTail() {
     const isAllTaken = this.#isExhausted || this.#taken === this.#source?.total
     return this.#remainders.length === 0 && isAllTaken
   }
 
   get #mayTake() {
-    const isAhead = this.#results.length >= this.#settings.maxAhead
-    return !this.#isExhausted && !this.#taking && !isAhead
+    return !this.#isExhausted && !this.#taking && this.#results.length < this.#maxAhead
   }
 
   #take(source: Source<Input>) {
@@ -340,7 +253,6 @@ class ChunkScheduler<Input, Output> implements AsyncIterable<Output[]> {
 
   async #launchLater(items: Promise<Input[]>) {
     const taking = Promise.withResolvers<void>()
-    // Nobody waits for it while there are results to read.
     taking.promise.catch(() => {})
     this.#taking = taking
     try {
@@ -353,17 +265,18 @@ class ChunkScheduler<Input, Output> implements AsyncIterable<Output[]> {
     this.#advance()
   }
 
-  /** How many items the next chunk has: fewer towards the end, so that all threads end together. */
+  /** Chunks become smaller towards the end, so that all threads end together. */
   #nextSize(): number {
-    const msPerItem = this.#msPerItem
+    const { scheduler, task, threads } = this.#work
+    const msPerItem = this.#msPerItem ?? scheduler.runTimes.msPerItem(task.name, this.#mode)
     if (msPerItem === undefined) return 1
     const left = (this.#source?.total ?? Number.POSITIVE_INFINITY) - this.#taken
-    const share = left / (this.#settings.threads * CHUNKS_PER_THREAD)
+    const share = left / (threads * policy.CHUNKS_PER_THREAD)
     const size = Math.min(
-      CHUNK_MS / msPerItem,
-      Math.max(share, MIN_CHUNK_MS / msPerItem),
-      this.#lastSize * MAX_CHUNK_GROWTH,
-      MAX_CHUNK_ITEMS,
+      policy.CHUNK_MS / msPerItem,
+      Math.max(share, policy.MIN_CHUNK_MS / msPerItem),
+      this.#lastSize * policy.MAX_CHUNK_GROWTH,
+      policy.MAX_CHUNK_ITEMS,
     )
     return Math.max(1, Math.floor(size))
   }
@@ -373,13 +286,11 @@ class ChunkScheduler<Input, Output> implements AsyncIterable<Output[]> {
       this.#isExhausted = true
       return
     }
-    const firstIndex = this.#taken
+    this.#results.push(this.#launch(items, this.#taken))
     this.#taken += items.length
     this.#lastSize = items.length
-    this.#results.push(this.#launch(items, firstIndex))
   }
 
-  /** Launches as many items as make a chunk by now, and keeps the others as the next remainder. */
   #resume({ items, firstIndex, resolve }: Remainder<Input, Output>) {
     const size = this.#nextSize()
     const rest = items.slice(size)
@@ -409,19 +320,21 @@ class ChunkScheduler<Input, Output> implements AsyncIterable<Output[]> {
 
   async #run(items: Input[], firstIndex: number): Promise<ChunkResult<Output>> {
     if (this.#failure) throw this.#failure.reason
-    const { scheduler, task, mode, toItemIndex } = this.#settings
+    const { scheduler, task, options } = this.#work
+    const { priority, key, requestId } = options
     const { promise, resolve, reject } = Promise.withResolvers<ChunkResult<Output>>()
-    const work = { task, mode, input: items, items: items.length, map: this.#entry }
-    const call = new Call(work, this.#callOptions, resolve, reject)
+    const work = { task: task.name, mode: this.#mode, input: items, items: items.length }
+    // Watching the limits for each chunk would cost a tenth of its round trip.
+    const callOptions = { priority, key, requestId }
+    const call = new Call({ ...work, map: this.#entry }, callOptions, resolve, reject)
     this.#calls.add(call)
     try {
       scheduler.addChunk(call)
       return await promise
     } catch (error) {
-      // After another chunk has failed, the error is that one's.
       if (!this.#failure && error instanceof TaskError && error.item !== undefined)
-        throw new TaskError(task, error.cause, toItemIndex(firstIndex + error.item))
-      // At once, before the next turn of the loop that launches chunks.
+        throw new TaskError(task.name, error.cause, this.#toItemIndex(firstIndex + error.item))
+      // Before the loop that launches chunks continues.
       this.#fail(error)
       throw error
     } finally {
@@ -434,51 +347,57 @@ class ChunkScheduler<Input, Output> implements AsyncIterable<Output[]> {
     this.#chunksDone++
     this.#runMs += runMs
     const newest = runMs / items
-    const averageMs = this.#isMeasured ? (this.#msPerItem ?? newest) : newest
+    const averageMs = this.#msPerItem ?? newest
     // Where items become heavier, the newest say more than the average.
-    this.#msPerItem = Math.max(newest, averageMs + CHUNK_TIME_WEIGHT * (newest - averageMs))
-    this.#isMeasured = true
-    this.#settings.onProgress(this.#done)
+    this.#msPerItem = Math.max(newest, averageMs + policy.CHUNK_TIME_WEIGHT * (newest - averageMs))
+    const total = Array.isArray(this.#work.items) ? this.#work.items.length : undefined
+    this.#work.options.onProgress?.({ done: this.#toItemIndex(this.#done), total })
     this.#failIfHopeless(newest)
     this.#advance()
   }
 
-  /** Until its deadline, a map that is clear to miss it would only keep others from the threads. */
+  /** The index of the caller's item that a piece belongs to. */
+  #toItemIndex(index: number): number {
+    if (!this.#pieces) return index
+    let end = 0
+    for (const [item, pieces] of this.#pieces.entries()) {
+      end += pieces
+      if (index < end) return item
+    }
+    return this.#pieces.length
+  }
+
+  /** A map that will miss its deadline only keeps others from the threads. */
   #failIfHopeless(newestMs: number) {
-    const { isEven, threads, task, options } = this.#settings
+    const { task, threads, options } = this.#work
     const { timeoutMs } = options
     const total = this.#source?.total
-    if (!isEven || timeoutMs === undefined || total === undefined) return
+    // Only pieces are sure to take about the same time each.
+    if (!this.#pieces || timeoutMs === undefined || total === undefined) return
     const elapsedMs = performance.now() - this.#startedAt
-    const progress = {
-      chunks: this.#chunksDone,
-      threads,
-      itemsLeft: total - this.#done,
-      // The lower one, because the first chunks ran before their code was compiled.
-      msPerItem: Math.min(newestMs, this.#runMs / this.#done),
-      timeLeftMs: timeoutMs - elapsedMs,
-    }
-    if (!willMissDeadline(progress)) return
-    const done = `${Math.round((100 * this.#done) / total)} % was done after ${Math.round(elapsedMs)} ms`
+    // The first chunks ran before their code was compiled.
+    const msPerItem = Math.min(newestMs, this.#runMs / this.#done)
+    const expectedMs = ((total - this.#done) * msPerItem) / threads
+    if (!policy.willMissDeadline(this.#chunksDone / threads, expectedMs, timeoutMs - elapsedMs))
+      return
+    const percent = Math.round((100 * this.#done) / total)
+    const late = `The task ${task.name} would take longer than ${timeoutMs} ms`
     this.#fail(
-      new DeadlineError(`The task ${task} would take longer than ${timeoutMs} ms: ${done}`),
+      new DeadlineError(`${late}: ${percent} % was done after ${Math.round(elapsedMs)} ms`),
     )
   }
 }
 
-/** Where a map takes its items from. */
 interface Source<Item> {
-  /** The number of all items, where it is known. */
   readonly total: number | undefined
   /** The next `count` items, or fewer; none at the end. */
   take(count: number): Item[] | Promise<Item[]>
-  /** No more items will be taken. An iterator that has ended is neither asked again nor closed. */
+  /** An iterator that has ended is neither asked again nor closed. */
   close(): void
 }
 
 /** @throws TypeError when `items` is not iterable. */
 function openSource<Item>(items: Items<Item>): Source<Item> {
-  if (Array.isArray(items)) return openArray(items)
   const { [Symbol.iterator]: iterate, [Symbol.asyncIterator]: iterateAsync } = Object(items)
   if (typeof iterate === 'function') return openIterable(items as Iterable<Item>)
   if (typeof iterateAsync === 'function') return openAsync(items as AsyncIterable<Item>)
@@ -486,24 +405,11 @@ function openSource<Item>(items: Items<Item>): Source<Item> {
   throw new TypeError(`Expected an array, an iterable or an async iterable of items, got ${got}`)
 }
 
-function openArray<Item>(items: readonly Item[]): Source<Item> {
-  let taken = 0
-  return {
-    total: items.length,
-    take(count) {
-      const next = items.slice(taken, taken + count)
-      taken += next.length
-      return next
-    },
-    close() {},
-  }
-}
-
 function openIterable<Item>(items: Iterable<Item>): Source<Item> {
   const iterator = items[Symbol.iterator]()
   let isExhausted = false
   return {
-    total: undefined,
+    total: Array.isArray(items) ? items.length : undefined,
     take(count) {
       const next: Item[] = []
       while (!isExhausted && next.length < count) {
@@ -521,7 +427,6 @@ function openIterable<Item>(items: Iterable<Item>): Source<Item> {
 
 function openAsync<Item>(items: AsyncIterable<Item>): Source<Item> {
   const iterator = items[Symbol.asyncIterator]()
-  /** An item that was asked for and did not come in time for its chunk. */
   let pending: Promise<IteratorResult<Item>> | undefined
   let isExhausted = false
   return {
@@ -538,7 +443,7 @@ function openAsync<Item>(items: AsyncIterable<Item>): Source<Item> {
         isExhausted = result.done === true
         if (isExhausted) break
         next.push(result.value)
-        stalled ??= sleep(SOURCE_STALL_MS, undefined, { ref: false })
+        stalled ??= sleep(policy.SOURCE_STALL_MS, undefined, { ref: false })
       }
       return next
     },

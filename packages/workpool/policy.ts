@@ -1,7 +1,4 @@
-/**
- * The scheduling policy: every threshold of the pool, and the two rules that refuse work. README.md
- * says in one table what each of them is for; a test compares the values.
- */
+/** The scheduling policy. README.md says in one table what each threshold is for. */
 
 // Admission: work is refused once it has waited too long, never because much is waiting.
 export const MAX_WAIT_SHARE = 0.5
@@ -13,14 +10,14 @@ export const MAX_QUEUED = 10_000
 export const SWEEP_INTERVAL_MS = 20
 export const DRAIN_SHARE = 0.9
 
-// Fairness: workers' time is divided between the priorities, and equally between callers.
+// Fairness between priorities, and between callers.
 export const INTERACTIVE_SHARE = 0.8
 export const MAX_PRIORITY_DEBT_MS = 10_000
 export const MAX_CALLER_DEBT_MS = 1_000
 export const MAX_RUN_MAP_IMBALANCE_MS = 100
 export const MAX_CALLERS_WITH_MAPS = 2
 
-// Dispatch: short calls are sent ahead to busy workers, and revoked when another is free first.
+// Dispatch: short calls are sent ahead to busy workers.
 export const MAX_AHEAD_MS = 10
 export const MAX_IN_FLIGHT = 64
 export const OVERDUE_MS = 20
@@ -41,12 +38,10 @@ export const SOURCE_STALL_MS = 4
 export const CLEAR_MISS = 2
 export const MIN_CHUNKS_TO_JUDGE = 4
 
-// Estimates: weights of the newest measurement in moving averages.
 export const RUN_TIME_WEIGHT = 0.1
 export const LEAST_TIME_WEIGHT = 0.02
 export const CHUNK_TIME_WEIGHT = 0.3
 
-// Workers.
 export const CANCEL_GRACE_MS = 100
 export const START_TIMEOUT_MS = 30_000
 export const RESTART_DELAY_MS = 100
@@ -71,16 +66,9 @@ export function maxWaitMs(
   return Math.max(mostMs, timeoutMs * MIN_WAIT_SHARE, MIN_WAIT_MS)
 }
 
-/** How far a map is whose items take about the same time each. */
-export interface MapProgress {
-  chunks: number
-  threads: number
-  itemsLeft: number
-  msPerItem: number
-  timeLeftMs: number
-}
-
-/** Whether a map will clearly miss its deadline. Its first chunks run before V8 has compiled them. */
-export const willMissDeadline = (map: MapProgress) =>
-  map.chunks >= MIN_CHUNKS_TO_JUDGE * map.threads &&
-  (map.itemsLeft * map.msPerItem) / map.threads > CLEAR_MISS * map.timeLeftMs
+/**
+ * Whether a map of items that take about the same time each will clearly miss its deadline. It is
+ * not judged by its first chunks, which run before V8 has compiled them.
+ */
+export const willMissDeadline = (chunksPerThread: number, expectedMs: number, timeLeftMs: number) =>
+  chunksPerThread >= MIN_CHUNKS_TO_JUDGE && expectedMs > CLEAR_MISS * timeLeftMs

@@ -1,15 +1,11 @@
 import { type MessagePort, receiveMessageOnPort, type Transferable } from 'node:worker_threads'
 import { MAX_BURST } from './policy.ts'
 
-/**
- * What the pool and a worker (a thread or a child process) send each other. Messages are arrays:
- * cloning the names of keys would be a third of what a short task costs.
- */
+/** Messages are arrays: cloning the names of keys would be a third of a short task's cost. */
 
 /** One run; one run per input of a list; or the latter with the outputs joined to one. */
 export type Mode = 'one' | 'each' | 'joined'
 
-/** Ids are unique in the process, and never 0. */
 export type RunMessage = readonly [
   id: number,
   slot: number,
@@ -19,15 +15,10 @@ export type RunMessage = readonly [
   wantsProgress: boolean,
 ]
 
-/** Only child processes get it: threads read the same from shared memory. */
+/** Only to child processes: threads read it from shared memory. */
 export type CancelMessage = readonly [id: number]
 
-/** The first message of a worker, which has loaded its tasks. */
-export type ReadyMessage = readonly []
 export type ProgressMessage = readonly [id: number, fraction: number]
-
-/** The last message of a worker that exits by itself: whose code made it exit. */
-export type ExitMessage = readonly [owner: Owner]
 
 /** The call that code belongs to, even when it runs on after the call was answered. */
 export interface Owner {
@@ -37,7 +28,7 @@ export interface Owner {
 
 /**
  * `startedAt` is in milliseconds since the epoch. `value` is the output, or the clone of an error.
- * `items` says how many inputs of a chunk have an output, or the index of the one that failed.
+ * `items` is how many inputs of a chunk have an output, or the index of the one that failed.
  */
 export type DoneMessage = readonly [
   id: number,
@@ -48,22 +39,24 @@ export type DoneMessage = readonly [
   items: number,
 ]
 
-export type WorkerMessage = ReadyMessage | ExitMessage | ProgressMessage | DoneMessage
+/** A worker's first message is empty: it is ready. Its last one says whose code made it exit. */
+export type WorkerMessage =
+  | readonly []
+  | readonly [exitOwner: Owner]
+  | ProgressMessage
+  | DoneMessage
 
 /**
- * Memory that a thread shares with the pool, as Int32s. `CANCELLED`: the id of the last message
- * that was cancelled. `ITEM`: the index of the input that a chunk works on. `SENT`: how many
- * messages were sent. From `SLOTS` on: the ids of messages that were sent and not begun. Whoever
- * swaps such an id for 0 has the message: the thread to run it, or the pool to revoke it.
+ * Memory that a thread shares with the pool: the id that was cancelled last, the index of the input
+ * that a chunk works on, the number of messages sent and, from `slots` on, the ids of messages that
+ * were not begun. The side that swaps such an id for 0 owns the message: the thread to run it, or
+ * the pool to revoke it.
  */
-export const CANCELLED = 0
-export const ITEM = 1
-export const SENT = 2
-export const SLOTS = 3
+export const CELL = { cancelled: 0, item: 1, sent: 2, slots: 3 } as const
 export type Cells = Int32Array<SharedArrayBuffer>
 
 export const createCells = (slots: number): Cells =>
-  new Int32Array(new SharedArrayBuffer((SLOTS + slots) * Int32Array.BYTES_PER_ELEMENT))
+  new Int32Array(new SharedArrayBuffer((CELL.slots + slots) * Int32Array.BYTES_PER_ELEMENT))
 
 /** A thread's `workerData`. The port replaces `parentPort`, which cannot be read in bursts. */
 export interface ThreadData {
@@ -74,13 +67,13 @@ export interface ThreadData {
 interface Receiver<Message> {
   onMessage: (message: Message) => void
   onUnreadable: (error: Error) => void
-  /** Asked when all messages were received; true when another may have arrived. */
+  /** Whether another message may have arrived, when all were received. */
   awaitNext?: () => boolean
 }
 
 /**
- * Receives messages in bursts: the first by an event, which costs more than a short task does, and
- * the others that have arrived by then without one.
+ * Receives the first message by an event, which costs more than a short task, and what else has
+ * arrived without one.
  *
  * @returns a function that receives what is left once the other end is gone.
  */

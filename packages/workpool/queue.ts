@@ -1,115 +1,86 @@
 import { type Call, MapEntry, type Priority, type QueueEntry } from './call.ts'
-import {
-  INTERACTIVE_SHARE,
-  MAX_CALLER_DEBT_MS,
-  MAX_CALLERS_WITH_MAPS,
-  MAX_PRIORITY_DEBT_MS,
-  MAX_RUN_MAP_IMBALANCE_MS,
-} from './policy.ts'
+import * as policy from './policy.ts'
 
 /**
- * What waits, in the order in which it is served. Each priority gets its share of the workers'
- * time (stride scheduling: the one that has used less of its share is next), and within a priority
- * each caller gets an equal share (start-time fair queueing).
+ * What waits, in the order in which it is served: each priority gets its share of the workers' time
+ * (stride scheduling), and each caller an equal share of that (start-time fair queueing).
  */
 export class Queue {
-  readonly #queues: Record<Priority, PriorityQueue> = {
-    interactive: new PriorityQueue(INTERACTIVE_SHARE),
-    batch: new PriorityQueue(1 - INTERACTIVE_SHARE),
-  }
+  readonly #interactive = new PriorityQueue(policy.INTERACTIVE_SHARE)
+  readonly #batch = new PriorityQueue(1 - policy.INTERACTIVE_SHARE)
 
   get size() {
-    return this.#queues.interactive.size + this.#queues.batch.size
+    return this.#interactive.size + this.#batch.size
   }
 
-  count(priority: Priority) {
-    return this.#queues[priority].size
+  of(priority: Priority): PriorityQueue {
+    return priority === 'batch' ? this.#batch : this.#interactive
   }
 
-  /** The expected work before a new entry of this priority, in milliseconds of one worker. */
+  /** The expected work before a new entry, in milliseconds of one worker. */
   waitMs(priority: Priority): number {
-    const queue = this.#queues[priority]
-    return this.#queues[other(priority)].size > 0 ? queue.waitMs / queue.share : queue.waitMs
+    const { waitMs, share } = this.of(priority)
+    return this.#otherThan(priority).size > 0 ? waitMs / share : waitMs
   }
 
   push(entry: QueueEntry): void {
-    const queue = this.#queues[entry.priority]
+    const queue = this.of(entry.priority)
     // Time that a priority did not need while it was empty is no credit.
     if (queue.size === 0)
-      queue.usedMs = Math.max(queue.usedMs, this.#queues[other(entry.priority)].usedMs)
-    queue.push(entry)
+      queue.usedMs = Math.max(queue.usedMs, this.#otherThan(entry.priority).usedMs)
+    queue.add(entry)
   }
 
   /** Puts revoked calls back, before the other calls of their callers. */
   unshift(calls: readonly Call[]): void {
-    for (const call of calls.toReversed()) this.#queues[call.priority].unshift(call)
+    for (const call of calls.toReversed()) this.of(call.priority).add(call, true)
   }
 
-  /** The next entry to serve, which stays in the queue. */
   peek(mayServeBatch: boolean): QueueEntry | undefined {
-    const { interactive, batch } = this.#queues
-    const request = interactive.peek()
-    const job = mayServeBatch ? batch.peek() : undefined
-    return job && (!request || batch.usedMs < interactive.usedMs) ? job : request
+    const request = this.#interactive.peek()
+    const job = mayServeBatch ? this.#batch.peek() : undefined
+    return job && (!request || this.#batch.usedMs < this.#interactive.usedMs) ? job : request
   }
 
   /** A map that waits only for other maps, while nothing else can be served. */
   peekExtraMap(mayServeBatch: boolean): MapEntry | undefined {
     if (this.peek(mayServeBatch)) return undefined
-    const { interactive, batch } = this.#queues
-    return interactive.firstMap ?? (mayServeBatch ? batch.firstMap : undefined)
+    return this.#interactive.firstMap ?? (mayServeBatch ? this.#batch.firstMap : undefined)
   }
 
-  /** Removes an entry to serve it, which is its caller's turn. */
-  take(entry: QueueEntry): void {
-    this.#queues[entry.priority].take(entry)
-  }
-
-  /** Removes an entry that is not served. False when it does not wait here. */
-  delete(entry: QueueEntry): boolean {
-    return this.#queues[entry.priority].delete(entry)
-  }
-
-  /** Charges the run time of a call to its priority and its caller. */
   charge(call: Call, ms: number): void {
-    const queue = this.#queues[call.priority]
-    const most = this.#queues[other(call.priority)].usedMs + MAX_PRIORITY_DEBT_MS
+    const queue = this.of(call.priority)
+    const most = this.#otherThan(call.priority).usedMs + policy.MAX_PRIORITY_DEBT_MS
     queue.usedMs = Math.max(queue.usedMs, Math.min(queue.usedMs + ms / queue.share, most))
     queue.charge(call, ms)
   }
 
-  /** A map is active from its beginning for as long as it has chunks for the workers. */
-  activate(map: MapEntry): void {
-    this.#queues[map.priority].activate(map)
-  }
-
-  /** False when the map was not active. */
-  deactivate(map: MapEntry): boolean {
-    return this.#queues[map.priority].deactivate(map)
-  }
-
-  /** All entries; those that were visited may be removed meanwhile. */
   *[Symbol.iterator]() {
-    yield* this.#queues.interactive
-    yield* this.#queues.batch
+    yield* this.#interactive
+    yield* this.#batch
+  }
+
+  #otherThan(priority: Priority) {
+    return priority === 'batch' ? this.#interactive : this.#batch
   }
 }
 
-const other = (priority: Priority): Priority => (priority === 'batch' ? 'interactive' : 'batch')
+const toKeys = (maps: ReadonlySet<MapEntry>) =>
+  new Set(Array.from(maps, ({ options }) => options.key))
+const NO_KEYS: ReadonlySet<string | undefined> = new Set()
 
 class PriorityQueue {
   readonly share: number
   usedMs = 0
   size = 0
   waitMs = 0
-  /** Those that wait, and those that have used more than their share; one for all without a key. */
+  /** Those that have begun, while they have chunks to add. */
+  readonly activeMaps = new Set<MapEntry>()
+  /** Those that wait or have used more than their share; one for all without a key. */
   readonly #callers = new Map<string | undefined, Caller>()
-  /** Callers with calls that a worker could begin now. */
   readonly #ready = new CallerOrder()
-  /** Callers that have nothing but maps that have not begun. */
+  /** Callers that only have maps that have not begun. */
   readonly #mapping = new CallerOrder()
-  /** The active maps of each caller. */
-  readonly #active = new Map<string | undefined, Set<MapEntry>>()
   /** The used time of the caller served last, with which a new caller begins. */
   #clockMs = 0
 
@@ -119,37 +90,34 @@ class PriorityQueue {
 
   peek(): QueueEntry | undefined {
     const ready = this.#ready.first
-    const mayBegin = this.#active.size < MAX_CALLERS_WITH_MAPS
-    const mapping = mayBegin ? this.#mapping.find(({ key }) => !this.#active.has(key)) : undefined
+    const active = this.activeMaps.size > 0 ? toKeys(this.activeMaps) : NO_KEYS
+    const mayBegin = active.size < policy.MAX_CALLERS_WITH_MAPS
+    const mapping = mayBegin ? this.#mapping.find(({ key }) => !active.has(key)) : undefined
     if (mapping && (!ready || mapping.usedMs < ready.usedMs)) return mapping.maps.first
-    return ready?.peek(mayBegin && !this.#active.has(ready.key))
+    return ready?.peek(mayBegin && !active.has(ready.key))
   }
 
   get firstMap(): MapEntry | undefined {
     return this.#mapping.first?.maps.first
   }
 
-  push(entry: QueueEntry) {
+  add(entry: QueueEntry, inFront = false): void {
     const caller = this.#findCaller(entry)
-    caller.findList(entry).append(entry)
-    this.#added(entry, caller)
+    caller.findList(entry).add(entry, inFront)
+    this.size++
+    this.waitMs += entry.estimateMs ?? 0
+    this.#place(caller)
   }
 
-  unshift(call: Call) {
-    const caller = this.#findCaller(call)
-    caller.findList(call).prepend(call)
-    this.#added(call, caller)
-  }
-
-  take(entry: QueueEntry) {
+  take(entry: QueueEntry): void {
     const caller = this.#findCaller(entry)
     this.#clockMs = Math.max(this.#clockMs, caller.usedMs)
-    // It goes behind the callers that have used as much.
     caller.order?.remove(caller)
-    if (entry instanceof MapEntry) this.activate(entry)
+    if (entry instanceof MapEntry) this.activeMaps.add(entry)
     this.delete(entry)
   }
 
+  /** False when the entry does not wait here. */
   delete(entry: QueueEntry): boolean {
     const caller = this.#callers.get(entry.options.key)
     if (!caller?.findList(entry).delete(entry)) return false
@@ -161,33 +129,18 @@ class PriorityQueue {
     return true
   }
 
-  activate(map: MapEntry) {
-    const { key } = map.options
-    const maps = this.#active.get(key)
-    if (maps) maps.add(map)
-    else this.#active.set(key, new Set([map]))
-  }
-
-  deactivate(map: MapEntry): boolean {
-    const { key } = map.options
-    const maps = this.#active.get(key)
-    if (!maps?.delete(map)) return false
-    if (maps.size === 0) this.#active.delete(key)
-    return true
-  }
-
-  charge(call: Call, ms: number) {
+  charge(call: Call, ms: number): void {
     // While nothing waits, no caller has had less than another.
     if (this.size === 0) return
     const caller = this.#findCaller(call)
     caller.order?.remove(caller)
-    caller.charge(call, ms, this.#clockMs + MAX_CALLER_DEBT_MS)
+    caller.charge(call, ms, this.#clockMs + policy.MAX_CALLER_DEBT_MS)
     this.#place(caller)
   }
 
   *[Symbol.iterator]() {
     for (const caller of this.#callers.values()) {
-      yield* caller
+      for (const list of [caller.chunks, caller.runs, caller.maps]) yield* list
       this.#forgetIfSettled(caller)
     }
   }
@@ -201,13 +154,7 @@ class PriorityQueue {
     return caller
   }
 
-  #added(entry: QueueEntry, caller: Caller) {
-    this.size++
-    this.waitMs += entry.estimateMs ?? 0
-    this.#place(caller)
-  }
-
-  /** Moves the caller to the order that its entries require, unless it is there. */
+  /** Moves the caller to the order that its entries require. */
   #place(caller: Caller) {
     const order = caller.isReady ? this.#ready : caller.maps.first ? this.#mapping : undefined
     if (caller.order === order) return
@@ -220,18 +167,12 @@ class PriorityQueue {
   }
 }
 
-/**
- * The entries of one caller, in the order of its calls. Its runs and its maps get equal shares of
- * its time, so that a short run never waits for a long map.
- */
+/** The entries of one caller. Its runs and its maps get equal shares of its time. */
 export class Caller {
   readonly key: string | undefined
   readonly runs = new EntryList<Call>()
-  /** The chunks of maps that have begun. */
   readonly chunks = new EntryList<Call>()
-  /** Maps that have not begun. */
   readonly maps = new EntryList<MapEntry>()
-  /** How much of the workers' time it has used. */
   usedMs: number
   order: CallerOrder | undefined = undefined
   /** How much more time its runs have used than its maps. */
@@ -261,22 +202,16 @@ export class Caller {
     return (entry as Call).map ? this.chunks : this.runs
   }
 
-  /** @param mostMs the most that it may have used; anything beyond is forgiven. */
+  /** @param mostMs used time beyond which it is forgiven. */
   charge({ map }: Call, ms: number, mostMs: number): void {
     this.usedMs = Math.max(this.usedMs, Math.min(this.usedMs + ms, mostMs))
     const imbalanceMs = this.#imbalanceMs + (map ? -ms : ms)
-    const most = MAX_RUN_MAP_IMBALANCE_MS
+    const most = policy.MAX_RUN_MAP_IMBALANCE_MS
     this.#imbalanceMs = Math.max(-most, Math.min(imbalanceMs, most))
-  }
-
-  *[Symbol.iterator]() {
-    yield* this.chunks
-    yield* this.runs
-    yield* this.maps
   }
 }
 
-/** Callers by the time that they have used, the least first; of equals, the one added first. */
+/** Callers by used time, the least first; of equals, the one added first. */
 export class CallerOrder {
   readonly #callers: Caller[] = []
 
@@ -297,10 +232,8 @@ export class CallerOrder {
 
   remove(caller: Caller): void {
     caller.order = undefined
-    const index = this.#callers.indexOf(
-      caller,
-      this.#bisect((usedMs) => usedMs >= caller.usedMs),
-    )
+    const from = this.#bisect((usedMs) => usedMs >= caller.usedMs)
+    const index = this.#callers.indexOf(caller, from)
     if (index === 0) this.#callers.shift()
     else this.#callers.splice(index, 1)
   }
@@ -318,25 +251,21 @@ export class CallerOrder {
   }
 }
 
-/** A doubly linked list through the entries: a Set slows down when thousands leave at its front. */
+/** A linked list through the entries: a Set slows down when thousands leave at its front. */
 class EntryList<Item extends QueueEntry> {
   first: Item | undefined = undefined
   #last: Item | undefined
 
-  append(item: Item): void {
+  add(item: Item, inFront: boolean): void {
     item.list = this
-    item.previous = this.#last
-    if (this.#last) this.#last.next = item
+    const previous = inFront ? undefined : this.#last
+    const next = inFront ? this.first : undefined
+    item.previous = previous
+    item.next = next
+    if (previous) previous.next = item
     else this.first = item
-    this.#last = item
-  }
-
-  prepend(item: Item): void {
-    item.list = this
-    item.next = this.first
-    if (this.first) this.first.previous = item
+    if (next) next.previous = item
     else this.#last = item
-    this.first = item
   }
 
   delete(item: Item): boolean {

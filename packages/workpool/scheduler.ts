@@ -1,87 +1,57 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  type Call,
-  MAX_TIMER_MS,
-  MapEntry,
-  now,
-  type Outcome,
-  type Priority,
-  type QueueEntry,
-} from './call.ts'
+import { type Call, MAX_TIMER_MS, MapEntry, now, type Outcome, type QueueEntry } from './call.ts'
 import { OverloadedError, PoolClosedError, TaskError } from './errors.ts'
-import {
-  CANCEL_GRACE_MS,
-  DRAIN_SHARE,
-  LEAST_TIME_WEIGHT,
-  MAX_AHEAD_MS,
-  MAX_LOST_WORKERS,
-  MAX_RESEND_MS,
-  MAX_RESTART_DELAY_MS,
-  maxWaitMs,
-  RESTART_DELAY_MS,
-  RUN_TIME_WEIGHT,
-  STARVED_MS,
-  SWEEP_INTERVAL_MS,
-} from './policy.ts'
-import type { DoneMessage, Mode } from './protocol.ts'
+import * as policy from './policy.ts'
+import type { DoneMessage, Mode, ProgressMessage } from './protocol.ts'
 import { Queue } from './queue.ts'
 import type { PoolWorker, WorkerEvents } from './worker.ts'
 
-export interface SchedulerOptions {
-  /** Starts a worker. @throws Error when it cannot load its tasks. */
-  start: (events: WorkerEvents) => Promise<PoolWorker>
-  /** The bounds of the number of workers. */
-  min: number
-  max: number
-  /** Workers beyond `min` end after this time without work. */
+export interface Limits {
+  /** Workers beyond the minimum end after this time without work. */
   idleMs: number
-  /** The bound of the queue of each priority. */
+  /** How many calls and maps of each priority may wait: a bound on memory. */
   maxQueued: number
-  stopping?: AbortSignal | undefined
-  drainMs?: number | undefined
-  onTiming?: ((timing: Timing) => void) | undefined
-  onCrash?: ((error: Error, worker: string, task?: string) => void) | undefined
+  /** When it aborts, new work is refused; accepted work has nine tenths of `drainMs` to end. */
+  stopping?: AbortSignal
+  drainMs?: number
+  onTiming?: (timing: Timing) => void
+  /** Receives each worker that ended by itself, with the task whose code ended it. */
+  onCrash?: (error: Error, worker: string, task?: string) => void
 }
 
-/** What one message took of a worker: a run, or a chunk of a map. Refused work has no Timing. */
+interface SchedulerOptions extends Limits {
+  start: (events: WorkerEvents) => Promise<PoolWorker>
+  minWorkers: number
+  maxWorkers: number
+}
+
+/** What a run, or a chunk of a map, took of a worker. */
 export interface Timing {
   task: string
-  /** The name of the thread, or of the process. */
   thread: string
   outcome: Outcome
-  /** How many inputs were served. */
   items: number
-  /** Milliseconds since the epoch, with fractions. */
+  /** Milliseconds since the epoch. */
   queuedAt: number
   startedAt: number
   endedAt: number
-  /** From the call to the start of the task, in milliseconds. */
   queuedMs: number
-  /** From the start until the worker was free again, in milliseconds. */
   runMs: number
   requestId: string | undefined
-}
-
-interface Run {
-  startedAt: number
-  runMs: number
-  items: number
 }
 
 let lastId = 0
 
 /**
- * The workers of one kind and the queue before them; `policy.ts` has the thresholds.
- *
- * Short calls are sent ahead to busy workers, which then need not wait for the event loop between
- * two calls. A call that was sent and not begun can be revoked, so that no call is stuck behind
- * another: it goes to a worker that is idle, and survives the end of the worker that had it.
+ * The workers of one kind and the queue before them. Short calls are sent ahead to busy workers,
+ * which then need not wait for the event loop between two calls. A call that was not begun can be
+ * revoked, so that it is neither stuck behind another nor lost with its worker.
  */
 export class Scheduler implements AsyncDisposable {
   readonly #options: SchedulerOptions
   readonly #queue = new Queue()
-  readonly #runTimes = new RunTimes()
+  readonly runTimes = new RunTimes()
   readonly #workers = new Set<PoolWorker>()
   /** The worker that worked last is at the end, and gets the next call. */
   readonly #idle: PoolWorker[] = []
@@ -105,7 +75,7 @@ export class Scheduler implements AsyncDisposable {
 
   /** Starts all workers. @throws Error when one cannot load its tasks. */
   async startAll(): Promise<void> {
-    await Promise.all(Array.from({ length: this.#options.max }, () => this.#start()))
+    await Promise.all(Array.from({ length: this.#options.maxWorkers }, () => this.#start()))
   }
 
   get queued() {
@@ -116,62 +86,45 @@ export class Scheduler implements AsyncDisposable {
     return this.#workers.size - this.#idle.length
   }
 
-  /** All workers, each with the task that it runs. */
   states(): { name: string; task: string | null }[] {
     return Array.from(this.#workers, ({ name, calls }) => ({ name, task: calls[0]?.task ?? null }))
   }
 
-  /** How long an item of the task took in the past; undefined if it never ran in this mode. */
-  msPerItem(task: string, mode: Mode): number | undefined {
-    return this.#runTimes.msPerItem(task, mode)
-  }
-
-  /**
-   * Accepts a call; it is refused later if it waits too long.
-   *
-   * @throws OverloadedError when the queue is full; PoolClosedError; the signal's reason.
-   */
+  /** @throws OverloadedError when the queue is full; PoolClosedError; the signal's reason. */
   add(call: Call): void {
     call.options.signal?.throwIfAborted()
     this.#admit(call)
-    call.stopWatching = call.watchLimits((outcome, reason) => this.stop(call, outcome, reason))
+    call.watchLimits((outcome, reason) => this.stop(call, outcome, reason))
     this.#enqueue(call)
   }
 
-  /**
-   * Accepts a map: its `begin` is called when it is its turn. From then on `addChunk` adds its
-   * chunks, until `endMap`.
-   *
-   * @throws OverloadedError when the queue is full; PoolClosedError.
-   */
+  /** Calls `map.begin` when it is its turn. @throws OverloadedError; PoolClosedError. */
   addMap(map: MapEntry): void {
     this.#admit(map)
     this.#enqueue(map)
   }
 
-  /** @throws PoolClosedError after disposal. */
   addChunk(call: Call): void {
     if (this.#isClosing) throw new PoolClosedError()
-    if (call.map) this.#queue.activate(call.map)
+    if (call.map) this.#queue.of(call.priority).activeMaps.add(call.map)
     this.#enqueue(call)
   }
 
-  /** A map has no chunk for the workers at the moment, so that other maps may begin. */
+  /** A map has no chunk to add at the moment: others may begin. */
   pauseMap(map: MapEntry): void {
-    if (this.#queue.deactivate(map)) this.#dispatch()
+    if (this.#queue.of(map.priority).activeMaps.delete(map)) this.#dispatch()
   }
 
   /** @param runMs what all chunks of the map took of the workers' time, if it succeeded. */
   endMap(map: MapEntry, runMs: number | undefined): void {
-    if (runMs !== undefined) this.#runTimes.learnMap(map.task, runMs)
-    if (!this.#queue.delete(map)) this.pauseMap(map)
+    if (runMs !== undefined) this.runTimes.learnMap(map.task, runMs)
+    if (!this.#delete(map)) this.pauseMap(map)
   }
 
-  /** Ends a call that waits or runs. */
   stop(call: Call, outcome: Outcome, reason: unknown): void {
     if (call.outcome) return
     call.fail(outcome, reason)
-    if (this.#queue.delete(call)) return
+    if (this.#delete(call)) return
     const worker = [...this.#workers].find(({ calls }) => calls.includes(call))
     if (!worker) return
     if (worker.revoke(call)) this.#unassign(call, worker)
@@ -186,7 +139,7 @@ export class Scheduler implements AsyncDisposable {
     clearTimeout(this.#drainTimer)
     this.#refuseAll()
     for (const worker of this.#workers) {
-      for (const call of worker.calls) call.refuse(new PoolClosedError())
+      for (const call of worker.calls) call.fail('cancelled', new PoolClosedError())
       this.#reportInterrupted(worker)
     }
     await Promise.all([...this.#workers].map((worker) => worker.terminate()))
@@ -198,34 +151,34 @@ export class Scheduler implements AsyncDisposable {
 
   #admit(entry: QueueEntry) {
     if (this.#isClosing || this.#options.stopping?.aborted) throw new PoolClosedError()
-    const { priority } = entry
-    if (this.#queue.count(priority) >= this.#options.maxQueued)
-      throw new OverloadedError(this.#expectedWaitMs(priority))
-    const leastMs = this.#runTimes.leastMs(entry)
-    const onOneWorkerMs = entry instanceof MapEntry ? leastMs / this.#options.max : leastMs
-    entry.latestStartAt = entry.queuedAt + maxWaitMs(entry.options, onOneWorkerMs)
+    if (this.#queue.of(entry.priority).size >= this.#options.maxQueued)
+      throw new OverloadedError(this.#expectedWaitMs(entry))
+    const leastMs = this.runTimes.leastMs(entry)
+    const onOneWorkerMs = entry instanceof MapEntry ? leastMs / this.#options.maxWorkers : leastMs
+    entry.latestStartAt = entry.queuedAt + policy.maxWaitMs(entry.options, onOneWorkerMs)
+  }
+
+  #delete(entry: QueueEntry): boolean {
+    return this.#queue.of(entry.priority).delete(entry)
   }
 
   #enqueue(entry: QueueEntry) {
-    entry.estimateMs = this.#runTimes.guessMs(entry)
+    entry.estimateMs = this.runTimes.guessMs(entry)
     this.#queue.push(entry)
     this.#dispatch()
     const isWaiting = entry.list !== undefined
     if (isWaiting && entry.latestStartAt < this.#sweepAt) this.#sweepLater(entry.latestStartAt)
   }
 
-  /** How long a new entry would wait, by what those before it took in the past. */
-  #expectedWaitMs(priority: Priority): number {
+  #expectedWaitMs({ priority }: QueueEntry): number {
     const time = performance.now()
     let aheadMs = this.#queue.waitMs(priority)
     for (const { expectedMs, since } of this.#workers)
       aheadMs += Math.max(0, expectedMs - (time - since))
-    return aheadMs / this.#options.max
+    return aheadMs / this.#options.maxWorkers
   }
 
-  /** Assigns what waits, as far as there are workers for it. */
   #dispatch() {
-    // A map that begins adds its first chunks.
     if (this.#isDispatching) return
     this.#isDispatching = true
     while (this.#dispatchNext());
@@ -235,7 +188,6 @@ export class Scheduler implements AsyncDisposable {
     this.#grow()
   }
 
-  /** False when nothing waits, or no worker may have it. */
   #dispatchNext(): boolean {
     const idle = this.#idle.at(-1)
     const entry = this.#queue.peek(!idle || this.#mayServeBatch())
@@ -243,34 +195,33 @@ export class Scheduler implements AsyncDisposable {
     const call = entry as Call | undefined
     const worker = call && (idle ?? this.#findSoonIdle(call))
     if (!worker) return false
-    this.#queue.take(call)
+    this.#queue.of(call.priority).take(call)
     this.#send(call, worker)
     return true
   }
 
   #beginMap(map: MapEntry): true {
-    this.#queue.take(map)
+    this.#queue.of(map.priority).take(map)
     map.begin()
     return true
   }
 
-  /** Batch work leaves one worker to requests, which would otherwise wait for the longest job. */
+  /** One worker is left to requests, which would otherwise wait for the longest job. */
   #mayServeBatch(): boolean {
     let serving = 0
     for (const { calls } of this.#workers) if (calls[0]?.priority === 'batch') serving++
-    return serving < Math.max(1, this.#options.max - 1)
+    return serving < Math.max(1, this.#options.maxWorkers - 1)
   }
 
-  /** A busy worker to send a short call ahead to. */
   #findSoonIdle(call: Call): PoolWorker | undefined {
-    const estimateMs = this.#runTimes.measuredMs(call) ?? Number.POSITIVE_INFINITY
-    // Transferred buffers cannot be sent again.
-    if (estimateMs > MAX_AHEAD_MS || call.options.transfer) return undefined
+    const estimateMs = this.runTimes.measuredMs(call) ?? Number.POSITIVE_INFINITY
+    if (estimateMs > policy.MAX_AHEAD_MS || call.options.transfer) return undefined
     const time = performance.now()
     let soonest: PoolWorker | undefined
     for (const worker of this.#workers) {
       const { calls, state, capacity, expectedMs } = worker
-      if (state !== 'serving' || expectedMs > MAX_AHEAD_MS || calls.length >= capacity) continue
+      if (state !== 'serving' || expectedMs > policy.MAX_AHEAD_MS || calls.length >= capacity)
+        continue
       if (worker.isOverdue(time) || calls[0]?.priority !== call.priority) continue
       if (calls[0].estimateMs === undefined) continue
       if (!soonest || expectedMs < soonest.expectedMs) soonest = worker
@@ -288,11 +239,11 @@ export class Scheduler implements AsyncDisposable {
     } catch (error) {
       return call.fail('failed', error)
     }
-    // A busy worker has another reason not to begin the call at once.
+    // A busy worker has other reasons not to begin the call.
     if (isIdle) call.sendMs = performance.now() - sentAt
     // It has had its turn: if revoked, it waits for any other worker.
     call.latestStartAt = Number.POSITIVE_INFINITY
-    call.estimateMs = this.#runTimes.measuredMs(call)
+    call.estimateMs = this.runTimes.measuredMs(call)
     if (isIdle) this.#idle.splice(this.#idle.indexOf(worker), 1)
     worker.assign(call)
   }
@@ -302,12 +253,11 @@ export class Scheduler implements AsyncDisposable {
     if (worker.isIdle) this.#idle.push(worker)
   }
 
-  /** A map that may begin out of turn, because a worker is idle and the active maps need none. */
+  /** A map that may begin out of turn, because the active maps leave a worker idle. */
   #findExtraMap(): MapEntry | undefined {
     return this.#idle.length > 0 ? this.#queue.peekExtraMap(this.#mayServeBatch()) : undefined
   }
 
-  /** Later, because the active maps are about to add chunks. */
   #beginExtraMapLater() {
     this.#extraMapCheck ??= setImmediate(() => {
       this.#extraMapCheck = undefined
@@ -327,19 +277,17 @@ export class Scheduler implements AsyncDisposable {
     }
   }
 
-  /** The worker with the most calls that it may not have begun. */
   #findMostLoaded(): PoolWorker | undefined {
-    const starvedSince = performance.now() - STARVED_MS
+    const starvedSince = performance.now() - policy.STARVED_MS
     // It got no CPU to begin its only call, unless it still receives a large input.
     const isStarved = ({ calls, since }: PoolWorker) =>
-      since < starvedSince && calls[0] && calls[0].sendMs < MAX_RESEND_MS
+      since < starvedSince && calls[0] && calls[0].sendMs < policy.MAX_RESEND_MS
     let most: PoolWorker | undefined
     for (const worker of this.#workers)
       if (worker.calls.length > (most?.calls.length ?? (isStarved(worker) ? 0 : 1))) most = worker
     return most
   }
 
-  /** What waits behind a call that takes much longer than expected is served first. */
   #revokeOverdue() {
     if (this.#queue.size === 0) return
     const time = performance.now()
@@ -348,7 +296,6 @@ export class Scheduler implements AsyncDisposable {
         this.#queue.unshift(this.#revoke(worker, worker.calls.length - 1))
   }
 
-  /** Takes back the last calls that a worker has not begun, in their order. */
   #revoke(worker: PoolWorker, most = Number.POSITIVE_INFINITY): Call[] {
     const revoked: Call[] = []
     for (const call of worker.calls.toReversed()) {
@@ -368,7 +315,7 @@ export class Scheduler implements AsyncDisposable {
       call.fail('failed', new TaskError(call.task, value, call.mode === 'one' ? undefined : served))
     else call.succeed(call.mode === 'one' ? value : { output: value, items, runMs })
     this.#report(call, worker, { startedAt, runMs, items })
-    this.#runTimes.learn(call, runMs, items)
+    this.runTimes.learn(call, runMs, items)
     this.#unassign(call, worker)
     if (worker.state === 'cancelling' && worker.calls.length === 0) worker.state = 'serving'
     if (worker.hasPlenty) return
@@ -376,7 +323,7 @@ export class Scheduler implements AsyncDisposable {
     this.#dispatch()
   }
 
-  #progress(worker: PoolWorker, id: number, fraction: number) {
+  #progress(worker: PoolWorker, [id, fraction]: ProgressMessage) {
     const [call] = worker.calls
     if (call?.id === id && !call.outcome) call.options.onProgress?.(fraction)
   }
@@ -391,7 +338,7 @@ export class Scheduler implements AsyncDisposable {
     // One turn later, because timers come before messages: an answer may have arrived.
     setTimeout(
       () => setImmediate(() => this.#terminate(worker, call)),
-      call.options.graceMs ?? CANCEL_GRACE_MS,
+      call.options.graceMs ?? policy.CANCEL_GRACE_MS,
     )
   }
 
@@ -416,12 +363,12 @@ export class Scheduler implements AsyncDisposable {
     this.#dispatch()
   }
 
-  /** Requeues what a worker had not begun when it ended, unless receiving it was what ended it. */
+  /** Requeues what the worker had not begun, unless receiving it ended the worker. */
   #rescueCalls(worker: PoolWorker, error: Error) {
     const [first] = worker.calls
     const revoked = this.#revoke(worker)
     const mayBeCause = first !== undefined && first === revoked[0] && !worker.exitOwner
-    if (mayBeCause && ++first.lostWorkers === MAX_LOST_WORKERS) {
+    if (mayBeCause && ++first.lostWorkers === policy.MAX_LOST_WORKERS) {
       revoked.shift()
       first.fail('crashed', new TaskError(first.task, error))
     }
@@ -436,7 +383,11 @@ export class Scheduler implements AsyncDisposable {
     this.#report(call, worker, { startedAt, runMs, items: call.items })
   }
 
-  #report(call: Call, { name }: PoolWorker, { startedAt, runMs, items }: Run) {
+  #report(
+    call: Call,
+    { name }: PoolWorker,
+    { startedAt, runMs, items }: Pick<Timing, 'startedAt' | 'runMs' | 'items'>,
+  ) {
     this.#queue.charge(call, runMs)
     this.#options.onTiming?.({
       task: call.task,
@@ -452,12 +403,10 @@ export class Scheduler implements AsyncDisposable {
     })
   }
 
-  /**
-   * Starts one more worker if none is idle: for calls that wait, and for those that were sent ahead
-   * to a worker that may take long.
-   */
+  /** Starts one more worker for calls that wait, or were sent ahead to one that may take long. */
   #grow() {
-    if (this.#idle.length > 0 || this.#workers.size + this.#starting >= this.#options.max) return
+    if (this.#idle.length > 0 || this.#workers.size + this.#starting >= this.#options.maxWorkers)
+      return
     const isAnyAhead = () =>
       this.#starting === 0 && [...this.#workers].some(({ calls }) => calls.length > 1)
     if (this.#queue.size > 0 || isAnyAhead()) void this.#startUntilReady()
@@ -466,14 +415,16 @@ export class Scheduler implements AsyncDisposable {
   /** Tries until it succeeds: a moment without memory must not cost a worker for good. */
   async #startUntilReady() {
     this.#starting++
-    for (let delayMs = RESTART_DELAY_MS; !this.#isClosing; delayMs *= 2) {
+    for (let delayMs = policy.RESTART_DELAY_MS; !this.#isClosing; delayMs *= 2) {
       try {
         await this.#start()
         break
       } catch (error) {
         this.#options.onCrash?.(error as Error, 'a starting worker')
         const options = { signal: this.#closing.signal }
-        await sleep(Math.min(delayMs, MAX_RESTART_DELAY_MS), undefined, options).catch(() => {})
+        await sleep(Math.min(delayMs, policy.MAX_RESTART_DELAY_MS), undefined, options).catch(
+          () => {},
+        )
       }
     }
     this.#starting--
@@ -482,7 +433,7 @@ export class Scheduler implements AsyncDisposable {
   async #start() {
     const worker = await this.#options.start({
       done: (worker, message) => this.#done(worker, message),
-      progress: (worker, id, fraction) => this.#progress(worker, id, fraction),
+      progress: (worker, message) => this.#progress(worker, message),
       exited: (worker, error) => this.#exited(worker, error),
     })
     if (this.#isClosing) return worker.terminate()
@@ -494,7 +445,7 @@ export class Scheduler implements AsyncDisposable {
   #endIdle() {
     const idleSince = performance.now() - this.#options.idleMs
     for (const worker of this.#idle.filter(({ since }) => since < idleSince)) {
-      if (this.#workers.size <= this.#options.min) return
+      if (this.#workers.size <= this.#options.minWorkers) return
       this.#remove(worker)
       void worker.terminate()
     }
@@ -509,23 +460,22 @@ export class Scheduler implements AsyncDisposable {
   #sweepLater(at: number) {
     clearTimeout(this.#sweepTimer)
     this.#sweepAt = at
-    // A revoked call may have waited too long already, and Node warns of negative delays.
+    // Node warns of negative delays.
     const delayMs = Math.max(0, Math.min(Math.ceil(at - now()), MAX_TIMER_MS))
     this.#sweepTimer = setTimeout(() => this.#sweep(), delayMs).unref()
   }
 
-  /** Refuses what has waited too long. */
   #sweep() {
     const time = now()
     let nextAt = Number.POSITIVE_INFINITY
     for (const entry of this.#queue) {
       if (entry.latestStartAt > time) nextAt = Math.min(nextAt, entry.latestStartAt)
-      else if (this.#queue.delete(entry))
-        entry.refuse(new OverloadedError(this.#expectedWaitMs(entry.priority)))
+      else if (this.#delete(entry))
+        entry.fail('cancelled', new OverloadedError(this.#expectedWaitMs(entry)))
     }
     this.#sweepAt = nextAt
     if (nextAt < Number.POSITIVE_INFINITY)
-      this.#sweepLater(Math.max(nextAt, time + SWEEP_INTERVAL_MS))
+      this.#sweepLater(Math.max(nextAt, time + policy.SWEEP_INTERVAL_MS))
   }
 
   /** Ends what was accepted shortly before `drainMs` is over, while it can still be answered. */
@@ -536,16 +486,15 @@ export class Scheduler implements AsyncDisposable {
       this.#refuseAll()
       for (const { calls } of this.#workers)
         for (const call of [...calls]) this.stop(call, 'cancelled', new PoolClosedError())
-    }, drainMs * DRAIN_SHARE).unref()
+    }, drainMs * policy.DRAIN_SHARE).unref()
   }
 
   #refuseAll() {
     for (const entry of this.#queue)
-      if (this.#queue.delete(entry)) entry.refuse(new PoolClosedError())
+      if (this.#delete(entry)) entry.fail('cancelled', new PoolClosedError())
   }
 }
 
-/** The error of a call that the end of its worker interrupted. */
 function describeCrash(call: Call, { exitOwner, item }: PoolWorker, cause: Error): TaskError {
   if (!exitOwner || exitOwner.id === call.id)
     return new TaskError(call.task, cause, call.mode === 'one' ? undefined : item)
@@ -553,58 +502,55 @@ function describeCrash(call: Call, { exitOwner, item }: PoolWorker, cause: Error
   return new TaskError(call.task, new Error(`${what}: ${cause.message}`, { cause }))
 }
 
-/** How long each task took in the past, which is the best guess at how long it will take. */
+interface RunTime {
+  averageMs: number
+  /** About the least that it took lately. */
+  leastMs: number
+}
+
 class RunTimes {
-  readonly #alone = new Map<string, number>()
-  /** Apart, because the items of a map are seldom like the inputs of a run. */
-  readonly #inChunks = new Map<string, number>()
-  readonly #maps = new Map<string, number>()
-  readonly #leastAlone = new Map<string, number>()
-  readonly #leastMaps = new Map<string, number>()
+  readonly #runs = new Map<string, RunTime>()
+  /** Of items in chunks, which are seldom like the inputs of runs. */
+  readonly #items = new Map<string, RunTime>()
+  readonly #maps = new Map<string, RunTime>()
   /** The average of all tasks: the guess for one that never ran. */
   #overallMs = 0
 
   msPerItem(task: string, mode: Mode): number | undefined {
-    return (mode === 'one' ? this.#alone : this.#inChunks).get(task)
+    return (mode === 'one' ? this.#runs : this.#items).get(task)?.averageMs
   }
 
-  /** Undefined for a task that never ran. */
   measuredMs({ task, mode, items }: Call): number | undefined {
     const averageMs = this.msPerItem(task, mode)
     return averageMs === undefined ? undefined : averageMs * items
   }
 
   guessMs(entry: QueueEntry): number {
-    if (entry instanceof MapEntry) return this.#maps.get(entry.task) ?? this.#overallMs
+    if (entry instanceof MapEntry) return this.#maps.get(entry.task)?.averageMs ?? this.#overallMs
     const call = entry as Call
     return this.measuredMs(call) ?? this.#overallMs * call.items
   }
 
-  /** About the least that it took of a worker's time lately; 0 for a task that never ran. */
   leastMs(entry: QueueEntry): number {
-    return (entry instanceof MapEntry ? this.#leastMaps : this.#leastAlone).get(entry.task) ?? 0
+    return (entry instanceof MapEntry ? this.#maps : this.#runs).get(entry.task)?.leastMs ?? 0
   }
 
   learn({ task, mode }: Call, runMs: number, items: number): void {
     const newest = runMs / items
-    addToAverage(mode === 'one' ? this.#alone : this.#inChunks, task, newest)
-    if (mode === 'one') lowerLeast(this.#leastAlone, task, newest)
-    this.#overallMs += RUN_TIME_WEIGHT * (newest - this.#overallMs)
+    learn(mode === 'one' ? this.#runs : this.#items, task, newest)
+    this.#overallMs += policy.RUN_TIME_WEIGHT * (newest - this.#overallMs)
   }
 
   learnMap(task: string, runMs: number): void {
-    addToAverage(this.#maps, task, runMs)
-    lowerLeast(this.#leastMaps, task, runMs)
+    learn(this.#maps, task, runMs)
   }
 }
 
-function addToAverage(times: Map<string, number>, task: string, newest: number) {
-  const before = times.get(task) ?? newest
-  times.set(task, before + RUN_TIME_WEIGHT * (newest - before))
-}
-
-/** Longer runs raise the least slowly, because the inputs of a task may differ widely. */
-function lowerLeast(times: Map<string, number>, task: string, newest: number) {
-  const before = times.get(task) ?? newest
-  times.set(task, Math.min(newest, before + LEAST_TIME_WEIGHT * (newest - before)))
+function learn(times: Map<string, RunTime>, task: string, newest: number) {
+  const { averageMs, leastMs } = times.get(task) ?? { averageMs: newest, leastMs: newest }
+  const raisedMs = leastMs + policy.LEAST_TIME_WEIGHT * (newest - leastMs)
+  times.set(task, {
+    averageMs: averageMs + policy.RUN_TIME_WEIGHT * (newest - averageMs),
+    leastMs: Math.min(newest, raisedMs),
+  })
 }

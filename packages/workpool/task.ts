@@ -6,16 +6,16 @@ declare const types: unique symbol
 export interface Task<Input, Output> {
   readonly name: string
   readonly [types]?: (input: Input) => Output
-  /** As in TaskOptions; the types are erased, so that any task is a Task of some types. */
+  /** As in TaskOptions, without the types. */
   readonly split: ((input: never, parts: number) => readonly unknown[]) | undefined
   readonly join: ((left: never, right: never) => unknown) | undefined
 }
 
-/** Pure functions that let `pool.map` divide one input and combine outputs. */
+/** Pure functions for `pool.map`. */
 export interface TaskOptions<Input, Output> {
-  /** Cuts an input into at most about `parts` pieces that take about the same time each. */
+  /** Cuts an input into about `parts` pieces that take about the same time each. */
   split?: (input: Input, parts: number) => readonly Input[]
-  /** Combines two neighbouring outputs. Must be associative; need not be commutative. */
+  /** Combines two neighbouring outputs. It must be associative. */
   join?: (left: Output, right: Output) => Output
 }
 
@@ -32,19 +32,18 @@ export function task<Input, Output>(
   return Object.freeze({ name, split, join })
 }
 
-/** What a running task can learn from its caller and report to it. */
 export interface TaskContext {
   /** Whether the caller no longer waits. Reading it costs a few nanoseconds. */
   readonly cancelled: boolean
-  /** Ends a cancelled task. A task that never checks is terminated together with its worker. */
+  /** Ends a cancelled task; without it, the worker is terminated. */
   throwIfCancelled(): void
-  /** Reports the fraction that is done, from 0 to 1. Call it freely: reports are throttled. */
+  /** Reports the fraction that is done, from 0 to 1, as often as you like. */
   progress(fraction: number): void
   /** Moves buffers instead of copying them: `return context.transfer(bytes, [bytes.buffer])`. */
   transfer<Value>(value: Value, buffers: readonly Transferable[]): Value
 }
 
-/** The context of a task's function that is called directly, as tests do: never cancelled. */
+/** For a task's function that is called directly, as in tests. */
 export const detachedContext: TaskContext = {
   cancelled: false,
   throwIfCancelled() {},
@@ -60,8 +59,7 @@ export interface Implementation {
 const implementations = new Map<string, Implementation>()
 
 /**
- * Registers the function that runs a task: plain data in, plain data out, no I/O. Call it at the
- * top level of a file that every worker loads.
+ * Registers the function that runs a task, at the top level of a file that every worker loads.
  *
  * @throws Error when the name is taken.
  */

@@ -6,42 +6,28 @@ import { basename } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { isMainThread, type Transferable, Worker, workerData } from 'node:worker_threads'
 import { MAX_CHUNK_MS, PROGRESS_INTERVAL_MS, SPIN_MS } from './policy.ts'
-import {
-  CANCELLED,
-  type CancelMessage,
-  type Cells,
-  createCells,
-  ITEM,
-  type Owner,
-  postMessage,
-  type RunMessage,
-  receiveMessages,
-  SENT,
-  type ThreadData,
-  type WorkerMessage,
-} from './protocol.ts'
+import type * as protocol from './protocol.ts'
+import { CELL, createCells, postMessage, receiveMessages } from './protocol.ts'
 import { findImplementation, type Implementation, type TaskContext } from './task.ts'
 
-/** With a single core, what a spinning thread waits for could not happen. */
+/** On a single core, what a spinning thread waits for could not happen. */
 const spinMs = availableParallelism() > 1 ? SPIN_MS : 0
 
-/** The worker's end of its connection to the pool. */
 interface Connection {
-  cells: Cells
-  post(message: WorkerMessage, transfer?: readonly Transferable[]): void
+  cells: protocol.Cells
+  post(message: protocol.WorkerMessage, transfer?: readonly Transferable[]): void
   /** @param onMessage returns false while an asynchronous task runs. */
-  listen(onMessage: (message: RunMessage) => boolean): void
+  listen(onMessage: (message: protocol.RunMessage) => boolean): void
 }
 
-/**
- * The call that the running code belongs to, across timers and promises: an uncaught error or an
- * exit may come from a task that returned long ago.
- */
-const owner = new AsyncLocalStorage<Owner>()
+/** The call that the running code belongs to, which may have returned long ago. */
+const owner = new AsyncLocalStorage<protocol.Owner>()
 
 /** Serves tasks in this thread or child process: the last call of its entry file. */
 export function serveTasks(): void {
-  const connection = isMainThread ? connectProcess() : connectThread(workerData as ThreadData)
+  const connection = isMainThread
+    ? connectProcess()
+    : connectThread(workerData as protocol.ThreadData)
   lowerPriority()
   process.on('exit', () => {
     const exitOwner = owner.getStore()
@@ -52,15 +38,12 @@ export function serveTasks(): void {
       owner.run({ id: message[0], task: message[2] }, serve, message, connection),
     ),
   )
-  // At once, so that workers that replace this one find its compiled code even if it crashes.
+  // Workers that replace this one find its compiled code even if it crashes.
   flushCompileCache()
   connection.post([])
 }
 
-/**
- * Gives the calling thread the lowest priority, so that the event loop gets a core whenever it
- * needs one. Linux schedules a thread like a process; elsewhere Node cannot address a thread.
- */
+/** Leaves the cores to the event loop. Only on Linux can Node address a single thread. */
 function lowerPriority() {
   if (process.platform !== 'linux') return
   try {
@@ -71,24 +54,23 @@ function lowerPriority() {
   }
 }
 
-function connectThread({ cells, port }: ThreadData): Connection {
+function connectThread({ cells, port }: protocol.ThreadData): Connection {
   return {
     cells,
     post: (message, transfer) => postMessage(port, message, transfer),
     listen(onMessage) {
       let received = 0
       let isFree = true
-      receiveMessages<RunMessage>(port, {
+      receiveMessages<protocol.RunMessage>(port, {
         onMessage(message) {
           received = (received + 1) | 0
           isFree = onMessage(message)
         },
-        // The pool knows which calls were not answered.
         onUnreadable(error) {
           throw error
         },
         // Spin, then park: waking a thread costs more than a short task.
-        awaitNext: () => isFree && spinUntil(() => Atomics.load(cells, SENT) !== received),
+        awaitNext: () => isFree && spinUntil(() => Atomics.load(cells, CELL.sent) !== received),
       })
     },
   }
@@ -100,7 +82,7 @@ function spinUntil(check: () => boolean): boolean {
   return true
 }
 
-/** A thread that notices every second when the service was killed: an endless task would not. */
+/** Notices that the service was killed, which an endless task would not. */
 const WATCH_PARENT = `
   const { workerData: parent } = require('node:worker_threads')
   setInterval(() => process.ppid === parent || process.kill(process.pid, 'SIGKILL'), 1_000)
@@ -116,8 +98,8 @@ function connectProcess(): Connection {
     cells,
     post: (message) => process.send?.(message),
     listen: (onMessage) =>
-      process.on('message', (message: RunMessage | CancelMessage) => {
-        if (message.length === 1) return Atomics.store(cells, CANCELLED, message[0])
+      process.on('message', (message: protocol.RunMessage | protocol.CancelMessage) => {
+        if (message.length === 1) return Atomics.store(cells, CELL.cancelled, message[0])
         const [id, slot] = message
         cells[slot] = id
         onMessage(message)
@@ -125,11 +107,11 @@ function connectProcess(): Connection {
   }
 }
 
-/** Serves one message after the other, also asynchronous ones; returns false while one runs. */
+/** Serves one message after the other, also asynchronous ones. */
 function inSequence(
-  serve: (message: RunMessage) => Promise<void> | undefined,
-): (message: RunMessage) => boolean {
-  const waiting: RunMessage[] = []
+  serve: (message: protocol.RunMessage) => Promise<void> | undefined,
+): (message: protocol.RunMessage) => boolean {
+  const waiting: protocol.RunMessage[] = []
   let isBusy = false
   const advance = () => {
     for (let next = waiting.shift(); next; next = waiting.shift()) {
@@ -150,13 +132,13 @@ function inSequence(
   }
 }
 
-/** Returns a promise for an asynchronous task only: the others have ended by then. */
-function serve(message: RunMessage, connection: Connection): Promise<void> | undefined {
+/** Returns a promise only for an asynchronous task. */
+function serve(message: protocol.RunMessage, connection: Connection): Promise<void> | undefined {
   const [id, slot, task, mode, input] = message
   const { cells } = connection
   // The side that takes the id out of the slot owns the message: 0 means that it was revoked.
   if (Atomics.compareExchange(cells, slot, id, 0) !== id) return undefined
-  Atomics.store(cells, ITEM, 0)
+  Atomics.store(cells, CELL.item, 0)
   const begunAt = performance.now()
   const context = new Context(message, connection)
   let chunk: Chunk | undefined
@@ -170,13 +152,12 @@ function serve(message: RunMessage, connection: Connection): Promise<void> | und
       post(false, output, chunk?.served ?? 1, context.transfers)
     } catch (error) {
       // The output cannot be cloned.
-      const item = mode === 'each' ? (output as unknown[]).findIndex(isUncloneable) : -1
-      if (item >= 0) Atomics.store(cells, ITEM, item)
+      if (mode === 'each') Atomics.store(cells, CELL.item, findUncloneable(output as unknown[]))
       fail(error)
     }
   }
   const fail = (error: unknown) => {
-    const item = Atomics.load(cells, ITEM)
+    const item = Atomics.load(cells, CELL.item)
     try {
       post(true, error, item)
     } catch (cloneError) {
@@ -202,7 +183,6 @@ class Chunk {
   readonly #inputs: unknown[]
   readonly #outputs: unknown[] = []
   readonly #endAt = performance.now() + MAX_CHUNK_MS
-  /** How many inputs have an output. */
   served = 0
 
   constructor({ run, join }: Implementation, inputs: unknown[], isJoined: boolean) {
@@ -211,10 +191,9 @@ class Chunk {
     this.#inputs = inputs
   }
 
-  /** Returns a promise from the first input on whose task is asynchronous. */
-  run(context: TaskContext, cells: Cells): unknown {
+  run(context: TaskContext, cells: protocol.Cells): unknown {
     while (this.#mayContinue) {
-      Atomics.store(cells, ITEM, this.served)
+      Atomics.store(cells, CELL.item, this.served)
       context.throwIfCancelled()
       const output = this.#run(this.#inputs[this.served], context)
       if (isThenable(output))
@@ -247,14 +226,14 @@ class Context implements TaskContext {
   readonly #connection: Connection
   #reportedAt = 0
 
-  constructor([id, , , , , wantsProgress]: RunMessage, connection: Connection) {
+  constructor([id, , , , , wantsProgress]: protocol.RunMessage, connection: Connection) {
     this.#id = id
     this.#wantsProgress = wantsProgress
     this.#connection = connection
   }
 
   get cancelled() {
-    return Atomics.load(this.#connection.cells, CANCELLED) === this.#id
+    return Atomics.load(this.#connection.cells, CELL.cancelled) === this.#id
   }
 
   throwIfCancelled() {
@@ -275,13 +254,14 @@ class Context implements TaskContext {
   }
 }
 
-function isUncloneable(value: unknown): boolean {
+function findUncloneable(values: unknown[]): number {
+  let index = 0
   try {
-    structuredClone(value)
-    return false
+    for (; index < values.length; index++) structuredClone(values[index])
   } catch {
-    return true
+    return index
   }
+  return index - 1
 }
 
 /** Whether `await` would wait for it: a promise of any library. */

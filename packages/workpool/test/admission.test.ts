@@ -3,7 +3,7 @@ import type { OverloadedError } from '../errors.ts'
 import { maxWaitMs, willMissDeadline } from '../policy.ts'
 import type { Pool } from '../pool.ts'
 import { task } from '../task.ts'
-import { cancellation, failure, hold, usePool } from './support/pool.ts'
+import { cancellation, failure, occupy, usePool } from './support/pool.ts'
 import { computeFor, computePieces, echo, endlessly, give } from './support/tasks.ts'
 
 /** Some 100 ms of work. */
@@ -29,7 +29,7 @@ describe('the wait', () => {
   test('ends in a refusal when it is too long, not at once, and says when to come back; other work waits on', async () => {
     const { pool, timings } = await usePool({ threads: 1 })
     await pool.run(computeFor, 300)
-    const { latch } = await hold(pool)
+    const { latch } = await occupy(pool)
     const waiting = Array.from({ length: 20 }, () => pool.run(computeFor, 1))
     const askedAt = performance.now()
     const refused = [
@@ -52,7 +52,7 @@ describe('the wait', () => {
   test('is shorter where what is left would not be enough for the task', async () => {
     const { pool } = await usePool({ threads: 1 })
     await pool.run(computeFor, 900)
-    await hold(pool)
+    await occupy(pool)
     // Half of their time would be 1 000 ms and 800 ms: only what the first one takes makes it the
     // first to be refused.
     const refused: string[] = []
@@ -83,7 +83,7 @@ describe('the wait', () => {
         return [1].values()
       },
     }
-    await hold(pool)
+    await occupy(pool)
     for (const map of [
       pool.map(cut, [1], { timeoutMs: 1_000 }).reduce(0),
       pool.map(cut, source, { timeoutMs: 1_000 }),
@@ -97,7 +97,7 @@ describe('the wait', () => {
 
   test('of thousands of maps costs the event loop little', async () => {
     const { pool } = await usePool({ threads: 1 })
-    await hold(pool)
+    await occupy(pool)
     const before = performance.eventLoopUtilization()
     const refused = Array.from({ length: 5_000 }, () =>
       failure(pool.map(computePieces, [WORK], { timeoutMs: 1_000, key: 'greedy' }).reduce(0)),
@@ -160,13 +160,11 @@ describe('work that has begun', () => {
 })
 
 test.each([
-  ['too early to say', { chunks: 7, itemsLeft: 1_000 }, false],
-  ['twice as long as there is time', { chunks: 8, itemsLeft: 201 }, true],
-  ['a little late', { chunks: 8, itemsLeft: 199 }, false],
-])('a map that will miss its deadline: %s', (_, progress, expected) => {
-  expect(willMissDeadline({ threads: 2, msPerItem: 10, timeLeftMs: 500, ...progress })).toBe(
-    expected,
-  )
+  ['too early to say', 3.5, 5_000, false],
+  ['twice as long as there is time', 4, 1_005, true],
+  ['a little late', 4, 995, false],
+])('a map that will miss its deadline: %s', (_, chunksPerThread, expectedMs, expected) => {
+  expect(willMissDeadline(chunksPerThread, expectedMs, 500)).toBe(expected)
 })
 
 describe('callers', () => {
@@ -241,14 +239,14 @@ describe('callers', () => {
 
   test('that leave take along what waited for them', async () => {
     const { pool, timings } = await usePool({ threads: 1 })
-    const { latch, held } = await hold(pool)
+    const { latch, occupied } = await occupy(pool)
     const { signal, abort, reason } = cancellation()
     const left = [pool.run(echo, 1, { signal }), pool.map(echo, [1], { signal })].map(failure)
     abort()
     for (const error of await Promise.all(left)) expect(error).toBe(reason)
     expect(pool.queued).toBe(0)
     latch.release()
-    await held
+    await occupied
     expect(timings).toHaveLength(1)
   })
 })

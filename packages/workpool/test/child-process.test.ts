@@ -10,6 +10,7 @@ import { cancellation, failure, usePool } from './support/pool.ts'
 import {
   abort as abortProcess,
   computeFor,
+  describeProcess,
   echo,
   endlessly,
   exhaustMemory,
@@ -18,7 +19,6 @@ import {
   fail,
   giveFunction,
   kill,
-  lookAtProcess,
   progressFor,
 } from './support/tasks.ts'
 import { until } from './support/until.ts'
@@ -64,7 +64,7 @@ describe('a task in a child process', () => {
 
   test('runs in another process, with nothing of the environment and little memory', async () => {
     const { pool } = await usePool({ maxHeapMb: 64 })
-    const { pid, ppid, environment, heapLimitMb } = await pool.run(lookAtProcess, null, isolated)
+    const { pid, ppid, environment, heapLimitMb } = await pool.run(describeProcess, null, isolated)
     expect([pid === process.pid, ppid, environment]).toEqual([
       false,
       process.pid,
@@ -75,7 +75,7 @@ describe('a task in a child process', () => {
 
   test.runIf(process.platform === 'linux')('has the lowest priority', async () => {
     const { pool } = await usePool()
-    const { pid } = await pool.run(lookAtProcess, null, isolated)
+    const { pid } = await pool.run(describeProcess, null, isolated)
     expect(getPriority(pid)).toBe(19)
   })
 
@@ -90,14 +90,14 @@ describe('a task in a child process', () => {
     expect(crashes).toEqual([])
   })
 
-  test('says how far it is', async () => {
+  test('reports progress', async () => {
     const { pool } = await usePool()
-    const told: number[] = []
+    const reported: number[] = []
     await pool.run(progressFor, 300, {
       ...isolated,
-      onProgress: (fraction) => told.push(fraction),
+      onProgress: (fraction) => reported.push(fraction),
     })
-    expect(told.length).toBeGreaterThan(0)
+    expect(reported.length).toBeGreaterThan(0)
   })
 
   test('cannot be given shared memory, or buffers by moving them', async () => {
@@ -141,7 +141,7 @@ describe('what ends the process fails that task alone', () => {
 
   test('an endless loop, once it is cancelled', async () => {
     const { pool, crashes } = await usePool()
-    const { pid } = await pool.run(lookAtProcess, null, isolated)
+    const { pid } = await pool.run(describeProcess, null, isolated)
     const { signal, abort, reason } = cancellation()
     const cancelled = failure(pool.run(endlessly, null, { ...isolated, signal }))
     await until(() => pool.running === 1, 'it runs')
@@ -149,12 +149,12 @@ describe('what ends the process fails that task alone', () => {
     expect(await cancelled).toBe(reason)
     await until(() => !isAlive(pid), 'the process is gone')
     expect(crashes).toEqual([])
-    expect((await pool.run(lookAtProcess, null, isolated)).pid).not.toBe(pid)
+    expect((await pool.run(describeProcess, null, isolated)).pid).not.toBe(pid)
   })
 
   test('also while nothing runs in it: the next task is at most a failure of its own', async () => {
     const { pool } = await usePool({ threads: 1 })
-    const { pid } = await pool.run(lookAtProcess, null, isolated)
+    const { pid } = await pool.run(describeProcess, null, isolated)
     process.kill(pid, 'SIGKILL')
     // The event loop does not know yet.
     while (isAlive(pid));
@@ -171,14 +171,14 @@ describe('what ends the process fails that task alone', () => {
 describe('a child process', () => {
   test('is there when it is needed, and ends when it is idle', async () => {
     const { pool } = await usePool({ idleMs: 20 })
-    const { pid } = await pool.run(lookAtProcess, null, isolated)
+    const { pid } = await pool.run(describeProcess, null, isolated)
     await until(() => !isAlive(pid), 'it ends')
-    expect((await pool.run(lookAtProcess, null, isolated)).pid).not.toBe(pid)
+    expect((await pool.run(describeProcess, null, isolated)).pid).not.toBe(pid)
   })
 
   test('is gone after disposing, whatever it does', async () => {
     const { pool } = await usePool({ threads: 2 })
-    const { pid } = await pool.run(lookAtProcess, null, isolated)
+    const { pid } = await pool.run(describeProcess, null, isolated)
     const ended = failure(pool.run(endlessly, null, isolated))
     await pool[Symbol.asyncDispose]()
     expect(await ended).toMatchObject({ code: 'unavailable' })

@@ -1,7 +1,14 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { TaskError } from '../errors.ts'
 import { task } from '../task.ts'
-import { cancellation, expectFullSize, failure, hold, newCounter, usePool } from './support/pool.ts'
+import {
+  cancellation,
+  expectFullSize,
+  failure,
+  newCounter,
+  occupy,
+  usePool,
+} from './support/pool.ts'
 import {
   computeFor,
   count,
@@ -58,10 +65,10 @@ describe('a map', () => {
 
   test('starts once somebody wants its results, and only once', async () => {
     const { pool, timings } = await usePool()
-    const mapping = pool.map(double, [1, 2])
+    const map = pool.map(double, [1, 2])
     expect(await pool.run(double, 1)).toBe(2)
     expect(timings.length).toBe(1)
-    expect(await Promise.all([mapping, mapping])).toEqual([
+    expect(await Promise.all([map, map])).toEqual([
       [2, 4],
       [2, 4],
     ])
@@ -118,13 +125,13 @@ describe('a map', () => {
   test.each([1, 1.9])('uses no more threads than it may: %s', async (concurrency) => {
     const { pool } = await usePool({ threads: 3 })
     let most = 0
-    const look = setInterval(() => (most = Math.max(most, pool.running)), 1)
-    onTestFinished(() => clearInterval(look))
+    const timer = setInterval(() => (most = Math.max(most, pool.running)), 1)
+    onTestFinished(() => clearInterval(timer))
     expect(await pool.map(give, numbers(30), { concurrency })).toEqual(numbers(30))
     expect(most).toBe(1)
   })
 
-  test('has at least one thread, whatever it is told', async () => {
+  test('has at least one thread, whatever the concurrency', async () => {
     const { pool } = await usePool()
     expect(await pool.map(double, [1, 2, 3], { concurrency: 0 })).toEqual([2, 4, 6])
   })
@@ -148,7 +155,7 @@ describe('a map', () => {
     expect(() => pool.map(double, [1], { concurrency: Number.NaN })).toThrow(RangeError)
   })
 
-  test('says how far it is, never backwards, and at last that it is through', async () => {
+  test('reports progress, never backwards, and at last that all is done', async () => {
     const { pool } = await usePool()
     for (const [items, total] of [
       [numbers(3_000), 3_000],
@@ -240,7 +247,7 @@ describe('a stream of results', () => {
       yield null
       for (const { cells } of latches) yield cells
     })()
-    for await (const _ of pool.map(task<unknown, number>('test.hold-or-not'), endless)) {
+    for await (const _ of pool.map(task<unknown, number>('test.block-or-not'), endless)) {
       await latches[0]?.untilStarted()
       break
     }
@@ -360,13 +367,13 @@ describe('the first error of a map', () => {
     await expectFullSize(pool, 2)
   })
 
-  test('may be that of whom it told how far it is', async () => {
+  test('may be thrown by onProgress', async () => {
     const { pool } = await usePool()
     const onProgress = () => {
-      throw new Error('told')
+      throw new Error('reported')
     }
     expect(await failure(pool.map(double, [1, 2, 3], { onProgress }))).toMatchObject({
-      message: 'told',
+      message: 'reported',
     })
   })
 
@@ -498,7 +505,7 @@ describe('a map and the bounds of the queue', () => {
     const { pool } = await usePool({ threads: 1, maxQueued: 20, stopping: stopping.signal })
     const results = pool.map(double, numbers(5_000))[Symbol.asyncIterator]()
     const outputs = [(await results.next()).value]
-    const { latch } = await hold(pool)
+    const { latch } = await occupy(pool)
     const waiting = Array.from({ length: 20 - pool.queued }, () => pool.run(double, 1))
     await expect(pool.run(double, 1)).rejects.toMatchObject({ code: 'overloaded' })
     stopping.abort()
@@ -544,7 +551,7 @@ function* endlessly<Item>(item: Item) {
   for (;;) yield item
 }
 
-/** Gives some items at once, and one more when told. */
+/** Gives some items at once, and one more once `more` resolves. */
 async function* stalling(more: Promise<void>) {
   yield* numbers(BEFORE_STALL)
   await more

@@ -3,14 +3,14 @@ import { TaskError } from '../errors.ts'
 import type { Task } from '../task.ts'
 import { expectFullSize, failure, usePool } from './support/pool.ts'
 import {
+  blockOrNot,
   echo,
   exhaustMemory,
   fill,
   growMap,
   growStrings,
-  holdOrNot,
   Latch,
-  lookAtKept,
+  measureKept,
   moveBack,
 } from './support/tasks.ts'
 
@@ -56,7 +56,7 @@ describe('buffers that are transferred', () => {
     expect(bytes.byteLength).toBe(0)
     const back = await moved
     expect([back.byteLength, back[0], back.at(-1)]).toEqual([1 << 20, 7, 7])
-    expect(await pool.run(lookAtKept, null)).toBe(0)
+    expect(await pool.run(measureKept, null)).toBe(0)
   })
 
   test('stay here while they wait for a thread, and when nothing comes of it', async () => {
@@ -64,14 +64,14 @@ describe('buffers that are transferred', () => {
     const bytes = new Uint8Array(8)
     const latch = new Latch()
     const controller = new AbortController()
-    const held = pool.run(holdOrNot, latch.cells)
+    const occupied = pool.run(blockOrNot, latch.cells)
     const dropped = failure(
       pool.run(moveBack, bytes, { transfer: [bytes.buffer], signal: controller.signal }),
     )
     controller.abort()
     await dropped
     latch.release()
-    await held
+    await occupied
     expect(bytes.byteLength).toBe(8)
   })
 
@@ -96,7 +96,7 @@ describe('a task that needs more memory than its thread may have', () => {
   ] as [string, Task<null, never>][])('fails alone: %s', async (_, task) => {
     const { pool, crashes } = await usePool({ threads: 2, maxHeapMb: 32 })
     const latch = new Latch()
-    const neighbour = pool.run(holdOrNot, latch.cells)
+    const neighbour = pool.run(blockOrNot, latch.cells)
     const error = await failure(pool.run(task, null))
     expect(error).toBeInstanceOf(TaskError)
     expect(error).toMatchObject({ task: task.name, cause: { code: 'ERR_WORKER_OUT_OF_MEMORY' } })

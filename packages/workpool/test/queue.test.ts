@@ -17,21 +17,21 @@ describe('one caller', () => {
       [3, true],
       [1, false],
     ] as const)
-      expect(queue.delete(calls[place] as Call)).toBe(gone)
+      expect(remove(queue, calls[place] as Call)).toBe(gone)
     expect(queue.size).toBe(2)
     expect(served(queue)).toBe('a1 a3')
   })
 
   test('gets calls that were taken back before its others, in their order', () => {
     const { queue, calls } = queueWith('a1 a2 a3 a4')
-    for (const call of calls.slice(0, 3)) queue.delete(call)
+    for (const call of calls.slice(0, 3)) remove(queue, call)
     queue.unshift(calls.slice(0, 3))
     expect(served(queue)).toBe('a1 a2 a3 a4')
   })
 
   test('may put a call back into an empty queue', () => {
     const { queue, calls } = queueWith('a1')
-    queue.delete(calls[0] as Call)
+    remove(queue, calls[0] as Call)
     queue.unshift(calls)
     expect([queue.size, served(queue)]).toEqual([1, 'a1'])
   })
@@ -51,14 +51,14 @@ describe('callers with keys', () => {
 
   test('keep their turn when one of their calls is dropped', () => {
     const { queue, calls } = queueWith('a1 a2 b1 b2 c1')
-    queue.delete(calls[1] as Call)
-    queue.delete(calls[3] as Call)
+    remove(queue, calls[1] as Call)
+    remove(queue, calls[3] as Call)
     expect(served(queue)).toBe('a1 b1 c1')
   })
 
   test('lose nothing when all of their calls are dropped', () => {
     const { queue, calls } = queueWith('a1 b1 c1')
-    queue.delete(calls[1] as Call)
+    remove(queue, calls[1] as Call)
     push(queue, 'b2')
     expect(served(queue)).toBe('a1 c1 b2')
   })
@@ -113,7 +113,7 @@ describe('two priorities', () => {
   test('are counted apart, and listed together', () => {
     const queue = queueOf('a1 b1')
     push(queue, 'j1', 'batch')
-    expect([queue.count('interactive'), queue.count('batch'), queue.size]).toEqual([2, 1, 3])
+    expect([queue.of('interactive').size, queue.of('batch').size, queue.size]).toEqual([2, 1, 3])
     expect([...queue].map(({ task }) => task)).toEqual(['a1', 'b1', 'j1'])
   })
 })
@@ -122,7 +122,7 @@ describe('the wait', () => {
   test('is what the calls before it are expected to take', () => {
     const queue = queueOf('a1 b1', 30)
     expect(queue.waitMs('interactive')).toBe(60)
-    queue.take(next(queue) as QueueEntry)
+    take(queue, next(queue) as QueueEntry)
     expect(queue.waitMs('interactive')).toBe(30)
   })
 
@@ -192,18 +192,18 @@ describe('a map', () => {
     const queue = new Queue()
     const [first, second] = [pushMap(queue, 'am1'), pushMap(queue, 'am2')]
     expect(queue.size).toBe(2)
-    queue.take(first)
+    take(queue, first)
     for (const name of ['ac1', 'ac2']) pushChunk(queue, name, first)
     expect(serve(queue, 2)).toBe('ac1 ac2')
     expect(next(queue)).toBeUndefined()
-    queue.deactivate(first)
+    queue.of('interactive').activeMaps.delete(first)
     expect(next(queue)).toBe(second)
   })
 
   test('begins beside another of its caller where there is nothing else to serve', () => {
     const queue = new Queue()
     const [first, second] = [pushMap(queue, 'am1'), pushMap(queue, 'am2')]
-    queue.take(first)
+    take(queue, first)
     pushChunk(queue, 'ac1', first)
     expect(queue.peekExtraMap(true)).toBeUndefined()
     expect(serve(queue, 1)).toBe('ac1')
@@ -215,20 +215,20 @@ describe('a map', () => {
     const maps = ['am', 'bm', 'cm'].map((name) => pushMap(queue, name))
     for (const map of maps.slice(0, 2)) {
       expect(next(queue)).toBe(map)
-      queue.take(map)
+      take(queue, map)
     }
     for (let chunk = 1; chunk <= 3; chunk++)
       for (const map of maps.slice(0, 2)) pushChunk(queue, `${map.task[0]}${chunk}`, map)
     expect(serve(queue, 6, 8)).toBe('a1 b1 a2 b2 a3 b3')
     expect(next(queue)).toBeUndefined()
-    queue.deactivate(maps[0] as MapEntry)
+    queue.of('interactive').activeMaps.delete(maps[0] as MapEntry)
     expect(next(queue)).toBe(maps[2])
   })
 
   test('leaves half of its caller’s time to what that one runs', () => {
     const queue = new Queue()
     const map = pushMap(queue, 'am')
-    queue.take(map)
+    take(queue, map)
     for (let chunk = 1; chunk <= 4; chunk++) {
       pushChunk(queue, `c${chunk}`, map, 'a')
       push(queue, `a${chunk}`)
@@ -255,7 +255,7 @@ function push(
   map?: MapEntry,
 ): Call {
   const call = new Call(
-    { task: name, mode: 'one', input: null, items: 1, map },
+    { task: name, mode: 'one', input: null, items: 1, ...(map && { map }) },
     { priority, key },
     noop,
     noop,
@@ -276,6 +276,10 @@ function pushMap(queue: Queue, name: string): MapEntry {
 
 const next = (queue: Queue) => queue.peek(true)
 
+const take = (queue: Queue, entry: QueueEntry) => queue.of(entry.priority).take(entry)
+
+const remove = (queue: Queue, entry: QueueEntry) => queue.of(entry.priority).delete(entry)
+
 /** The names of the next calls, each of which takes so long. */
 function serve(
   queue: Queue,
@@ -284,7 +288,7 @@ function serve(
 ): string {
   const names: string[] = []
   for (let entry = next(queue); entry && names.length < most; entry = next(queue)) {
-    queue.take(entry)
+    take(queue, entry)
     queue.charge(entry as Call, typeof ms === 'number' ? ms : ms(entry))
     names.push(entry.task)
   }

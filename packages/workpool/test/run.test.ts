@@ -11,17 +11,20 @@ import {
   cancellation,
   expectFullSize,
   failure,
-  hold,
   isAlive,
   newCounter,
+  occupy,
   usePool,
   watchWorkers,
 } from './support/pool.ts'
 import {
+  blockAsking,
+  blockDeaf,
   type Cells,
   computeFor,
   computePieces,
   count,
+  describeThread,
   echo,
   endWhenCancelled,
   exhaustMemory,
@@ -29,12 +32,9 @@ import {
   fail,
   giveFunction,
   giveThenable,
-  holdAsking,
-  holdDeaf,
-  holdLater,
   Latch,
   leaveBehind,
-  look,
+  neverEnd,
   nowhere,
   progressFor,
   spin,
@@ -73,7 +73,7 @@ describe('a task', () => {
 
   test('runs on another thread than the event loop, with nothing of the environment', async () => {
     const { pool } = await usePool()
-    const { isMainThread, threadId, environment } = await pool.run(look, null)
+    const { isMainThread, threadId, environment } = await pool.run(describeThread, null)
     expect({ isMainThread, environment }).toEqual({
       isMainThread: false,
       environment: ['NODE_COMPILE_CACHE'],
@@ -86,7 +86,7 @@ describe('a task', () => {
     async () => {
       const before = getPriority()
       const { pool } = await usePool()
-      expect((await pool.run(look, null)).priority).toBe(19)
+      expect((await pool.run(describeThread, null)).priority).toBe(19)
       expect(getPriority()).toBe(before)
       expect(before).toBeLessThan(19)
     },
@@ -99,28 +99,28 @@ describe('a task', () => {
 })
 
 describe('progress', () => {
-  test('is told now and then, as it grows', async () => {
+  test('is reported a few times a second, as it grows', async () => {
     const { pool } = await usePool({ threads: 1 })
-    const told: number[] = []
+    const reported: number[] = []
     const startedAt = performance.now()
-    await pool.run(progressFor, 450, { onProgress: (fraction) => told.push(fraction) })
-    expect(told.length).toBeGreaterThan(1)
-    expect(told.length).toBeLessThanOrEqual(2 + (performance.now() - startedAt) / 100)
-    expect(told).toEqual(told.toSorted())
-    expect(told.at(-1)).toBeLessThanOrEqual(1)
+    await pool.run(progressFor, 450, { onProgress: (fraction) => reported.push(fraction) })
+    expect(reported.length).toBeGreaterThan(1)
+    expect(reported.length).toBeLessThanOrEqual(2 + (performance.now() - startedAt) / 100)
+    expect(reported).toEqual(reported.toSorted())
+    expect(reported.at(-1)).toBeLessThanOrEqual(1)
   })
 
-  test('of a task that is cancelled is told no more', async () => {
+  test('of a cancelled task is not reported', async () => {
     const { pool } = await usePool({ threads: 1 })
     const { abort, signal, reason } = cancellation()
-    const told: number[] = []
+    const reported: number[] = []
     const onProgress = (fraction: number) => {
-      told.push(fraction)
+      reported.push(fraction)
       abort()
     }
     await expect(pool.run(progressFor, 400, { signal, onProgress })).rejects.toBe(reason)
     await until(() => pool.running === 0, 'it is terminated')
-    expect(told.length).toBe(1)
+    expect(reported.length).toBe(1)
   })
 
   test('is nothing to a caller who does not ask for it', async () => {
@@ -133,18 +133,18 @@ describe('the queue', () => {
   test('is served in the order of the calls', async () => {
     const { pool } = await usePool({ threads: 1 })
     const counter = newCounter()
-    const { held, latch } = await hold(pool)
+    const { occupied, latch } = await occupy(pool)
     const places = Array.from({ length: 20 }, () => pool.run(count, counter))
     expect([pool.running, pool.queued]).toEqual([1, 20])
     latch.release()
     expect(await Promise.all(places)).toEqual(places.map((_, place) => place))
-    await held
+    await occupied
     expect([pool.running, pool.queued]).toEqual([0, 0])
   })
 
-  test('is bounded in number, for the sake of memory: one more is refused at once and told when to come back', async () => {
+  test('is bounded in number, because of memory: one more is refused at once, with the time to try again', async () => {
     const { pool } = await usePool({ threads: 1, maxQueued: 3 })
-    const { latch } = await hold(pool)
+    const { latch } = await occupy(pool)
     const leaving = new AbortController()
     const waiting = [pool.run(echo, 0), pool.map(echo, [1]).then(([output]) => output)]
     const gone = pool.run(echo, 'gone', { signal: leaving.signal })
@@ -160,10 +160,10 @@ describe('the queue', () => {
     expect(await Promise.all(waiting)).toEqual([0, 1])
   })
 
-  test('asks for more patience, the longer its tasks take', async () => {
+  test('asks clients to wait longer, the longer its tasks take', async () => {
     const { pool } = await usePool({ threads: 1, maxQueued: 50 })
     await pool.run(computeFor, 300)
-    const { latch } = await hold(pool)
+    const { latch } = await occupy(pool)
     const waiting = Array.from({ length: 50 }, () => pool.run(echo, 0))
     const refusal = (await failure(pool.run(echo, 0))) as OverloadedError
     expect(refusal.retryAfterMs).toBeGreaterThan(1_000)
@@ -192,11 +192,11 @@ describe('what goes wrong in a task is its own failure', () => {
 
   test('an input that cannot be sent: the thread is not even disturbed', async () => {
     const { pool, crashes, timings } = await usePool({ threads: 1 })
-    const { threadId } = await pool.run(look, null)
-    const { latch } = await hold(pool)
+    const { threadId } = await pool.run(describeThread, null)
+    const { latch } = await occupy(pool)
     const inputs = [() => {}, Symbol('no'), { deep: { down: () => {} } }]
     const refused = inputs.map((input) => failure(pool.run(echo, input)))
-    const next = pool.run(look, null)
+    const next = pool.run(describeThread, null)
     latch.release()
     for (const error of await Promise.all(refused)) expect(error.name).toBe('DataCloneError')
     expect((await next).threadId).toBe(threadId)
@@ -205,7 +205,7 @@ describe('what goes wrong in a task is its own failure', () => {
 
   test('an input that cannot even be read: it alone fails', async () => {
     const { pool, crashes } = await usePool({ threads: 1 })
-    const { latch } = await hold(pool)
+    const { latch } = await occupy(pool)
     const unreadable = {
       get value(): never {
         throw new Error('not for reading')
@@ -224,23 +224,23 @@ describe('what goes wrong in a task is its own failure', () => {
     ['an exception', throwFunction],
   ])('%s that cannot be sent: the thread lives on', async (_, task) => {
     const { pool, crashes } = await usePool({ threads: 1 })
-    const { threadId } = await pool.run(look, null)
+    const { threadId } = await pool.run(describeThread, null)
     const error = await failure(pool.run<null, unknown>(task, null))
     expect(error).toBeInstanceOf(TaskError)
     expect(error.message).toMatch(/could not be cloned/)
-    expect((await pool.run(look, null)).threadId).toBe(threadId)
+    expect((await pool.run(describeThread, null)).threadId).toBe(threadId)
     expect(crashes).toEqual([])
   })
 
   test.each([
     ['process.exit()', exit, 7, /exited with code 7/],
-    ['an error that nobody caught', throwLater, 'thrown later', /thrown later/],
+    ['an uncaught error', throwLater, 'thrown later', /thrown later/],
     ['memory that runs out', exhaustMemory, null, /memory/],
   ] as [string, Task<unknown, never>, unknown, RegExp][])(
     '%s: the thread is replaced',
     async (_, task, input, message) => {
       const { pool, crashes, timings } = await usePool({ threads: 2, maxHeapMb: 32 })
-      const neighbour = await hold(pool)
+      const neighbour = await occupy(pool)
       const error = await failure(pool.run(task, input))
       expect(error).toBeInstanceOf(TaskError)
       expect(error.message).toMatch(message)
@@ -248,7 +248,7 @@ describe('what goes wrong in a task is its own failure', () => {
       expect(timings).toMatchObject([{ task: task.name, outcome: 'crashed' }])
 
       neighbour.latch.release()
-      await neighbour.held
+      await neighbour.occupied
       await expectFullSize(pool, 2)
     },
   )
@@ -263,10 +263,10 @@ describe('what goes wrong in a task is its own failure', () => {
       const { pool, crashes, crashedTasks } = await usePool({ threads: 1 })
       const { cells } = new Latch()
       expect(await pool.run(leaveBehind, { kind, cells })).toBe('fine')
-      const error = await failure(pool.run(holdLater, cells))
+      const error = await failure(pool.run(neverEnd, cells))
       expect(error).toBeInstanceOf(TaskError)
       expect(error.message).toMatch(
-        /^The task test.hold-later failed: its thread ended, by what the task test.leave-behind had left/,
+        /^The task test.never-end failed: its thread ended, by what the task test.leave-behind had left/,
       )
       expect(error.message).toMatch(message)
       expect(error).not.toHaveProperty('item', expect.any(Number))
@@ -282,7 +282,7 @@ describe('what goes wrong in a task is its own failure', () => {
     const { pool, crashedTasks } = await usePool({ threads: 1 })
     const { cells } = new Latch()
     await pool.run(leaveBehind, { kind: 'rejection', cells })
-    const error = await failure(pool.map(holdLater, [cells]))
+    const error = await failure(pool.map(neverEnd, [cells]))
     expect(error.message).toContain('by what the task test.leave-behind had left running')
     expect(crashedTasks).toEqual([leaveBehind.name])
   })
@@ -320,7 +320,7 @@ describe('cancelling', () => {
 
   test('a task that waits is dropped at once and never runs', async () => {
     const { pool } = await usePool({ threads: 1 })
-    const { latch } = await hold(pool)
+    const { latch } = await occupy(pool)
     const counter = newCounter()
     const { abort, signal, reason } = cancellation()
     const dropped = pool.run(count, counter, { signal })
@@ -334,30 +334,30 @@ describe('cancelling', () => {
 
   test('a task that asks ends, and its thread serves the next', async () => {
     const { pool, crashes, timings } = await usePool({ threads: 1 })
-    const { threadId } = await pool.run(look, null)
+    const { threadId } = await pool.run(describeThread, null)
     const { abort, signal, reason } = cancellation()
-    const { held } = await hold(pool, { signal, task: holdAsking })
-    const next = pool.run(look, null)
+    const { occupied } = await occupy(pool, { signal, task: blockAsking })
+    const next = pool.run(describeThread, null)
     stopTimers()
     abort()
-    await expect(held).rejects.toBe(reason)
+    await expect(occupied).rejects.toBe(reason)
     expect((await next).threadId).toBe(threadId)
     expect(crashes).toEqual([])
-    expect(timings[1]).toMatchObject({ task: holdAsking.name, outcome: 'cancelled' })
+    expect(timings[1]).toMatchObject({ task: blockAsking.name, outcome: 'cancelled' })
   })
 
   test.each([
     ['loops', spin],
     ['loops over arrays that V8 fills itself', spinOverArrays],
-    ['waits', holdDeaf],
+    ['waits', blockDeaf],
   ])('a task that %s without asking is terminated after its grace, alone', async (_, task) => {
     const { pool, crashes, timings } = await usePool({ threads: 2 })
-    const neighbour = await hold(pool)
+    const neighbour = await occupy(pool)
     const { abort, signal, reason } = cancellation()
-    const { held } = await hold(pool, { signal, task })
+    const { occupied } = await occupy(pool, { signal, task })
     const abortedAt = performance.now()
     abort()
-    await expect(held).rejects.toBe(reason)
+    await expect(occupied).rejects.toBe(reason)
     expect(pool.running).toBe(2)
 
     await until(() => pool.running === 1, 'the task is terminated')
@@ -365,35 +365,35 @@ describe('cancelling', () => {
     expect(timings).toMatchObject([{ task: task.name, outcome: 'cancelled' }])
     expect(crashes).toEqual([])
     neighbour.latch.release()
-    expect(await neighbour.held).toBeGreaterThan(0)
+    expect(await neighbour.occupied).toBeGreaterThan(0)
     await expectFullSize(pool, 2)
   })
 
-  test('a task is never told that another one was cancelled', async () => {
+  test('a task never learns that another one was cancelled', async () => {
     const { pool } = await usePool({ threads: 2 })
-    const watching = await hold(pool, { task: watchCancelled })
+    const watching = await occupy(pool, { task: watchCancelled })
     const { abort, signal, reason } = cancellation()
-    const { held } = await hold(pool, { signal, task: endWhenCancelled })
+    const { occupied } = await occupy(pool, { signal, task: endWhenCancelled })
     const next = new Latch()
     const onSameThread = pool.run(watchCancelled, next.cells)
     abort()
-    await expect(held).rejects.toBe(reason)
+    await expect(occupied).rejects.toBe(reason)
     await next.untilStarted()
     for (const latch of [watching.latch, next]) latch.release()
-    expect(await Promise.all([watching.held, onSameThread])).toEqual([false, false])
+    expect(await Promise.all([watching.occupied, onSameThread])).toEqual([false, false])
   })
 
   test('a task whose end the event loop hears of late takes no other down', async () => {
     const { pool, crashes } = await usePool({ threads: 1 })
     const { abort, signal, reason } = cancellation()
-    const { held } = await hold(pool, { signal, task: endWhenCancelled })
+    const { occupied } = await occupy(pool, { signal, task: endWhenCancelled })
     const next = pool.run(echo, 'unharmed')
     // From here the timers come before the messages: the grace is over when the task's answer is
     // read.
     await new Promise(setImmediate)
     abort()
     blockEventLoop(150)
-    await expect(held).rejects.toBe(reason)
+    await expect(occupied).rejects.toBe(reason)
     expect(await next).toBe('unharmed')
     expect(crashes).toEqual([])
     await expectFullSize(pool, 1)
@@ -402,9 +402,9 @@ describe('cancelling', () => {
   test('after the end of a task nothing happens', async () => {
     const { pool } = await usePool({ threads: 1 })
     const { abort, signal } = cancellation()
-    const { threadId } = await pool.run(look, null, { signal, timeoutMs: 60_000 })
+    const { threadId } = await pool.run(describeThread, null, { signal, timeoutMs: 60_000 })
     abort()
-    expect((await pool.run(look, null)).threadId).toBe(threadId)
+    expect((await pool.run(describeThread, null)).threadId).toBe(threadId)
   })
 })
 
@@ -422,16 +422,16 @@ describe('a deadline', () => {
 
   test('ends a task that waits', async () => {
     const { pool, timings } = await usePool({ threads: 1 })
-    const { held, latch } = await hold(pool)
+    const { occupied, latch } = await occupy(pool)
     const counter = newCounter()
     await expect(pool.run(count, counter, { timeoutMs: 20 })).rejects.toMatchObject({
       code: 'deadline_exceeded',
     })
     expect(pool.queued).toBe(0)
     latch.release()
-    await held
+    await occupied
     expect(await pool.run(count, counter)).toBe(0)
-    expect(timings.map(({ task }) => task)).toEqual([holdDeaf.name, count.name])
+    expect(timings.map(({ task }) => task)).toEqual([blockDeaf.name, count.name])
   })
 
   test('leaves alone what ends in time', async () => {
@@ -457,23 +457,23 @@ describe('stopping', () => {
     expect(await Promise.all(maps)).toEqual(maps.map(() => 10))
   })
 
-  test('tells what is left shortly before its time ends, so that it can still be answered', async () => {
+  test('ends what is left shortly before its time is over, so that it can still be answered', async () => {
     const stopping = new AbortController()
     const { pool } = await usePool({ threads: 1, stopping: stopping.signal, drainMs: 500 })
-    const { held } = await hold(pool, { task: spin })
+    const { occupied } = await occupy(pool, { task: spin })
     const waiting = [pool.run(echo, 'waits'), pool.map(echo, ['waits'])]
     const stoppedAt = performance.now()
     stopping.abort()
-    for (const left of [held, ...waiting]) expect(await failure(left)).toMatchObject(refused)
+    for (const left of [occupied, ...waiting]) expect(await failure(left)).toMatchObject(refused)
     expect(performance.now() - stoppedAt).toBeGreaterThan(440)
   })
 
   test('disposing ends what runs, what waits and all threads', async () => {
     const workers = watchWorkers()
     const { pool, crashes } = await usePool({ threads: 2 })
-    const running = [await hold(pool), await hold(pool, { task: spin })]
+    const running = [await occupy(pool), await occupy(pool, { task: spin })]
     const waiting = pool.run(echo, 'waits')
-    const outcomes = Promise.allSettled([...running.map(({ held }) => held), waiting])
+    const outcomes = Promise.allSettled([...running.map(({ occupied }) => occupied), waiting])
     await pool[Symbol.asyncDispose]()
     for (const outcome of await outcomes)
       expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'unavailable' } })
@@ -524,7 +524,7 @@ describe('opening', () => {
 })
 
 describe('timings', () => {
-  test('say how long a task waited and how long it held its thread', async () => {
+  test('say how long a task waited and how long it occupied its thread', async () => {
     const { pool, timings } = await usePool({ threads: 1 })
     const startedAt = performance.now()
     await Promise.all([pool.run(computeFor, 40), pool.run(computeFor, 20)])
@@ -546,17 +546,17 @@ describe('timings', () => {
     const cancel = cancellation()
     await pool.run(echo, 1)
     await failure(pool.run(fail, 'on purpose'))
-    await failure(pool.run(holdAsking, new Latch().cells, { timeoutMs: 100 }))
-    const { held } = await hold(pool, { signal: cancel.signal, task: holdAsking })
+    await failure(pool.run(blockAsking, new Latch().cells, { timeoutMs: 100 }))
+    const { occupied } = await occupy(pool, { signal: cancel.signal, task: blockAsking })
     cancel.abort()
-    await failure(held)
+    await failure(occupied)
     await failure(pool.run(exit, 0))
     await pool.run(echo, 2)
     expect(timings.map(({ task, outcome }) => [task, outcome])).toEqual([
       [echo.name, 'succeeded'],
       [fail.name, 'failed'],
-      [holdAsking.name, 'deadline_exceeded'],
-      [holdAsking.name, 'cancelled'],
+      [blockAsking.name, 'deadline_exceeded'],
+      [blockAsking.name, 'cancelled'],
       [exit.name, 'crashed'],
       [echo.name, 'succeeded'],
     ])
@@ -583,16 +583,16 @@ describe('under a storm', () => {
     const failing = <Input>(task: Task<Input, unknown>, input: Input, why: string) =>
       [pool.run(task, input), `TaskError: The task ${task.name} failed: ${why}`] as const
     const kinds = [
-      cancelled(holdAsking),
+      cancelled(blockAsking),
       (index: number) => [pool.run(echo, index), `gives ${index}`] as const,
-      late(holdAsking),
+      late(blockAsking),
       cancelled(spin),
       (index: number) => [pool.run(computeFor, index % 10), 'gives undefined'] as const,
       (index: number) => failing(exit, index, `The thread exited with code ${index}`),
       cancelled(endWhenCancelled),
       late(spin),
       (index: number) => failing(fail, `failed ${index}`, `failed ${index}`),
-      cancelled(holdDeaf),
+      cancelled(blockDeaf),
       (index: number) => failing(throwLater, `thrown ${index}`, `thrown ${index}`),
       (index: number) => [pool.run(echo, index), `gives ${index}`] as const,
     ]

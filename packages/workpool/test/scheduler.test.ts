@@ -8,25 +8,25 @@ import {
   cancellation,
   expectFullSize,
   failure,
-  hold,
   isAlive,
   newCounter,
+  occupy,
   usePool,
   watchWorkers,
 } from './support/pool.ts'
 import {
+  blockOrNot,
   computeFor,
   count,
   countRun,
+  describeThread,
   echo,
   exit,
   exitAfterwards,
   failToRead,
   give,
-  holdOrNot,
   Latch,
   list,
-  look,
   moveBack,
   nest,
   spin,
@@ -37,18 +37,18 @@ import { until } from './support/until.ts'
 const UNREADABLE_DEPTH = 8_000
 
 describe('a short task that is sent ahead, to a thread that is busy', () => {
-  test('is served by another one when that thread is held up', async () => {
+  test('is served by another thread when that one is blocked', async () => {
     const { pool } = await useShortTasks({ threads: 2 })
     const [long, longer] = [new Latch(), new Latch()]
-    const held = [long, longer].map(({ cells }) => pool.run(holdOrNot, cells))
-    const short = Array.from({ length: 20 }, () => pool.run(holdOrNot, null))
+    const occupied = [long, longer].map(({ cells }) => pool.run(blockOrNot, cells))
+    const short = Array.from({ length: 20 }, () => pool.run(blockOrNot, null))
     expect([pool.running, pool.queued]).toEqual([2, 0])
     blockEventLoopUntil(() => long.started && longer.started)
     long.release()
-    const [threadId] = await Promise.all([held[0], ...short])
+    const [threadId] = await Promise.all([occupied[0], ...short])
     expect(new Set(await Promise.all(short))).toEqual(new Set([threadId]))
     longer.release()
-    expect(await held[1]).not.toBe(threadId)
+    expect(await occupied[1]).not.toBe(threadId)
   })
 
   test('is served by a thread that starts, where there may be more', async () => {
@@ -56,22 +56,22 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     const { pool } = await useShortTasks({ threads: 2, minThreads: 1, idleMs: 20 })
     await until(() => workers.filter(isAlive).length === 1, 'idle threads end')
     const latch = new Latch()
-    const held = pool.run(holdOrNot, latch.cells)
-    const short = pool.run(holdOrNot, null)
+    const occupied = pool.run(blockOrNot, latch.cells)
+    const short = pool.run(blockOrNot, null)
     blockEventLoopUntil(() => latch.started)
     const threadId = await short
     latch.release()
-    expect(threadId).not.toBe(await held)
+    expect(threadId).not.toBe(await occupied)
   })
 
   test('is not sent there again and again', async () => {
     const post = vi.spyOn(MessagePort.prototype, 'postMessage')
     onTestFinished(() => post.mockRestore())
     const { pool } = await useShortTasks({ threads: 2, maxQueued: 1_000 })
-    const { latch } = await hold(pool, { task: holdOrNot as never })
+    const { latch } = await occupy(pool, { task: blockOrNot as never })
     post.mockClear()
     const callers = Array.from({ length: 80 }, async () => {
-      for (let calls = 0; calls < 20; calls++) await pool.run(holdOrNot, null)
+      for (let calls = 0; calls < 20; calls++) await pool.run(blockOrNot, null)
     })
     await Promise.all(callers)
     latch.release()
@@ -83,14 +83,14 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     const { signal, abort, reason } = cancellation()
     const latch = new Latch()
     const counter = newCounter()
-    const held = failure(pool.run(holdOrNot, latch.cells, { signal }))
+    const occupied = failure(pool.run(blockOrNot, latch.cells, { signal }))
     // Few, because on a busy machine they seem longer, and no more is sent ahead than 10 ms of
     // work.
     const short = Array.from({ length: 3 }, () => pool.run(count, counter))
     expect(pool.queued).toBe(0)
     blockEventLoopUntil(() => latch.started)
     abort()
-    expect(await held).toBe(reason)
+    expect(await occupied).toBe(reason)
     expect(await Promise.all(short)).toEqual(short.map((_, place) => place))
     expect(crashes).toEqual([])
   })
@@ -113,14 +113,14 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     const { signal, abort, reason } = cancellation()
     const counter = newCounter()
     const latch = new Latch()
-    const held = pool.run(holdOrNot, latch.cells)
+    const occupied = pool.run(blockOrNot, latch.cells)
     const cancelled = [1, 2, 3].map(() => failure(pool.run(count, counter, { signal })))
     const other = pool.run(count, counter)
     expect(pool.queued).toBe(0)
     abort()
     for (const error of await Promise.all(cancelled)) expect(error).toBe(reason)
     latch.release()
-    await held
+    await occupied
     expect([await other, counter[0]]).toEqual([0, 1])
   })
 
@@ -128,12 +128,12 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
     const { pool, crashes } = await useShortTasks({ threads: 1 })
     const { signal, abort, reason } = cancellation()
     const latch = new Latch()
-    const before = pool.run(holdOrNot, null)
-    const held = failure(pool.run(holdOrNot, latch.cells, { signal }))
-    const after = pool.run(holdOrNot, null)
+    const before = pool.run(blockOrNot, null)
+    const occupied = failure(pool.run(blockOrNot, latch.cells, { signal }))
+    const after = pool.run(blockOrNot, null)
     blockEventLoopUntil(() => latch.started)
     abort()
-    expect(await held).toBe(reason)
+    expect(await occupied).toBe(reason)
     expect(await before).toBeGreaterThan(0)
     expect(await after).not.toBe(await before)
     expect(crashes).toEqual([])
@@ -143,12 +143,12 @@ describe('a short task that is sent ahead, to a thread that is busy', () => {
   test('has no transferred buffers: those go to a thread that is free', async () => {
     const { pool } = await useShortTasks({ threads: 1 })
     const latch = new Latch()
-    const held = pool.run(holdOrNot, latch.cells)
+    const occupied = pool.run(blockOrNot, latch.cells)
     const bytes = new Uint8Array(8)
     const moved = pool.run(moveBack, bytes, { transfer: [bytes.buffer] })
     expect(pool.queued).toBe(1)
     latch.release()
-    await held
+    await occupied
     expect((await moved).byteLength).toBe(8)
   })
 })
@@ -196,7 +196,7 @@ describe('no task runs twice', () => {
       })
       // Whenever one of these ends, the pool looks for what an idle thread could take over.
       const calling = Array.from({ length: callers }, async () => {
-        while (!isBack) await pool.run(holdOrNot, null)
+        while (!isBack) await pool.run(blockOrNot, null)
       })
       expect(await back).toHaveLength(300_000)
       expect(post.mock.calls.filter(([message]) => message[4] === large)).toHaveLength(1)
@@ -230,10 +230,10 @@ describe('threads', () => {
   test('stay when they are the minimum, or have work', async () => {
     const workers = watchWorkers()
     const { pool } = await usePool({ threads: 3, minThreads: 1, idleMs: 20 })
-    const holds = [await hold(pool), await hold(pool)]
+    const holds = [await occupy(pool), await occupy(pool)]
     await until(() => workers.filter(isAlive).length === 2, 'the idle one ends')
     for (const { latch } of holds) latch.release()
-    expect(new Set(await Promise.all(holds.map(({ held }) => held))).size).toBe(2)
+    expect(new Set(await Promise.all(holds.map(({ occupied }) => occupied))).size).toBe(2)
   })
 })
 
@@ -276,7 +276,7 @@ describe('jobs', () => {
   test('leave one thread to the requests', async () => {
     const { pool } = await usePool({ threads: 3 })
     const latches = Array.from({ length: 4 }, () => new Latch())
-    const jobs = latches.map(({ cells }) => pool.run(holdOrNot, cells, job))
+    const jobs = latches.map(({ cells }) => pool.run(blockOrNot, cells, job))
     expect([pool.running, pool.queued]).toEqual([2, 2])
     expect(await pool.run(echo, 'a request')).toBe('a request')
     for (const latch of latches) latch.release()
@@ -286,7 +286,7 @@ describe('jobs', () => {
   test('leave it also where they are short, and are sent ahead', async () => {
     const { pool } = await useShortTasks({ threads: 2 })
     const latches = Array.from({ length: 4 }, () => new Latch())
-    const jobs = latches.map(({ cells }) => pool.run(holdOrNot, cells, job))
+    const jobs = latches.map(({ cells }) => pool.run(blockOrNot, cells, job))
     expect(pool.running).toBe(1)
     expect(await pool.run(echo, 'a request')).toBe('a request')
     expect(pool.running).toBe(1)
@@ -326,7 +326,7 @@ describe('jobs', () => {
 
   test('that fill their queue do not refuse a request, nor the other way round', async () => {
     const { pool } = await usePool({ threads: 2, maxQueued: 3 })
-    const holds = [await hold(pool), await hold(pool)]
+    const holds = [await occupy(pool), await occupy(pool)]
     const jobs = [1, 2, 3].map((index) => pool.run(echo, index, job))
     await expect(pool.run(echo, 4, job)).rejects.toMatchObject({ code: 'overloaded' })
     const requests = [1, 2, 3].map((index) => pool.run(echo, index))
@@ -342,7 +342,7 @@ describe('callers with keys', () => {
     const greedy = Promise.allSettled(
       Array.from({ length: 50 }, () => pool.run(computeFor, 6, { key: 'greedy' })),
     )
-    await pool.run(look, null, { key: 'modest' })
+    await pool.run(describeThread, null, { key: 'modest' })
     expect(timings.length).toBeLessThanOrEqual(3)
     await pool[Symbol.asyncDispose]()
     await greedy
@@ -359,7 +359,7 @@ async function useShortTasks(options: Parameters<typeof usePool>[0]) {
 async function learn(pool: Pool) {
   // On a busy machine one of them may seem long.
   for (let times = 0; times < 20; times++) {
-    await pool.run(holdOrNot, null)
+    await pool.run(blockOrNot, null)
     await pool.run(count, newCounter())
     await pool.run(list, { from: 0, to: 3 })
     await pool.run(moveBack, new Uint8Array(1))

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { failure, hold, usePool } from './support/pool.ts'
+import { failure, occupy, usePool } from './support/pool.ts'
 import { computeFor, double, echo, spin } from './support/tasks.ts'
 
 describe('a timing', () => {
@@ -40,7 +40,7 @@ describe('a timing', () => {
 
   test('comes also for what disposing cut off, and not for what waited', async () => {
     const { pool, timings } = await usePool({ threads: 1 })
-    await hold(pool, { task: spin })
+    await occupy(pool, { task: spin })
     const waiting = failure(pool.run(echo, 'waits'))
     await pool[Symbol.asyncDispose]()
     await waiting

@@ -3,7 +3,7 @@ import type { Timing } from '@offloop/workpool/pool'
 import { Pool, type PoolOptions, type RunOptions } from '@offloop/workpool/pool'
 import type { Task } from '@offloop/workpool/task'
 import { expect, onTestFinished } from 'vitest'
-import { type Cells, holdDeaf, Latch } from './tasks.ts'
+import { blockDeaf, type Cells, Latch } from './tasks.ts'
 
 const MAX_BLOCK_MS = 10_000
 
@@ -27,23 +27,23 @@ export async function usePool(options: Partial<PoolOptions> = {}) {
 }
 
 /** Occupies a thread, until the latch is released unless the task says otherwise. */
-export async function hold(
+export async function occupy(
   pool: Pool,
-  { task = holdDeaf, ...options }: RunOptions & { task?: Task<Cells, unknown> } = {},
+  { task = blockDeaf, ...options }: RunOptions & { task?: Task<Cells, unknown> } = {},
 ) {
   const latch = new Latch()
-  const held = pool.run(task, latch.cells, options)
-  held.catch(() => {})
+  const occupied = pool.run(task, latch.cells, options)
+  occupied.catch(() => {})
   await latch.untilStarted()
-  return { held, latch }
+  return { occupied, latch }
 }
 
 /** As many tasks as there should be threads run at the same time, each on one of its own. */
 export async function expectFullSize(pool: Pool, threads: number) {
-  const holds = await Promise.all(Array.from({ length: threads }, () => hold(pool)))
+  const holds = await Promise.all(Array.from({ length: threads }, () => occupy(pool)))
   expect([pool.running, pool.queued]).toEqual([threads, 0])
   for (const { latch } of holds) latch.release()
-  const threadIds = await Promise.all(holds.map(({ held }) => held))
+  const threadIds = await Promise.all(holds.map(({ occupied }) => occupied))
   expect(new Set(threadIds).size).toBe(threads)
 }
 

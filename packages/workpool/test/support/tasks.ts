@@ -32,11 +32,11 @@ export interface Surroundings {
 
 export const echo = task<unknown, unknown>('test.echo')
 /** Says where it runs. */
-export const look = task<null, Surroundings>('test.look')
-export const lookAtProcess = task<
+export const describeThread = task<null, Surroundings>('test.describe-thread')
+export const describeProcess = task<
   null,
   { pid: number; ppid: number; environment: string[]; heapLimitMb: number }
->('test.look-at-process')
+>('test.describe-process')
 /** Counts its runs in shared memory; gives how many there were before this one. */
 export const count = task<Int32Array<SharedArrayBuffer>, number>('test.count')
 /** Computes for so many milliseconds without asking. */
@@ -85,22 +85,22 @@ export const fill = task<
   },
   void
 >('test.fill')
-/** Gives its bytes back by moving them, and keeps what is left; `lookAtKept` gives its length. */
+/** Gives its bytes back by moving them, and keeps what is left; `measureKept` gives its length. */
 export const moveBack = task<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>('test.move-back')
-export const lookAtKept = task<null, number>('test.look-at-kept')
+export const measureKept = task<null, number>('test.measure-kept')
 /** Says how far it is after each of so many milliseconds. */
 export const progressFor = task<number, void>('test.progress-for')
 /** Returns at once, or holds its thread: a short task that suddenly hangs. */
-export const holdOrNot = task<Cells | null, number>('test.hold-or-not')
-/** Counts its runs at its own place in shared memory, for as long as it is told. */
+export const blockOrNot = task<Cells | null, number>('test.block-or-not')
+/** Counts its runs at its own place in shared memory, for so many milliseconds. */
 export const countRun = task<
   { runs: Int32Array<SharedArrayBuffer>; place: number; ms: number },
   void
 >('test.count-run')
 
 /** Hold their thread until released. All give the id of their thread. */
-export const holdAsking = task<Cells, number>('test.hold-asking')
-export const holdDeaf = task<Cells, number>('test.hold-deaf')
+export const blockAsking = task<Cells, number>('test.block-asking')
+export const blockDeaf = task<Cells, number>('test.block-deaf')
 export const spin = task<Cells, never>('test.spin')
 /** `spin`, with an array in each turn, and started once V8 has compiled it. */
 export const spinOverArrays = task<Cells, never>('test.spin-over-arrays')
@@ -108,7 +108,7 @@ export const spinOverArrays = task<Cells, never>('test.spin-over-arrays')
 export const endlessly = task<null, never>('test.endlessly')
 /** Ends well, but only once nobody waits for it. */
 export const endWhenCancelled = task<Cells, number>('test.end-when-cancelled')
-/** Whether it was ever told that it is cancelled, looking until released. */
+/** Whether it ever saw that it is cancelled, looking until released. */
 export const watchCancelled = task<Cells, boolean>('test.watch-cancelled')
 
 export const fail = task<string, never>('test.fail')
@@ -117,14 +117,14 @@ export const giveFunction = task<null, unknown>('test.give-function')
 export const exit = task<number, never>('test.exit')
 export const throwLater = task<string, never>('test.throw-later')
 /**
- * Returns at once, and leaves a rejection, an exception or an exit behind, for when `holdLater` has
+ * Returns at once, and leaves a rejection, an exception or an exit behind, for when `neverEnd` has
  * started.
  */
 export const leaveBehind = task<{ kind: 'rejection' | 'exception' | 'exit'; cells: Cells }, string>(
   'test.leave-behind',
 )
-/** Never ends, and does not hold the thread. */
-export const holdLater = task<Cells, never>('test.hold-later')
+/** Never ends, and does not occupy the thread. */
+export const neverEnd = task<Cells, never>('test.never-end')
 /** Computes for so many milliseconds in each of so many pieces. */
 export const computePieces = task<{ pieces: number; ms: number }, number>('test.compute-pieces', {
   split: ({ pieces, ms }) => Array.from({ length: pieces }, () => ({ pieces: 1, ms })),

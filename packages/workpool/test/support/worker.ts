@@ -15,7 +15,7 @@ const LOOK_EVERY_MS = 1
 const TURNS_UNTIL_COMPILED = 1_000_000
 
 implement(tasks.echo, (input) => input)
-implement(tasks.look, () => ({
+implement(tasks.describeThread, () => ({
   threadId,
   isMainThread,
   environment: Object.keys(process.env),
@@ -24,7 +24,7 @@ implement(tasks.look, () => ({
       ? getPriority(Number(basename(readlinkSync('/proc/thread-self'))))
       : 0,
 }))
-implement(tasks.lookAtProcess, () => ({
+implement(tasks.describeProcess, () => ({
   pid: process.pid,
   ppid: process.ppid,
   environment: Object.keys(process.env),
@@ -61,7 +61,7 @@ implement(tasks.moveBack, (bytes, context) => {
   kept = bytes
   return context.transfer(bytes, [bytes.buffer])
 })
-implement(tasks.lookAtKept, () => kept?.byteLength ?? -1)
+implement(tasks.measureKept, () => kept?.byteLength ?? -1)
 implement(tasks.progressFor, (ms, context) => {
   for (let done = 0; done < ms; done++) {
     compute(1)
@@ -73,16 +73,16 @@ implement(tasks.countRun, ({ runs, place, ms }) => {
   compute(ms)
 })
 
-implement(tasks.holdAsking, (cells, context) => {
-  holdUntilReleased(cells, () => context.throwIfCancelled())
+implement(tasks.blockAsking, (cells, context) => {
+  blockUntilReleased(cells, () => context.throwIfCancelled())
   return threadId
 })
-implement(tasks.holdDeaf, (cells) => {
-  holdUntilReleased(cells, () => {})
+implement(tasks.blockDeaf, (cells) => {
+  blockUntilReleased(cells, () => {})
   return threadId
 })
-implement(tasks.holdOrNot, (cells) => {
-  if (cells) holdUntilReleased(cells, () => {})
+implement(tasks.blockOrNot, (cells) => {
+  if (cells) blockUntilReleased(cells, () => {})
   return threadId
 })
 implement(tasks.spin, (cells) => {
@@ -106,7 +106,7 @@ implement(tasks.endWhenCancelled, (cells, context) => {
 })
 implement(tasks.watchCancelled, (cells, context: TaskContext) => {
   let cancelled = false
-  holdUntilReleased(cells, () => {
+  blockUntilReleased(cells, () => {
     cancelled ||= context.cancelled
   })
   return cancelled
@@ -135,7 +135,7 @@ implement(tasks.leaveBehind, ({ kind, cells }) => {
   else void untilStarted(cells).then(() => setImmediate(fail))
   return 'fine'
 })
-implement(tasks.holdLater, (cells) => {
+implement(tasks.neverEnd, (cells) => {
   Atomics.store(cells, STARTED, 1)
   return new Promise<never>(() => {})
 })
@@ -186,11 +186,11 @@ async function untilStarted(cells: Cells) {
   while (Atomics.load(cells, STARTED) === 0) await sleep(LOOK_EVERY_MS)
 }
 
-function holdUntilReleased(cells: Cells, look: () => void) {
+function blockUntilReleased(cells: Cells, check: () => void) {
   Atomics.store(cells, STARTED, 1)
   while (Atomics.load(cells, RELEASED) === 0) {
     Atomics.wait(cells, RELEASED, 0, LOOK_EVERY_MS)
-    look()
+    check()
   }
-  look()
+  check()
 }
