@@ -122,7 +122,8 @@ export function toJson(value: unknown, what: string, maxBytes: number): string {
   const text = value === undefined ? 'null' : stringify(value, what)
   const bytes = Buffer.byteLength(text)
   if (bytes <= maxBytes) return text
-  const message = `${what} has ${bytes} bytes as JSON, the most is ${maxBytes}: keep large data elsewhere`
+  const size = `${bytes} bytes as JSON, the most is ${maxBytes}`
+  const message = `${what} has ${size}: keep large data elsewhere`
   throw new JobError('too_large', message, { retryable: false })
 }
 

@@ -36,7 +36,8 @@ export function job<Input, Result = void>(
 ): Job<Input, Result> {
   const check = (option: string, value: number, isValid: boolean, expected: string) => {
     if (typeof value === 'number' && isValid) return
-    const message = `Expected \`${option}\` of the job ${name} to be ${expected}, got ${inspect(value)}`
+    const subject = `\`${option}\` of the job ${name}`
+    const message = `Expected ${subject} to be ${expected}, got ${inspect(value)}`
     throw typeof value === 'number' ? new RangeError(message) : new TypeError(message)
   }
   const isCount = (value: number) => Number.isInteger(value) && value >= 1
@@ -115,16 +116,6 @@ export interface JobChange {
   /** The public text of the last failure. */
   error: string | null
 }
-
-export const CHANGE_COLUMNS = [
-  'id',
-  'kind',
-  'state',
-  'progress',
-  'note',
-  'attempt',
-  'error',
-] as const satisfies (keyof JobChange)[]
 
 export const FINISHED = ['succeeded', 'failed', 'cancelled'] as const satisfies JobState[]
 

@@ -42,7 +42,7 @@ const MIN_BACKOFF_MS = 250
 export class Loop {
   readonly #options: LoopOptions
   readonly #stopping = new AbortController()
-  #rest = new AbortController()
+  #rest: AbortController | undefined
   #woken = false
   #failures = 0
   #isOverloaded = false
@@ -59,12 +59,12 @@ export class Loop {
   /** Takes the next turn now; does not shorten the pause after a failure. */
   wake(): void {
     this.#woken = true
-    this.#rest.abort()
+    this.#rest?.abort()
   }
 
   async stop(): Promise<void> {
     this.#stopping.abort()
-    this.#rest.abort()
+    this.#rest?.abort()
     await this.#ended
   }
 
@@ -100,6 +100,7 @@ export class Loop {
   async #takeRest(): Promise<void> {
     this.#rest = new AbortController()
     await pause(this.#options.restMs, this.#rest.signal)
+    this.#rest = undefined
   }
 }
 

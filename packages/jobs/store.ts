@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import { type RawBuilder, sql, type UpdateObject } from 'kysely'
-import { CHANGE_COLUMNS, FINISHED, isFinished, type JobChange, STATES } from './job.ts'
+import { FINISHED, isFinished, type JobChange, STATES } from './job.ts'
 import {
   type AttemptOutcome,
   type Db,
@@ -105,9 +105,10 @@ export class JobStore {
       const results = Map.groupBy(mine, ({ result }) =>
         result.state === 'succeeded' ? result.result : undefined,
       )
-      for (const [result, group] of results)
-        if (result === undefined) for (const attempt of group) await this.#fail(trx, attempt)
-        else await this.#complete(trx, toIds(toClaims(group)), result)
+      for (const [result, group] of results) {
+        if (result !== undefined) await this.#complete(trx, toIds(toClaims(group)), result)
+        else for (const attempt of group) await this.#finishOne(trx, attempt)
+      }
       return readChanges(trx, toIds(toClaims(mine)))
     })
   }
@@ -223,14 +224,14 @@ export class JobStore {
   async #complete(trx: Trx, ids: string[], result: string): Promise<void> {
     const { due_at, finished_at } = this.#ending
     await sql`
-      update job set state = 'succeeded', result = ${result === 'null' ? null : result}, progress = 1,
-        error = null, worker = null, dedupe_key = null, due_at = ${due_at},
+      update job set state = 'succeeded', result = ${result === 'null' ? null : result},
+        progress = 1, error = null, worker = null, dedupe_key = null, due_at = ${due_at},
         finished_at = ${finished_at} where id in (${idList(ids)})
     `.execute(trx)
     await closeAttempts(trx, ids, 'succeeded')
   }
 
-  async #fail(trx: Trx, { claim: { id }, result }: FinishedAttempt): Promise<void> {
+  async #finishOne(trx: Trx, { claim: { id }, result }: FinishedAttempt): Promise<void> {
     if (result.state === 'succeeded') return
     if (result.state === 'queued') {
       const attempt = sql<number>`attempt - 1`
@@ -323,12 +324,15 @@ class Queue {
   }
 }
 
-const CLAIM = sql`id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, error, input`
+const CLAIM = sql`
+  id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, error, input
+`
 
 /** `force index`, because the planner of a small table may prefer another index, and sort. */
 export const claimQuery = (limit: number, kinds?: readonly string[]) => sql<Claim>`
   select ${CLAIM} from job force index (job_queue)
-  where state = 'queued' ${ofKinds(kinds)} order by priority, id limit ${limit} for update skip locked
+  where state = 'queued' ${ofKinds(kinds)}
+  order by priority, id limit ${limit} for update skip locked
 `
 
 const ofKinds = (kinds?: readonly string[]) => (kinds ? sql`and kind in (${idList(kinds)})` : sql``)
@@ -355,7 +359,8 @@ async function begin(trx: Trx, rows: readonly Claim[], { worker, leaseMs }: Clai
   const ids = idList(toIds(rows))
   await sql`
     update job set state = 'running', attempt = attempt + 1, fence = fence + 1, worker = ${worker},
-      progress = 0, note = null, started_at = now(3), due_at = ${later(leaseMs)} where id in (${ids})
+      progress = 0, note = null, started_at = now(3), due_at = ${later(leaseMs)}
+    where id in (${ids})
   `.execute(trx)
   await sql`
     insert into job_attempt (job_id, fence, attempt, worker)
@@ -396,6 +401,7 @@ async function closeAttempts(
 const update = (trx: Trx, id: string, columns: UpdateObject<JobTables, 'job'>) =>
   typed(trx).updateTable('job').set(columns).where('id', '=', id).execute()
 
+const CHANGE_COLUMNS = ['id', 'kind', 'state', 'progress', 'note', 'attempt', 'error'] as const
 const CHANGE = sql.join(CHANGE_COLUMNS.map((name) => sql.ref(name)))
 
 /** A job without its input and result, which may be large. */

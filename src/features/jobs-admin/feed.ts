@@ -15,7 +15,7 @@ const { id, kind, state, progress, note, attempt, error } = Job.shape
 
 export const jobChanged = event('job.changed', {
   topic: JOBS,
-  when: 'Up to five times a second, when jobs of the process that the client is connected to have changed.',
+  when: 'Up to five times a second, when jobs of the process that one is connected to change.',
   payload: z.object({
     jobs: z
       .array(z.object({ id, kind, state, progress, note, attempt, error }))

@@ -1,9 +1,12 @@
 import { createRoute } from '@hono/zod-openapi'
+import type { JobRow } from '@offloop/jobs/store'
+import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
 import { type AppContext, getContext } from '../../http/context.ts'
+import { Pager } from '../../http/pagination.ts'
 import { createRouter, json } from '../../http/router.ts'
+import { toTimestamp } from '../../timestamp.ts'
 import { JOBS, jobChanged, publishJobChanges } from './feed.ts'
-import { getJob, listJobs, toJob } from './jobs.ts'
 import { Job, JobDetail, JobId, JobPage, PageQuery } from './schema.ts'
 
 /** What operators see and do, for jobs of every kind. */
@@ -16,6 +19,8 @@ export const jobsAdmin = feature({
   start: publishJobChanges,
   usesDatabase: true,
 })
+
+const pager = new Pager('job', /[\da-f-]{36}/)
 
 function jobRoutes({ database, jobs }: Deps) {
   const router = createRouter()
@@ -32,7 +37,13 @@ function jobRoutes({ database, jobs }: Deps) {
       request: { query: PageQuery },
       responses: { 200: json(JobPage, 'One page') },
     }),
-    async (c) => c.json(await listJobs(jobs, open(c), c.req.valid('query')), 200),
+    async (c) => {
+      const { state, kind, ...page } = c.req.valid('query')
+      const read = (before: string | undefined, limit: number) =>
+        jobs.list(open(c), { state, kind, limit, before })
+      const { items, nextCursor } = await pager.read(page, read)
+      return c.json({ items: items.map(toJob), nextCursor }, 200)
+    },
   )
 
   router.openapi(
@@ -45,7 +56,19 @@ function jobRoutes({ database, jobs }: Deps) {
       request: { params: JobId },
       responses: { 200: json(JobDetail, 'The job') },
     }),
-    async (c) => c.json(await getJob(jobs, open(c), c.req.valid('param').id), 200),
+    async (c) => {
+      const { id } = c.req.valid('param')
+      const job = await jobs.find(open(c), id)
+      if (!job) throw new AppError('not_found', `There is no job ${id}`)
+      const attempts = (await jobs.attempts(open(c), id)).map((attempt) => ({
+        ...attempt,
+        startedAt: toTimestamp(attempt.startedAt),
+        finishedAt: attempt.finishedAt && toTimestamp(attempt.finishedAt),
+      }))
+      const lastError = attempts.findLast(({ error }) => error !== null)?.error ?? null
+      const { input, result } = job
+      return c.json({ ...toJob(job), input, result, attempts, lastError }, 200)
+    },
   )
 
   router.openapi(
@@ -81,4 +104,16 @@ function jobRoutes({ database, jobs }: Deps) {
   )
 
   return router
+}
+
+/** Leaves out input and result, which may be large. */
+function toJob(job: JobRow & { input?: unknown; result?: unknown }): Job {
+  const { input: _, result: __, createdAt, runAt, startedAt, finishedAt, ...fields } = job
+  return {
+    ...fields,
+    createdAt: toTimestamp(createdAt),
+    runAt: runAt && toTimestamp(runAt),
+    startedAt: startedAt && toTimestamp(startedAt),
+    finishedAt: finishedAt && toTimestamp(finishedAt),
+  }
 }

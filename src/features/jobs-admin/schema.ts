@@ -31,9 +31,7 @@ export const Job = z
 const Attempt = z
   .strictObject({
     attempt: z.int(),
-    worker: z
-      .string()
-      .openapi({ description: 'Host, process and a random part', example: 'web-1:42:9f2c01ab' }),
+    worker: z.string().describe('Host, process and a random part: `web-1:42:9f2c01ab`'),
     startedAt: time,
     finishedAt: time.nullable(),
     outcome: z
@@ -69,6 +67,3 @@ export const PageQuery = z.strictObject({
 })
 
 export type Job = z.infer<typeof Job>
-export type JobDetail = z.infer<typeof JobDetail>
-export type JobPage = z.infer<typeof JobPage>
-export type PageQuery = z.infer<typeof PageQuery>
