@@ -7,8 +7,7 @@ import { MIGRATIONS, migrationStatus } from '../src/db/migrate.ts'
 import { AppError } from '../src/errors.ts'
 import type { Feature } from '../src/feature.ts'
 import { features } from '../src/features/index.ts'
-import { hasLocalDatabase } from './database/local-database.ts'
-import { onDatabase } from './database/on-database.ts'
+import { hasLocalDatabase, onDatabase } from './database/local-database.ts'
 
 /**
  * `npm run eject -- NAME… | --all`: removes example features whole. What belongs to one is:

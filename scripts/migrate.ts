@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Db } from '../src/db/database.ts'
 import { MIGRATIONS, migrateDown, migrateUp, migrationStatus } from '../src/db/migrate.ts'
 import { AppError } from '../src/errors.ts'
-import { onDatabase } from './database/on-database.ts'
+import { onDatabase } from './database/local-database.ts'
 
 /** `npm run migrate up | down | status | new NAME`. */
 const USAGE = `Usage: npm run migrate up       run what has not run yet

@@ -1,13 +1,11 @@
 import { spawn } from 'node:child_process'
 
 /**
- * Runs a command that must not outlive whoever started this guard: `node guard.ts COMMAND ARGS…`.
- * When standard input ends, because the parent closed it, exited or was killed with -9, the command
- * gets SIGTERM.
+ * `node guard.ts COMMAND ARGS…` runs a command that must not outlive its parent process: when
+ * standard input ends, even because the parent was killed with -9, the command gets SIGTERM.
  */
 const [command = '', ...args] = process.argv.slice(2)
-// A Ctrl-C in the terminal is for the parent, which decides when the command may go: neither it nor
-// this guard hears it.
+// Ctrl-C in the terminal is for the parent alone, which decides when the command ends.
 const child = spawn('sh', ['-c', `trap '' INT HUP; exec "$0" "$@"`, command, ...args], {
   stdio: 'ignore',
 })
@@ -17,7 +15,7 @@ child.on('exit', (code) => process.exit(code ?? 1))
 process.stdin
   .on('end', () => {
     child.kill('SIGTERM')
-    // One that a killed test had stopped hears nothing until it goes on.
+    // A process that SIGSTOP has stopped handles no signal before it.
     child.kill('SIGCONT')
   })
   .resume()

@@ -1,14 +1,14 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { loadConfig } from '../../src/config.ts'
+import { Database, type Db } from '../../src/db/database.ts'
 import { AppError } from '../../src/errors.ts'
-import { canConnect } from './can-connect.ts'
-import { noDatabase } from './no-database.ts'
-import { findProgram, startPrivateServer } from './private-server.ts'
+import { canConnect, findProgram, startPrivateServer } from './private-server.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const DATA = join(ROOT, '.data')
@@ -16,6 +16,7 @@ const VOLUME = `offloop-${createHash('sha1').update(ROOT).digest('hex').slice(0,
 const IMAGE = 'mysql:9.7'
 const CONTAINER_TIMEOUT_MS = 60_000
 const POLL_MS = 100
+const DOCKER_SOCKET = '/var/run/docker.sock'
 const PACKAGES = ['mariadb-server-core', 'mariadb-client-core']
 
 /** A server for this checkout to work with. */
@@ -28,11 +29,10 @@ export interface LocalDatabase {
 }
 
 /**
- * The database that DATABASE_URL names; without one, the first of: a MySQL or MariaDB program on
- * this machine, Docker, Debian's packages (as root). Its data stays in `.data/` or, under Docker,
- * in a volume.
+ * The database of DATABASE_URL; otherwise the first of: a MySQL or MariaDB program on this machine,
+ * Docker, Debian's packages (as root). Its data stays in `.data/` or, under Docker, in a volume.
  *
- * @throws AppError naming the ways out when there is none.
+ * @throws AppError `unavailable` with commands that help when there is none.
  */
 export async function openLocalDatabase(): Promise<LocalDatabase> {
   const given = process.env['DATABASE_URL']
@@ -43,6 +43,18 @@ export async function openLocalDatabase(): Promise<LocalDatabase> {
   return startPrivateServer(installProgram(), DATA)
 }
 
+/** Runs `work` on the database of DATABASE_URL or, without it, the local one, and closes both. */
+export async function onDatabase<T>(work: (db: Db) => Promise<T>): Promise<T> {
+  const local = await openLocalDatabase()
+  try {
+    const config = loadConfig({ ...process.env, DATABASE_URL: local.url })
+    await using database = await Database.open(config.database)
+    return await work(database.withSignal())
+  } finally {
+    await local.stop()
+  }
+}
+
 /** Whether `openLocalDatabase` has a database to open that was there before. */
 export function hasLocalDatabase(): boolean {
   const isThere = (data: string) => existsSync(join(DATA, data))
@@ -51,9 +63,8 @@ export function hasLocalDatabase(): boolean {
 }
 
 /**
- * A server to throw away, for tests and load tests: found as above, but with its own empty data,
- * set to be fast rather than durable. `TEST_DATABASE=docker` insists on the container,
- * `TEST_DATABASE=mysql:8.4` on that image. With DATABASE_URL it is that server, which stays.
+ * A server for tests and benches with empty data of its own, fast rather than durable, found as
+ * above. `TEST_DATABASE=docker` or an image such as `mysql:8.4` insists on a container.
  */
 export async function openTemporaryDatabase(): Promise<LocalDatabase> {
   const { TEST_DATABASE: image, DATABASE_URL: given } = process.env
@@ -79,7 +90,7 @@ async function startTemporaryServer(program: string): Promise<LocalDatabase> {
   }
 }
 
-/** Whether testcontainers finds an engine: it knows Docker, Podman, Colima and remote ones. */
+/** Whether testcontainers finds Docker, Podman, Colima or a remote engine. */
 async function hasDocker(): Promise<boolean> {
   const { getContainerRuntimeClient } = await import('testcontainers')
   return getContainerRuntimeClient().then(
@@ -105,20 +116,20 @@ async function startContainer(volume?: string, image = IMAGE): Promise<LocalData
   }
 }
 
-/** The port opens a little before the server lets anyone in. */
+/** The port opens a little before the server accepts connections. */
 async function untilReachable(url: string) {
   const deadline = AbortSignal.timeout(CONTAINER_TIMEOUT_MS)
   while (!(await canConnect(url))) {
     if (deadline.aborted)
       throw new AppError(
         'unavailable',
-        'The MySQL container started, but lets nobody in: see `docker logs`',
+        'The MySQL container started, but accepts no connections: see `docker logs`',
       )
     await sleep(POLL_MS)
   }
 }
 
-/** MariaDB's programs without its service: no daemon, nothing that starts at boot, no account. */
+/** Installs MariaDB's programs without its service. */
 function installProgram(): string {
   if (!existsSync('/etc/debian_version') || process.getuid?.() !== 0) throw noDatabase()
   console.log(`Installing ${PACKAGES.join(' and ')}`)
@@ -134,4 +145,39 @@ function installProgram(): string {
   if (!program)
     throw new AppError('unavailable', 'apt-get installed MariaDB, yet there is no mariadbd')
   return program
+}
+
+interface Machine {
+  platform?: NodeJS.Platform
+  /** Whether there is a Docker whose socket this user may not use. */
+  dockerRefuses?: boolean
+}
+
+/** The error for a machine without a database, with commands to copy. */
+export function noDatabase({
+  platform = process.platform,
+  dockerRefuses = isRefused(),
+}: Machine = {}): AppError {
+  const lines = [
+    ...(dockerRefuses
+      ? ['sudo usermod -aG docker $USER && newgrp docker   # Docker runs, but refuses this user']
+      : []),
+    platform === 'darwin'
+      ? 'brew install mariadb   # a private server, which starts and stops with the service'
+      : 'sudo apt-get install mariadb-server-core mariadb-client-core   # a private server, which starts and stops with the service',
+    'export DATABASE_URL=mysql://user:password@host:3306/offloop   # a server that you have',
+  ]
+  return new AppError(
+    'unavailable',
+    `No MySQL found. One of these lines helps, or starting Docker:\n\n  ${lines.join('\n  ')}\n`,
+  )
+}
+
+function isRefused(): boolean {
+  try {
+    accessSync(DOCKER_SOCKET, constants.R_OK | constants.W_OK)
+    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EACCES'
+  }
 }

@@ -7,8 +7,8 @@ import { type AddressInfo, createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { createConnection } from 'mysql2/promise'
 import { AppError } from '../../src/errors.ts'
-import { canConnect } from './can-connect.ts'
 import type { LocalDatabase } from './local-database.ts'
 
 const run = promisify(execFile)
@@ -25,9 +25,8 @@ const FOLDERS = [
 ]
 
 /**
- * The MySQL or MariaDB server program of this machine, if it has one. MariaDB's counts only with
- * the two programs that lay out its data: Debian has the second one in another package than the
- * server.
+ * The MySQL or MariaDB server program of this machine. MariaDB's needs two more programs to create
+ * its data, which Debian has in different packages.
  */
 export function findProgram(): string | undefined {
   const mariadb = findInFolders('mariadbd')
@@ -39,13 +38,23 @@ export function findProgram(): string | undefined {
 const findInFolders = (program: string) =>
   FOLDERS.map((folder) => join(folder, program)).find((path) => existsSync(path))
 
+/** Whether a server accepts our connections. */
+export async function canConnect(url: string): Promise<boolean> {
+  try {
+    const connection = await createConnection({ uri: url, connectTimeout: 2_000 })
+    await connection.end()
+    return true
+  } catch {
+    return false
+  }
+}
+
 /**
- * Starts `program` as a private child on a free port, reachable from this machine only, with its
- * data in `folder`. It ends with `stop()`, or when this process does, however that ends. A server
- * that another process runs on the same folder is shared.
+ * Starts `program` on a free port of this machine with its data in `folder`, or shares the server
+ * that another process runs there. It ends with `stop()`, or when this process does in any way.
  *
- * @param options further server options, such as those that trade durability for speed in tests.
- * @throws AppError with the end of the server's log when it does not start.
+ * @param options further options of the server.
+ * @throws AppError `unavailable` with the errors in the server's log when it does not start.
  */
 export async function startPrivateServer(
   program: string,
@@ -84,9 +93,7 @@ async function readConnection(file: string): Promise<URL | undefined> {
   return new URL(url)
 }
 
-/**
- * The one of the last time, so that other programs may keep it, unless its port is taken by now.
- */
+/** The same URL as last time, unless its port is taken: other programs may have stored it. */
 async function chooseUrl(known?: URL): Promise<URL> {
   const url =
     known ?? new URL(`mysql://offloop:${randomBytes(16).toString('hex')}@127.0.0.1/offloop`)
@@ -94,15 +101,11 @@ async function chooseUrl(known?: URL): Promise<URL> {
   return url
 }
 
-/**
- * Under another name until it is complete: a killed first start leaves nothing that looks like a
- * database.
- */
+/** Creates the data under another name, so that a killed first start leaves no half database. */
 async function initialise(program: string, data: string) {
   const unfinished = `${data}.unfinished`
   await rm(unfinished, { recursive: true, force: true })
   await mkdir(dirname(data), { recursive: true })
-  // Its own, as in `start`.
   const temporary = temporaryFolderOf(data)
   await mkdir(temporary, { recursive: true })
   const env = { ...process.env, TMPDIR: temporary }
@@ -130,8 +133,7 @@ async function start(
 ) {
   const log = `${data}.log`
   const setUpFile = `${data}.sql`
-  // Its own: a server that starts deletes what it takes for leftovers of itself, and /tmp may have
-  // those of another.
+  // Not /tmp: a server deletes there what it takes for its own leftovers.
   const temporary = temporaryFolderOf(data)
   await mkdir(temporary, { recursive: true })
   await writeFile(setUpFile, setUp(password), { mode: 0o600 })
@@ -157,9 +159,8 @@ async function start(
       ...asRoot(),
       ...options,
     ],
-    // Not detached: Linux shares the CPU out between sessions first (sched_autogroup), and in a
-    // session of its own the server would wait for our low-priority threads as if they were its
-    // equals.
+    // Not detached: Linux first divides the CPU between sessions (sched_autogroup), so that in its
+    // own session the server would compete with our low-priority threads as equals.
     { stdio: ['pipe', 'ignore', 'ignore'] },
   )
   await untilReady(server, href, log)
@@ -167,10 +168,7 @@ async function start(
   return server
 }
 
-/**
- * From the network only our user gets in, by its password; the server's root only by the socket in
- * this folder.
- */
+/** Our user connects by its password, and root only through the socket in the folder. */
 const setUp = (password: string) => `
 DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1', ''@'localhost';
 CREATE DATABASE IF NOT EXISTS \`offloop\`;
@@ -186,7 +184,7 @@ async function untilReady(server: ChildProcess, url: string, log: string) {
       await stop(server)
       throw new AppError(
         'unavailable',
-        `The private MySQL server did not start. The end of ${log}:\n${await tail(log)}`,
+        `The private MySQL server did not start. From ${log}:\n${await errorsIn(log)}`,
       )
     }
     await sleep(POLL_MS)
@@ -200,12 +198,15 @@ async function stop(server: ChildProcess) {
   await exited
 }
 
-const tail = async (file: string) =>
-  existsSync(file)
-    ? (await readFile(file, 'utf8')).trimEnd().split('\n').slice(-8).join('\n')
-    : '(it wrote none)'
+/** The errors in the server's log or, without any, its end. */
+async function errorsIn(file: string): Promise<string> {
+  if (!existsSync(file)) return '(there is none)'
+  const lines = (await readFile(file, 'utf8')).trimEnd().split('\n')
+  const errors = lines.filter((line) => /\berror\b/i.test(line))
+  return (errors.length > 0 ? errors : lines).slice(-8).join('\n')
+}
 
-/** The port, or any free one for 0; undefined when it is taken. */
+/** The port, or any free one for 0; undefined when the port is taken. */
 async function bindable(port: number): Promise<number | undefined> {
   const probe = createServer().listen(port, '127.0.0.1')
   try {

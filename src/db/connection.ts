@@ -14,29 +14,30 @@ import {
 import { AppError } from '../errors.ts'
 import { isDisconnect, isRetryable, isUnavailable, outcomeUnknown, translate } from './errors.ts'
 
-/** How long an answer is awaited after the signal's abort where it decides about a change. */
+/** For an answer that comes after the abort and says whether a change was made. */
 const ANSWER_GRACE_MS = 1_000
-/** How long the end of a killed session is awaited before its permit comes back. */
+/** For the end of a killed session, before its permit comes back. */
 const STOP_TIMEOUT_MS = 10_000
 const PING_TIMEOUT_MS = 250
 const KILL_TIMEOUT_MS = 1_000
 const MAX_KILL_ATTEMPTS = 20
 const KILL_RETRY_MS = 40
 
-/** No server's defaults decide what a date means or whether a bad value is an error. */
+// The server's defaults must not decide what a date means or which values are errors.
 const SQL_MODE =
   'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'
 const PREPARE_SESSION = `set time_zone = '+00:00', sql_mode = '${SQL_MODE}'`
-/** Tells apart the servers behind one address: replicas of each other have different ids. */
+// Replicas of each other have different ids.
 const IDENTIFY_SERVER = `select concat_ws(' ', @@hostname, @@port, @@server_id) as server`
 
+const NOT_STORABLE = 'A text has half of a surrogate pair in it, which no encoding can hold'
 const BEGIN = CompiledQuery.raw('begin')
 const READING = /^\s*(select|show|set|begin)\b/i
 
-/** The server that each connection leads to, once it is known. */
+/** The server of each connection. */
 const servers = new WeakMap<PoolConnection, string>()
 
-/** Sends what each new session starts with; what its borrower sends waits for that. */
+/** Sends the first statements of a new session; those of its borrower wait for them. */
 export function prepareSession(connection: PoolConnection): void {
   // mysql2 throws the second error of a broken connection at the process.
   connection.on('error', () => {})
@@ -58,7 +59,7 @@ export function answersPing(connection: PoolConnection): Promise<boolean> {
   })
 }
 
-/** Closes a connection whose server does not answer, without the goodbye of the protocol. */
+/** Closes a connection whose server does not answer. */
 export function discard(connection: PoolConnection): void {
   const { stream } = connection as unknown as { stream: { destroy(): void } }
   connection.destroy()
@@ -66,17 +67,15 @@ export function discard(connection: PoolConnection): void {
 }
 
 /**
- * A mysql2 connection as Kysely wants it, bound to its borrower's signal.
- *
- * When the signal aborts, the caller hears of it at once, and the session is killed on the server
- * together with its statement, locks and open transaction. Killing only the statement would keep
- * the connection, but a `KILL QUERY` that arrives late hits the next borrower's statement.
+ * A mysql2 connection as Kysely wants it, bound to its borrower's signal: when that aborts, the
+ * caller gets its reason at once, and the session is killed on the server with its statement, locks
+ * and transaction. A `KILL QUERY` that arrives late would hit the next borrower's statement.
  */
 export class MysqlConnection implements DatabaseConnection {
   readonly #raw: PoolConnection
   readonly #url: string
   readonly #signal: AbortSignal | undefined
-  /** Set by the abort; resolves when the server has ended the session. */
+  /** After the abort; resolves when the server has ended the session. */
   #stopped: PromiseWithResolvers<void> | undefined
   #inTransaction = false
 
@@ -87,15 +86,14 @@ export class MysqlConnection implements DatabaseConnection {
     this.#signal = signal
   }
 
-  /** Runs one statement; those with parameters are prepared on the server, which is faster. */
+  /** Runs a statement; one with parameters is prepared on the server. */
   executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
     const signal = this.#signal
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason)
-      if (!parameters.every(isStorable)) return reject(loneSurrogate())
+      if (!parameters.every(isStorable)) return reject(new AppError('invalid', NOT_STORABLE))
       const onAbort = () => {
         this.#stop()
-        // The answer says whether a change that commits itself has happened.
         if (this.#commitsItself(sql)) setTimeout(reject, ANSWER_GRACE_MS, signal?.reason).unref()
         else reject(signal?.reason)
       }
@@ -113,7 +111,7 @@ export class MysqlConnection implements DatabaseConnection {
         if (parameters.length === 0) this.#raw.query(sql, onResult)
         else this.#raw.execute(sql, parameters as unknown[] as string[], onResult)
       } catch (error) {
-        // A value that cannot be bound, such as undefined.
+        // A parameter such as undefined.
         onResult(error as Error, undefined)
       }
     })
@@ -139,7 +137,7 @@ export class MysqlConnection implements DatabaseConnection {
     })
   }
 
-  /** Closes a connection that cannot roll back: no open transaction reaches the next borrower. */
+  /** Closes a connection that cannot roll back. */
   async rollback(): Promise<void> {
     if (!this.#stopped) await this.#end('rollback').catch(() => this.#raw.destroy())
   }
@@ -151,23 +149,20 @@ export class MysqlConnection implements DatabaseConnection {
     )
   }
 
-  /**
-   * Gives the connection back to the pool; after an abort, returns a promise that resolves when the
-   * session has ended.
-   */
+  /** Returns the connection to the pool or, after an abort, a promise of the session's end. */
   release(): Promise<void> | undefined {
     if (!this.#stopped) this.#raw.release()
     return this.#stopped?.promise
   }
 
-  /** Whether the statement is a transaction of its own: with its answer lost, it may be done. */
+  /** Whether the statement is a transaction of its own, which may be done without an answer. */
   #commitsItself(sql: string): boolean {
     return !this.#inTransaction && !READING.test(sql)
   }
 
   /**
-   * Kills the session. The connection stays open until the server answers or closes it: if the
-   * permit came back earlier, more statements would run than there are permits.
+   * Kills the session, and keeps the connection until the server answers or closes it, so that no
+   * more statements run than there are permits.
    */
   #stop() {
     const stopped = Promise.withResolvers<void>()
@@ -207,11 +202,8 @@ export class MysqlConnection implements DatabaseConnection {
   }
 }
 
-/** mysql2 would write U+FFFD in place of a lone surrogate, so that different texts become equal. */
+/** mysql2 would write U+FFFD for half of a surrogate pair, so that different texts become equal. */
 const isStorable = (value: unknown) => typeof value !== 'string' || value.isWellFormed()
-
-const loneSurrogate = () =>
-  new AppError('invalid', 'A text has half of a surrogate pair in it, which no encoding can hold')
 
 function toQueryResult<R>(result: unknown): QueryResult<R> {
   if (Array.isArray(result)) return { rows: result as R[] }
@@ -220,19 +212,17 @@ function toQueryResult<R>(result: unknown): QueryResult<R> {
 }
 
 /**
- * Ends a session on its server, through a new connection, since the pool may have none to spare.
- * Where the address leads to several servers, the session's id is another client's on each of the
- * others: nothing is killed unless the server is the session's own, and otherwise it connects
- * again. Never rejects.
+ * Ends a session through a new connection. Where the address leads to several servers, it connects
+ * until it meets the session's own: on the others its id is another client's.
  *
- * @returns false when no server can be reached, so that the session's end will not be noticed.
+ * @returns false when no server can be reached. Never rejects.
  */
 async function killSession(url: string, connection: PoolConnection, hasEnded: () => boolean) {
   const server = servers.get(connection)
   for (let attempt = 1; server && attempt <= MAX_KILL_ATTEMPTS && !hasEnded(); attempt++) {
     const outcome = await tryKill(url, server, connection.threadId, hasEnded)
     if (outcome !== 'other server') return outcome === 'killed'
-    // At random, so that two that kill at once do not alternate at a round-robin balancer.
+    // At random: two callers must not alternate at a round-robin balancer.
     await sleep(Math.random() * KILL_RETRY_MS * attempt)
   }
   return true

@@ -8,6 +8,7 @@ import {
   MysqlAdapter,
   MysqlIntrospector,
   MysqlQueryCompiler,
+  sql,
 } from 'kysely'
 import { createPool, type Pool, type PoolConnection, type PoolOptions } from 'mysql2'
 import { AppError } from '../errors.ts'
@@ -21,9 +22,9 @@ export type Db = Kysely<Tables>
 
 const MAX_WAITERS = 10_000
 const MAX_WAIT_MS = 2_000
-/** Connections besides `poolSize`, for what must not wait behind requests. */
+/** For what must not wait behind requests. */
 const RESERVED_CONNECTIONS = 3
-/** Of each connection; the server allows 16 382 for all connections of all processes together. */
+/** Of each connection; the server allows 16 382 in all. */
 const MAX_PREPARED_STATEMENTS = 200
 const CONNECT_TIMEOUT_MS = 2_000
 const IDLE_TIMEOUT_MS = 60_000
@@ -32,45 +33,34 @@ const KEEP_ALIVE_DELAY_MS = 10_000
 const CLOSE_TIMEOUT_MS = 1_000
 
 const PING = CompiledQuery.raw('select 1')
-const DESCRIBE_SERVER = CompiledQuery.raw('select @@global.sql_mode as mode, version() as version')
 
 export interface DatabaseOptions extends Pick<WaitLimits, 'onWait'> {
   url: string
-  /** How many connections requests and jobs have. */
   poolSize: number
-  /** How long a statement or transaction waits for a connection at most; 2 s if absent. */
+  /** For a connection; 2 s if absent. */
   maxWaitMs?: number
 }
 
 export interface HandleOptions {
-  /**
-   * Takes a connection that requests do not use. For short statements that other processes rely
-   * on, such as probes and the renewal of leases.
-   */
+  /** Takes a connection that requests do not use: for probes and the leases of jobs. */
   reserved?: boolean
 }
 
 /**
- * The process's one pool of connections, for which handles come from `withSignal()`. It replaces
- * Kysely's driver: docs/decisions/002-own-driver.md has the reasons.
+ * The process's pool of connections. `withSignal()` gives handles, which replace Kysely's driver
+ * for the reasons in docs/decisions/002-own-driver.md.
  */
 export class Database implements AsyncDisposable {
   readonly semaphore: Semaphore
-  /** Where requests that will need a connection wait before they are begun. */
   readonly backlog: Backlog
   readonly #reserved: Semaphore
   readonly #url: string
   readonly #pool: Pool
   #serverVersion = ''
-  /** When a connection was first found silent: no connection idle since before is used again. */
+  /** When a connection was last found silent: none that was idle then is used again. */
   #silentSince = 0
 
-  /**
-   * Opens the pool and checks the server.
-   *
-   * @throws AppError `unavailable` when it cannot be reached, refuses us, or escapes strings as
-   * mysql2 does not.
-   */
+  /** @throws AppError `unavailable` when the server cannot be reached or refuses us. */
   static async open(options: DatabaseOptions): Promise<Database> {
     const database = new Database(options)
     try {
@@ -99,9 +89,9 @@ export class Database implements AsyncDisposable {
   }
 
   /**
-   * A handle whose statements and transactions end when `signal` aborts. Cheap: take one for each
-   * request. They throw AppError `overloaded` after too long a wait for a connection, `unavailable`
-   * without a database, and the signal's reason.
+   * A handle for one request, whose statements and transactions end when `signal` aborts. They
+   * throw AppError `overloaded` after too long a wait, `unavailable` without a database, and the
+   * signal's reason.
    */
   withSignal(signal?: AbortSignal, { reserved = false }: HandleOptions = {}): Db {
     const semaphore = reserved ? this.#reserved : this.semaphore
@@ -127,7 +117,6 @@ export class Database implements AsyncDisposable {
     return new Kysely({ config: { dialect }, dialect, driver, executor })
   }
 
-  /** How many wait for a connection, begun or not. */
   get waiting() {
     return this.semaphore.waiting + this.backlog.waiting
   }
@@ -137,16 +126,11 @@ export class Database implements AsyncDisposable {
     return this.#serverVersion
   }
 
-  /**
-   * Resolves when the database answers, however many requests wait for it.
-   *
-   * @throws AppError `unavailable` when it cannot be reached; the signal's reason.
-   */
+  /** @throws AppError `unavailable` when the database cannot be reached; the signal's reason. */
   async ping(signal: AbortSignal): Promise<void> {
     await this.withSignal(signal, { reserved: true }).executeQuery(PING)
   }
 
-  /** Closes the pool; gives up after a second where the server does not answer. */
   async [Symbol.asyncDispose]() {
     const closed = new Promise<void>((resolve) => this.#pool.end(() => resolve()))
     await Promise.race([closed, sleep(CLOSE_TIMEOUT_MS, undefined, { ref: false })])
@@ -157,7 +141,7 @@ export class Database implements AsyncDisposable {
       const take = () =>
         this.#pool.getConnection((error, raw) => {
           if (error) return reject(unavailable(error))
-          // Not in mysql2's types: when the connection was last given back, or opened.
+          // Not in mysql2's types: when the connection was last returned, or opened.
           const { lastActiveTime } = raw as PoolConnection & { lastActiveTime: number }
           if (lastActiveTime > Date.now() - PING_AFTER_IDLE_MS) resolve(raw)
           else
@@ -168,9 +152,8 @@ export class Database implements AsyncDisposable {
   }
 
   /**
-   * Whether an idle connection still leads to its server. A failover or a firewall that cut it
-   * without a word most likely cut the others, too: those that have been idle for longer are closed
-   * without a ping, so that all together delay one request by 250 ms.
+   * Whether an idle connection still leads to its server. What cut it silently, a failover or a
+   * firewall, has most likely cut those that were idle then: they are closed without a ping.
    */
   async #isAlive(raw: PoolConnection, idleSince: number): Promise<boolean> {
     const askedAt = Date.now()
@@ -181,9 +164,10 @@ export class Database implements AsyncDisposable {
   }
 
   async #checkServer() {
-    const { rows } = await this.withSignal().executeQuery<{ mode: string; version: string }>(
-      DESCRIBE_SERVER,
-    )
+    const { rows } = await sql<{
+      mode: string
+      version: string
+    }>`select @@global.sql_mode as mode, version() as version`.execute(this.withSignal())
     this.#serverVersion = rows[0]?.version ?? ''
     if (rows[0]?.mode.includes('NO_BACKSLASH_ESCAPES'))
       throw new Error(
@@ -196,7 +180,7 @@ type Provider = ConstructorParameters<typeof DefaultQueryExecutor>[2]
 
 const refuse = () => Promise.reject(new Error('Take a handle by Database.withSignal()'))
 
-/** Kysely uses it for transactions only: connections come from the provider of each handle. */
+/** For transactions only: connections come from the provider of each handle. */
 const driver: Driver = {
   init: refuse,
   acquireConnection: refuse,
@@ -223,10 +207,9 @@ const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   maxIdle: connectionLimit - 1,
   idleTimeout: IDLE_TIMEOUT_MS,
   connectTimeout: CONNECT_TIMEOUT_MS,
-  // Firewalls forget silent connections, and a server that is gone is noticed.
   enableKeepAlive: true,
   keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS,
-  // The collation of the tables: a comparison of two collations is no constant for the planner.
+  // The tables' collation: with another one, a comparison is no constant for the planner.
   charset: 'UTF8MB4_UNICODE_520_CI',
   maxPreparedStatements: MAX_PREPARED_STATEMENTS,
   timezone: 'Z',

@@ -1,6 +1,6 @@
 import { AppError } from '../errors.ts'
 
-/** What mysql2 throws: with the server's number, or only a code where the connection failed. */
+/** Has the server's number, or only a code where the connection failed. */
 interface MysqlError extends Error {
   code?: string
   errno?: number
@@ -9,7 +9,7 @@ interface MysqlError extends Error {
 /** Lock wait timeout, deadlock, snapshot conflict, lost certification: run it again. */
 const RETRYABLE = new Set([1205, 1213, 1020, 3101])
 
-/** Read-only, as in a failover: this connection will not write again, but a new one may. */
+/** Read-only, as in a failover: a new connection may write. */
 const READ_ONLY = new Set([1290, 1792, 1836])
 
 /**
@@ -23,10 +23,10 @@ const REFUSING = new Set([
 /** `max_execution_time` of MySQL, `max_statement_time` of MariaDB. */
 const TIMED_OUT = new Set([3024, 1969])
 
-/** Somebody ended the statement, but not its connection. */
+/** By `KILL QUERY`. */
 const INTERRUPTED = 1317
 
-/** All processes together have `max_prepared_stmt_count` statements. */
+/** `max_prepared_stmt_count` of all processes together. */
 const TOO_MANY_STATEMENTS = 1461
 
 const DISCONNECTED =
@@ -35,11 +35,10 @@ const DISCONNECTED =
 /** How mysql2 refuses a statement on a closed connection, without a number or a code. */
 const CLOSED = /\bclosed\b/
 
-/** Whether the transaction that gave this error may simply be run again. */
 export const isRetryable = (error: unknown) =>
   isMysqlError(error) && RETRYABLE.has(error.errno ?? 0)
 
-/** Whether the database cannot be used now, or not through the connection that gave this error. */
+/** Whether the database, or the connection that gave this error, cannot be used now. */
 export function isUnavailable(error: unknown): boolean {
   if (!isMysqlError(error) || !isServerError(error)) return isDisconnect(error)
   return READ_ONLY.has(error.errno) || REFUSING.has(error.errno)
@@ -52,10 +51,7 @@ export function isDisconnect(error: unknown): boolean {
   return error.code === undefined ? CLOSED.test(error.message) : DISCONNECTED.test(error.code)
 }
 
-/**
- * Whether a row with this value of the unique key `key` exists already. The server's message ends
- * with the key's name, after the value, so that no value can pass for a key.
- */
+/** Whether a row with this value of the unique key `key` exists. No value can pass for a key. */
 export const isDuplicateKey = (error: unknown, key: string) =>
   isMysqlError(error) &&
   error.errno === 1062 &&

@@ -7,8 +7,7 @@ import type { Db } from './database.ts'
 export const MIGRATIONS = path.join(import.meta.dirname, '../../migrations')
 
 /**
- * Brings the schema up to date and names the migrations that it ran. Of several processes that call
- * it at once, one runs them under a lock of the server, and the others find nothing left to do.
+ * Brings the schema up to date, in one process at a time, and names the migrations that it ran.
  *
  * @throws AppError `conflict` when the database has a migration that this checkout lacks; the error
  * of the first migration that fails.
@@ -63,7 +62,7 @@ async function assertKnown(db: Db, folder: string) {
     )
 }
 
-/** MySQL commits DDL at once, so that a transaction around a migration would have no effect. */
+/** Without transactions: MySQL commits DDL at once. */
 const createMigrator = (db: Db, migrationFolder: string) =>
   new Migrator({
     db,

@@ -3,12 +3,11 @@ import type { Db } from './database.ts'
 
 type Parameter = string | number | Date
 
-/** The server allows 65 535 parameters in a statement, but plans long lists badly. */
+/** The server plans longer lists badly. */
 const MAX_LIST_LENGTH = 4_096
 
 /**
- * A query that Kysely builds and compiles once, for the few hot statements: building one costs
- * about as much as running it.
+ * A query that is built and compiled once, for hot statements: building costs as much as running.
  *
  *     const byId = prepared((db, id: number) => db.selectFrom('product').selectAll().where('id', '=', id))
  *     const [product] = await byId(db, 7)
@@ -31,12 +30,12 @@ export function preparedWrite<Params extends readonly Parameter[], Row>(
   let compiled: CompiledQuery<Row> | undefined
   return (db, ...parameters) => {
     const executor = db.getExecutor()
-    // A plugin may change the query and its result, and each handle may have others.
+    // Each handle may have other plugins.
     if (executor.plugins.length > 0)
       return executor.executeQuery(build(db, ...parameters).compile())
     compiled ??= compile(db, build, parameters.length)
     const query = { ...compiled, parameters }
-    // `executeQuery()` of the executor would add four promises, for the sake of plugins.
+    // The executor's `executeQuery()` would add four promises for the sake of plugins.
     return executor.provideConnection((connection) => connection.executeQuery<Row>(query))
   }
 }
@@ -46,7 +45,7 @@ function compile<Params extends readonly Parameter[], Row>(
   build: (db: Db, ...params: Params) => Compilable<Row>,
   count: number,
 ): CompiledQuery<Row> {
-  // Objects that have no value: a query made from a parameter's value would be frozen as it is.
+  // They have no value: a query made from a parameter's value would stay as it is first built.
   const standIns = Array.from({ length: count }, () => ({ [Symbol.toPrimitive]: refuseValue }))
   const query = build(db, ...(standIns as readonly unknown[] as Params)).compile()
   const bound = query.parameters
@@ -62,13 +61,12 @@ function refuseValue(): never {
 }
 
 /**
- * Runs a query that has a list in it, such as `where id in (…)`, and gives the rows of all pieces.
+ * Runs a query with a list in it whose length depends on data, such as `where id in (…)`.
  *
  *     const rows = await inPieces(ids, (piece) => db.selectFrom('job').select('id').where('id', 'in', piece).execute())
  *
- * Use it for every list whose length depends on data: a connection keeps each statement that it has
- * prepared, so a piece is filled up to a power of two with its last value. Not for `values (…)` or
- * `not in`, whose meaning that changes.
+ * A connection keeps its prepared statements, so a piece is filled up to a power of two with its
+ * last value. Not for `values (…)` or `not in`, whose meaning that changes.
  */
 export async function inPieces<Value, Row>(
   values: readonly Value[],
@@ -82,7 +80,6 @@ export async function inPieces<Value, Row>(
   return rows
 }
 
-/** `values` must not be empty. */
 function padded<Value>(values: readonly Value[]): Value[] {
   const length = 2 ** Math.ceil(Math.log2(values.length))
   return [...values, ...new Array<Value>(length - values.length).fill(values.at(-1) as Value)]

@@ -1,8 +1,8 @@
 import { performance } from 'node:perf_hooks'
 import { type AppError, overloaded } from '../errors.ts'
 
-/** With this many callers waiting for each permit, no permit is ever without work. */
-const CALLERS_PER_PERMIT = 4
+/** Enough that no permit is ever without work. */
+const WAITING_PER_PERMIT = 4
 
 export interface WaitLimits {
   /** Protects memory only: load meets `maxWaitMs` first. */
@@ -12,18 +12,13 @@ export interface WaitLimits {
   onWait?: ((ms: number) => void) | undefined
 }
 
-/** One of its functions is called, once, unless it leaves the queue. */
 interface Waiter {
   readonly admit: () => void
   readonly refuse: (error: AppError) => void
 }
 
-/**
- * A first-in, first-out semaphore that bounds the time of a wait. mysql2's own queue has no bound:
- * when the database slows down, requests would pile up in it until all have missed their deadlines.
- */
+/** First in, first out, with a bound on the time of a wait, which mysql2's own queue lacks. */
 export class Semaphore {
-  /** How many callers may hold a permit at once. */
   readonly permits: number
   readonly #queue: WaitQueue
   #inUse = 0
@@ -42,10 +37,9 @@ export class Semaphore {
   }
 
   /**
-   * Acquires a permit, to be given back by `release()`. Returns undefined where one is free.
+   * Acquires a permit; returns undefined where one is free.
    *
-   * @throws AppError `overloaded` after `maxWaitMs`, or at once when `maxWaiters` wait; the
-   * signal's reason when it aborts.
+   * @throws AppError `overloaded` after `maxWaitMs`, or when `maxWaiters` wait; the signal's reason.
    */
   acquire(signal?: AbortSignal): Promise<void> | undefined {
     if (this.#inUse < this.permits) {
@@ -80,9 +74,8 @@ export class Semaphore {
 }
 
 /**
- * The queue of requests that will need a permit and are not begun while many callers wait for one.
- * A request that has only been read takes a third of the memory of one inside its handler, and is
- * cheaper to refuse (docs/decisions/014-backlog.md).
+ * Requests that will need a permit, not begun while many callers wait for one: a request that has
+ * only been read takes less memory and is cheaper to refuse (docs/decisions/014-backlog.md).
  */
 export class Backlog {
   readonly #semaphore: Semaphore
@@ -98,22 +91,19 @@ export class Backlog {
     return this.#queue.length
   }
 
-  /**
-   * Admits a request at once, or after those before it when few callers wait for a permit; refuses
-   * it with AppError `overloaded` after `maxWaitMs`, or when `maxWaiters` wait.
-   */
+  /** Admits a request now or when few callers wait; refuses it as `acquire` does. */
   add(waiter: Waiter): void {
     if (this.#queue.length === 0 && this.#room > 0) waiter.admit()
     else this.#queue.add(waiter)
   }
 
-  /** To be called whenever a caller has left the semaphore's queue. */
+  /** Call it whenever a caller has left the semaphore's queue. */
   wake(): void {
     if (this.#queue.length > 0) this.#turn ??= setImmediate(this.#admit)
   }
 
   get #room() {
-    return this.#semaphore.permits * CALLERS_PER_PERMIT - this.#semaphore.waiting
+    return this.#semaphore.permits * WAITING_PER_PERMIT - this.#semaphore.waiting
   }
 
   #admit = () => {
@@ -121,12 +111,11 @@ export class Backlog {
     const room = this.#room
     let free = room
     while (free > 0 && this.#queue.admitFirst()) free--
-    // Not all that were admitted ask for a permit, and some do later. The next turn knows.
+    // Some of those that were admitted never ask for a permit.
     if (room > 0) this.wake()
   }
 }
 
-/** A place in the queue, which its waiter can leave from the middle. */
 interface Place {
   readonly waiter: Waiter
   readonly since: number
@@ -135,16 +124,15 @@ interface Place {
 }
 
 /**
- * A waiter is refused after it has waited, never at once by an estimate: a refused client asks
- * again immediately, so that refusals would take the event loop's time from answers.
+ * Refuses waiters after a wait, not at once by an estimate: clients would return immediately. It is
+ * a linked list because a `Set` is slow to give its first element after many deletions.
  */
 class WaitQueue {
   readonly #limits: WaitLimits
-  // A linked list, because a `Set` is slow to give its first element after many deletions.
   #first: Place | undefined
   #last: Place | undefined
   #length = 0
-  /** Runs for the first only: every wait has the same bound, so the first one's ends first. */
+  /** For the first only, whose wait ends first. */
   #timer: NodeJS.Timeout | undefined
 
   constructor(limits: WaitLimits) {
@@ -170,7 +158,6 @@ class WaitQueue {
     return place
   }
 
-  /** Returns whether there was one. */
   admitFirst(): boolean {
     const first = this.#first
     if (!first) return false
@@ -179,14 +166,13 @@ class WaitQueue {
     return true
   }
 
-  /** Calls none of the waiter's functions. */
   remove(place: Place) {
     const { previous, next, since } = place
     if (previous) previous.next = next
     else this.#first = next
     if (next) next.previous = previous
     else this.#last = previous
-    // A place that the garbage collector has promoted would keep its successors alive.
+    // In old space it would keep its successors alive.
     place.previous = place.next = undefined
     this.#length--
     this.#limits.onWait?.(performance.now() - since)
@@ -206,7 +192,6 @@ class WaitQueue {
     this.#timer = this.#first && this.#startTimer(Math.ceil(this.#first.since - overdueSince + 1))
   }
 
-  /** A client that comes to the end of such a queue will wait for about as long. */
   #refusal() {
     return overloaded('The database is busy: try again shortly', this.#limits.maxWaitMs)
   }

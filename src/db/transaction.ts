@@ -8,13 +8,11 @@ import type { Tables } from './tables.ts'
 const MAX_ATTEMPTS = 3
 const RETRY_DELAY_MS = 20
 
-/** The hooks of each transaction that runs. */
 const hooks = new WeakMap<Transaction<Tables>, (() => void)[]>()
 
 /**
- * Runs `story` in a transaction; commits when it resolves, rolls back when it throws. A transaction
- * that loses a deadlock is run again from its start, so `story` does nothing that cannot be done
- * twice: events are published after it returns, or by `afterCommit`.
+ * Runs `story` in a transaction, again when it loses a deadlock: it must do nothing that cannot be
+ * done twice. Publish events after it, or by `afterCommit`.
  *
  * @throws AppError `overloaded` when it lost three times; whatever `story` throws.
  */
@@ -30,13 +28,18 @@ export const transaction = <T>(
       hooks.set(trx, acts)
       return story(trx)
     })
-    for (const act of acts) warnOnThrow(act)
+    for (const act of acts) {
+      try {
+        act()
+      } catch (error) {
+        process.emitWarning(error as Error)
+      }
+    }
     return result
   })
 
 /**
- * Runs `attempt` again when the database undid it because of a lock. For a story that is a single
- * statement, which is a transaction of its own.
+ * Runs `attempt`, a single statement, again when the database undid it because of a lock.
  *
  * @throws AppError `overloaded` when it lost three times; whatever `attempt` throws.
  */
@@ -54,8 +57,7 @@ export async function retryLocked<T>(attempt: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Has `act` called once the transaction is committed, and never if it is rolled back. What it
- * throws becomes a warning of the process, because the change is committed.
+ * Has `act` called once the transaction is committed. What it throws becomes a warning.
  *
  * @throws Error for a transaction that `transaction()` did not begin.
  */
@@ -63,12 +65,4 @@ export function afterCommit(trx: Transaction<Tables>, act: () => void): void {
   const acts = hooks.get(trx)
   if (!acts) throw new Error('Begin the transaction with transaction() of src/db/transaction.ts')
   acts.push(act)
-}
-
-function warnOnThrow(act: () => void) {
-  try {
-    act()
-  } catch (error) {
-    process.emitWarning(error as Error)
-  }
 }

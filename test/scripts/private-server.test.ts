@@ -4,8 +4,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createConnection } from 'mysql2/promise'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { canConnect } from '../../scripts/database/can-connect.ts'
-import { findProgram, startPrivateServer } from '../../scripts/database/private-server.ts'
+import {
+  canConnect,
+  findProgram,
+  startPrivateServer,
+} from '../../scripts/database/private-server.ts'
 import { isAlive, useProcess } from '../support/process.ts'
 import { until } from '../support/until.ts'
 

@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest'
 import type { TestProject } from 'vitest/node'
-import { noDatabase } from '../../scripts/database/no-database.ts'
+import { noDatabase } from '../../scripts/database/local-database.ts'
 import setup from '../support/server.ts'
 
 /** A machine with neither a database program nor Docker. */
