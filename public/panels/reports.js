@@ -1,13 +1,10 @@
 import { element } from '../element.js'
 import { bytes, percent } from '../format.js'
 import { exampleOrders } from './reports/example.js'
-import { resultOf } from './reports/result.js'
+import { showResult } from './reports/result.js'
 import { upload } from './reports/upload.js'
 
-/**
- * Events are hints that may be lost: this often the truth is read besides, while a report is not
- * finished.
- */
+/** Events may be lost: this often an unfinished report is read as well. */
 const READ_EVERY_MS = 2_000
 const STATES = {
   queued: 'Queued',
@@ -31,7 +28,7 @@ export const panel = { title: 'Reports', order: 50, width: 'half', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, { api, live }) {
-  const { form, setBusy } = formFor(start)
+  const { form, setBusy } = createForm(start)
   const status = element('p', { role: 'status' })
   const progress = element('progress', { max: 1, 'aria-label': 'Progress of the report' })
   const cancel = element(
@@ -54,12 +51,12 @@ function mount(section, { api, live }) {
     const controller = new AbortController()
     stop = () => controller.abort()
     const onProgress = (/** @type {number} */ fraction) =>
-      tell(`Uploading ${file.name}, ${bytes(file.size)}`, { fraction })
+      setStatus(`Uploading ${file.name}, ${bytes(file.size)}`, { fraction })
     onProgress(0)
     try {
       follow(await upload(`/v1/reports?${query}`, file, { signal: controller.signal, onProgress }))
     } catch (error) {
-      tell(controller.signal.aborted ? 'Cancelled' : explain(/** @type {any} */ (error)), {
+      setStatus(controller.signal.aborted ? 'Cancelled' : explain(/** @type {any} */ (error)), {
         isError: !controller.signal.aborted,
       })
     }
@@ -69,7 +66,7 @@ function mount(section, { api, live }) {
   function follow(report) {
     waiting = report.id
     live.subscribe(`report:${report.id}`)
-    stop = () => api('DELETE', `/v1/reports/${report.id}`).then(show, tellError)
+    stop = () => api('DELETE', `/v1/reports/${report.id}`).then(show, showError)
     show(report)
   }
 
@@ -86,14 +83,14 @@ function mount(section, { api, live }) {
     // One that is queued again says why its last attempt failed.
     const reason = state === 'queued' ? error : note
     if (isGoing)
-      return tell([STATES[state], reason].filter(Boolean).join(': '), { fraction: progress })
+      return setStatus([STATES[state], reason].filter(Boolean).join(': '), { fraction: progress })
     leave()
-    tell(state === 'failed' && error ? error : STATES[state], { isError: state === 'failed' })
-    if (summary) result.replaceChildren(...resultOf(summary))
+    setStatus(state === 'failed' && error ? error : STATES[state], { isError: state === 'failed' })
+    if (summary) result.replaceChildren(...showResult(summary))
   }
 
   /** @param {string} text @param {{ fraction?: number, isError?: boolean }} [options] */
-  function tell(text, { fraction, isError = false } = {}) {
+  function setStatus(text, { fraction, isError = false } = {}) {
     const isGoing = fraction !== undefined
     work.hidden = false
     status.textContent = isGoing ? `${text}, ${percent(Math.floor(fraction * 100) / 100)}` : text
@@ -104,9 +101,9 @@ function mount(section, { api, live }) {
     setBusy(isGoing)
   }
 
-  const tellError = (/** @type {Error} */ error) => tell(error.message, { isError: true })
+  const showError = (/** @type {Error} */ error) => setStatus(error.message, { isError: true })
 
-  /** The truth. A service that is away for a moment will tell later. */
+  /** Reads the report. If the service is unavailable for a moment, the next read will do. */
   const read = () =>
     waiting && api('GET', `/v1/reports/${waiting}`, { background: true }).then(show, () => {})
 
@@ -117,7 +114,7 @@ function mount(section, { api, live }) {
 }
 
 /** @param {(file: File, query: URLSearchParams) => void} start */
-function formFor(start) {
+function createForm(start) {
   const file = element('input', {
     type: 'file',
     className: 'visually-hidden',

@@ -11,18 +11,18 @@ const MAX_GROUPS = 8
  * A summary as a table of its columns, and its groups as bars. @param {Summary} summary @returns
  * {HTMLElement[]}
  */
-export function resultOf({ rows, columns, rejected, groups }) {
+export function showResult({ rows, columns, rejected, groups }) {
   const title = element('h3', {}, `${number(rows)} rows, ${number(columns.length)} columns`)
   return [
     title,
-    ...rejectedOf(rejected),
-    ...(groups ? groupsOf(groups) : []),
-    tableOf(columns, rows),
+    ...showRejected(rejected),
+    ...(groups ? showGroups(groups) : []),
+    showTable(columns, rows),
   ]
 }
 
 /** @param {Summary['rejected']} rejected */
-function rejectedOf({ rows, first: [first] }) {
+function showRejected({ rows, first: [first] }) {
   if (!first) return []
   const { line, reason } = first
   return [
@@ -35,14 +35,14 @@ function rejectedOf({ rows, first: [first] }) {
 }
 
 /** @param {NonNullable<Summary['groups']>} groups */
-function groupsOf({ groupBy, value, total, first }) {
+function showGroups({ groupBy, value, total, first }) {
   const shown = first.slice(0, MAX_GROUPS)
   /** @param {typeof shown[0]} group */
-  const figureOf = ({ count, sum }) => (value === null ? count : Number(sum ?? 0))
-  const most = Math.max(...shown.map(figureOf), 0)
+  const toFigure = ({ count, sum }) => (value === null ? count : Number(sum ?? 0))
+  const most = Math.max(...shown.map(toFigure), 0)
   const bars = shown.map((group) => {
     const bar = element('span', { className: 'bar' })
-    bar.style.setProperty('--share', `${share(figureOf(group), most)}`)
+    bar.style.setProperty('--share', `${share(toFigure(group), most)}`)
     const figure = value === null ? number(group.count) : text('number', group.sum ?? 0)
     return element(
       'li',
@@ -64,7 +64,7 @@ function groupsOf({ groupBy, value, total, first }) {
 }
 
 /** @param {Column[]} columns @param {number} rows */
-function tableOf(columns, rows) {
+function showTable(columns, rows) {
   const heads = ['Column', 'Missing', 'Distinct', 'From', 'To', 'Mean', 'Distribution']
   const isNumber = (/** @type {number} */ place) => place > 0 && place < heads.length - 1
   const head = heads.map((text, place) =>
@@ -89,7 +89,7 @@ function tableOf(columns, rows) {
         element('span', { className: 'badge' }, type),
       ),
       ...figures.map((figure) => element('td', { className: 'number' }, figure)),
-      element('td', {}, distributionOf(column)),
+      element('td', {}, showDistribution(column)),
     )
   })
   const table = element(
@@ -107,7 +107,7 @@ function tableOf(columns, rows) {
 }
 
 /** @param {Column} column */
-function distributionOf({ type, histogram, top }) {
+function showDistribution({ type, histogram, top }) {
   const bars = histogram
     ? histogram.map(({ from, to, count }) => ({
         label: `${text(type, from)} to ${text(type, to)}`,

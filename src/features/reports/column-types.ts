@@ -240,7 +240,7 @@ class Moments {
     return this.canBeDayFirst || this.canBeMonthFirst
   }
 
-  /** Undefined where day and month cannot be told apart, or only some have a zero before them. */
+  /** Undefined if day and month cannot be distinguished, or only some are padded by a zero. */
   toType(orders: ReadonlyMap<string, DateOrder>): Type | undefined {
     const [separator, zone] = [this.separator, this.#zone]
     const clock = ['HH', 'mm', 'ss'].slice(0, this.#time.length > 6 ? 3 : 2).join(':')

@@ -68,11 +68,12 @@ async function summariseScalars(
   const v = isMoment(column) ? `epoch(${sql})` : `${sql}::double`
   const source = `(select ${v} as v, ${sql} from data)`
   // Numbers with more digits than a double has are not interpolated.
-  const quantile = isLong ? `quantile_disc(${sql}` : 'quantile_cont(v'
+  const exact = isLong ? `quantile_disc(${sql}` : 'quantile_cont(v'
+  const quantiled = `${isExact ? exact : 'approx_quantile(v'}, [${SHARES}])`
   const figures = await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max,
     min(v) as low, max(v) as high, ${counted},
     ${isMoment(column) ? 'avg(v) as mean' : `${selectSum(column)}, ${DEVIATION}`},
-    ${isExact ? quantile : 'approx_quantile(v'}, [${SHARES}])::varchar[] as quantiles from ${source}`)
+    ${quantiled}::varchar[] as quantiles from ${source}`)
   const show: Show = (value) => (isMoment(column) ? showSeconds(value, column) : value)
   const showText = isMoment(column) ? (text: string) => showMoment(text, column) : showNumber
   const showQuantile = isMoment(column) ? (text: string) => show(Number(text)) : showNumber

@@ -100,7 +100,7 @@ export async function summariseScanned(
   return { version: SUMMARY_VERSION, delimiter, rows, columns: summaries, rejected, groups }
 }
 
-/** The reason for whoever sent the file. @throws what is no fault of the file's. */
+/** The reason, for the file's owner. @throws what is no fault of the file's. */
 function explain(error: unknown): string {
   if (error instanceof InvalidCsvError) return error.message
   if (

@@ -183,7 +183,7 @@ export interface SummaryInput extends SummaryOptions {
   memoryMb: number
 }
 
-/** What is wrong with a file is no error of ours: its owner is told. */
+/** A file that cannot be summarised is an expected outcome: its owner gets the reason. */
 export type SummaryOutcome = { ok: true; summary: Summary } | { ok: false; reason: string }
 
 export const summariseCsv = task<SummaryInput, SummaryOutcome>('report.summarise')

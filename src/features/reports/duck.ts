@@ -5,7 +5,7 @@ import type { ScannedCsv } from './scan.ts'
 
 const PROGRESS_EVERY_MS = 200
 /**
- * DuckDB reads 32 MB at once unless told otherwise, and a kernel that is not preemptible does
+ * DuckDB reads 32 MB at once by default, and a kernel that is not preemptible does
  * nothing else on that core meanwhile, so that light requests wait.
  */
 const READ_BYTES = 2 * 1024 * 1024

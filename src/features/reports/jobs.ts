@@ -36,8 +36,8 @@ export async function summariseUpload(
   if (earlier) return earlier
 
   const file = await storage.locate(report.upload)
-  // A cancelled report loses its upload. Whoever closes a removed file last waits until its blocks
-  // are free, for seconds where it is large: a thread of this process, not the ending child.
+  // A cancelled report loses its upload, and the last to close a removed file waits until its
+  // blocks are free, for seconds if it is large: thanks to this handle, not the child process.
   await using _open = await open(file)
   const { groupBy, value, delimiter } = report
   const outcome = await withFolder(spillDirectory, id, (folder) =>

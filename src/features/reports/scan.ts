@@ -127,12 +127,13 @@ class Scan implements Disposable {
     const { bytes, start, stop, starts, stops } = record
     const types = this.#types
     let isClean = !record.hasStrayQuote && start !== stop
+    const hasLongFields = stop - start > MAX_FIELD_BYTES
     for (let index = 0; index < types.length; index++) {
       const column = types[index] as ColumnTypes
       const [from, to] = [starts[index] as number, stops[index] as number]
       if (from === to) column.missing++
       else column.note(bytes, start + from, start + to)
-      if (to - from > MAX_FIELD_BYTES) isClean = false
+      if (hasLongFields && to - from > MAX_FIELD_BYTES) isClean = false
     }
     if (record.innerLines > 0) this.#isMultiline = true
     if (isClean) return this.#write(bytes, start, stop)
