@@ -67,7 +67,6 @@ export async function* receiveUpload(
   getContext(c).restartDeadline()
 }
 
-/** The size of a request's body, if the client declares it. */
 export function declaredBytes({ req }: AppContext): number | undefined {
   const length = req.header('content-length')
   return length === undefined ? undefined : Number(length)

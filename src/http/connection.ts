@@ -1,12 +1,11 @@
 import type { Socket } from 'node:net'
 import type { AppResponse } from './headers.ts'
 
-/** Safe requests of one connection that are served at once. */
 const MAX_SERVED = 8
 /** From here on the socket is paused; not before, because then it does not notice a close. */
 const MAX_WAITING = 1_000
 
-/** Methods that change nothing, so that their requests may run in parallel (RFC 9112, 9.3.2). */
+/** Their requests may run in parallel (RFC 9112, 9.3.2). */
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 const isSafe = ({ req }: AppResponse) => SAFE_METHODS.has(req.method ?? '')
@@ -21,7 +20,6 @@ export class Connection {
   readonly #load: { inFlight: number }
   readonly #served = new Set<AppResponse>()
   readonly #waiting: AppResponse[] = []
-  /** An unsafe request is being served. */
   #isExclusive = false
   #seenBytes = -1
   #quietSince = 0
@@ -47,7 +45,6 @@ export class Connection {
     return this.#waiting.at(-1) ?? [...this.#served].at(-1)
   }
 
-  /** Serves a request, now or after those before it. */
   receive(outgoing: AppResponse): void {
     this.#load.inFlight++
     if (this.#waiting.length === 0 && this.#mayServe(outgoing)) this.#start(outgoing)
@@ -75,7 +72,7 @@ export class Connection {
     outgoing.on('close', () => {
       this.#served.delete(outgoing)
       this.#load.inFlight--
-      // In another turn of the event loop, so that requests of other connections come in between.
+      // Later, so that requests of other connections come in between.
       if (this.#waiting.length > 0) setImmediate(this.#serveWaiting)
     })
     this.#serve(outgoing)

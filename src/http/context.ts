@@ -8,15 +8,13 @@ import { type Log, Repeats } from '../log.ts'
 import { type AppResponse, newRequestId } from './headers.ts'
 
 export interface Env {
-  /** Node's request and response; absent in tests that call `app.request()`. */
+  /** Absent in tests that call `app.request()`. */
   Bindings: { incoming?: IncomingMessage; outgoing?: AppResponse }
-  /** Read it through `getContext(c)`. */
   Variables: { requestContext: RequestContext }
 }
 
 export type AppContext = Context<Env>
 
-/** What the log and the metrics say about a finished request. */
 export interface RequestRecord {
   method: string
   /** The pattern that matched, such as `/v1/products/:id`. */
@@ -33,7 +31,6 @@ const CLIENT_CLOSED_REQUEST = 499
 
 const MONITORING_ROUTES = new Set(['/health/live', '/health/ready', '/metrics'])
 
-/** One request: its id, its client, the time it may take, and the signal that ends it. */
 export class RequestContext {
   readonly requestId: string
   readonly startedAt: number
@@ -66,12 +63,11 @@ export class RequestContext {
     return this.#controller.signal
   }
 
-  /** For an upload or a stream of events: now only the client's leaving aborts the signal. */
+  /** From now on only the client's leaving aborts the signal. */
   clearDeadline(): void {
     this.#setDeadline(Number.POSITIVE_INFINITY)
   }
 
-  /** Gives the request its whole timeout again, once the upload is complete. */
   restartDeadline(): void {
     this.#setDeadline(performance.now() + this.#timeoutMs)
   }
@@ -116,7 +112,7 @@ const deadlineExceeded = (ms: number) =>
 
 export const getContext = (c: AppContext): RequestContext => c.get('requestContext')
 
-/** What `compute.run` and `map` take from a request; `key` is for fairness among clients. */
+/** What `compute.run` and `map` take from a request. */
 export function taskOptions(c: AppContext) {
   const { signal, timeLeftMs, client, requestId } = getContext(c)
   return { signal, timeoutMs: timeLeftMs, key: client, requestId }
@@ -131,7 +127,7 @@ export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> 
   return c && { requestId: getContext(c).requestId, route: routePath(c, -1) }
 }
 
-/** Gives each request its context, and `onEnd` its record. Registered before all other middleware. */
+/** The first middleware: gives each request its context, and `onEnd` its record. */
 export function requestContext(
   timeoutMs: number,
   onEnd: (record: RequestRecord) => void,
@@ -148,7 +144,7 @@ export function requestContext(
       store.context = undefined
       onEnd(toRecord(c, context, outgoing))
     }
-    // The client left while its request waited to be started.
+    // The client left while its request waited.
     if (outgoing?.req.socket.destroyed) {
       end(outgoing)
       throw clientClosedRequest()
@@ -165,9 +161,8 @@ export function throwRefusal(c: AppContext): void {
 }
 
 /**
- * Writes one line per finished request at `info`; successful probes, scrapes and background reads at
- * `debug`, because they would outnumber those of users. Of requests refused with 503 the first per
- * route, then their number: under overload, a line for each would slow those that are served.
+ * One line per request, at `debug` for successful probes, scrapes and background reads. Of requests
+ * refused with 503 the first per route, then their number: a line for each would add to the overload.
  */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()

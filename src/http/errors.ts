@@ -46,20 +46,19 @@ function encodeProblem(error: AppError, instance: string, requestId?: string) {
   }
 }
 
-/** An error as a Web response. */
 export function problemResponse(error: AppError, instance: string, requestId?: string): Response {
   const { body, headers } = encodeProblem(error, instance, requestId)
   return new Response(body, { status: error.status, headers })
 }
 
-/** Writes an error on Node's response, where there is no app, and closes the connection. */
+/** Writes an error where there is no app, and closes the connection. */
 export function writeProblem(outgoing: AppResponse, error: AppError): void {
   const { body, headers } = encodeProblem(error, outgoing.req.url ?? '', outgoing.requestId)
   outgoing.shouldKeepAlive = false
   outgoing.writeHead(error.status, headers).end(body)
 }
 
-/** An error as the bytes of an HTTP response, where there is not even a request. */
+/** The bytes of a response where there is not even a request. */
 export function problemBytes(error: AppError): string {
   const { body, headers } = encodeProblem(error, '')
   const lines = Object.entries({ ...headers, Connection: 'close' }).map((pair) => pair.join(': '))
@@ -68,9 +67,8 @@ export function problemBytes(error: AppError): string {
 }
 
 /**
- * Answers what no route did: 404, or 405 with `Allow` where the path has other methods, or 204 to
- * OPTIONS. Hono's middleware runs here, behind the routes, so that requests with a route do not pay
- * for it.
+ * Answers what no route did: 404, 405 with `Allow`, or 204 to OPTIONS. Hono's middleware runs here,
+ * so that requests with a route do not pay for it.
  */
 export function notFound(app: Hono<Env>): NotFoundHandler<Env> {
   const allowMethods = methodNotAllowed({
@@ -100,8 +98,7 @@ export const errorHandler = (log: Log): ErrorHandler<Env> => {
     const { code, status, message, cause } = error
     const { requestId } = getContext(c)
     const fields = { code, reason: cause instanceof Error ? cause.message : undefined }
-    // The first refusal per reason, then their number: when the service is overloaded or has no
-    // database, a line for each would make it worse.
+    // The first refusal per reason, then their number: a line for each would add to the overload.
     const logOthers = (refused: number) => log.warn({ ...fields, refused }, message)
     if (code === 'internal') log.error({ err: thrown, requestId }, 'Request failed')
     else if (status >= 500)

@@ -5,12 +5,10 @@ import type { JSONParsed } from 'hono/utils/types'
 import { AppError } from '../errors.ts'
 import type { AppContext } from './context.ts'
 
-/** For a route that changes a version: `request: { headers: IfMatch }`. */
 export const IfMatch = z.object({
   'if-match': z.string().optional().openapi({ description: '`ETag` of the version to change' }),
 })
 
-/** Of a route that answers by `answerTagged`. */
 export const notModified = {
   304: {
     description: 'The client has this version: see `If-None-Match`',

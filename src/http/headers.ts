@@ -26,7 +26,7 @@ const EXPOSED_HEADERS =
 /** Safe to log and to send back. */
 const ACCEPTABLE_ID = /^[\w.:-]{1,128}$/
 
-/** How Node recognises `Expect: 100-continue`. */
+/** As Node recognises it. */
 const EXPECTS_CONTINUE = /(?:^|\W)100-continue(?:$|\W)/i
 
 /** Makes ids unique across processes; a UUID per request would take ten times as long. */
@@ -48,11 +48,10 @@ type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[]
 
 /** Adds the request id and the security headers to every response (docs/decisions/003). */
 export class AppResponse extends ServerResponse<IncomingMessage> {
-  /** The caller's `X-Request-Id`, or a new one. */
   readonly requestId: string
-  /** When the request got its turn on its connection, by `performance.now()`. */
+  /** By `performance.now()`, after waiting for others of the connection. */
   startedAt = 0
-  /** Set if the server refused the request before it reached the app, which answers it. */
+  /** Why the server refused the request before it reached the app. */
   refusal: AppError | undefined
   shouldClose: (() => boolean) | undefined
   #bodyTimer: NodeJS.Timeout | undefined
@@ -73,7 +72,7 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
     clearTimeout(this.#bodyTimer)
   }
 
-  /** Asks for a body whose client waits to be asked: refused requests cost no transfer. */
+  /** Asks a client that waits for it to send the body. */
   inviteBody(): void {
     const { headers, httpVersion } = this.req
     if (httpVersion === '1.1' && EXPECTS_CONTINUE.test(headers.expect ?? '')) this.writeContinue()

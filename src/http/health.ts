@@ -4,7 +4,6 @@ import { createRouter, json } from './router.ts'
 
 const CHECK_TIMEOUT_MS = 1_000
 
-/** Whether the service should get traffic; if not, why, and the cause of that. */
 export type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
 
 /** Decides whether the service should get traffic: only between startup and shutdown. */
@@ -17,7 +16,6 @@ export class Readiness {
     this.#stopping = stopping
   }
 
-  /** From now on the service is ready while `check` resolves. */
   begin(check: (signal: AbortSignal) => Promise<void>): void {
     this.#check = check
   }
@@ -40,7 +38,6 @@ const toAnswer = (cause: unknown): ReadinessAnswer =>
     ? { ready: false, reason: cause.message, cause: cause.cause }
     : { ready: false, reason: 'The database does not answer', cause }
 
-/** `/health/live` and `/health/ready`, for process supervisors and load balancers. */
 export function healthRoutes(readiness: Readiness) {
   const router = createRouter()
   const Health = z.object({ status: z.literal('ok') }).openapi('Health')

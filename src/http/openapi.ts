@@ -41,7 +41,6 @@ export function serveDocs(app: Router, events: readonly Event[]): void {
       nonce,
       pageTitle: 'offloop API',
       favicon: 'data:,',
-      // No links to Scalar's services.
       telemetry: false,
       agent: { disabled: true },
       mcp: { disabled: true },
@@ -89,7 +88,7 @@ function describeApi(app: Router, events: readonly Event[]) {
       version: 'v1',
       description: [DESCRIPTION, ...events.map(describeEvent)].join('\n'),
     },
-    // Relative to the document's own URL: right on every port and behind a proxy.
+    // Right on every port and behind a proxy.
     servers: [{ url: '/' }],
   })
   for (const [path, { get, post, put, patch, delete: remove }] of Object.entries(
@@ -135,7 +134,6 @@ function complete(path: string, operation: Operation) {
   operation.responses = responses as NonNullable<Operation['responses']>
 }
 
-/** The errors that follow from what an operation takes. */
 function impliedResponses(path: string, { parameters = [], requestBody }: Operation): Responses {
   const names = parameters.map((parameter) => ('name' in parameter ? parameter.name : ''))
   return {

@@ -2,13 +2,11 @@ import { z } from '@hono/zod-openapi'
 import { integerParameter, withDefault } from './params.ts'
 import { validationFailed } from './router.ts'
 
-/** The query of a list, besides its filters. */
 export const pageQuery = {
   limit: withDefault(integerParameter(1, 100), 20),
   cursor: z.string().optional().openapi({ description: '`nextCursor` of the previous page' }),
 }
 
-/** The body of a list. */
 export const pageFields = <Item extends z.ZodType>(item: Item) => ({
   items: z.array(item),
   nextCursor: z.string().nullable().openapi({ description: 'Null on the last page' }),
@@ -25,8 +23,8 @@ interface Page<Item> {
 }
 
 /**
- * Cursor pagination. A cursor is opaque to clients and holds the id of a page's last item, so that
- * each page is one range read, and items inserted or deleted meanwhile shift nothing.
+ * Cursor pagination. A cursor holds the id of a page's last item: each page is one range read, and
+ * items inserted or deleted meanwhile shift nothing.
  */
 export class Pager {
   readonly #prefix: string

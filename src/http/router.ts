@@ -24,7 +24,6 @@ export type Router = Hono<Env> &
 
 type RouteContext<R extends RouteConfig> = Parameters<RouteHandler<R, Env>>[0]
 
-/** What a route's handler may return: for each status a body as the route declares it. */
 type RouteResponse<R extends RouteConfig> = {
   [Status in keyof R['responses'] & StatusCode]: R['responses'][Status] extends {
     content: infer Content
@@ -59,18 +58,18 @@ export function createRouter(): Router {
   return checked
 }
 
-/** The JSON body of a request: `request: jsonBody(ProductInput)`. */
+/** `request: jsonBody(ProductInput)`. */
 export const jsonBody = <Schema extends z.ZodType>(schema: Schema) => ({
   body: { required: true, content: { 'application/json': { schema } } },
 })
 
-/** A JSON response: `responses: { 200: json(Product, 'The product') }`. */
+/** `responses: { 200: json(Product, 'The product') }`. */
 export const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
   description,
   content: { 'application/json': { schema } },
 })
 
-/** A response with headers: `withHeaders(json(Product, 'Created'), 'ETag', 'Location')`. */
+/** `withHeaders(json(Product, 'Created'), 'ETag', 'Location')`. */
 export const withHeaders = <Response extends object>(response: Response, ...names: string[]) => ({
   ...response,
   headers: z.object(Object.fromEntries(names.map((name) => [name, z.string()]))),

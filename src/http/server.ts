@@ -24,9 +24,8 @@ const MAX_IN_FLIGHT = 10_000
 /** The rest is for files, probes, and connections that kill statements. */
 const CLIENTS_SHARE_OF_FILES = 0.75
 
-/** Where requests wait before they start. */
 export interface Backlog {
-  /** Calls one of the functions, once: at once or later. */
+  /** Calls one of the functions, at once or later. */
   add(waiter: { admit: () => void; refuse: (error: AppError) => void }): void
 }
 
@@ -52,10 +51,9 @@ export class HttpServer implements AsyncDisposable {
     this.node = createServer({
       ServerResponse: AppResponse,
       headersTimeout: HEADERS_TIMEOUT_MS,
-      // Node's applies to all requests; ours can be cleared for an upload.
+      // `startBodyTimeout` can be cleared for an upload.
       requestTimeout: 0,
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
-      // `findFlaw` does it, and answers with a problem.
       requireHostHeader: false,
       // The other protocol takes over the socket, so nothing may be in flight on it.
       shouldUpgradeCallback: (request) =>
@@ -78,7 +76,6 @@ export class HttpServer implements AsyncDisposable {
 
   /** Listens and returns the URL. @throws AppError when the port is taken or not allowed. */
   async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
-    // The errors are malformed hosts and paths.
     this.#listener = getRequestListener(app.fetch, {
       hostname: 'localhost',
       errorHandler: (error) => {
@@ -142,10 +139,9 @@ export class HttpServer implements AsyncDisposable {
     const { req } = outgoing
     const flaw = findFlaw(req)
     if (flaw) return writeProblem(outgoing, flaw)
-    // OPTIONS * asks whether the server is there (RFC 9110, 9.3.7).
+    // RFC 9110, 9.3.7.
     if (req.url === '*') return void outgoing.writeHead(204).end()
     outgoing.startedAt = performance.now()
-    // Preflights need nothing to wait for.
     const backlog =
       req.method === 'OPTIONS' ? undefined : this.#options.backlogFor?.(req.url as string)
     const start = (refusal?: AppError) => {
@@ -158,7 +154,7 @@ export class HttpServer implements AsyncDisposable {
     else start()
   }
 
-  /** Rejects malformed or incomplete requests without corrupting a response. */
+  /** Rejects malformed requests without corrupting a response. */
   #rejectBytes(error: NodeJS.ErrnoException, socket: Socket) {
     const { last, inFlight = 0, isPaused = false } = this.#connections.get(socket) ?? {}
     if (!socket.writable || error.code === 'ECONNRESET' || last?.headersSent)

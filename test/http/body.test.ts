@@ -41,7 +41,7 @@ async function serve(progressMs?: number) {
 const head = (field: string) =>
   `POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${field}\r\n\r\n`
 
-test('an upload may take longer than the deadline, which begins anew at its end', async () => {
+test('an upload may take longer than the deadline, which restarts at its end', async () => {
   const { url, heard } = await serve()
   const socket = await connectTo(url)
   socket.write(head('Content-Length: 10'))
@@ -94,7 +94,7 @@ test('one whose client leaves ends at once', async () => {
   expect(heard[0]?.error).toMatchObject({ code: 'cancelled' })
 })
 
-test('a client that waits to be asked for the body is asked when it is read, and not if it is refused', async () => {
+test('a client that sends Expect: 100-continue is asked for the body when it is read, and not if it is rejected', async () => {
   const { url } = await serve()
   const refused = await sendRaw(
     url,

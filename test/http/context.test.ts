@@ -1,8 +1,10 @@
 import { once } from 'node:events'
 import { queryObjects } from 'node:v8'
-import { expect, onTestFinished, test } from 'vitest'
+import { pino } from 'pino'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import {
   type AppContext,
+  accessLog,
   getContext,
   RequestContext,
   type RequestRecord,
@@ -63,7 +65,7 @@ test('a request is recorded once, with its pattern, status, time and id', async 
   ])
 })
 
-test('a request that says that no user asked for it is recorded as a background request', async () => {
+test('a request with X-Background is recorded as a background request', async () => {
   const { url, records } = await serve(() => new Response('a thing'))
   await fetch(`${url}/things/7`, { headers: { 'X-Background': '1' } })
   await until(() => records.length > 0, 'it is recorded')
@@ -85,7 +87,7 @@ test('a streamed answer is recorded when its end is out, not before', async () =
   expect(records[0]?.status).toBe(200)
 })
 
-test('a client that goes away aborts the signal, and stands in the log as 499', async () => {
+test('a client that leaves aborts the signal, and is recorded as 499', async () => {
   let signal: AbortSignal | undefined
   const { url, records } = await serve((c) => {
     signal = getContext(c).signal
@@ -99,7 +101,7 @@ test('a client that goes away aborts the signal, and stands in the log as 499', 
   expect(records.map(({ status }) => status)).toEqual([499])
 })
 
-test('who asks for the signal after the client has gone finds it aborted', async () => {
+test('a signal created after the client has left is aborted', async () => {
   const { promise: released, resolve: release } = Promise.withResolvers<void>()
   let signal: AbortSignal | undefined
   let serving = false
@@ -133,7 +135,7 @@ test('nothing aborts the signal of a request that is answered', async () => {
   expect([records[0]?.status, signals[0]?.aborted]).toEqual([200, false])
 })
 
-test('the signal of a HEAD aborts once it is answered, because nobody reads what its handler would stream', async () => {
+test('the signal of a HEAD aborts once it is answered, because nobody reads its stream', async () => {
   let signal: AbortSignal | undefined
   const { url } = await serve((c) => {
     signal = getContext(c).signal
@@ -144,7 +146,7 @@ test('the signal of a HEAD aborts once it is answered, because nobody reads what
 })
 
 test.each(['EMFILE', 'ENFILE'])(
-  'a handler that is out of file descriptors (%s) is overloaded, not broken',
+  'a handler without file descriptors (%s) is overloaded, not broken',
   async (code) => {
     const { url } = await serve(() => {
       throw Object.assign(new Error(`${code}: too many open files`), { code })
@@ -170,7 +172,7 @@ test('the deadline aborts the signal: 504', async () => {
   ])
 })
 
-test('the time left counts from the arrival of the request', async () => {
+test('the remaining time counts from the arrival of the request', async () => {
   const { app } = appOf(async (c) => {
     const before = getContext(c).timeLeftMs
     await until(() => getContext(c).timeLeftMs < before, 'time passes')
@@ -209,4 +211,78 @@ test('an idle connection keeps nothing of the request before in memory', async (
   }
   await until(isCollected, 'its memory is free')
   expect(socket.destroyed).toBe(false)
+})
+
+describe('the access log', () => {
+  const REQUEST: RequestRecord = {
+    method: 'GET',
+    route: '/v1/items/:id',
+    status: 200,
+    ms: 1,
+    requestId: 'a',
+    background: false,
+  }
+
+  /** At which level a request is logged, or nothing if it is not. */
+  function levelOf(request: Partial<RequestRecord>, level = 'debug'): string | undefined {
+    const lines: string[] = []
+    accessLog(pino({ level }, { write: (line) => void lines.push(line) }))({
+      ...REQUEST,
+      ...request,
+    })
+    expect(lines.length).toBeLessThanOrEqual(1)
+    return lines[0] && pino.levels.labels[JSON.parse(lines[0]).level]
+  }
+
+  test("a user's request is logged at info", () => {
+    expect(levelOf({})).toBe('info')
+    expect(levelOf({ method: 'POST', status: 201 })).toBe('info')
+  })
+
+  test('a background read that succeeded is logged at debug, and so absent at the default level', () => {
+    expect(levelOf({ background: true })).toBe('debug')
+    expect(levelOf({ background: true, status: 304 })).toBe('debug')
+    expect(levelOf({ background: true }, 'info')).toBeUndefined()
+  })
+
+  test.each(['/health/live', '/health/ready', '/metrics'])(
+    'a successful read of %s is logged at debug',
+    (route) => {
+      expect(levelOf({ route })).toBe('debug')
+    },
+  )
+
+  test.each([
+    ['a background read that failed', { background: true, status: 404 }],
+    ['a background read that its client left', { background: true, status: 499 }],
+    ['a readiness probe that failed', { route: '/health/ready', status: 503 }],
+    [
+      'a change that claims to be in the background',
+      { background: true, method: 'DELETE', status: 204 },
+    ],
+  ])('%s is logged at info', (_, request) => {
+    expect(levelOf(request)).toBe('info')
+  })
+
+  test('of many refused requests the first is logged at once, and the others as one line with their number', () => {
+    vi.useFakeTimers()
+    onTestFinished(() => void vi.useRealTimers())
+    const lines: object[] = []
+    const log = accessLog(
+      pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) }),
+    )
+    for (let request = 0; request < 1_000; request++)
+      log({ ...REQUEST, status: 503, requestId: String(request) })
+    log({ ...REQUEST, method: 'POST', status: 503 })
+    log(REQUEST)
+    vi.advanceTimersByTime(5_000)
+    expect(lines).toMatchObject([
+      { method: 'GET', status: 503, requestId: '0', msg: 'request' },
+      { method: 'POST', status: 503, msg: 'request' },
+      { status: 200, msg: 'request' },
+      { method: 'GET', route: '/v1/items/:id', status: 503, refused: 999, msg: 'requests' },
+    ])
+    log({ ...REQUEST, status: 503, requestId: 'next' })
+    expect(lines.at(-1)).toMatchObject({ requestId: 'next' })
+  })
 })

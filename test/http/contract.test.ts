@@ -28,7 +28,7 @@ async function post(body: string | Blob, headers: Record<string, string>) {
 const json = { 'content-type': 'application/json' }
 
 describe('every error is a problem', () => {
-  test('with what a person and a program need, and the id to find it by', async () => {
+  test('for people and programs, with the request id', async () => {
     const { status, headers, body } = await request(`${service.url}/nowhere`)
     expect(status).toBe(404)
     expect(headers.get('content-type')).toBe('application/problem+json')
@@ -67,7 +67,7 @@ describe('every error is a problem', () => {
     expect(await post(body, { 'content-type': type })).toEqual([415, 'unsupported_media_type'])
   })
 
-  test('a body that does not say what it is is 415', async () => {
+  test('a body without a content type is 415', async () => {
     expect(await post(new Blob(['{}']), {})).toEqual([415, 'unsupported_media_type'])
   })
 
@@ -90,7 +90,7 @@ describe('every error is a problem', () => {
     },
   )
 
-  test('a 422 names what does not fit in every part of the request', async () => {
+  test('a 422 names what is invalid in every part of the request', async () => {
     const { status, body } = await app.request('/v1/items/0', 'PATCH', {
       stock: -1,
       colour: 'red',
@@ -103,7 +103,7 @@ describe('every error is a problem', () => {
     ])
   })
 
-  test('a body that is not there lacks all that it should have', async () => {
+  test('an absent body lacks every field', async () => {
     const { status, body } = await app.request('/v1/items', 'POST')
     expect(status).toBe(422)
     expect(body.errors.map(({ path }: { path: string }) => path)).toEqual([
@@ -113,7 +113,7 @@ describe('every error is a problem', () => {
     ])
   })
 
-  test('what breaks inside is a 500 that gives nothing away', async () => {
+  test('an internal failure is a 500 without details', async () => {
     await app.database.withSignal().schema.alterTable('item').renameTo('hidden').execute()
     const { status, body } = await app
       .request('/v1/items/1')
@@ -130,7 +130,7 @@ describe('every error is a problem', () => {
 })
 
 describe('a body', () => {
-  test('over 1 MiB is refused at once where its length is declared', async () => {
+  test('over 1 MiB is rejected at once where its length is declared', async () => {
     const socket = await connectTo(service.url)
     socket.write(
       `POST /v1/items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${MIB + 1}\r\n\r\n{`,
@@ -141,7 +141,7 @@ describe('a body', () => {
     socket.destroy()
   })
 
-  test('over 1 MiB is refused while it arrives where its length is not declared', async () => {
+  test('over 1 MiB is rejected while it arrives where its length is not declared', async () => {
     const socket = await connectTo(service.url)
     socket.write(
       'POST /v1/items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n',
@@ -154,7 +154,7 @@ describe('a body', () => {
     socket.destroy()
   })
 
-  test('that stops arriving is not waited for beyond the deadline', async () => {
+  test('that stops arriving is not awaited beyond the deadline', async () => {
     const { url } = await useFixture({ REQUEST_TIMEOUT_MS: '200' })
     const socket = await connectTo(url)
     socket.write(
@@ -172,7 +172,7 @@ describe('a body', () => {
   })
 })
 
-describe('requests that a proxy could take for something else', () => {
+describe('requests that a proxy could interpret differently', () => {
   test.each([
     ['two Host headers', 'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n', 400],
     ['no Host header', 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n', 400],
@@ -190,11 +190,11 @@ describe('requests that a proxy could take for something else', () => {
     ['a header with a bare newline in it', 'GET / HTTP/1.1\r\nHost: a\r\nX: a\nb\r\n\r\n', 400],
     ['no HTTP at all', 'hello\r\n\r\n', 400],
     ['20 KB of headers', `GET / HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, 431],
-  ])('%s: refused', async (_, bytes, status) => {
+  ])('%s: rejected', async (_, bytes, status) => {
     expect((await sendRaw(service.url, bytes)).status).toBe(status)
   })
 
-  test('are told why, as a problem', async () => {
+  test('are answered with the reason, as a problem', async () => {
     const { head, body } = await sendRaw(
       service.url,
       'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n',
@@ -207,7 +207,7 @@ describe('requests that a proxy could take for something else', () => {
     })
   })
 
-  test('do not keep others from being served', async () => {
+  test('do not block others', async () => {
     const socket = await connectTo(service.url)
     socket.write('GET /v1/items HTTP/1.1\r\nHos')
     expect((await request(items)).status).toBe(200)
@@ -223,10 +223,13 @@ describe('the request id', () => {
     expect(headers.get('x-request-id')).toBe('trace-1:a.b_c')
   })
 
-  test.each(['two words', 'x'.repeat(129), '<script>'])('is ours instead of %j', async (id) => {
-    const { headers } = await request(items, 'GET', undefined, { 'x-request-id': id })
-    expect(headers.get('x-request-id')).toMatch(/^[\w-]{12}\.[0-9a-z]+$/)
-  })
+  test.each(['two words', 'x'.repeat(129), '<script>'])(
+    'is a new one instead of %j',
+    async (id) => {
+      const { headers } = await request(items, 'GET', undefined, { 'x-request-id': id })
+      expect(headers.get('x-request-id')).toMatch(/^[\w-]{12}\.[0-9a-z]+$/)
+    },
+  )
 
   test('differs between requests on one connection', async () => {
     const get = 'GET /health/live HTTP/1.1\r\nHost: a\r\n'
@@ -238,7 +241,7 @@ describe('the request id', () => {
 
 describe('headers', () => {
   test.each(['/v1/items', '/nowhere', '/health/live', '/openapi.json'])(
-    '%s forbids what a browser need not do',
+    '%s has the security headers',
     async (path) => {
       const { headers } = await request(service.url + path)
       expect(Object.fromEntries(headers)).toMatchObject({
@@ -261,7 +264,7 @@ describe('headers', () => {
     ])
   })
 
-  test('let the pages of listed origins in, and no others', async () => {
+  test('admit pages of listed origins, and no others', async () => {
     const allowed = await request(items, 'GET', undefined, { origin: 'https://shop.example' })
     expect(allowed.headers.get('access-control-allow-origin')).toBe('https://shop.example')
     const other = await request(items, 'GET', undefined, { origin: 'https://evil.example' })
@@ -286,7 +289,7 @@ describe('headers', () => {
     ['that names no method', { origin: 'https://shop.example' }],
     ['without an origin that names a method', { 'access-control-request-method': 'PATCH' }],
   ])(
-    'leave OPTIONS %s to the app: it is no preflight',
+    'leave OPTIONS %s, which is no preflight, to the app',
     async (_, headers: Record<string, string>) => {
       const known = await request(`${items}/1`, 'OPTIONS', undefined, headers)
       expect([known.status, known.headers.get('allow')]).toEqual([
@@ -306,7 +309,7 @@ describe('operations', () => {
     expect((await app.request('/health/ready')).body).toEqual({ status: 'ok' })
   })
 
-  test('the page links to the API, for people and for programs, and to the figures', async () => {
+  test('the page links to the docs, the OpenAPI document and the metrics', async () => {
     const html = await (await app.fetch('/')).text()
     for (const link of ['/docs', '/openapi.json', '/metrics'])
       expect(html).toContain(`href="${link}"`)

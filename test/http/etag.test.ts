@@ -32,7 +32,7 @@ describe('If-Match', () => {
     ['names it within another tag', '"1, "'],
     ['does not quote it', '2'],
     ['is empty', ''],
-  ])('refuses a change when it %s', (_, ifMatch) => {
+  ])('rejects a change when it %s', (_, ifMatch) => {
     expect(allowsChange(ifMatch, '"2"')).toBe(false)
   })
 })

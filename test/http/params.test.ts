@@ -29,7 +29,7 @@ test.each([
   [integerParameter(1, 9), '10', 'Must be a whole number from 1 to 9'],
   [integerParameter(1, 9), '1e0', 'Must be a whole number from 1 to 9'],
   [numberParameter(0, 1), 'Infinity', 'Must be a number from 0 to 1'],
-])('%#: what does not fit is refused for one reason, in plain words', (schema, value, reason) => {
+])('%#: invalid input is rejected for one reason, in plain words', (schema, value, reason) => {
   expect(reasonsFor(schema, value)).toEqual([reason])
 })
 

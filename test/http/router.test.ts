@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { answerTagged, notModified } from '../../src/http/etag.ts'
 import { createRouter, json } from '../../src/http/router.ts'
 
-describe('a route that declares what would go unheeded is refused', () => {
+describe('a route that declares what the router ignores is rejected', () => {
   const schema = z.object({ name: z.string() })
 
   test.each([

@@ -25,7 +25,7 @@ const statusesIn = (text: string) =>
   [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status))
 
 describe('a request that waits in a backlog', () => {
-  test('is not begun before it is admitted, and others are served meanwhile', async () => {
+  test('does not start before it is admitted, and others are served meanwhile', async () => {
     const { url, waiters, served } = await useBacklog()
     const answer = fetch(`${url}/slow`, { method: 'POST', body: 'as it was sent' })
     await until(() => waiters.length > 0, 'it waits')
@@ -36,7 +36,7 @@ describe('a request that waits in a backlog', () => {
     expect(await (await answer).text()).toBe('as it was sent')
   })
 
-  test('is refused with an answer that pages elsewhere can read, on a connection that stays', async () => {
+  test('is rejected with an answer that pages of other origins can read, on a connection that stays open', async () => {
     const { url, waiters, records, served } = await useBacklog()
     const socket = await connectTo(url)
     onTestFinished(() => void socket.destroy())
@@ -57,7 +57,7 @@ describe('a request that waits in a backlog', () => {
     expect([records.map(({ status }) => status), served]).toEqual([[503, 503], []])
   })
 
-  test('is not begun when its client has left, and stands in the log as 499', async () => {
+  test('does not start when its client has left, and is recorded as 499', async () => {
     const { url, waiters, records, served, inFlight } = await useBacklog()
     const socket = await connectTo(url)
     socket.write('GET /slow HTTP/1.1\r\nHost: a\r\n\r\n')
@@ -69,7 +69,7 @@ describe('a request that waits in a backlog', () => {
     expect([records.map(({ status }) => status), served]).toEqual([[499], []])
   })
 
-  test('has a time that counts from its arrival', async () => {
+  test('has a duration that counts from its arrival', async () => {
     const { url, waiters, records } = await useBacklog()
     const since = performance.now()
     const answer = fetch(`${url}/slow`)
@@ -96,7 +96,7 @@ test('requests that wait for the database are all answered in the end, and those
   expect(await waiting()).toBe(0)
 })
 
-describe('an offer of another protocol', () => {
+describe('an upgrade to another protocol', () => {
   test.each([
     [
       'h2c, as Java and curl --http2 make it',
@@ -167,13 +167,13 @@ describe('an offer of another protocol', () => {
 
 describe('the Host header', () => {
   test.each(['/health/live', '/health/ready', '/', '/v1/items'])(
-    'is not asked of HTTP/1.0: GET %s',
+    'is optional in HTTP/1.0: GET %s',
     async (path) => {
       expect((await sendRaw(service.url, `GET ${path} HTTP/1.0\r\n\r\n`)).status).toBe(200)
     },
   )
 
-  test.each(['HEAD', 'OPTIONS'])('is not asked of HTTP/1.0: %s', async (method) => {
+  test.each(['HEAD', 'OPTIONS'])('is optional in HTTP/1.0: %s', async (method) => {
     const { status } = await sendRaw(service.url, `${method} /v1/items HTTP/1.0\r\n\r\n`)
     expect([200, 204]).toContain(status)
   })
@@ -185,7 +185,7 @@ describe('the Host header', () => {
     ).toBe(200)
   })
 
-  test('is asked of HTTP/1.1: a problem with headers of its own, and the connection closes', async () => {
+  test('is required in HTTP/1.1: a problem with headers of its own, and the connection closes', async () => {
     const { status, head, body } = await sendRaw(service.url, 'GET /health/live HTTP/1.1\r\n\r\n')
     expect([status, JSON.parse(body).detail]).toEqual([400, 'Send a Host header'])
     const names = head.split('\r\n').map((line) => line.split(':')[0]?.toLowerCase())
@@ -209,7 +209,7 @@ test.each([
     `POST /v1/items HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ${coding}\r\n\r\n0\r\n\r\n`,
     'Send the body chunked or with its length, in no other transfer coding',
   ]),
-])('%s is refused in words', async (_, request, detail) => {
+])('%s is rejected with a reason', async (_, request, detail) => {
   const { status, body } = await sendRaw(service.url, request)
   expect([status, JSON.parse(body).detail]).toEqual([400, detail])
 })
@@ -229,8 +229,8 @@ test('a body whose coding is written in capitals is read', async () => {
   expect((await sendRaw(service.url, `${head}Connection: close\r\n\r\n${chunk}`)).status).toBe(201)
 })
 
-describe('bytes that are no request', () => {
-  test('end a stream in its midst, and put nothing into it', async () => {
+describe('malformed bytes', () => {
+  test('cut a started response off, and add nothing to it', async () => {
     const { url, started } = await useStreams()
     const socket = await connectTo(url)
     let heard = ''
@@ -238,7 +238,7 @@ describe('bytes that are no request', () => {
       heard += chunk
     })
     socket.write('GET /stream HTTP/1.1\r\nHost: a\r\n\r\n')
-    await until(() => heard.includes('first'), 'the stream has begun')
+    await until(() => heard.includes('first'), 'the stream has started')
     socket.write('GARBAGE\r\n\r\n')
     await once(socket, 'close')
     expect(statusesIn(heard)).toEqual([200])
@@ -255,21 +255,21 @@ describe('bytes that are no request', () => {
     expect(text.toLowerCase()).toContain('connection: close')
   })
 
-  test('in a body are what its request is refused for', async () => {
+  test('in a body reject its request', async () => {
     const head =
       'POST /v1/items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n'
     const { text } = await sendRaw(service.url, `${head}zz\r\n{}\r\n0\r\n\r\n`)
     expect(statusesIn(text)).toEqual([400])
   })
 
-  test('alone are refused by a problem', async () => {
+  test('alone are rejected with a problem', async () => {
     const { status, head, body } = await sendRaw(service.url, 'GARBAGE\r\n\r\n')
     expect([status, JSON.parse(body).code]).toEqual([400, 'bad_request'])
     expect(head).toMatch(/^content-type: application\/problem\+json$/im)
   })
 })
 
-test('an expectation that is not known is ignored', async () => {
+test('an unknown expectation is ignored', async () => {
   const { status } = await sendRaw(
     service.url,
     'GET /v1/items HTTP/1.1\r\nHost: a\r\nExpect: wonders\r\nConnection: close\r\n\r\n',
@@ -278,7 +278,7 @@ test('an expectation that is not known is ignored', async () => {
 })
 
 test.each(['gzip', 'br', 'deflate', 'gzip, identity'])(
-  'a JSON body with Content-Encoding: %s is 415, and told which is taken',
+  'a JSON body with Content-Encoding: %s is 415, and the answer names the encodings that are accepted',
   async (encoding) => {
     const { status, headers, body } = await request(
       `${service.url}/v1/items`,
@@ -342,7 +342,7 @@ describe('requests that a client pipelines', () => {
     expect([bodiesIn(text), most()]).toEqual([['0', '1', '2'], 1])
   })
 
-  test('are dropped when the client leaves, and those being served hear of it', async () => {
+  test('are dropped when the client leaves, and those being served are aborted', async () => {
     const { url, running, served } = await useSlow(60_000)
     const socket = await connectTo(url)
     socket.write(pipelined('GET', 1_000))
@@ -352,7 +352,7 @@ describe('requests that a client pipelines', () => {
     expect(served()).toBe(8)
   })
 
-  test('are not read ahead of without bound', async () => {
+  test('are read ahead only up to a limit', async () => {
     const { url, running } = await useSlow(60_000)
     const socket = await connectTo(url)
     onTestFinished(() => void socket.destroy())
@@ -367,12 +367,12 @@ describe('requests that a client pipelines', () => {
   test('let those of other clients come in between', async () => {
     const { url, served } = await useSlow()
     await flood(url, 10)
-    await until(() => served() > 0, 'the flood has begun')
+    await until(() => served() > 0, 'the flood has started')
     await fetch(url)
     expect(served()).toBeLessThan(5_000)
   })
 
-  test('do not use up what others may send, however many wait', async () => {
+  test('do not use up the limit of other clients', async () => {
     const { url, running } = await useSlow(2_000)
     await flood(url, 15)
     await until(() => running() >= 10 * 8, '10 000 are in flight')

@@ -29,7 +29,7 @@ describe('the page', () => {
     ['/vendor/uplot.css', 'text/css; charset=UTF-8'],
     ['/vendor/socket.io.js', 'text/javascript; charset=UTF-8'],
     ...SCRIPTS.map((name) => [`/panels/${name}`, 'text/javascript; charset=UTF-8']),
-  ])('serves %s as %s, and not again to those who have it', async (path, type) => {
+  ])('serves %s as %s, and 304 to clients that have it', async (path, type) => {
     const first = await app.request(path)
     expect([first.status, first.headers.get('content-type')]).toEqual([200, type])
     expect(first.headers.get('cache-control')).toBe('no-cache')
@@ -86,7 +86,7 @@ describe('the page', () => {
     '/vendor/../../package.json',
     '//etc/passwd',
     '/panels/..\\..\\package.json',
-  ])('leads nowhere by %s', async (path) => {
+  ])('is not left by %s', async (path) => {
     const server = new HttpServer({ leaving: new AbortController().signal })
     onTestFinished(() => server[Symbol.asyncDispose]())
     const { status, text } = await sendRaw(
