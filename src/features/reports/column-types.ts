@@ -1,6 +1,6 @@
 import type { ColumnType } from './contract.ts'
 
-/** What values of all types but text are made of. */
+/** Values with others are texts. */
 const CHARACTERS = '0123456789+-./: TZEetrufals'
 const WIDTH = 32
 const CLASSES = new Uint8Array(256)
@@ -9,7 +9,7 @@ for (const [index, character] of [...CHARACTERS].entries())
 const [ZERO, NINE] = [48, 57]
 /** More than the numbers of a column need. */
 const MAX_NODES = 4_096
-/** Longer numbers are texts, so that every long value may be cut. */
+/** Longer numbers are texts, so that the scan may cut any long value. */
 const MAX_NUMBER_BYTES = 200
 /** DuckDB's whole numbers have 38 digits at least, and so have its decimals. */
 const MAX_DIGITS = 38
@@ -30,7 +30,6 @@ const MOMENT = new RegExp(
   `^(?:(?:${YEAR_FIRST}|${YEAR_LAST})(?<time>[T ]${TIME}(?<zone>${ZONE})?)?|(?<time>${TIME}))$`,
 )
 
-/** What a column turned out to hold. */
 export interface TypedColumn {
   name: string
   type: ColumnType
@@ -38,19 +37,17 @@ export interface TypedColumn {
   format?: string
   fractionDigits?: number
   zone?: string
-  /** DuckDB's type, and what makes a value of it of a text, as SQL; absent where a cast does. */
+  /** DuckDB's type, and the SQL that converts a text to it, where a cast does not. */
   sqlType: string
   parse?: ((text: string) => string) | undefined
-  /** Whether some of its numbers have more digits than a double keeps. */
+  /** Whether a double cannot hold all of its digits. */
   isLong?: boolean
-  /** How many values are missing. */
   nulls: number
 }
 
 type Type = Omit<TypedColumn, 'name' | 'nulls'>
 type Family = 'number' | 'boolean' | 'moment' | 'text'
 
-/** What the values of one shape are, and what of each of them its shape does not tell. */
 interface Shape {
   family: Family
   isValid?: (bytes: Buffer, start: number, stop: number) => boolean
@@ -63,8 +60,7 @@ const TEXT: Type = { type: 'text', sqlType: 'VARCHAR' }
 
 /**
  * Finds the type of a column from all of its values. A type is chosen only if each value is written
- * as that type would be written: `007`, `+1`, `1e5`, `NaN`, `T` or ` 1` make the column a text,
- * because as a number or a boolean they would be shown as something that is not in the file.
+ * as that type would be written: `007`, `+1`, `1e5`, `NaN`, `T` or ` 1` make the column a text.
  *
  * A column has millions of values but few shapes: `12.50` and `-7` have `99.99` and `-9`. A trie
  * finds a value's shape by one look-up per byte, and the types are those of shapes.
@@ -79,12 +75,12 @@ export class ColumnTypes {
   #isWhole = true
   #hasExponent = false
   #fitsDouble = true
-  /** Where in it the children of each node are, by the class of the next byte; 0 for none. */
+  /** The index of each node's child by the class of the next byte; 0 for none. */
   readonly #children = new Int32Array(WIDTH * MAX_NODES)
   readonly #prefixes = ['']
   readonly #shapes: (Shape | undefined)[] = []
 
-  /** Takes a value into account; it must not be empty. */
+  /** @param bytes with a value, not empty, from `start` to `stop`. */
   note(bytes: Buffer, start: number, stop: number): void {
     if (this.#family === 'text') return
     const children = this.#children
@@ -180,7 +176,6 @@ export function printsBack(text: string): boolean {
   return Number.isFinite(value) && toDigits(value.toExponential()) === toDigits(text)
 }
 
-/** The digits that count: without the zeros before the first one and after the last one. */
 const toDigits = (number: string) =>
   number
     .replace(/e.*$/i, '')
@@ -197,10 +192,8 @@ class Moments {
   readonly #fraction: string
   readonly #zone: string
   readonly #layout: string
-  /** Whether each of them is a date with the day or the month first. */
   canBeDayFirst = true
   canBeMonthFirst = true
-  /** Whether days and months below ten are written as `05`, as `5`. */
   #hasPadded = false
   #hasUnpadded = false
 
@@ -283,9 +276,8 @@ class Moments {
 }
 
 /**
- * The order of day and month for each separator, where the columns that use it allow for only one:
- * `03/04/2024` is decided by a `25/12/2024` in the same column or in another one, and by nothing
- * else.
+ * The order of day and month by separator, where the columns that use it allow for only one:
+ * `25/12/2024` decides for `03/04/2024`, in its own column or in another.
  */
 export function findDateOrders(columns: readonly ColumnTypes[]): Map<string, DateOrder> {
   const undecided = columns.flatMap(({ moments }) =>
@@ -320,7 +312,6 @@ const isTime = (bytes: Buffer, at: number, hasSeconds: boolean) =>
 
 const DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 
-/** Whether there is such a day in the Gregorian calendar. */
 function isDay(year: number, month: number, day: number): boolean {
   if (year < 1 || month < 1 || month > 12 || day < 1) return false
   const isLeapYear = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)

@@ -12,7 +12,7 @@ import { KEY, type Queries, type Row } from './duck.ts'
 const BINS = 20
 const TOP = 10
 const SHARES = [0.05, 0.25, 0.5, 0.75, 0.95]
-/** Up to here quantiles and distinct values are exact: that takes memory for each row. */
+/** Up to here quantiles and distinct values are exact, which takes memory for each row. */
 const MAX_EXACT_ROWS = 1_000_000
 const MAX_GROUPS = 1_000
 /** HUGEINTs are summed up in two parts: DuckDB has no type that holds the sum of many. */
@@ -24,7 +24,6 @@ const DEVIATION =
 
 /** A column of the table `data`. */
 export interface Column extends TypedColumn {
-  /** Its name there. */
   sql: string
 }
 
@@ -51,7 +50,6 @@ export async function summariseColumn(
 }
 
 interface Counts {
-  /** How many values are distinct, as SQL. */
   counted: string
   isExact: boolean
   present: number
@@ -136,7 +134,6 @@ async function summariseTexts(duck: Queries, { sql }: Column, counted: string): 
   }
 }
 
-/** The columns to group by and to sum up. */
 interface GroupColumns {
   groupBy: Column
   value: Column | undefined
@@ -185,14 +182,13 @@ export async function summariseGroups(
   return { groupBy: groupBy.name, value: value?.name ?? null, total: Number(total), first }
 }
 
-/** The exact sum of a numeric column, as SQL for `readSum`. */
 function selectSum({ sql, sqlType }: Column): string {
   if (sqlType !== 'HUGEINT') return `sum(${sql})::varchar as sum, null as parts`
   return `sum(${sql} % ${PART}::hugeint)::varchar as sum,
     sum(${sql} // ${PART}::hugeint)::varchar as parts`
 }
 
-/** The sum and mean of `count` values; nulls where there are none, or no number can hold them. */
+/** Nulls where there are no values, or no number can hold the sum. */
 function readSum({ sum, parts }: Row, count: number): { sum: Value; mean: number | null } {
   if (typeof sum !== 'string') return { sum: null, mean: null }
   const text = typeof parts === 'string' ? String(BigInt(parts) * PART + BigInt(sum)) : sum

@@ -34,7 +34,6 @@ const READ = 0.43
 
 implement(summariseCsv, summarise)
 
-/** Summarises a CSV of any size in the memory that it is given. */
 async function summarise(input: SummaryInput, context: TaskContext): Promise<SummaryOutcome> {
   const progress = (fraction: number) => context.progress(fraction)
   try {
@@ -68,7 +67,6 @@ function countSlices(csv: ScannedCsv): number {
   return Math.max(1, Math.ceil(rowGroupBytes / MAX_ROW_GROUP_BYTES))
 }
 
-/** Summarises what was scanned, in an open database without tables. */
 export async function summariseScanned(
   duck: Duck,
   csv: ScannedCsv,

@@ -5,13 +5,12 @@ import { pipeline } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 
 export const MAX_COLUMNS = 200
-/** Longer rows are rejected: they are mistakes, for example a quote that is not closed. */
+/** Longer rows are mistakes, such as a quote that is not closed. */
 const MAX_ROW_BYTES = 1_000_000
-/** Twice what may be uploaded: gzip can shrink a file to a thousandth. */
 const MAX_UNZIPPED_BYTES = 2 * 1024 ** 3
 const READ_BYTES = 256 * 1024
 const QUOTED_BYTES = 2_000
-/** How much of a file is read to recognise what is no CSV, and how many rows for the delimiter. */
+/** Read to recognise other formats, and to find the delimiter. */
 const START_BYTES = 1_000
 const SAMPLE_ROWS = 1_000
 const DELIMITERS = [',', ';', '\t', '|']
@@ -23,10 +22,9 @@ export class InvalidCsvError extends Error {
   override readonly name = 'InvalidCsvError'
 }
 
-/** How a file is to be read. */
 interface Dialect {
   delimiter: string
-  /** Where the first record begins: after a byte order mark and a `sep=` line. */
+  /** Where the first record begins. */
   offset: number
   line: number
 }
@@ -66,7 +64,7 @@ export async function readCsv(
   return delimiter
 }
 
-/** Yields chunks that are valid until the next one is asked for. */
+/** Yields chunks that are valid until the next one. */
 async function* readUpload(
   file: string,
   onProgress: (fraction: number) => void,
@@ -107,7 +105,7 @@ async function* unzip(
   }
 }
 
-/** Why a record is none, apart from how many fields it has. */
+/** Why a record is rejected. */
 export const FLAWS = {
   long: 'It is too long',
   encoding: 'It is not valid UTF-8',
@@ -118,7 +116,6 @@ export const FLAWS = {
 const LF = 10
 const CR = 13
 const QUOTE = 34
-/** What a byte means outside of quotes. */
 const IS_QUOTE = 1
 const IS_DELIMITER = 2
 const IS_LINE_END = 3
@@ -131,8 +128,8 @@ const [FIELD_START, PLAIN, QUOTED, CLOSED] = [0, 1, 2, 3] as const
  * delimiters, quotes or line ends, and `""` for a quote in them. Records end in any of `\n`,
  * `\r\n`, `\r` and `\r\r\n`. A quote within a field that does not begin with one is text.
  *
- * While `onRecord` is called, the reader's properties describe the record: there is one object for
- * all of them, because a file may hold a hundred million fields.
+ * While `onRecord` is called, the reader's properties describe the record: there is no object per
+ * record, because a file may hold a hundred million fields.
  */
 export class RecordReader {
   readonly delimiter: string
@@ -141,25 +138,24 @@ export class RecordReader {
   start = 0
   stop = 0
   fields = 0
-  /** Where the fields begin and end without their quotes, from `start` on; of the first 200. */
+  /** Where the fields begin and end without their quotes, counted from `start`. */
   readonly starts = new Int32Array(MAX_COLUMNS)
   readonly stops = new Int32Array(MAX_COLUMNS)
-  /** The line in which the record begins, from 1 on. */
   line: number
   flaw: keyof typeof FLAWS | null = null
-  /** Whether it has a quote within a field that does not begin with one. */
+  /** A quote within a field that does not begin with one. */
   hasStrayQuote = false
-  /** How many line ends it has within quotes. */
+  /** Line ends within quotes. */
   innerLines = 0
   readonly #onRecord: (record: RecordReader) => void
   readonly #meanings = new Uint8Array(256)
   #length = 0
-  /** How far `bytes` was parsed, and in what state that left the record. */
+  /** How far `bytes` is parsed. */
   #at = 0
   #state: number = FIELD_START
-  /** Up to here `bytes` is known to be UTF-8 without binary data. */
+  /** Up to here `bytes` is UTF-8 without binary data. */
   #validUntil = 0
-  /** The beginning of a record that is too long to be kept. */
+  /** The beginning of a record that was too long to keep. */
   #longText: string | undefined
 
   constructor(delimiter: string, onRecord: (record: RecordReader) => void, line = 1) {
@@ -181,7 +177,6 @@ export class RecordReader {
     return this.start === this.stop && this.flaw === null
   }
 
-  /** The text of a field. */
   field(index: number): string {
     const text = this.fieldBytes(index).toString()
     return this.isQuoted(index) ? text.replaceAll('""', '"') : text
@@ -200,7 +195,6 @@ export class RecordReader {
     return at > 0 && this.bytes[this.start + at - 1] === QUOTE
   }
 
-  /** Takes the next bytes, and calls `onRecord` for each record that they complete. */
   push(bytes: Uint8Array): void {
     for (let from = 0; from < bytes.length; from += READ_BYTES) {
       const chunk = bytes.subarray(from, from + READ_BYTES)
@@ -212,7 +206,7 @@ export class RecordReader {
     }
   }
 
-  /** There are no more bytes: what is left is a record. */
+  /** Takes what is left for a record. */
   end(): void {
     const size = this.#length
     if (size === 0) return
@@ -294,7 +288,6 @@ export class RecordReader {
     this.#validUntil = isUtf8(lines) && !lines.includes(0) ? lines.length : 0
   }
 
-  /** How many bytes the line end has that begins at `at`. */
   #countLineEnd(at: number): number {
     if (this.bytes[at] === LF) return 1
     if (this.bytes[at + 1] === LF) return 2
@@ -391,7 +384,7 @@ function guessDelimiter(head: Buffer, isWhole: boolean): string {
   return DELIMITERS[best] as string
 }
 
-/** How many rows have as many fields as the header, itself included; 0 where that has one. */
+/** Counts the rows that have as many fields as the header; 0 where that has one. */
 function countMatchingRows(head: Buffer, delimiter: string, isWhole: boolean): number {
   let header = 0
   let [rows, matching] = [0, 0]

@@ -14,15 +14,13 @@ const SPARE_LINE_BYTES = 1_000
 /** The column of the table to group by, as it is written in the file. */
 export const KEY = 'key'
 
-/** What bounds the memory that DuckDB takes. */
 export interface DuckOptions {
   limitMb: number
   threads: number
-  /** So many rows of a table are in memory until they are on the disk; a multiple of 2 048. */
+  /** Rows of a table that are kept in memory; a multiple of 2 048. */
   rowGroupRows: number
-  /** The least that each column of a row group takes; a power of two, from 16 384 on. */
+  /** The least that a column of a row group takes; a power of two, from 16 384 on. */
   blockBytes: number
-  /** So much freed memory goes back to the system at once. */
   freedMb: number
 }
 
@@ -32,12 +30,10 @@ export type Row = Record<string, Json>
 /** What runs queries: a Duck, or the bare DuckDB that it is compared with. */
 export type Queries = Pick<Duck, 'rows' | 'row'>
 
-/** A failure that DuckDB itself reports. */
 export class DuckError extends Error {
   override readonly name = 'DuckError'
 }
 
-/** A DuckDB database in a folder. */
 export class Duck implements Disposable {
   readonly #instance: DuckDBInstance
   readonly #connection: DuckDBConnection
@@ -93,7 +89,6 @@ export class Duck implements Disposable {
     }
   }
 
-  /** The only row of a statement that has one. */
   async row(sql: string): Promise<Row> {
     return (await this.rows(sql))[0] ?? {}
   }
@@ -105,8 +100,7 @@ export class Duck implements Disposable {
 }
 
 /**
- * Reads some columns of a scanned CSV into the table `data`. Reading costs the most by far: the
- * table is on the disk, and a fifth of the file's size.
+ * Reads some columns of a scanned CSV into the table `data`, on the disk.
  *
  * @param columns all columns of the file, and `slice` those that are read.
  * @param key the column that is read as it is written, too.
@@ -140,5 +134,4 @@ export async function createTable(
     throw new DuckError(`DuckDB read ${JSON.stringify(counts)}, but the file has ${rows} rows`)
 }
 
-/** A text as SQL has it. */
 export const toLiteral = (text: string) => `'${text.replaceAll("'", "''")}'`

@@ -16,7 +16,6 @@ export interface JobDeps {
   database: Pick<Database, 'withSignal'>
   compute: Pool
   storage: Storage
-  /** Where the folders of running reports are. */
   spillDirectory: string
   memoryMb: number
 }
@@ -60,7 +59,6 @@ export async function summariseUpload(
   return outcome.summary
 }
 
-/** A report that took too long would do so again; a full disk may be emptied. */
 function rethrow(cause: unknown): never {
   if (isDiskFull(String(cause)))
     throw new AppError('storage_full', 'There is no room on the disk for this report', { cause })
@@ -91,7 +89,6 @@ async function withFolder<T>(
 const removeFolder = (folder: string) =>
   rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
 
-/** The id of the report that has this folder. */
 const toId = (folder: string) => folder.split('.')[0] ?? ''
 
 /**

@@ -66,7 +66,6 @@ export const findReport = (db: Db, id: string) =>
     .where('report.id', '=', id)
     .executeTakeFirst()
 
-/** The report that was made with this Idempotency-Key. */
 export const findByKey = (db: Db, key: string) =>
   db
     .selectFrom('report')
@@ -74,7 +73,6 @@ export const findByKey = (db: Db, key: string) =>
     .where('idempotency_key', '=', key)
     .executeTakeFirst()
 
-/** Another report has the Idempotency-Key. */
 export class KeyTakenError extends Error {}
 
 /** @throws KeyTakenError */
@@ -123,7 +121,6 @@ export async function findResult(
 const isSameName = (column: 'report.group_by' | 'report.value_column', name: string | null) =>
   sql<boolean>`cast(${sql.ref(column)} as binary) <=> cast(${name} as binary)`
 
-/** Records that the uploads of these reports are gone. */
 export async function forgetUploads(db: Db, ids: readonly string[]): Promise<void> {
   await inPieces(ids, (piece) =>
     db.updateTable('report').set({ upload: null }).where('id', 'in', piece).execute(),
@@ -154,7 +151,6 @@ export async function listOldUploads(
     .execute()
 }
 
-/** Which of these files are the upload of a report. */
 export async function findKnownUploads(db: Db, uploads: readonly string[]): Promise<Set<unknown>> {
   const rows = await inPieces(uploads, (piece) =>
     db.selectFrom('report').select('upload').where('upload', 'in', piece).execute(),
@@ -162,7 +158,6 @@ export async function findKnownUploads(db: Db, uploads: readonly string[]): Prom
   return new Set(rows.map(({ upload }) => upload))
 }
 
-/** Which of these reports run. */
 export async function findRunning(db: Db, ids: readonly string[]): Promise<Set<string>> {
   const running = db.selectFrom('job').select('id').where('state', '=', 'running')
   const rows = await inPieces(ids, (piece) => running.where('id', 'in', piece).execute())

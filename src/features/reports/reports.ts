@@ -28,7 +28,6 @@ export interface ReportDeps {
 
 export interface NewReport extends SummaryOptions {
   body: AsyncIterable<Uint8Array>
-  /** How many bytes the body will have, if known. */
   expectedBytes: number | undefined
   idempotencyKey: string | null
   requestId: string
@@ -102,7 +101,6 @@ async function commitReport(
   }
 }
 
-/** The first report under the key, for a client that sends the same again. */
 async function repeatReport(db: Db, request: NewReport, sha256: string): Promise<Report> {
   const { id, ...rest } =
     (await queries.findByKey(db, request.idempotencyKey ?? '')) ??
@@ -149,7 +147,6 @@ export async function cancelReport(
   return getReport(db, id)
 }
 
-/** It finished a moment before it could be cancelled. */
 function unlessFinished(error: unknown) {
   if (!(error instanceof JobError && error.code === 'conflict')) throw error
 }
@@ -163,7 +160,6 @@ const toBrief = ({ createdAt, startedAt, finishedAt, ...row }: queries.ReportRow
   finishedAt: finishedAt && toTimestamp(finishedAt),
 })
 
-/** To its owner, a report that waits for its next attempt is in the queue. */
 export const toState = (state: queries.ReportRow['state']): ReportBrief['state'] =>
   state === 'scheduled' ? 'queued' : state
 

@@ -21,7 +21,6 @@ const EMPTY = Buffer.from('""')
 const HEADER = Buffer.from('header\n')
 const LF = 10
 
-/** What is known of a CSV once all of it was read. */
 export interface ScannedCsv {
   delimiter: string
   columns: TypedColumn[]
@@ -29,7 +28,6 @@ export interface ScannedCsv {
   rejected: Summary['rejected']
   /** After a line that is skipped, the rows by RFC 4180, all with as many fields, ended by `\n`. */
   file: string
-  /** Whether some rows have line ends within quotes. */
   isMultiline: boolean
   maxRowBytes: number
   /** The most that as many rows have together as DuckDB works on at a time. */
@@ -37,8 +35,8 @@ export interface ScannedCsv {
 }
 
 /**
- * Reads all of an upload: splits it into rows, rejects those that are none, finds the type of each
- * column, and writes a copy that holds nothing that DuckDB could take for something else.
+ * Reads an upload: rejects what is no row, finds the type of each column, and writes a copy that
+ * DuckDB cannot misunderstand.
  *
  * @param folder where the copy goes.
  * @param delimiter the requested one, if any.

@@ -2,14 +2,13 @@ import { type FileHandle, mkdir, open, opendir, rename, rm, stat, statfs } from 
 import { join } from 'node:path'
 import { AppError, overloaded } from '../../errors.ts'
 
-/** Ends the names of uploads that have not arrived in full. */
+/** An upload that has not arrived in full. */
 const PART = '.part'
 const LIST_BATCH = 500
 
 /** Machines that share no disk need another one, which fetches in `locate`. */
 export type Storage = Pick<DirectoryStorage, 'save' | 'locate' | 'remove' | 'listUntouched'>
 
-/** An upload that arrives. */
 interface Arrival {
   /** Aborted when the upload must give way to an older one. */
   giveWay: AbortController
@@ -22,7 +21,7 @@ export class DirectoryStorage {
   readonly #directory: string
   /** Oldest first. */
   readonly #arriving = new Set<Arrival>()
-  /** How many uploads have failed and made room so far. */
+  /** Failed uploads, which made room. */
   #removed = 0
 
   constructor(directory: string) {
@@ -72,7 +71,6 @@ export class DirectoryStorage {
     return file
   }
 
-  /** Removes an upload, if it exists. */
   async remove(key: string): Promise<void> {
     await rm(join(this.#directory, key), { force: true })
   }
@@ -167,7 +165,6 @@ function toAppError(error: unknown): unknown {
   return error
 }
 
-/** Whether a message of Node or DuckDB says so. */
 export const isDiskFull = (message: string) =>
   /ENOSPC|EDQUOT|No space left|Disk quota|max_temp_directory_size/.test(message)
 
