@@ -50,9 +50,9 @@ describe('what stands in backticks exists', () => {
     expect(missing).toEqual([])
   })
 
-  /** What a reader fills in, a web address, or code of several words. */
+  /** What a reader fills in, a web address, a folder of local data, or code of several words. */
   function isPlaceholder(text: string) {
-    return /[A-Z]{3,}\b(?!_)|…|thing|^\/|^https?:/.test(text) && !text.startsWith('npm ')
+    return /[A-Z]{3,}\b(?!_)|…|thing|^\/|^https?:|^\.data/.test(text) && !text.startsWith('npm ')
   }
 
   function exists(text: string): boolean {
