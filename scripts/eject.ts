@@ -125,8 +125,9 @@ function removeCode() {
   }
   removeHelpers(before)
   removePackages(before, canGoOn)
-  execFileSync('node', ['bench/bench.ts', '--table'], { stdio: 'inherit' })
-  execFileSync('biome', ['check', '--write', '--log-level=error', '.'], { stdio: 'inherit' })
+  execFileSync('biome', ['check', '--write', '--unsafe', '--log-level=error', '.'], {
+    stdio: 'inherit',
+  })
 }
 
 /** Every text of the project by its path, without results of benches and the lockfile. */

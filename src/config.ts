@@ -60,15 +60,19 @@ const environment = z
     COMPUTE_MAX_HEAP_MB: integer(16, 1_048_576).default(1_024),
     JOBS_CONCURRENCY: integer(0, 1_000).default(5),
     JOBS_KEEP_DAYS: integer(1, 3_650).default(7),
+    // feature: reports
     REPORT_DIR: z.string().min(1).default('.data/reports'),
     REPORT_MEMORY_MB: integer(64, 1_048_576).default(256),
+    // /feature
     WATCHDOG_MS: integer(0, 3_600_000).default(100),
     OPS_HOST: z.string().min(1).default('127.0.0.1'),
     OPS_PORT: z
       .union([z.literal('off'), integer(0, 65_535)], { error: 'must be a port, or off' })
       .default(9464),
     OPS_LIVE_LIMIT_MS: milliseconds.default(10_000),
+    // feature: primes
     DEMO_INLINE: z.stringbool().optional(),
+    // /feature
     LOG_LEVEL: z
       .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
       .default('info'),
@@ -117,7 +121,9 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       maxHeapMb: data.COMPUTE_MAX_HEAP_MB,
     },
     jobs: { concurrency: data.JOBS_CONCURRENCY, keepMs: data.JOBS_KEEP_DAYS * DAY_MS },
+    // feature: reports
     reports: { directory: resolve(data.REPORT_DIR), memoryMb: data.REPORT_MEMORY_MB },
+    // /feature
     watchdog: {
       thresholdMs: data.WATCHDOG_MS,
       probes:
@@ -131,8 +137,10 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
         data.LOG_FORMAT ??
         (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),
     },
+    // feature: primes
     // Without NODE_ENV this may be production.
     demoInline: data.DEMO_INLINE ?? env['NODE_ENV'] === 'development',
+    // /feature
   } as const)
 }
 
