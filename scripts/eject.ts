@@ -12,7 +12,7 @@ import { hasLocalDatabase, onDatabase } from './database/local-database.ts'
 /**
  * `npm run eject -- NAME… | --all`: removes example features whole. What belongs to one is:
  *
- * - each file with its name in its path, such as `src/features/primes/` or `public/panels/primes.js`;
+ * - each file with its name in its path, such as `src/features/NAME/` or `public/panels/NAME.js`;
  * - in any other file what stands between two comments `feature: NAME` and `/feature`, or below the
  *   first where there is no second; with several names it goes with the first of them;
  * - its line in `src/features/index.ts`, its migrations, and those helpers of tests and benches and
@@ -141,7 +141,8 @@ function readFiles(): Map<string, string> {
 
 /** Whether a part of the path has one of the names as a word: `products-primes/` has two. */
 function isNamed(file: string, gone: readonly string[]): boolean {
-  return file.split(/[/.-]/).some((word) => gone.includes(word))
+  const isMigration = file.startsWith('migrations/')
+  return !isMigration && file.split(/[/.-]/).some((word) => gone.includes(word))
 }
 
 function removeBlocks(text: string, isLeft: (name: string) => boolean): string {
