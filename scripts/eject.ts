@@ -189,8 +189,7 @@ function removePackages(before: Map<string, string>, canGoOn: boolean) {
   const isMentioned = (name: string, texts: Map<string, string>) =>
     [...texts].some(
       ([file, text]) =>
-        !file.endsWith('.md') &&
-        basename(file) !== 'package.json' &&
+        !/\.(json|md)$/.test(file) &&
         new RegExp(`(?<![\\w@-])${RegExp.escape(name)}(?![\\w-])`).test(text),
     )
   for (const file of [...after.keys()].filter((file) => basename(file) === 'package.json')) {

@@ -23,9 +23,13 @@ describe('what is not set has a default', () => {
       maxHeapMb: 1_024,
     },
     jobs: { concurrency: 5, keepMs: 7 * 86_400_000 },
+    // feature: reports
     reports: { directory: resolve('.data/reports'), memoryMb: 256 },
+    // /feature
     watchdog: { thresholdMs: 100, probes: { host: '127.0.0.1', port: 9464, maxBlockedMs: 10_000 } },
+    // feature: primes
     demoInline: false,
+    // /feature
   }
 
   test('everything but the database', () => {
@@ -40,7 +44,9 @@ describe('what is not set has a default', () => {
       'PORT',
       'CORS_ORIGINS',
       'COMPUTE_THREADS',
+      // feature: primes
       'DEMO_INLINE',
+      // /feature
       'LOG_FORMAT',
     ]
     const empty = Object.fromEntries(names.map((name) => [name, '']))
@@ -65,8 +71,10 @@ test('what is set is taken', () => {
     DRAIN_DELAY_MS: '5000',
     DRAIN_TIMEOUT_MS: '30000',
     COMPUTE_THREADS: '3',
+    // feature: reports
     REPORT_DIR: '/data/reports',
     REPORT_MEMORY_MB: '512',
+    // /feature
     COMPUTE_MAX_HEAP_MB: '256',
     JOBS_CONCURRENCY: '0',
     JOBS_KEEP_DAYS: '30',
@@ -74,7 +82,9 @@ test('what is set is taken', () => {
     OPS_HOST: '10.0.0.7',
     OPS_PORT: '9000',
     OPS_LIVE_LIMIT_MS: '30000',
+    // feature: primes
     DEMO_INLINE: 'true',
+    // /feature
     LOG_LEVEL: 'warn',
     LOG_FORMAT: 'json',
     OF_ANOTHER_PROGRAM: 'left alone',
@@ -91,10 +101,14 @@ test('what is set is taken', () => {
     },
     compute: { threads: 3, minThreads: 2, maxHeapMb: 256 },
     jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
+    // feature: reports
     reports: { directory: '/data/reports', memoryMb: 512 },
+    // /feature
     watchdog: { thresholdMs: 250, probes: { host: '10.0.0.7', port: 9_000, maxBlockedMs: 30_000 } },
     log: { level: 'warn', format: 'json' },
+    // feature: primes
     demoInline: true,
+    // /feature
   })
 })
 
@@ -136,7 +150,9 @@ describe('an invalid value', () => {
     ['OPS_PORT', 'on'],
     ['OPS_PORT', '65536'],
     ['OPS_LIVE_LIMIT_MS', '0'],
+    // feature: primes
     ['DEMO_INLINE', 'perhaps'],
+    // /feature
     ['LOG_LEVEL', 'loud'],
     ['LOG_FORMAT', 'xml'],
   ])('%s=%s is refused by name', (name, value) => {
@@ -194,6 +210,7 @@ describe('DATABASE_URL', () => {
   })
 })
 
+// feature: primes
 test('lets the page block the event loop only where it is said that this is development', () => {
   const demoInline = (env: NodeJS.ProcessEnv) => loadConfig({ DATABASE_URL, ...env }).demoInline
   expect([{}, { NODE_ENV: 'test' }, { NODE_ENV: 'production' }].map(demoInline)).toEqual([
@@ -205,6 +222,7 @@ test('lets the page block the event loop only where it is said that this is deve
   expect(demoInline({ NODE_ENV: 'development', DEMO_INLINE: 'false' })).toBe(false)
   expect(demoInline({ NODE_ENV: 'production', DEMO_INLINE: 'true' })).toBe(true)
 })
+// /feature
 
 test('the configuration is frozen at every depth', () => {
   const config = loadConfig({ DATABASE_URL, CORS_ORIGINS: 'https://shop.example' })

@@ -245,7 +245,7 @@ test.runIf(process.platform === 'linux')(
 describe('a blocked event loop', () => {
   test('is logged once with its length, function, line and request, and counted', async () => {
     // Far above how long a busy machine itself delays a process.
-    const { url: listening, output } = await useMain({ DEMO_INLINE: 'true', WATCHDOG_MS: '500' })
+    const { url: listening, output } = await useMain({ WATCHDOG_MS: '500' })
     const url = await listening()
     const { headers, body } = await request(`${url}/v1/work?ms=1500&mode=inline`)
     await request(`${url}${HEAVY}&mode=offload`)

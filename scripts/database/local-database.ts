@@ -55,12 +55,14 @@ export async function onDatabase<T>(work: (db: Db) => Promise<T>): Promise<T> {
   }
 }
 
+// feature: eject
 /** Whether `openLocalDatabase` has a database to open that was there before. */
 export function hasLocalDatabase(): boolean {
   const isThere = (data: string) => existsSync(join(DATA, data))
   if (process.env['DATABASE_URL'] || ['mariadb', 'mysql'].some(isThere)) return true
   return spawnSync('docker', ['volume', 'inspect', VOLUME]).status === 0
 }
+// /feature
 
 /**
  * A server for tests and benches with empty data of its own, fast rather than durable, found as

@@ -1,3 +1,4 @@
+// feature: products
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Feature } from '../../src/feature.ts'
 import { features } from '../../src/features/index.ts'

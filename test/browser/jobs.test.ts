@@ -1,3 +1,4 @@
+// feature: reports
 import type { Locator } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { accept, untilFinished } from '../support/reports.ts'

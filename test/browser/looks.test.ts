@@ -1,3 +1,4 @@
+// feature: products, primes, mandelbrot, reports
 import { mkdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'

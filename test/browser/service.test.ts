@@ -1,3 +1,4 @@
+// feature: products, primes
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'

@@ -15,7 +15,7 @@ const MAX_SAMPLE_BYTES = 8 * 1_024
 let service: Awaited<ReturnType<typeof startFixture>>
 
 beforeAll(async () => {
-  service = await startFixture({ COMPUTE_THREADS: '2', DEMO_INLINE: 'true' })
+  service = await startFixture({ COMPUTE_THREADS: '2' })
 })
 afterAll(() => service.close())
 

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { BrowserContextOptions, Page } from 'playwright-core'
 import { expect, onTestFinished } from 'vitest'
-import { seedProducts } from '../../../src/features/products/seed.ts'
+import type { Feature } from '../../../src/feature.ts'
+import { features } from '../../../src/features/index.ts'
 import { createDatabase } from '../../support/database.ts'
 import { startProcess } from '../../support/process.ts'
 import { launchChromium } from './chromium.ts'
@@ -56,7 +57,7 @@ interface OpenOptions extends BrowserContextOptions {
 
 async function startMain(env: NodeJS.ProcessEnv) {
   const { url: DATABASE_URL, database, close } = await createDatabase()
-  await seedProducts(database.withSignal())
+  for (const { seed } of features as readonly Feature[]) await seed?.(database.withSignal())
   const reports = await mkdtemp(join(tmpdir(), 'offloop-browser-'))
   const settings = {
     DATABASE_URL,

@@ -14,6 +14,7 @@ import { until } from '../../support/until.ts'
 type JobsChange = z.infer<typeof jobChanged.payload>
 type Client = Socket<ServerEvents<typeof features>, ClientEvents>
 
+// feature: reports
 describe('job.changed', () => {
   test('is sent to subscribers from the queue to the end of a job', async () => {
     const { url } = await useService()
@@ -33,6 +34,7 @@ describe('job.changed', () => {
     })
   })
 })
+// /feature
 
 describe('many changes at once', () => {
   test('are published once in 200 ms: the latest of each job, and that there were more', () => {

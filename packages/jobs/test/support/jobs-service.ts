@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { sql } from 'kysely'
 import { pino } from 'pino'
 import { Database } from '../../../../src/db/database.ts'
 import { isDuplicateKey } from '../../../../src/db/errors.ts'
@@ -46,12 +47,8 @@ function handlersOn(database: Database) {
       await sleep(ms / 2, undefined, { signal })
       const db = database.withSignal(signal)
       // Not `insert ignore`: it would make a warning of any error, and a lost mark of that.
-      const insert = db
-        .insertInto('product')
-        .values({ name: mark, price: '1.00', stock: 1 })
-        .execute()
-      await insert.catch((error) => {
-        if (!isDuplicateKey(error, 'product_name')) throw error
+      await sql`insert into mark (name) values (${mark})`.execute(db).catch((error) => {
+        if (!isDuplicateKey(error, 'PRIMARY')) throw error
       })
       await sleep(ms / 2, undefined, { signal })
     }),
