@@ -28,6 +28,7 @@ const KILL_EVERY_MS = 1_000
  */
 async function useQueue() {
   const { database, url } = await useDatabase()
+  await sql`create table mark (name varchar(50) primary key)`.execute(database.withSignal())
   const { jobs } = useJobs(database, { concurrency: 0, timing: { pollMs: 60_000 } })
   const start = async (env: NodeJS.ProcessEnv = {}) => {
     const running = useProcess('packages/jobs/test/support/jobs-service.ts', {
@@ -76,7 +77,6 @@ test('two processes that are killed over and over do every job, its effect once,
   timeout: 60_000,
 }, async () => {
   const { database, db, jobs, start } = await useQueue()
-  await sql`create table mark (name varchar(50) primary key)`.execute(db)
   await transaction(db, async (trx) => {
     for (let index = 0; index < JOBS; index++)
       await jobs.enqueue(trx, leaveMark, { mark: `mark ${index}`, ms: 100 + Math.random() * 600 })
