@@ -16,7 +16,7 @@ export class ApiError extends Error {
 }
 
 /**
- * Calls the service: `await api('GET', '/v1/products/1')`.
+ * Calls the service: `await api('GET', '/v1/orders/1')`.
  *
  * @param {string} method
  * @param {string} path

@@ -21,7 +21,7 @@ import { hasLocalDatabase, onDatabase } from './database/local-database.ts'
 const REGISTRY = 'src/features/index.ts'
 const START = /^\s*(?:\/\/|#|<!--|\/\*)\s*feature: ([\w, -]+?)\s*(?:-->|\*\/)?$/
 const END = /^\s*(?:\/\/|#|<!--|\/\*)\s*\/feature\s*(?:-->|\*\/)?$/
-const HELPER = /^(?:test|bench)\/(?!.*\.test\.ts$).*\.ts$/
+const HELPER = /^(?:test|bench)\/(?!.*\.test\.ts$).*\.ts$|^bench\/results\//
 
 process.chdir(join(import.meta.dirname, '..'))
 const examples = features.filter(({ example }: Feature) => example) as readonly Feature[]
@@ -116,8 +116,12 @@ function removeCode() {
   const canGoOn = names.some((name) => left.includes(name))
   const gone = canGoOn ? chosen : [...chosen, 'eject']
   const before = readFiles()
+  const benches = [...before.keys()].filter(
+    (file) => isNamed(file, gone) && /bench\.ts$/.test(file),
+  )
   for (const [file, text] of before) {
-    const rest = removeBlocks(file === REGISTRY ? unregister(text) : text, (name) =>
+    const withoutRows = removeRows(file === REGISTRY ? unregister(text) : text, benches)
+    const rest = removeBlocks(withoutRows, (name) =>
       name === 'eject' ? canGoOn : left.includes(name),
     )
     if (isNamed(file, gone) || rest.trim() === '') remove(file)
@@ -162,6 +166,16 @@ function removeBlocks(text: string, isLeft: (name: string) => boolean): string {
         .trimEnd()}\n`
 }
 
+/** Removes the rows of benches from the table of the README, which link to their results. */
+function removeRows(text: string, benches: string[]): string {
+  const links = benches.map((file) => `](bench/results/${basename(file, '.bench.ts')}.json)`)
+  const isRow = (line: string) => line.startsWith('|') && links.some((link) => line.includes(link))
+  return text
+    .split('\n')
+    .filter((line) => !isRow(line))
+    .join('\n')
+}
+
 /** Takes the chosen features out of the array, and their imports out of the file. */
 function unregister(text: string): string {
   return chosen.reduce((rest, name) => {
@@ -190,7 +204,7 @@ function removePackages(before: Map<string, string>, canGoOn: boolean) {
     [...texts].some(
       ([file, text]) =>
         !/\.(json|md)$/.test(file) &&
-        new RegExp(`(?<![\\w@-])${RegExp.escape(name)}(?![\\w-])`).test(text),
+        new RegExp(`(?:['"]|node_modules/)${RegExp.escape(name)}['"/]`).test(text),
     )
   for (const file of [...after.keys()].filter((file) => basename(file) === 'package.json')) {
     const manifest = JSON.parse(readFileSync(file, 'utf8'))

@@ -21,7 +21,7 @@ export interface AppDeps extends Deps {
 }
 
 /**
- * The HTTP side of the service, without a socket: `app.request('/v1/products/1')` works as it is.
+ * The HTTP side of the service, without a socket: `app.request('/v1/jobs')` works as it is.
  * It starts nothing.
  */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {

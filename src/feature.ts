@@ -29,7 +29,7 @@ export interface Deps {
  */
 export interface Feature {
   name: string
-  /** Where its routes are mounted, such as `/v1/products`. */
+  /** Where its routes are mounted, such as `/v1/orders`. */
   path: string
   /** Builds its router, and starts nothing: what runs is for `start`. */
   routes(deps: Deps): Hono<Env>

@@ -30,7 +30,7 @@ export interface Block extends BlockingFrame {
 
 export const UNKNOWN: BlockingFrame = { function: '(unknown)', file: '', line: 0 }
 
-/** `countPrimes (src/primes.ts:15)`, or `parse (src/a.ts, at or before line 15)`. */
+/** `render (src/page.ts:15)`, or `parse (src/a.ts, at or before line 15)`. */
 export function formatFrame({ function: name, file, line, inNativeCall }: BlockingFrame): string {
   if (!file) return name
   return `${name} (${file}${inNativeCall ? `, at or before line ${line}` : `:${line}`})`

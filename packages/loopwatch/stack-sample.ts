@@ -6,7 +6,7 @@ const MAX_FRAMES = 60
 /** The request that the event loop is busy with. */
 export interface CurrentRequest {
   requestId: string
-  /** The pattern that it matched: `/v1/products/:id`. */
+  /** The pattern that it matched: `/v1/orders/:id`. */
   route: string
 }
 

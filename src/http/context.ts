@@ -17,7 +17,7 @@ export type AppContext = Context<Env>
 
 export interface RequestRecord {
   method: string
-  /** The pattern that matched, such as `/v1/products/:id`. */
+  /** The pattern that matched, such as `/v1/orders/:id`. */
   route: string
   /** 499, as in nginx, if the client left before the last byte of the response. */
   status: number

@@ -9,7 +9,7 @@ import { enqueue, useJobs } from './support/jobs.ts'
 import { useMaintenance } from './support/maintenance.ts'
 
 const sweep = job<{ of: string }>('test.sweep')
-const daily = schedule('test.daily', '0 3 * * *', sweep, { of: 'reports' })
+const daily = schedule('test.daily', '0 3 * * *', sweep, { of: 'files' })
 
 const insertSlot = (database: Database, ago: string) =>
   sql`insert into job_slot values (${daily.name}, date_format(now() - interval ${sql.raw(ago)}, '%Y-%m-%d 03:00:00'))`.execute(
