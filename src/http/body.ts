@@ -38,8 +38,8 @@ export function bodyLimit(maxBytes: number, uploads: readonly string[]): Middlew
 }
 
 /**
- * The body of a feature with `takesUploads`, as it arrives. The deadline is suspended until all of it
- * has arrived. A reader that stops early can still answer.
+ * The body of a feature with `takesUploads`, as it arrives; the deadline is suspended meanwhile. A
+ * reader that stops early can still answer.
  *
  * @throws AppError `too_large`; `request_timeout` when too little arrives; `cancelled` when the
  * client leaves.

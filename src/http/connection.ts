@@ -52,7 +52,7 @@ export class Connection {
       this.#socket.on('resume', this.#pause).pause()
   }
 
-  /** Closes the connection if it is idle and has sent nothing for `quietMs` from the first call on. */
+  /** Closes the connection if it has been idle for `quietMs`, counted from the first call. */
   closeIfQuiet(now: number, quietMs: number): void {
     const { bytesRead } = this.#socket
     if (this.inFlight > 0 || bytesRead !== this.#seenBytes) {

@@ -57,7 +57,7 @@ export class RequestContext {
     return Math.max(0, Math.ceil(this.#deadline - performance.now()))
   }
 
-  /** Aborts when the client leaves or the deadline passes: pass it to everything that is awaited. */
+  /** Aborts when the client leaves or the deadline passes: pass it to whatever is awaited. */
   get signal(): AbortSignal {
     this.#controller ??= this.#createController()
     return this.#controller.signal
@@ -161,8 +161,8 @@ export function throwRefusal(c: AppContext): void {
 }
 
 /**
- * One line per request, at `debug` for successful probes, scrapes and background reads. Of requests
- * refused with 503 the first per route, then their number: a line for each would add to the overload.
+ * One line per request, at `debug` for successful probes, scrapes and background reads. Of those
+ * refused with 503 the first per route, then their number: more lines would add to the overload.
  */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()

@@ -8,15 +8,17 @@ import { Problem } from './errors.ts'
 import { bodyTag, isFresh } from './etag.ts'
 import type { Router } from './router.ts'
 
-const DESCRIPTION = `An async backend whose event loop stays free. Every error is \`application/problem+json\` (RFC 9457).
+const DESCRIPTION = `An async backend whose event loop stays free.
+Every error is \`application/problem+json\` (RFC 9457).
 
 ## Push over Socket.IO
 
 Connect with a Socket.IO client, \`websocket\` transport only, to the default namespace. Subscribe by
-\`socket.emit('subscribe', topic, answer => …)\`, and end it by \`'unsubscribe'\` likewise; the answer is
-\`{ ok: true }\` or \`{ ok: false, code, message }\`. An event is a hint, sent after the commit: read the
-state by HTTP, and read it again after each reconnection. All clients receive \`server.stopping\` before
-the server stops.
+\`socket.emit('subscribe', topic, answer => …)\`, and end it by \`'unsubscribe'\` likewise;
+the answer is \`{ ok: true }\` or \`{ ok: false, code, message }\`.
+
+An event is a hint, sent after the commit: read the state by HTTP, and read it again after each
+reconnection. All clients receive \`server.stopping\` before the server stops.
 `
 
 type Document = ReturnType<Router['getOpenAPI31Document']>

@@ -3,8 +3,8 @@ import apiReference from '@scalar/fastify-api-reference'
 
 /*
  * Posts the script of the API reference to the parent thread. Of Scalar's packages only the Fastify
- * plugin is small and contains the script, so it is registered on a minimal stand-in for Fastify. It
- * runs on a thread because loading the package takes 100 ms.
+ * plugin is small and contains it, so the plugin is registered on a stand-in for Fastify. On a
+ * thread, because loading the package takes 100 ms.
  */
 
 interface Route {

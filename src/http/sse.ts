@@ -5,7 +5,7 @@ const HEARTBEAT_MS = 15_000
 /** A comment, for proxies. */
 const HEARTBEAT = ':\n\n'
 
-/** Only the last event has an id: a client that sends it back as `Last-Event-ID` has seen the end. */
+/** Only the last event has an id: who sends it as `Last-Event-ID` has seen the end. */
 const LAST_ID = 'last'
 
 const HEADERS = {
@@ -80,7 +80,7 @@ export function eventStream(
   return c.body(stream.pipeThrough(new TextEncoderStream()), 200, HEADERS)
 }
 
-/** Whether the client has seen the last event: only a 204 keeps an `EventSource` from reconnecting. */
+/** Whether the client has seen the last event: a 204 keeps its `EventSource` from reconnecting. */
 export const hasSeenLast = ({ req }: AppContext): boolean => Boolean(req.header('last-event-id'))
 
 const encodeEvent = (name: string, data: unknown) =>
