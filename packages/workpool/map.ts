@@ -3,7 +3,18 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { Call, MapEntry, type WorkOptions } from './call.ts'
 import { CancelledError, DeadlineError, TaskError } from './errors.ts'
-import * as policy from './policy.ts'
+import {
+  CHUNK_MS,
+  CHUNK_TIME_WEIGHT,
+  CHUNKS_PER_THREAD,
+  MAX_CHUNK_GROWTH,
+  MAX_CHUNK_ITEMS,
+  MIN_CHUNK_MS,
+  PIECES_PER_THREAD,
+  SOURCE_STALL_MS,
+  STREAM_CHUNKS_PER_THREAD,
+  willMissDeadline,
+} from './policy.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Task, TaskOptions } from './task.ts'
 
@@ -51,7 +62,7 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
 
   /** The results in order, as they come. Leaving the loop cancels the rest of the map. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Output> {
-    const maxAhead = this.#work.threads * policy.STREAM_CHUNKS_PER_THREAD
+    const maxAhead = this.#work.threads * STREAM_CHUNKS_PER_THREAD
     for await (const outputs of new ChunkScheduler(this.#work, 'each', maxAhead).outputs())
       yield* outputs
   }
@@ -132,11 +143,10 @@ class ChunkScheduler<Input, Output> {
     this.#work = work
     this.#mode = mode
     this.#maxAhead = maxAhead
-    this.#maxInFlight =
-      options.concurrency === undefined ? threads * policy.CHUNKS_PER_THREAD : threads
+    this.#maxInFlight = options.concurrency === undefined ? threads * CHUNKS_PER_THREAD : threads
     this.#parts =
       task.split && Array.isArray(items)
-        ? Math.ceil((threads * policy.PIECES_PER_THREAD) / items.length)
+        ? Math.ceil((threads * PIECES_PER_THREAD) / items.length)
         : 1
     const begin = () => this.#begin()
     this.#entry = new MapEntry(task.name, options, begin, (reason) => this.#fail(reason))
@@ -271,12 +281,12 @@ class ChunkScheduler<Input, Output> {
     const msPerItem = this.#msPerItem ?? scheduler.runTimes.msPerItem(task.name, this.#mode)
     if (msPerItem === undefined) return 1
     const left = (this.#source?.total ?? Number.POSITIVE_INFINITY) - this.#taken
-    const share = left / (threads * policy.CHUNKS_PER_THREAD)
+    const share = left / (threads * CHUNKS_PER_THREAD)
     const size = Math.min(
-      policy.CHUNK_MS / msPerItem,
-      Math.max(share, policy.MIN_CHUNK_MS / msPerItem),
-      this.#lastSize * policy.MAX_CHUNK_GROWTH,
-      policy.MAX_CHUNK_ITEMS,
+      CHUNK_MS / msPerItem,
+      Math.max(share, MIN_CHUNK_MS / msPerItem),
+      this.#lastSize * MAX_CHUNK_GROWTH,
+      MAX_CHUNK_ITEMS,
     )
     return Math.max(1, Math.floor(size))
   }
@@ -349,7 +359,7 @@ class ChunkScheduler<Input, Output> {
     const newest = runMs / items
     const averageMs = this.#msPerItem ?? newest
     // Where items become heavier, the newest say more than the average.
-    this.#msPerItem = Math.max(newest, averageMs + policy.CHUNK_TIME_WEIGHT * (newest - averageMs))
+    this.#msPerItem = Math.max(newest, averageMs + CHUNK_TIME_WEIGHT * (newest - averageMs))
     const total = Array.isArray(this.#work.items) ? this.#work.items.length : undefined
     this.#work.options.onProgress?.({ done: this.#toItemIndex(this.#done), total })
     this.#failIfHopeless(newest)
@@ -378,8 +388,7 @@ class ChunkScheduler<Input, Output> {
     // The first chunks ran before their code was compiled.
     const msPerItem = Math.min(newestMs, this.#runMs / this.#done)
     const expectedMs = ((total - this.#done) * msPerItem) / threads
-    if (!policy.willMissDeadline(this.#chunksDone / threads, expectedMs, timeoutMs - elapsedMs))
-      return
+    if (!willMissDeadline(this.#chunksDone / threads, expectedMs, timeoutMs - elapsedMs)) return
     const percent = Math.round((100 * this.#done) / total)
     const late = `The task ${task.name} would take longer than ${timeoutMs} ms`
     this.#fail(
@@ -398,6 +407,7 @@ interface Source<Item> {
 
 /** @throws TypeError when `items` is not iterable. */
 function openSource<Item>(items: Items<Item>): Source<Item> {
+  if (Array.isArray(items)) return openArray(items)
   const { [Symbol.iterator]: iterate, [Symbol.asyncIterator]: iterateAsync } = Object(items)
   if (typeof iterate === 'function') return openIterable(items as Iterable<Item>)
   if (typeof iterateAsync === 'function') return openAsync(items as AsyncIterable<Item>)
@@ -405,11 +415,24 @@ function openSource<Item>(items: Items<Item>): Source<Item> {
   throw new TypeError(`Expected an array, an iterable or an async iterable of items, got ${got}`)
 }
 
+function openArray<Item>(items: readonly Item[]): Source<Item> {
+  let taken = 0
+  return {
+    total: items.length,
+    take(count) {
+      const next = items.slice(taken, taken + count)
+      taken += next.length
+      return next
+    },
+    close() {},
+  }
+}
+
 function openIterable<Item>(items: Iterable<Item>): Source<Item> {
   const iterator = items[Symbol.iterator]()
   let isExhausted = false
   return {
-    total: Array.isArray(items) ? items.length : undefined,
+    total: undefined,
     take(count) {
       const next: Item[] = []
       while (!isExhausted && next.length < count) {
@@ -443,7 +466,7 @@ function openAsync<Item>(items: AsyncIterable<Item>): Source<Item> {
         isExhausted = result.done === true
         if (isExhausted) break
         next.push(result.value)
-        stalled ??= sleep(policy.SOURCE_STALL_MS, undefined, { ref: false })
+        stalled ??= sleep(SOURCE_STALL_MS, undefined, { ref: false })
       }
       return next
     },

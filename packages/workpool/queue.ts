@@ -1,13 +1,19 @@
 import { type Call, MapEntry, type Priority, type QueueEntry } from './call.ts'
-import * as policy from './policy.ts'
+import {
+  INTERACTIVE_SHARE,
+  MAX_CALLER_DEBT_MS,
+  MAX_CALLERS_WITH_MAPS,
+  MAX_PRIORITY_DEBT_MS,
+  MAX_RUN_MAP_IMBALANCE_MS,
+} from './policy.ts'
 
 /**
  * What waits, in the order in which it is served: each priority gets its share of the workers' time
  * (stride scheduling), and each caller an equal share of that (start-time fair queueing).
  */
 export class Queue {
-  readonly #interactive = new PriorityQueue(policy.INTERACTIVE_SHARE)
-  readonly #batch = new PriorityQueue(1 - policy.INTERACTIVE_SHARE)
+  readonly #interactive = new PriorityQueue(INTERACTIVE_SHARE)
+  readonly #batch = new PriorityQueue(1 - INTERACTIVE_SHARE)
 
   get size() {
     return this.#interactive.size + this.#batch.size
@@ -50,7 +56,7 @@ export class Queue {
 
   charge(call: Call, ms: number): void {
     const queue = this.of(call.priority)
-    const most = this.#otherThan(call.priority).usedMs + policy.MAX_PRIORITY_DEBT_MS
+    const most = this.#otherThan(call.priority).usedMs + MAX_PRIORITY_DEBT_MS
     queue.usedMs = Math.max(queue.usedMs, Math.min(queue.usedMs + ms / queue.share, most))
     queue.charge(call, ms)
   }
@@ -91,7 +97,7 @@ class PriorityQueue {
   peek(): QueueEntry | undefined {
     const ready = this.#ready.first
     const active = this.activeMaps.size > 0 ? toKeys(this.activeMaps) : NO_KEYS
-    const mayBegin = active.size < policy.MAX_CALLERS_WITH_MAPS
+    const mayBegin = active.size < MAX_CALLERS_WITH_MAPS
     const mapping = mayBegin ? this.#mapping.find(({ key }) => !active.has(key)) : undefined
     if (mapping && (!ready || mapping.usedMs < ready.usedMs)) return mapping.maps.first
     return ready?.peek(mayBegin && !active.has(ready.key))
@@ -134,7 +140,7 @@ class PriorityQueue {
     if (this.size === 0) return
     const caller = this.#findCaller(call)
     caller.order?.remove(caller)
-    caller.charge(call, ms, this.#clockMs + policy.MAX_CALLER_DEBT_MS)
+    caller.charge(call, ms, this.#clockMs + MAX_CALLER_DEBT_MS)
     this.#place(caller)
   }
 
@@ -206,7 +212,7 @@ export class Caller {
   charge({ map }: Call, ms: number, mostMs: number): void {
     this.usedMs = Math.max(this.usedMs, Math.min(this.usedMs + ms, mostMs))
     const imbalanceMs = this.#imbalanceMs + (map ? -ms : ms)
-    const most = policy.MAX_RUN_MAP_IMBALANCE_MS
+    const most = MAX_RUN_MAP_IMBALANCE_MS
     this.#imbalanceMs = Math.max(-most, Math.min(imbalanceMs, most))
   }
 }

@@ -2,7 +2,20 @@ import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Call, MAX_TIMER_MS, MapEntry, now, type Outcome, type QueueEntry } from './call.ts'
 import { OverloadedError, PoolClosedError, TaskError } from './errors.ts'
-import * as policy from './policy.ts'
+import {
+  CANCEL_GRACE_MS,
+  DRAIN_SHARE,
+  LEAST_TIME_WEIGHT,
+  MAX_AHEAD_MS,
+  MAX_LOST_WORKERS,
+  MAX_RESEND_MS,
+  MAX_RESTART_DELAY_MS,
+  maxWaitMs,
+  RESTART_DELAY_MS,
+  RUN_TIME_WEIGHT,
+  STARVED_MS,
+  SWEEP_INTERVAL_MS,
+} from './policy.ts'
 import type { DoneMessage, Mode, ProgressMessage } from './protocol.ts'
 import { Queue } from './queue.ts'
 import type { PoolWorker, WorkerEvents } from './worker.ts'
@@ -155,7 +168,7 @@ export class Scheduler implements AsyncDisposable {
       throw new OverloadedError(this.#expectedWaitMs(entry))
     const leastMs = this.runTimes.leastMs(entry)
     const onOneWorkerMs = entry instanceof MapEntry ? leastMs / this.#options.maxWorkers : leastMs
-    entry.latestStartAt = entry.queuedAt + policy.maxWaitMs(entry.options, onOneWorkerMs)
+    entry.latestStartAt = entry.queuedAt + maxWaitMs(entry.options, onOneWorkerMs)
   }
 
   #delete(entry: QueueEntry): boolean {
@@ -215,13 +228,12 @@ export class Scheduler implements AsyncDisposable {
 
   #findSoonIdle(call: Call): PoolWorker | undefined {
     const estimateMs = this.runTimes.measuredMs(call) ?? Number.POSITIVE_INFINITY
-    if (estimateMs > policy.MAX_AHEAD_MS || call.options.transfer) return undefined
+    if (estimateMs > MAX_AHEAD_MS || call.options.transfer) return undefined
     const time = performance.now()
     let soonest: PoolWorker | undefined
     for (const worker of this.#workers) {
       const { calls, state, capacity, expectedMs } = worker
-      if (state !== 'serving' || expectedMs > policy.MAX_AHEAD_MS || calls.length >= capacity)
-        continue
+      if (state !== 'serving' || expectedMs > MAX_AHEAD_MS || calls.length >= capacity) continue
       if (worker.isOverdue(time) || calls[0]?.priority !== call.priority) continue
       if (calls[0].estimateMs === undefined) continue
       if (!soonest || expectedMs < soonest.expectedMs) soonest = worker
@@ -278,10 +290,10 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #findMostLoaded(): PoolWorker | undefined {
-    const starvedSince = performance.now() - policy.STARVED_MS
+    const starvedSince = performance.now() - STARVED_MS
     // It got no CPU to begin its only call, unless it still receives a large input.
     const isStarved = ({ calls, since }: PoolWorker) =>
-      since < starvedSince && calls[0] && calls[0].sendMs < policy.MAX_RESEND_MS
+      since < starvedSince && calls[0] && calls[0].sendMs < MAX_RESEND_MS
     let most: PoolWorker | undefined
     for (const worker of this.#workers)
       if (worker.calls.length > (most?.calls.length ?? (isStarved(worker) ? 0 : 1))) most = worker
@@ -338,7 +350,7 @@ export class Scheduler implements AsyncDisposable {
     // One turn later, because timers come before messages: an answer may have arrived.
     setTimeout(
       () => setImmediate(() => this.#terminate(worker, call)),
-      call.options.graceMs ?? policy.CANCEL_GRACE_MS,
+      call.options.graceMs ?? CANCEL_GRACE_MS,
     )
   }
 
@@ -368,7 +380,7 @@ export class Scheduler implements AsyncDisposable {
     const [first] = worker.calls
     const revoked = this.#revoke(worker)
     const mayBeCause = first !== undefined && first === revoked[0] && !worker.exitOwner
-    if (mayBeCause && ++first.lostWorkers === policy.MAX_LOST_WORKERS) {
+    if (mayBeCause && ++first.lostWorkers === MAX_LOST_WORKERS) {
       revoked.shift()
       first.fail('crashed', new TaskError(first.task, error))
     }
@@ -415,16 +427,14 @@ export class Scheduler implements AsyncDisposable {
   /** Tries until it succeeds: a moment without memory must not cost a worker for good. */
   async #startUntilReady() {
     this.#starting++
-    for (let delayMs = policy.RESTART_DELAY_MS; !this.#isClosing; delayMs *= 2) {
+    for (let delayMs = RESTART_DELAY_MS; !this.#isClosing; delayMs *= 2) {
       try {
         await this.#start()
         break
       } catch (error) {
         this.#options.onCrash?.(error as Error, 'a starting worker')
         const options = { signal: this.#closing.signal }
-        await sleep(Math.min(delayMs, policy.MAX_RESTART_DELAY_MS), undefined, options).catch(
-          () => {},
-        )
+        await sleep(Math.min(delayMs, MAX_RESTART_DELAY_MS), undefined, options).catch(() => {})
       }
     }
     this.#starting--
@@ -475,7 +485,7 @@ export class Scheduler implements AsyncDisposable {
     }
     this.#sweepAt = nextAt
     if (nextAt < Number.POSITIVE_INFINITY)
-      this.#sweepLater(Math.max(nextAt, time + policy.SWEEP_INTERVAL_MS))
+      this.#sweepLater(Math.max(nextAt, time + SWEEP_INTERVAL_MS))
   }
 
   /** Ends what was accepted shortly before `drainMs` is over, while it can still be answered. */
@@ -486,7 +496,7 @@ export class Scheduler implements AsyncDisposable {
       this.#refuseAll()
       for (const { calls } of this.#workers)
         for (const call of [...calls]) this.stop(call, 'cancelled', new PoolClosedError())
-    }, drainMs * policy.DRAIN_SHARE).unref()
+    }, drainMs * DRAIN_SHARE).unref()
   }
 
   #refuseAll() {
@@ -538,7 +548,7 @@ class RunTimes {
   learn({ task, mode }: Call, runMs: number, items: number): void {
     const newest = runMs / items
     learn(mode === 'one' ? this.#runs : this.#items, task, newest)
-    this.#overallMs += policy.RUN_TIME_WEIGHT * (newest - this.#overallMs)
+    this.#overallMs += RUN_TIME_WEIGHT * (newest - this.#overallMs)
   }
 
   learnMap(task: string, runMs: number): void {
@@ -547,10 +557,12 @@ class RunTimes {
 }
 
 function learn(times: Map<string, RunTime>, task: string, newest: number) {
-  const { averageMs, leastMs } = times.get(task) ?? { averageMs: newest, leastMs: newest }
-  const raisedMs = leastMs + policy.LEAST_TIME_WEIGHT * (newest - leastMs)
-  times.set(task, {
-    averageMs: averageMs + policy.RUN_TIME_WEIGHT * (newest - averageMs),
-    leastMs: Math.min(newest, raisedMs),
-  })
+  const time = times.get(task)
+  if (!time) {
+    times.set(task, { averageMs: newest, leastMs: newest })
+    return
+  }
+  time.averageMs += RUN_TIME_WEIGHT * (newest - time.averageMs)
+  // Longer runs raise the least slowly, because the inputs of a task may differ widely.
+  time.leastMs = Math.min(newest, time.leastMs + LEAST_TIME_WEIGHT * (newest - time.leastMs))
 }
