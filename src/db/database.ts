@@ -97,7 +97,8 @@ export class Database implements AsyncDisposable {
     const semaphore = reserved ? this.#reserved : this.semaphore
     const provider: Provider = {
       provideConnection: async (use) => {
-        await semaphore.acquire(signal)
+        const acquired = semaphore.acquire(signal)
+        if (acquired) await acquired
         let stopped: Promise<void> | undefined
         try {
           const connection = new MysqlConnection(await this.#borrow(), this.#url, signal)
