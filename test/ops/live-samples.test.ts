@@ -81,7 +81,7 @@ describe('ops.sample', () => {
     const elapsedMs = await until(async () => {
       samples.length = 0
       const ms = await blockFor(300)
-      return ms > 150 && ms
+      return ms > 150 ? ms : undefined
     }, 'a block in which the process had a core')
     const sample = await until(
       () => samples.find(({ loop }) => loop.max > elapsedMs - 25),
