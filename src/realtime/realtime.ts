@@ -82,7 +82,7 @@ export class Realtime implements AsyncDisposable {
     { name }: Event<string, Schema>,
     payload: z.infer<Schema>,
   ): void {
-    this.#listeners.emit(topic, name, payload)
+    if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
     // Socket.IO encodes a message before it looks for recipients.
     if (this.#rooms.has(topic)) this.#io.to(topic).emit(name, payload)
   }
@@ -93,7 +93,7 @@ export class Realtime implements AsyncDisposable {
     { name }: Event<string, Schema>,
     payload: z.infer<Schema>,
   ): void {
-    this.#listeners.emit(topic, name, payload)
+    if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
     this.#io.to(topic).volatile.emit(name, payload)
   }
 

@@ -134,4 +134,5 @@ export async function createTable(
     throw new DuckError(`DuckDB read ${JSON.stringify(counts)}, but the file has ${rows} rows`)
 }
 
+/** @public The bench quotes names with it, too. */
 export const toLiteral = (text: string) => `'${text.replaceAll("'", "''")}'`
