@@ -13,8 +13,8 @@ Every error is \`application/problem+json\` (RFC 9457).
 
 ## Push over Socket.IO
 
-Connect with a Socket.IO client, \`websocket\` transport only, to the default namespace. Subscribe by
-\`socket.emit('subscribe', topic, answer => …)\`, and end it by \`'unsubscribe'\` likewise;
+Connect with a Socket.IO client, \`websocket\` transport only, to the default namespace. Subscribe
+by \`socket.emit('subscribe', topic, answer => …)\`, and end it by \`'unsubscribe'\` likewise;
 the answer is \`{ ok: true }\` or \`{ ok: false, code, message }\`.
 
 An event is a hint, sent after the commit: read the state by HTTP, and read it again after each
