@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { DeadlineError, OverloadedError } from '@offloop/workpool/errors'
 import type { Pool } from '@offloop/workpool/pool'
 import { atLeast, atMost } from '../support/bench.ts'
 import { MIB } from '../support/memory-growth.ts'
@@ -65,7 +66,7 @@ function caseOf(index: number): Case {
       // Refused, where it is known by then that it could not start in time.
       isRight: (result) =>
         result.status === 'rejected' &&
-        ['deadline_exceeded', 'overloaded'].includes(result.reason.code),
+        (result.reason instanceof DeadlineError || result.reason instanceof OverloadedError),
     }
   if (place < 16)
     return {
