@@ -134,13 +134,18 @@ function removeCode() {
   })
 }
 
-/** Every text of the project by its path, without results of benches and the lockfile. */
+/** Every file of the project but the lockfiles, by its path. */
 function readFiles(): Map<string, string> {
   const files = git('ls-files', '--cached', '--others', '--exclude-standard', '--deduplicate')
     .split('\n')
     .filter((file) => existsSync(file) && !file.endsWith('package-lock.json'))
-  const texts = files.map((file) => [file, readFileSync(file, 'utf8')] as const)
-  return new Map(texts.filter(([, text]) => !text.includes('\0')))
+  return new Map(files.map((file) => [file, readText(file)]))
+}
+
+/** What binary files say does not matter, only their names do. */
+function readText(file: string): string {
+  const text = readFileSync(file, 'utf8')
+  return text.includes('\0') ? 'binary' : text
 }
 
 /** Whether a part of the path has one of the names as a word: `products-primes/` has two. */
