@@ -7,6 +7,7 @@ import { dirname, join, relative } from 'node:path'
  * what it may use.
  */
 const SRC = join(import.meta.dirname, '../src')
+const IMPORT = /(?:from|import)\s*\(?'([^']+)'/g
 
 /** What each layer may import besides itself. */
 const ALLOWED: Record<string, string[]> = {
@@ -28,13 +29,18 @@ const wrong = globSync('**/*.ts', { cwd: SRC }).flatMap((file) =>
     .filter((imported) => !isAllowed(file, imported))
     .map((imported) => `src/${file} may not import src/${imported}`),
 )
+const PACKAGES = join(SRC, '../packages')
+for (const file of globSync('*/*.ts', { cwd: PACKAGES }))
+  for (const [, path] of readFileSync(join(PACKAGES, file), 'utf8').matchAll(IMPORT))
+    if (path?.startsWith('..') || path?.startsWith('@offloop/'))
+      wrong.push(`packages/${file} may not import ${path}: a package knows nothing of the rest`)
 for (const line of wrong) console.error(line)
 process.exitCode = wrong.length > 0 ? 1 : 0
 
 function findImports(file: string): string[] {
   const text = readFileSync(join(SRC, file), 'utf8')
-  return [...text.matchAll(/(?:from|import)\s*\(?'(\.[^']+)'/g)].map(([, path = '']) =>
-    relative(SRC, join(SRC, dirname(file), path)),
+  return [...text.matchAll(IMPORT)].flatMap(([, path = '']) =>
+    path.startsWith('.') ? relative(SRC, join(SRC, dirname(file), path)) : [],
   )
 }
 
