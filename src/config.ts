@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
+import { REQUIRED_NODE_FLAGS } from '@offloop/workpool/worker'
 import { z } from 'zod'
 import { AppError } from './errors.ts'
 
@@ -7,7 +8,7 @@ import { AppError } from './errors.ts'
 const DEVELOPMENT_PASSWORD = 'offloop-development'
 
 /** The flags of `bin/node`: docs/decisions/008-no-pretenuring.md, 011-threads-that-end.md. */
-const V8_FLAGS = ['--no-allocation-site-pretenuring', '--no-turboshaft-loop-unrolling']
+const V8_FLAGS = ['--no-allocation-site-pretenuring', ...REQUIRED_NODE_FLAGS]
 
 const DAY_MS = 86_400_000
 
