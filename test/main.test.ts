@@ -247,8 +247,8 @@ describe('a blocked event loop', () => {
     // Far above how long a busy machine itself delays a process.
     const { url: listening, output } = await useMain({ WATCHDOG_MS: '500' })
     const url = await listening()
-    const { headers, body } = await request(`${url}/v1/work?ms=1500&mode=inline`)
-    await request(`${url}${HEAVY}&mode=offload`)
+    const { headers, body } = await request(`${url}/v1/work/inline?ms=1500`)
+    await request(url + HEAVY)
     await until(() => output().includes('The event loop was blocked'), 'it is logged')
     const [block, ...others] = output()
       .split('\n')
@@ -258,7 +258,7 @@ describe('a blocked event loop', () => {
       level: 40,
       function: 'spin',
       file: 'test/support/fixture/tasks.ts',
-      route: '/v1/work',
+      route: '/v1/work/inline',
       requestId: headers.get('x-request-id'),
     })
     expect(block.blockedMs).toBeGreaterThan(500)
@@ -282,7 +282,7 @@ describe('a blocked event loop', () => {
       LOG_LEVEL: 'info',
     })
     const url = await listening()
-    await request(`${url}${HEAVY}&mode=inline`)
+    await request(`${url}/v1/work/inline?ms=500`)
     expect(await metric(url, 'nodejs_eventloop_blocks_total')).toBe(0)
     expect((await request(`${opsUrlIn(output())}/health/live`)).status).toBe(200)
     expect(output()).not.toContain('was blocked')

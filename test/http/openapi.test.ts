@@ -18,7 +18,7 @@ describe('the OpenAPI document', () => {
 
   test('has the defaults of parameters', () => {
     expect(defaultsOf('listItems')).toEqual({ limit: 20 })
-    expect(defaultsOf('doWork')).toEqual({ mode: 'offload' })
+    expect(defaultsOf('doWork')).toEqual({ ms: 1 })
   })
 
   test.each([
@@ -60,7 +60,7 @@ describe('answers fit the document', () => {
   test('of the others', async () => {
     const answers = [
       await send('doWork', { query: 'ms=1' }),
-      await send('doWork', { query: 'ms=1&mode=inline' }),
+      await send('doWork', {}),
       await send('isLive'),
       await send('isReady'),
     ]

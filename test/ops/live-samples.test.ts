@@ -208,7 +208,7 @@ async function listen() {
  */
 async function blockFor(ms: number): Promise<number> {
   const before = readMainThreadTime().runQueueDelayNs
-  const { elapsedMs } = (await request(`${service.url}/v1/work?ms=${ms}&mode=inline`)).body
+  const { elapsedMs } = (await request(`${service.url}/v1/work/inline?ms=${ms}`)).body
   expect(elapsedMs).toBeGreaterThan(40)
   return elapsedMs - Number(readMainThreadTime().runQueueDelayNs - before) / 1e6
 }
