@@ -1,24 +1,23 @@
 import type { ColumnType } from './contract.ts'
 
-/** Values with others are texts. */
+/** A value with any other character is text. */
 const CHARACTERS = '0123456789+-./: TZEetrufals'
 const WIDTH = 32
 const CLASSES = new Uint8Array(256)
 for (const [index, character] of [...CHARACTERS].entries())
   CLASSES[character.charCodeAt(0)] = index + 1
 const [ZERO, NINE] = [48, 57]
-/** More than the numbers of a column need. */
+/** A column of numbers needs fewer nodes. */
 const MAX_NODES = 4_096
-/** Longer numbers are texts, so that the scan may cut any long value. */
+/** Longer numbers are text, so that the scan may cut long values. */
 const MAX_NUMBER_BYTES = 200
-/** DuckDB's whole numbers have 38 digits at least, and so have its decimals. */
+/** The digits that HUGEINT and DECIMAL can always hold. */
 const MAX_DIGITS = 38
 const BIGINT_DIGITS = 18
-/** A double keeps all digits of a number that has no more. */
 const DOUBLE_DIGITS = 15
 
 const NUMBER = /^-?(?<whole>0|9\d*)(\.(?<fraction>\d+))?$/
-/** With a sign, as programs write it. */
+/** Programs always write the sign of an exponent. */
 const EXPONENT = /^-?\d(\.\d+)?[eE][-+]\d+$/
 const BOOLEAN = /^(true|false)$/
 const TIME = /\d\d:\d\d(?<seconds>:\d\d(\.(?<fraction>\d{1,6}))?)?/.source
@@ -33,14 +32,13 @@ const MOMENT = new RegExp(
 export interface TypedColumn {
   name: string
   type: ColumnType
-  /** How dates and times are written in the file. */
   format?: string
   fractionDigits?: number
   zone?: string
-  /** DuckDB's type, and the SQL that converts a text to it, where a cast does not. */
   sqlType: string
+  /** SQL that converts a text to `sqlType`, where a cast does not. */
   parse?: ((text: string) => string) | undefined
-  /** Whether a double cannot hold all of its digits. */
+  /** Whether a double cannot hold all digits. */
   isLong?: boolean
   nulls: number
 }
@@ -53,21 +51,21 @@ interface Shape {
   isValid?: (bytes: Buffer, start: number, stop: number) => boolean
 }
 
-/** Whether the day or the month comes first in dates that end in the year. */
+/** What comes first in dates that end in the year. */
 export type DateOrder = 'day' | 'month'
 
 const TEXT: Type = { type: 'text', sqlType: 'VARCHAR' }
 
 /**
- * Finds the type of a column from all of its values. A type is chosen only if each value is written
- * as that type would be written: `007`, `+1`, `1e5`, `NaN`, `T` or ` 1` make the column a text.
+ * Finds a column's type from all of its values: each must be written as that type is printed, so
+ * `007`, `+1`, `1e5`, `NaN`, `T` or ` 1` make the column text.
  *
- * A column has millions of values but few shapes: `12.50` and `-7` have `99.99` and `-9`. A trie
- * finds a value's shape by one look-up per byte, and the types are those of shapes.
+ * A column has few shapes: that of `12.50` is `99.99`. A trie finds the shape of a value, and each
+ * shape is classified once.
  */
 export class ColumnTypes {
   missing = 0
-  /** The column's dates or times, if it holds nothing else. */
+  /** Set while the column holds only dates or times. */
   moments: Moments | undefined
   #family: Family | undefined
   #wholeDigits = 0
@@ -75,12 +73,12 @@ export class ColumnTypes {
   #isWhole = true
   #hasExponent = false
   #fitsDouble = true
-  /** The index of each node's child by the class of the next byte; 0 for none. */
+  /** Each node's child by the class of the next byte; 0 for none. */
   readonly #children = new Int32Array(WIDTH * MAX_NODES)
   readonly #prefixes = ['']
   readonly #shapes: (Shape | undefined)[] = []
 
-  /** @param bytes with a value, not empty, from `start` to `stop`. */
+  /** Takes the value from `start` to `stop`, which must not be empty. */
   note(bytes: Buffer, start: number, stop: number): void {
     if (this.#family === 'text') return
     const children = this.#children
@@ -99,10 +97,7 @@ export class ColumnTypes {
     if (this.#family === 'text') this.moments = undefined
   }
 
-  /**
-   * @param rows how many there are: their sum must fit, too.
-   * @param orders of day and month, by separator.
-   */
+  /** @param rows their number, because the type must hold the sum, too. */
   toColumn(name: string, rows: number, orders: ReadonlyMap<string, DateOrder>): TypedColumn {
     return { name, nulls: this.missing, ...(this.#findType(rows, orders) ?? TEXT) }
   }
@@ -122,13 +117,13 @@ export class ColumnTypes {
     return this.#fitsDouble ? { type: 'number', sqlType: 'DOUBLE' } : undefined
   }
 
-  /** Adds the node that `byte` leads to; returns 0 where values like that are texts. */
+  /** Returns 0 if such values are text. */
   #grow(node: number, byte: number): number {
     const prefix = this.#prefixes[node / WIDTH] as string
     const child = this.#prefixes.length
     if (CLASSES[byte] === 0 || child === MAX_NODES || prefix.length === MAX_NUMBER_BYTES) return 0
     const isDigit = byte >= ZERO && byte <= NINE
-    // Only a zero that begins a number differs from other digits.
+    // One child serves all digits but a leading zero.
     const isLeading = prefix === '' || prefix === '-'
     const [low, high] = !isDigit || (isLeading && byte === ZERO) ? [byte, byte] : [ZERO, NINE]
     for (let each = low; each <= high; each++)
@@ -158,7 +153,7 @@ export class ColumnTypes {
     this.#wholeDigits = Math.max(this.#wholeDigits, whole?.length ?? 1)
     this.#fractionDigits = Math.max(this.#fractionDigits, fraction.length)
     this.#hasExponent ||= whole === undefined
-    // A zero has no sign when it is printed.
+    // A printed integer is never -0.
     if (whole === undefined || fraction !== '' || shape === '-0') this.#isWhole = false
     if (whole !== undefined && whole.length + fraction.length <= DOUBLE_DIGITS)
       return { family: 'number' }
@@ -184,7 +179,7 @@ const toDigits = (number: string) =>
 
 type Groups = Record<string, string | undefined>
 
-/** The dates, times or timestamps of a column, all of which must be written alike. */
+/** Dates, times or timestamps that are all written alike. */
 class Moments {
   readonly separator: string
   readonly isYearFirst: boolean
@@ -207,7 +202,7 @@ class Moments {
     this.#layout = layout
   }
 
-  /** Takes one more into account; false if it is written differently, or does not exist. */
+  /** Returns false if the value is written differently or does not exist. */
   note(layout: string, groups: Groups, bytes: Buffer, start: number, stop: number): boolean {
     if (layout !== this.#layout) return false
     const zone = this.#zone
@@ -233,7 +228,7 @@ class Moments {
     return this.canBeDayFirst || this.canBeMonthFirst
   }
 
-  /** Undefined if day and month cannot be distinguished, or only some are padded by a zero. */
+  /** Undefined if day and month are ambiguous, or unevenly zero-padded. */
   toType(orders: ReadonlyMap<string, DateOrder>): Type | undefined {
     const [separator, zone] = [this.separator, this.#zone]
     const clock = ['HH', 'mm', 'ss'].slice(0, this.#time.length > 6 ? 3 : 2).join(':')
@@ -251,7 +246,7 @@ class Moments {
     const isDate = this.#time === ''
     const between = this.#time.slice(0, 1)
     const isIso = order === 'year' && separator === '-' && !this.#hasUnpadded
-    // DuckDB's patterns have no fraction of that many digits.
+    // DuckDB's patterns have no fraction of arbitrary length.
     if (!isIso && this.#fraction !== '') return undefined
     const pattern = date.replace('YYYY', '%Y').replace(/M+/, '%m').replace(/D+/, '%d')
     const timePattern = isDate
@@ -275,10 +270,7 @@ class Moments {
   }
 }
 
-/**
- * The order of day and month by separator, where the columns that use it allow for only one:
- * `25/12/2024` decides for `03/04/2024`, in its own column or in another.
- */
+/** Day or month first, by separator: `25/12/2024` decides for `03/04/2024`, even in another column. */
 export function findDateOrders(columns: readonly ColumnTypes[]): Map<string, DateOrder> {
   const undecided = columns.flatMap(({ moments }) =>
     moments && !moments.isYearFirst ? moments : [],
@@ -292,7 +284,7 @@ export function findDateOrders(columns: readonly ColumnTypes[]): Map<string, Dat
   return orders
 }
 
-/** A shape without how many digits its day and month have, and without leading zeros. */
+/** A shape, regardless of leading zeros and the digits of day and month. */
 const toLayout = (shape: string) =>
   shape
     .replaceAll('0', '9')

@@ -12,12 +12,12 @@ import { KEY, type Queries, type Row } from './duck.ts'
 const BINS = 20
 const TOP = 10
 const SHARES = [0.05, 0.25, 0.5, 0.75, 0.95]
-/** Up to here quantiles and distinct values are exact, which takes memory for each row. */
+/** More rows get approximate quantiles and distinct counts, to save memory. */
 const MAX_EXACT_ROWS = 1_000_000
 const MAX_GROUPS = 1_000
-/** HUGEINTs are summed up in two parts: DuckDB has no type that holds the sum of many. */
+/** No type of DuckDB holds the sum of many HUGEINTs: they are summed in two parts. */
 const PART = 10n ** 19n
-/** Scaled down where the squares of the largest numbers would be too large. */
+/** Null if squares would overflow. */
 const DEVIATION =
   'case when max(abs(v)) < 1e150 then ' +
   'stddev_samp(case when abs(v) < 1e150 then v end) end as deviation'
@@ -65,7 +65,7 @@ async function summariseScalars(
   const { sql, isLong } = column
   const v = isMoment(column) ? `epoch(${sql})` : `${sql}::double`
   const source = `(select ${v} as v, ${sql} from data)`
-  // Numbers with more digits than a double has are not interpolated.
+  // Interpolation would round numbers that a double cannot hold.
   const exact = isLong ? `quantile_disc(${sql}` : 'quantile_cont(v'
   const quantiled = `${isExact ? exact : 'approx_quantile(v'}, [${SHARES}])`
   const figures = await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max,
@@ -80,7 +80,7 @@ async function summariseScalars(
   )
   const quantiles = Array.isArray(figures['quantiles']) ? figures['quantiles'].map(String) : []
   const histogram = await countBins(duck, source, figures, present, show)
-  // The outermost edges are values of the file, and shown as such.
+  // The outer edges are exact, not rounded to doubles.
   const [first, last] = [histogram.at(0), histogram.at(-1)]
   if (first) first.from = min
   if (last) last.to = max
@@ -139,7 +139,7 @@ interface GroupColumns {
   value: Column | undefined
 }
 
-/** @throws InvalidCsvError when one of them is missing, or the one to sum up holds no numbers. */
+/** @throws InvalidCsvError if a column is missing, or `value` is not numeric. */
 export function findGroupColumns(
   columns: readonly Column[],
   { groupBy, value }: Grouping,
@@ -162,7 +162,7 @@ function findColumn(columns: readonly Column[], name: string): Column {
   throw new InvalidCsvError(`There is no column "${name}"; the file has ${names}`.slice(0, 900))
 }
 
-/** The largest groups of the table `data`; `key` is the column to group by, as it is written. */
+/** @param key the column to group by, as written in the file. */
 export async function summariseGroups(
   duck: Queries,
   { groupBy, value }: GroupColumns,
@@ -188,38 +188,34 @@ function selectSum({ sql, sqlType }: Column): string {
     sum(${sql} // ${PART}::hugeint)::varchar as parts`
 }
 
-/** Nulls where there are no values, or no number can hold the sum. */
+/** Null without values, or if the sum overflows. */
 function readSum({ sum, parts }: Row, count: number): { sum: Value; mean: number | null } {
   if (typeof sum !== 'string') return { sum: null, mean: null }
   const text = typeof parts === 'string' ? String(BigInt(parts) * PART + BigInt(sum)) : sum
   return { sum: showNumber(text), mean: toFinite(Number(text) / count) }
 }
 
-/**
- * A text no longer than anyone reads, as SQL for `readText`. It begins with a space, because
- * DuckDB's bindings would drop a byte order mark from the beginning.
- */
+/** DuckDB's bindings drop a leading byte order mark: the space prevents that. */
 const selectText = (text: string) =>
   `' ' || left(${text}, ${MAX_TEXT_CHARACTERS}) ||
     case when length(${text}) > ${MAX_TEXT_CHARACTERS} then '…' else '' end`
 
 const readText = (value: unknown) => (typeof value === 'string' ? value.slice(1) : null)
 
-/** What JSON has no number for is null. */
+/** JSON has neither NaN nor Infinity. */
 const toFinite = (value: unknown) =>
   typeof value === 'number' && Number.isFinite(value) ? value : null
 
-/** A number as JSON; as text where a double would not keep all of its digits. */
+/** Text if a double cannot hold all digits. */
 function showNumber(text: string): Value {
   const value = Number(text)
   if (!Number.isFinite(value)) return null
   const shortest = text.includes('.') ? text.replace(/\.?0+$/, '') : text
   const isKept = String(value) === shortest || (/[.e]/.test(text) && printsBack(text))
-  // Without the sign of a zero.
+  // Adding 0 turns -0 into 0.
   return isKept ? value + 0 : shortest
 }
 
-/** DuckDB's text of a date or timestamp in ISO 8601, as exact as it is in the file. */
 function showMoment(text: string, { fractionDigits = 0, zone = '' }: Column): string {
   const [date = '', time] = text.split(' ')
   if (time === undefined) return date
@@ -228,10 +224,7 @@ function showMoment(text: string, { fractionDigits = 0, zone = '' }: Column): st
   return `${date}T${seconds}${decimals}${zone}`
 }
 
-/**
- * A point in time in ISO 8601, as exact as the column has them, or with milliseconds where it lies
- * between their seconds.
- */
+/** Has the precision of the file, or milliseconds if that is too coarse. */
 function showSeconds(seconds: number | null, column: Column): Value {
   const { type, fractionDigits = 0, zone = '' } = column
   const micros = Math.round((seconds ?? Number.NaN) * 1e6)

@@ -16,19 +16,19 @@ import { type ScannedCsv, scanCsv, VECTOR_ROWS } from './scan.ts'
 import { isDiskFull } from './storage.ts'
 
 const MAX_THREADS = 4
-/** With less for each of them, DuckDB's threads are in each other's way. */
+/** With less memory, DuckDB's threads slow each other down. */
 const MEMORY_MB_PER_THREAD = 64
-/** DuckDB takes about twice its limit, and more of long rows, which it copies. */
+/** DuckDB takes about twice its limit, and more for long rows, which it copies. */
 const LIMIT_SHARE = 0.5
 const LIMIT_SHARE_OF_LONG_ROWS = 0.4
-/** DuckDB's own 122 880 take some 100 MiB more, and no less time. */
+/** DuckDB's default takes about 100 MiB more and saves no time. */
 const ROW_GROUP_ROWS = 20_480
 const BLOCK_BYTES = 262_144
-/** So that 200 columns of few rows take 3 MiB, not 50. */
+/** Makes 200 columns of few rows take 3 MiB, not 50. */
 const SMALL_BLOCK_BYTES = 16_384
-/** More columns or longer ones are read a few at a time. */
+/** Larger row groups are read a few columns at a time. */
 const MAX_ROW_GROUP_BYTES = 16 * 1024 ** 2
-/** The share of the scan in the work, and in the rest that of reading. */
+/** Shares of the progress: the scan, and reading in the rest. */
 const SCANNED = 0.3
 const READ = 0.43
 
@@ -45,7 +45,7 @@ async function summarise(input: SummaryInput, context: TaskContext): Promise<Sum
   }
 }
 
-/** Where rows are long, DuckDB works on few: its limit does not count those that it is reading. */
+/** The limit excludes rows that are being read, so long rows get small row groups. */
 function toDuckOptions(csv: ScannedCsv, memoryMb: number): DuckOptions {
   const rowGroupRows = toRowGroupRows(csv)
   if (rowGroupRows === VECTOR_ROWS) {
@@ -73,7 +73,7 @@ export async function summariseScanned(
   grouping: Grouping,
   progress: (fraction: number) => void,
 ): Promise<Summary> {
-  // No name of the file is in any statement.
+  // Generated names keep those of the file out of SQL.
   const columns = csv.columns.map((column, index): Column => ({ ...column, sql: `c${index}` }))
   const grouped = findGroupColumns(columns, grouping)
   const width = Math.ceil(columns.length / countSlices(csv))
@@ -83,7 +83,7 @@ export async function summariseScanned(
     const slice = columns.slice(start, start + width)
     const report = (fraction: number) =>
       progress(SCANNED + ((1 - SCANNED) * (start + slice.length * fraction)) / columns.length)
-    // The groups are made where the column to sum up is.
+    // Groups need the slice with the column to sum.
     const isGrouped = grouped && slice.includes(grouped.value ?? (columns[0] as Column))
     const key = isGrouped ? grouped.groupBy : undefined
     await createTable(duck, csv, { columns, slice, key }, (read) => report(read * READ))
@@ -98,7 +98,7 @@ export async function summariseScanned(
   return { version: SUMMARY_VERSION, delimiter, rows, columns: summaries, rejected, groups }
 }
 
-/** The reason, for the file's owner. @throws what is no fault of the file's. */
+/** Returns the reason for the file's owner. @throws all other errors. */
 function explain(error: unknown): string {
   if (error instanceof InvalidCsvError) return error.message
   if (

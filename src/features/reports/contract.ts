@@ -5,14 +5,14 @@ import { pageFields, pageQuery } from '../../http/pagination.ts'
 import { event } from '../../realtime/event.ts'
 import { DELIMITER } from './csv.ts'
 
-/** A report takes the result of an earlier one of the same file only if it has this version. */
+/** Raise it when summaries change: results of other versions are not reused. */
 export const SUMMARY_VERSION = 3
-/** Longer texts are cut, and end in an ellipsis. */
+/** Longer texts are cut and end in an ellipsis. */
 export const MAX_TEXT_CHARACTERS = 200
 
 const doc = (description: string) => ({ description })
 
-/** Text for a number that a double cannot hold; ISO 8601 for dates and timestamps. */
+/** Strings are texts, ISO 8601 dates, and numbers that a double cannot hold. */
 const Value = z.union([z.number(), z.string()]).nullable()
 
 const ColumnSummary = z.object({
@@ -85,7 +85,7 @@ export type ColumnType = ColumnSummary['type']
 
 export type Summary = z.infer<typeof Summary>
 
-/** A report that waits for its next attempt is `queued` like any other. */
+/** A report that waits for a retry is `queued`. */
 const ReportState = z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled'])
 
 export const ReportBrief = z
@@ -164,7 +164,7 @@ export const ReportQuery = z.strictObject({
 
 export const PageQuery = z.strictObject(pageQuery)
 
-/** Rows are counted by one column, and another one is summed up. */
+/** The columns to count rows by and to sum. */
 export interface Grouping {
   groupBy: string | null
   value: string | null
@@ -172,28 +172,28 @@ export interface Grouping {
 
 /** All that a summary depends on besides the file. */
 export interface SummaryOptions extends Grouping {
-  /** The requested one; null for the one that the file seems to have. */
+  /** Null to detect it. */
   delimiter: string | null
 }
 
 export interface SummaryInput extends SummaryOptions {
   file: string
-  /** An empty folder for what does not fit into memory. */
+  /** An empty folder for temporary files. */
   folder: string
   memoryMb: number
 }
 
-/** A file that cannot be summarised is an expected outcome: its owner gets the reason. */
+/** An invalid file is an expected outcome. */
 export type SummaryOutcome = { ok: true; summary: Summary } | { ok: false; reason: string }
 
 export const summariseCsv = task<SummaryInput, SummaryOutcome>('report.summarise')
 
-/** Reports of small uploads go first, and have a process that larger ones do not take. */
+/** Small uploads go first, and one process is kept for them. */
 export const isSmall = (bytes: number) => bytes <= 1024 ** 2
 
 /**
- * The job's id is the report's. Its retries go on for some minutes, in which a full disk may be
- * emptied. Few at once bound the memory of a process with many cores.
+ * The job's id is the report's. Retries leave some minutes to empty a full disk; low concurrency
+ * bounds memory.
  */
 export const buildReport = job<null, Summary>('report.build', {
   attempts: 6,
@@ -202,7 +202,6 @@ export const buildReport = job<null, Summary>('report.build', {
   concurrency: 4,
 })
 
-/** Removes what is no longer needed on the disk. */
 export const sweepReports = job<null>('report.sweep')
 
 export const REPORT_TOPIC = /^report:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i

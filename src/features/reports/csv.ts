@@ -5,19 +5,18 @@ import { pipeline } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 
 export const MAX_COLUMNS = 200
-/** Longer rows are mistakes, such as a quote that is not closed. */
+/** A longer row usually has an unclosed quote. */
 const MAX_ROW_BYTES = 1_000_000
 const MAX_UNZIPPED_BYTES = 2 * 1024 ** 3
 const READ_BYTES = 256 * 1024
 const QUOTED_BYTES = 2_000
-/** Read to recognise other formats, and to find the delimiter. */
 const START_BYTES = 1_000
 const SAMPLE_ROWS = 1_000
 const DELIMITERS = [',', ';', '\t', '|']
-/** What `sep=` and `?delimiter=` may name. */
+/** Delimiters that `sep=` and `?delimiter=` may name. */
 export const DELIMITER = /^([\t !#$%&'()*+,./:;<=>?@[\\\]^_`{|}~-]|tab)$/
 
-/** The file cannot be summarised; the message tells its owner why. */
+/** The message tells the file's owner why it cannot be summarised. */
 export class InvalidCsvError extends Error {
   override readonly name = 'InvalidCsvError'
 }
@@ -30,13 +29,10 @@ interface Dialect {
 }
 
 /**
- * Reads a CSV file, plain or gzip, and calls `onRecord` for each of its records.
+ * Reads a CSV file, plain or gzip, and returns its delimiter.
  *
- * @param requested the delimiter, or null for the one that the file seems to have.
- * @param onProgress is called with the fraction of the file that was read.
- * @returns the delimiter.
- * @throws InvalidCsvError for gzip that is broken or too large, and for what is no CSV in UTF-8 as
- * far as the first bytes show.
+ * @param requested null to detect the delimiter.
+ * @throws InvalidCsvError if the gzip is broken or too large, or the start is not UTF-8 CSV.
  */
 export async function readCsv(
   file: string,
@@ -64,7 +60,7 @@ export async function readCsv(
   return delimiter
 }
 
-/** Yields chunks that are valid until the next one. */
+/** Yields chunks that the next one overwrites. */
 async function* readUpload(
   file: string,
   onProgress: (fraction: number) => void,
@@ -105,7 +101,7 @@ async function* unzip(
   }
 }
 
-/** Why a record is rejected. */
+/** Reasons to reject a record. */
 export const FLAWS = {
   long: 'It is too long',
   encoding: 'It is not valid UTF-8',
@@ -120,16 +116,13 @@ const IS_QUOTE = 1
 const IS_DELIMITER = 2
 const IS_LINE_END = 3
 
-/** The state of a record that is being parsed. */
 const [FIELD_START, PLAIN, QUOTED, CLOSED] = [0, 1, 2, 3] as const
 
 /**
- * Splits bytes into records and fields by RFC 4180: one delimiter, `"` around fields that hold
- * delimiters, quotes or line ends, and `""` for a quote in them. Records end in any of `\n`,
- * `\r\n`, `\r` and `\r\r\n`. A quote within a field that does not begin with one is text.
+ * Splits bytes by RFC 4180. Records end in `\n`, `\r\n`, `\r` or `\r\r\n`; a quote within an
+ * unquoted field is text.
  *
- * While `onRecord` is called, the reader's properties describe the record: there is no object per
- * record, because a file may hold a hundred million fields.
+ * During `onRecord` the properties describe the record: an object for each would be slow.
  */
 export class RecordReader {
   readonly delimiter: string
@@ -138,12 +131,12 @@ export class RecordReader {
   start = 0
   stop = 0
   fields = 0
-  /** Where the fields begin and end without their quotes, counted from `start`. */
+  /** Offsets of the fields from `start`, without their quotes. */
   readonly starts = new Int32Array(MAX_COLUMNS)
   readonly stops = new Int32Array(MAX_COLUMNS)
   line: number
   flaw: keyof typeof FLAWS | null = null
-  /** A quote within a field that does not begin with one. */
+  /** Whether an unquoted field holds a quote. */
   hasStrayQuote = false
   /** Line ends within quotes. */
   innerLines = 0
@@ -153,9 +146,9 @@ export class RecordReader {
   /** How far `bytes` is parsed. */
   #at = 0
   #state: number = FIELD_START
-  /** Up to here `bytes` is UTF-8 without binary data. */
+  /** Up to here `bytes` is valid UTF-8 without zeros. */
   #validUntil = 0
-  /** The beginning of a record that was too long to keep. */
+  /** The beginning of a record that is too long to keep. */
   #longText: string | undefined
 
   constructor(delimiter: string, onRecord: (record: RecordReader) => void, line = 1) {
@@ -168,7 +161,6 @@ export class RecordReader {
     this.#meanings[CR] = IS_LINE_END
   }
 
-  /** The beginning of the record, for people. */
   get text(): string {
     return this.#longText ?? this.#toText(this.start, this.stop)
   }
@@ -200,13 +192,12 @@ export class RecordReader {
       const chunk = bytes.subarray(from, from + READ_BYTES)
       this.bytes.set(chunk, this.#length)
       this.#length += chunk.length
-      // Two bytes more tell `"` from `""`, and `\r` from `\r\r\n`.
+      // Parsing stays two bytes behind to tell `"` from `""`, and `\r` from `\r\r\n`.
       this.#parse(this.#length - 2)
       this.#shift()
     }
   }
 
-  /** Takes what is left for a record. */
   end(): void {
     const size = this.#length
     if (size === 0) return
@@ -282,7 +273,7 @@ export class RecordReader {
     this.flaw = isBroken ? 'quote' : null
   }
 
-  /** Most bytes are checked at once; where that fails, each record is. */
+  /** Checks all bytes at once; only if that fails, each record. */
   #validate() {
     const lines = this.bytes.subarray(0, this.bytes.subarray(0, this.#length).lastIndexOf(LF) + 1)
     this.#validUntil = isUtf8(lines) && !lines.includes(0) ? lines.length : 0
@@ -294,7 +285,7 @@ export class RecordReader {
     return this.bytes[at + 1] === CR && this.bytes[at + 2] === LF ? 3 : 1
   }
 
-  /** Passes a record on, and returns where the next one begins. */
+  /** Returns where the next record begins. */
   #finish(stop: number, next: number, isBroken: boolean): number {
     this.stop = stop
     this.flaw = this.#findFlaw() ?? (isBroken ? 'quote' : null)
@@ -322,12 +313,9 @@ export class RecordReader {
 }
 
 /**
- * Finds the one delimiter of a file: the requested one; or the one that the first line names, as
- * Excel does (`sep=;`); or that of `, ; tab |` which divides the most rows into as many fields as
- * the header has, the first of them if several do.
+ * Finds the delimiter: the requested one, that of a first line `sep=;` as in Excel, or a guess.
  *
- * @param isWhole whether `head` is all of the file.
- * @throws InvalidCsvError for what is no CSV in UTF-8.
+ * @throws InvalidCsvError if it is not CSV in UTF-8.
  */
 function findDialect(head: Buffer, requested: string | null, isWhole: boolean): Dialect {
   const offset = head.subarray(0, 3).toString() === '\ufeff' ? 3 : 0
@@ -352,7 +340,7 @@ function assertText(bytes: Buffer) {
     throw new InvalidCsvError('The file is not a CSV but JSON')
 }
 
-/** By the byte order mark, or because the bytes hold zeros and read as text in no other way. */
+/** Detects UTF-32 by its code points, UTF-16 by a byte order mark or by zeros in text. */
 function findWideEncoding(bytes: Buffer): 'UTF-32' | 'UTF-16' | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const isUtf32 = [true, false].some((isLittleEndian) => {
@@ -365,7 +353,7 @@ function findWideEncoding(bytes: Buffer): 'UTF-32' | 'UTF-16' | undefined {
   if (/^(\xff\xfe|\xfe\xff)/.test(bytes.toString('latin1', 0, 2))) return 'UTF-16'
   const isUtf16 = ['utf-16le', 'utf-16be'].some((encoding) => {
     try {
-      // Half a character, or half of a surrogate pair, may be left at the end.
+      // The sample may end within a character.
       const whole = bytes.subarray(0, bytes.length & ~1)
       return isText(new TextDecoder(encoding, { fatal: true }).decode(whole, { stream: true }))
     } catch {
@@ -375,7 +363,7 @@ function findWideEncoding(bytes: Buffer): 'UTF-32' | 'UTF-16' | undefined {
   return bytes.includes(0) && isUtf16 ? 'UTF-16' : undefined
 }
 
-/** Whether all characters exist, and none is a control character but white space. */
+/** Whether all characters are assigned, and none but white space is a control character. */
 const isText = (text: string) => text !== '' && !/[^\P{C}\p{Cf}\t\n\r]/u.test(text)
 
 function guessDelimiter(head: Buffer, isWhole: boolean): string {
@@ -384,7 +372,7 @@ function guessDelimiter(head: Buffer, isWhole: boolean): string {
   return DELIMITERS[best] as string
 }
 
-/** Counts the rows that have as many fields as the header; 0 where that has one. */
+/** Rows with as many fields as the header; 0 if that has one. */
 function countMatchingRows(head: Buffer, delimiter: string, isWhole: boolean): number {
   let header = 0
   let [rows, matching] = [0, 0]
@@ -395,7 +383,6 @@ function countMatchingRows(head: Buffer, delimiter: string, isWhole: boolean): n
     if (fields === header) matching++
   })
   reader.push(head)
-  // A row that is cut off is better than none.
   if (isWhole || rows === 0) reader.end()
   return header > 1 ? matching : 0
 }

@@ -4,14 +4,11 @@ import type { Column } from './columns.ts'
 import type { ScannedCsv } from './scan.ts'
 
 const PROGRESS_EVERY_MS = 200
-/**
- * DuckDB reads 32 MB at once by default, and a kernel that is not preemptible does
- * nothing else on that core meanwhile, so that light requests wait.
- */
+/** DuckDB's default of 32 MB blocks light requests (docs/decisions/009-duckdb-in-a-process.md). */
 const READ_BYTES = 2 * 1024 * 1024
-/** With much more than the longest row has, DuckDB does not find rows in parallel. */
+/** DuckDB does not read in parallel with a much larger `max_line_size`. */
 const SPARE_LINE_BYTES = 1_000
-/** The column of the table to group by, as it is written in the file. */
+/** The column to group by, as written in the file. */
 export const KEY = 'key'
 
 export interface DuckOptions {
@@ -19,15 +16,15 @@ export interface DuckOptions {
   threads: number
   /** Rows of a table that are kept in memory; a multiple of 2 048. */
   rowGroupRows: number
-  /** The least that a column of a row group takes; a power of two, from 16 384 on. */
+  /** The minimum size of a column in a row group: a power of two from 16 384. */
   blockBytes: number
   freedMb: number
 }
 
-/** One row, as JSON has it: numbers that a double cannot hold are strings. */
+/** Numbers that a double cannot hold are strings. */
 export type Row = Record<string, Json>
 
-/** What runs queries: a Duck, or the bare DuckDB that it is compared with. */
+/** A `Duck`, or the plain DuckDB of the bench. */
 export type Queries = Pick<Duck, 'rows' | 'row'>
 
 export class DuckError extends Error {
@@ -38,10 +35,10 @@ export class Duck implements Disposable {
   readonly #instance: DuckDBInstance
   readonly #connection: DuckDBConnection
 
-  /** @param folder an empty one, for the database and what does not fit into memory. */
+  /** @param folder empty, for the database and what does not fit into memory. */
   static async open(folder: string, options: DuckOptions): Promise<Duck> {
     const { limitMb, threads, rowGroupRows, blockBytes, freedMb } = options
-    // Loaded by the first report: most threads never see one.
+    // Imported on first use, because most threads never need it.
     const { DuckDBInstance } = await import('@duckdb/node-api')
     const instance = await DuckDBInstance.create(':memory:', {
       threads: String(threads),
@@ -49,13 +46,13 @@ export class Duck implements Disposable {
       temp_directory: join(folder, 'spill'),
       allocator_flush_threshold: `${freedMb}MB`,
       allocator_bulk_deallocation_flush_threshold: `${freedMb}MB`,
-      // Order costs memory, and nothing here depends on it.
+      // Preserving the order would cost memory.
       preserve_insertion_order: 'false',
       autoinstall_known_extensions: 'false',
       autoload_known_extensions: 'false',
     })
     const connection = await instance.connect()
-    // Without it, DuckDB does not know the progress of a statement.
+    // Enables `connection.progress`.
     await connection.run('set enable_progress_bar = true; set enable_progress_bar_print = false')
     const file = toLiteral(join(folder, 'report.duckdb'))
     const sizes = `row_group_size ${rowGroupRows}, block_size ${blockBytes}`
@@ -68,12 +65,7 @@ export class Duck implements Disposable {
     this.#connection = connection
   }
 
-  /**
-   * Runs a statement and returns its rows.
-   *
-   * @param onProgress is called with the fraction of it that is done.
-   * @throws DuckError
-   */
+  /** Runs a statement; `onProgress` gets the fraction that is done. @throws DuckError */
   async rows(sql: string, onProgress?: (fraction: number) => void): Promise<Row[]> {
     const report = () => {
       const { percentage } = this.#connection.progress
@@ -100,11 +92,10 @@ export class Duck implements Disposable {
 }
 
 /**
- * Reads some columns of a scanned CSV into the table `data`, on the disk.
+ * Reads the columns `slice` into the table `data`, on disk.
  *
- * @param columns all columns of the file, and `slice` those that are read.
- * @param key the column that is read as it is written, too.
- * @throws DuckError when DuckDB read other rows than there are.
+ * @param key the column that is also kept as written.
+ * @throws DuckError if DuckDB counts other rows or values than the scan.
  */
 export async function createTable(
   duck: Duck,

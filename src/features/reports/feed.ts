@@ -14,9 +14,8 @@ import {
 import { getReport, toState } from './reports.ts'
 
 /**
- * Publishes the changes of reports that have subscribers, wherever they run. After a report has
- * finished nothing is published, unless it is retried: a task may report progress after it was
- * cancelled. Returns the function that ends it.
+ * Publishes changes of reports that have subscribers, wherever they run. A finished report
+ * publishes nothing until it is retried: a cancelled task may still report progress.
  */
 export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
   const lastSent = new Map<string, string>()
@@ -43,7 +42,7 @@ export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime
   }, findWatched)
 }
 
-/** Answers with the events of a report, beginning with its present state. */
+/** Streams a report's events, beginning with its present state. */
 export function streamReport(c: AppContext, { realtime, stopping }: Deps, db: Db, id: string) {
   return eventStream(c, stopping, ({ latest, last, end }) => {
     let isCurrent = false
@@ -52,7 +51,7 @@ export function streamReport(c: AppContext, { realtime, stopping }: Deps, db: Db
       if (name === reportFinished.name) last(name, payload)
       else latest(name, payload)
     }
-    // Read after the subscription: otherwise a change in between would be missed.
+    // Read after subscribing, so that no change is missed.
     const unsubscribe = realtime.listen(toTopic(id), send)
     getReport(db, id)
       .then((report) => {

@@ -20,10 +20,7 @@ export interface JobDeps {
   memoryMb: number
 }
 
-/**
- * Summarises a report's upload, unless one of the same bytes, columns and delimiter was summarised
- * before.
- */
+/** Summarises an upload, or reuses the result for the same bytes, columns and delimiter. */
 export async function summariseUpload(
   { database, compute, storage, spillDirectory, memoryMb }: JobDeps,
   { id, signal, progress, requestId }: JobContext,
@@ -35,8 +32,8 @@ export async function summariseUpload(
   if (earlier) return earlier
 
   const file = await storage.locate(report.upload)
-  // A cancelled report loses its upload, and the last to close a removed file waits until its
-  // blocks are free, for seconds if it is large: thanks to this handle, not the child process.
+  // Cancelling removes the file, and its last close may then take seconds. This handle keeps that
+  // wait out of the child process.
   await using _open = await open(file)
   const { groupBy, value, delimiter } = report
   const outcome = await withFolder(spillDirectory, id, (folder) =>
@@ -45,9 +42,8 @@ export async function summariseUpload(
       { file, folder, memoryMb, groupBy, value, delimiter },
       {
         isolation: 'process',
-        // Whatever DuckDB does, its process can be killed at any moment.
+        // DuckDB's process can be killed at any moment.
         graceMs: 0,
-        // One process is left to small reports.
         priority: isSmall(Number(report.bytes)) ? 'interactive' : 'batch',
         signal,
         requestId: requestId ?? undefined,
@@ -67,14 +63,14 @@ function rethrow(cause: unknown): never {
   throw new AppError('deadline_exceeded', detail, { cause, retryable: false })
 }
 
-/** The folder belongs to the job: it is removed however the task's process ends. */
+/** The folder is removed here, because the task's process may be killed. */
 async function withFolder<T>(
   directory: string,
   id: string,
   run: (folder: string) => Promise<T>,
 ): Promise<T> {
   await mkdir(directory, { recursive: true })
-  // Earlier attempts whose processes were killed left theirs.
+  // Killed processes leave their folders.
   for (const name of await readdir(directory))
     if (toId(name) === id) await removeFolder(join(directory, name))
   const folder = await mkdtemp(join(directory, `${id}.`))
@@ -85,16 +81,15 @@ async function withFolder<T>(
   }
 }
 
-/** Retries, because a task whose process has not ended yet may add a file. */
+/** Retries, because a task that is still ending may add a file. */
 const removeFolder = (folder: string) =>
   rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
 
 const toId = (folder: string) => folder.split('.')[0] ?? ''
 
 /**
- * Removes uploads that are a day old, those of jobs that were cancelled an hour ago (until then an
- * operator can retry them), those that no report knows (of clients that left and processes that
- * were killed), and the folders of reports that do not run.
+ * Removes uploads after a day, those of cancelled jobs after an hour (until then operators may
+ * retry them), those without a report, and folders of reports that are not running.
  */
 export async function sweep(
   { database, storage, spillDirectory }: Omit<JobDeps, 'compute' | 'memoryMb'>,

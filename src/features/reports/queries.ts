@@ -26,7 +26,7 @@ interface ReportTable {
   created_at: GeneratedAlways<Date>
 }
 
-/** An upload that has arrived, and what is wanted of it. */
+/** A complete upload with the options of its report. */
 export interface Upload extends SummaryOptions {
   upload: string
   bytes: number
@@ -54,7 +54,7 @@ const reports = (db: Db) => db.selectFrom('report').innerJoin('job', 'job.id', '
 
 export type ReportRow = Awaited<ReturnType<typeof listReports>>[number]
 
-/** At most `limit` reports, newest first, that came before the report `before`. */
+/** Finds reports older than the report `before`, newest first. */
 export function listReports(db: Db, limit: number, before: string | undefined) {
   const query = reports(db).select(REPORT_COLUMNS).orderBy('report.id', 'desc').limit(limit)
   return (before === undefined ? query : query.where('report.id', '<', before)).execute()
@@ -98,7 +98,7 @@ export async function insertReport(
     })
 }
 
-/** The result of an earlier report of the same bytes, columns and delimiter. */
+/** Finds an earlier result for the same bytes, columns and delimiter. */
 export async function findResult(
   db: Db,
   { sha256, groupBy, value, delimiter }: Omit<Upload, 'upload' | 'bytes'>,
@@ -117,7 +117,7 @@ export async function findResult(
   return summary?.version === SUMMARY_VERSION ? summary : undefined
 }
 
-/** Compares bytes: to the collation "region " is "region". */
+/** Compares bytes, because "region " equals "region" in the collation. */
 const isSameName = (column: 'report.group_by' | 'report.value_column', name: string | null) =>
   sql<boolean>`cast(${sql.ref(column)} as binary) <=> cast(${name} as binary)`
 
@@ -127,10 +127,7 @@ export async function forgetUploads(db: Db, ids: readonly string[]): Promise<voi
   )
 }
 
-/**
- * Some uploads of finished reports that came longer than `finishedMs` ago, or were cancelled longer
- * than `cancelledMs` ago.
- */
+/** Finds uploads of finished reports created `finishedMs` or cancelled `cancelledMs` ago. */
 export async function listOldUploads(
   db: Db,
   { finishedMs, cancelledMs }: { finishedMs: number; cancelledMs: number },

@@ -34,12 +34,11 @@ export interface NewReport extends SummaryOptions {
 }
 
 /**
- * Keeps an upload and enqueues its report. A repeat under the same Idempotency-Key is answered with
- * the first report, if its bytes are the same.
+ * Stores an upload and enqueues its report; a repeat under the same Idempotency-Key gets the first.
  *
- * @param open gives a database handle; called again after the upload, which may take long.
- * @throws AppError `conflict` for a key that was used for something else; `storage_full`; what the
- * body throws.
+ * @param open is called again after the upload, which may take long.
+ * @throws AppError `conflict` if the key was used for something else; `storage_full`; what the body
+ * throws.
  */
 export async function createReport(
   deps: ReportDeps,
@@ -49,7 +48,7 @@ export async function createReport(
   const { body, expectedBytes, idempotencyKey, groupBy, value, delimiter } = request
   const hash = createHash('sha256')
   if (idempotencyKey !== null && (await queries.findByKey(open(), idempotencyKey))) {
-    // Read to its end: a client that cannot send all of it may never read its answer.
+    // Some clients read no response before they have sent everything.
     for await (const chunk of body) hash.update(chunk)
     return repeatReport(open(), request, hash.digest('hex'))
   }
@@ -73,8 +72,8 @@ async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
 }
 
 /**
- * The report and its job in one transaction, whose outcome alone decides whether the upload stays.
- * The answer is read within it, so that nothing can fail after the commit.
+ * Commits the report with its job. The response is read before, so that nothing can fail after the
+ * commit.
  */
 async function commitReport(
   { jobs, storage }: ReportDeps,
@@ -94,8 +93,8 @@ async function commitReport(
       return report
     })
   } catch (error) {
-    // A commit without an answer may have happened: then the report needs its upload. Otherwise the
-    // sweep removes it.
+    // A commit whose reply was lost may have succeeded, so the upload stays. Otherwise the sweep
+    // removes it.
     if (!mayBeCommitted) await storage.remove(upload.upload)
     throw error
   }
@@ -120,19 +119,14 @@ export async function getReport(db: Db, id: string): Promise<Report> {
   return { ...toBrief(row), ...(hasResult && { result: JSON.parse(result) }) }
 }
 
-/** One page, newest first. @throws AppError `invalid` when the cursor is not one of ours. */
+/** One page, newest first. @throws AppError `invalid` for a cursor of another list. */
 export function listReports(db: Db, page: PageRequest): Promise<ReportPage> {
   return pager.read(page, async (before, limit) =>
     (await queries.listReports(db, limit, before)).map(toBrief),
   )
 }
 
-/**
- * Cancels a report that is not finished, and removes its upload in any case; the report itself
- * can still be read.
- *
- * @throws AppError `not_found`.
- */
+/** Cancels an unfinished report and removes any upload. @throws AppError `not_found`. */
 export async function cancelReport(
   { jobs, storage }: ReportDeps,
   db: Db,
@@ -169,11 +163,7 @@ function missing(id: string): never {
 
 const NUMBER = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i
 
-/**
- * A report's groups as CSV (RFC 4180).
- *
- * @throws AppError `conflict` when it has not succeeded, or was made without groups.
- */
+/** Formats groups by RFC 4180. @throws AppError `conflict` if there is no result or no groups. */
 export function toGroupsCsv({ state, result, groupBy, value }: Report): string {
   if (!result) throw new AppError('conflict', `The report has no result: it is ${state}`)
   if (!result.groups)
@@ -187,7 +177,7 @@ export function toGroupsCsv({ state, result, groupBy, value }: Report): string {
 }
 
 function toCell(cell: string | number | null): string {
-  // An apostrophe keeps spreadsheets from taking a text for a formula, and running it.
+  // The apostrophe keeps spreadsheets from running a text as a formula.
   const isFormula = typeof cell === 'string' && /^[=+\-@\t\r]/.test(cell) && !NUMBER.test(cell)
   const text = `${isFormula ? "'" : ''}${cell ?? ''}`
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text

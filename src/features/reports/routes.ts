@@ -27,10 +27,9 @@ import { cancelReport, createReport, getReport, listReports, toGroupsCsv } from 
 import { DirectoryStorage } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
-/** How every gzip begins. */
 const GZIP_MAGIC = Buffer.from([0x1f, 0x8b])
 
-/** Uploads that jobs summarise. */
+/** CSV uploads that jobs summarise. */
 export const reports = feature({
   name: 'reports',
   path: '/v1/reports',
@@ -205,10 +204,7 @@ function reportRoutes(deps: Deps) {
   return router
 }
 
-/**
- * Whether the body is compressed. @throws AppError `unsupported_media_type` for what is no CSV, or
- * compressed otherwise.
- */
+/** Returns whether the body is gzip. @throws AppError `unsupported_media_type`. */
 function checkEncoding({ req }: AppContext): boolean {
   const type = req.header('content-type')?.split(';')[0]?.trim().toLowerCase()
   if (type !== 'text/csv') throw new AppError('unsupported_media_type', 'Send the body as text/csv')
@@ -220,10 +216,7 @@ function checkEncoding({ req }: AppContext): boolean {
   return encoding !== 'identity'
 }
 
-/**
- * Passes on a body that is declared as gzip. @throws AppError `bad_request` for one that
- * is not.
- */
+/** Passes on the body. @throws AppError `bad_request` if it is not gzip. */
 async function* expectGzip(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   let head = Buffer.alloc(0)
   const isGzip = () => head.equals(GZIP_MAGIC.subarray(0, head.length))

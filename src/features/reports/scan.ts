@@ -5,19 +5,16 @@ import { ColumnTypes, findDateOrders, type TypedColumn } from './column-types.ts
 import { MAX_TEXT_CHARACTERS, type Summary } from './contract.ts'
 import { FLAWS, InvalidCsvError, MAX_COLUMNS, type RecordReader, readCsv } from './csv.ts'
 
-/**
- * Longer fields are cut in the copy: no result shows all of them, and DuckDB has no bound for the
- * memory that they take.
- */
+/** Longer fields are cut in the copy, because DuckDB does not bound their memory. */
 const MAX_FIELD_BYTES = 256
-/** More than any row has. */
+/** Larger than any row. */
 const WRITE_BYTES = 2 * 1024 * 1024
-/** DuckDB works on so many rows at a time. */
+/** DuckDB processes this many rows at a time. */
 export const VECTOR_ROWS = 2_048
 const MAX_REJECTED = 20
 const MAX_REJECTED_CHARACTERS = 500
 const EMPTY = Buffer.from('""')
-/** Is the first line, because DuckDB takes a byte order mark there for none of the text. */
+/** A line to skip: DuckDB would drop a byte order mark from the first row. */
 const HEADER = Buffer.from('header\n')
 const LF = 10
 
@@ -26,22 +23,19 @@ export interface ScannedCsv {
   columns: TypedColumn[]
   rows: number
   rejected: Summary['rejected']
-  /** After a line that is skipped, the rows by RFC 4180, all with as many fields, ended by `\n`. */
+  /** A line to skip, then rows by RFC 4180 with equally many fields, each ended by `\n`. */
   file: string
   isMultiline: boolean
   maxRowBytes: number
-  /** The most that as many rows have together as DuckDB works on at a time. */
+  /** The size of the largest block of `VECTOR_ROWS` rows. */
   maxVectorBytes: number
 }
 
 /**
- * Reads an upload: rejects what is no row, finds the type of each column, and writes a copy that
- * DuckDB cannot misunderstand.
+ * Rejects invalid rows, finds the type of each column, and writes a copy that DuckDB cannot
+ * misread.
  *
- * @param folder where the copy goes.
- * @param delimiter the requested one, if any.
- * @param onProgress is called with the fraction of the file that was read.
- * @throws InvalidCsvError when there is nothing to summarise.
+ * @throws InvalidCsvError if there is nothing to summarise.
  */
 export async function scanCsv(
   { file, folder, delimiter }: { file: string; folder: string; delimiter: string | null },
@@ -147,7 +141,6 @@ class Scan implements Disposable {
       first.push({ line, column, reason, text: text.slice(0, MAX_REJECTED_CHARACTERS) })
   }
 
-  /** A row as RFC 4180 has it, its long fields cut. */
   #rewrite(record: RecordReader): Buffer {
     if (record.isBlank) return EMPTY
     const fields = Array.from({ length: record.fields }, (_, index) => toCleanField(record, index))
@@ -191,10 +184,7 @@ function toCleanField(record: RecordReader, index: number): string {
   return needsQuotes ? `"${shown.replaceAll('"', '""')}"` : text
 }
 
-/**
- * As much of a text as is shown, and a hash in place of the rest: texts that differ still do, and
- * sort as before.
- */
+/** Ends a long text with a hash, so that different texts stay different. */
 function shorten(text: string): string {
   if (Buffer.byteLength(text) <= MAX_FIELD_BYTES) return text
   const start = Array.from(text.slice(0, 2 * MAX_TEXT_CHARACTERS))
@@ -202,7 +192,7 @@ function shorten(text: string): string {
   return shown.length === text.length ? text : shown + hash('sha256', text, 'base64')
 }
 
-/** Names as they are in the file; those that are missing or repeated get one of their own. */
+/** Gives missing and repeated names a unique one. */
 function toUniqueNames(names: readonly string[]): string[] {
   const given = new Set<string>()
   return names.map((name, index) => {

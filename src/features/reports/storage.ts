@@ -2,26 +2,25 @@ import { type FileHandle, mkdir, open, opendir, rename, rm, stat, statfs } from 
 import { join } from 'node:path'
 import { AppError, overloaded } from '../../errors.ts'
 
-/** An upload that has not arrived in full. */
 const PART = '.part'
 const LIST_BATCH = 500
 
-/** Machines that share no disk need another one, which fetches in `locate`. */
+/** Machines without a shared disk need one that downloads in `locate`. */
 export type Storage = Pick<DirectoryStorage, 'save' | 'locate' | 'remove' | 'listUntouched'>
 
 interface Arrival {
-  /** Aborted when the upload must give way to an older one. */
+  /** Aborted to make room for an older upload. */
   giveWay: AbortController
-  /** Resolves when its file is complete or removed. */
+  /** Resolves when the file is complete or removed. */
   ended: Promise<void>
 }
 
-/** Keeps uploads in a local directory, which all processes on the machine may share. */
+/** Stores uploads in a local directory, which processes may share. */
 export class DirectoryStorage {
   readonly #directory: string
   /** Oldest first. */
   readonly #arriving = new Set<Arrival>()
-  /** Failed uploads, which made room. */
+  /** The number of failed uploads, which freed space. */
   #removed = 0
 
   constructor(directory: string) {
@@ -29,12 +28,11 @@ export class DirectoryStorage {
   }
 
   /**
-   * Keeps all of `bytes` or nothing, and returns how many they are. On a full disk the youngest
-   * upload fails, so that older ones fit.
+   * Stores all bytes or none and returns the size. On a full disk the youngest upload fails, so
+   * that older ones fit.
    *
-   * @param expectedBytes if known: what cannot fit is refused before it arrives.
-   * @throws AppError `storage_full`; `overloaded` when the process has too many files open; what
-   * `bytes` throws.
+   * @param expectedBytes if known: what cannot fit is refused at once.
+   * @throws AppError `storage_full`; `overloaded` if too many files are open; what `bytes` throws.
    */
   async save(key: string, bytes: AsyncIterable<Uint8Array>, expectedBytes = 0): Promise<number> {
     const { promise: ended, resolve: end } = Promise.withResolvers<void>()
@@ -47,7 +45,7 @@ export class DirectoryStorage {
       await this.#assertRoom(expectedBytes)
       const size = await this.#receive(part, bytes, arrival)
       await rename(part, file)
-      // The name of a new file is on the disk when its directory is.
+      // A rename is durable once the directory is synced.
       await using directory = await open(this.#directory)
       await directory.sync()
       return size
@@ -61,7 +59,7 @@ export class DirectoryStorage {
     }
   }
 
-  /** A file with the upload. @throws AppError `not_found`. */
+  /** @throws AppError `not_found`. */
   async locate(key: string): Promise<string> {
     const file = join(this.#directory, key)
     await stat(file).catch((cause) => {
@@ -75,14 +73,14 @@ export class DirectoryStorage {
     await rm(join(this.#directory, key), { force: true })
   }
 
-  /** Uploads that have not been written to for `ms`, unfinished ones too, in batches. */
+  /** Lists uploads, complete or not, that were not written to for `ms`, in batches. */
   listUntouched(ms: number): AsyncIterable<string[]> {
     return listOldNames(this.#directory, ms)
   }
 
   async #assertRoom(bytes: number): Promise<void> {
     const { blocks, bavail, bsize } = await statfs(this.#directory)
-    // Some network file systems do not know.
+    // Some network file systems report no blocks.
     if (blocks > 0 && bytes > bavail * bsize) throw storageFull()
   }
 
@@ -93,9 +91,9 @@ export class DirectoryStorage {
       await this.#write(handle, chunk, arrival)
       size += chunk.byteLength
     }
-    // All of it is on the disk: nobody would gain by its giving way.
+    // A complete upload is not removed to make room.
     this.#arriving.delete(arrival)
-    // Before it gets its name: a power cut leaves all of it, or a part that is swept.
+    // Synced before the rename: a power failure leaves a complete file or a part.
     await handle.sync()
     return size
   }
@@ -107,13 +105,13 @@ export class DirectoryStorage {
         written += (await handle.write(chunk, written)).bytesWritten
       } catch (error) {
         if (!isCode(error, 'ENOSPC', 'EDQUOT')) throw error
-        // Another attempt uses the room that was made meanwhile.
+        // A failed upload may have freed space: retry.
         if (this.#removed === removedBefore) await this.#makeRoom(arrival, error)
       }
     }
   }
 
-  /** @throws AppError `storage_full` where this upload is the youngest. */
+  /** @throws AppError `storage_full` if this upload is the youngest. */
   async #makeRoom(arrival: Arrival, cause: unknown): Promise<void> {
     const youngest = [...this.#arriving].at(-1)
     if (youngest === undefined || youngest === arrival) throw storageFull(cause)
@@ -122,7 +120,7 @@ export class DirectoryStorage {
   }
 }
 
-/** Names in a directory that have not been written to for `ms`, in batches. */
+/** Lists names that were not written to for `ms`, in batches. */
 export async function* listOldNames(directory: string, ms: number): AsyncGenerator<string[]> {
   const isOld = async (name: string) => {
     const found = await stat(join(directory, name)).catch(() => undefined)
@@ -142,7 +140,7 @@ export async function* listOldNames(directory: string, ms: number): AsyncGenerat
   yield batch
 }
 
-/** Passes on the items of `source` until `signal` aborts, also while none comes. */
+/** Yields the items of `source`; throws when `signal` aborts, even while waiting. */
 async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
   const { promise: aborted, reject } = Promise.withResolvers<never>()
   aborted.catch(() => {})
