@@ -25,8 +25,7 @@ export const jobChanged = event('job.changed', {
 })
 
 /**
- * Publishes the latest change of each job, and of many jobs those that changed last. Slow clients
- * miss some, and read the list instead. Returns the function that ends it.
+ * Publishes the latest change of each job, up to a limit. Slow clients miss some and read the list.
  */
 export function publishJobChanges({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
   const latest = new Map<string, JobChange>()
@@ -41,7 +40,7 @@ export function publishJobChanges({ jobs, realtime }: Pick<Deps, 'jobs' | 'realt
   }
 
   const unsubscribe = jobs.onChange((change) => {
-    // Deleted first, so that the job that changed last is at the end.
+    // Deleted first, so that the job moves to the end.
     latest.delete(change.id)
     latest.set(change.id, change)
     timer ??= setTimeout(publish, PUBLISH_EVERY_MS).unref()

@@ -9,7 +9,7 @@ import { toTimestamp } from '../../timestamp.ts'
 import { JOBS, jobChanged, publishJobChanges } from './feed.ts'
 import { Job, JobDetail, JobId, JobPage, PageQuery } from './schema.ts'
 
-/** What operators see and do, for jobs of every kind. */
+/** Jobs of every kind, for operators. */
 export const jobsAdmin = feature({
   name: 'jobs-admin',
   path: '/v1/jobs',

@@ -1,15 +1,15 @@
 import { MAX_ITERATIONS } from './contract.ts'
 import { BAILOUT, type EscapedRow } from './escape-row.ts'
 
-/** The palette index of the set, black; the others are for points that escape. */
+/** The palette index of the set: black. */
 const INSIDE = 0
 const COLOURS = 255
 
-/** The colours go round once per this many doublings of the iterations, starting at this place. */
+/** The palette starts here and repeats after this many doublings of the iterations. */
 const DOUBLINGS = 4
 const START = 0.52
 
-/** One way round: a place from 0 to 1, and red, green and blue there. */
+/** Places from 0 to 1, and red, green and blue there. */
 const STOPS = [
   [0, 0, 7, 100],
   [0.16, 32, 107, 203],
@@ -32,33 +32,29 @@ function mixAt(place: number): number[] {
   return before.map((value, channel) => Math.round(value + share * ((after[channel] ?? 0) - value)))
 }
 
-/** Each iteration is divided into this many steps, so that its colour fades into the next. */
+/** Steps per iteration, so that colours fade into each other. */
 const STEPS = 32
 
-/** The palette index for a number of steps: logarithmic, because near the set they lie dense. */
+/** Palette indices by step; logarithmic, because steps lie dense near the set. */
 const COLOUR_AT = Uint8Array.from({ length: MAX_ITERATIONS * STEPS }, (_, step) => {
   const rounds = Math.log2((step + 1) / STEPS) / DOUBLINGS + START
   return INSIDE + 1 + Math.floor((rounds - Math.floor(rounds)) * COLOURS)
 })
 
-/** A float's top bits are roughly its logarithm: the exponent and 4 bits of the mantissa. */
+/** Exponent and 4 bits of mantissa: roughly the logarithm of a float. */
 const SHIFT = 23 - 4
 const toBits = (float: number) => new Int32Array(Float32Array.of(float).buffer)[0] ?? 0
 const toFloat = (bits: number) => new Float32Array(Int32Array.of(bits).buffer)[0] ?? 0
 const FIRST_BUCKET = toBits(BAILOUT) >> SHIFT
-/** A point that was inside one iteration ago is not further out than this. */
+/** No point is further out when it escapes. */
 const LAST_BUCKET = toBits(2 * BAILOUT ** 2) >> SHIFT
 
-/**
- * By how many steps a point escaped before its iteration was over: the further out, the more. Two
- * tables instead of logarithms per pixel save a third of the time of a cheap picture.
- */
+/** Steps between an escape and the end of its iteration. A table is faster than logarithms. */
 const EARLY_BY = Uint8Array.from({ length: LAST_BUCKET - FIRST_BUCKET + 1 }, (_, bucket) => {
   const norm = toFloat((FIRST_BUCKET + bucket + 0.5) * 2 ** SHIFT)
   return Math.min(STEPS - 1, Math.floor(STEPS * Math.log2(Math.log(norm) / Math.log(BAILOUT))))
 })
 
-/** Writes the palette indices for a row of points into `pixels`. */
 export function colourRow(
   { counts, norms }: EscapedRow,
   iterations: number,

@@ -6,7 +6,7 @@ import { encodePng } from './png.ts'
 
 implement(drawTile, (tile, context) => {
   drawRows(tile, context)
-  // The countdown is atomic: one thread reaches 0, and sees all that others drew before counting.
+  // The atomic countdown reaches 0 in one thread, which sees what the others drew before counting.
   if (Atomics.sub(tile.canvas.missing, 0, 1) > 1) return undefined
   const png = encodePng(tile.view, tile.canvas.pixels, PALETTE)
   return context.transfer(png, [png.buffer])

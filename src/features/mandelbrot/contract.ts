@@ -4,37 +4,34 @@ import { task } from '@offloop/workpool/task'
 export const MAX_SIZE = 2_048
 export const MAX_ITERATIONS = 5_000
 
-/** Part of each picture's ETag: raise it when the same view gets other pixels or colours. */
+/** Part of the ETag: raise it when the same view is drawn differently. */
 export const DRAWING_VERSION = 1
 
-/** What a picture shows of the plane, and how precisely. */
+/** The part of the plane that a picture shows. */
 export interface View {
   width: number
   height: number
-  /** A point that has not escaped after this many counts as one of the set. */
+  /** Points that escape later count as part of the set. */
   iterations: number
-  /** The point in the middle. */
+  /** The centre. */
   x: number
   y: number
-  /** How much of the plane the longer side shows. */
+  /** The length of the longer side in the plane. */
   scale: number
 }
 
-/** Both draw the same picture; `typescript` replaces `wasm` where that is not built. */
+/** `typescript` is the fallback if the kernel is not built. */
 export type Kernel = 'wasm' | 'typescript'
 
 /** Memory that all threads share. */
 export interface Canvas {
   /** One palette index per pixel. */
   pixels: Uint8Array
-  /** One number: how many tiles are not drawn yet. */
+  /** One number: the tiles that are not drawn yet. */
   missing: Int32Array
 }
 
-/**
- * Every `every`th row of a picture, from `first` on. Tiles of neighbouring rows would cost
- * unequally: those through the middle of the set cost many times those at its edge.
- */
+/** Every `every`th row from `first` on, because the cost of blocks would differ widely. */
 export interface Tile {
   view: View
   kernel: Kernel
@@ -43,7 +40,7 @@ export interface Tile {
   canvas: Canvas
 }
 
-/** Draws a tile onto the canvas; the call that draws the last tile returns the picture as a PNG. */
+/** The call that draws the last tile returns the picture as a PNG. */
 export const drawTile = task<Tile, Uint8Array<ArrayBuffer> | undefined>('mandelbrot.tile', {
   join: (left, right) => left ?? right,
 })

@@ -9,24 +9,21 @@ export interface Line {
   iterations: number
 }
 
-/** The result for each point. The next row overwrites it: copying would cost more than some rows. */
+/** The next row overwrites it, because copying takes time. */
 export interface EscapedRow {
-  /** How many iterations it stayed inside; all of them for a point of the set. */
+  /** Iterations before the escape; all of them for a point of the set. */
   counts: Int32Array
-  /** The square of its distance to 0 after it escaped; undefined for a point of the set. */
+  /** The squared distance to 0 after the escape; undefined for a point of the set. */
   norms: Float32Array
 }
 
-/** The square of the distance where a point counts as escaped: far out, colours are smooth. */
+/** The squared distance at which a point has escaped; large, for smooth colours. */
 export const BAILOUT = 2 ** 16
 
 let counts = new Int32Array(0)
 let norms = new Float32Array(0)
 
-/**
- * Iterates z ← z² + c for each point c, without any shortcut: the point here is heavy work.
- * `escape-row.kernel.ts` does the same, operation for operation.
- */
+/** Iterates z ← z² + c without shortcuts, as heavy work. `escape-row.kernel.ts` does the same. */
 export function escapeRow({ left, step, imaginary, width, iterations }: Line): EscapedRow {
   if (counts.length < width) {
     counts = new Int32Array(width)
@@ -54,7 +51,6 @@ export function escapeRow({ left, step, imaginary, width, iterations }: Line): E
   return { counts, norms }
 }
 
-/** What `escape-row.kernel.ts` exports. */
 interface Kernel {
   memory: { buffer: ArrayBuffer }
   COUNTS: { value: number }
@@ -70,7 +66,7 @@ interface Kernel {
   ): void
 }
 
-/** `escapeRow`, compiled ahead; undefined where the kernel is not built. */
+/** `escapeRow` in WebAssembly; undefined if the kernel is not built. */
 export const escapeRowWasm = loadEscapeRow()
 
 function loadEscapeRow(): ((line: Line) => EscapedRow) | undefined {
@@ -87,13 +83,13 @@ function loadEscapeRow(): ((line: Line) => EscapedRow) | undefined {
   }
 }
 
-/** TypeScript declares this global only together with a browser's. */
+/** TypeScript declares this global only for browsers. */
 declare const WebAssembly: {
   Module: new (code: Uint8Array) => object
   Instance: new (module: object) => { exports: object }
 }
 
-/** Loads what `scripts/build-kernels.ts` compiled; undefined where it is not built. */
+/** Loads a compiled kernel; undefined if it is not built. */
 export function loadKernel<Exports>(file: URL): Exports | undefined {
   if (!existsSync(file)) return undefined
   const module = new WebAssembly.Module(readFileSync(file))

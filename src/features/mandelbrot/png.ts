@@ -1,8 +1,7 @@
 import { crc32, deflateSync } from 'node:zlib'
 
 /**
- * A PNG with a palette and one byte per pixel: https://www.w3.org/TR/png-3/. Node's zlib makes this
- * three times as fast as fast-png, which compresses in JavaScript.
+ * Encodes a PNG (https://www.w3.org/TR/png-3/). fast-png is slower: it compresses in JavaScript.
  */
 export function encodePng(
   { width, height }: { width: number; height: number },
@@ -13,7 +12,7 @@ export function encodePng(
   header.writeUInt32BE(width, 0)
   header.writeUInt32BE(height, 4)
   header.set([BITS_PER_PIXEL, WITH_PALETTE], 8)
-  // Each row starts with its filter: 0 is none, which suits a palette best.
+  // Each row starts with its filter: 0, none, suits a palette best.
   const rows = new Uint8Array((width + 1) * height)
   for (let row = 0; row < height; row++)
     rows.set(pixels.subarray(row * width, (row + 1) * width), row * (width + 1) + 1)
@@ -24,14 +23,14 @@ export function encodePng(
     toChunk('IDAT', deflateSync(rows)),
     toChunk('IEND', new Uint8Array()),
   ])
-  // A copy: a small Buffer shares its memory with others, and memory that is transferred must not.
+  // Copied: small Buffers share memory, which must not be transferred.
   return new Uint8Array(png)
 }
 
 const BITS_PER_PIXEL = 8
 const WITH_PALETTE = 3
 
-/** Length, type, data, and a checksum of the last two. */
+/** Length, type, data, and a checksum. */
 function toChunk(type: string, data: Uint8Array): Buffer {
   const bytes = Buffer.alloc(data.length + 12)
   bytes.writeUInt32BE(data.length, 0)

@@ -7,13 +7,13 @@ import { integerParameter, numberParameter, withDefault } from '../../http/param
 import { createRouter } from '../../http/router.ts'
 import { type Canvas, DRAWING_VERSION, drawTile, MAX_ITERATIONS, MAX_SIZE } from './contract.ts'
 
-/** A new version of the drawing reaches clients after a day at the latest. */
+/** Clients see a new drawing version after at most a day. */
 const CACHE_CONTROL = 'public, max-age=86400'
 
-/** Many times the number of threads, so that they finish together; `map` batches small tiles. */
+/** Many per thread, so that threads finish together; `map` batches small ones. */
 const TILES = 128
 
-/** How many canvases, of 4 MB each, are kept for the next pictures. */
+/** Canvases of 4 MB each that are kept for reuse. */
 const MAX_SPARE_CANVASES = 4
 
 const Size = integerParameter(1, MAX_SIZE)
@@ -31,7 +31,7 @@ const View = z.strictObject({
   kernel: z.enum(['wasm', 'typescript']).default('wasm'),
 })
 
-/** One request's work on all threads, in memory that they share. */
+/** One request on all threads, in memory that they share. */
 export const mandelbrot = feature({
   name: 'mandelbrot',
   path: '/v1/mandelbrot.png',
@@ -41,8 +41,8 @@ export const mandelbrot = feature({
 
 function mandelbrotRoutes({ compute }: Deps) {
   const router = createRouter()
-  // Shared memory is freed only after the event loop and every thread have collected their ends of
-  // it, which threads that only compute rarely do: it is used again instead.
+  // Reused: shared memory is freed only once every thread has collected it, and busy threads rarely
+  // do.
   const spare: Canvas[] = []
 
   router.openapi(
@@ -78,7 +78,7 @@ function mandelbrotRoutes({ compute }: Deps) {
       const tiles = Array.from({ length: count }, (_, first) => ({ ...tile, first }))
       canvas.missing[0] = count
       const png = await compute.map(drawTile, tiles, taskOptions(c)).reduce(undefined)
-      // Only now: after a failure, threads may still be drawing on the canvas.
+      // Not after a failure: threads may still be drawing on the canvas.
       if (spare.length < MAX_SPARE_CANVASES) spare.push(canvas)
       return c.body(png ?? '', 200, headers)
     },
@@ -92,10 +92,7 @@ const shareCanvas = (compute: Pool): Canvas => ({
   missing: compute.share(Int32Array, 1),
 })
 
-/**
- * A picture is a function of its view, so its tag is known before it is drawn. The bytes of a PNG
- * depend on zlib, which differs between processors; they do not depend on the kernel.
- */
+/** The view determines the picture; the bytes also depend on zlib, which differs by processor. */
 const toTag = (view: Omit<z.infer<typeof View>, 'kernel'>) =>
   bodyTag(
     JSON.stringify([DRAWING_VERSION, process.versions.zlib, process.arch, Object.values(view)]),

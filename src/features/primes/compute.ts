@@ -4,10 +4,7 @@ import { countPrimes, type Range } from './contract.ts'
 /** Numbers between two checks for cancellation: about 0.1 ms of work. */
 const CHECK_EVERY = 1_000
 
-/**
- * Counts primes by trial division. A sieve would be a hundred times faster, but the point here is
- * heavy work.
- */
+/** Trial division, as an example of heavy work: a sieve would be faster. */
 export function countPrimesIn({ from, to }: Range, context: TaskContext): number {
   let count = from <= 2 && to > 2 ? 1 : 0
   let untilCheck = CHECK_EVERY

@@ -15,8 +15,8 @@ export const countPrimes = task<Range, number>('primes.count', {
 const MIN_NUMBERS = 2_000
 
 /**
- * Splits a range into parts of equal cost: testing n takes about √n divisions, so testing all
- * numbers below n takes about n^1.5.
+ * Splits into parts of equal cost: testing n takes about √n divisions, and all numbers below n
+ * about n^1.5.
  */
 function splitRange({ from, to }: Range, parts: number): Range[] {
   const count = Math.min(parts, Math.ceil((to - from) / MIN_NUMBERS))

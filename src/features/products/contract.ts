@@ -55,7 +55,7 @@ export type Product = z.infer<typeof Product>
 export type ProductPage = z.infer<typeof ProductPage>
 export type ProductChange = z.infer<typeof ProductChange>
 
-/** The topic of every change of a product. */
+/** The topic of all product changes. */
 export const PRODUCTS = 'products'
 
 export const productChanged = event('product.changed', {

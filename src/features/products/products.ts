@@ -60,7 +60,7 @@ export async function createProduct(
   input: ProductInput,
 ): Promise<Product> {
   const { name, price, stock } = input
-  // Not the database's default, so that the product is known without reading it back.
+  // Set here, so that the product need not be read back.
   const now = new Date()
   const { insertId } = await retryLocked(() => insert(db, name, price, stock, now, now)).catch(
     refuseTakenName(name),
@@ -106,7 +106,6 @@ export async function deleteProduct(
   announce(realtime, { id, version: version + 1 }, 'deleted')
 }
 
-/** Locks the row and returns its version. */
 async function lock(trx: Transaction<Tables>, id: number, checkVersion: CheckVersion) {
   const [{ version } = missing(id)] = await selectVersion(trx, id)
   checkVersion(version)

@@ -4,7 +4,7 @@ const COUNT = 1_000
 const ADJECTIVES = 'Plain Copper Folding Quiet Heavy Glass Compact Woven Bright Solid'.split(' ')
 const NOUNS = 'kettle lamp chair desk clock shelf bottle basket mirror rug'.split(' ')
 
-/** Fills an empty table with products, the same ones every time, and returns their number. */
+/** Fills an empty table with the same products each time; returns their number. */
 export async function seedProducts(db: Db): Promise<number> {
   if (await db.selectFrom('product').select('id').limit(1).executeTakeFirst()) return 0
   const examples = Array.from({ length: COUNT }, (_, index) => ({
