@@ -9,43 +9,43 @@ export type Outcome = 'succeeded' | 'failed' | 'cancelled' | 'deadline_exceeded'
 export interface WorkOptions {
   /** Cancels the work; the promise rejects with the signal's reason. */
   signal?: AbortSignal | undefined
-  /** The time for waiting and running together; unlimited if absent. */
+  /** Limits waiting and running together; no limit if absent. */
   timeoutMs?: number | undefined
-  /** `interactive`, the default, for requests and `batch` for jobs: neither starves the other. */
+  /** `interactive` (the default) for requests, `batch` for jobs; neither starves the other. */
   priority?: Priority | undefined
-  /** The caller, such as a customer or an address: callers get equal shares of the workers. */
+  /** Callers, such as customers, get equal shares of the workers. */
   key?: string | undefined
-  /** The request on whose behalf the work runs, for its Timing. */
+  /** Copied to the Timing. */
   requestId?: string | undefined
 }
 
 export interface CallOptions extends WorkOptions {
   /** From cancelling a task to terminating its worker; 100 ms if absent. */
   graceMs?: number | undefined
-  /** Buffers of the input to move instead of copying; they are empty here afterwards. */
+  /** Buffers of the input to move; they are empty here afterwards. */
   transfer?: readonly Transferable[]
-  /** Receives the fraction that is done, a few times a second at most. */
+  /** Receives the fraction done, at most every 100 ms. */
   onProgress?: ((fraction: number) => void) | undefined
 }
 
-/** The longest delay of Node's timers: a longer one would fire at once. */
+/** Node's timers fire at once when the delay is longer. */
 export const MAX_TIMER_MS = 2 ** 31 - 1
 
 export const now = () => performance.timeOrigin + performance.now()
 
-/** What waits in the queue: a call, or a whole map that has not begun. */
+/** A call, or a map that has not begun. */
 export abstract class QueueEntry {
   readonly task: string
   readonly options: WorkOptions
   readonly #reject: (reason: unknown) => void
   readonly queuedAt = now()
-  /** Refused when it still waits at this time. */
+  /** The entry is refused if it still waits at this time. */
   latestStartAt = Number.POSITIVE_INFINITY
-  /** The expected run time; undefined, once sent, for a task that never ran before. */
+  /** The expected run time; undefined once sent if the task never ran before. */
   estimateMs: number | undefined = undefined
   outcome: Outcome | undefined = undefined
   stopWatching: (() => void) | undefined = undefined
-  /** The list that it waits in, and its neighbours there. */
+  /** The list that holds the entry, and its neighbours there. */
   list: object | undefined = undefined
   previous: QueueEntry | undefined = undefined
   next: QueueEntry | undefined = undefined
@@ -64,7 +64,6 @@ export abstract class QueueEntry {
     if (this.end(outcome)) this.#reject(reason)
   }
 
-  /** Watches the signal and the time until the entry has ended. */
   watchLimits(onLimit: (outcome: Outcome, reason: unknown) => void): void {
     const { signal, timeoutMs } = this.options
     if (!signal && timeoutMs === undefined) return
@@ -104,19 +103,18 @@ export class MapEntry extends QueueEntry {
   }
 }
 
-/** One message's worth of work: a run, or a chunk of a map. */
+/** The work of one message: a run, or a chunk of a map. */
 export class Call extends QueueEntry {
   declare readonly options: CallOptions
   readonly mode: Mode
   readonly input: unknown
-  /** How many inputs `input` holds. */
   readonly items: number
   readonly map: MapEntry | undefined
   readonly #resolve: (output: never) => void
-  /** The id of its last message; 0 before it was sent. */
+  /** The id of the latest message; 0 before one is sent. */
   id = 0
   slot = 0
-  /** How long sending to an idle worker took; receiving takes about as long. */
+  /** The time to send to an idle worker; receiving takes about as long. */
   sendMs = 0
   lostWorkers = 0
 

@@ -1,10 +1,7 @@
-/**
- * The pool throws these errors, a signal's own reason, or a DataCloneError. A PoolError has no stack
- * trace: under load it is frequent, and the trace costs most.
- */
+/** The pool's own errors. Overload makes them frequent, so they have no costly stack trace. */
 export abstract class PoolError extends Error {
   abstract readonly code: 'overloaded' | 'deadline_exceeded' | 'unavailable' | 'cancelled'
-  /** When trying again may help, where waiting helps at all. */
+  /** When a retry may succeed; undefined if waiting does not help. */
   readonly retryAfterMs: number | undefined
 
   constructor(message: string, retryAfterMs?: number) {
@@ -51,7 +48,7 @@ export class CancelledError extends PoolError {
 export class TaskError extends Error {
   override readonly name = 'TaskError'
   readonly task: string
-  /** The index of the item of a `map`. */
+  /** The index of the failed item of a map. */
   readonly item: number | undefined
 
   constructor(task: string, cause: unknown, item?: number) {

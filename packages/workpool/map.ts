@@ -21,9 +21,9 @@ import type { Task, TaskOptions } from './task.ts'
 export type Items<Item> = Iterable<Item> | AsyncIterable<Item>
 
 export interface MapOptions extends WorkOptions {
-  /** The maximum number of threads at once, at least one; all threads if absent. */
+  /** Maximum threads, at least one; all if absent. */
   concurrency?: number
-  /** Receives, after each chunk, how many items are done, and the total where it is known. */
+  /** Called after each chunk. */
   onProgress?: (progress: { done: number; total: number | undefined }) => void
 }
 
@@ -35,7 +35,7 @@ interface MapWork<Input, Output> {
   options: MapOptions
 }
 
-/** Starts once its results are wanted: by `await`, by `for await`, or by `reduce()`. */
+/** Starts once its results are wanted, by `await`, `for await` or `reduce()`. */
 export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncIterable<Output> {
   readonly #work: MapWork<Input, Output>
   #all: Promise<Output[]> | undefined
@@ -43,7 +43,7 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
   constructor(work: MapWork<Input, Output>) {
     const { threads, options } = work
     const { concurrency = threads } = options
-    // Nothing would start, and a map without results looks like one without items.
+    // NaN would start no chunk, as if there were no items.
     if (Number.isNaN(concurrency))
       throw new RangeError('Expected `concurrency` to be a number of threads, got NaN')
     const atMost = Math.floor(Math.min(threads, concurrency))
@@ -60,7 +60,7 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
     return this.#all.then(onFulfilled, onRejected)
   }
 
-  /** The results in order, as they come. Leaving the loop cancels the rest of the map. */
+  /** Yields results in order; leaving the loop cancels the rest. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Output> {
     const maxAhead = this.#work.threads * STREAM_CHUNKS_PER_THREAD
     for await (const outputs of new ChunkScheduler(this.#work, 'each', maxAhead).outputs())
@@ -68,7 +68,7 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
   }
 
   /**
-   * @param initial is joined before the first result, and is the result of a map without items.
+   * @param initial joined first; the result if there are no items.
    * @throws Error when the task has no `join`.
    */
   async reduce(initial: Output): Promise<Output> {
@@ -91,7 +91,7 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
 
 interface ChunkResult<Output> {
   output: Output[]
-  /** How many items were served: a chunk that takes too long gives the rest back. */
+  /** Fewer than sent if the chunk took too long. */
   items: number
   runMs: number
 }
@@ -103,26 +103,26 @@ interface Remainder<Input, Output> {
 }
 
 /**
- * Runs a map's items, or their pieces, in chunks whose size follows from how long items take.
- * Nothing is split, and the source is not even opened, before it is the map's turn.
+ * Runs a map's items, or pieces of them, in chunks sized by the time per item. The source is opened
+ * only at the map's turn.
  */
 class ChunkScheduler<Input, Output> {
   readonly #work: MapWork<Input, Output>
   readonly #mode: 'each' | 'joined'
-  /** How many chunks may be launched before the first of them is read. */
+  /** Maximum chunks launched but not read. */
   readonly #maxAhead: number
   readonly #maxInFlight: number
   readonly #entry: MapEntry
   readonly #turn = Promise.withResolvers<void>()
   readonly #parts: number
-  /** The number of pieces of each item, once they are split. */
+  /** Pieces per item, once split. */
   #pieces: number[] | undefined
   #source: Source<Input> | undefined
   readonly #calls = new Set<Call>()
-  /** Launched and not read, in order. */
+  /** Unread outputs of chunks, in order. */
   readonly #results: Promise<Output[]>[] = []
   readonly #remainders: Remainder<Input, Output>[] = []
-  /** Resolves once the items that an async source was asked for are launched. */
+  /** Pending while an async source is asked for items. */
   #taking: PromiseWithResolvers<void> | undefined
   #isExhausted = false
   #failure: { reason: unknown } | undefined
@@ -213,7 +213,7 @@ class ChunkScheduler<Input, Output> {
     this.#turn.resolve()
   }
 
-  /** The items, or their pieces where there are too few to keep all threads busy. */
+  /** Splits items that are too few to keep all threads busy. */
   #split(): Items<Input> {
     const { task, items } = this.#work
     if (!Array.isArray(items) || this.#parts <= 1) return items
@@ -242,7 +242,7 @@ class ChunkScheduler<Input, Output> {
       else if (this.#source && this.#mayTake) this.#take(this.#source)
       else break
     }
-    // The caller's next map may begin on the threads that become idle.
+    // Lets the caller's next map use idle threads.
     if (this.#calls.size === 0 || this.#isTail) this.#work.scheduler.pauseMap(this.#entry)
   }
 
@@ -275,7 +275,7 @@ class ChunkScheduler<Input, Output> {
     this.#advance()
   }
 
-  /** Chunks become smaller towards the end, so that all threads end together. */
+  /** Chunks shrink towards the end, so that threads finish together. */
   #nextSize(): number {
     const { scheduler, task, threads } = this.#work
     const msPerItem = this.#msPerItem ?? scheduler.runTimes.msPerItem(task.name, this.#mode)
@@ -315,7 +315,7 @@ class ChunkScheduler<Input, Output> {
       if (served === items.length) return output
       return [...output, ...(await this.#addRemainder(items.slice(served), firstIndex + served))]
     })
-    // What the source or `onProgress` throws ends the map, too.
+    // The source or `onProgress` may throw.
     result.then((chunk) => this.#finished(chunk)).catch((error) => this.#fail(error))
     outputs.catch(() => {})
     return outputs
@@ -334,7 +334,7 @@ class ChunkScheduler<Input, Output> {
     const { priority, key, requestId } = options
     const { promise, resolve, reject } = Promise.withResolvers<ChunkResult<Output>>()
     const work = { task: task.name, mode: this.#mode, input: items, items: items.length }
-    // Watching the limits for each chunk would cost a tenth of its round trip.
+    // Without limits: watching them per chunk costs a tenth of its round trip.
     const callOptions = { priority, key, requestId }
     const call = new Call({ ...work, map: this.#entry }, callOptions, resolve, reject)
     this.#calls.add(call)
@@ -344,7 +344,7 @@ class ChunkScheduler<Input, Output> {
     } catch (error) {
       if (!this.#failure && error instanceof TaskError && error.item !== undefined)
         throw new TaskError(task.name, error.cause, this.#toItemIndex(firstIndex + error.item))
-      // Before the loop that launches chunks continues.
+      // Fail now, before more chunks are launched.
       this.#fail(error)
       throw error
     } finally {
@@ -358,7 +358,7 @@ class ChunkScheduler<Input, Output> {
     this.#runMs += runMs
     const newest = runMs / items
     const averageMs = this.#msPerItem ?? newest
-    // Where items become heavier, the newest say more than the average.
+    // Heavier items count at once, so that chunks stay short.
     this.#msPerItem = Math.max(newest, averageMs + CHUNK_TIME_WEIGHT * (newest - averageMs))
     const total = Array.isArray(this.#work.items) ? this.#work.items.length : undefined
     this.#work.options.onProgress?.({ done: this.#toItemIndex(this.#done), total })
@@ -366,7 +366,6 @@ class ChunkScheduler<Input, Output> {
     this.#advance()
   }
 
-  /** The index of the caller's item that a piece belongs to. */
   #toItemIndex(index: number): number {
     if (!this.#pieces) return index
     let end = 0
@@ -377,15 +376,15 @@ class ChunkScheduler<Input, Output> {
     return this.#pieces.length
   }
 
-  /** A map that will miss its deadline only keeps others from the threads. */
+  /** A map that will miss its deadline only takes threads from others. */
   #failIfHopeless(newestMs: number) {
     const { task, threads, options } = this.#work
     const { timeoutMs } = options
     const total = this.#source?.total
-    // Only pieces are sure to take about the same time each.
+    // Only pieces surely take similar times.
     if (!this.#pieces || timeoutMs === undefined || total === undefined) return
     const elapsedMs = performance.now() - this.#startedAt
-    // The first chunks ran before their code was compiled.
+    // The first chunks ran before V8 compiled their code.
     const msPerItem = Math.min(newestMs, this.#runMs / this.#done)
     const expectedMs = ((total - this.#done) * msPerItem) / threads
     if (!willMissDeadline(this.#chunksDone / threads, expectedMs, timeoutMs - elapsedMs)) return
@@ -399,9 +398,8 @@ class ChunkScheduler<Input, Output> {
 
 interface Source<Item> {
   readonly total: number | undefined
-  /** The next `count` items, or fewer; none at the end. */
+  /** At most `count` items; none at the end. */
   take(count: number): Item[] | Promise<Item[]>
-  /** An iterator that has ended is neither asked again nor closed. */
   close(): void
 }
 
@@ -459,7 +457,7 @@ function openAsync<Item>(items: AsyncIterable<Item>): Source<Item> {
       let stalled: Promise<undefined> | undefined
       while (!isExhausted && next.length < count) {
         pending ??= iterator.next()
-        // The first item may take its time; the others must follow soon.
+        // Only the first item may take long.
         const result = await (stalled ? Promise.race([pending, stalled]) : pending)
         if (!result) break
         pending = undefined

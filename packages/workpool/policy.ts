@@ -1,6 +1,6 @@
-/** The scheduling policy. README.md says in one table what each threshold is for. */
+/** The scheduling policy. README.md explains each threshold. */
 
-// Admission: work is refused once it has waited too long, never because much is waiting.
+// Admission: work is refused once it has waited too long.
 export const MAX_WAIT_SHARE = 0.5
 export const MIN_WAIT_SHARE = 0.1
 export const MIN_WAIT_MS = 100
@@ -51,24 +51,17 @@ export const SPIN_MS = 0.05
 export const MAX_BURST = 1_000
 export const PROGRESS_INTERVAL_MS = 100
 
-/**
- * How long work may wait for its turn.
- *
- * @param leastMs the least that such work took lately; 0 where that is unknown.
- */
+/** How long work may wait. @param leastMs its shortest recent run time; 0 if unknown. */
 export function maxWaitMs(
   { timeoutMs, priority }: { timeoutMs?: number | undefined; priority?: string | undefined },
   leastMs: number,
 ): number {
-  // Jobs have a deadline of their own.
+  // Jobs have their own deadline.
   if (timeoutMs === undefined) return priority === 'batch' ? Number.POSITIVE_INFINITY : MAX_WAIT_MS
   const mostMs = Math.min(timeoutMs * MAX_WAIT_SHARE, timeoutMs - RUN_TIME_MARGIN * leastMs)
   return Math.max(mostMs, timeoutMs * MIN_WAIT_SHARE, MIN_WAIT_MS)
 }
 
-/**
- * Whether a map of items that take about the same time each will clearly miss its deadline. It is
- * not judged by its first chunks, which run before V8 has compiled them.
- */
+/** Whether a map of similar items will clearly miss its deadline, once its code is compiled. */
 export const willMissDeadline = (chunksPerThread: number, expectedMs: number, timeLeftMs: number) =>
   chunksPerThread >= MIN_CHUNKS_TO_JUDGE && expectedMs > CLEAR_MISS * timeLeftMs

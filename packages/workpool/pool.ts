@@ -11,21 +11,21 @@ export type { Timing }
 const MAX_HEAP_MB = 1_024
 
 export interface PoolOptions extends Partial<Limits> {
-  /** The file that each worker runs: it loads the tasks, then calls `serveTasks()`. */
+  /** The file of each worker: it loads the tasks, then calls `serveTasks()`. */
   entry: URL
-  /** The maximum number of threads. */
+  /** Maximum threads. */
   threads: number
-  /** How many threads stay when there is nothing to do; all if absent. */
+  /** Threads kept while idle; all if absent. */
   minThreads?: number
   /**
-   * Each worker's memory for objects and strings. A task that fills it fails alone, but a single
-   * allocation that exceeds it by some 50 MB ends the process: isolate tasks that may do so.
+   * Heap limit of each worker. A task at the limit fails alone, but one allocation of some 50 MB
+   * beyond it ends the process: isolate such tasks.
    */
   maxHeapMb?: number
 }
 
 export interface RunOptions extends CallOptions {
-  /** `process`, without shared memory, for native code that may crash; `thread` by default. */
+  /** `process`, without shared memory, for native code that may crash. */
   isolation?: 'thread' | 'process'
 }
 
@@ -38,7 +38,7 @@ interface ArrayClass<Name extends ArrayName> {
   readonly BYTES_PER_ELEMENT: number
 }
 
-/** Runs tasks on worker threads, or in child processes, by the policy in `policy.ts`. */
+/** Runs tasks on worker threads or in child processes. */
 export class Pool implements AsyncDisposable {
   readonly threads: number
   readonly #threads: Scheduler
@@ -46,7 +46,7 @@ export class Pool implements AsyncDisposable {
 
   /** Starts all threads. @throws Error when one cannot load its tasks. */
   static async open(options: PoolOptions): Promise<Pool> {
-    // Libuv's threads inherit the priority of the thread that first needs them: not a worker's.
+    // Starts libuv's threads here: a worker's would inherit its low priority.
     await stat(process.execPath)
     const pool = new Pool(options)
     try {
@@ -91,11 +91,10 @@ export class Pool implements AsyncDisposable {
   }
 
   /**
-   * When the signal aborts or the time is up, the promise rejects at once. A task that has begun is
-   * asked to end and, after `graceMs`, terminated with its worker.
+   * Rejects at once when the signal aborts or the time is up. A running task is asked to end and,
+   * after `graceMs`, terminated.
    *
-   * @throws OverloadedError when it waited too long for a worker; DeadlineError; PoolClosedError;
-   * TaskError; the signal's reason; DataCloneError when the input cannot be sent.
+   * @throws PoolError; TaskError; the signal's reason; DataCloneError for an uncloneable input.
    */
   run<Input, Output>(
     task: Task<Input, Output>,
@@ -108,11 +107,11 @@ export class Pool implements AsyncDisposable {
   }
 
   /**
-   * Runs a task for each item on all threads: tiny items in batches, heavy ones one by one. Items may
-   * be endless: no more are taken than the threads can use. Nothing starts before the results are
-   * wanted, and the maps of one caller run one after the other.
+   * Runs a task for each item on all threads. Items may be endless: only as many are taken as the
+   * threads need. The map starts when its results are wanted; maps of one caller run one after the
+   * other.
    *
-   * The first error ends the rest: a TaskError that names the item, or an error as of `run`.
+   * The first error ends the rest: a TaskError that names the item, or an error of `run`.
    *
    * @throws RangeError when the concurrency is NaN.
    */
@@ -131,15 +130,15 @@ export class Pool implements AsyncDisposable {
   }
 
   /**
-   * Zeros in memory that all threads share: send the array with any input. Reuse large ones, because
-   * they are freed only after each thread that saw them has collected garbage.
+   * Zeros in shared memory. Reuse large arrays: they are freed only after each thread that saw them
+   * has collected garbage.
    */
   share<Name extends ArrayName>(type: ArrayClass<Name>, length: number): SharedArray<Name> {
     const buffer = new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT)
     return new type(buffer) as unknown as SharedArray<Name>
   }
 
-  /** Ends all workers and rejects what they run and what waits with PoolClosedError. */
+  /** Ends all workers and rejects all work with PoolClosedError. */
   async [Symbol.asyncDispose]() {
     await Promise.all([
       this.#threads[Symbol.asyncDispose](),

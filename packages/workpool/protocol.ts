@@ -1,9 +1,9 @@
 import { type MessagePort, receiveMessageOnPort, type Transferable } from 'node:worker_threads'
 import { MAX_BURST } from './policy.ts'
 
-/** Messages are arrays: cloning the names of keys would be a third of a short task's cost. */
+/** Messages are arrays: cloning key names is a third of a short task's cost. */
 
-/** One run; one run per input of a list; or the latter with the outputs joined to one. */
+/** One run; one run per input; or the latter with the outputs joined. */
 export type Mode = 'one' | 'each' | 'joined'
 
 export type RunMessage = readonly [
@@ -15,20 +15,20 @@ export type RunMessage = readonly [
   wantsProgress: boolean,
 ]
 
-/** Only to child processes: threads read it from shared memory. */
+/** Only for child processes: threads read shared memory. */
 export type CancelMessage = readonly [id: number]
 
 export type ProgressMessage = readonly [id: number, fraction: number]
 
-/** The call that code belongs to, even when it runs on after the call was answered. */
+/** The call that code belongs to, even after its answer. */
 export interface Owner {
   id: number
   task: string
 }
 
 /**
- * `startedAt` is in milliseconds since the epoch. `value` is the output, or the clone of an error.
- * `items` is how many inputs of a chunk have an output, or the index of the one that failed.
+ * `startedAt` is in milliseconds since the epoch, `value` the output or error, `items` the number
+ * of inputs served or the index of the one that failed.
  */
 export type DoneMessage = readonly [
   id: number,
@@ -39,7 +39,7 @@ export type DoneMessage = readonly [
   items: number,
 ]
 
-/** A worker's first message is empty: it is ready. Its last one says whose code made it exit. */
+/** The first message is empty: the worker is ready. The last names whose code made it exit. */
 export type WorkerMessage =
   | readonly []
   | readonly [exitOwner: Owner]
@@ -47,10 +47,9 @@ export type WorkerMessage =
   | DoneMessage
 
 /**
- * Memory that a thread shares with the pool: the id that was cancelled last, the index of the input
- * that a chunk works on, the number of messages sent and, from `slots` on, the ids of messages that
- * were not begun. The side that swaps such an id for 0 owns the message: the thread to run it, or
- * the pool to revoke it.
+ * Memory shared by a thread and the pool: the id cancelled last, the index of the chunk's current
+ * input, the number of messages sent and, from `slots` on, the ids of messages not begun. The side
+ * that swaps such an id for 0 owns the message: the thread runs it, the pool revokes it.
  */
 export const CELL = { cancelled: 0, item: 1, sent: 2, slots: 3 } as const
 export type Cells = Int32Array<SharedArrayBuffer>
@@ -67,13 +66,13 @@ export interface ThreadData {
 interface Receiver<Message> {
   onMessage: (message: Message) => void
   onUnreadable: (error: Error) => void
-  /** Whether another message may have arrived, when all were received. */
+  /** Called when no message is left: whether to look again. */
   awaitNext?: () => boolean
 }
 
 /**
- * Receives the first message by an event, which costs more than a short task, and what else has
- * arrived without one.
+ * Receives the first message of a burst by an event, which costs more than a short task, the rest
+ * without.
  *
  * @returns a function that receives what is left once the other end is gone.
  */
@@ -95,7 +94,7 @@ export function receiveMessages<Message>(
     } catch (error) {
       return onUnreadable(error as Error)
     }
-    // Node emits up to a thousand messages per turn of the event loop: only one begins a burst.
+    // Node emits up to a thousand messages per turn: only one begins a burst.
     isTurnDue = true
     setImmediate(() => {
       isTurnDue = false
@@ -118,7 +117,7 @@ export function postMessage(
   message: unknown,
   transfer: readonly Transferable[] = [],
 ): void {
-  // Node walks through an empty list from C++, which costs as much as all the rest.
+  // Even an empty list doubles the cost.
   if (transfer.length === 0) port.postMessage(message)
   else port.postMessage(message, [...transfer])
 }

@@ -8,8 +8,8 @@ import {
 } from './policy.ts'
 
 /**
- * What waits, in the order in which it is served: each priority gets its share of the workers' time
- * (stride scheduling), and each caller an equal share of that (start-time fair queueing).
+ * What waits, in order: each priority gets its share of the workers' time (stride scheduling), each
+ * caller an equal share of that (start-time fair queueing).
  */
 export class Queue {
   readonly #interactive = new PriorityQueue(INTERACTIVE_SHARE)
@@ -23,7 +23,7 @@ export class Queue {
     return priority === 'batch' ? this.#batch : this.#interactive
   }
 
-  /** The expected work before a new entry, in milliseconds of one worker. */
+  /** Expected work ahead of a new entry, in milliseconds of one worker. */
   waitMs(priority: Priority): number {
     const { waitMs, share } = this.of(priority)
     return this.#otherThan(priority).size > 0 ? waitMs / share : waitMs
@@ -31,13 +31,13 @@ export class Queue {
 
   push(entry: QueueEntry): void {
     const queue = this.of(entry.priority)
-    // Time that a priority did not need while it was empty is no credit.
+    // A priority earns no credit while it is empty.
     if (queue.size === 0)
       queue.usedMs = Math.max(queue.usedMs, this.#otherThan(entry.priority).usedMs)
     queue.add(entry)
   }
 
-  /** Puts revoked calls back, before the other calls of their callers. */
+  /** Puts revoked calls back in front of their callers' others. */
   unshift(calls: readonly Call[]): void {
     for (const call of calls.toReversed()) this.of(call.priority).add(call, true)
   }
@@ -48,7 +48,7 @@ export class Queue {
     return job && (!request || this.#batch.usedMs < this.#interactive.usedMs) ? job : request
   }
 
-  /** A map that waits only for other maps, while nothing else can be served. */
+  /** A map that waits only for other maps, and may begin out of turn. */
   peekExtraMap(mayServeBatch: boolean): MapEntry | undefined {
     if (this.peek(mayServeBatch)) return undefined
     return this.#interactive.firstMap ?? (mayServeBatch ? this.#batch.firstMap : undefined)
@@ -80,14 +80,14 @@ class PriorityQueue {
   usedMs = 0
   size = 0
   waitMs = 0
-  /** Those that have begun, while they have chunks to add. */
+  /** Maps that have begun and have chunks to add. */
   readonly activeMaps = new Set<MapEntry>()
-  /** Those that wait or have used more than their share; one for all without a key. */
+  /** Callers that wait or used more than their share; one for all without a key. */
   readonly #callers = new Map<string | undefined, Caller>()
   readonly #ready = new CallerOrder()
-  /** Callers that only have maps that have not begun. */
+  /** Callers that have nothing but maps waiting. */
   readonly #mapping = new CallerOrder()
-  /** The used time of the caller served last, with which a new caller begins. */
+  /** Used time of the caller served last; new callers begin with it. */
   #clockMs = 0
 
   constructor(share: number) {
@@ -123,7 +123,6 @@ class PriorityQueue {
     this.delete(entry)
   }
 
-  /** False when the entry does not wait here. */
   delete(entry: QueueEntry): boolean {
     const caller = this.#callers.get(entry.options.key)
     if (!caller?.findList(entry).delete(entry)) return false
@@ -136,7 +135,7 @@ class PriorityQueue {
   }
 
   charge(call: Call, ms: number): void {
-    // While nothing waits, no caller has had less than another.
+    // While nothing waits, no caller is at a disadvantage.
     if (this.size === 0) return
     const caller = this.#findCaller(call)
     caller.order?.remove(caller)
@@ -160,7 +159,6 @@ class PriorityQueue {
     return caller
   }
 
-  /** Moves the caller to the order that its entries require. */
   #place(caller: Caller) {
     const order = caller.isReady ? this.#ready : caller.maps.first ? this.#mapping : undefined
     if (caller.order === order) return
@@ -173,7 +171,7 @@ class PriorityQueue {
   }
 }
 
-/** The entries of one caller. Its runs and its maps get equal shares of its time. */
+/** One caller's entries; its runs and maps get equal time. */
 export class Caller {
   readonly key: string | undefined
   readonly runs = new EntryList<Call>()
@@ -181,7 +179,7 @@ export class Caller {
   readonly maps = new EntryList<MapEntry>()
   usedMs: number
   order: CallerOrder | undefined = undefined
-  /** How much more time its runs have used than its maps. */
+  /** Time of the runs, minus that of the maps. */
   #imbalanceMs = 0
 
   constructor(key: string | undefined, usedMs: number) {
@@ -208,7 +206,7 @@ export class Caller {
     return (entry as Call).map ? this.chunks : this.runs
   }
 
-  /** @param mostMs used time beyond which it is forgiven. */
+  /** Used time beyond `mostMs` is forgiven. */
   charge({ map }: Call, ms: number, mostMs: number): void {
     this.usedMs = Math.max(this.usedMs, Math.min(this.usedMs + ms, mostMs))
     const imbalanceMs = this.#imbalanceMs + (map ? -ms : ms)
@@ -217,7 +215,7 @@ export class Caller {
   }
 }
 
-/** Callers by used time, the least first; of equals, the one added first. */
+/** Callers by used time, least first; equals in the order added. */
 export class CallerOrder {
   readonly #callers: Caller[] = []
 
@@ -244,7 +242,7 @@ export class CallerOrder {
     else this.#callers.splice(index, 1)
   }
 
-  /** The index of the first caller whose used time matches, or the number of callers. */
+  /** The index of the first match, or the length. */
   #bisect(matches: (usedMs: number) => boolean): number {
     let low = 0
     let high = this.#callers.length
@@ -257,7 +255,7 @@ export class CallerOrder {
   }
 }
 
-/** A linked list through the entries: a Set slows down when thousands leave at its front. */
+/** A linked list: a Set slows down when thousands leave at its front. */
 class EntryList<Item extends QueueEntry> {
   first: Item | undefined = undefined
   #last: Item | undefined
@@ -287,7 +285,7 @@ class EntryList<Item extends QueueEntry> {
 
   *[Symbol.iterator]() {
     for (let item = this.first; item; ) {
-      // Read before the reader may delete the item.
+      // The reader may delete the item.
       const next = item.next as Item | undefined
       yield item
       item = next

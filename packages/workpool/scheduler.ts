@@ -21,15 +21,15 @@ import { Queue } from './queue.ts'
 import type { PoolWorker, WorkerEvents } from './worker.ts'
 
 export interface Limits {
-  /** Workers beyond the minimum end after this time without work. */
+  /** Idle time after which workers beyond the minimum end. */
   idleMs: number
-  /** How many calls and maps of each priority may wait: a bound on memory. */
+  /** Maximum waiting entries per priority, to bound memory. */
   maxQueued: number
-  /** When it aborts, new work is refused; accepted work has nine tenths of `drainMs` to end. */
+  /** Once aborted, refuses new work; accepted work has 90 % of `drainMs` to end. */
   stopping?: AbortSignal
   drainMs?: number
   onTiming?: (timing: Timing) => void
-  /** Receives each worker that ended by itself, with the task whose code ended it. */
+  /** Called when a worker ends by itself; code of `task` ended it. */
   onCrash?: (error: Error, worker: string, task?: string) => void
 }
 
@@ -39,7 +39,7 @@ interface SchedulerOptions extends Limits {
   maxWorkers: number
 }
 
-/** What a run, or a chunk of a map, took of a worker. */
+/** What a run or chunk took of a worker. */
 export interface Timing {
   task: string
   thread: string
@@ -57,16 +57,16 @@ export interface Timing {
 let lastId = 0
 
 /**
- * The workers of one kind and the queue before them. Short calls are sent ahead to busy workers,
- * which then need not wait for the event loop between two calls. A call that was not begun can be
- * revoked, so that it is neither stuck behind another nor lost with its worker.
+ * The workers of one kind and their queue. Short calls are sent ahead, so that workers need not
+ * wait for the event loop between calls. Calls not begun can be revoked: they are neither stuck
+ * behind another nor lost with their worker.
  */
 export class Scheduler implements AsyncDisposable {
   readonly #options: SchedulerOptions
   readonly #queue = new Queue()
   readonly runTimes = new RunTimes()
   readonly #workers = new Set<PoolWorker>()
-  /** The worker that worked last is at the end, and gets the next call. */
+  /** The worker that was busy last is at the end, and gets the next call. */
   readonly #idle: PoolWorker[] = []
   readonly #closing = new AbortController()
   #starting = 0
@@ -86,7 +86,6 @@ export class Scheduler implements AsyncDisposable {
     options.stopping?.addEventListener('abort', () => this.#startDrain(), { once: true })
   }
 
-  /** Starts all workers. @throws Error when one cannot load its tasks. */
   async startAll(): Promise<void> {
     await Promise.all(Array.from({ length: this.#options.maxWorkers }, () => this.#start()))
   }
@@ -111,7 +110,7 @@ export class Scheduler implements AsyncDisposable {
     this.#enqueue(call)
   }
 
-  /** Calls `map.begin` when it is its turn. @throws OverloadedError; PoolClosedError. */
+  /** Calls `map.begin` at the map's turn. @throws OverloadedError; PoolClosedError. */
   addMap(map: MapEntry): void {
     this.#admit(map)
     this.#enqueue(map)
@@ -123,12 +122,12 @@ export class Scheduler implements AsyncDisposable {
     this.#enqueue(call)
   }
 
-  /** A map has no chunk to add at the moment: others may begin. */
+  /** Lets others begin while this map has no chunk to add. */
   pauseMap(map: MapEntry): void {
     if (this.#queue.of(map.priority).activeMaps.delete(map)) this.#dispatch()
   }
 
-  /** @param runMs what all chunks of the map took of the workers' time, if it succeeded. */
+  /** @param runMs total run time, if the map succeeded. */
   endMap(map: MapEntry, runMs: number | undefined): void {
     if (runMs !== undefined) this.runTimes.learnMap(map.task, runMs)
     if (!this.#delete(map)) this.pauseMap(map)
@@ -219,7 +218,7 @@ export class Scheduler implements AsyncDisposable {
     return true
   }
 
-  /** One worker is left to requests, which would otherwise wait for the longest job. */
+  /** Keeps one worker for requests, which might wait for long jobs. */
   #mayServeBatch(): boolean {
     let serving = 0
     for (const { calls } of this.#workers) if (calls[0]?.priority === 'batch') serving++
@@ -251,9 +250,9 @@ export class Scheduler implements AsyncDisposable {
     } catch (error) {
       return call.fail('failed', error)
     }
-    // A busy worker has other reasons not to begin the call.
+    // A busy worker has other reasons to begin it late.
     if (isIdle) call.sendMs = performance.now() - sentAt
-    // It has had its turn: if revoked, it waits for any other worker.
+    // Once sent, a call is not refused for waiting, even if revoked.
     call.latestStartAt = Number.POSITIVE_INFINITY
     call.estimateMs = this.runTimes.measuredMs(call)
     if (isIdle) this.#idle.splice(this.#idle.indexOf(worker), 1)
@@ -265,7 +264,6 @@ export class Scheduler implements AsyncDisposable {
     if (worker.isIdle) this.#idle.push(worker)
   }
 
-  /** A map that may begin out of turn, because the active maps leave a worker idle. */
   #findExtraMap(): MapEntry | undefined {
     return this.#idle.length > 0 ? this.#queue.peekExtraMap(this.#mayServeBatch()) : undefined
   }
@@ -279,7 +277,7 @@ export class Scheduler implements AsyncDisposable {
     })
   }
 
-  /** Idle workers take over half of what a busy one has not begun. */
+  /** Idle workers take over half of a busy one's calls. */
   #balance() {
     for (const idle of this.#idle.toReversed()) {
       const busiest = this.#findMostLoaded()
@@ -291,7 +289,7 @@ export class Scheduler implements AsyncDisposable {
 
   #findMostLoaded(): PoolWorker | undefined {
     const starvedSince = performance.now() - STARVED_MS
-    // It got no CPU to begin its only call, unless it still receives a large input.
+    // No CPU for its only call, unless a large input is still arriving.
     const isStarved = ({ calls, since }: PoolWorker) =>
       since < starvedSince && calls[0] && calls[0].sendMs < MAX_RESEND_MS
     let most: PoolWorker | undefined
@@ -340,14 +338,14 @@ export class Scheduler implements AsyncDisposable {
     if (call?.id === id && !call.outcome) call.options.onProgress?.(fraction)
   }
 
-  /** Asks a call to end; if it does not, its worker ends with it, and with no other call. */
+  /** Asks a call to end, otherwise terminates its worker, without its other calls. */
   #cancel(call: Call, worker: PoolWorker) {
     this.#queue.unshift(this.#revoke(worker))
-    // Another call has begun since: the answer to this one is on its way.
+    // Another call has begun: this one's answer is on its way.
     if (worker.calls.at(-1) !== call) return
     worker.state = 'cancelling'
     worker.cancel(call)
-    // One turn later, because timers come before messages: an answer may have arrived.
+    // Timers fire before messages: an answer may have arrived.
     setTimeout(
       () => setImmediate(() => this.#terminate(worker, call)),
       call.options.graceMs ?? CANCEL_GRACE_MS,
@@ -375,7 +373,7 @@ export class Scheduler implements AsyncDisposable {
     this.#dispatch()
   }
 
-  /** Requeues what the worker had not begun, unless receiving it ended the worker. */
+  /** Requeues calls not begun, but fails one whose receipt has ended several workers. */
   #rescueCalls(worker: PoolWorker, error: Error) {
     const [first] = worker.calls
     const revoked = this.#revoke(worker)
@@ -415,7 +413,6 @@ export class Scheduler implements AsyncDisposable {
     })
   }
 
-  /** Starts one more worker for calls that wait, or were sent ahead to one that may take long. */
   #grow() {
     if (this.#idle.length > 0 || this.#workers.size + this.#starting >= this.#options.maxWorkers)
       return
@@ -424,7 +421,7 @@ export class Scheduler implements AsyncDisposable {
     if (this.#queue.size > 0 || isAnyAhead()) void this.#startUntilReady()
   }
 
-  /** Tries until it succeeds: a moment without memory must not cost a worker for good. */
+  /** A moment without memory must not cost a worker for good. */
   async #startUntilReady() {
     this.#starting++
     for (let delayMs = RESTART_DELAY_MS; !this.#isClosing; delayMs *= 2) {
@@ -488,7 +485,7 @@ export class Scheduler implements AsyncDisposable {
       this.#sweepLater(Math.max(nextAt, time + SWEEP_INTERVAL_MS))
   }
 
-  /** Ends what was accepted shortly before `drainMs` is over, while it can still be answered. */
+  /** Ends accepted work while it can still be answered. */
   #startDrain() {
     const { drainMs } = this.#options
     if (drainMs === undefined) return
@@ -514,16 +511,16 @@ function describeCrash(call: Call, { exitOwner, item }: PoolWorker, cause: Error
 
 interface RunTime {
   averageMs: number
-  /** About the least that it took lately. */
+  /** About the minimum of recent runs. */
   leastMs: number
 }
 
 class RunTimes {
   readonly #runs = new Map<string, RunTime>()
-  /** Of items in chunks, which are seldom like the inputs of runs. */
+  /** Items in chunks, which are seldom like inputs of runs. */
   readonly #items = new Map<string, RunTime>()
   readonly #maps = new Map<string, RunTime>()
-  /** The average of all tasks: the guess for one that never ran. */
+  /** The average of all tasks, for new ones. */
   #overallMs = 0
 
   msPerItem(task: string, mode: Mode): number | undefined {
@@ -563,6 +560,6 @@ function learn(times: Map<string, RunTime>, task: string, newest: number) {
     return
   }
   time.averageMs += RUN_TIME_WEIGHT * (newest - time.averageMs)
-  // Longer runs raise the least slowly, because the inputs of a task may differ widely.
+  // Inputs may differ widely: longer runs raise it slowly.
   time.leastMs = Math.min(newest, time.leastMs + LEAST_TIME_WEIGHT * (newest - time.leastMs))
 }

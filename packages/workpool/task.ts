@@ -6,16 +6,16 @@ declare const types: unique symbol
 export interface Task<Input, Output> {
   readonly name: string
   readonly [types]?: (input: Input) => Output
-  /** As in TaskOptions, without the types. */
+  /** See TaskOptions. */
   readonly split: ((input: never, parts: number) => readonly unknown[]) | undefined
   readonly join: ((left: never, right: never) => unknown) | undefined
 }
 
 /** Pure functions for `pool.map`. */
 export interface TaskOptions<Input, Output> {
-  /** Cuts an input into about `parts` pieces that take about the same time each. */
+  /** Cuts an input into about `parts` pieces of similar run time. */
   split?: (input: Input, parts: number) => readonly Input[]
-  /** Combines two neighbouring outputs. It must be associative. */
+  /** Combines two neighbouring outputs; must be associative. */
   join?: (left: Output, right: Output) => Output
 }
 
@@ -33,17 +33,17 @@ export function task<Input, Output>(
 }
 
 export interface TaskContext {
-  /** Whether the caller no longer waits. Reading it costs a few nanoseconds. */
+  /** Whether the caller has stopped waiting; takes a few nanoseconds. */
   readonly cancelled: boolean
-  /** Ends a cancelled task; without it, the worker is terminated. */
+  /** Ends a cancelled task, whose worker would otherwise be terminated. */
   throwIfCancelled(): void
-  /** Reports the fraction that is done, from 0 to 1, as often as you like. */
+  /** Reports the fraction done, from 0 to 1, as often as you like. */
   progress(fraction: number): void
-  /** Moves buffers instead of copying them: `return context.transfer(bytes, [bytes.buffer])`. */
+  /** Moves buffers: `return context.transfer(bytes, [bytes.buffer])`. */
   transfer<Value>(value: Value, buffers: readonly Transferable[]): Value
 }
 
-/** For a task's function that is called directly, as in tests. */
+/** For calling a task's function directly, as in tests. */
 export const detachedContext: TaskContext = {
   cancelled: false,
   throwIfCancelled() {},
@@ -59,7 +59,7 @@ export interface Implementation {
 const implementations = new Map<string, Implementation>()
 
 /**
- * Registers the function that runs a task, at the top level of a file that every worker loads.
+ * Registers a task's function, in a file that every worker loads.
  *
  * @throws Error when the name is taken.
  */
@@ -71,7 +71,6 @@ export function implement<Input, Output>(
   implementations.set(task.name, { run, join: task.join } as Implementation)
 }
 
-/** @throws Error when no file that the worker loaded implements the task. */
 export function findImplementation(name: string): Implementation {
   const implementation = implementations.get(name)
   if (!implementation) throw new Error(`No file that the worker loaded implements the task ${name}`)

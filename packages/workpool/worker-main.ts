@@ -10,7 +10,7 @@ import type * as protocol from './protocol.ts'
 import { CELL, createCells, postMessage, receiveMessages } from './protocol.ts'
 import { findImplementation, type Implementation, type TaskContext } from './task.ts'
 
-/** On a single core, what a spinning thread waits for could not happen. */
+/** On a single core, spinning would delay what it waits for. */
 const spinMs = availableParallelism() > 1 ? SPIN_MS : 0
 
 interface Connection {
@@ -20,10 +20,9 @@ interface Connection {
   listen(onMessage: (message: protocol.RunMessage) => boolean): void
 }
 
-/** The call that the running code belongs to, which may have returned long ago. */
 const owner = new AsyncLocalStorage<protocol.Owner>()
 
-/** Serves tasks in this thread or child process: the last call of its entry file. */
+/** Serves tasks in this thread or process: the last call of the entry file. */
 export function serveTasks(): void {
   const connection = isMainThread
     ? connectProcess()
@@ -38,19 +37,19 @@ export function serveTasks(): void {
       owner.run({ id: message[0], task: message[2] }, serve, message, connection),
     ),
   )
-  // Workers that replace this one find its compiled code even if it crashes.
+  // A replacement finds the compiled code even after a crash.
   flushCompileCache()
   connection.post([])
 }
 
-/** Leaves the cores to the event loop. Only on Linux can Node address a single thread. */
+/** Prefers the event loop. Only on Linux can Node address a single thread. */
 function lowerPriority() {
   if (process.platform !== 'linux') return
   try {
     const threadId = Number(basename(readlinkSync('/proc/thread-self')))
     setPriority(threadId, constants.priority.PRIORITY_LOW)
   } catch {
-    // Some sandboxes forbid it; tasks run all the same.
+    // Some sandboxes forbid it.
   }
 }
 
@@ -82,13 +81,13 @@ function spinUntil(check: () => boolean): boolean {
   return true
 }
 
-/** Notices that the service was killed, which an endless task would not. */
+/** Ends the process once the service was killed, even in an endless task. */
 const WATCH_PARENT = `
   const { workerData: parent } = require('node:worker_threads')
   setInterval(() => process.ppid === parent || process.kill(process.pid, 'SIGKILL'), 1_000)
 `
 
-/** Without shared memory: the pool sends one message at a time, and another to cancel it. */
+/** The pool sends one call at a time, and a message to cancel it. */
 function connectProcess(): Connection {
   if (!process.send) throw new Error('Tasks are served by worker threads and child processes only')
   const cells = createCells(1)
@@ -107,7 +106,7 @@ function connectProcess(): Connection {
   }
 }
 
-/** Serves one message after the other, also asynchronous ones. */
+/** Serves messages one after the other. */
 function inSequence(
   serve: (message: protocol.RunMessage) => Promise<void> | undefined,
 ): (message: protocol.RunMessage) => boolean {
@@ -132,11 +131,10 @@ function inSequence(
   }
 }
 
-/** Returns a promise only for an asynchronous task. */
 function serve(message: protocol.RunMessage, connection: Connection): Promise<void> | undefined {
   const [id, slot, task, mode, input] = message
   const { cells } = connection
-  // The side that takes the id out of the slot owns the message: 0 means that it was revoked.
+  // The pool may have revoked the message: see CELL.
   if (Atomics.compareExchange(cells, slot, id, 0) !== id) return undefined
   Atomics.store(cells, CELL.item, 0)
   const begunAt = performance.now()
@@ -176,7 +174,7 @@ function serve(message: protocol.RunMessage, connection: Connection): Promise<vo
   return undefined
 }
 
-/** Runs the inputs of a chunk one by one, until it has taken too long. */
+/** Runs inputs one by one, for MAX_CHUNK_MS at most. */
 class Chunk {
   readonly #run: Implementation['run']
   readonly #join: Implementation['join']
@@ -264,6 +262,5 @@ function findUncloneable(values: unknown[]): number {
   return index - 1
 }
 
-/** Whether `await` would wait for it: a promise of any library. */
 const isThenable = (value: unknown): value is PromiseLike<unknown> =>
   typeof (value as PromiseLike<unknown> | null | undefined)?.then === 'function'

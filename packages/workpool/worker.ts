@@ -18,7 +18,7 @@ import { CELL, createCells, postMessage, receiveMessages } from './protocol.ts'
  */
 export const REQUIRED_NODE_FLAGS = ['--no-turboshaft-loop-unrolling'] as const
 
-/** With a larger one, a thread at its memory limit may end the process: see the same decision. */
+/** With more, a thread at its memory limit may end the process: see the same decision. */
 const MAX_YOUNG_GENERATION_MB = 36
 
 export interface WorkerOptions {
@@ -30,11 +30,11 @@ export interface WorkerOptions {
 export interface WorkerEvents {
   done: (worker: PoolWorker, message: protocol.DoneMessage) => void
   progress: (worker: PoolWorker, message: protocol.ProgressMessage) => void
-  /** Follows every end of a worker that was ready. */
+  /** Called when a worker that was ready has ended. */
   exited: (worker: PoolWorker, error: Error) => void
 }
 
-/** A thread or a child process: it runs the first of its calls. */
+/** A thread or child process, which runs its first call. */
 export abstract class PoolWorker {
   readonly name: string
   readonly calls: Call[] = []
@@ -43,11 +43,10 @@ export abstract class PoolWorker {
   since = performance.now()
   /** `cancelling`: gets no call until the cancelled one has ended. */
   state: 'serving' | 'cancelling' | 'terminating' = 'serving'
-  /** The call whose code made it exit, where that is known. */
   exitOwner: protocol.Owner | undefined = undefined
-  /** How many messages it may have, begun or not. */
+  /** Maximum messages, begun or not. */
   abstract readonly capacity: number
-  /** The index of the input that its chunk works on. */
+  /** The index of the chunk's current input. */
   abstract readonly item: number
   readonly #kind: string
   protected readonly events: WorkerEvents
@@ -59,7 +58,7 @@ export abstract class PoolWorker {
   }
 
   abstract send(call: Call): void
-  /** Takes a call back. False when the worker has begun it. */
+  /** Returns false when the worker has begun the call. */
   abstract revoke(call: Call): boolean
   abstract cancel(call: Call): void
   abstract terminate(): Promise<void>
@@ -68,12 +67,11 @@ export abstract class PoolWorker {
     return this.calls.length === 0 && this.state !== 'terminating'
   }
 
-  /** It gets its next calls together, because waking it costs more than a call. */
+  /** Calls are sent in batches: waking a worker costs more than a call. */
   get hasPlenty() {
     return this.calls.length > this.capacity / 2
   }
 
-  /** Whether its first call takes much longer than expected. */
   isOverdue(time: number): boolean {
     return this.since < time - OVERDUE_MS
   }
@@ -91,7 +89,7 @@ export abstract class PoolWorker {
     } else this.calls.splice(this.calls.indexOf(call), 1)
   }
 
-  /** @throws Error when it exits before it is ready, or is not ready in time. */
+  /** @throws Error when it exits first, or is late. */
   protected async untilReady(exits: EventEmitter, messages: unknown): Promise<void> {
     const settled = new AbortController()
     const { signal } = settled
@@ -127,7 +125,7 @@ export class ThreadWorker extends PoolWorker {
   readonly #thread: Worker
   readonly #port: MessagePort
   readonly #cells = createCells(MAX_IN_FLIGHT)
-  /** The slot taken last: most slots before it are taken, too. */
+  /** The slot taken last; those before it are mostly taken. */
   #slot: number = CELL.slots
   #error: Error | undefined
 
@@ -173,7 +171,7 @@ export class ThreadWorker extends PoolWorker {
   }
 
   send(call: Call): void {
-    // A slot is free, because at most MAX_IN_FLIGHT messages are in flight.
+    // A slot is free: at most MAX_IN_FLIGHT messages are in flight.
     const next = this.#cells.indexOf(0, this.#slot)
     this.#slot = next === -1 ? this.#cells.indexOf(0, CELL.slots) : next
     call.slot = this.#slot
@@ -200,18 +198,17 @@ export class ThreadWorker extends PoolWorker {
   }
 }
 
-/** For native code that may crash. It shares no memory, and gets one call at a time. */
+/** For native code that may crash: shares no memory. */
 export class ProcessWorker extends PoolWorker {
   readonly capacity = 1
   readonly item = 0
   readonly #child: ChildProcess
 
-  /** @throws Error when it cannot load its tasks within 30 s. */
   static async start(options: WorkerOptions, events: WorkerEvents): Promise<ProcessWorker> {
     const worker = new ProcessWorker(options, events)
     const child = worker.#child
     await worker.untilReady(child, child)
-    // Sending to a child that dies fails; `exit` follows.
+    // Sending to a dying child fails; `exit` follows.
     child.on('error', () => {})
     child.on('message', (message: protocol.WorkerMessage) => worker.receive(message))
     child.on('exit', (code, killedBy) => events.exited(worker, worker.describeExit(code, killedBy)))
@@ -257,7 +254,7 @@ function toMessage({ id, slot, task, mode, input, options }: Call): protocol.Run
   return [id, slot, task, mode, input, options.onProgress !== undefined]
 }
 
-/** @throws DataCloneError also for shared memory, of which a process would get a copy. */
+/** @throws DataCloneError, also for shared memory, which would be copied. */
 function assertCloneable(input: unknown) {
   try {
     new Serializer().writeValue(input)
@@ -266,10 +263,10 @@ function assertCloneable(input: unknown) {
   }
 }
 
-/** Nothing of the service's, which holds secrets, but the folder of Node's compile cache. */
+/** Only Node's compile cache: the service's environment holds secrets. */
 export function createEnvironment(): NodeJS.ProcessEnv {
   enableCompileCache()
   const folder = getCompileCacheDir()
-  // None where nothing can be written. Each version of Node has a folder of its own in it.
+  // Node adds a folder per version, and has none if it cannot write.
   return folder ? { NODE_COMPILE_CACHE: dirname(folder) } : {}
 }
