@@ -14,11 +14,11 @@ const REQUEST_ID = /^[!-~]{1,128}$/
 const DUPLICATE_KEY = 1062
 
 export interface EnqueueOptions {
-  /** Not before this time; up to the year 9999. */
+  /** The earliest start, up to the year 9999. */
   runAt?: Date
-  /** Smaller ones go first; 0 by default. An integer from -32 768 to 32 767. */
+  /** An integer from -32 768 to 32 767, 0 by default; smaller ones go first. */
   priority?: number
-  /** While a job of the kind with this key is unfinished, its id is returned. 200 characters. */
+  /** Returns the unfinished job of this kind and key, if any. At most 200 characters. */
   dedupeKey?: string
   /** 1 to 128 ASCII characters without spaces. */
   requestId?: string | null
@@ -26,12 +26,7 @@ export interface EnqueueOptions {
 
 export type NewJob = ReturnType<typeof toNewJob>
 
-/**
- * Checks what is to be enqueued.
- *
- * @throws TypeError or RangeError for an option that its column cannot hold, TypeError for an input
- * that JSON cannot represent; JobError `too_large`.
- */
+/** @throws TypeError or RangeError for an invalid input or option; JobError `too_large`. */
 export function toNewJob<Input>(
   { name, attempts }: Job<Input, unknown>,
   input: Input,
@@ -57,7 +52,7 @@ export function toNewJob<Input>(
   }
 }
 
-/** Inserts a job; returns its id and state, or those of the unfinished job with the same key. */
+/** Returns the new job, or the unfinished one with the same key. */
 export async function insertJob(
   trx: Trx,
   { runAt, ...columns }: NewJob,
@@ -95,9 +90,9 @@ function toColumnDate(runAt: unknown): Date {
   return new Date(Math.max(0, runAt.getTime()))
 }
 
-/** The column ignores spaces at the end: a bar is put behind them, and behind such a bar. */
+/** The column ignores trailing spaces: such keys get a bar, as do those that end in a bar. */
 function toColumnKey(key: unknown): string {
-  // A lone surrogate would become U+FFFD, and equal any other.
+  // A lone surrogate would equal any other.
   if (typeof key !== 'string' || !key.isWellFormed())
     throw unexpected(TypeError, 'dedupeKey', 'be a string without lone surrogates', key)
   const column = /[ |]$/.test(key) ? `${key}|` : key
@@ -113,11 +108,7 @@ const unexpected = (
   value: unknown,
 ) => new ErrorType(`Expected \`${option}\` to ${expected}, got ${inspect(value)}`)
 
-/**
- * The JSON of a job's input or result; `undefined` becomes `null`.
- *
- * @throws TypeError when JSON cannot represent it; JobError `too_large`. Neither is retryable.
- */
+/** @throws TypeError for what JSON cannot represent; JobError `too_large`. Neither is retryable. */
 export function toJson(value: unknown, what: string, maxBytes: number): string {
   const text = value === undefined ? 'null' : stringify(value, what)
   const bytes = Buffer.byteLength(text)

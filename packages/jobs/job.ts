@@ -3,27 +3,26 @@ import type { JobState } from './tables.ts'
 
 declare const types: unique symbol
 
-/** Work that outlives a request: a row until it is done. `Input` and `Result` are JSON. */
+/** Work that outlives a request. `Input` and `Result` are JSON. */
 export interface Job<Input, Result> {
   readonly name: string
   readonly [types]?: (input: Input) => Result
   /** Maximum attempts, 5 by default. Failures, timeouts and lost processes all count. */
   readonly attempts: number
-  /** After how long an attempt's signal aborts, 10 min by default; `Infinity` for no limit. */
+  /** When an attempt's signal aborts; 10 min by default, `Infinity` for no limit. */
   readonly timeoutMs: number
-  /** The nth retry waits up to `backoffMs * 2 ** (n - 1)` at random; 1 s by default. */
+  /** The nth retry waits a random time up to `backoffMs * 2 ** (n - 1)`; 1 s by default. */
   readonly backoffMs: number
-  /** How many of the kind each process runs at once at most; no limit by default. */
+  /** Maximum at once in each process; no limit by default. */
   readonly concurrency: number
 }
 
 const MAX_ATTEMPTS = 65_535
 
 /**
- * Names a job: `job<{ id: string }, Summary>('report.build', { attempts: 3 })`.
+ * Declares a job: `job<{ id: string }, Summary>('report.build', { attempts: 3 })`.
  *
- * @throws TypeError for a name that is not 1 to 100 ASCII characters without spaces; RangeError for
- * an option out of range.
+ * @throws TypeError for an invalid name; RangeError for an option out of range.
  */
 export function job<Input, Result = void>(
   name: string,
@@ -65,7 +64,7 @@ export interface JobContext {
   id: string
   /** Aborts on cancellation, timeout and shutdown, and when another process took the job over. */
   signal: AbortSignal
-  /** Reports progress from 0 to 1; the latest is written a few times a second. */
+  /** Reports progress from 0 to 1, written a few times a second. */
   progress(fraction: number, note?: string): void
   requestId: string | null
   attempt: number
@@ -76,7 +75,7 @@ export interface JobHandler {
   run(input: unknown, context: JobContext): unknown
 }
 
-/** Declares how a job is done, possibly twice: if a process dies before it writes the result. */
+/** Declares a job's handler. It may run twice if a process dies. */
 export const handle = <Input, Result>(
   job: Job<Input, Result>,
   run: (input: Input, context: JobContext) => Result | Promise<Result>,
@@ -90,10 +89,10 @@ export interface JobSchedule {
 }
 
 /**
- * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: every day at 03:00 UTC, once however
- * many processes there are. A slot is skipped while the job of an earlier one is unfinished.
+ * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: daily at 03:00 UTC, in one process. A
+ * slot is skipped while the job of an earlier one is unfinished.
  *
- * @throws TypeError for a name that is not 1 to 100 ASCII characters without spaces.
+ * @throws TypeError for an invalid name.
  */
 export function schedule<Input>(
   name: string,
@@ -105,7 +104,7 @@ export function schedule<Input>(
   return { name, cron, job, input }
 }
 
-/** What listeners receive of a job: fields of what `Jobs.list` returns. */
+/** What listeners receive of a job. */
 export interface JobChange {
   id: string
   kind: string

@@ -26,14 +26,14 @@ export interface JobsOptions {
   open(signal: AbortSignal, options: { reserved: boolean }): Db
   /** Runs a transaction, again after a deadlock. */
   transaction<T>(db: Db, story: (trx: Trx) => Promise<T>, isolation: 'read committed'): Promise<T>
-  /** Calls `act` when `trx` has committed, and never if it is rolled back. */
+  /** Calls `act` once `trx` has committed. */
   afterCommit(trx: Trx, act: () => void): void
   log: Log
-  /** How many jobs this process runs at once; 0 leaves them to other processes. */
+  /** Maximum jobs at once; 0 leaves them to other processes. */
   concurrency: number
-  /** How long finished jobs are kept, in milliseconds. */
+  /** How long finished jobs are kept. */
   keepMs: number
-  /** What people may see of a handler's error; by default only the messages of a `JobError`. */
+  /** What people may see of an error; by default only a `JobError`'s message. */
   publicMessage?(error: unknown): string
   timing?: Partial<Timing>
 }
@@ -41,13 +41,13 @@ export interface JobsOptions {
 interface Listener {
   notify(change: JobChange): void
   watched(): Iterable<string>
-  /** Watched jobs, in JSON. */
+  /** Watched jobs by id, as JSON. */
   lastSent: Map<string, string>
 }
 
 type Changed = { job: JobDetail; changed: boolean }
 
-/** Durable jobs, as one process has them. */
+/** Durable jobs, shared by all processes. */
 export class Jobs implements AsyncDisposable {
   readonly #options: JobsOptions
   readonly #timing: Timing
@@ -73,17 +73,11 @@ export class Jobs implements AsyncDisposable {
     this.#watchLoop = new Loop({ name: 'read watched', log, ...pace, runOnce })
   }
 
-  /** How many jobs run in this process. */
   get running(): number {
     return this.#worker?.running ?? 0
   }
 
-  /**
-   * Runs the jobs of all features.
-   *
-   * @throws Error for two handlers of one kind, two schedules of one name, or a wrong cron
-   * expression.
-   */
+  /** Runs jobs. @throws Error for duplicate handlers or schedules, or a wrong cron expression. */
   start(all: { handlers: readonly JobHandler[]; schedules: readonly JobSchedule[] }): void {
     const { log, concurrency, transaction, publicMessage = toPublicMessage } = this.#options
     const prune = pruning(this.#store, () => this.#open(false))
@@ -103,10 +97,9 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Enqueues a job in the caller's transaction: it exists when that commits, and not otherwise.
+   * Enqueues a job in the caller's transaction.
    *
-   * @throws JobError `too_large`; TypeError or RangeError for an input that JSON cannot represent,
-   * or an option out of range.
+   * @throws TypeError or RangeError for an invalid input or option; JobError `too_large`.
    */
   async enqueue<Input>(
     trx: Trx,
@@ -116,17 +109,17 @@ export class Jobs implements AsyncDisposable {
   ): Promise<{ id: string }> {
     const { id, state } = await insertJob(trx, toNewJob(job, input, options))
     const change = { id, kind: job.name, state, progress: 0, note: null, attempt: 0, error: null }
-    // Another job with the same key may be running already.
+    // A job with the same key may be running already.
     if (state === 'queued' || state === 'scheduled')
       this.#options.afterCommit(trx, () => this.#notify([change]))
     return { id }
   }
 
   /**
-   * Ends an unfinished job at once, in the caller's transaction if `db` is one. Where it runs, in
-   * whichever process, its signal aborts within a second.
+   * Ends an unfinished job, in the caller's transaction if `db` is one. In whichever process, its
+   * signal aborts within a second.
    *
-   * @throws JobError `not_found`; `conflict` when it has succeeded or failed already.
+   * @throws JobError `not_found`; `conflict` when it has succeeded or failed.
    */
   async cancel(db: Db, id: string): Promise<JobDetail> {
     const { job } = await this.#change(db, id, async (trx) => {
@@ -139,10 +132,10 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Queues a failed or cancelled job again with all of its attempts, in the caller's transaction if
-   * `db` is one.
+   * Queues a failed or cancelled job again with all attempts, in the caller's transaction if `db`
+   * is one.
    *
-   * @throws JobError `not_found`; `conflict` when it is neither.
+   * @throws JobError `not_found`; `conflict` for other states.
    */
   async retry(db: Db, id: string): Promise<JobDetail> {
     const { job, changed } = await this.#change(db, id, (trx) => this.#store.retry(trx, id))
@@ -155,7 +148,7 @@ export class Jobs implements AsyncDisposable {
   readonly list = listJobs
   readonly attempts = listAttempts
 
-  /** Jobs by state, in all processes, each up to 100 000; simultaneous calls share the result. */
+  /** Jobs by state in all processes, each up to 100 000. */
   counts(): Promise<Record<JobState, number>> {
     this.#counting ??= this.#count().finally(() => {
       this.#counting = undefined
@@ -164,9 +157,10 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Calls `notify` after each change that this process makes to a job or notices, until the
-   * returned function is called. What other processes do to the jobs that `watched` names is read
-   * at once and then every second.
+   * Calls `notify` after each change that this process makes or notices; jobs that `watched` names
+   * are read every second.
+   *
+   * @returns a function that unsubscribes.
    */
   onChange(
     notify: (change: JobChange) => void,
@@ -179,10 +173,9 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Claims no more, and releases what is not done soon. Jobs may still be enqueued.
+   * Claims no more jobs, and releases those not done soon. Jobs may still be enqueued.
    *
-   * @param crashed if true, nothing is released, and the attempt counts: one of the jobs may be the
-   * cause, and would crash process after process.
+   * @param crashed releases nothing, so that attempts count: a job may be the cause.
    */
   stop(crashed = false): Promise<void> {
     this.#stopped ??= this.#stop(crashed)
@@ -195,7 +188,7 @@ export class Jobs implements AsyncDisposable {
 
   async #stop(crashed: boolean): Promise<void> {
     const close = () => this.#closing.abort(new JobError('unavailable', 'The service is stopping'))
-    // What a hanging database cannot release is rescued later.
+    // What a hanging database does not release is rescued later.
     const timer = setTimeout(close, 2 * this.#timing.graceMs + STOP_TIMEOUT_MS)
     try {
       await Promise.all([this.#maintenance?.stop(), this.#watchLoop.stop()])
@@ -260,7 +253,7 @@ export class Jobs implements AsyncDisposable {
     return false
   }
 
-  /** What changed here since the read began is newer than what was read. */
+  /** A change made here since the read began is newer. */
   #sendRead(listener: Listener, change: JobChange) {
     const text = JSON.stringify(change)
     if (this.#changedSinceRead.has(change.id) || listener.lastSent.get(change.id) === text) return

@@ -1,18 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** How long things take, in milliseconds. Only tests have others than these. */
+/** Times in milliseconds, overridden only by tests. */
 export const TIMING = {
-  /** How long a claim is valid after its worker last renewed it. */
+  /** Validity of a claim after its last renewal. */
   leaseMs: 30_000,
   /** How often a worker renews its leases. */
   heartbeatMs: 10_000,
-  /** How often each process looks for jobs that others queued, that are due, or orphaned. */
+  /** How often a process looks for queued, due and orphaned jobs. */
   pollMs: 500,
   /** How often a worker checks its claims, and writes progress. */
   watchMs: 250,
-  /** The longest pause after a failure, as when the database is away. */
+  /** The longest pause after failures. */
   maxBackoffMs: 5_000,
-  /** On stop: how long jobs may continue, and then how long aborted ones have to end. */
+  /** On stop: how long jobs may continue, then how long aborted ones may. */
   graceMs: 1_000,
 }
 
@@ -36,8 +36,8 @@ export interface LoopOptions {
 const MIN_BACKOFF_MS = 250
 
 /**
- * Calls `runOnce` until it is stopped. After a turn that fails it pauses, longer each time, unless
- * the error's code is `overloaded`. The first failure and the recovery are logged.
+ * Calls `runOnce` until stopped. Pauses after failures, longer each time unless the error's code is
+ * `overloaded`.
  */
 export class Loop {
   readonly #options: LoopOptions
@@ -56,7 +56,7 @@ export class Loop {
     this.#ended = this.#run()
   }
 
-  /** Takes the next turn now; does not shorten the pause after a failure. */
+  /** Takes the next turn now, unless it pauses after a failure. */
   wake(): void {
     this.#woken = true
     this.#rest?.abort()

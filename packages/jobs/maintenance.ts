@@ -8,7 +8,7 @@ import { type JobStore, MAINTENANCE_BATCH, type StoreOptions } from './store.ts'
 import { type Db, type Trx, typed } from './tables.ts'
 
 const SLOT_BATCH = 1_000
-/** Five fields, or six with seconds, or `@daily`: an expression with a year ends some day. */
+/** Five fields, six with seconds, or `@daily`: a year would end some day. */
 const RECURRING = /^\s*(@\w+|\S+(\s+\S+){4,5})\s*$/
 
 export interface MaintenanceOptions extends Pick<StoreOptions, 'transaction'> {
@@ -17,14 +17,14 @@ export interface MaintenanceOptions extends Pick<StoreOptions, 'transaction'> {
   timing: Timing
   schedules: readonly JobSchedule[]
   open(): Db
-  /** Enqueues the job of a schedule, in the transaction that marks its slot as fired. */
+  /** Enqueues a schedule's job in the transaction that marks its slot as fired. */
   enqueue(trx: Trx, schedule: JobSchedule): Promise<unknown>
   onChange(changes: readonly JobChange[]): void
 }
 
 /**
- * Promotes due jobs, rescues orphaned ones, and fires schedules, in every process: row locks and
- * the keys of slots ensure that each thing is done once.
+ * Promotes due jobs, rescues orphaned ones and fires schedules, in every process: row locks and
+ * slot keys ensure that each is done once.
  */
 export class Maintenance {
   readonly #options: MaintenanceOptions
@@ -34,15 +34,15 @@ export class Maintenance {
   #rescuesFrom = 0
 
   /**
-   * @throws Error for a cron expression that is none or never fires, or two schedules of one name;
-   * TypeError or JobError `too_large` for an input that no job can have.
+   * @throws Error for a wrong cron expression or duplicate name; TypeError or JobError for an
+   * invalid input.
    */
   constructor(options: MaintenanceOptions) {
     const { log, timing, schedules } = options
     const names = schedules.map(({ name }) => name)
     const twice = names.find((name, index) => names.indexOf(name) !== index)
     if (twice) throw new Error(`Two schedules have one name: ${twice}`)
-    // Checked here: a schedule that fails later would keep those after it from being fired.
+    // A schedule that fails later would block those after it.
     for (const { job, input } of schedules) toNewJob(job, input as never)
     this.#options = options
     this.#entries = schedules.map((entry) => ({
@@ -73,7 +73,7 @@ export class Maintenance {
     return Math.max(promoted.length, rescued.length) >= MAINTENANCE_BATCH
   }
 
-  /** Fires each slot once; of slots missed while no process ran, the last. */
+  /** Fires each slot once; of those missed while no process ran, the last. */
   async fireSchedules(): Promise<void> {
     const { open, transaction } = this.#options
     const now = await readClock(open())
@@ -91,7 +91,7 @@ export class Maintenance {
     }
   }
 
-  /** A schedule without slots is new, not late: its first slot is the next one. */
+  /** A new schedule's first slot is the next one. */
   async #fireSlot(trx: Trx, entry: JobSchedule, slot: Date): Promise<void> {
     const slots = typed(trx)
       .selectFrom('job_slot')
@@ -105,8 +105,8 @@ export class Maintenance {
   }
 
   /**
-   * After an outage all leases have expired, though no worker died: each gets time to renew. The
-   * same after this process was away itself, or has just started.
+   * After an outage, a suspension or a start, leases may have expired though no worker died:
+   * workers get time to renew.
    */
   #mayRescue(): boolean {
     const { pollMs, heartbeatMs, maxBackoffMs } = this.#options.timing
@@ -137,7 +137,7 @@ async function readClock(db: Db): Promise<Date> {
 
 const pruneJobs = job<null>('jobs.prune')
 
-/** Every hour: deletes finished jobs that were kept for long enough, and old slots. */
+/** Hourly: deletes old finished jobs and slots. */
 export const pruning = (store: JobStore, open: () => Db) => ({
   schedule: schedule('jobs.prune', '17 * * * *', pruneJobs, null),
   handler: handle(pruneJobs, async (_, { signal }) => {
@@ -146,7 +146,7 @@ export const pruning = (store: JobStore, open: () => Db) => ({
   }),
 })
 
-/** Deletes slots that were fired a week ago, except for the newest of each schedule. */
+/** Deletes slots older than a week, except each schedule's newest. */
 export async function pruneSlots(open: () => Db, signal?: AbortSignal): Promise<void> {
   const newest = await typed(open())
     .selectFrom('job_slot')

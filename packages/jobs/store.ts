@@ -19,7 +19,7 @@ const MAX_LOSS_BACKOFF_MS = 60_000
 /** Reading so many entries of an index takes about 10 ms. */
 const MAX_COUNTED = 100_000
 
-/** Valid for as long as the row is running and has this fencing token. */
+/** Valid while the row is running and has this fencing token. */
 export interface Claim {
   id: string
   kind: string
@@ -31,7 +31,7 @@ export interface Claim {
   input: string
 }
 
-/** How an attempt ended: completed, discarded, to be retried, or released by a stopping process. */
+/** Completed, discarded, to be retried, or released by a stopping process. */
 export type AttemptResult =
   | { state: 'succeeded'; result: string }
   | { state: 'failed'; error: string; detail: string }
@@ -47,11 +47,11 @@ export interface FinishedAttempt {
 
 export interface ClaimOptions {
   worker: string
-  /** How many jobs of each kind may be claimed. */
+  /** Maximum claims of each kind. */
   rooms: ReadonlyMap<string, number>
   limit: number
   leaseMs: number
-  /** Absent: the first of the queue. */
+  /** The head of the queue if absent. */
   ids?: readonly string[] | undefined
 }
 
@@ -63,8 +63,8 @@ export interface StoreOptions {
 }
 
 /**
- * Every change to a job after it was enqueued. READ COMMITTED locks only the rows meant: a job
- * before its attempts, jobs by id. All times come from the database's clock.
+ * Changes enqueued jobs. READ COMMITTED locks only the rows meant: a job before its attempts, jobs
+ * by id. All times are the database's.
  */
 export class JobStore {
   readonly #options: StoreOptions
@@ -86,7 +86,7 @@ export class JobStore {
     })
   }
 
-  /** The kinds among the first of the queue that are not in `kinds`. */
+  /** Other kinds near the head of the queue. */
   async findOtherKinds(kinds: ReadonlySet<string>): Promise<string[]> {
     const { rows } = await sql<{ kind: string }>`
       select distinct kind from (
@@ -97,7 +97,7 @@ export class JobStore {
     return rows.map(({ kind }) => kind).filter((kind) => !kinds.has(kind))
   }
 
-  /** Writes results; returns the changes, without those of claims that are no longer valid. */
+  /** Writes the results of valid claims; returns the changes. */
   finish(attempts: readonly FinishedAttempt[]): Promise<JobChange[]> {
     return this.#transaction(true, async (trx) => {
       const valid = await lockClaimed(trx, toClaims(attempts))
@@ -123,7 +123,7 @@ export class JobStore {
     })
   }
 
-  /** The claims that are no longer valid, each with the job as it is, if it still exists. */
+  /** Invalid claims, each with its job as it is, if it exists. */
   async findLost(claims: readonly Claim[]): Promise<Map<Claim, JobChange | undefined>> {
     const { rows } = await sql<JobChange & { fence: number }>`
       select ${CHANGE}, fence from job where id in (${idList(toIds(claims))})
@@ -153,8 +153,8 @@ export class JobStore {
   }
 
   /**
-   * Takes jobs from workers whose leases expired. One may be what ended the process: a random wait
-   * keeps those lost together from running together again.
+   * Reschedules jobs whose leases expired. One may have crashed the process: random delays keep
+   * them from running together again.
    */
   rescue(): Promise<JobChange[]> {
     return this.#moveDue('running', async (trx, rows) => {
@@ -171,7 +171,7 @@ export class JobStore {
     })
   }
 
-  /** Ends an unfinished job; its worker notices that the claim is no longer valid. */
+  /** Its worker notices that the claim is invalid. */
   async cancel(trx: Trx, id: string) {
     const job = await lockJob(trx, id)
     if (!job || isFinished(job.state)) return job && { job, changed: false }
@@ -180,7 +180,6 @@ export class JobStore {
     return { job: (await lockJob(trx, id)) as JobDetail, changed: true }
   }
 
-  /** Queues a failed or cancelled job again, with all of its attempts. */
   async retry(trx: Trx, id: string) {
     const job = await lockJob(trx, id)
     if (!job || (job.state !== 'failed' && job.state !== 'cancelled'))
@@ -190,7 +189,7 @@ export class JobStore {
     return { job: (await lockJob(trx, id)) as JobDetail, changed: true }
   }
 
-  /** Deletes a batch of finished jobs that were kept for long enough; returns their number. */
+  /** Deletes a batch of finished jobs; returns their number. */
   async prune(): Promise<number> {
     let pruned = 0n
     for (const state of FINISHED) {
@@ -265,18 +264,18 @@ export class JobStore {
 }
 
 const LONG_WALK_MS = 10
-/** When a walk is tried again, if reads take less than the second. */
+/** The pause before another walk, if reads take less than SHORT_READ_MS. */
 const RETRY_WALK_MS = 2_000
 const SHORT_READ_MS = 5
 const READ_AHEAD = 500
-/** How long the read ids are used: this, or this multiple of what the read took. */
+/** Ids read ahead are used this long, or this multiple of the reading time if longer. */
 const MIN_FRESH_MS = 100
 const FRESH_PER_READ = 10
 
 /**
- * Finds the head of the queue. Usually a claim walks along the index and locks the first free jobs.
- * Where it must pass many entries, those of other kinds or those that an old transaction keeps, as
- * a backup does, ids are read ahead without locks, twenty times as fast.
+ * Finds the head of the queue. A claim usually walks the index and locks the first free jobs. If
+ * many entries are in the way, of other kinds or kept for an old transaction such as a backup, ids
+ * are read ahead without locks, twenty times as fast.
  */
 class Queue {
   readonly #kinds: readonly string[]
@@ -296,7 +295,7 @@ class Queue {
       return this.#walk(trx, limit)
     if (this.#ids.length === 0 || now >= this.#freshUntil) await this.#read(trx)
     let rows: Claim[] = []
-    // Other processes may have claimed some of them.
+    // Other processes may have claimed some.
     while (rows.length === 0 && this.#ids.length > 0)
       rows = await lockNamed(trx, this.#ids.splice(0, limit))
     return { rows, more: this.#ids.length > 0 }
@@ -328,7 +327,7 @@ const CLAIM = sql`
   id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, error, input
 `
 
-/** `force index`, because the planner of a small table may prefer another index, and sort. */
+/** `force index`: with few rows, the planner may prefer another index and sort. */
 export const claimQuery = (limit: number, kinds?: readonly string[]) => sql<Claim>`
   select ${CLAIM} from job force index (job_queue)
   where state = 'queued' ${ofKinds(kinds)}
@@ -369,7 +368,6 @@ async function begin(trx: Trx, rows: readonly Claim[], { worker, leaseMs }: Clai
   return rows.map((row) => ({ ...row, fence: row.fence + 1, attempt: row.attempt + 1 }))
 }
 
-/** Locks the rows of the claims, and returns those still valid. */
 async function lockClaimed(trx: Trx, claims: readonly Claim[]): Promise<Set<Claim>> {
   const { rows } = await sql<{ id: string; fence: number; state: string }>`
     select id, fence, state from job force index (primary)
@@ -404,7 +402,7 @@ const update = (trx: Trx, id: string, columns: UpdateObject<JobTables, 'job'>) =
 const CHANGE_COLUMNS = ['id', 'kind', 'state', 'progress', 'note', 'attempt', 'error'] as const
 const CHANGE = sql.join(CHANGE_COLUMNS.map((name) => sql.ref(name)))
 
-/** A job without its input and result, which may be large. */
+/** A job without input and result. */
 export type JobRow = Awaited<ReturnType<typeof listJobs>>[number]
 
 export type JobDetail = JobRow & { input: unknown; result: unknown }
@@ -443,7 +441,7 @@ export interface ListOptions {
   kind?: string | undefined
 }
 
-/** At most `limit` jobs, newest first. */
+/** Newest first. */
 export function listJobs(db: Db, { limit, before, state, kind }: ListOptions) {
   let query = jobQuery(db).orderBy('id', 'desc').limit(limit)
   if (before !== undefined) query = query.where('id', '<', before)
@@ -476,10 +474,7 @@ export async function countJobs(db: Db): Promise<Record<JobState, number>> {
 
 const later = (ms: number) => sql<Date>`now(3) + interval (${ms} * 1000) microsecond`
 
-/**
- * A list for `in`, filled up to a power of two: lists of few lengths make few statements, and the
- * server keeps every one that it prepared.
- */
+/** Padded to a power of two, because the server keeps every statement that it prepared. */
 function idList(ids: readonly string[]): RawBuilder<string> {
   const length = 2 ** Math.ceil(Math.log2(ids.length))
   return sql.join(Array.from({ length }, (_, index) => ids[index] ?? ids.at(-1)))

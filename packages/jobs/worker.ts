@@ -15,7 +15,7 @@ import {
 } from './store.ts'
 
 const FINISH_BATCH = 100
-/** With those whose results are not written yet. */
+/** Including claims whose results are not written yet. */
 const MAX_CLAIMS_PER_PLACE = 2
 const SEARCH_EVERY_MS = 10_000
 const MAX_RESULT_BYTES = 4 * 1024 * 1024
@@ -23,7 +23,7 @@ const MAX_BACKOFF_MS = 600_000
 const MAX_NOTE_CHARACTERS = 200
 const MAX_ERROR_CHARACTERS = 1_000
 const MAX_DETAIL_CHARACTERS = 4_000
-/** How long an aborted handler has to end before the attempt fails without it. */
+/** How long an aborted handler may take before its attempt fails. */
 const UNRESPONSIVE_MS = 1_000
 const MAX_TIMER_MS = 2 ** 31 - 1
 
@@ -41,7 +41,7 @@ export interface WorkerOptions {
   onChange(changes: readonly JobChange[]): void
 }
 
-/** Claims and runs jobs in three loops, each of whose turns is a public method. */
+/** Claims and runs jobs in three loops; each turn is a public method. */
 export class Worker {
   /** Unique per process lifetime: a reused name could pass a previous owner's fencing check. */
   readonly name = `${hostname().slice(0, 60)}:${process.pid}:${randomBytes(4).toString('hex')}`
@@ -59,7 +59,6 @@ export class Worker {
   #renewedAt = 0
   #releasesOnStop = false
 
-  /** @throws Error for two handlers of one kind. */
   constructor(options: WorkerOptions) {
     const { log, handlers, timing } = options
     this.#options = options
@@ -87,10 +86,7 @@ export class Worker {
     this.#claimLoop.wake()
   }
 
-  /**
-   * Claims a job that a schedule enqueued. There is one more place for these, so that they run
-   * beside jobs that take hours.
-   */
+  /** One more place keeps a schedule's job from waiting for long jobs. */
   claimScheduled(id: string): void {
     if (this.#options.concurrency > 0) this.#scheduledIds.push(id)
     this.wake()
@@ -101,8 +97,8 @@ export class Worker {
   }
 
   /**
-   * Lets jobs that are nearly done finish, aborts the others, and releases the rest for other
-   * processes, unless this one crashed.
+   * Lets jobs that are nearly done finish, aborts the rest, and releases them unless this process
+   * crashed.
    */
   async stop(crashed: boolean): Promise<void> {
     await this.#claimLoop.stop()
@@ -115,9 +111,9 @@ export class Worker {
     await this.#release()
   }
 
-  /** Claims and begins queued jobs; resolves with whether there are more, and room for them. */
+  /** Resolves with whether there are more jobs, and room for them. */
   async claimOnce(): Promise<boolean> {
-    // Attempts that end together make one claim.
+    // Attempts that end together share one claim.
     await immediate()
     while (this.#scheduledIds.length > 0 && this.#count(({ isExtra }) => isExtra) === 0)
       await this.#claim(1, this.#scheduledIds.splice(0, 1))
@@ -139,7 +135,7 @@ export class Worker {
     return this.#finished.length > 0
   }
 
-  /** Renews leases when it is time, writes progress, and aborts attempts whose claims are lost. */
+  /** Renews leases when due, writes progress, and aborts attempts that lost their claims. */
   async watchOnce(): Promise<boolean> {
     const attempts = [...this.#attempts]
     if (attempts.length === 0) return false
@@ -149,7 +145,7 @@ export class Worker {
     return false
   }
 
-  /** Jobs are claimed while results are being written, but no further ahead. */
+  /** Jobs are claimed while results are written, up to MAX_CLAIMS_PER_PLACE. */
   get #room(): number {
     const { concurrency } = this.#options
     const running = this.#count(({ isExtra, ended }) => !isExtra && !ended)
@@ -184,7 +180,7 @@ export class Worker {
     return more
   }
 
-  /** Ends when the result is written and the handler has really ended. */
+  /** Resolves once the result is written and the handler has ended. */
   async #run(attempt: Attempt): Promise<void> {
     const { value, ended } = attempt.start()
     const freed = ended.then(() => this.wake())
@@ -206,7 +202,7 @@ export class Worker {
     const isLast = attempt >= maxAttempts || !isRetryable
     const text = isLast ? 'Job failed' : 'Job attempt failed, retrying'
     if (!aborted) this.#options.log.warn({ err: error, job: id, kind, attempt, requestId }, text)
-    // Shutdown may be why it failed: the attempt does not count.
+    // Shutdown may be the cause: the attempt does not count.
     if (this.#releasesOnStop && isRetryable) return { state: 'queued' }
     const message = this.#options.publicMessage(error).slice(0, MAX_ERROR_CHARACTERS)
     const failure = { error: message, detail: toDetail(error) }
@@ -232,7 +228,7 @@ export class Worker {
       this.#options.onChange([toRunning(attempt.claim, fraction, note)])
   }
 
-  /** By cancellation, or to another process while this one was away. */
+  /** Claims are lost by cancellation, or to another process. */
   async #abortLost(attempts: readonly Attempt[]): Promise<void> {
     const lost = await this.#options.store.findLost(toClaims(attempts))
     for (const attempt of attempts) {
@@ -273,9 +269,9 @@ export class Worker {
 class Attempt {
   readonly claim: Claim
   readonly handler: JobHandler
-  /** Whether it has the place for what schedules enqueue. */
+  /** Whether it has the extra place for scheduled jobs. */
   readonly isExtra: boolean
-  /** Whether the handler has: an unresponsive one keeps its place until then. */
+  /** An unresponsive handler keeps its place until it has ended. */
   ended = false
   readonly #controller = new AbortController()
   #progress: { fraction: number; note: string | null } | undefined
@@ -305,7 +301,7 @@ class Attempt {
     return progress
   }
 
-  /** `value` is the result in JSON, or rejects with what failed the attempt. */
+  /** `value` is the result as JSON, or rejects with the failure. */
   start(): { value: Promise<string>; ended: Promise<void> } {
     const { job, run } = this.handler
     const timer = startTimer(job.timeoutMs, () =>
@@ -342,7 +338,7 @@ class Attempt {
   }
 }
 
-/** Fires after some 25 days where `ms` is longer than a timer can wait. */
+/** Fires after 25 days at most, as Node's timers do. */
 const startTimer = (ms: number, act: () => void) =>
   ms === Number.POSITIVE_INFINITY ? undefined : setTimeout(act, Math.min(ms, MAX_TIMER_MS))
 
