@@ -5,26 +5,26 @@ import { type Frame, parseFrames, type StackSample } from './stack-sample.ts'
 
 const PROJECT = process.cwd() + sep
 
-/** The function that blocked the event loop, and the request that it was busy with. */
+/** The function that blocked the event loop, and its request. */
 export interface BlockingFrame {
-  /** `(anonymous)` for a function without a name, `(unknown)` if there is no sample. */
+  /** `(anonymous)` without a name, `(unknown)` without a sample. */
   function: string
-  /** Relative to the working directory if inside it, otherwise absolute, or a URL: `node:fs`. */
+  /** Relative inside the working directory, otherwise absolute or a URL: `node:fs`. */
   file: string
   /** From 1; 0 if unknown. */
   line: number
-  /** The function was in native code, called at `line` or before it. */
+  /** Native code ran, called at `line` or before. */
   inNativeCall?: true
-  /** Absent if no request was in progress, or none belongs to what ran. */
+  /** Absent if what ran belongs to no request. */
   requestId?: string
   route?: string
 }
 
 /** One time that the event loop was blocked. */
 export interface Block extends BlockingFrame {
-  /** When it began, in milliseconds since the epoch. */
+  /** Milliseconds since the epoch. */
   at: number
-  /** Its length, rounded down by at most one heartbeat. */
+  /** Rounded down by at most one heartbeat. */
   blockedMs: number
 }
 
@@ -42,9 +42,8 @@ export const describeBlock = (block: Block) =>
 /**
  * The innermost function of the working directory, otherwise of a package, otherwise of Node.
  *
- * @param isLate whether V8 could not interrupt the thread at once. Native code ran then, such as
- * `JSON.parse`, and the sample shows the first call after its return: a function that has just
- * begun, and is not what blocked.
+ * @param isLate whether V8 could not interrupt at once: native code ran, such as `JSON.parse`, and
+ * the sample's innermost function began after it.
  */
 export function findBlockingFrame(sample: StackSample, isLate: boolean): BlockingFrame {
   const frames = parseFrames(sample)
@@ -71,7 +70,7 @@ const isInside = (frame: Frame) => toPath(frame).startsWith(PROJECT)
 
 const isOwn = (frame: Frame) => isInside(frame) && !toPath(frame).includes('/node_modules/')
 
-/** V8 interrupts a loop at the place of its keyword. */
+/** V8 interrupts a loop at its keyword. */
 function isLoop(frame: Frame): boolean {
   if (isNode(frame)) return false
   try {

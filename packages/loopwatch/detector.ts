@@ -5,18 +5,17 @@ import { connectToMainThread, listenForProbes, type ProbeServerOptions } from '.
 import { sampleStack } from './stack-sample.ts'
 
 /**
- * The entry of the watchdog's thread: it compares the last beat with the clock once in a period,
- * samples the main thread's stack when the beat is overdue, and reports the block when the event
- * loop turns again.
+ * The watchdog's thread: checks the last beat once per period, samples the main thread's stack when
+ * it is overdue, and reports the block when the event loop turns again.
  */
 const NS_PER_MS = 1_000_000
-/** A sample that takes longer had to wait for the end of a native call. */
+/** A slower sample had to wait for a native call. */
 const LATE_MS = 25
-/** Blocks in a row that are sampled, and the time after which one more is. */
+/** Blocks in a row that are sampled; then one per MS_PER_SAMPLE. */
 const MAX_SAMPLES = 10
 const MS_PER_SAMPLE = 5_000
 
-/** What the thread is started with. */
+/** The thread's `workerData`. */
 export interface DetectorData {
   cells: heartbeat.Cells
   periodMs: number
@@ -28,7 +27,7 @@ export interface DetectorData {
   probes: { port: MessagePort; options: ProbeServerOptions } | undefined
 }
 
-/** What the thread sends. Any message to it asks for a `flushed`, which comes in order. */
+/** What the thread sends. It answers any message with `flushed`, in order. */
 export type DetectorMessage =
   | { kind: 'open'; url: string | undefined }
   | { kind: 'block'; block: Block }
@@ -49,13 +48,13 @@ const send = (message: DetectorMessage) => thread.postMessage(message)
 
 let lastBeat: bigint | undefined
 let runQueueDelayAtBeatNs = 0n
-/** Time since the beat in which the whole process was stopped. */
+/** How long the process was stopped since the beat. */
 let stoppedNs = 0n
 let polledAt = process.hrtime.bigint()
 let ownTimeNs = heartbeat.readOwnThreadTime().totalNs
 let mainTimeNs = heartbeat.readMainThreadTime().totalNs
 let openBlock: OpenBlock | undefined
-/** Limited, so that samples do not slow down a loop that is blocked over and over. */
+/** Samples must not slow down a loop that is often blocked. */
 let samplesLeft = sampleEveryBlock ? Number.POSITIVE_INFINITY : MAX_SAMPLES
 const reporting = new Set<Promise<void>>()
 
@@ -79,7 +78,7 @@ function poll() {
   if (wasStopped) stoppedNs += awayNs
   const beat = heartbeat.readBeat(cells)
   if (beat !== lastBeat) endBlock(beat)
-  // The process may have been stopped after a beat that is new here.
+  // The stop may have followed a beat that is new here.
   if (wasStopped && beat !== undefined && stoppedNs === 0n) stoppedNs = now - beat
   if (beat === undefined || openBlock) return
   const overdueMs = readOverdueMs(now)
@@ -88,7 +87,7 @@ function poll() {
 
 const isBlock = (ms: number) => thresholdMs > 0 && ms >= thresholdMs
 
-/** Time since the last poll in which neither this thread nor the main thread could run. */
+/** Time since the last poll in which neither thread could run. */
 function awaySincePoll(now: bigint, newMainTimeNs: bigint): bigint {
   const newOwnTimeNs = heartbeat.readOwnThreadTime().totalNs
   const ownNs = newOwnTimeNs - ownTimeNs
@@ -100,7 +99,6 @@ function awaySincePoll(now: bigint, newMainTimeNs: bigint): bigint {
   return awayNs
 }
 
-/** How long the next beat has been due. */
 function readOverdueMs(now: bigint): number {
   const beat = heartbeat.readBeat(cells)
   if (beat === undefined) return 0
@@ -115,7 +113,7 @@ function readBlockage() {
     : { blockedMs, blockingFrame: openBlock?.frame }
 }
 
-/** Since the last beat: time that is no code's fault. */
+/** How long the main thread waited for a core since the beat. */
 const withoutCoreMs = (runQueueDelayNs: bigint) =>
   Number(runQueueDelayNs - runQueueDelayAtBeatNs) / NS_PER_MS
 
@@ -135,13 +133,13 @@ async function sample(block: OpenBlock, beat: bigint) {
 }
 
 function endBlock(beat: bigint | undefined) {
-  // As of the beat: the main thread may have waited for a core since.
+  // The main thread may have waited for a core since the beat.
   const runQueueDelayNs = heartbeat.readRunQueueDelayAtBeat(cells)
   if (lastBeat !== undefined && beat !== undefined) {
     const betweenMs = Number(beat - lastBeat - stoppedNs) / NS_PER_MS
     const blockedMs = betweenMs - periodMs - withoutCoreMs(runQueueDelayNs)
-    // Again, because Linux counts a run-queue delay only when it is over. A block that came and
-    // went between two polls has no sample.
+    // Checked again: Linux counts a run-queue delay only once it is over. A block between two polls
+    // has no sample.
     if (isBlock(blockedMs)) report(openBlock ?? { at: Date.now() - blockedMs }, blockedMs)
   }
   openBlock = undefined

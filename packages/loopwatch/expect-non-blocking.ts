@@ -2,8 +2,8 @@ import { type Block, formatFrame } from './blocking-frame.ts'
 import { Watchdog } from './watchdog.ts'
 
 /**
- * For tests: runs `code`, returns its awaited result, and fails if the event loop was blocked for
- * longer than `maxMs` meanwhile. Run what is compiled at its first call once before.
+ * For tests: returns the result of `code`, or fails if it blocked the event loop for longer than
+ * `maxMs`. Warm up code that compiles at its first call.
  *
  *     await expectNonBlocking(() => app.request('/v1/orders'), { maxMs: 50 })
  *
@@ -27,7 +27,6 @@ export async function expectNonBlocking<Result>(
   return result
 }
 
-/** A line for each. */
 export const describeBlocks = (blocks: readonly Block[], maxMs: number) =>
   [
     `Expected the event loop not to be blocked for longer than ${maxMs} ms:`,

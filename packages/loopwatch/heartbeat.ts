@@ -3,12 +3,12 @@ import { url as inspectorUrl } from 'node:inspector'
 import { performance } from 'node:perf_hooks'
 
 const NS_PER_MS = 1_000_000
-/** The beat before the start, after the stop, and while a debugger may stop the event loop. */
+/** The beat while stopped or under a debugger. */
 const NOT_WATCHED = 0n
 
 /**
- * Shared memory: when the event loop turned last, in nanoseconds of `process.hrtime.bigint()`, and
- * the run-queue delay of its thread until then.
+ * Shared memory: the last beat, in nanoseconds of `process.hrtime.bigint()`, and the thread's
+ * run-queue delay until then.
  */
 export type Cells = BigInt64Array<SharedArrayBuffer>
 
@@ -20,7 +20,7 @@ export const readBeat = (cells: Cells): bigint | undefined => Atomics.load(cells
 
 export const readRunQueueDelayAtBeat = (cells: Cells): bigint => Atomics.load(cells, 1)
 
-/** A timer on the event loop, by which the watchdog's thread sees that the loop turns. */
+/** Shows the watchdog's thread that the event loop turns. */
 export class Heartbeat {
   readonly #cells: Cells
   readonly #periodMs: number
@@ -53,12 +53,9 @@ export class Heartbeat {
     Atomics.store(this.#cells, 0, inspectorUrl() ? NOT_WATCHED : process.hrtime.bigint())
   }
 
-  /**
-   * How late the beats were since the last call, in milliseconds with three decimal places, without
-   * time in which the thread had no core.
-   */
+  /** How late beats were since the last call, in milliseconds, without waiting for a core. */
   readDelay(): { p50: number; p99: number; max: number } {
-    // The caller's timer may have run before a beat that is late as well.
+    // The caller's timer may run before a late beat.
     this.#measureDelay()
     const sorted = this.#delaysMs.toSorted((a, b) => a - b)
     this.#delaysMs = []
@@ -72,7 +69,7 @@ export class Heartbeat {
     const { runQueueDelayNs } = this.#readThreadTime()
     const withoutCoreMs = Number(runQueueDelayNs - this.#runQueueDelayNs) / NS_PER_MS
     const delayMs = Math.max(0, now - this.#measuredAt - withoutCoreMs - this.#periodMs)
-    // A long block is the delay of each beat that it swallowed, not one value of many.
+    // A long block counts once for each beat that it delayed.
     for (let late = delayMs; late >= 0; late -= this.#periodMs) this.#delaysMs.push(late)
     this.#measuredAt = now
     this.#runQueueDelayNs = runQueueDelayNs
@@ -83,18 +80,16 @@ export class Heartbeat {
 interface ThreadTime {
   /** Time ready to run, but without a core. */
   runQueueDelayNs: bigint
-  /** That, and time on a core. */
+  /** With time on a core. */
   totalNs: bigint
 }
 
-/** Can be called on any thread. */
 export const readMainThreadTime = schedstatReader(`/proc/self/task/${process.pid}/schedstat`)
 
 export const readOwnThreadTime = schedstatReader('/proc/thread-self/schedstat')
 
-/** Keeps the file open: reading takes 3 µs then, and works without a free file descriptor. */
+/** Keeps the file open: reads take 3 µs and need no free file descriptor. */
 function schedstatReader(path: string): () => ThreadTime {
-  /** For three numbers of at most 20 digits. */
   const bytes = new Uint8Array(64)
   let file: number | undefined
   let last: ThreadTime = { runQueueDelayNs: 0n, totalNs: 0n }
@@ -105,7 +100,7 @@ function schedstatReader(path: string): () => ThreadTime {
       const [onCore = '', delay = ''] = String.fromCharCode(...bytes.subarray(0, length)).split(' ')
       last = { runQueueDelayNs: BigInt(delay), totalNs: BigInt(onCore) + BigInt(delay) }
     } catch {
-      // Not Linux: there is no such file.
+      // Not Linux.
     }
     return last
   }

@@ -12,7 +12,7 @@ export interface ProbeServerOptions {
   port: number
   /** `/health/live` fails once the event loop has been blocked for longer. */
   maxBlockedMs: number
-  /** What the problem+json body of an error has besides `detail` and `instance`, by status. */
+  /** More members of the problem+json bodies, by status. */
   problems?: Partial<Record<404 | 405 | 503, object>>
 }
 
@@ -25,15 +25,15 @@ export interface Answers {
 
 export type Sources = { [Topic in keyof Answers]: () => Promise<Answers[Topic]> }
 
-/** For how long and by what the event loop is blocked; for 0 ms while it turns. */
+/** How long the event loop is blocked, 0 while it turns, and by what. */
 export interface Blockage {
   blockedMs: number
   blockingFrame: BlockingFrame | undefined
 }
 
 /**
- * Readiness waits for a busy event loop. While the loop is blocked, the last answer holds: for as
- * long as three probes of Kubernetes are apart, and until the loop counts as stuck.
+ * Readiness waits for a busy event loop. While that is blocked, the last answer holds for three
+ * probes of Kubernetes, or until the loop counts as stuck.
  */
 const READINESS = { patienceMs: 500, maxAgeMs: 30_000 }
 const STUCK_MS = 5_000
@@ -42,8 +42,7 @@ const METRICS = { patienceMs: 15, maxAgeMs: Number.POSITIVE_INFINITY }
 const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
 /**
- * Answers `/health/live`, `/health/ready` and `/metrics` on the watchdog's thread, whether or not
- * the event loop is blocked.
+ * Answers `/health/live`, `/health/ready` and `/metrics` on the watchdog's thread.
  *
  * @returns its URL.
  * @throws NodeJS.ErrnoException when it cannot listen.
@@ -103,7 +102,7 @@ export async function listenForProbes(
   })
   server.listen(port, host)
   await once(server, 'listening')
-  // A connection that cannot be accepted, for want of file descriptors, must not end the thread.
+  // Running out of file descriptors must not end the thread.
   server.on('error', () => {})
   const { address, family, port: bound } = server.address() as AddressInfo
   return `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}`
@@ -116,29 +115,28 @@ const send = (response: ServerResponse, status: number, type: string, body: stri
   response.writeHead(status, { 'Content-Type': type, 'Cache-Control': 'no-store' }).end(body)
 
 const POLL_MS = 2
-/** However well the event loop turns: the database may hang. */
+/** The database may hang while the event loop turns. */
 const MAX_WAIT_MS = 2_000
 
-/** For the main thread: answers what is asked at the other end of the port. */
+/** For the main thread: answers what `connectToMainThread` asks. */
 export function answerQuestions(port: MessagePort, sources: Sources): void {
   port.on('message', (topic: keyof Answers) => {
     const answered = sources[topic]().then((answer) => port.postMessage({ topic, answer }))
-    // The other end goes on with the answer before.
+    // The other end keeps the previous answer.
     answered.catch(() => {})
   })
   port.unref()
 }
 
-/** An answer of the main thread, and when it came, by `performance.now()`. */
+/** An answer, and when it came by `performance.now()`. */
 interface Known<Answer> {
   answer: Answer
   at: number
 }
 
 /**
- * Returns a function that asks the main thread and waits for the answer, 2 s at most. If the event
- * loop has been blocked for `patienceMs`, the last answer must do, unless it is older than
- * `maxAgeMs`.
+ * Returns a function that asks the main thread and waits for up to 2 s. While the event loop is
+ * blocked for over `patienceMs`, an answer of at most `maxAgeMs` will do.
  */
 export function connectToMainThread(port: MessagePort, readBlockedMs: () => number) {
   const newest: { [Topic in keyof Answers]?: Known<Answers[Topic]> } = {}

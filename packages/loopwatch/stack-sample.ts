@@ -12,9 +12,9 @@ export interface CurrentRequest {
 
 /** What the main thread ran when it was sampled. */
 export interface StackSample {
-  /** When, in nanoseconds of `process.hrtime.bigint()`; as text, because JSON has no bigint. */
+  /** `process.hrtime.bigint()`, as text for JSON. */
   at: string
-  /** The last beat by then: a later one than expected shows that the block was over. */
+  /** The last beat by then: a later one shows that the block was over. */
   beat: string
   /** As V8 prints it. */
   stack: string
@@ -22,9 +22,8 @@ export interface StackSample {
 }
 
 /**
- * For the main thread: answers `sampleStack` in the middle of whatever runs, so it must be quick
- * and change nothing. The stack is text because only the text has original lines where a hook maps
- * transformed sources.
+ * For the main thread: answers `sampleStack` amid whatever runs, so it must be quick and change
+ * nothing. Only text has the original lines of transformed sources.
  *
  * @returns a function that stops it.
  */
@@ -47,11 +46,10 @@ export function answerSamples(
 }
 
 /**
- * For another thread: interrupts the main thread, which V8 allows at a call, at the turn of a loop
- * and inside a regular expression, to evaluate a script of 0.1 ms. No debugger is enabled, so its
- * code stays as fast as it was.
+ * For another thread: interrupts the main thread for 0.1 ms, which V8 allows at calls, loop turns
+ * and inside regular expressions. No debugger is enabled.
  *
- * @returns nothing while the main thread ends.
+ * @returns undefined while the main thread ends.
  */
 export async function sampleStack(channelName: string): Promise<StackSample | undefined> {
   const expression = `{
@@ -75,14 +73,13 @@ export async function sampleStack(channelName: string): Promise<StackSample | un
   }
 }
 
-/** One function on the stack. */
 export interface Frame {
   name: string
   /** `file:///…`, a path, or `node:…`. */
   url: string
   line: number
   column: number
-  /** It does not run, but awaits the one above it. */
+  /** The function awaits the one above it. */
   isAwaiting: boolean
 }
 
@@ -92,7 +89,7 @@ const NAME = /(?:(?<name>.*?)(?: \[as .*\])? \()?/
 const PLACE = /(?<url>[^()]+?):(?<line>\d+):(?<column>\d+)\)?$/
 const FRAME = new RegExp(AT.source + NAME.source + PLACE.source)
 
-/** The innermost first, without functions of no file (`Array.map`) and those of the sampling. */
+/** Innermost first, without those of the sampling or of no file (`Array.map`). */
 export function parseFrames({ stack }: StackSample): Frame[] {
   const lines = stack.split('\n')
   const script = lines.findIndex((line) => /^ +at (.* \()?<anonymous>:\d+:\d+\)?$/.test(line))

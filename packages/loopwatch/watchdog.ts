@@ -18,22 +18,20 @@ export interface WatchdogOptions extends Partial<Sources> {
   thresholdMs: number
   /** Called with each block once it is over. */
   onBlock: (block: Block) => void
-  /** The request that the event loop is busy with at this moment. */
   currentRequest?: () => CurrentRequest | undefined
-  /** For tests: by default only ten blocks in a row are sampled, then one every five seconds. */
+  /** For tests: by default, some of many blocks are not sampled. */
   sampleEveryBlock?: boolean
-  /** Where to answer `/health/live`, `/health/ready` and `/metrics`; nowhere if absent. */
+  /** Where to answer probes and scrapes; nowhere if absent. */
   probes?: ProbeServerOptions | undefined
-  /** Called if the thread ends by itself: blocks go unnoticed from then on. */
+  /** Called if the thread ends by itself: blocks then go unnoticed. */
   onCrash?: (error: Error) => void
 }
 
 /**
- * A thread that watches the event loop from outside: it names the function that blocks it, and
- * answers probes and scrapes meanwhile. Nothing is attached to the main thread until it is blocked.
+ * A thread that watches the event loop: it names the function that blocks the loop, and answers
+ * probes meanwhile. It attaches to the main thread only then.
  */
 export class Watchdog implements AsyncDisposable {
-  /** Where probes are answered, if anywhere. */
   url: string | undefined
   readonly #heartbeat: Heartbeat
   readonly #thread: Worker
@@ -91,15 +89,15 @@ export class Watchdog implements AsyncDisposable {
     })
   }
 
-  /** Begins to watch: what takes long while a service starts keeps no request waiting. */
+  /** Begins to watch. Blocks during startup keep no request waiting. */
   start(): void {
     this.#heartbeat.start()
   }
 
-  /** The delay of the event loop since the last call, in milliseconds. */
+  /** The event loop's delay since the last call, in milliseconds. */
   readDelay = () => this.#heartbeat.readDelay()
 
-  /** Resolves when `onBlock` was called with all blocks that are over by now. */
+  /** Resolves once `onBlock` has received all blocks that are over. */
   async flush(): Promise<void> {
     const { promise: flushed, resolve } = Promise.withResolvers<void>()
     this.#flushing.push(resolve)
@@ -118,7 +116,7 @@ export class Watchdog implements AsyncDisposable {
 const choosePeriodMs = (thresholdMs: number) =>
   Math.min(MAX_PERIOD_MS, Math.max(MIN_PERIOD_MS, Math.floor(thresholdMs / BEATS_PER_THRESHOLD)))
 
-/** The thread starts sooner with the compile cache, and needs nothing else of the environment. */
+/** The compile cache speeds up the start; nothing else is needed. */
 function compileCacheOnly(): NodeJS.ProcessEnv {
   enableCompileCache()
   const folder = getCompileCacheDir()
