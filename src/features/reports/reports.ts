@@ -93,8 +93,8 @@ async function commitReport(
       return report
     })
   } catch (error) {
-    // A commit whose reply was lost may have succeeded, so the upload stays. Otherwise the sweep
-    // removes it.
+    // A commit whose reply was lost may have succeeded, so the upload stays. If it did not, the
+    // sweep removes it.
     if (!mayBeCommitted) await storage.remove(upload.upload)
     throw error
   }
