@@ -6,15 +6,15 @@ import { bodyLimit as countingBodyLimit } from 'hono/body-limit'
 import { AppError } from '../errors.ts'
 import { type AppContext, type Env, getContext } from './context.ts'
 
-/** An upload must bring 64 KiB every 30 s. */
+/** The minimum rate of an upload. */
 const PROGRESS_BYTES = 64 * 1024
 const PROGRESS_MS = 30_000
 
 /**
- * Rejects bodies over `maxBytes` with 413, at once where their length is declared. Requests without
- * a body pass untouched; Hono's middleware would look at their streams.
+ * Rejects larger bodies. Hono's middleware creates a stream, so only chunked bodies pass through
+ * it.
  *
- * @param uploads paths whose handlers read larger bodies, by `receiveUpload`.
+ * @param uploads paths whose handlers call `receiveUpload`.
  */
 export function bodyLimit(maxBytes: number, uploads: readonly string[]): MiddlewareHandler<Env> {
   const reject = () => {
@@ -28,7 +28,7 @@ export function bodyLimit(maxBytes: number, uploads: readonly string[]): Middlew
     if ((!chunked && length === 0) || uploads.includes(c.req.path)) return next()
     if (length > maxBytes) reject()
     c.env?.outgoing?.inviteBody()
-    // No signal reaches a handler that awaits its body.
+    // Reading a body takes no signal.
     const { signal } = getContext(c)
     const aborted = new Promise<never>((_, rejectAborted) =>
       signal.addEventListener('abort', () => rejectAborted(signal.reason), { once: true }),
@@ -38,11 +38,10 @@ export function bodyLimit(maxBytes: number, uploads: readonly string[]): Middlew
 }
 
 /**
- * The body of a feature with `takesUploads`, as it arrives; the deadline is suspended meanwhile. A
- * reader that stops early can still answer.
+ * Yields the body of an upload, without a deadline. A reader may stop early and still answer.
  *
- * @throws AppError `too_large`; `request_timeout` when too little arrives; `cancelled` when the
- * client leaves.
+ * @throws AppError `too_large`, `request_timeout` for a stalled or `cancelled` for an aborted
+ * upload.
  */
 export async function* receiveUpload(
   c: AppContext,
@@ -72,7 +71,7 @@ export function declaredBytes({ req }: AppContext): number | undefined {
   return length === undefined ? undefined : Number(length)
 }
 
-/** Node's own stream where there is one: a Web stream around it would double the cost. */
+/** Node's own stream if there is one, at half the cost of a Web stream. */
 function openBody(c: AppContext): Readable {
   if (c.env?.incoming) return c.env.incoming
   return c.req.raw.body ? Readable.fromWeb(c.req.raw.body as ReadableStream) : Readable.from([])

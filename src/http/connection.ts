@@ -2,17 +2,17 @@ import type { Socket } from 'node:net'
 import type { AppResponse } from './headers.ts'
 
 const MAX_SERVED = 8
-/** From here on the socket is paused; not before, because then it does not notice a close. */
+/** The socket is paused only at this many, because it then does not notice a close. */
 const MAX_WAITING = 1_000
 
-/** Their requests may run in parallel (RFC 9112, 9.3.2). */
+/** These may run in parallel (RFC 9112, 9.3.2). */
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 const isSafe = ({ req }: AppResponse) => SAFE_METHODS.has(req.method ?? '')
 
 /**
- * One client's connection and its requests in flight. Node would start all requests that a client
- * pipelines. Here they are served in order, a few at a time and unsafe ones alone.
+ * Serves a client's pipelined requests in order, a few at a time and unsafe ones alone; Node would
+ * start all at once.
  */
 export class Connection {
   readonly #socket: Socket
@@ -24,7 +24,7 @@ export class Connection {
   #seenBytes = -1
   #quietSince = 0
 
-  /** @param load counts the requests in flight of all connections. */
+  /** @param load of all connections. */
   constructor(socket: Socket, serve: (outgoing: AppResponse) => void, load: { inFlight: number }) {
     this.#socket = socket
     this.#serve = serve
@@ -40,7 +40,7 @@ export class Connection {
     return this.#waiting.length >= MAX_WAITING
   }
 
-  /** The response that will be sent last, of those in flight. */
+  /** The response in flight that ends last. */
   get last(): AppResponse | undefined {
     return this.#waiting.at(-1) ?? [...this.#served].at(-1)
   }
@@ -52,7 +52,7 @@ export class Connection {
       this.#socket.on('resume', this.#pause).pause()
   }
 
-  /** Closes the connection if it has been idle for `quietMs`, counted from the first call. */
+  /** Closes the connection once calls have found it idle for `quietMs`. */
   closeIfQuiet(now: number, quietMs: number): void {
     const { bytesRead } = this.#socket
     if (this.inFlight > 0 || bytesRead !== this.#seenBytes) {
@@ -72,7 +72,7 @@ export class Connection {
     outgoing.on('close', () => {
       this.#served.delete(outgoing)
       this.#load.inFlight--
-      // Later, so that requests of other connections come in between.
+      // Other connections get their turn first.
       if (this.#waiting.length > 0) setImmediate(this.#serveWaiting)
     })
     this.#serve(outgoing)
@@ -85,12 +85,12 @@ export class Connection {
     if (wasPaused && !this.isPaused) this.#socket.off('resume', this.#pause).resume()
   }
 
-  /** Node resumes a socket whenever a request's body is read or dropped. */
+  /** Node resumes the socket whenever a body is read or dropped. */
   #pause = () => {
     this.#socket.pause()
   }
 
-  /** When a connection is lost, Node emits `close` only on the response that it is writing. */
+  /** Node emits `close` only on the response that it is writing. */
   #abandon() {
     this.#load.inFlight -= this.#waiting.length
     this.#waiting.length = 0

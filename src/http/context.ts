@@ -17,13 +17,13 @@ export type AppContext = Context<Env>
 
 export interface RequestRecord {
   method: string
-  /** The pattern that matched, such as `/v1/orders/:id`. */
+  /** A pattern, such as `/v1/orders/:id`. */
   route: string
-  /** 499, as in nginx, if the client left before the last byte of the response. */
+  /** 499, as in nginx, if the client left early. */
   status: number
   ms: number
   requestId: string
-  /** Polling of a page, by its header `X-Background: 1`. */
+  /** Set by `X-Background: 1`, which polling pages send. */
   background: boolean
 }
 
@@ -57,13 +57,12 @@ export class RequestContext {
     return Math.max(0, Math.ceil(this.#deadline - performance.now()))
   }
 
-  /** Aborts when the client leaves or the deadline passes: pass it to whatever is awaited. */
+  /** Aborts when the client leaves or the deadline passes. */
   get signal(): AbortSignal {
     this.#controller ??= this.#createController()
     return this.#controller.signal
   }
 
-  /** From now on only the client's leaving aborts the signal. */
   clearDeadline(): void {
     this.#setDeadline(Number.POSITIVE_INFINITY)
   }
@@ -72,14 +71,13 @@ export class RequestContext {
     this.#setDeadline(performance.now() + this.#timeoutMs)
   }
 
-  /** The last byte of the response is out, or the connection is lost. */
   end(): void {
     this.#isEnded = true
     clearTimeout(this.#timer)
     if (!this.#isAnswered()) this.#controller?.abort(clientClosedRequest())
   }
 
-  /** A response to HEAD has no body, so whatever produces one must still be aborted. */
+  /** HEAD gets no body, so whatever produces one must be aborted. */
   #isAnswered(): boolean | undefined {
     return this.#outgoing?.writableFinished && this.#outgoing.req.method !== 'HEAD'
   }
@@ -104,7 +102,7 @@ export class RequestContext {
   }
 }
 
-// Without a stack trace: both are frequent under overload, and no place in the code causes them.
+// Both are frequent under overload.
 const clientClosedRequest = () =>
   withoutStack(() => new AppError('cancelled', 'The client closed the connection'))
 const deadlineExceeded = (ms: number) =>
@@ -112,22 +110,22 @@ const deadlineExceeded = (ms: number) =>
 
 export const getContext = (c: AppContext): RequestContext => c.get('requestContext')
 
-/** What `compute.run` and `map` take from a request. */
+/** The options of `compute.run` and `map`. */
 export function taskOptions(c: AppContext) {
   const { signal, timeLeftMs, client, requestId } = getContext(c)
   return { signal, timeoutMs: timeLeftMs, key: client, requestId }
 }
 
-/** Emptied at the end of the request, because the timer of an idle connection keeps the object. */
+/** Emptied when a request ends: the timer of an idle connection keeps the object alive. */
 const current = new AsyncLocalStorage<{ context: AppContext | undefined }>()
 
-/** The request that the running code works for, across everything it awaits. */
+/** The request that the running code serves. */
 export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
   const c = current.getStore()?.context
   return c && { requestId: getContext(c).requestId, route: routePath(c, -1) }
 }
 
-/** The first middleware: gives each request its context, and `onEnd` its record. */
+/** Must be the first middleware. */
 export function requestContext(
   timeoutMs: number,
   onEnd: (record: RequestRecord) => void,
@@ -137,7 +135,7 @@ export function requestContext(
     const context = new RequestContext(timeoutMs, outgoing)
     c.set('requestContext', context)
     const store: { context: AppContext | undefined } = { context: c }
-    // `run()` costs twice as much, and Node gives the next request an async context of its own.
+    // `run()` costs twice as much, and each request has an async context of its own.
     current.enterWith(store)
     const end = (outgoing: AppResponse) => {
       context.end()
@@ -154,15 +152,15 @@ export function requestContext(
   }
 }
 
-/** @throws the reason why the server refused the request before it reached the app. */
+/** @throws AppError if the server has refused the request. */
 export function throwRefusal(c: AppContext): void {
   const refusal = c.env?.outgoing?.refusal
   if (refusal) throw refusal
 }
 
 /**
- * One line per request, at `debug` for successful probes, scrapes and background reads. Of those
- * refused with 503 the first per route, then their number: more lines would add to the overload.
+ * Logs routine requests at `debug`, and repeated 503s as a count: more lines would add to the
+ * overload.
  */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()
@@ -178,7 +176,7 @@ export function accessLog(log: Log): (record: RequestRecord) => void {
   }
 }
 
-/** Successful reads only: `X-Background` must not hide a change or a failure. */
+/** `X-Background` must not hide a change or a failure. */
 function isRoutine({ method, route, status, background }: RequestRecord): boolean {
   if (status >= 400 || (method !== 'GET' && method !== 'HEAD')) return false
   return background || MONITORING_ROUTES.has(route)

@@ -9,7 +9,7 @@ import { type Log, Repeats } from '../log.ts'
 import { type Env, getContext } from './context.ts'
 import type { AppResponse } from './headers.ts'
 
-/** The body of every error response: RFC 9457 with a `code` that programs can switch on. */
+/** The body of every error response: RFC 9457 and a `code` for programs. */
 export const Problem = z.strictObject({
   type: z.literal('about:blank'),
   title: z.string(),
@@ -51,14 +51,14 @@ export function problemResponse(error: AppError, instance: string, requestId?: s
   return new Response(body, { status: error.status, headers })
 }
 
-/** Writes an error where there is no app, and closes the connection. */
+/** Writes an error that occurs before the app, and closes the connection. */
 export function writeProblem(outgoing: AppResponse, error: AppError): void {
   const { body, headers } = encodeProblem(error, outgoing.req.url ?? '', outgoing.requestId)
   outgoing.shouldKeepAlive = false
   outgoing.writeHead(error.status, headers).end(body)
 }
 
-/** The bytes of a response where there is not even a request. */
+/** Encodes a response to bytes that are no valid request. */
 export function problemBytes(error: AppError): string {
   const { body, headers } = encodeProblem(error, '')
   const lines = Object.entries({ ...headers, Connection: 'close' }).map((pair) => pair.join(': '))
@@ -67,8 +67,8 @@ export function problemBytes(error: AppError): string {
 }
 
 /**
- * Answers what no route did: 404, 405 with `Allow`, or 204 to OPTIONS. Hono's middleware runs here,
- * so that requests with a route do not pay for it.
+ * Answers 404, 405, or 204 to OPTIONS. Hono's middleware runs only here, so that other requests do
+ * not pay for it.
  */
 export function notFound(app: Hono<Env>): NotFoundHandler<Env> {
   const allowMethods = methodNotAllowed({
@@ -90,7 +90,7 @@ export function notFound(app: Hono<Env>): NotFoundHandler<Env> {
   }
 }
 
-/** Turns whatever a handler threw into a problem, and logs what an operator must see. */
+/** Turns what a handler threw into a problem, and logs server errors. */
 export const errorHandler = (log: Log): ErrorHandler<Env> => {
   const repeats = new Repeats()
   return (thrown, c) => {
@@ -98,7 +98,7 @@ export const errorHandler = (log: Log): ErrorHandler<Env> => {
     const { code, status, message, cause } = error
     const { requestId } = getContext(c)
     const fields = { code, reason: cause instanceof Error ? cause.message : undefined }
-    // The first refusal per reason, then their number: a line for each would add to the overload.
+    // Repeated refusals are counted, as in `accessLog`.
     const logOthers = (refused: number) => log.warn({ ...fields, refused }, message)
     if (code === 'internal') log.error({ err: thrown, requestId }, 'Request failed')
     else if (status >= 500)
@@ -108,7 +108,7 @@ export const errorHandler = (log: Log): ErrorHandler<Env> => {
   }
 }
 
-/** Maps what packages and Node throw to the codes of the HTTP contract. */
+/** Maps errors of packages and Node to the HTTP contract. */
 export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown
   if (thrown instanceof JobError)

@@ -16,16 +16,16 @@ export const notModified = {
   },
 }
 
-/** @throws AppError `precondition_failed` when the caller has not seen this version. */
+/** @throws AppError `precondition_failed` unless the client has seen this version. */
 export type CheckVersion = (version: number) => void
 
-/** A strong ETag for a resource that counts its versions. */
+/** The ETag of a versioned resource. */
 export const versionTag = (version: number) => `"${version}"`
 
-/** A strong ETag for a body that has no version of its own. */
+/** The ETag of an unversioned body. */
 export const bodyTag = (body: string | Uint8Array) => `"${hash('sha1', body, 'base64url')}"`
 
-/** Whether `If-Match` permits a change: absent, `*` or one of its tags (RFC 9110, 13.1.1). */
+/** Whether `If-Match` permits a change (RFC 9110, 13.1.1). */
 export const allowsChange = (ifMatch: string | undefined, tag: string) =>
   ifMatch === undefined || ifMatch.trim() === '*' || parseTags(ifMatch).includes(tag)
 
@@ -35,7 +35,7 @@ export const isFresh = (ifNoneMatch: string | undefined, tag: string) =>
   (ifNoneMatch.trim() === '*' ||
     parseTags(ifNoneMatch).some((other) => other.replace(/^W\//, '') === tag))
 
-/** The check of `If-Match` for a change, which calls it with the version that it has locked. */
+/** Checks `If-Match` against the version that the change has locked. */
 export function checkIfMatch(c: AppContext): CheckVersion {
   const ifMatch = c.req.header('if-match')
   return (version) => {
@@ -45,9 +45,9 @@ export function checkIfMatch(c: AppContext): CheckVersion {
 }
 
 /**
- * Answers a read with JSON, or with 304 if the client has this version already.
+ * Answers with JSON, or 304 if the client has this version.
  *
- * @param tag `versionTag(value.version)`; without it, the tag is a hash of the body.
+ * @param tag `versionTag(value.version)`; by default a hash of the body.
  */
 export function answerTagged<Value>(c: AppContext, value: Value, tag?: string) {
   const body = JSON.stringify(value)
@@ -58,7 +58,7 @@ export function answerTagged<Value>(c: AppContext, value: Value, tag?: string) {
     : (new Response(body, { headers }) as JsonResponse<Value, 200>)
 }
 
-/** Answers a change with the changed resource and its version as the ETag. */
+/** Answers with a changed resource and its ETag. */
 export const answerChanged = <Value extends { version: number }, Status extends 200 | 201>(
   value: Value,
   status: Status,
@@ -69,7 +69,7 @@ export const answerChanged = <Value extends { version: number }, Status extends 
     headers: { 'Content-Type': 'application/json', ETag: versionTag(value.version), ...headers },
   }) as JsonResponse<Value, Status>
 
-// The types of `c.json` and `c.body`, which take as long as an INSERT once they have headers.
+// `c.json` and `c.body` return these types, but are slow with headers (docs/decisions/003).
 type JsonResponse<Value, Status extends 200 | 201> = Response &
   TypedResponse<JSONParsed<Value>, Status, 'json'>
 type NotModified = Response & TypedResponse<null, 304, 'body'>

@@ -9,7 +9,7 @@ import type { MiddlewareHandler } from 'hono'
 import { cors } from 'hono/cors'
 import type { AppError } from '../errors.ts'
 
-/** No browser may run, frame, sniff or embed an API's data. Pages override the policy. */
+/** For an API's data; pages have their own policy. */
 const SECURITY_HEADERS = {
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
   'cross-origin-resource-policy': 'same-origin',
@@ -19,23 +19,23 @@ const SECURITY_HEADERS = {
   'x-frame-options': 'DENY',
 }
 
-/** For scripts of other origins, besides what CORS always allows. */
+/** Besides what CORS always exposes. */
 const EXPOSED_HEADERS =
   'Accept-Encoding,Allow,Content-Disposition,ETag,Location,Retry-After,X-Request-Id'.split(',')
 
 /** Safe to log and to send back. */
 const ACCEPTABLE_ID = /^[\w.:-]{1,128}$/
 
-/** As Node recognises it. */
+/** Matches as Node does. */
 const EXPECTS_CONTINUE = /(?:^|\W)100-continue(?:$|\W)/i
 
-/** Makes ids unique across processes; a UUID per request would take ten times as long. */
+/** Unique across processes, at a tenth of a UUID's cost. */
 const PROCESS_ID = randomBytes(9).toString('base64url')
 let requests = 0
 
 export const newRequestId = () => `${PROCESS_ID}.${(++requests).toString(36)}`
 
-/** Admits pages of these origins. An OPTIONS request that is no preflight gets the app's answer. */
+/** Admits pages of these origins. OPTIONS requests other than preflights reach the app. */
 export function allowOrigins(origin: string[]): MiddlewareHandler {
   const allow = cors({ origin, exposeHeaders: EXPOSED_HEADERS })
   return (c, next) => {
@@ -49,9 +49,9 @@ type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[]
 /** Adds the request id and the security headers to every response (docs/decisions/003). */
 export class AppResponse extends ServerResponse<IncomingMessage> {
   readonly requestId: string
-  /** By `performance.now()`, after waiting for others of the connection. */
+  /** By `performance.now()`, after any wait in its connection. */
   startedAt = 0
-  /** Why the server refused the request before it reached the app. */
+  /** Why the server refused the request. */
   refusal: AppError | undefined
   shouldClose: (() => boolean) | undefined
   #bodyTimer: NodeJS.Timeout | undefined
@@ -62,7 +62,7 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
     this.requestId = typeof given === 'string' && ACCEPTABLE_ID.test(given) ? given : newRequestId()
   }
 
-  /** Closes the connection unless the request's body has arrived in time. */
+  /** Closes the connection unless the body arrives in time. */
   startBodyTimeout(timeoutMs: number): void {
     this.#bodyTimer = setTimeout(() => this.req.socket.destroy(), timeoutMs).unref()
     this.req.once('close', () => this.clearBodyTimeout())
@@ -72,7 +72,7 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
     clearTimeout(this.#bodyTimer)
   }
 
-  /** Asks a client that waits for it to send the body. */
+  /** Sends 100 Continue to a client that expects it. */
   inviteBody(): void {
     const { headers, httpVersion } = this.req
     if (httpVersion === '1.1' && EXPECTS_CONTINUE.test(headers.expect ?? '')) this.writeContinue()
@@ -93,7 +93,7 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
   }
 }
 
-/** Of Node's flat list: `['Allow', 'GET', 'Connection', 'close']`. */
+/** From Node's flat list. */
 function toObject(list: OutgoingHttpHeader[]): OutgoingHttpHeaders {
   const headers: OutgoingHttpHeaders = {}
   for (let index = 0; index < list.length; index += 2)

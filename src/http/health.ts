@@ -6,7 +6,7 @@ const CHECK_TIMEOUT_MS = 1_000
 
 export type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
 
-/** Decides whether the service should get traffic: only between startup and shutdown. */
+/** Decides whether the service should get traffic. */
 export class Readiness {
   readonly #stopping: AbortSignal
   #check: ((signal: AbortSignal) => Promise<void>) | undefined

@@ -26,7 +26,7 @@ type PathItem = NonNullable<Document['paths']>[string]
 type Operation = NonNullable<PathItem['get']>
 type Responses = Record<string, { description: string; content?: object; headers?: object }>
 
-/** Serves `/openapi.json`, generated from the routes' schemas, and `/docs`, a page to try it. */
+/** Serves `/openapi.json` and `/docs`, a page to try it. */
 export function serveDocs(app: Router, events: readonly Event[]): void {
   let document: string | undefined
   app.get('/openapi.json', (c) => {
@@ -67,7 +67,7 @@ export function serveDocs(app: Router, events: readonly Event[]): void {
   })
 }
 
-/** Scalar's script from node_modules, so that `/docs` works without internet access. */
+/** From node_modules, so that `/docs` works offline (docs/decisions/004). */
 async function loadScript(): Promise<Buffer<ArrayBuffer>> {
   const [text] = await once(new Worker(new URL('./scalar-thread.ts', import.meta.url)), 'message')
   if (typeof text !== 'string')
@@ -75,12 +75,12 @@ async function loadScript(): Promise<Buffer<ArrayBuffer>> {
   return Buffer.from(text)
 }
 
-/** The page has an inline script, hence the nonce, and inline styles. */
+/** Scalar's page has inline scripts and styles. */
 const docsPolicy = (nonce: string) =>
   `default-src 'self'; script-src 'self' 'nonce-${nonce}'; style-src 'self' 'unsafe-inline'; ` +
   "img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 
-/** Adds to the routes' declarations what all responses have and what a route's form implies. */
+/** Adds the responses and headers that routes imply but do not declare. */
 function describeApi(app: Router, events: readonly Event[]) {
   app.openAPIRegistry.register('Problem', Problem)
   const document = app.getOpenAPI31Document({

@@ -23,16 +23,16 @@ interface Page<Item> {
 }
 
 /**
- * Cursor pagination. A cursor holds the id of a page's last item: each page is one range read, and
- * items inserted or deleted meanwhile shift nothing.
+ * Cursor pagination: a cursor holds the id of a page's last item, so items inserted or deleted
+ * meanwhile shift nothing.
  */
 export class Pager {
   readonly #prefix: string
   readonly #pattern: RegExp
 
   /**
-   * @param prefix tells this list's cursors from those of others.
-   * @param id the form of an id: cursors that hold anything else are rejected.
+   * @param prefix distinguishes this list's cursors.
+   * @param id the pattern of an id.
    */
   constructor(prefix: string, id: RegExp) {
     this.#prefix = prefix
@@ -40,10 +40,10 @@ export class Pager {
   }
 
   /**
-   * Reads one item more than a page has, which shows whether another page follows.
+   * Reads a page, and one more item to see whether another follows.
    *
-   * @param read returns at most `limit` items, from the one behind the id `after` on.
-   * @throws AppError `invalid` for a cursor that is not from this list.
+   * @param read returns at most `limit` items after the id `after`.
+   * @throws AppError `invalid` for a cursor of another list.
    */
   async read<Item extends { id: string | number }>(
     { limit, cursor }: PageRequest,

@@ -1,9 +1,9 @@
 import { z } from '@hono/zod-openapi'
 
-// Messages for schemas without their own: zod's name its types and no remedy.
+// zod's own messages name its types and no remedy.
 z.config({ customError: explain })
 
-/** Free text. A lone surrogate is rejected, because UTF-8 and so the database cannot hold it. */
+/** Free text without lone surrogates, which UTF-8 cannot encode. */
 export const text = () =>
   z
     .string()
@@ -16,7 +16,7 @@ export const text = () =>
 export const integerParameter = (min: number, max: number) =>
   parameter('integer', /^\d{1,15}$/, min, max)
 
-/** A finite decimal number in a path or query. `z.coerce` would read '' as 0 and '0x10' as 16. */
+/** A decimal number in a path or query. */
 export const numberParameter = (min: number, max: number) =>
   parameter('number', /^-?\d{1,20}(\.\d{1,40})?(e-?\d{1,3})?$/i, min, max)
 
@@ -30,7 +30,7 @@ const parameter = (type: 'integer' | 'number', form: RegExp, min: number, max: n
     .transform(Number)
     .openapi({ type, minimum: min, maximum: max })
 
-/** An optional parameter. zod-openapi does not see a default behind a transformation. */
+/** zod-openapi does not see a default behind a transformation. */
 export const withDefault = (parameter: ReturnType<typeof integerParameter>, value: number) =>
   parameter.default(value).openapi({ default: value })
 

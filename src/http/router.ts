@@ -13,7 +13,7 @@ import type { AppContext, Env } from './context.ts'
 
 type Route = ReturnType<typeof createRoute>
 
-/** A router whose routes validate what they declare and appear in the OpenAPI document. */
+/** Its routes validate what they declare and appear in the OpenAPI document. */
 export type Router = Hono<Env> &
   Pick<OpenAPIHono<Env>, 'openAPIRegistry' | 'getOpenAPI31Document'> & {
     openapi<R extends Route>(
@@ -44,7 +44,7 @@ type ContentResponse<Content, Status extends StatusCode> = {
       >
 }[keyof Content]
 
-/** Replaces `openapi`, whose type accepts any response once one of a route's has no body. */
+/** Replaces Hono's `openapi`, whose type accepts any response once one of them has no body. */
 export function createRouter(): Router {
   const router = new OpenAPIHono<Env>()
   const openapi = (route: Route, handler: Handler<Env>): Router => {
@@ -79,22 +79,21 @@ type Request = NonNullable<RouteConfig['request']>
 
 interface Part {
   target: keyof ValidationTargets
-  /** What issues call it: `body.price`. */
+  /** The start of an issue's path: `body` in `body.price`. */
   name: string
   schema: unknown
   read: (c: AppContext, body: unknown) => unknown
 }
 
 const JSON_TYPE = /^application\/([\w.-]+\+)?json$/i
-/** Refuses invalid bytes, which `req.json()` would replace: different texts would become equal. */
+/** Rejects invalid bytes, which `req.json()` would silently replace. */
 const UTF_8 = new TextDecoder('utf-8', { fatal: true })
 
 /**
- * Validates a request before its handler, which finds the result in `c.req.valid()`. Synchronous,
- * because zod compiles its checks for `safeParse` only (docs/decisions/003-http-fast-path.md).
- * Rejects with AppError `unsupported_media_type`, `bad_request` for malformed JSON, or `invalid`.
+ * Validates before the handler. Synchronous, because zod compiles its checks for `safeParse` only
+ * (docs/decisions/003).
  *
- * @throws Error for a route with cookies, forms or JSON of another type, which are not validated.
+ * @throws Error for a route with cookies, forms or other JSON types, which are not validated.
  */
 function validated(request: Request, handler: Handler<Env>): Handler<Env> {
   const { query, params, headers, body, ...others } = request
@@ -139,7 +138,7 @@ export function validationFailed(errors: Issue[]): AppError {
   return new AppError('invalid', `Validation failed: ${paths.join(', ')}`, { errors })
 }
 
-/** A repeated name gets a list, which no schema takes for a string. */
+/** A repeated name gets a list, which no string schema accepts. */
 function readQuery(c: AppContext): Record<string, string | string[] | undefined> {
   const pairs = Object.entries(c.req.queries())
   return Object.fromEntries(pairs.map(([name, all]) => [name, all.length === 1 ? all[0] : all]))
@@ -152,7 +151,7 @@ async function readJson({ req }: AppContext): Promise<unknown> {
   if (type === undefined && isEmpty) return {}
   if (!JSON_TYPE.test(type ?? ''))
     throw new AppError('unsupported_media_type', 'Send the body as application/json')
-  // It may unpack to any size.
+  // A compressed body may expand to any size.
   const encoding = req.header('content-encoding')?.trim().toLowerCase() ?? ''
   if (!['', 'identity'].includes(encoding))
     throw new AppError(
@@ -170,7 +169,7 @@ async function readJson({ req }: AppContext): Promise<unknown> {
   }
 }
 
-/** Unknown keys come as one issue of their object: each gets an issue of its own. */
+/** Splits zod's one issue for all unknown keys into one per key. */
 const toIssues = (part: string, { issues }: ZodError): Issue[] =>
   issues.flatMap((issue) => {
     const keys = issue.code === 'unrecognized_keys' ? issue.keys : [undefined]

@@ -2,9 +2,8 @@ import { parentPort } from 'node:worker_threads'
 import apiReference from '@scalar/fastify-api-reference'
 
 /*
- * Posts the script of the API reference to the parent thread. Of Scalar's packages only the Fastify
- * plugin is small and contains it, so the plugin is registered on a stand-in for Fastify. On a
- * thread, because loading the package takes 100 ms.
+ * Posts the API reference's script, which takes 100 ms to load. Of Scalar's packages, only the
+ * Fastify plugin is small and contains it, hence the stand-in for Fastify.
  */
 
 interface Route {

@@ -21,24 +21,24 @@ const QUIET_SHARE = 0.1
 const MAX_QUIET_MS = 1_000
 /** Protects memory: above it, each connection may have one request. */
 const MAX_IN_FLIGHT = 10_000
-/** The rest is for files, probes, and connections that kill statements. */
+/** The rest is for files, probes and killing statements. */
 const CLIENTS_SHARE_OF_FILES = 0.75
 
 export interface Backlog {
-  /** Calls one of the functions, at once or later. */
+  /** Calls one of them, at once or later. */
   add(waiter: { admit: () => void; refuse: (error: AppError) => void }): void
 }
 
 export interface HttpServerOptions {
-  /** Aborts when responses are to ask their clients to close the connection. */
+  /** Aborts when responses should ask clients to close the connection. */
   leaving: AbortSignal
-  /** Otherwise the request is served as it is (RFC 9110, 7.8). */
+  /** Other requests are served as they are (RFC 9110, 7.8). */
   shouldUpgrade?: (request: IncomingMessage) => boolean
   maxConnections?: number
   backlogFor?: (path: string) => Backlog | undefined
 }
 
-/** The listening socket: rejects what Node's parser accepts but should not reach the app. */
+/** The HTTP listener. Rejects what Node accepts but the app should not see. */
 export class HttpServer implements AsyncDisposable {
   readonly node: Server<typeof IncomingMessage, typeof AppResponse>
   readonly #options: HttpServerOptions
@@ -51,11 +51,11 @@ export class HttpServer implements AsyncDisposable {
     this.node = createServer({
       ServerResponse: AppResponse,
       headersTimeout: HEADERS_TIMEOUT_MS,
-      // `startBodyTimeout` can be cleared for an upload.
+      // Replaced by `startBodyTimeout`, which an upload can clear.
       requestTimeout: 0,
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
       requireHostHeader: false,
-      // The other protocol takes over the socket, so nothing may be in flight on it.
+      // An upgraded socket may have no request in flight.
       shouldUpgradeCallback: (request) =>
         options.shouldUpgrade?.(request) === true &&
         !this.#connections.get(request.socket)?.inFlight,
@@ -63,8 +63,8 @@ export class HttpServer implements AsyncDisposable {
     this.node.maxConnections = options.maxConnections ?? Number.POSITIVE_INFINITY
     this.node.on('connection', (socket) => this.#connect(socket))
     this.node.on('upgrade', (request) => this.#connections.delete(request.socket))
-    // Now, because Socket.IO wraps the listeners that exist when it is attached. `inviteBody` asks
-    // for bodies; unknown expectations may be ignored (RFC 9110, 10.1.1).
+    // Socket.IO wraps the listeners that exist when it is attached. `inviteBody` sends 100
+    // Continue; other expectations may be ignored (RFC 9110, 10.1.1).
     for (const event of ['request', 'checkContinue', 'checkExpectation'])
       this.node.on(event, (_, outgoing) => this.#receive(outgoing))
     this.node.on('clientError', (error, socket) => this.#rejectBytes(error, socket as Socket))
@@ -74,7 +74,7 @@ export class HttpServer implements AsyncDisposable {
     return this.#load.inFlight
   }
 
-  /** Listens and returns the URL. @throws AppError when the port is taken or not allowed. */
+  /** Returns the URL. @throws AppError when the port is taken or not allowed. */
   async listen(app: Hono<Env>, host: string, port: number): Promise<string> {
     this.#listener = getRequestListener(app.fetch, {
       hostname: 'localhost',
@@ -88,7 +88,7 @@ export class HttpServer implements AsyncDisposable {
       const message = listenErrorMessage(error, host, port, 'PORT')
       throw new AppError('unavailable', message, { cause: error })
     })
-    // A connection that the system cannot accept must not end the process.
+    // A connection that cannot be accepted must not end the process.
     this.node.on('error', () => {})
     const { address, family, port: ownPort } = this.node.address() as AddressInfo
     if (['0.0.0.0', '::', '127.0.0.1', '::1'].includes(address))
@@ -97,15 +97,14 @@ export class HttpServer implements AsyncDisposable {
   }
 
   /**
-   * Refuses new connections and resolves when the requests in flight are answered, or after
-   * `timeoutMs`. Idle connections close only after a quiet while, because the next request may be
-   * on its way; its response asks the client to close.
+   * Resolves when all connections are closed, or after `timeoutMs`. Idle ones close after a quiet
+   * period: a request may be on its way, and its response asks to close.
    */
   async drain(timeoutMs: number): Promise<void> {
     const closed = new AbortController()
-    // After the event loop has accepted waiting connections, which would be reset.
+    // Otherwise waiting connections would be reset.
     await nextTurn()
-    // `http.Server.close` would cut every connection that has no request.
+    // `http.Server.close` would close every idle connection at once.
     TcpServer.prototype.close.call(this.node, () => closed.abort())
     const startedAt = performance.now()
     const quietMs = Math.min(MAX_QUIET_MS, timeoutMs * QUIET_SHARE)
@@ -165,7 +164,7 @@ export class HttpServer implements AsyncDisposable {
       'bad_request',
       'This is not a valid HTTP request',
     ]
-    // Complete requests keep their responses, after which the connection ends.
+    // Complete requests are answered before the connection ends.
     if (!last || (inFlight === 1 && !last.req.complete))
       return socket.end(problemBytes(new AppError(code, message)))
     last.shouldKeepAlive = false
@@ -177,7 +176,7 @@ const PARSER_ERRORS: Record<string, [ErrorCode, string]> = {
   ERR_HTTP_REQUEST_TIMEOUT: ['request_timeout', 'The request did not arrive in time'],
 }
 
-/** What a proxy and this server could interpret differently. */
+/** Finds what a proxy could interpret differently (request smuggling). */
 function findFlaw({ url = '', method, headers, rawHeaders, httpVersion }: IncomingMessage) {
   let hosts = 0
   for (let index = 0; index < rawHeaders.length; index += 2)
@@ -191,7 +190,7 @@ function findFlaw({ url = '', method, headers, rawHeaders, httpVersion }: Incomi
       'Send the body chunked or with its length, in no other transfer coding',
     )
   if (hosts > 1) return new AppError('bad_request', 'Send one Host header')
-  // HTTP/1.0 has none (RFC 9112, 3.2).
+  // HTTP/1.0 requires none (RFC 9112, 3.2).
   if (hosts === 0 && httpVersion !== '1.0') return new AppError('bad_request', 'Send a Host header')
   return undefined
 }
@@ -210,9 +209,9 @@ export function listenErrorMessage(
 }
 
 /**
- * Leaves file descriptors for the process's own work. Only Linux shows their limit.
+ * Leaves file descriptors for other work. Only Linux shows their limit.
  *
- * @param reserved descriptors for connections to the database.
+ * @param reserved for connections to the database.
  */
 export function connectionLimit(reserved: number): number {
   if (process.platform !== 'linux') return Number.POSITIVE_INFINITY

@@ -2,10 +2,10 @@ import type { TypedResponse } from 'hono'
 import { type AppContext, getContext } from './context.ts'
 
 const HEARTBEAT_MS = 15_000
-/** A comment, for proxies. */
+/** A comment, which keeps proxies from closing the stream. */
 const HEARTBEAT = ':\n\n'
 
-/** Only the last event has an id: who sends it as `Last-Event-ID` has seen the end. */
+/** Sent with the last event only: a client with a `Last-Event-ID` has seen the end. */
 const LAST_ID = 'last'
 
 const HEADERS = {
@@ -14,21 +14,20 @@ const HEADERS = {
   'X-Accel-Buffering': 'no',
 }
 
-/** What a subscription sends to its client. Nothing is sent after the end of the stream. */
+/** Sends to a client until the stream has ended. */
 export interface EventSink {
-  /** The next one supersedes it: a slow client gets only the newest. */
+  /** Sends an event; a slow client gets only the newest. */
   latest(name: string, data: unknown): void
-  /** The last event: ends the stream. */
+  /** Ends the stream after this event. */
   last(name: string, data: unknown): void
-  /** Ends the stream without a last event, so that an `EventSource` reconnects. */
+  /** Ends the stream without a last event: an `EventSource` reconnects. */
   end(): void
 }
 
 /**
- * Answers with Server-Sent Events until the last of them, or until the client leaves or the service
- * stops, without a deadline.
+ * Streams Server-Sent Events, without a deadline, until the client leaves or the service stops.
  *
- * @param subscribe starts sending, and returns the function that ends the subscription.
+ * @param subscribe starts sending; returns the function that unsubscribes.
  */
 export function eventStream(
   c: AppContext,
@@ -80,7 +79,7 @@ export function eventStream(
   return c.body(stream.pipeThrough(new TextEncoderStream()), 200, HEADERS)
 }
 
-/** Whether the client has seen the last event: a 204 keeps its `EventSource` from reconnecting. */
+/** Whether the client has seen the last event: 204 stops its `EventSource`. */
 export const hasSeenLast = ({ req }: AppContext): boolean => Boolean(req.header('last-event-id'))
 
 const encodeEvent = (name: string, data: unknown) =>

@@ -7,7 +7,7 @@ import { bodyTag, isFresh } from './etag.ts'
 
 const PUBLIC = new URL('../../public/', import.meta.url)
 
-/** Served as their packages ship them: there is no build step. */
+/** Served as shipped: there is no build step. */
 const LIBRARIES = {
   '/vendor/uplot.js': new URL('../../node_modules/uplot/dist/uPlot.esm.js', import.meta.url),
   '/vendor/uplot.css': new URL('../../node_modules/uplot/dist/uPlot.min.css', import.meta.url),
@@ -23,7 +23,7 @@ const TYPES: Record<string, string> = {
   '.css': 'text/css; charset=UTF-8',
 }
 
-/** Scripts, styles and images from this server only, and nothing inline. */
+/** Allows nothing inline or from other servers. */
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; " +
   "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -34,7 +34,7 @@ export function servePage(app: Hono<Env>): void {
   for (const [path, file] of files) {
     const body = path === '/' ? linkPanels(readFileSync(file, 'utf8'), files) : readFileSync(file)
     const tag = bodyTag(body)
-    // In lower case, to replace the policy of API responses (see headers.ts).
+    // In lower case, to override the API's policy.
     const headers = { 'content-security-policy': POLICY, 'Cache-Control': 'no-cache', ETag: tag }
     const type = TYPES[extname(file.pathname)] as string
     app.get(path, (c) =>
@@ -45,7 +45,7 @@ export function servePage(app: Hono<Env>): void {
   }
 }
 
-/** Adds links to the files of `public/panels/`, by which the page finds its panels. */
+/** Links `public/panels/`, by which the page finds its panels. */
 function linkPanels(html: string, files: [path: string, file: URL][]) {
   const paths = files.map(([path]) => path).filter((path) => /^\/panels\/[^/]+$/.test(path))
   const links = paths.map((path) =>

@@ -8,15 +8,15 @@ import type { Realtime } from '../realtime/realtime.ts'
 import { every } from '../timers.ts'
 import { type Metrics, trackUtilization } from './metrics.ts'
 
-/** The topic of what the live page shows of the process itself. */
+/** The topic of the live page. */
 export const OPS = 'ops'
 
 const SAMPLE_EVERY_MS = 1_000
-/** Two minutes of samples, for a page that has just been opened. */
+/** Two minutes, for a page that was just opened. */
 const MAX_SAMPLES = 120
 const MAX_THREADS = 64
 const MAX_BLOCKS = 5
-/** In characters: a sample must stay small, whatever names and paths it contains. */
+/** In characters: names and paths must not make a sample large. */
 const MAX_TEXT = 200
 
 const Milliseconds = z.number().min(0)
@@ -79,7 +79,6 @@ export const opsSample = event('ops.sample', {
   payload: Sample,
 })
 
-/** What a sample is read from. */
 interface Parts {
   metrics: Pick<Metrics, 'requestCount'>
   watchdog: { readDelay(): { p50: number; p99: number; max: number } }
@@ -89,7 +88,7 @@ interface Parts {
   log: Pick<Log, 'warn'>
 }
 
-/** Keeps the last two minutes of samples, and publishes each new one while anybody subscribes. */
+/** Keeps two minutes of samples, and publishes new ones. */
 export class LiveSamples {
   readonly #samples: OpsSample[] = []
   #blocks: Block[] = []
@@ -99,7 +98,7 @@ export class LiveSamples {
     return this.#samples
   }
 
-  /** For the next sample, which has the longest blocks of its second. */
+  /** Keeps the longest blocks for the next sample. */
   observeBlock(block: Block): void {
     this.#blocks = [...this.#blocks, block]
       .sort((one, other) => other.blockedMs - one.blockedMs)
@@ -118,7 +117,7 @@ export class LiveSamples {
         if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
         if (realtime.hasSubscribers(OPS)) realtime.emitLatest(OPS, opsSample, latest)
       },
-      // Reading the memory needs a file descriptor, and there may be none.
+      // Reading memory usage fails without a free file descriptor.
       (error) => log.warn({ err: error }, 'A sample for the live page failed'),
     )
     return () => clearInterval(timer)
@@ -176,7 +175,7 @@ const shorten = (block: Block): Block => ({
 /** To three decimal places. */
 export const round = (value: number) => Math.round(value * 1_000) / 1_000
 
-/** `/v1/ops`: the past, for a page that has just been opened or was disconnected. */
+/** `/v1/ops`: past samples, for a page that was just opened or reconnected. */
 export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
   const { node, v8 } = process.versions
   const versions = { node, v8, database: databaseVersion }

@@ -6,9 +6,9 @@ import { every } from '../timers.ts'
 import { OPS, round } from './live-samples.ts'
 
 const PUBLISH_EVERY_MS = 250
-/** In one batch, which is some 10 KiB then. */
+/** Per batch, which then has some 10 KiB. */
 const MAX_SPANS = 50
-/** Between two batches. Where there are more, neighbours are merged at once. */
+/** Between two batches; at this number, neighbours are merged. */
 const MAX_COLLECTED = 500
 
 const Span = z.object({
@@ -23,7 +23,7 @@ const Span = z.object({
   count: z.int().describe('Number of tasks'),
 })
 
-/** A task on its thread, or several short ones in a row that are alike. */
+/** A task on its thread, or several short ones of a kind in a row. */
 export type TaskSpan = z.infer<typeof Span>
 
 type EndedTask = Omit<TaskSpan, 'count'>
@@ -45,16 +45,13 @@ export const opsSpans = event('ops.spans', {
   payload: Batch,
 })
 
-/**
- * Collects the tasks that have ended and publishes them while anybody subscribes. What it keeps and
- * sends is bounded: where there are many, short neighbours become one span.
- */
+/** Publishes ended tasks to subscribers. To bound a batch, short neighbours become one span. */
 export class LiveSpans {
-  /** Otherwise a task costs one look at this. */
+  /** While false, an ended task costs only this check. */
   isSubscribed = false
   #spans: TaskSpan[] = []
   #leftOut = 0
-  /** Whether merging helps in this batch: otherwise each task would cost an attempt. */
+  /** Whether merging still helps: otherwise each task would cost an attempt. */
   #isMergeable = true
 
   /** Publishes four times a second. @returns a function that stops it. */
@@ -80,7 +77,7 @@ export class LiveSpans {
     else this.#leftOut++
   }
 
-  /** Returns what has ended since the last call, if anything has. */
+  /** Returns the tasks that ended since the last call. */
   take(): SpanBatch | undefined {
     if (this.#spans.length === 0) return undefined
     const spans = reduce(this.#spans)
@@ -92,7 +89,7 @@ export class LiveSpans {
   }
 }
 
-/** Merges ever longer neighbours until the rest fits; if it never does, the longest come first. */
+/** Merges ever longer neighbours until a batch fits; otherwise the longest spans come first. */
 function reduce(spans: TaskSpan[]): TaskSpan[] {
   let reduced = spans
   for (let maxMs = 1; reduced.length > MAX_SPANS && maxMs <= 1_024; maxMs *= 2)
@@ -101,7 +98,7 @@ function reduce(spans: TaskSpan[]): TaskSpan[] {
   return reduced.toSorted((one, other) => other.runMs - one.runMs)
 }
 
-/** Merges spans that are alike, on one thread, and together not longer than `maxMs`. */
+/** Merges neighbours of a kind on one thread that together last at most `maxMs`. */
 function merge(spans: TaskSpan[], maxMs: number): TaskSpan[] {
   const lastByThread = new Map<string, TaskSpan>()
   return spans.filter((span) => {
@@ -124,7 +121,7 @@ function extend(span: TaskSpan, next: TaskSpan) {
   if (span.requestId !== next.requestId) span.requestId = undefined
 }
 
-/** Microseconds are enough, and half as long to send. */
+/** Rounds to microseconds, which are half as long to send. */
 const toSpan = ({ task, thread, outcome, requestId, ...times }: EndedTask): TaskSpan => ({
   task,
   thread,

@@ -7,7 +7,6 @@ import type { TaskSpan } from './live-spans.ts'
 /** Upper bounds in seconds, from a read by key to the deadline of a request. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
-/** What gauges are read from. */
 interface Parts {
   database: { semaphore: { permits: number; inUse: number }; waiting: number }
   compute: { threads: number; queued: number; running: number }
@@ -16,8 +15,8 @@ interface Parts {
 }
 
 /**
- * All metrics of the service, in Prometheus's text format and by its conventions: seconds, `_total`
- * for counters, and labels with few values (route patterns, not paths).
+ * The service's metrics, by Prometheus's conventions: seconds, `_total` for counters, and labels
+ * with few values (route patterns, not paths).
  */
 export class Metrics {
   readonly #registry = new Registry()
@@ -61,7 +60,6 @@ export class Metrics {
     )
   }
 
-  /** The text that Prometheus scrapes. */
   scrape = (): Promise<string> => this.#registry.metrics()
 
   observeRequest({ method, route, status, ms }: RequestRecord): void {
@@ -81,7 +79,7 @@ export class Metrics {
     this.#blockedSeconds.inc(blockedMs / 1_000)
   }
 
-  /** Adds what is read at each scrape from the parts of the service. */
+  /** Adds gauges that are read at each scrape. */
   addGauges({ database, compute, jobs, realtime }: Parts): void {
     const { semaphore } = database
     this.#gauge('database_pool_size', 'Maximum pool size', () => semaphore.permits)
@@ -98,7 +96,7 @@ export class Metrics {
       labelNames: ['state'],
       registers: [this.#registry],
       async collect() {
-        // Without the database the scrape goes on without them.
+        // Without the database, a scrape lacks these counts.
         const counts = await jobs.counts().catch(() => ({}))
         this.reset()
         for (const [state, count] of Object.entries(counts)) this.set({ state }, count)

@@ -8,10 +8,10 @@ import type { Event } from './event.ts'
 
 const PATH = '/socket.io/'
 const MAX_MESSAGE_BYTES = 16 * 1024
-/** A slow reader with more than this waiting is disconnected, and reads the truth on its return. */
+/** A client with more unread bytes is disconnected. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 const MAX_TOPIC_LENGTH = 100
-/** Per client: a topic may be a pattern, which matches without end. */
+/** Per client, because a pattern matches any number of topics. */
 const MAX_TOPICS = 100
 const CLOSE_TIMEOUT_MS = 1_000
 const CLOSE_POLL_MS = 10
@@ -22,7 +22,7 @@ export interface ClientEvents {
   unsubscribe: (topic: string, acknowledge?: (answer: Acknowledgement) => void) => void
 }
 
-/** How the server answers `subscribe` and `unsubscribe`. */
+/** The answer to `subscribe` and `unsubscribe`. */
 export type Acknowledgement = { ok: true } | Refusal
 
 interface Refusal {
@@ -31,12 +31,9 @@ interface Refusal {
   message: string
 }
 
-/** Engine.IO's end of a connection. */
 type Connection = Socket['conn']
 
-/**
- * Push to browsers over Socket.IO, websocket only. An event is a hint: the truth is read by HTTP.
- */
+/** Pushes events to clients over Socket.IO, websocket only. */
 export class Realtime implements AsyncDisposable {
   readonly #io: Server<ClientEvents, Record<string, (payload?: unknown) => void>>
   readonly #topics: readonly (string | RegExp)[]
@@ -45,10 +42,8 @@ export class Realtime implements AsyncDisposable {
   #closing = false
 
   /**
-   * @param options.topics names, or patterns such as /^report:\d+$/, where the flag `i` makes one
-   * topic of any case.
-   * @param options.corsOrigins whose pages may connect, besides our own pages and clients that are
-   * no browser.
+   * @param options.topics names or patterns, whose flag `i` makes one topic of any case.
+   * @param options.corsOrigins whose pages may connect, besides our own.
    */
   constructor(
     server: NodeServer,
@@ -67,7 +62,6 @@ export class Realtime implements AsyncDisposable {
     this.#io.on('connection', (socket) => this.#serve(socket))
   }
 
-  /** The number of connected clients. */
   get connections(): number {
     return this.#connections.size
   }
@@ -76,7 +70,7 @@ export class Realtime implements AsyncDisposable {
     return this.#io.of('/').adapter.rooms
   }
 
-  /** Publishes to the subscribers of `topic`. Call it after the commit that the event reports. */
+  /** Publishes to `topic`. Call it after the commit that the event reports. */
   emit<Schema extends z.ZodObject>(
     topic: string,
     { name }: Event<string, Schema>,
@@ -97,16 +91,12 @@ export class Realtime implements AsyncDisposable {
     this.#io.to(topic).volatile.emit(name, payload)
   }
 
-  /**
-   * Subscribes code of this process, such as a stream of Server-Sent Events, to what it publishes
-   * to `topic`. Returns the function that unsubscribes.
-   */
+  /** Subscribes code of this process, and returns the function that unsubscribes. */
   listen(topic: string, listener: (name: string, payload: unknown) => void): () => void {
     this.#listeners.on(topic, listener)
     return () => this.#listeners.off(topic, listener)
   }
 
-  /** Whether `topic` has subscribers; costs next to nothing. */
   hasSubscribers(topic: string): boolean {
     return this.#rooms.has(topic) || this.#listeners.listenerCount(topic) > 0
   }
@@ -117,7 +107,7 @@ export class Realtime implements AsyncDisposable {
     return [...topics].filter((topic) => pattern.test(topic))
   }
 
-  /** Tells clients that the server stops, so that they connect elsewhere, and closes within 1 s. */
+  /** Tells clients to connect elsewhere, and closes within 1 s. */
   async [Symbol.asyncDispose]() {
     this.#closing = true
     this.#io.emit('server.stopping')
@@ -127,10 +117,10 @@ export class Realtime implements AsyncDisposable {
     for (const connection of this.#connections) terminate(connection)
   }
 
-  /** Bounds what waits for a slow reader in this process, which Socket.IO and `ws` do not. */
+  /** Bounds a client's unread bytes, which Socket.IO and `ws` do not. */
   #limit(connection: Connection) {
     this.#connections.add(connection)
-    // Engine.IO's own `close` comes before the connection has ended.
+    // Engine.IO's own `close` comes too early.
     toWebsocket(connection).once('close', () => this.#connections.delete(connection))
     let waiting = 0
     connection.on('packetCreate', ({ data }: { data?: string | Buffer }) => {
@@ -144,7 +134,7 @@ export class Realtime implements AsyncDisposable {
   }
 
   #serve(socket: Socket<ClientEvents>) {
-    // A client that leaves out the topic sends its acknowledgement in its place.
+    // Without a topic, the acknowledgement is the first argument.
     socket.on('subscribe', (topic, acknowledge: unknown = topic) => {
       const found = this.#findTopic(topic)
       const answer = found.ok && isFull(socket, found.topic) ? TOO_MANY : found
@@ -158,7 +148,7 @@ export class Realtime implements AsyncDisposable {
     })
   }
 
-  /** Checks what a client sent: it may be anything. */
+  /** A client may send anything. */
   #findTopic(topic: unknown): { ok: true; topic: string } | Refusal {
     if (typeof topic !== 'string' || topic.length > MAX_TOPIC_LENGTH) return INVALID
     const found = this.#topics.find((known) =>
@@ -183,23 +173,20 @@ const TOO_MANY: Refusal = {
   message: `A client may subscribe to at most ${MAX_TOPICS} topics: unsubscribe from one first`,
 }
 
-/** Socket.IO puts each socket into one more room, its own. */
+/** Each socket is also in a room of its own. */
 const isFull = ({ rooms }: Socket, topic: string) => !rooms.has(topic) && rooms.size > MAX_TOPICS
 
 function reply(acknowledge: unknown, answer: Acknowledgement) {
   if (typeof acknowledge === 'function') acknowledge(answer.ok ? { ok: true } : answer)
 }
 
-/** Whether a request offers the one upgrade that is accepted: a websocket for Socket.IO. */
+/** Whether a request is for Socket.IO's websocket, the only upgrade accepted. */
 export const isRealtimeUpgrade = ({ method, url, headers }: IncomingMessage): boolean =>
   method === 'GET' &&
   url?.startsWith(PATH) === true &&
   headers.upgrade?.toLowerCase() === 'websocket'
 
-/**
- * CORS does not apply to websockets, so the origin is checked here, by RFC 6454: neither the case
- * of a host nor a default port makes another origin.
- */
+/** CORS does not cover websockets. Case and default ports do not distinguish origins (RFC 6454). */
 function isAllowedOrigin(
   { headers: { origin, host } }: IncomingMessage,
   corsOrigins: readonly string[],
@@ -207,7 +194,7 @@ function isAllowedOrigin(
   if (!origin) return true
   if (!URL.canParse(origin)) return false
   const url = new URL(origin)
-  // A proxy may end TLS, so the scheme of our own pages is unknown: the origin's is assumed.
+  // A proxy may end TLS, so our own scheme is unknown: the origin's is assumed.
   const own = `${url.protocol}//${host}`
   return (
     corsOrigins.includes(url.origin) || (URL.canParse(own) && new URL(own).origin === url.origin)
@@ -220,9 +207,9 @@ interface Websocket {
   terminate(): void
 }
 
-/** The `ws` socket under a connection, which Engine.IO does not show. */
+/** The `ws` socket of a connection, which Engine.IO hides. */
 const toWebsocket = ({ transport }: Connection) =>
   (transport as unknown as { socket: Websocket }).socket
 
-/** Ends a connection at once: a polite close would wait for a reader that does not read. */
+/** A regular close would wait for the client. */
 const terminate = (connection: Connection) => toWebsocket(connection).terminate()
