@@ -14,32 +14,31 @@ import {
 import { AppError } from '../errors.ts'
 import { isDisconnect, isRetryable, isUnavailable, outcomeUnknown, translate } from './errors.ts'
 
-/** For an answer that comes after the abort and says whether a change was made. */
+/** For an answer that says, after an abort, whether a change was made. */
 const ANSWER_GRACE_MS = 1_000
-/** For the end of a killed session, before its permit comes back. */
+/** For the end of a killed session. */
 const STOP_TIMEOUT_MS = 10_000
 const PING_TIMEOUT_MS = 250
 const KILL_TIMEOUT_MS = 1_000
 const MAX_KILL_ATTEMPTS = 20
 const KILL_RETRY_MS = 40
 
-// The server's defaults must not decide what a date means or which values are errors.
+// Servers differ in their defaults for dates and invalid values.
 const SQL_MODE =
   'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'
 const PREPARE_SESSION = `set time_zone = '+00:00', sql_mode = '${SQL_MODE}'`
-// Replicas of each other have different ids.
+// Replicas have different ids.
 const IDENTIFY_SERVER = `select concat_ws(' ', @@hostname, @@port, @@server_id) as server`
 
 const NOT_STORABLE = 'A text has half of a surrogate pair in it, which no encoding can hold'
 const BEGIN = CompiledQuery.raw('begin')
 const READING = /^\s*(select|show|set|begin)\b/i
 
-/** The server of each connection. */
 const servers = new WeakMap<PoolConnection, string>()
 
-/** Sends the first statements of a new session; those of its borrower wait for them. */
+/** mysql2 sends these statements before the borrower's. */
 export function prepareSession(connection: PoolConnection): void {
-  // mysql2 throws the second error of a broken connection at the process.
+  // Otherwise a broken connection's second error would end the process.
   connection.on('error', () => {})
   connection.query(PREPARE_SESSION, (error) => error && connection.destroy())
   connection.query<RowDataPacket[]>(IDENTIFY_SERVER, (error, rows) => {
@@ -47,7 +46,6 @@ export function prepareSession(connection: PoolConnection): void {
   })
 }
 
-/** Whether the server answers on this connection within 250 ms. */
 export function answersPing(connection: PoolConnection): Promise<boolean> {
   return new Promise((resolve) => {
     // An answer that came while the event loop was blocked is read before the immediate.
@@ -67,26 +65,25 @@ export function discard(connection: PoolConnection): void {
 }
 
 /**
- * A mysql2 connection as Kysely wants it, bound to its borrower's signal: when that aborts, the
- * caller gets its reason at once, and the session is killed on the server with its statement, locks
- * and transaction. A `KILL QUERY` that arrives late would hit the next borrower's statement.
+ * Adapts a mysql2 connection to Kysely. An abort of its signal rejects at once and kills the
+ * session with its locks and transaction: a late `KILL QUERY` would hit the next borrower.
  */
 export class MysqlConnection implements DatabaseConnection {
   readonly #raw: PoolConnection
   readonly #url: string
   readonly #signal: AbortSignal | undefined
-  /** After the abort; resolves when the server has ended the session. */
+  /** Set by an abort; resolves when the server has ended the session. */
   #stopped: PromiseWithResolvers<void> | undefined
   #inTransaction = false
 
-  /** @param url of the database, to kill the session from another connection. */
+  /** @param url for killing the session. */
   constructor(raw: PoolConnection, url: string, signal: AbortSignal | undefined) {
     this.#raw = raw
     this.#url = url
     this.#signal = signal
   }
 
-  /** Runs a statement; one with parameters is prepared on the server. */
+  /** A statement with parameters is prepared on the server. */
   executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
     const signal = this.#signal
     return new Promise((resolve, reject) => {
@@ -111,7 +108,7 @@ export class MysqlConnection implements DatabaseConnection {
         if (parameters.length === 0) this.#raw.query(sql, onResult)
         else this.#raw.execute(sql, parameters as unknown[] as string[], onResult)
       } catch (error) {
-        // A parameter such as undefined.
+        // mysql2 throws for a parameter such as undefined.
         onResult(error as Error, undefined)
       }
     })
@@ -126,7 +123,7 @@ export class MysqlConnection implements DatabaseConnection {
   }
 
   /**
-   * Commits, also after the signal's abort: a commit that is cut off may have happened or not.
+   * An abort does not interrupt a commit, whose outcome would be unknown.
    *
    * @throws AppError `unavailable` without `Retry-After` when the answer was lost.
    */
@@ -137,7 +134,6 @@ export class MysqlConnection implements DatabaseConnection {
     })
   }
 
-  /** Closes a connection that cannot roll back. */
   async rollback(): Promise<void> {
     if (!this.#stopped) await this.#end('rollback').catch(() => this.#raw.destroy())
   }
@@ -149,21 +145,18 @@ export class MysqlConnection implements DatabaseConnection {
     )
   }
 
-  /** Returns the connection to the pool or, after an abort, a promise of the session's end. */
+  /** Gives the connection back; after an abort, resolves at the session's end. */
   release(): Promise<void> | undefined {
     if (!this.#stopped) this.#raw.release()
     return this.#stopped?.promise
   }
 
-  /** Whether the statement is a transaction of its own, which may be done without an answer. */
+  /** Whether the statement may have changed data without an answer. */
   #commitsItself(sql: string): boolean {
     return !this.#inTransaction && !READING.test(sql)
   }
 
-  /**
-   * Kills the session, and keeps the connection until the server answers or closes it, so that no
-   * more statements run than there are permits.
-   */
+  /** The session's end releases its permit, so that statements never outnumber permits. */
   #stop() {
     const stopped = Promise.withResolvers<void>()
     this.#stopped = stopped
@@ -202,7 +195,7 @@ export class MysqlConnection implements DatabaseConnection {
   }
 }
 
-/** mysql2 would write U+FFFD for half of a surrogate pair, so that different texts become equal. */
+/** mysql2 would store U+FFFD for a lone surrogate, so that different texts become equal. */
 const isStorable = (value: unknown) => typeof value !== 'string' || value.isWellFormed()
 
 function toQueryResult<R>(result: unknown): QueryResult<R> {
@@ -212,8 +205,8 @@ function toQueryResult<R>(result: unknown): QueryResult<R> {
 }
 
 /**
- * Ends a session through a new connection. Where the address leads to several servers, it connects
- * until it meets the session's own: on the others its id is another client's.
+ * Kills a session through a new connection, retried until it reaches the right server: on others,
+ * the id is another client's.
  *
  * @returns false when no server can be reached. Never rejects.
  */
@@ -222,7 +215,7 @@ async function killSession(url: string, connection: PoolConnection, hasEnded: ()
   for (let attempt = 1; server && attempt <= MAX_KILL_ATTEMPTS && !hasEnded(); attempt++) {
     const outcome = await tryKill(url, server, connection.threadId, hasEnded)
     if (outcome !== 'other server') return outcome === 'killed'
-    // At random: two callers must not alternate at a round-robin balancer.
+    // Random, so that two callers do not alternate at a balancer.
     await sleep(Math.random() * KILL_RETRY_MS * attempt)
   }
   return true

@@ -17,14 +17,14 @@ import { unavailable } from './errors.ts'
 import { Backlog, Semaphore, type WaitLimits } from './semaphore.ts'
 import type { Tables } from './tables.ts'
 
-/** What a query takes: a handle of the database, or a transaction on it. */
+/** A handle of the database, or a transaction on it. */
 export type Db = Kysely<Tables>
 
 const MAX_WAITERS = 10_000
 const MAX_WAIT_MS = 2_000
 /** For what must not wait behind requests. */
 const RESERVED_CONNECTIONS = 3
-/** Of each connection; the server allows 16 382 in all. */
+/** Per connection; the server allows 16 382 in all. */
 const MAX_PREPARED_STATEMENTS = 200
 const CONNECT_TIMEOUT_MS = 2_000
 const IDLE_TIMEOUT_MS = 60_000
@@ -37,19 +37,16 @@ const PING = CompiledQuery.raw('select 1')
 export interface DatabaseOptions extends Pick<WaitLimits, 'onWait'> {
   url: string
   poolSize: number
-  /** For a connection; 2 s if absent. */
+  /** 2 s by default. */
   maxWaitMs?: number
 }
 
 export interface HandleOptions {
-  /** Takes a connection that requests do not use: for probes and the leases of jobs. */
+  /** For probes and the leases of jobs. */
   reserved?: boolean
 }
 
-/**
- * The process's pool of connections. `withSignal()` gives handles, which replace Kysely's driver
- * for the reasons in docs/decisions/002-own-driver.md.
- */
+/** The connection pool. Its handles replace Kysely's driver (docs/decisions/002). */
 export class Database implements AsyncDisposable {
   readonly semaphore: Semaphore
   readonly backlog: Backlog
@@ -57,10 +54,10 @@ export class Database implements AsyncDisposable {
   readonly #url: string
   readonly #pool: Pool
   #serverVersion = ''
-  /** When a connection was last found silent: none that was idle then is used again. */
+  /** When a connection last failed to answer. */
   #silentSince = 0
 
-  /** @throws AppError `unavailable` when the server cannot be reached or refuses us. */
+  /** @throws AppError `unavailable` when the server cannot be reached or used. */
   static async open(options: DatabaseOptions): Promise<Database> {
     const database = new Database(options)
     try {
@@ -89,9 +86,8 @@ export class Database implements AsyncDisposable {
   }
 
   /**
-   * A handle for one request, whose statements and transactions end when `signal` aborts. They
-   * throw AppError `overloaded` after too long a wait, `unavailable` without a database, and the
-   * signal's reason.
+   * Creates a handle whose statements and transactions end when `signal` aborts. They throw the
+   * signal's reason, or AppError `overloaded` or `unavailable`.
    */
   withSignal(signal?: AbortSignal, { reserved = false }: HandleOptions = {}): Db {
     const semaphore = reserved ? this.#reserved : this.semaphore
@@ -108,7 +104,7 @@ export class Database implements AsyncDisposable {
             stopped = connection.release()
           }
         } finally {
-          // The permit, unlike the caller, waits for the end of a statement that was stopped.
+          // The permit, unlike the caller, waits for the end of a killed session.
           if (stopped) void stopped.then(() => semaphore.release())
           else semaphore.release()
         }
@@ -122,12 +118,12 @@ export class Database implements AsyncDisposable {
     return this.semaphore.waiting + this.backlog.waiting
   }
 
-  /** As the server calls itself: `9.7.0`, `10.11.14-MariaDB`. */
+  /** Such as `9.7.0` or `10.11.14-MariaDB`. */
   get serverVersion() {
     return this.#serverVersion
   }
 
-  /** @throws AppError `unavailable` when the database cannot be reached; the signal's reason. */
+  /** @throws AppError `unavailable`; the signal's reason. */
   async ping(signal: AbortSignal): Promise<void> {
     await this.withSignal(signal, { reserved: true }).executeQuery(PING)
   }
@@ -142,7 +138,7 @@ export class Database implements AsyncDisposable {
       const take = () =>
         this.#pool.getConnection((error, raw) => {
           if (error) return reject(unavailable(error))
-          // Not in mysql2's types: when the connection was last returned, or opened.
+          // When it was last returned or opened; missing in mysql2's types.
           const { lastActiveTime } = raw as PoolConnection & { lastActiveTime: number }
           if (lastActiveTime > Date.now() - PING_AFTER_IDLE_MS) resolve(raw)
           else
@@ -153,8 +149,8 @@ export class Database implements AsyncDisposable {
   }
 
   /**
-   * Whether an idle connection still leads to its server. What cut it silently, a failover or a
-   * firewall, has most likely cut those that were idle then: they are closed without a ping.
+   * Whether an idle connection still reaches its server. If not, others idle then are closed
+   * without a ping: a failover or firewall has most likely cut them all.
    */
   async #isAlive(raw: PoolConnection, idleSince: number): Promise<boolean> {
     const askedAt = Date.now()
@@ -172,7 +168,8 @@ export class Database implements AsyncDisposable {
     this.#serverVersion = rows[0]?.version ?? ''
     if (rows[0]?.mode.includes('NO_BACKSLASH_ESCAPES'))
       throw new Error(
-        'its sql_mode has NO_BACKSLASH_ESCAPES, under which text cannot be escaped safely; remove that mode',
+        'its sql_mode has NO_BACKSLASH_ESCAPES, under which text cannot be escaped safely; ' +
+          'remove that mode',
       )
   }
 }
@@ -204,7 +201,7 @@ const dialect: Dialect = {
 const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   uri,
   connectionLimit,
-  // mysql2 looks for idle connections only where this is below the limit.
+  // mysql2 closes idle connections only if this is below the limit.
   maxIdle: connectionLimit - 1,
   idleTimeout: IDLE_TIMEOUT_MS,
   connectTimeout: CONNECT_TIMEOUT_MS,

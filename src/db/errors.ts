@@ -1,20 +1,19 @@
 import { AppError } from '../errors.ts'
 
-/** Has the server's number, or only a code where the connection failed. */
 interface MysqlError extends Error {
   code?: string
   errno?: number
 }
 
-/** Lock wait timeout, deadlock, snapshot conflict, lost certification: run it again. */
+/** Lock wait timeout, deadlock, snapshot conflict, lost certification. */
 const RETRYABLE = new Set([1205, 1213, 1020, 3101])
 
 /** Read-only, as in a failover: a new connection may write. */
 const READ_ONLY = new Set([1290, 1792, 1836])
 
 /**
- * Too many connections, shutting down, node not in its cluster, network broken, quota of the
- * account used up, session killed (MySQL and MariaDB).
+ * Too many connections, shutdown, node outside its cluster, broken network, used-up quota, killed
+ * session (MySQL and MariaDB).
  */
 const REFUSING = new Set([
   1040, 1047, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1927, 3168, 3169, 4031,
@@ -26,19 +25,19 @@ const TIMED_OUT = new Set([3024, 1969])
 /** By `KILL QUERY`. */
 const INTERRUPTED = 1317
 
-/** `max_prepared_stmt_count` of all processes together. */
+/** `max_prepared_stmt_count`. */
 const TOO_MANY_STATEMENTS = 1461
 
 const DISCONNECTED =
   /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ENOTFOUND|EAI_|ENOENT|ERR_STREAM_|PROTOCOL_)/
 
-/** How mysql2 refuses a statement on a closed connection, without a number or a code. */
+/** mysql2 gives its error for a closed connection no number or code. */
 const CLOSED = /\bclosed\b/
 
 export const isRetryable = (error: unknown) =>
   isMysqlError(error) && RETRYABLE.has(error.errno ?? 0)
 
-/** Whether the database, or the connection that gave this error, cannot be used now. */
+/** Whether the database or connection cannot be used now. */
 export function isUnavailable(error: unknown): boolean {
   if (!isMysqlError(error) || !isServerError(error)) return isDisconnect(error)
   return READ_ONLY.has(error.errno) || REFUSING.has(error.errno)
@@ -51,13 +50,13 @@ export function isDisconnect(error: unknown): boolean {
   return error.code === undefined ? CLOSED.test(error.message) : DISCONNECTED.test(error.code)
 }
 
-/** Whether a row with this value of the unique key `key` exists. No value can pass for a key. */
+/** Whether the unique key `key` is violated. A value in the message cannot pass for it. */
 export const isDuplicateKey = (error: unknown, key: string) =>
   isMysqlError(error) &&
   error.errno === 1062 &&
   new RegExp(`for key '(\\w+\\.)?${RegExp.escape(key)}'$`).test(error.message)
 
-/** Turns an error that a client can act on into an AppError, and returns any other as it is. */
+/** Turns errors that a client can act on into AppErrors. */
 export function translate(cause: unknown): unknown {
   if (isUnavailable(cause)) return unavailable(cause)
   const { errno = 0 } = isMysqlError(cause) ? cause : {}
@@ -76,17 +75,18 @@ export const unavailable = (
   message = 'The database cannot be reached: try again shortly',
 ) => new AppError('unavailable', message, { cause, retryAfter: 1 })
 
-/** Without `Retry-After`: sending the request again may do twice what was wanted once. */
+/** Has no `Retry-After`, because a repeated request may apply the change twice. */
 export const outcomeUnknown = (cause: unknown) =>
   new AppError(
     'unavailable',
-    'The database went away while it saved the change, which may have been saved or not: read it before you try again',
+    'The database went away while it saved the change, which may have been saved or not: ' +
+      'read it before you try again',
     { cause },
   )
 
 const isMysqlError = (error: unknown): error is MysqlError =>
   error instanceof Error && !(error instanceof AppError)
 
-/** Errors of Node's sockets have a negative `errno`, and those of mysql2 itself none. */
+/** Node's socket errors have a negative `errno`, mysql2's own none. */
 const isServerError = (error: MysqlError): error is MysqlError & { errno: number } =>
   Number(error.errno) > 0

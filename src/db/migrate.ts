@@ -7,23 +7,23 @@ import type { Db } from './database.ts'
 export const MIGRATIONS = path.join(import.meta.dirname, '../../migrations')
 
 /**
- * Brings the schema up to date, in one process at a time, and names the migrations that it ran.
+ * Runs pending migrations, one process at a time, and returns their names.
  *
- * @throws AppError `conflict` when the database has a migration that this checkout lacks; the error
- * of the first migration that fails.
+ * @throws AppError `conflict` when the database is newer than this checkout; the error of a failed
+ * migration.
  */
 export const migrateUp = (db: Db, folder?: string) =>
   run(db, folder, (migrator) => migrator.migrateToLatest())
 
-/** Undoes the newest migration and names it; throws as `migrateUp` does. */
+/** Undoes the newest migration; throws as `migrateUp` does. */
 export const migrateDown = (db: Db, folder?: string) =>
   run(db, folder, (migrator) => migrator.migrateDown())
 
-/** Every known migration, with the date it ran if it has. */
+/** Returns all migrations and when each ran. */
 export const migrationStatus = (db: Db, folder = MIGRATIONS) =>
   createMigrator(db, folder).getMigrations()
 
-/** @throws AppError `conflict` naming the migrations that have yet to run. */
+/** @throws AppError `conflict` naming the pending migrations. */
 export async function assertMigrated(db: Db): Promise<void> {
   const migrations = await migrationStatus(db)
   const pending = migrations.filter(({ executedAt }) => !executedAt).map(({ name }) => name)
@@ -58,11 +58,12 @@ async function assertKnown(db: Db, folder: string) {
   if (unknown.length > 0)
     throw new AppError(
       'conflict',
-      `The database is newer than this checkout: it has ${unknown.join(', ')}. Check out the version that migrated it`,
+      `The database is newer than this checkout: it has ${unknown.join(', ')}. ` +
+        'Check out the version that migrated it',
     )
 }
 
-/** Without transactions: MySQL commits DDL at once. */
+/** No transactions, because MySQL commits DDL at once. */
 const createMigrator = (db: Db, migrationFolder: string) =>
   new Migrator({
     db,

@@ -7,14 +7,14 @@ type Parameter = string | number | Date
 const MAX_LIST_LENGTH = 4_096
 
 /**
- * A query that is built and compiled once, for hot statements: building costs as much as running.
+ * Compiles a hot query once, because building it costs as much as running it.
  *
- *     const byId = prepared((db, id: number) => db.selectFrom('product').selectAll().where('id', '=', id))
+ *     const byId = prepared((db, id: number) =>
+ *       db.selectFrom('product').selectAll().where('id', '=', id))
  *     const [product] = await byId(db, 7)
  *
- * `build` gets stand-ins, which it may only pass on to the query.
- *
- * @throws Error on the first call, unless the query binds each parameter once and in their order.
+ * @param build gets stand-ins, which it may only pass on to the query.
+ * @throws Error on the first call, unless the query binds each parameter once, in order.
  */
 export function prepared<Params extends readonly Parameter[], Row>(
   build: (db: Db, ...params: Params) => Compilable<Row>,
@@ -23,7 +23,7 @@ export function prepared<Params extends readonly Parameter[], Row>(
   return async (db, ...params) => (await run(db, ...params)).rows
 }
 
-/** The same for a statement that writes: its result has `insertId` and `numAffectedRows`. */
+/** Like `prepared`, with `insertId` and `numAffectedRows` in the result. */
 export function preparedWrite<Params extends readonly Parameter[], Row>(
   build: (db: Db, ...params: Params) => Compilable<Row>,
 ): (db: Db, ...params: Params) => Promise<QueryResult<Row>> {
@@ -35,7 +35,7 @@ export function preparedWrite<Params extends readonly Parameter[], Row>(
       return executor.executeQuery(build(db, ...parameters).compile())
     compiled ??= compile(db, build, parameters.length)
     const query = { ...compiled, parameters }
-    // The executor's `executeQuery()` would add four promises for the sake of plugins.
+    // `executor.executeQuery()` would add four promises for plugins.
     return executor.provideConnection((connection) => connection.executeQuery<Row>(query))
   }
 }
@@ -45,7 +45,7 @@ function compile<Params extends readonly Parameter[], Row>(
   build: (db: Db, ...params: Params) => Compilable<Row>,
   count: number,
 ): CompiledQuery<Row> {
-  // They have no value: a query made from a parameter's value would stay as it is first built.
+  // Stand-ins have no value: a query that depends on one cannot be compiled once.
   const standIns = Array.from({ length: count }, () => ({ [Symbol.toPrimitive]: refuseValue }))
   const query = build(db, ...(standIns as readonly unknown[] as Params)).compile()
   const bound = query.parameters
@@ -56,17 +56,19 @@ function compile<Params extends readonly Parameter[], Row>(
 
 function refuseValue(): never {
   throw new Error(
-    'A prepared query must bind its parameters as they are: their values are not known when it is built',
+    'A prepared query must bind its parameters as they are: ' +
+      'their values are not known when it is built',
   )
 }
 
 /**
- * Runs a query with a list in it whose length depends on data, such as `where id in (…)`.
+ * Runs a query with a list whose length depends on data.
  *
- *     const rows = await inPieces(ids, (piece) => db.selectFrom('job').select('id').where('id', 'in', piece).execute())
+ *     const jobs = await inPieces(ids, (piece) =>
+ *       db.selectFrom('job').select('id').where('id', 'in', piece).execute())
  *
- * A connection keeps its prepared statements, so a piece is filled up to a power of two with its
- * last value. Not for `values (…)` or `not in`, whose meaning that changes.
+ * Pads each piece to a power of two with its last value, to bound the prepared statements. Not for
+ * `values (…)` or `not in`.
  */
 export async function inPieces<Value, Row>(
   values: readonly Value[],

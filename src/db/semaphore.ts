@@ -1,14 +1,14 @@
 import { performance } from 'node:perf_hooks'
 import { type AppError, overloaded } from '../errors.ts'
 
-/** Enough that no permit is ever without work. */
+/** Enough to keep every permit in use. */
 const WAITING_PER_PERMIT = 4
 
 export interface WaitLimits {
-  /** Protects memory only: load meets `maxWaitMs` first. */
+  /** Protects memory only; under load, `maxWaitMs` applies first. */
   maxWaiters: number
   maxWaitMs: number
-  /** Called with the milliseconds that each waited, whether or not it was admitted. */
+  /** Called with each wait's duration, admitted or not. */
   onWait?: ((ms: number) => void) | undefined
 }
 
@@ -17,7 +17,7 @@ interface Waiter {
   readonly refuse: (error: AppError) => void
 }
 
-/** First in, first out, with a bound on the time of a wait, which mysql2's own queue lacks. */
+/** First in, first out, with a time limit, which mysql2's queue lacks. */
 export class Semaphore {
   readonly permits: number
   readonly #queue: WaitQueue
@@ -37,9 +37,9 @@ export class Semaphore {
   }
 
   /**
-   * Acquires a permit; returns undefined where one is free.
+   * Returns undefined if a permit is free.
    *
-   * @throws AppError `overloaded` after `maxWaitMs`, or when `maxWaiters` wait; the signal's reason.
+   * @throws AppError `overloaded` after `maxWaitMs` or beyond `maxWaiters`; the signal's reason.
    */
   acquire(signal?: AbortSignal): Promise<void> | undefined {
     if (this.#inUse < this.permits) {
@@ -50,7 +50,6 @@ export class Semaphore {
     return new Promise((resolve, reject) => this.#wait(signal, resolve, reject))
   }
 
-  /** Hands the permit to the first in the queue, or makes it free. */
   release() {
     if (!this.#queue.admitFirst()) this.#inUse--
   }
@@ -74,8 +73,8 @@ export class Semaphore {
 }
 
 /**
- * Requests that will need a permit, not begun while many callers wait for one: a request that has
- * only been read takes less memory and is cheaper to refuse (docs/decisions/014-backlog.md).
+ * Delays requests while many callers wait for a permit: one not begun takes less memory and is
+ * cheaper to refuse (docs/decisions/014).
  */
 export class Backlog {
   readonly #semaphore: Semaphore
@@ -91,13 +90,13 @@ export class Backlog {
     return this.#queue.length
   }
 
-  /** Admits a request now or when few callers wait; refuses it as `acquire` does. */
+  /** Admits a request once few callers wait, or refuses it as `acquire` does. */
   add(waiter: Waiter): void {
     if (this.#queue.length === 0 && this.#room > 0) waiter.admit()
     else this.#queue.add(waiter)
   }
 
-  /** Call it whenever a caller has left the semaphore's queue. */
+  /** Call it when a caller leaves the semaphore's queue. */
   wake(): void {
     if (this.#queue.length > 0) this.#turn ??= setImmediate(this.#admit)
   }
@@ -111,7 +110,7 @@ export class Backlog {
     const room = this.#room
     let free = room
     while (free > 0 && this.#queue.admitFirst()) free--
-    // Some of those that were admitted never ask for a permit.
+    // Some admitted requests never acquire a permit.
     if (room > 0) this.wake()
   }
 }
@@ -124,15 +123,15 @@ interface Place {
 }
 
 /**
- * Refuses waiters after a wait, not at once by an estimate: clients would return immediately. It is
- * a linked list because a `Set` is slow to give its first element after many deletions.
+ * Refuses after a wait, not at once by an estimate: clients would return immediately. A linked
+ * list, because a `Set` finds its first element slowly after many deletions.
  */
 class WaitQueue {
   readonly #limits: WaitLimits
   #first: Place | undefined
   #last: Place | undefined
   #length = 0
-  /** For the first only, whose wait ends first. */
+  /** For the first waiter, whose wait ends first. */
   #timer: NodeJS.Timeout | undefined
 
   constructor(limits: WaitLimits) {
@@ -143,7 +142,6 @@ class WaitQueue {
     return this.#length
   }
 
-  /** Returns no place where the waiter was refused at once. */
   add(waiter: Waiter): Place | undefined {
     if (this.#length >= this.#limits.maxWaiters) {
       waiter.refuse(this.#refusal())
@@ -172,7 +170,7 @@ class WaitQueue {
     else this.#first = next
     if (next) next.previous = previous
     else this.#last = previous
-    // In old space it would keep its successors alive.
+    // A removed place in old space would keep its successors alive.
     place.previous = place.next = undefined
     this.#length--
     this.#limits.onWait?.(performance.now() - since)

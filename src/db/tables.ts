@@ -1,8 +1,7 @@
 import type { JobTables } from '@offloop/jobs/tables'
 
 /**
- * The tables of the database, one entry each, as `migrations/` creates them. A feature adds its own
- * by declaration merging, so that deleting the feature's folder deletes them:
+ * A feature adds its tables by declaration merging, so that they are deleted with its folder:
  *
  *     declare module '../../db/tables.ts' {
  *       interface Tables {

@@ -11,10 +11,10 @@ const RETRY_DELAY_MS = 20
 const hooks = new WeakMap<Transaction<Tables>, (() => void)[]>()
 
 /**
- * Runs `story` in a transaction, again when it loses a deadlock: it must do nothing that cannot be
- * done twice. Publish events after it, or by `afterCommit`.
+ * Runs `story` in a transaction, and again after a lock conflict: it must do nothing that cannot be
+ * done twice. Publish events by `afterCommit`.
  *
- * @throws AppError `overloaded` when it lost three times; whatever `story` throws.
+ * @throws AppError `overloaded` after three attempts; whatever `story` throws.
  */
 export const transaction = <T>(
   db: Db,
@@ -38,11 +38,7 @@ export const transaction = <T>(
     return result
   })
 
-/**
- * Runs `attempt`, a single statement, again when the database undid it because of a lock.
- *
- * @throws AppError `overloaded` when it lost three times; whatever `attempt` throws.
- */
+/** Runs a single statement, and again after a lock conflict; throws as `transaction` does. */
 export async function retryLocked<T>(attempt: () => Promise<T>): Promise<T> {
   for (let count = 1; ; count++) {
     try {
@@ -57,7 +53,7 @@ export async function retryLocked<T>(attempt: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Has `act` called once the transaction is committed. What it throws becomes a warning.
+ * Calls `act` after the commit. An exception becomes a warning.
  *
  * @throws Error for a transaction that `transaction()` did not begin.
  */
