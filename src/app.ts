@@ -20,10 +20,7 @@ export interface AppDeps extends Deps {
   samples: LiveSamples
 }
 
-/**
- * The HTTP side of the service, without a socket: `app.request('/v1/jobs')` works as it is.
- * It starts nothing.
- */
+/** Builds the HTTP app and starts nothing; tests call `app.request()`. */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
   const { log, metrics, readiness, samples } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
@@ -41,8 +38,8 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   if (corsOrigins.length > 0) app.use(allowOrigins(corsOrigins))
   const uploads = features.filter(({ takesUploads }) => takesUploads).map(({ path }) => path)
   const limitBody = bodyLimit(MAX_BODY_BYTES, uploads)
-  // One middleware for both, because each costs every request. After CORS, so that pages of other
-  // origins can read the answer.
+  // One middleware, because each costs every request; after CORS, so that other origins can read
+  // errors.
   app.use((c, next) => {
     throwRefusal(c)
     return limitBody(c, next)

@@ -4,15 +4,15 @@ import { REQUIRED_NODE_FLAGS } from '@offloop/workpool/worker'
 import { z } from 'zod'
 import { AppError } from './errors.ts'
 
-/** The password in `docker-compose.yml`, which is refused in production. */
+/** From `docker-compose.yml`; refused in production. */
 const DEVELOPMENT_PASSWORD = 'offloop-development'
 
-/** The flags of `bin/node`: docs/decisions/008-no-pretenuring.md, 011-threads-that-end.md. */
+/** Set by `bin/node` (docs/decisions/008 and 011). */
 const V8_FLAGS = ['--no-allocation-site-pretenuring', ...REQUIRED_NODE_FLAGS]
 
 const DAY_MS = 86_400_000
 
-/** How much of its time a request may wait for a connection; its statement needs the rest. */
+/** The rest of a request's time is for its statements. */
 const CONNECTION_WAIT_SHARE = 0.4
 const MAX_CONNECTION_WAIT_MS = 2_000
 
@@ -45,7 +45,7 @@ const origins = z
   )
   .pipe(z.array(origin))
 
-/** Every variable that offloop reads, with its default; `.env.example` explains them. */
+/** `.env.example` explains each variable. */
 const environment = z
   .object({
     NODE_ENV: z.enum(['development', 'production', 'test']).default('development'),
@@ -85,8 +85,9 @@ const environment = z
     {
       path: ['DATABASE_URL'],
       message:
-        'still has the development password; choose another one for production (under Docker Compose, by MYSQL_PASSWORD)',
-      // Also where other variables are wrong, so that all are named at once.
+        'still has the development password; choose another one for production ' +
+        '(under Docker Compose, by MYSQL_PASSWORD)',
+      // Lists this error together with the others.
       when: () => true,
     },
   )
@@ -94,7 +95,7 @@ const environment = z
 export type Config = ReturnType<typeof loadConfig>
 
 /**
- * Reads the environment, once; nothing else in `src/` does.
+ * The only reader of the environment.
  *
  * @throws AppError `invalid` naming every variable that is wrong.
  */
@@ -145,16 +146,14 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
   } as const)
 }
 
-/** Names the V8 flags that this process lacks; they can be set on Node's command line only. */
 export const missingV8Flags = () => V8_FLAGS.filter((flag) => !process.execArgv.includes(flag))
 
-/** At every depth, so that no user of the configuration can change it for others. */
 function freeze<T extends object>(value: T): T {
   for (const part of Object.values(value)) if (typeof part === 'object') freeze(part)
   return Object.freeze(value)
 }
 
-/** `https://Example.com:443/` is one, too: browsers send it as `https://example.com`. */
+/** Accepts `https://Example.com:443/`, too, which browsers send as `https://example.com`. */
 function isOrigin(text: string): boolean {
   if (!URL.canParse(text)) return false
   const { protocol, host, href } = new URL(text)
@@ -162,7 +161,7 @@ function isOrigin(text: string): boolean {
   return isWeb && href === `${protocol}//${host}/` && !/[?#]$/.test(text)
 }
 
-/** `PORT=` in an env file means "not set", as people expect. */
+/** `PORT=` in an env file means "not set". */
 const withoutEmpty = (env: NodeJS.ProcessEnv) =>
   Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
 

@@ -1,4 +1,4 @@
-/** The codes of the HTTP contract; `cancelled` is only logged, because its client is gone. */
+/** The codes of the HTTP contract; `cancelled` is only logged. */
 const STATUS = {
   bad_request: 400,
   forbidden: 403,
@@ -24,7 +24,7 @@ export type ErrorCode = keyof typeof STATUS
 
 export const ERROR_CODES = Object.keys(STATUS) as ErrorCode[]
 
-/** One thing wrong with the input: where (`body.price`) and what. */
+/** An invalid part of the input, such as `body.price`. */
 export interface Issue {
   path: string
   message: string
@@ -32,17 +32,17 @@ export interface Issue {
 
 interface AppErrorOptions extends ErrorOptions {
   errors?: Issue[]
-  /** Response headers that belong to the error, such as `Allow`. */
+  /** Such as `Allow`. */
   headers?: Record<string, string>
-  /** Seconds after which the caller may try again; becomes `Retry-After`. */
+  /** In seconds; becomes `Retry-After`. */
   retryAfter?: number
-  /** False where trying again cannot help: a job that throws the error fails at once. */
+  /** False makes a job fail at once, because a retry cannot help. */
   retryable?: boolean
 }
 
 /**
- * A failure that a client is meant to see: its message is sent, so it must contain no secrets. The
- * `cause` is only logged.
+ * An error whose message is sent to clients, so it must contain no secrets. Its `cause` is only
+ * logged.
  */
 export class AppError extends Error {
   override readonly name = 'AppError'
@@ -70,17 +70,15 @@ export class AppError extends Error {
 }
 
 /**
- * A refusal of load.
- *
- * @param waitMs after how many milliseconds there will probably be room. `Retry-After` is that or up
- * to twice as much, so that clients that were refused together do not return together.
+ * Refuses load. `Retry-After` is `waitMs` to twice that, so that refused clients do not return
+ * together.
  */
 export function overloaded(message: string, waitMs = 1_000, cause?: unknown): AppError {
   const retryAfter = Math.max(1, Math.ceil((waitMs / 1_000) * (1 + Math.random())))
   return withoutStack(() => new AppError('overloaded', message, { cause, retryAfter }))
 }
 
-/** For frequent errors: a stack trace would cost more than the rest of a refusal. */
+/** For frequent errors, whose stack traces would cost more than the rest. */
 export function withoutStack<E extends Error>(make: () => E): E {
   const { stackTraceLimit } = Error
   Error.stackTraceLimit = 0

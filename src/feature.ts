@@ -19,51 +19,44 @@ export interface Deps {
   jobs: Jobs
   realtime: Realtime
   log: Log
-  /** Aborts when the service begins to stop. */
   stopping: AbortSignal
 }
 
-/**
- * A part of the service as data: `createApp` and `main.ts` derive everything that they do for it
- * from here, so that a feature is added to `features/index.ts` and nowhere else.
- */
+/** A part of the service as data: to add one, change only `features/index.ts`. */
 export interface Feature {
   name: string
-  /** Where its routes are mounted, such as `/v1/orders`. */
+  /** The prefix of its routes, such as `/v1/orders`. */
   path: string
-  /** Builds its router, and starts nothing: what runs is for `start`. */
+  /** Builds the router, and starts nothing. */
   routes(deps: Deps): Hono<Env>
-  /** How its jobs are done: `[handle(sendReceipt, (input, context) => …)]`. */
+  /** `[handle(sendReceipt, (input, context) => …)]`. */
   jobs?(deps: Deps): readonly JobHandler[]
-  /** The jobs that a cron expression enqueues. */
+  /** Jobs enqueued by cron expressions. */
   schedules?: readonly JobSchedule[]
-  /** What clients may subscribe to: names, or patterns such as `/^report:\d+$/`. */
+  /** Names or patterns, such as `/^report:\d+$/`. */
   topics?: readonly (string | RegExp)[]
-  /** What subscribers receive; `/docs` lists it. */
+  /** What subscribers receive, for `/docs`. */
   events?: readonly Event[]
-  /** Starts what runs beside requests, such as a feed, and returns the function that ends it. */
+  /** Starts background work, and returns the function that stops it. */
   start?(deps: Deps): () => void | Promise<void>
-  /** Whether its requests use the database: while many wait for it, further ones are not begun. */
+  /** Whether its requests wait in the database's backlog under load. */
   usesDatabase?: boolean
-  /** Whether POST to `path` takes large bodies, by `receiveUpload`, which has its own limits. */
+  /** Whether POST to `path` uses `receiveUpload`, which has its own limits. */
   takesUploads?: boolean
-  /** Fills empty tables for development, and returns how many rows it added. */
+  /** Fills empty tables for development; returns the number of rows. */
   seed?(db: Db): Promise<number>
-  /** What `npm start` suggests to try: arguments of `curl`, in which `$URL` is the service's. */
+  /** Arguments of `curl` that `npm start` suggests; `$URL` is the service's. */
   suggestions?: readonly string[]
-  /** Whether `npm run eject` may remove it, together with these files of `migrations/`. */
+  /** Whether `npm run eject` removes it and its `migrations`. */
   example?: true
   migrations?: readonly string[]
 }
 
-/** Declares a feature; the types of its events stay known. */
+/** Keeps the types of the events. */
 export const feature = <const Definition extends Feature>(definition: Definition): Definition =>
   definition
 
-/**
- * What clients of these features may hear: `io(url) as Socket<ServerEvents<typeof features>,
- * ClientEvents>` is typed on both ends.
- */
+/** A client's socket is `io(url) as Socket<ServerEvents<typeof features>, ClientEvents>`. */
 export type ServerEvents<Features extends readonly Feature[]> = Listeners<
   EventsOf<Features[number]> | typeof opsSample | typeof opsSpans
 > & { 'server.stopping': () => void }

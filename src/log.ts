@@ -5,16 +5,15 @@ import type { Config } from './config.ts'
 export type Log = Logger
 
 const COLLECT_MS = 100
-/** Just below 64 KiB, which is what a pipe holds on Linux. */
+/** Just below 64 KiB, the size of a pipe on Linux. */
 const MAX_COLLECTED_CHARACTERS = 64_000
-/** What waits at most while nothing reads the log: some 200 000 lines. */
+/** Kept while nothing reads the log: some 200 000 lines. */
 const MAX_UNREAD_BYTES = 32 * 1024 ** 2
-/** How long lines like the first one are counted instead of written. */
 const REPEATS_MS = 5_000
 
 /**
- * Opens the process's one log on standard output: JSON lines, which are collected for up to 100 ms
- * because a write for each would cost more than the line; in a terminal, readable lines at once.
+ * Opens the log on standard output. JSON lines are collected, because a write costs more than a
+ * line.
  */
 export function openLog({ level, format }: Config['log']): Log {
   const stream =
@@ -24,14 +23,14 @@ export function openLog({ level, format }: Config['log']): Log {
   return pino({ level, base: null }, stream)
 }
 
-/** For lines that may come by the thousand: the first of a kind is written, the others counted. */
+/** Limits frequent lines: writes the first of a kind and counts the others. */
 export class Repeats {
   readonly #counts = new Map<string, number>()
 
   /**
    * Whether the line is the first of its kind within 5 s.
    *
-   * @param logOthers called at their end with the number of those that followed, if any did.
+   * @param logOthers called with the number of others, if any.
    */
   isFirst(kind: string, logOthers: (count: number) => void): boolean {
     const count = this.#counts.get(kind)
@@ -49,12 +48,12 @@ export class Repeats {
 }
 
 /**
- * Collects lines in front of pino's destination, whose own `minLength` measures all that waits for
- * each new line. A full disk or a reader that stands still costs lines, never the service.
+ * Collects lines, because pino's `minLength` measures all that waits for each new line. A full disk
+ * or a stalled reader costs lines, never the service.
  */
 class LineBuffer {
   readonly #output = pino.destination({ sync: false, maxLength: MAX_UNREAD_BYTES })
-  /** For the end of the process, when no other thread may finish a write. */
+  /** For the end of the process. */
   readonly #urgent = pino.destination({ sync: true })
   #lines = ''
   #timer: NodeJS.Timeout | undefined
@@ -63,7 +62,7 @@ class LineBuffer {
   constructor() {
     const output = this.#output
     const { flushSync } = output
-    // pino's own repeats a write that fails for ever.
+    // pino's own repeats a failing write forever.
     output.on('error', () => Object.assign(output, { flushSync: () => {} }))
     output.on('write', () => Object.assign(output, { flushSync }))
     this.#urgent.on('error', () => {})

@@ -20,7 +20,7 @@ import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
 import { runService, type Service } from './shutdown.ts'
 
 /**
- * Opens everything in order; when a step fails, what is open already is closed again.
+ * Opens everything in order, and closes it again if a step fails.
  *
  * @param threadEntry the file that worker threads run.
  */
@@ -43,7 +43,7 @@ export async function openService(
 
   await using opening = new AsyncDisposableStack()
   const readiness = new Readiness(leaving.signal)
-  // First in, last out: probes are answered for as long as there is a process.
+  // Opened first and closed last, so that probes are always answered.
   const watchdog = opening.use(
     await openWatchdog(config.watchdog, { readiness, metrics, samples, log }),
   )

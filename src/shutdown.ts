@@ -2,30 +2,28 @@ import { performance } from 'node:perf_hooks'
 import { AppError } from './errors.ts'
 import type { Log } from './log.ts'
 
-/** A running service. */
 export interface Service {
   url: string
-  /** Where a thread of its own answers health probes and metrics; absent with OPS_PORT=off. */
+  /** Serves health probes and metrics; absent with OPS_PORT=off. */
   opsUrl: string | undefined
   log: Log
-  /** How much of the accepted work is not finished yet. */
+  /** Accepted work that is not finished. */
   pending(): { requests: number; tasks: number; jobs: number; sockets: number }
   /**
-   * Finishes accepted work within the drain timeout, then closes everything in the reverse order of
-   * its opening.
+   * Finishes accepted work within the drain timeout, then closes everything in reverse order.
    *
-   * @param crashed whether an uncaught exception is the reason.
+   * @param crashed true after an uncaught exception.
    */
   stop(crashed?: boolean): Promise<void>
 }
 
-/** Ctrl-C under npm arrives twice, from the terminal and from npm; this close it was one key. */
+/** Under npm, one Ctrl-C arrives twice: from the terminal and from npm. */
 const SAME_KEYSTROKE_MS = 100
 const REPORT_EVERY_MS = 2_000
 
 /**
- * Runs a service until SIGTERM, SIGINT or an uncaught exception, stops it, and resolves with the
- * exit code. A second signal exits at once.
+ * Runs a service until a signal or uncaught exception, and returns the exit code. A second signal
+ * exits at once.
  */
 export async function runService(
   open: () => Promise<Service>,
@@ -59,7 +57,6 @@ export async function runService(
   return shutdown.hasFailed() ? 1 : 0
 }
 
-/** From here on, signals and uncaught exceptions end the process through `requested` only. */
 function listenForShutdown() {
   const { promise: requested, resolve } = Promise.withResolvers<NodeJS.Signals | Error>()
   let failed = false

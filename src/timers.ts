@@ -1,6 +1,6 @@
 /**
- * Calls `act` every `ms`, without keeping the process alive. An exception in a timer would end the
- * process: this one goes to `onError`, and `act` is called again.
+ * Calls `act` every `ms`. An exception, which would end the process in a plain timer, goes to
+ * `onError`.
  */
 export function every(
   ms: number,

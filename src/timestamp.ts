@@ -8,13 +8,13 @@ const MINUTE_MS = 60 * SECOND_MS
 const HOUR_MS = 60 * MINUTE_MS
 const DAY_MS = 24 * HOUR_MS
 
-/** The day printed last, which most dates of a list share, and `2026-11-28T` for it. */
+/** Cached, because most dates of a list share a day. */
 let lastDay = Number.NaN
 let lastDayText = ''
 
 /**
- * Prints what `toISOString()` does, for the years 1000 to 9999 that MySQL has. V8 takes five times
- * as long, a tenth of what a list with two dates in each row costs.
+ * Like `toISOString()` for the years 1000 to 9999 that MySQL has, but five times as fast. This
+ * saves a tenth of a list's cost.
  */
 export function toTimestamp(date: Date): string {
   const at = date.getTime()
