@@ -56,7 +56,7 @@ export function toNewJob<Input>(
 export async function insertJob(
   trx: Trx,
   { runAt, ...columns }: NewJob,
-): Promise<{ id: string; state: JobState }> {
+): Promise<{ id: string; state: JobState; isNew: boolean }> {
   const id = randomUUIDv7()
   const dueAt = runAt && sql<Date>`cast(${runAt} as datetime(3))`
   const state = dueAt ? sql<JobState>`if(${dueAt} > now(3), 'scheduled', 'queued')` : 'queued'
@@ -72,10 +72,11 @@ export async function insertJob(
     if (dedupe_key === null || !isKeyTaken(error)) throw error
     const same = inserted.where('kind', '=', kind).where('dedupe_key', '=', dedupe_key)
     // A plain read may see an older snapshot.
-    return same.modifyEnd(sql`lock in share mode`).executeTakeFirstOrThrow()
+    const existing = await same.modifyEnd(sql`lock in share mode`).executeTakeFirstOrThrow()
+    return { ...existing, isNew: false }
   }
-  if (!runAt) return { id, state: 'queued' }
-  return inserted.where('id', '=', id).executeTakeFirstOrThrow()
+  if (!runAt) return { id, state: 'queued', isNew: true }
+  return { ...(await inserted.where('id', '=', id).executeTakeFirstOrThrow()), isNew: true }
 }
 
 const isKeyTaken = (error: unknown) =>

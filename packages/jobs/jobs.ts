@@ -55,7 +55,8 @@ export class Jobs implements AsyncDisposable {
   readonly #listeners = new Set<Listener>()
   readonly #watchLoop: Loop
   readonly #closing = new AbortController()
-  readonly #changedSinceRead = new Set<string>()
+  /** The jobs that change here while the watched ones are read, whose rows are older then. */
+  #changedWhileReading: Set<string> | undefined
   #worker: Worker | undefined
   #maintenance: Maintenance | undefined
   #stopped: Promise<void> | undefined
@@ -107,11 +108,10 @@ export class Jobs implements AsyncDisposable {
     input: Input,
     options?: EnqueueOptions,
   ): Promise<{ id: string }> {
-    const { id, state } = await insertJob(trx, toNewJob(job, input, options))
+    const { id, state, isNew } = await insertJob(trx, toNewJob(job, input, options))
     const change = { id, kind: job.name, state, progress: 0, note: null, attempt: 0, error: null }
-    // A job with the same key may be running already.
-    if (state === 'queued' || state === 'scheduled')
-      this.#options.afterCommit(trx, () => this.#notify([change]))
+    // The other job with the same key has notified of itself.
+    if (isNew) this.#options.afterCommit(trx, () => this.#notify([change]))
     return { id }
   }
 
@@ -236,7 +236,7 @@ export class Jobs implements AsyncDisposable {
   readonly #notify = (changes: readonly JobChange[]) => {
     if (changes.some(({ state }) => state === 'queued')) this.#worker?.wake()
     for (const change of changes.map(toChange)) {
-      this.#changedSinceRead.add(change.id)
+      this.#changedWhileReading?.add(change.id)
       for (const listener of this.#listeners) this.#send(listener, change)
     }
   }
@@ -244,19 +244,21 @@ export class Jobs implements AsyncDisposable {
   async #readWatched(): Promise<boolean> {
     const ids = new Map([...this.#listeners].map((entry) => [entry, new Set(entry.watched())]))
     const all = [...new Set([...ids.values()].flatMap((set) => [...set]))]
-    this.#changedSinceRead.clear()
+    const changed = new Set<string>()
+    this.#changedWhileReading = changed
     const changes = await readChanges(this.#open(false), all)
+    this.#changedWhileReading = undefined
     for (const [listener, watched] of ids) {
       for (const id of listener.lastSent.keys()) if (!watched.has(id)) listener.lastSent.delete(id)
-      for (const change of changes) if (watched.has(change.id)) this.#sendRead(listener, change)
+      for (const change of changes)
+        if (watched.has(change.id) && !changed.has(change.id)) this.#sendRead(listener, change)
     }
     return false
   }
 
-  /** A change made here since the read began is newer. */
   #sendRead(listener: Listener, change: JobChange) {
     const text = JSON.stringify(change)
-    if (this.#changedSinceRead.has(change.id) || listener.lastSent.get(change.id) === text) return
+    if (listener.lastSent.get(change.id) === text) return
     listener.lastSent.set(change.id, text)
     this.#send(listener, change)
   }

@@ -169,6 +169,16 @@ describe('enqueuing', () => {
     expect((await jobs.find(db, first.id))?.input).toEqual({ a: 1, b: 2 })
   })
 
+  test('with the key of an unfinished job notifies of nothing', async () => {
+    const { database } = await useDatabase()
+    const { jobs } = useJobs(database, { concurrency: 0 })
+    const seen: string[] = []
+    jobs.onChange(({ id }) => seen.push(id))
+    const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 }, { dedupeKey: 'sum' })
+    await enqueue({ database, jobs }, add, { a: 3, b: 4 }, { dedupeKey: 'sum' })
+    expect(seen).toEqual([id])
+  })
+
   test('from ten transactions at once with one key makes one job', async () => {
     const { database } = await useDatabase({ poolSize: 10 })
     const { jobs } = useJobs(database, { concurrency: 0 })
