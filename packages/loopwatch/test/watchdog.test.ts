@@ -7,6 +7,7 @@ import { join, relative } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Blockage } from '../probe-server.ts'
+import { Watchdog } from '../watchdog.ts'
 
 const ENTRY = join(import.meta.dirname, 'support/blocking-service.ts')
 const FILE = relative(process.cwd(), ENTRY)
@@ -302,3 +303,11 @@ async function useFifo(): Promise<string> {
   execFileSync('mkfifo', [path])
   return path
 }
+
+test('flush() resolves even if the thread ends meanwhile, or has ended', async () => {
+  const watchdog = await Watchdog.open({ thresholdMs: 100, onBlock() {} })
+  const flushed = watchdog.flush()
+  await watchdog[Symbol.asyncDispose]()
+  await flushed
+  await watchdog.flush()
+})
