@@ -54,16 +54,19 @@ export async function* receiveUpload(
   c.env?.outgoing?.inviteBody()
   const chunks: AsyncIterator<Uint8Array> = openBody(c).iterator({ destroyOnReturn: false })
   let [received, counted, dueAt] = [0, 0, performance.now() + progressMs]
-  for (;;) {
-    const { done, value } = await before(dueAt, chunks.next())
-    if (done) break
-    received += value.byteLength
-    if (received > maxBytes) throw tooLarge('upload', maxBytes)
-    if (received - counted >= PROGRESS_BYTES)
-      [counted, dueAt] = [received, performance.now() + progressMs]
-    yield value
+  try {
+    for (;;) {
+      const { done, value } = await before(dueAt, chunks.next())
+      if (done) break
+      received += value.byteLength
+      if (received > maxBytes) throw tooLarge('upload', maxBytes)
+      if (received - counted >= PROGRESS_BYTES)
+        [counted, dueAt] = [received, performance.now() + progressMs]
+      yield value
+    }
+  } finally {
+    getContext(c).restartDeadline()
   }
-  getContext(c).restartDeadline()
 }
 
 export function declaredBytes({ req }: AppContext): number | undefined {

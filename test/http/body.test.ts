@@ -14,12 +14,12 @@ const DEADLINE_MS = 100
 
 /** A route that takes uploads, and says how many bytes came and what the last of them threw. */
 async function serve(progressMs?: number) {
-  const heard: { bytes: number; error: unknown; aborted: boolean }[] = []
+  const heard: { bytes: number; error: unknown; aborted: boolean; timeLeftMs: number }[] = []
   const app = createRouter()
   app.onError(errorHandler(openLog({ level: 'silent', format: 'json' })))
   app.use(requestContext(DEADLINE_MS, () => {}))
   app.post('/', async (c) => {
-    const upload = { bytes: 0, error: undefined as unknown, aborted: false }
+    const upload = { bytes: 0, error: undefined as unknown, aborted: false, timeLeftMs: 0 }
     heard.push(upload)
     try {
       for await (const chunk of receiveUpload(c, MAX_BYTES, progressMs))
@@ -29,6 +29,7 @@ async function serve(progressMs?: number) {
       throw error
     } finally {
       upload.aborted = getContext(c).signal.aborted
+      upload.timeLeftMs = getContext(c).timeLeftMs
     }
     return c.text(String(upload.bytes))
   })
@@ -69,6 +70,8 @@ test('one that turns out too large is 413 while it arrives', async () => {
   const { status, body } = await sendRaw(url, head('Transfer-Encoding: chunked') + chunk.repeat(3))
   expect([status, JSON.parse(body).code]).toEqual([413, 'too_large'])
   expect(heard[0]?.bytes).toBeLessThanOrEqual(MAX_BYTES)
+  // Its deadline runs again for the rest of the request.
+  expect(heard[0]?.timeLeftMs).toBeLessThanOrEqual(DEADLINE_MS)
 })
 
 test('one that stops is 408, and one that dribbles too', async () => {
