@@ -53,7 +53,7 @@ function mandelbrotRoutes({ compute }: Deps) {
       operationId: 'drawMandelbrot',
       summary: 'Draw a part of the Mandelbrot set',
       description:
-        '`scale` is how much of the plane the longer side shows, `x` and `y` the point in the middle.',
+        '`scale` is how much of the plane the longer side shows; `x` and `y` are its middle.',
       request: { query: View },
       responses: {
         200: {

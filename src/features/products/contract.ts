@@ -7,7 +7,7 @@ const Price = z
   .string()
   .regex(
     /^\d{1,10}(\.\d{1,2})?$/,
-    'A price is a decimal string such as "12.50", with at most 10 digits before the point and 2 after',
+    'A price is a decimal string such as "12.50": at most 10 digits before the point, 2 after',
   )
   .overwrite(toDecimal)
   .openapi({ example: '249.00' })

@@ -270,7 +270,7 @@ class Moments {
   }
 }
 
-/** Day or month first, by separator: `25/12/2024` decides for `03/04/2024`, even in another column. */
+/** Day or month first, by separator: `25/12/2024` decides for `03/04/2024` of all columns. */
 export function findDateOrders(columns: readonly ColumnTypes[]): Map<string, DateOrder> {
   const undecided = columns.flatMap(({ moments }) =>
     moments && !moments.isYearFirst ? moments : [],
