@@ -258,8 +258,8 @@ function toMessage({ id, slot, task, mode, input, options }: Call): protocol.Run
 function assertCloneable(input: unknown) {
   try {
     new Serializer().writeValue(input)
-  } catch (cause) {
-    throw new DOMException((cause as Error).message, { name: 'DataCloneError', cause })
+  } catch (error) {
+    throw new DOMException((error as Error).message, 'DataCloneError')
   }
 }
 
