@@ -31,11 +31,12 @@ interface Refusal {
   message: string
 }
 
+type Io = Server<ClientEvents, Record<string, (payload?: unknown) => void>>
 type Connection = Socket['conn']
 
 /** Pushes events to clients over Socket.IO, websocket only. */
 export class Realtime implements AsyncDisposable {
-  readonly #io: Server<ClientEvents, Record<string, (payload?: unknown) => void>>
+  readonly #io: Io
   readonly #topics: readonly (string | RegExp)[]
   readonly #connections = new Set<Connection>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
@@ -71,24 +72,13 @@ export class Realtime implements AsyncDisposable {
   }
 
   /** Publishes to `topic`. Call it after the commit that the event reports. */
-  emit<Schema extends z.ZodObject>(
-    topic: string,
-    { name }: Event<string, Schema>,
-    payload: z.infer<Schema>,
-  ): void {
-    if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
-    // Socket.IO encodes a message before it looks for recipients.
-    if (this.#rooms.has(topic)) this.#io.to(topic).emit(name, payload)
+  emit<E extends Event>(topic: string, { name }: E, payload: z.infer<E['payload']>): void {
+    this.#publish(topic, name, payload, this.#io)
   }
 
   /** Like `emit`, but dropped for slow clients, because the next value supersedes it. */
-  emitLatest<Schema extends z.ZodObject>(
-    topic: string,
-    { name }: Event<string, Schema>,
-    payload: z.infer<Schema>,
-  ): void {
-    if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
-    this.#io.to(topic).volatile.emit(name, payload)
+  emitLatest<E extends Event>(topic: string, { name }: E, payload: z.infer<E['payload']>): void {
+    this.#publish(topic, name, payload, this.#io.volatile)
   }
 
   /** Subscribes code of this process, and returns the function that unsubscribes. */
@@ -115,6 +105,12 @@ export class Realtime implements AsyncDisposable {
     const deadline = performance.now() + CLOSE_TIMEOUT_MS
     while (this.#connections.size > 0 && performance.now() < deadline) await sleep(CLOSE_POLL_MS)
     for (const connection of this.#connections) terminate(connection)
+  }
+
+  #publish(topic: string, name: string, payload: unknown, clients: Pick<Io, 'to'>) {
+    if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
+    // Socket.IO encodes a message before it looks for recipients.
+    if (this.#rooms.has(topic)) clients.to(topic).emit(name, payload)
   }
 
   /** Bounds a client's unread bytes, which Socket.IO and `ws` do not. */
