@@ -8,7 +8,6 @@ import { sampleStack } from './stack-sample.ts'
  * The watchdog's thread: checks the last beat once per period, samples the main thread's stack when
  * it is overdue, and reports the block when the event loop turns again.
  */
-const NS_PER_MS = 1_000_000
 /** A slower sample had to wait for a native call. */
 const LATE_MS = 25
 /** Blocks in a row that are sampled; then one per MS_PER_SAMPLE. */
@@ -74,7 +73,7 @@ function poll() {
   const now = process.hrtime.bigint()
   const mainTime = heartbeat.readMainThreadTime()
   const awayNs = awaySincePoll(now, mainTime.totalNs)
-  const wasStopped = Number(awayNs) / NS_PER_MS > periodMs * 2
+  const wasStopped = heartbeat.toMs(awayNs) > periodMs * 2
   if (wasStopped) stoppedNs += awayNs
   const beat = heartbeat.readBeat(cells)
   if (beat !== lastBeat) endBlock(beat)
@@ -103,7 +102,7 @@ function readOverdueMs(now: bigint): number {
   const beat = heartbeat.readBeat(cells)
   if (beat === undefined) return 0
   const elapsedNs = now - beat - (beat === lastBeat ? stoppedNs : 0n)
-  return Math.max(0, Number(elapsedNs) / NS_PER_MS - periodMs)
+  return Math.max(0, heartbeat.toMs(elapsedNs) - periodMs)
 }
 
 function readBlockage() {
@@ -115,7 +114,7 @@ function readBlockage() {
 
 /** How long the main thread waited for a core since the beat. */
 const withoutCoreMs = (runQueueDelayNs: bigint) =>
-  Number(runQueueDelayNs - runQueueDelayAtBeatNs) / NS_PER_MS
+  heartbeat.toMs(runQueueDelayNs - runQueueDelayAtBeatNs)
 
 function beginBlock(overdueMs: number, beat: bigint) {
   openBlock = { at: Date.now() - overdueMs }
@@ -128,7 +127,7 @@ async function sample(block: OpenBlock, beat: bigint) {
   const askedAt = process.hrtime.bigint()
   const taken = await sampleStack(channelName)
   if (!taken || taken.beat !== String(beat)) return
-  const tookMs = Number(BigInt(taken.at) - askedAt) / NS_PER_MS
+  const tookMs = heartbeat.toMs(BigInt(taken.at) - askedAt)
   block.frame = findBlockingFrame(taken, tookMs > LATE_MS)
 }
 
@@ -136,7 +135,7 @@ function endBlock(beat: bigint | undefined) {
   // The main thread may have waited for a core since the beat.
   const runQueueDelayNs = heartbeat.readRunQueueDelayAtBeat(cells)
   if (lastBeat !== undefined && beat !== undefined) {
-    const betweenMs = Number(beat - lastBeat - stoppedNs) / NS_PER_MS
+    const betweenMs = heartbeat.toMs(beat - lastBeat - stoppedNs)
     const blockedMs = betweenMs - periodMs - withoutCoreMs(runQueueDelayNs)
     // Checked again: Linux counts a run-queue delay only once it is over. A block between two polls
     // has no sample.

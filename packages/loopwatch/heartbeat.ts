@@ -2,7 +2,8 @@ import { openSync, readSync } from 'node:fs'
 import { url as inspectorUrl } from 'node:inspector'
 import { performance } from 'node:perf_hooks'
 
-const NS_PER_MS = 1_000_000
+export const toMs = (ns: bigint) => Number(ns) / 1_000_000
+
 /** The beat while stopped or under a debugger. */
 const NOT_WATCHED = 0n
 
@@ -67,7 +68,7 @@ export class Heartbeat {
   #measureDelay() {
     const now = performance.now()
     const { runQueueDelayNs } = this.#readThreadTime()
-    const withoutCoreMs = Number(runQueueDelayNs - this.#runQueueDelayNs) / NS_PER_MS
+    const withoutCoreMs = toMs(runQueueDelayNs - this.#runQueueDelayNs)
     const delayMs = Math.max(0, now - this.#measuredAt - withoutCoreMs - this.#periodMs)
     // A long block counts once for each beat that it delayed.
     for (let late = delayMs; late >= 0; late -= this.#periodMs) this.#delaysMs.push(late)

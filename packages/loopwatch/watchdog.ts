@@ -78,11 +78,14 @@ export class Watchdog implements AsyncDisposable {
     }
     this.#heartbeat = new Heartbeat(cells, periodMs)
     this.#stopSamples = answerSamples(channelName, () => readBeat(cells), currentRequest)
+    enableCompileCache()
+    const folder = getCompileCacheDir()
     this.#thread = new Worker(new URL('./detector.ts', import.meta.url), {
       name: 'watchdog',
       workerData,
       transferList: probes ? [port2] : [],
-      env: compileCacheOnly(),
+      // The compile cache speeds up the start; nothing else is needed.
+      env: folder ? { NODE_COMPILE_CACHE: dirname(folder) } : {},
     })
     this.#thread.on('message', (message: DetectorMessage) => {
       if (message.kind === 'block') onBlock(message.block)
@@ -121,10 +124,3 @@ export class Watchdog implements AsyncDisposable {
 
 const choosePeriodMs = (thresholdMs: number) =>
   Math.min(MAX_PERIOD_MS, Math.max(MIN_PERIOD_MS, Math.floor(thresholdMs / BEATS_PER_THRESHOLD)))
-
-/** The compile cache speeds up the start; nothing else is needed. */
-function compileCacheOnly(): NodeJS.ProcessEnv {
-  enableCompileCache()
-  const folder = getCompileCacheDir()
-  return folder ? { NODE_COMPILE_CACHE: dirname(folder) } : {}
-}
