@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { getPriority } from 'node:os'
 import { createInterface } from 'node:readline'
 import { beforeEach, describe, expect, onTestFailed, onTestFinished, test, vi } from 'vitest'
+import { until } from '../../../test/support/until.ts'
 import { TaskError } from '../errors.ts'
 import type { Task } from '../task.ts'
 import { cancellation, failure, usePool } from './support/pool.ts'
@@ -21,7 +22,6 @@ import {
   kill,
   progressFor,
 } from './support/tasks.ts'
-import { until } from './support/until.ts'
 
 const isolated = { isolation: 'process' } as const
 

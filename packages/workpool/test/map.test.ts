@@ -1,4 +1,5 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { until } from '../../../test/support/until.ts'
 import { TaskError } from '../errors.ts'
 import { task } from '../task.ts'
 import {
@@ -24,7 +25,6 @@ import {
   write,
   writeAfter,
 } from './support/tasks.ts'
-import { until } from './support/until.ts'
 
 const numbers = (length: number) => Array.from({ length }, (_, index) => index)
 /** Items that take between 0 and 6 ms, in no order. */

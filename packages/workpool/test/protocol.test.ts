@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { MessageChannel } from 'node:worker_threads'
 import { expect, onTestFinished, test } from 'vitest'
+import { until } from '../../../test/support/until.ts'
 import { receiveMessages } from '../protocol.ts'
-import { until } from './support/until.ts'
 
 test('messages come in their order, whatever comes while they are received', async () => {
   const { port1, port2 } = useChannel()

@@ -1,5 +1,6 @@
 import { getPriority } from 'node:os'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
+import { until } from '../../../test/support/until.ts'
 import type { Outcome } from '../call.ts'
 import type { OverloadedError } from '../errors.ts'
 import { TaskError } from '../errors.ts'
@@ -43,7 +44,6 @@ import {
   throwLater,
   watchCancelled,
 } from './support/tasks.ts'
-import { until } from './support/until.ts'
 
 describe('a task', () => {
   test('runs on a thread with its input and resolves with its output', async () => {

@@ -1,5 +1,6 @@
 import { MessagePort } from 'node:worker_threads'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
+import { until } from '../../../test/support/until.ts'
 import { TaskError } from '../errors.ts'
 import type { Pool } from '../pool.ts'
 import {
@@ -31,7 +32,6 @@ import {
   nest,
   spin,
 } from './support/tasks.ts'
-import { until } from './support/until.ts'
 
 /** A thread's stack is deep enough to write this, the event loop's not to read it. */
 const UNREADABLE_DEPTH = 8_000

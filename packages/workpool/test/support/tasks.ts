@@ -1,5 +1,5 @@
 import { task } from '@offloop/workpool/task'
-import { until } from './until.ts'
+import { until } from '../../../../test/support/until.ts'
 
 /** Memory that a test shares with its task: whether the task has started, whether it may end. */
 export class Latch {
