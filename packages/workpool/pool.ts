@@ -68,13 +68,13 @@ export class Pool implements AsyncDisposable {
       ...limits,
       minWorkers: Math.min(minThreads, threads),
       maxWorkers: threads,
-      start: (events) => ThreadWorker.start(nameWorker('compute'), events),
+      start: (events) => new ThreadWorker(nameWorker('compute'), events),
     })
     this.#processes = new Scheduler({
       ...limits,
       minWorkers: 0,
       maxWorkers: threads,
-      start: (events) => ProcessWorker.start(nameWorker('process'), events),
+      start: (events) => new ProcessWorker(nameWorker('process'), events),
     })
   }
 

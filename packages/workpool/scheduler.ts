@@ -34,7 +34,7 @@ export interface Limits {
 }
 
 interface SchedulerOptions extends Limits {
-  start: (events: WorkerEvents) => Promise<PoolWorker>
+  start: (events: WorkerEvents) => PoolWorker
   minWorkers: number
   maxWorkers: number
 }
@@ -438,11 +438,12 @@ export class Scheduler implements AsyncDisposable {
   }
 
   async #start() {
-    const worker = await this.#options.start({
+    const worker = this.#options.start({
       done: (worker, message) => this.#done(worker, message),
       progress: (worker, message) => this.#progress(worker, message),
       exited: (worker, error) => this.#exited(worker, error),
     })
+    await worker.untilReady()
     if (this.#isClosing) return worker.terminate()
     this.#workers.add(worker)
     this.#idle.push(worker)

@@ -1,9 +1,8 @@
 import { type ChildProcess, fork } from 'node:child_process'
-import { type EventEmitter, once } from 'node:events'
+import { once } from 'node:events'
 import { enableCompileCache, getCompileCacheDir } from 'node:module'
 import { dirname } from 'node:path'
 import { performance } from 'node:perf_hooks'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Serializer } from 'node:v8'
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
@@ -30,7 +29,6 @@ export interface WorkerOptions {
 export interface WorkerEvents {
   done: (worker: PoolWorker, message: protocol.DoneMessage) => void
   progress: (worker: PoolWorker, message: protocol.ProgressMessage) => void
-  /** Called when a worker that was ready has ended. */
   exited: (worker: PoolWorker, error: Error) => void
 }
 
@@ -42,19 +40,20 @@ export abstract class PoolWorker {
   /** When it began its first call, or became idle. */
   since = performance.now()
   /** `cancelling`: gets no call until the cancelled one has ended. */
-  state: 'serving' | 'cancelling' | 'terminating' = 'serving'
+  state: 'starting' | 'serving' | 'cancelling' | 'terminating' = 'starting'
   exitOwner: protocol.Owner | undefined = undefined
   /** Maximum messages, begun or not. */
   abstract readonly capacity: number
   /** The index of the chunk's current input. */
   abstract readonly item: number
   readonly #kind: string
-  protected readonly events: WorkerEvents
+  readonly #events: WorkerEvents
+  protected readonly started = Promise.withResolvers<void>()
 
   constructor(name: string, kind: 'thread' | 'process', events: WorkerEvents) {
     this.name = name
     this.#kind = kind
-    this.events = events
+    this.#events = events
   }
 
   abstract send(call: Call): void
@@ -90,33 +89,30 @@ export abstract class PoolWorker {
   }
 
   /** @throws Error when it exits first, or is late. */
-  protected async untilReady(exits: EventEmitter, messages: unknown): Promise<void> {
-    const settled = new AbortController()
-    const { signal } = settled
-    const ready = once(messages as EventEmitter, 'message', { signal })
-    const exited = once(exits, 'exit', { signal }).then(([code, killedBy]) => {
-      throw this.describeExit(code, killedBy, ' before it was ready')
-    })
-    const late = sleep(START_TIMEOUT_MS, undefined, { signal }).then(() => {
+  async untilReady(): Promise<void> {
+    const timer = setTimeout(() => {
       void this.terminate()
-      throw new Error(`The ${this.#kind} was not ready within ${START_TIMEOUT_MS} ms`)
-    })
-    try {
-      await Promise.race([ready, exited, late])
-    } finally {
-      settled.abort()
-    }
+      const late = `The ${this.#kind} was not ready within ${START_TIMEOUT_MS} ms`
+      this.started.reject(new Error(late))
+    }, START_TIMEOUT_MS)
+    await this.started.promise.finally(() => clearTimeout(timer))
+    this.state = 'serving'
   }
 
-  protected receive(message: protocol.WorkerMessage): void {
-    if (message.length === 6) this.events.done(this, message)
-    else if (message.length === 2) this.events.progress(this, message)
-    else this.exitOwner = message[0]
+  protected received(message: protocol.WorkerMessage): void {
+    if (message.length === 6) this.#events.done(this, message)
+    else if (message.length === 2) this.#events.progress(this, message)
+    else if (message.length === 1) this.exitOwner = message[0]
+    else this.started.resolve()
   }
 
-  protected describeExit(code: number | null, killedBy?: string | null, when = ''): Error {
+  /** @param error why it exited, if known. */
+  protected exited(code: number | null, killedBy?: string | null, error?: Error): void {
     const how = killedBy ? `was killed by ${killedBy}` : `exited with code ${code}`
-    return new Error(`The ${this.#kind} ${how}${when}`)
+    const when = this.state === 'starting' ? ' before it was ready' : ''
+    const reason = error ?? new Error(`The ${this.#kind} ${how}${when}`)
+    this.started.reject(reason)
+    this.#events.exited(this, reason)
   }
 }
 
@@ -127,27 +123,8 @@ export class ThreadWorker extends PoolWorker {
   readonly #cells = createCells(MAX_IN_FLIGHT)
   /** The slot taken last; those before it are mostly taken. */
   #slot: number = CELL.slots
-  #error: Error | undefined
 
-  /** @throws Error when it cannot load its tasks within 30 s. */
-  static async start(options: WorkerOptions, events: WorkerEvents): Promise<ThreadWorker> {
-    const worker = new ThreadWorker(options, events)
-    await worker.untilReady(worker.#thread, worker.#port)
-    const receiveRest = receiveMessages<protocol.WorkerMessage>(worker.#port, {
-      onMessage: (message) => worker.receive(message),
-      onUnreadable(error) {
-        worker.#error = error
-        void worker.terminate()
-      },
-    })
-    worker.#thread.on('exit', (code) => {
-      receiveRest()
-      events.exited(worker, worker.#error ?? worker.describeExit(code))
-    })
-    return worker
-  }
-
-  private constructor({ name, entry, maxHeapMb }: WorkerOptions, events: WorkerEvents) {
+  constructor({ name, entry, maxHeapMb }: WorkerOptions, events: WorkerEvents) {
     super(name, 'thread', events)
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
@@ -161,8 +138,20 @@ export class ThreadWorker extends PoolWorker {
         maxYoungGenerationSizeMb: MAX_YOUNG_GENERATION_MB,
       },
     })
+    let failure: Error | undefined
     this.#thread.on('error', (error: Error) => {
-      this.#error = error
+      failure = error
+    })
+    const receiveRest = receiveMessages<protocol.WorkerMessage>(port1, {
+      onMessage: (message) => this.received(message),
+      onUnreadable: (error) => {
+        failure = error
+        void this.terminate()
+      },
+    })
+    this.#thread.on('exit', (code) => {
+      receiveRest()
+      this.exited(code, null, failure)
     })
   }
 
@@ -204,18 +193,7 @@ export class ProcessWorker extends PoolWorker {
   readonly item = 0
   readonly #child: ChildProcess
 
-  static async start(options: WorkerOptions, events: WorkerEvents): Promise<ProcessWorker> {
-    const worker = new ProcessWorker(options, events)
-    const child = worker.#child
-    await worker.untilReady(child, child)
-    // Sending to a dying child fails; `exit` follows.
-    child.on('error', () => {})
-    child.on('message', (message: protocol.WorkerMessage) => worker.receive(message))
-    child.on('exit', (code, killedBy) => events.exited(worker, worker.describeExit(code, killedBy)))
-    return worker
-  }
-
-  private constructor({ name, entry, maxHeapMb }: WorkerOptions, events: WorkerEvents) {
+  constructor({ name, entry, maxHeapMb }: WorkerOptions, events: WorkerEvents) {
     super(name, 'process', events)
     this.#child = fork(fileURLToPath(entry), {
       env: createEnvironment(),
@@ -223,6 +201,10 @@ export class ProcessWorker extends PoolWorker {
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     })
+    // Sending to a dying child fails, too: `exit` follows.
+    this.#child.on('error', this.started.reject)
+    this.#child.on('message', (message: protocol.WorkerMessage) => this.received(message))
+    this.#child.on('exit', (code, killedBy) => this.exited(code, killedBy))
   }
 
   send(call: Call): void {
