@@ -132,106 +132,49 @@ function inSequence(
 }
 
 function serve(message: protocol.RunMessage, connection: Connection): Promise<void> | undefined {
-  const [id, slot, task, mode, input] = message
-  const { cells } = connection
+  const [id, slot] = message
   // The pool may have revoked the message: see CELL.
-  if (Atomics.compareExchange(cells, slot, id, 0) !== id) return undefined
-  Atomics.store(cells, CELL.item, 0)
-  const begunAt = performance.now()
-  const context = new Context(message, connection)
-  let chunk: Chunk | undefined
-  const post = (failed: boolean, value: unknown, items: number, transfer?: Transferable[]) => {
-    const runMs = performance.now() - begunAt
-    const startedAt = performance.timeOrigin + begunAt
-    connection.post([id, startedAt, runMs, failed, value, items], transfer)
-  }
-  const succeed = (output: unknown) => {
-    try {
-      post(false, output, chunk?.served ?? 1, context.transfers)
-    } catch (error) {
-      // The output cannot be cloned.
-      if (mode === 'each') Atomics.store(cells, CELL.item, findUncloneable(output as unknown[]))
-      fail(error)
-    }
-  }
-  const fail = (error: unknown) => {
-    const item = Atomics.load(cells, CELL.item)
-    try {
-      post(true, error, item)
-    } catch (cloneError) {
-      post(true, cloneError, item)
-    }
-  }
-  try {
-    const implementation = findImplementation(task)
-    if (mode !== 'one') chunk = new Chunk(implementation, input as unknown[], mode === 'joined')
-    const output = chunk ? chunk.run(context, cells) : implementation.run(input, context)
-    if (isThenable(output)) return Promise.resolve(output).then(succeed, fail)
-    succeed(output)
-  } catch (error) {
-    fail(error)
-  }
-  return undefined
+  if (Atomics.compareExchange(connection.cells, slot, id, 0) !== id) return undefined
+  return new Execution(message, connection).run()
 }
 
-/** Runs inputs one by one, for MAX_CHUNK_MS at most. */
-class Chunk {
-  readonly #run: Implementation['run']
-  readonly #join: Implementation['join']
-  readonly #inputs: unknown[]
-  readonly #outputs: unknown[] = []
-  readonly #endAt = performance.now() + MAX_CHUNK_MS
-  served = 0
-
-  constructor({ run, join }: Implementation, inputs: unknown[], isJoined: boolean) {
-    this.#run = run
-    this.#join = isJoined ? join : undefined
-    this.#inputs = inputs
-  }
-
-  run(context: TaskContext, cells: protocol.Cells): unknown {
-    while (this.#mayContinue) {
-      Atomics.store(cells, CELL.item, this.served)
-      context.throwIfCancelled()
-      const output = this.#run(this.#inputs[this.served], context)
-      if (isThenable(output))
-        return Promise.resolve(output).then((value) => {
-          this.#collect(value)
-          return this.run(context, cells)
-        })
-      this.#collect(output)
-    }
-    return this.#outputs
-  }
-
-  get #mayContinue() {
-    const isLeft = this.served < this.#inputs.length
-    return isLeft && (this.served === 0 || performance.now() < this.#endAt)
-  }
-
-  #collect(output: unknown) {
-    this.served++
-    if (this.#join && this.#outputs.length > 0)
-      this.#outputs[0] = this.#join(this.#outputs[0], output)
-    else this.#outputs.push(output)
-  }
-}
-
-class Context implements TaskContext {
-  readonly transfers: Transferable[] = []
-  readonly #id: number
-  readonly #wantsProgress: boolean
+/** Runs a message's inputs one by one, for MAX_CHUNK_MS at most; tasks get it as their context. */
+class Execution implements TaskContext {
+  readonly #message: protocol.RunMessage
   readonly #connection: Connection
+  readonly #begunAt = performance.now()
+  readonly #outputs: unknown[] = []
+  readonly #transfers: Transferable[] = []
+  #served = 0
   #reportedAt = 0
 
-  constructor([id, , , , , wantsProgress]: protocol.RunMessage, connection: Connection) {
-    this.#id = id
-    this.#wantsProgress = wantsProgress
+  constructor(message: protocol.RunMessage, connection: Connection) {
+    this.#message = message
     this.#connection = connection
   }
 
+  run(): Promise<void> | undefined {
+    const [, , task, mode, input] = this.#message
+    const inputs = mode === 'one' ? [input] : (input as unknown[])
+    try {
+      const { run, join } = findImplementation(task)
+      while (this.#mayContinue(inputs.length)) {
+        Atomics.store(this.#connection.cells, CELL.item, this.#served)
+        this.throwIfCancelled()
+        const output = run(inputs[this.#served], this)
+        const joinOutputs = mode === 'joined' ? join : undefined
+        if (isThenable(output)) return this.#resume(output, joinOutputs)
+        this.#collect(output, joinOutputs)
+      }
+      this.#succeed(mode)
+    } catch (error) {
+      this.#fail(error)
+    }
+    return undefined
+  }
+
   get cancelled() {
-    return Atomics.load(this.#connection.cells, CELL.cancelled) === this.#id
+    return Atomics.load(this.#connection.cells, CELL.cancelled) === this.#message[0]
   }
 
   throwIfCancelled() {
@@ -239,27 +182,71 @@ class Context implements TaskContext {
   }
 
   progress(fraction: number) {
-    if (!this.#wantsProgress) return
+    const [id, , , , , wantsProgress] = this.#message
+    if (!wantsProgress) return
     const time = performance.now()
     if (time < this.#reportedAt + PROGRESS_INTERVAL_MS) return
     this.#reportedAt = time
-    this.#connection.post([this.#id, fraction])
+    this.#connection.post([id, fraction])
   }
 
   transfer<Value>(value: Value, buffers: readonly Transferable[]): Value {
-    this.transfers.push(...buffers)
+    this.#transfers.push(...buffers)
     return value
+  }
+
+  #mayContinue(inputs: number): boolean {
+    if (this.#served === 0) return true
+    return this.#served < inputs && performance.now() < this.#begunAt + MAX_CHUNK_MS
+  }
+
+  async #resume(output: PromiseLike<unknown>, join: Implementation['join']): Promise<void> {
+    try {
+      this.#collect(await output, join)
+    } catch (error) {
+      return this.#fail(error)
+    }
+    await this.run()
+  }
+
+  #collect(output: unknown, join: Implementation['join']) {
+    if (join && this.#served > 0) this.#outputs[0] = join(this.#outputs[0], output)
+    else this.#outputs.push(output)
+    this.#served++
+  }
+
+  #succeed(mode: protocol.Mode) {
+    const output = mode === 'one' ? this.#outputs[0] : this.#outputs
+    try {
+      this.#post(false, output, this.#served, this.#transfers)
+    } catch (error) {
+      const item = mode === 'each' ? this.#outputs.findIndex(isUncloneable) : this.#served - 1
+      this.#fail(error, Math.max(0, item))
+    }
+  }
+
+  #fail(error: unknown, item = this.#served) {
+    try {
+      this.#post(true, error, item)
+    } catch (cloneError) {
+      this.#post(true, cloneError, item)
+    }
+  }
+
+  #post(failed: boolean, value: unknown, items: number, transfer?: readonly Transferable[]) {
+    const runMs = performance.now() - this.#begunAt
+    const startedAt = performance.timeOrigin + this.#begunAt
+    this.#connection.post([this.#message[0], startedAt, runMs, failed, value, items], transfer)
   }
 }
 
-function findUncloneable(values: unknown[]): number {
-  let index = 0
+function isUncloneable(value: unknown): boolean {
   try {
-    for (; index < values.length; index++) structuredClone(values[index])
+    structuredClone(value)
+    return false
   } catch {
-    return index
+    return true
   }
-  return index - 1
 }
 
 const isThenable = (value: unknown): value is PromiseLike<unknown> =>
