@@ -33,8 +33,16 @@ export const MAX_TIMER_MS = 2 ** 31 - 1
 
 export const now = () => performance.timeOrigin + performance.now()
 
+/** A place in a linked list. */
+export interface Link {
+  previous: Link
+  next: Link
+}
+
 /** A call, or a map that has not begun. */
 export abstract class QueueEntry {
+  abstract readonly kind: 'run' | 'chunk' | 'map'
+  abstract readonly items: number
   readonly task: string
   readonly options: WorkOptions
   readonly #reject: (reason: unknown) => void
@@ -47,8 +55,8 @@ export abstract class QueueEntry {
   stopWatching: (() => void) | undefined = undefined
   /** The list that holds the entry, and its neighbours there. */
   list: object | undefined = undefined
-  previous: QueueEntry | undefined = undefined
-  next: QueueEntry | undefined = undefined
+  previous: Link = this
+  next: Link = this
 
   constructor(task: string, options: WorkOptions, reject: (reason: unknown) => void) {
     this.task = task
@@ -90,6 +98,8 @@ export abstract class QueueEntry {
 }
 
 export class MapEntry extends QueueEntry {
+  readonly kind = 'map'
+  readonly items = 1
   readonly begin: () => void
 
   constructor(
@@ -106,6 +116,7 @@ export class MapEntry extends QueueEntry {
 /** The work of one message: a run, or a chunk of a map. */
 export class Call extends QueueEntry {
   declare readonly options: CallOptions
+  readonly kind: 'run' | 'chunk'
   readonly mode: Mode
   readonly input: unknown
   readonly items: number
@@ -125,6 +136,7 @@ export class Call extends QueueEntry {
     reject: (reason: unknown) => void,
   ) {
     super(work.task, options, reject)
+    this.kind = work.map ? 'chunk' : 'run'
     this.mode = work.mode
     this.input = work.input
     this.items = work.items

@@ -278,7 +278,8 @@ class ChunkScheduler<Input, Output> {
   /** Chunks shrink towards the end, so that threads finish together. */
   #nextSize(): number {
     const { scheduler, task, threads } = this.#work
-    const msPerItem = this.#msPerItem ?? scheduler.runTimes.msPerItem(task.name, this.#mode)
+    const known = scheduler.runTimes.find({ kind: 'chunk', task: task.name })
+    const msPerItem = this.#msPerItem ?? known?.averageMs
     if (msPerItem === undefined) return 1
     const left = (this.#source?.total ?? Number.POSITIVE_INFINITY) - this.#taken
     const share = left / (threads * CHUNKS_PER_THREAD)

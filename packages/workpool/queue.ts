@@ -1,4 +1,4 @@
-import { type Call, MapEntry, type Priority, type QueueEntry } from './call.ts'
+import { type Call, type Link, MapEntry, type Priority, type QueueEntry } from './call.ts'
 import {
   INTERACTIVE_SHARE,
   MAX_CALLER_DEBT_MS,
@@ -84,9 +84,7 @@ class PriorityQueue {
   readonly activeMaps = new Set<MapEntry>()
   /** Callers that wait or used more than their share; one for all without a key. */
   readonly #callers = new Map<string | undefined, Caller>()
-  readonly #ready = new CallerOrder()
-  /** Callers that have nothing but maps waiting. */
-  readonly #mapping = new CallerOrder()
+  readonly #waiting = new CallerOrder()
   /** Used time of the caller served last; new callers begin with it. */
   #clockMs = 0
 
@@ -95,21 +93,19 @@ class PriorityQueue {
   }
 
   peek(): QueueEntry | undefined {
-    const ready = this.#ready.first
     const active = this.activeMaps.size > 0 ? toKeys(this.activeMaps) : NO_KEYS
-    const mayBegin = active.size < MAX_CALLERS_WITH_MAPS
-    const mapping = mayBegin ? this.#mapping.find(({ key }) => !active.has(key)) : undefined
-    if (mapping && (!ready || mapping.usedMs < ready.usedMs)) return mapping.maps.first
-    return ready?.peek(mayBegin && !active.has(ready.key))
+    const mayBeginMap = ({ key }: Caller) => active.size < MAX_CALLERS_WITH_MAPS && !active.has(key)
+    const caller = this.#waiting.find((caller) => caller.isReady || mayBeginMap(caller))
+    return caller?.peek(mayBeginMap(caller))
   }
 
   get firstMap(): MapEntry | undefined {
-    return this.#mapping.first?.maps.first
+    return this.#waiting.find(({ map }) => map.first !== undefined)?.map.first as MapEntry
   }
 
   add(entry: QueueEntry, inFront = false): void {
     const caller = this.#findCaller(entry)
-    caller.findList(entry).add(entry, inFront)
+    caller[entry.kind].add(entry, inFront)
     this.size++
     this.waitMs += entry.estimateMs ?? 0
     this.#place(caller)
@@ -118,14 +114,14 @@ class PriorityQueue {
   take(entry: QueueEntry): void {
     const caller = this.#findCaller(entry)
     this.#clockMs = Math.max(this.#clockMs, caller.usedMs)
-    caller.order?.remove(caller)
+    this.#waiting.remove(caller)
     if (entry instanceof MapEntry) this.activeMaps.add(entry)
     this.delete(entry)
   }
 
   delete(entry: QueueEntry): boolean {
     const caller = this.#callers.get(entry.options.key)
-    if (!caller?.findList(entry).delete(entry)) return false
+    if (!caller?.[entry.kind].delete(entry)) return false
     this.size--
     this.waitMs -= entry.estimateMs ?? 0
     this.#place(caller)
@@ -138,14 +134,14 @@ class PriorityQueue {
     // While nothing waits, no caller is at a disadvantage.
     if (this.size === 0) return
     const caller = this.#findCaller(call)
-    caller.order?.remove(caller)
+    this.#waiting.remove(caller)
     caller.charge(call, ms, this.#clockMs + MAX_CALLER_DEBT_MS)
     this.#place(caller)
   }
 
   *[Symbol.iterator]() {
     for (const caller of this.#callers.values()) {
-      for (const list of [caller.chunks, caller.runs, caller.maps]) yield* list
+      for (const list of [caller.chunk, caller.run, caller.map]) yield* list
       this.#forgetIfSettled(caller)
     }
   }
@@ -160,10 +156,8 @@ class PriorityQueue {
   }
 
   #place(caller: Caller) {
-    const order = caller.isReady ? this.#ready : caller.maps.first ? this.#mapping : undefined
-    if (caller.order === order) return
-    caller.order?.remove(caller)
-    order?.add(caller)
+    if (caller.isEmpty) this.#waiting.remove(caller)
+    else this.#waiting.add(caller)
   }
 
   #forgetIfSettled(caller: Caller) {
@@ -174,11 +168,11 @@ class PriorityQueue {
 /** One caller's entries; its runs and maps get equal time. */
 export class Caller {
   readonly key: string | undefined
-  readonly runs = new EntryList<Call>()
-  readonly chunks = new EntryList<Call>()
-  readonly maps = new EntryList<MapEntry>()
+  readonly run = new EntryList()
+  readonly chunk = new EntryList()
+  readonly map = new EntryList()
   usedMs: number
-  order: CallerOrder | undefined = undefined
+  isOrdered = false
   /** Time of the runs, minus that of the maps. */
   #imbalanceMs = 0
 
@@ -188,22 +182,17 @@ export class Caller {
   }
 
   get isReady() {
-    return this.runs.first !== undefined || this.chunks.first !== undefined
+    return this.run.first !== undefined || this.chunk.first !== undefined
   }
 
   get isEmpty() {
-    return !this.isReady && !this.maps.first
+    return !this.isReady && !this.map.first
   }
 
   peek(mayBeginMap: boolean): QueueEntry | undefined {
-    const run = this.runs.first
-    const map = this.chunks.first ?? (mayBeginMap ? this.maps.first : undefined)
+    const run = this.run.first
+    const map = this.chunk.first ?? (mayBeginMap ? this.map.first : undefined)
     return !run || (map && this.#imbalanceMs > 0) ? map : run
-  }
-
-  findList(entry: QueueEntry): EntryList<QueueEntry> {
-    if (entry instanceof MapEntry) return this.maps
-    return (entry as Call).map ? this.chunks : this.runs
   }
 
   /** Used time beyond `mostMs` is forgiven. */
@@ -228,14 +217,16 @@ export class CallerOrder {
   }
 
   add(caller: Caller): void {
-    caller.order = this
+    if (caller.isOrdered) return
+    caller.isOrdered = true
     const index = this.#bisect((usedMs) => usedMs > caller.usedMs)
     if (index === this.#callers.length) this.#callers.push(caller)
     else this.#callers.splice(index, 0, caller)
   }
 
   remove(caller: Caller): void {
-    caller.order = undefined
+    if (!caller.isOrdered) return
+    caller.isOrdered = false
     const from = this.#bisect((usedMs) => usedMs >= caller.usedMs)
     const index = this.#callers.indexOf(caller, from)
     if (index === 0) this.#callers.shift()
@@ -255,40 +246,39 @@ export class CallerOrder {
   }
 }
 
-/** A linked list: a Set slows down when thousands leave at its front. */
-class EntryList<Item extends QueueEntry> {
-  first: Item | undefined = undefined
-  #last: Item | undefined
+/** A linked list, with itself at both ends: a Set slows down when thousands leave at its front. */
+class EntryList {
+  previous: Link = this
+  next: Link = this
 
-  add(item: Item, inFront: boolean): void {
-    item.list = this
-    const previous = inFront ? undefined : this.#last
-    const next = inFront ? this.first : undefined
-    item.previous = previous
-    item.next = next
-    if (previous) previous.next = item
-    else this.first = item
-    if (next) next.previous = item
-    else this.#last = item
+  get first(): QueueEntry | undefined {
+    return this.next === this ? undefined : (this.next as QueueEntry)
   }
 
-  delete(item: Item): boolean {
-    if (item.list !== this) return false
-    const { previous, next } = item
-    if (previous) previous.next = next
-    else this.first = next as Item | undefined
-    if (next) next.previous = previous
-    else this.#last = previous as Item | undefined
-    item.list = item.previous = item.next = undefined
+  add(entry: QueueEntry, inFront: boolean): void {
+    entry.list = this
+    entry.previous = inFront ? this : this.previous
+    entry.next = entry.previous.next
+    entry.previous.next = entry
+    entry.next.previous = entry
+  }
+
+  delete(entry: QueueEntry): boolean {
+    if (entry.list !== this) return false
+    entry.previous.next = entry.next
+    entry.next.previous = entry.previous
+    entry.list = undefined
+    // Otherwise it would keep its neighbours in memory.
+    entry.previous = entry.next = entry
     return true
   }
 
   *[Symbol.iterator]() {
-    for (let item = this.first; item; ) {
-      // The reader may delete the item.
-      const next = item.next as Item | undefined
-      yield item
-      item = next
+    for (let link = this.next; link !== this; ) {
+      // The reader may delete the entry.
+      const { next } = link
+      yield link as QueueEntry
+      link = next
     }
   }
 }

@@ -16,7 +16,7 @@ import {
   STARVED_MS,
   SWEEP_INTERVAL_MS,
 } from './policy.ts'
-import type { DoneMessage, Mode, ProgressMessage } from './protocol.ts'
+import type { DoneMessage, ProgressMessage } from './protocol.ts'
 import { Queue } from './queue.ts'
 import type { PoolWorker, WorkerEvents } from './worker.ts'
 
@@ -129,7 +129,7 @@ export class Scheduler implements AsyncDisposable {
 
   /** @param runMs total run time, if the map succeeded. */
   endMap(map: MapEntry, runMs: number | undefined): void {
-    if (runMs !== undefined) this.runTimes.learnMap(map.task, runMs)
+    if (runMs !== undefined) this.runTimes.learn(map, runMs)
     if (!this.#delete(map)) this.pauseMap(map)
   }
 
@@ -165,7 +165,7 @@ export class Scheduler implements AsyncDisposable {
     if (this.#isClosing || this.#options.stopping?.aborted) throw new PoolClosedError()
     if (this.#queue.of(entry.priority).size >= this.#options.maxQueued)
       throw new OverloadedError(this.#expectedWaitMs(entry))
-    const leastMs = this.runTimes.leastMs(entry)
+    const leastMs = this.runTimes.find(entry)?.leastMs ?? 0
     const onOneWorkerMs = entry instanceof MapEntry ? leastMs / this.#options.maxWorkers : leastMs
     entry.latestStartAt = entry.queuedAt + maxWaitMs(entry.options, onOneWorkerMs)
   }
@@ -325,7 +325,7 @@ export class Scheduler implements AsyncDisposable {
       call.fail('failed', new TaskError(call.task, value, call.mode === 'one' ? undefined : served))
     else call.succeed(call.mode === 'one' ? value : { output: value, items, runMs })
     this.#report(call, worker, { startedAt, runMs, items })
-    this.runTimes.learn(call, runMs, items)
+    this.runTimes.learn(call, runMs / items)
     this.#unassign(call, worker)
     if (worker.state === 'cancelling' && worker.calls.length === 0) worker.state = 'serving'
     if (worker.hasPlenty) return
@@ -517,50 +517,37 @@ interface RunTime {
 }
 
 class RunTimes {
-  readonly #runs = new Map<string, RunTime>()
-  /** Items in chunks, which are seldom like inputs of runs. */
-  readonly #items = new Map<string, RunTime>()
-  readonly #maps = new Map<string, RunTime>()
-  /** The average of all tasks, for new ones. */
+  /** Those of chunks are per item: items are seldom like inputs of runs. */
+  readonly #times = {
+    run: new Map<string, RunTime>(),
+    chunk: new Map<string, RunTime>(),
+    map: new Map<string, RunTime>(),
+  }
+  /** The average of all calls, for new tasks. */
   #overallMs = 0
 
-  msPerItem(task: string, mode: Mode): number | undefined {
-    return (mode === 'one' ? this.#runs : this.#items).get(task)?.averageMs
+  find({ kind, task }: Pick<QueueEntry, 'kind' | 'task'>): RunTime | undefined {
+    return this.#times[kind].get(task)
   }
 
-  measuredMs({ task, mode, items }: Call): number | undefined {
-    const averageMs = this.msPerItem(task, mode)
-    return averageMs === undefined ? undefined : averageMs * items
+  measuredMs(entry: QueueEntry): number | undefined {
+    const time = this.find(entry)
+    return time && time.averageMs * entry.items
   }
 
   guessMs(entry: QueueEntry): number {
-    if (entry instanceof MapEntry) return this.#maps.get(entry.task)?.averageMs ?? this.#overallMs
-    const call = entry as Call
-    return this.measuredMs(call) ?? this.#overallMs * call.items
+    return this.measuredMs(entry) ?? this.#overallMs * entry.items
   }
 
-  leastMs(entry: QueueEntry): number {
-    return (entry instanceof MapEntry ? this.#maps : this.#runs).get(entry.task)?.leastMs ?? 0
+  learn({ kind, task }: QueueEntry, newest: number): void {
+    if (kind !== 'map') this.#overallMs += RUN_TIME_WEIGHT * (newest - this.#overallMs)
+    const time = this.#times[kind].get(task)
+    if (!time) {
+      this.#times[kind].set(task, { averageMs: newest, leastMs: newest })
+      return
+    }
+    time.averageMs += RUN_TIME_WEIGHT * (newest - time.averageMs)
+    // Inputs may differ widely: longer runs raise it slowly.
+    time.leastMs = Math.min(newest, time.leastMs + LEAST_TIME_WEIGHT * (newest - time.leastMs))
   }
-
-  learn({ task, mode }: Call, runMs: number, items: number): void {
-    const newest = runMs / items
-    learn(mode === 'one' ? this.#runs : this.#items, task, newest)
-    this.#overallMs += RUN_TIME_WEIGHT * (newest - this.#overallMs)
-  }
-
-  learnMap(task: string, runMs: number): void {
-    learn(this.#maps, task, runMs)
-  }
-}
-
-function learn(times: Map<string, RunTime>, task: string, newest: number) {
-  const time = times.get(task)
-  if (!time) {
-    times.set(task, { averageMs: newest, leastMs: newest })
-    return
-  }
-  time.averageMs += RUN_TIME_WEIGHT * (newest - time.averageMs)
-  // Inputs may differ widely: longer runs raise it slowly.
-  time.leastMs = Math.min(newest, time.leastMs + LEAST_TIME_WEIGHT * (newest - time.leastMs))
 }
