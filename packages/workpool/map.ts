@@ -114,9 +114,8 @@ class ChunkScheduler<Input, Output> {
   readonly #maxInFlight: number
   readonly #entry: MapEntry
   readonly #turn = Promise.withResolvers<void>()
-  readonly #parts: number
-  /** Pieces per item, once split. */
-  #pieces: number[] | undefined
+  /** The number of pieces up to the end of each item, once split. */
+  #ends: number[] | undefined
   #source: Source<Input> | undefined
   readonly #calls = new Set<Call>()
   /** Unread outputs of chunks, in order. */
@@ -124,7 +123,6 @@ class ChunkScheduler<Input, Output> {
   readonly #remainders: Remainder<Input, Output>[] = []
   /** Pending while an async source is asked for items. */
   #taking: PromiseWithResolvers<void> | undefined
-  #isExhausted = false
   #failure: { reason: unknown } | undefined
   #startedAt = 0
   #taken = 0
@@ -139,15 +137,11 @@ class ChunkScheduler<Input, Output> {
     mode: 'each' | 'joined',
     maxAhead = Number.POSITIVE_INFINITY,
   ) {
-    const { task, items, threads, options } = work
+    const { task, threads, options } = work
     this.#work = work
     this.#mode = mode
     this.#maxAhead = maxAhead
     this.#maxInFlight = options.concurrency === undefined ? threads * CHUNKS_PER_THREAD : threads
-    this.#parts =
-      task.split && Array.isArray(items)
-        ? Math.ceil((threads * PIECES_PER_THREAD) / items.length)
-        : 1
     const begin = () => this.#begin()
     this.#entry = new MapEntry(task.name, options, begin, (reason) => this.#fail(reason))
     this.#turn.promise.catch(() => {})
@@ -155,23 +149,23 @@ class ChunkScheduler<Input, Output> {
 
   async *outputs(): AsyncGenerator<Output[]> {
     const join = this.#work.task.join as TaskOptions<Input, Output>['join']
+    let pieces = 0
     let item = 0
     let joined: Output[] = []
-    let pieces = 0
     for await (const outputs of this.chunks()) {
-      if (!this.#pieces || !join) {
+      if (!this.#ends || !join) {
         yield outputs
         continue
       }
       const whole: Output[] = []
       for (const output of outputs) {
-        joined = [pieces === 0 ? output : join(joined[0] as Output, output)]
-        if (++pieces < (this.#pieces[item] ?? 0)) continue
+        joined = joined.length > 0 ? [join(joined[0] as Output, output)] : [output]
+        if (++pieces !== this.#ends[item]) continue
         whole.push(...joined)
+        joined = []
         item++
-        pieces = 0
       }
-      if (whole.length > 0) yield whole
+      yield whole
     }
   }
 
@@ -195,10 +189,10 @@ class ChunkScheduler<Input, Output> {
       }
     } finally {
       this.#entry.stopWatching?.()
-      this.#source?.close()
+      if (!this.#source?.isExhausted) this.#source?.close()
       if (this.#calls.size > 0 || this.#taking)
         this.#fail(new CancelledError('Nobody reads the rest'))
-      const isComplete = this.#isExhausted && !this.#failure
+      const isComplete = this.#source?.isExhausted && !this.#failure
       scheduler.endMap(this.#entry, isComplete ? this.#runMs : undefined)
     }
   }
@@ -215,14 +209,20 @@ class ChunkScheduler<Input, Output> {
 
   /** Splits items that are too few to keep all threads busy. */
   #split(): Items<Input> {
-    const { task, items } = this.#work
-    if (!Array.isArray(items) || this.#parts <= 1) return items
+    const { task, items, threads } = this.#work
+    if (!task.split || !Array.isArray(items)) return items
+    const parts = Math.ceil((threads * PIECES_PER_THREAD) / items.length)
+    if (parts <= 1) return items
     const split = task.split as NonNullable<TaskOptions<Input, Output>['split']>
     const pieces = items.map((item: Input) => {
-      const its = split(item, this.#parts)
+      const its = split(item, parts)
       return its.length > 0 ? its : [item]
     })
-    this.#pieces = pieces.map(({ length }) => length)
+    let end = 0
+    this.#ends = pieces.map(({ length }) => {
+      end += length
+      return end
+    })
     return pieces.flat()
   }
 
@@ -243,16 +243,12 @@ class ChunkScheduler<Input, Output> {
       else break
     }
     // Lets the caller's next map use idle threads.
-    if (this.#calls.size === 0 || this.#isTail) this.#work.scheduler.pauseMap(this.#entry)
-  }
-
-  get #isTail() {
-    const isAllTaken = this.#isExhausted || this.#taken === this.#source?.total
-    return this.#remainders.length === 0 && isAllTaken
+    const isTail = this.#remainders.length === 0 && this.#source?.isExhausted
+    if (this.#calls.size === 0 || isTail) this.#work.scheduler.pauseMap(this.#entry)
   }
 
   get #mayTake() {
-    return !this.#isExhausted && !this.#taking && this.#results.length < this.#maxAhead
+    return !this.#source?.isExhausted && !this.#taking && this.#results.length < this.#maxAhead
   }
 
   #take(source: Source<Input>) {
@@ -293,10 +289,7 @@ class ChunkScheduler<Input, Output> {
   }
 
   #launchNext(items: Input[]) {
-    if (items.length === 0) {
-      this.#isExhausted = true
-      return
-    }
+    if (items.length === 0) return
     this.#results.push(this.#launch(items, this.#taken))
     this.#taken += items.length
     this.#lastSize = items.length
@@ -368,13 +361,9 @@ class ChunkScheduler<Input, Output> {
   }
 
   #toItemIndex(index: number): number {
-    if (!this.#pieces) return index
-    let end = 0
-    for (const [item, pieces] of this.#pieces.entries()) {
-      end += pieces
-      if (index < end) return item
-    }
-    return this.#pieces.length
+    if (!this.#ends) return index
+    const item = this.#ends.findIndex((end) => index < end)
+    return item === -1 ? this.#ends.length : item
   }
 
   /** A map that will miss its deadline only takes threads from others. */
@@ -383,7 +372,7 @@ class ChunkScheduler<Input, Output> {
     const { timeoutMs } = options
     const total = this.#source?.total
     // Only pieces surely take similar times.
-    if (!this.#pieces || timeoutMs === undefined || total === undefined) return
+    if (!this.#ends || timeoutMs === undefined || total === undefined) return
     const elapsedMs = performance.now() - this.#startedAt
     // The first chunks ran before V8 compiled their code.
     const msPerItem = Math.min(newestMs, this.#runMs / this.#done)
@@ -398,9 +387,11 @@ class ChunkScheduler<Input, Output> {
 }
 
 interface Source<Item> {
-  readonly total: number | undefined
+  total?: number
+  isExhausted: boolean
   /** At most `count` items; none at the end. */
   take(count: number): Item[] | Promise<Item[]>
+  /** Only called while there may be more. */
   close(): void
 }
 
@@ -408,8 +399,8 @@ interface Source<Item> {
 function openSource<Item>(items: Items<Item>): Source<Item> {
   if (Array.isArray(items)) return openArray(items)
   const { [Symbol.iterator]: iterate, [Symbol.asyncIterator]: iterateAsync } = Object(items)
-  if (typeof iterate === 'function') return openIterable(items as Iterable<Item>)
-  if (typeof iterateAsync === 'function') return openAsync(items as AsyncIterable<Item>)
+  if (typeof iterate === 'function') return openSync(iterate.call(items))
+  if (typeof iterateAsync === 'function') return openAsync(iterateAsync.call(items))
   const got = inspect(items, { depth: 0 })
   throw new TypeError(`Expected an array, an iterable or an async iterable of items, got ${got}`)
 }
@@ -418,59 +409,52 @@ function openArray<Item>(items: readonly Item[]): Source<Item> {
   let taken = 0
   return {
     total: items.length,
+    isExhausted: items.length === 0,
     take(count) {
       const next = items.slice(taken, taken + count)
-      taken += next.length
+      taken += count
+      this.isExhausted = taken >= items.length
       return next
     },
     close() {},
   }
 }
 
-function openIterable<Item>(items: Iterable<Item>): Source<Item> {
-  const iterator = items[Symbol.iterator]()
-  let isExhausted = false
-  return {
-    total: undefined,
-    take(count) {
-      const next: Item[] = []
-      while (!isExhausted && next.length < count) {
-        const { done, value } = iterator.next()
-        if (done) isExhausted = true
-        else next.push(value)
-      }
-      return next
-    },
-    close() {
-      if (!isExhausted) iterator.return?.()
-    },
-  }
-}
+const openSync = <Item>(iterator: Iterator<Item>): Source<Item> => ({
+  isExhausted: false,
+  take(count) {
+    const next: Item[] = []
+    while (next.length < count) {
+      const { done, value } = iterator.next()
+      this.isExhausted = done === true
+      if (this.isExhausted) break
+      next.push(value)
+    }
+    return next
+  },
+  close: () => iterator.return?.(),
+})
 
-function openAsync<Item>(items: AsyncIterable<Item>): Source<Item> {
-  const iterator = items[Symbol.asyncIterator]()
+function openAsync<Item>(iterator: AsyncIterator<Item>): Source<Item> {
   let pending: Promise<IteratorResult<Item>> | undefined
-  let isExhausted = false
   return {
-    total: undefined,
+    isExhausted: false,
     async take(count) {
       const next: Item[] = []
       let stalled: Promise<undefined> | undefined
-      while (!isExhausted && next.length < count) {
+      while (next.length < count) {
         pending ??= iterator.next()
         // Only the first item may take long.
         const result = await (stalled ? Promise.race([pending, stalled]) : pending)
         if (!result) break
         pending = undefined
-        isExhausted = result.done === true
-        if (isExhausted) break
+        this.isExhausted = result.done === true
+        if (this.isExhausted) break
         next.push(result.value)
         stalled ??= sleep(SOURCE_STALL_MS, undefined, { ref: false })
       }
       return next
     },
-    close() {
-      if (!isExhausted) Promise.resolve(iterator.return?.()).catch(() => {})
-    },
+    close: () => void Promise.resolve(iterator.return?.()).catch(() => {}),
   }
 }

@@ -42,16 +42,16 @@ export class Queue {
     for (const call of calls.toReversed()) this.of(call.priority).add(call, true)
   }
 
-  peek(mayServeBatch: boolean): QueueEntry | undefined {
-    const request = this.#interactive.peek()
-    const job = mayServeBatch ? this.#batch.peek() : undefined
+  peek(mayServeBatch: boolean, isExtra = false): QueueEntry | undefined {
+    const request = this.#interactive.peek(isExtra)
+    const job = mayServeBatch ? this.#batch.peek(isExtra) : undefined
     return job && (!request || this.#batch.usedMs < this.#interactive.usedMs) ? job : request
   }
 
   /** A map that waits only for other maps, and may begin out of turn. */
   peekExtraMap(mayServeBatch: boolean): MapEntry | undefined {
     if (this.peek(mayServeBatch)) return undefined
-    return this.#interactive.firstMap ?? (mayServeBatch ? this.#batch.firstMap : undefined)
+    return this.peek(mayServeBatch, true) as MapEntry | undefined
   }
 
   charge(call: Call, ms: number): void {
@@ -92,15 +92,12 @@ class PriorityQueue {
     this.share = share
   }
 
-  peek(): QueueEntry | undefined {
-    const active = this.activeMaps.size > 0 ? toKeys(this.activeMaps) : NO_KEYS
+  /** @param isExtra whether a map may begin beside any others. */
+  peek(isExtra: boolean): QueueEntry | undefined {
+    const active = this.activeMaps.size > 0 && !isExtra ? toKeys(this.activeMaps) : NO_KEYS
     const mayBeginMap = ({ key }: Caller) => active.size < MAX_CALLERS_WITH_MAPS && !active.has(key)
     const caller = this.#waiting.find((caller) => caller.isReady || mayBeginMap(caller))
     return caller?.peek(mayBeginMap(caller))
-  }
-
-  get firstMap(): MapEntry | undefined {
-    return this.#waiting.find(({ map }) => map.first !== undefined)?.map.first as MapEntry
   }
 
   add(entry: QueueEntry, inFront = false): void {
