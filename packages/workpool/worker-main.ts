@@ -110,24 +110,14 @@ function connectProcess(): Connection {
 function inSequence(
   serve: (message: protocol.RunMessage) => Promise<void> | undefined,
 ): (message: protocol.RunMessage) => boolean {
-  const waiting: protocol.RunMessage[] = []
-  let isBusy = false
-  const advance = () => {
-    for (let next = waiting.shift(); next; next = waiting.shift()) {
-      const running = serve(next)
-      if (!running) continue
-      isBusy = true
-      void running.then(() => {
-        isBusy = false
-        advance()
-      })
-      return
-    }
-  }
+  let busy: Promise<void> | undefined
   return (message) => {
-    waiting.push(message)
-    if (!isBusy) advance()
-    return !isBusy
+    const running = busy ? busy.then(() => serve(message)) : serve(message)
+    busy = running
+    void running?.then(() => {
+      if (busy === running) busy = undefined
+    })
+    return !busy
   }
 }
 
