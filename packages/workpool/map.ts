@@ -304,15 +304,19 @@ class ChunkScheduler<Input, Output> {
   }
 
   #launch(items: Input[], firstIndex: number): Promise<Output[]> {
-    const result = this.#run(items, firstIndex)
-    const outputs = result.then(async ({ output, items: served }) => {
-      if (served === items.length) return output
-      return [...output, ...(await this.#addRemainder(items.slice(served), firstIndex + served))]
-    })
+    const outputs = this.#serve(items, firstIndex)
     // The source or `onProgress` may throw.
-    result.then((chunk) => this.#finished(chunk)).catch((error) => this.#fail(error))
-    outputs.catch(() => {})
+    outputs.catch((error) => this.#fail(error))
     return outputs
+  }
+
+  async #serve(items: Input[], firstIndex: number): Promise<Output[]> {
+    const chunk = await this.#run(items, firstIndex)
+    const { output, items: served } = chunk
+    const rest =
+      served < items.length && this.#addRemainder(items.slice(served), firstIndex + served)
+    this.#finished(chunk)
+    return rest ? [...output, ...(await rest)] : output
   }
 
   #addRemainder(items: Input[], firstIndex: number): Promise<Output[]> {
