@@ -196,7 +196,7 @@ export class Scheduler implements AsyncDisposable {
     while (this.#dispatchNext());
     this.#isDispatching = false
     if (this.#queue.size === 0) this.#balance()
-    else if (this.#findExtraMap()) this.#beginExtraMapLater()
+    else if (this.#idle.length > 0) this.#beginExtraMapLater()
     this.#grow()
   }
 
@@ -264,16 +264,12 @@ export class Scheduler implements AsyncDisposable {
     if (worker.isIdle) this.#idle.push(worker)
   }
 
-  #findExtraMap(): MapEntry | undefined {
-    return this.#idle.length > 0 ? this.#queue.peekExtraMap(this.#mayServeBatch()) : undefined
-  }
-
   #beginExtraMapLater() {
     this.#extraMapCheck ??= setImmediate(() => {
       this.#extraMapCheck = undefined
-      const map = this.#findExtraMap()
+      if (this.#idle.length === 0) return
+      const map = this.#queue.peekExtraMap(this.#mayServeBatch())
       if (map) this.#beginMap(map)
-      this.#dispatch()
     })
   }
 
@@ -324,7 +320,7 @@ export class Scheduler implements AsyncDisposable {
     if (failed)
       call.fail('failed', new TaskError(call.task, value, call.mode === 'one' ? undefined : served))
     else call.succeed(call.mode === 'one' ? value : { output: value, items, runMs })
-    this.#report(call, worker, { startedAt, runMs, items })
+    this.#report(call, worker, startedAt, runMs, items)
     this.runTimes.learn(call, runMs / items)
     this.#unassign(call, worker)
     if (worker.state === 'cancelling' && worker.calls.length === 0) worker.state = 'serving'
@@ -388,16 +384,11 @@ export class Scheduler implements AsyncDisposable {
   #reportInterrupted(worker: PoolWorker) {
     const [call] = worker.calls
     if (!call) return
-    const runMs = performance.now() - worker.since
     const startedAt = performance.timeOrigin + worker.since
-    this.#report(call, worker, { startedAt, runMs, items: call.items })
+    this.#report(call, worker, startedAt, performance.now() - worker.since)
   }
 
-  #report(
-    call: Call,
-    { name }: PoolWorker,
-    { startedAt, runMs, items }: Pick<Timing, 'startedAt' | 'runMs' | 'items'>,
-  ) {
+  #report(call: Call, { name }: PoolWorker, startedAt: number, runMs: number, items = call.items) {
     this.#queue.charge(call, runMs)
     this.#options.onTiming?.({
       task: call.task,
