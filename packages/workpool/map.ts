@@ -170,12 +170,10 @@ class ChunkScheduler<Input, Output> {
   }
 
   async *chunks(): AsyncGenerator<Output[]> {
-    const { scheduler, options } = this.#work
-    options.signal?.throwIfAborted()
+    const { scheduler } = this.#work
     this.#startedAt = performance.now()
-    this.#entry.watchLimits((_, reason) => this.#fail(reason))
     try {
-      scheduler.addMap(this.#entry)
+      scheduler.add(this.#entry)
       await this.#turn.promise
       for (;;) {
         this.#advance()

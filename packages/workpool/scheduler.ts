@@ -102,18 +102,16 @@ export class Scheduler implements AsyncDisposable {
     return Array.from(this.#workers, ({ name, calls }) => ({ name, task: calls[0]?.task ?? null }))
   }
 
-  /** @throws OverloadedError when the queue is full; PoolClosedError; the signal's reason. */
-  add(call: Call): void {
-    call.options.signal?.throwIfAborted()
-    this.#admit(call)
-    call.watchLimits((outcome, reason) => this.stop(call, outcome, reason))
-    this.#enqueue(call)
-  }
-
-  /** Calls `map.begin` at the map's turn. @throws OverloadedError; PoolClosedError. */
-  addMap(map: MapEntry): void {
-    this.#admit(map)
-    this.#enqueue(map)
+  /**
+   * Calls `map.begin` at a map's turn.
+   *
+   * @throws OverloadedError when the queue is full; PoolClosedError; the signal's reason.
+   */
+  add(entry: Call | MapEntry): void {
+    entry.options.signal?.throwIfAborted()
+    this.#admit(entry)
+    entry.watchLimits((outcome, reason) => this.stop(entry, outcome, reason))
+    this.#enqueue(entry)
   }
 
   addChunk(call: Call): void {
@@ -133,14 +131,14 @@ export class Scheduler implements AsyncDisposable {
     if (!this.#delete(map)) this.pauseMap(map)
   }
 
-  stop(call: Call, outcome: Outcome, reason: unknown): void {
-    if (call.outcome) return
-    call.fail(outcome, reason)
-    if (this.#delete(call)) return
-    const worker = [...this.#workers].find(({ calls }) => calls.includes(call))
+  stop(entry: Call | MapEntry, outcome: Outcome, reason: unknown): void {
+    if (entry.outcome) return
+    entry.fail(outcome, reason)
+    if (this.#delete(entry) || entry instanceof MapEntry) return
+    const worker = [...this.#workers].find(({ calls }) => calls.includes(entry))
     if (!worker) return
-    if (worker.revoke(call)) this.#unassign(call, worker)
-    else this.#cancel(call, worker)
+    if (worker.revoke(entry)) this.#unassign(entry, worker)
+    else this.#cancel(entry, worker)
     this.#dispatch()
   }
 
