@@ -40,7 +40,9 @@ export interface Link {
 }
 
 /** A call, or a map that has not begun. */
-export abstract class QueueEntry {
+export type Entry = Call | MapEntry
+
+abstract class QueueEntry {
   abstract readonly kind: 'run' | 'chunk' | 'map'
   abstract readonly items: number
   readonly task: string

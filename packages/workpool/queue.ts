@@ -1,4 +1,4 @@
-import { type Call, type Link, MapEntry, type Priority, type QueueEntry } from './call.ts'
+import { type Call, type Entry, type Link, MapEntry, type Priority } from './call.ts'
 import {
   INTERACTIVE_SHARE,
   MAX_CALLER_DEBT_MS,
@@ -29,7 +29,7 @@ export class Queue {
     return this.#otherThan(priority).size > 0 ? waitMs / share : waitMs
   }
 
-  push(entry: QueueEntry): void {
+  push(entry: Entry): void {
     const queue = this.of(entry.priority)
     // A priority earns no credit while it is empty.
     if (queue.size === 0)
@@ -42,7 +42,7 @@ export class Queue {
     for (const call of calls.toReversed()) this.of(call.priority).add(call, true)
   }
 
-  peek(mayServeBatch: boolean, isExtra = false): QueueEntry | undefined {
+  peek(mayServeBatch: boolean, isExtra = false): Entry | undefined {
     const request = this.#interactive.peek(isExtra)
     const job = mayServeBatch ? this.#batch.peek(isExtra) : undefined
     return job && (!request || this.#batch.usedMs < this.#interactive.usedMs) ? job : request
@@ -93,14 +93,14 @@ class PriorityQueue {
   }
 
   /** @param isExtra whether a map may begin beside any others. */
-  peek(isExtra: boolean): QueueEntry | undefined {
+  peek(isExtra: boolean): Entry | undefined {
     const active = this.activeMaps.size > 0 && !isExtra ? toKeys(this.activeMaps) : NO_KEYS
     const mayBeginMap = ({ key }: Caller) => active.size < MAX_CALLERS_WITH_MAPS && !active.has(key)
     const caller = this.#waiting.find((caller) => caller.isReady || mayBeginMap(caller))
     return caller?.peek(mayBeginMap(caller))
   }
 
-  add(entry: QueueEntry, inFront = false): void {
+  add(entry: Entry, inFront = false): void {
     const caller = this.#findCaller(entry)
     caller[entry.kind].add(entry, inFront)
     this.size++
@@ -108,7 +108,7 @@ class PriorityQueue {
     this.#place(caller)
   }
 
-  take(entry: QueueEntry): void {
+  take(entry: Entry): void {
     const caller = this.#findCaller(entry)
     this.#clockMs = Math.max(this.#clockMs, caller.usedMs)
     this.#waiting.remove(caller)
@@ -116,7 +116,7 @@ class PriorityQueue {
     this.delete(entry)
   }
 
-  delete(entry: QueueEntry): boolean {
+  delete(entry: Entry): boolean {
     const caller = this.#callers.get(entry.options.key)
     if (!caller?.[entry.kind].delete(entry)) return false
     this.size--
@@ -143,7 +143,7 @@ class PriorityQueue {
     }
   }
 
-  #findCaller({ options: { key } }: QueueEntry): Caller {
+  #findCaller({ options: { key } }: Entry): Caller {
     let caller = this.#callers.get(key)
     if (!caller) {
       caller = new Caller(key, this.#clockMs)
@@ -186,7 +186,7 @@ export class Caller {
     return !this.isReady && !this.map.first
   }
 
-  peek(mayBeginMap: boolean): QueueEntry | undefined {
+  peek(mayBeginMap: boolean): Entry | undefined {
     const run = this.run.first
     const map = this.chunk.first ?? (mayBeginMap ? this.map.first : undefined)
     return !run || (map && this.#imbalanceMs > 0) ? map : run
@@ -248,11 +248,11 @@ class EntryList {
   previous: Link = this
   next: Link = this
 
-  get first(): QueueEntry | undefined {
-    return this.next === this ? undefined : (this.next as QueueEntry)
+  get first(): Entry | undefined {
+    return this.next === this ? undefined : (this.next as Entry)
   }
 
-  add(entry: QueueEntry, inFront: boolean): void {
+  add(entry: Entry, inFront: boolean): void {
     entry.list = this
     entry.previous = inFront ? this : this.previous
     entry.next = entry.previous.next
@@ -260,7 +260,7 @@ class EntryList {
     entry.next.previous = entry
   }
 
-  delete(entry: QueueEntry): boolean {
+  delete(entry: Entry): boolean {
     if (entry.list !== this) return false
     entry.previous.next = entry.next
     entry.next.previous = entry.previous
@@ -274,7 +274,7 @@ class EntryList {
     for (let link = this.next; link !== this; ) {
       // The reader may delete the entry.
       const { next } = link
-      yield link as QueueEntry
+      yield link as Entry
       link = next
     }
   }

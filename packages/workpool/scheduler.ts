@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Call, MAX_TIMER_MS, MapEntry, now, type Outcome, type QueueEntry } from './call.ts'
+import { type Call, type Entry, MAX_TIMER_MS, MapEntry, now, type Outcome } from './call.ts'
 import { OverloadedError, PoolClosedError, TaskError } from './errors.ts'
 import {
   CANCEL_GRACE_MS,
@@ -75,7 +75,6 @@ export class Scheduler implements AsyncDisposable {
   readonly #idleTimer: NodeJS.Timeout
   #sweepTimer: NodeJS.Timeout | undefined
   #sweepAt = Number.POSITIVE_INFINITY
-  #drainTimer: NodeJS.Timeout | undefined
 
   constructor(options: SchedulerOptions) {
     this.#options = options
@@ -107,7 +106,7 @@ export class Scheduler implements AsyncDisposable {
    *
    * @throws OverloadedError when the queue is full; PoolClosedError; the signal's reason.
    */
-  add(entry: Call | MapEntry): void {
+  add(entry: Entry): void {
     entry.options.signal?.throwIfAborted()
     this.#admit(entry)
     entry.watchLimits((outcome, reason) => this.stop(entry, outcome, reason))
@@ -131,7 +130,7 @@ export class Scheduler implements AsyncDisposable {
     if (!this.#delete(map)) this.pauseMap(map)
   }
 
-  stop(entry: Call | MapEntry, outcome: Outcome, reason: unknown): void {
+  stop(entry: Entry, outcome: Outcome, reason: unknown): void {
     if (entry.outcome) return
     entry.fail(outcome, reason)
     if (this.#delete(entry) || entry instanceof MapEntry) return
@@ -146,7 +145,6 @@ export class Scheduler implements AsyncDisposable {
     this.#closing.abort()
     clearInterval(this.#idleTimer)
     clearTimeout(this.#sweepTimer)
-    clearTimeout(this.#drainTimer)
     this.#refuseAll()
     for (const worker of this.#workers) {
       for (const call of worker.calls) call.fail('cancelled', new PoolClosedError())
@@ -159,7 +157,7 @@ export class Scheduler implements AsyncDisposable {
     return this.#closing.signal.aborted
   }
 
-  #admit(entry: QueueEntry) {
+  #admit(entry: Entry) {
     if (this.#isClosing || this.#options.stopping?.aborted) throw new PoolClosedError()
     if (this.#queue.of(entry.priority).size >= this.#options.maxQueued)
       throw new OverloadedError(this.#expectedWaitMs(entry))
@@ -168,11 +166,11 @@ export class Scheduler implements AsyncDisposable {
     entry.latestStartAt = entry.queuedAt + maxWaitMs(entry.options, onOneWorkerMs)
   }
 
-  #delete(entry: QueueEntry): boolean {
+  #delete(entry: Entry): boolean {
     return this.#queue.of(entry.priority).delete(entry)
   }
 
-  #enqueue(entry: QueueEntry) {
+  #enqueue(entry: Entry) {
     entry.estimateMs = this.runTimes.guessMs(entry)
     this.#queue.push(entry)
     this.#dispatch()
@@ -180,7 +178,7 @@ export class Scheduler implements AsyncDisposable {
     if (isWaiting && entry.latestStartAt < this.#sweepAt) this.#sweepLater(entry.latestStartAt)
   }
 
-  #expectedWaitMs({ priority }: QueueEntry): number {
+  #expectedWaitMs({ priority }: Entry): number {
     const time = performance.now()
     let aheadMs = this.#queue.waitMs(priority)
     for (const { expectedMs, since } of this.#workers)
@@ -202,11 +200,10 @@ export class Scheduler implements AsyncDisposable {
     const idle = this.#idle.at(-1)
     const entry = this.#queue.peek(!idle || this.#mayServeBatch())
     if (entry instanceof MapEntry) return idle !== undefined && this.#beginMap(entry)
-    const call = entry as Call | undefined
-    const worker = call && (idle ?? this.#findSoonIdle(call))
+    const worker = entry && (idle ?? this.#findSoonIdle(entry))
     if (!worker) return false
-    this.#queue.of(call.priority).take(call)
-    this.#send(call, worker)
+    this.#queue.of(entry.priority).take(entry)
+    this.#send(entry, worker)
     return true
   }
 
@@ -470,16 +467,14 @@ export class Scheduler implements AsyncDisposable {
       else if (this.#delete(entry))
         entry.fail('cancelled', new OverloadedError(this.#expectedWaitMs(entry)))
     }
-    this.#sweepAt = nextAt
-    if (nextAt < Number.POSITIVE_INFINITY)
-      this.#sweepLater(Math.max(nextAt, time + SWEEP_INTERVAL_MS))
+    this.#sweepLater(Math.max(nextAt, time + SWEEP_INTERVAL_MS))
   }
 
   /** Ends accepted work while it can still be answered. */
   #startDrain() {
     const { drainMs } = this.#options
     if (drainMs === undefined) return
-    this.#drainTimer = setTimeout(() => {
+    setTimeout(() => {
       this.#refuseAll()
       for (const { calls } of this.#workers)
         for (const call of [...calls]) this.stop(call, 'cancelled', new PoolClosedError())
@@ -515,20 +510,20 @@ class RunTimes {
   /** The average of all calls, for new tasks. */
   #overallMs = 0
 
-  find({ kind, task }: Pick<QueueEntry, 'kind' | 'task'>): RunTime | undefined {
+  find({ kind, task }: Pick<Entry, 'kind' | 'task'>): RunTime | undefined {
     return this.#times[kind].get(task)
   }
 
-  measuredMs(entry: QueueEntry): number | undefined {
+  measuredMs(entry: Entry): number | undefined {
     const time = this.find(entry)
     return time && time.averageMs * entry.items
   }
 
-  guessMs(entry: QueueEntry): number {
+  guessMs(entry: Entry): number {
     return this.measuredMs(entry) ?? this.#overallMs * entry.items
   }
 
-  learn({ kind, task }: QueueEntry, newest: number): void {
+  learn({ kind, task }: Entry, newest: number): void {
     if (kind !== 'map') this.#overallMs += RUN_TIME_WEIGHT * (newest - this.#overallMs)
     const time = this.#times[kind].get(task)
     if (!time) {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { Call, MapEntry, type Priority, type QueueEntry } from '../call.ts'
+import { Call, type Entry, MapEntry, type Priority } from '../call.ts'
 import { Caller, CallerOrder, Queue } from '../queue.ts'
 
 describe('one caller', () => {
@@ -122,7 +122,7 @@ describe('the wait', () => {
   test('is what the calls before it are expected to take', () => {
     const queue = queueOf('a1 b1', 30)
     expect(queue.waitMs('interactive')).toBe(60)
-    take(queue, next(queue) as QueueEntry)
+    take(queue, next(queue) as Entry)
     expect(queue.waitMs('interactive')).toBe(30)
   })
 
@@ -276,16 +276,12 @@ function pushMap(queue: Queue, name: string): MapEntry {
 
 const next = (queue: Queue) => queue.peek(true)
 
-const take = (queue: Queue, entry: QueueEntry) => queue.of(entry.priority).take(entry)
+const take = (queue: Queue, entry: Entry) => queue.of(entry.priority).take(entry)
 
-const remove = (queue: Queue, entry: QueueEntry) => queue.of(entry.priority).delete(entry)
+const remove = (queue: Queue, entry: Entry) => queue.of(entry.priority).delete(entry)
 
 /** The names of the next calls, each of which takes so long. */
-function serve(
-  queue: Queue,
-  most: number,
-  ms: number | ((call: QueueEntry) => number) = 0,
-): string {
+function serve(queue: Queue, most: number, ms: number | ((call: Entry) => number) = 0): string {
   const names: string[] = []
   for (let entry = next(queue); entry && names.length < most; entry = next(queue)) {
     take(queue, entry)
