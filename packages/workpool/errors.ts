@@ -1,6 +1,6 @@
 /** The pool's own errors. Overload makes them frequent, so they have no costly stack trace. */
 export abstract class PoolError extends Error {
-  abstract readonly code: 'overloaded' | 'deadline_exceeded' | 'unavailable' | 'cancelled'
+  abstract readonly code: 'overloaded' | 'deadline_exceeded' | 'unavailable'
   /** When a retry may succeed; undefined if waiting does not help. */
   readonly retryAfterMs: number | undefined
 
@@ -36,12 +36,6 @@ export class PoolClosedError extends PoolError {
   constructor() {
     super('The service is stopping', 1_000)
   }
-}
-
-/** The reader of a map stopped reading. */
-export class CancelledError extends PoolError {
-  override readonly name = 'CancelledError'
-  readonly code = 'cancelled'
 }
 
 /** The task threw, or ended its worker; `cause` has the worker's stack. */

@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { Call, MapEntry, type WorkOptions } from './call.ts'
-import { CancelledError, DeadlineError, TaskError } from './errors.ts'
+import { DeadlineError, TaskError } from './errors.ts'
 import {
   CHUNK_MS,
   CHUNK_TIME_WEIGHT,
@@ -56,7 +56,9 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
     onFulfilled?: ((outputs: Output[]) => Result | PromiseLike<Result>) | null,
     onRejected?: ((reason: unknown) => Failure | PromiseLike<Failure>) | null,
   ): Promise<Result | Failure> {
-    this.#all ??= this.#collect()
+    this.#all ??= Array.fromAsync(new ChunkScheduler(this.#work, 'each').outputs()).then((all) =>
+      all.flat(),
+    )
     return this.#all.then(onFulfilled, onRejected)
   }
 
@@ -80,12 +82,6 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
     for await (const outputs of new ChunkScheduler(this.#work, 'joined').chunks())
       for (const output of outputs) result = join(result, output)
     return result
-  }
-
-  async #collect(): Promise<Output[]> {
-    const all: Output[][] = []
-    for await (const outputs of new ChunkScheduler(this.#work, 'each').outputs()) all.push(outputs)
-    return all.flat()
   }
 }
 
@@ -188,8 +184,7 @@ class ChunkScheduler<Input, Output> {
     } finally {
       this.#entry.stopWatching?.()
       if (!this.#source?.isExhausted) this.#source?.close()
-      if (this.#calls.size > 0 || this.#taking)
-        this.#fail(new CancelledError('Nobody reads the rest'))
+      if (this.#calls.size > 0 || this.#taking) this.#fail(new Error('Nobody reads the rest'))
       const isComplete = this.#source?.isExhausted && !this.#failure
       scheduler.endMap(this.#entry, isComplete ? this.#runMs : undefined)
     }
