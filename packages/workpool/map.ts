@@ -231,7 +231,7 @@ class ChunkScheduler<Input, Output> {
   #advance() {
     while (this.#calls.size < this.#maxInFlight && !this.#failure) {
       const remainder = this.#remainders.shift()
-      if (remainder) this.#resume(remainder)
+      if (remainder) remainder.resolve(this.#launch(remainder.items, remainder.firstIndex))
       else if (this.#source && this.#mayTake) this.#take(this.#source)
       else break
     }
@@ -288,14 +288,6 @@ class ChunkScheduler<Input, Output> {
     this.#lastSize = items.length
   }
 
-  #resume({ items, firstIndex, resolve }: Remainder<Input, Output>) {
-    const size = this.#nextSize()
-    const rest = items.slice(size)
-    const outputs = [this.#launch(items.slice(0, size), firstIndex)]
-    if (rest.length > 0) outputs.push(this.#addRemainder(rest, firstIndex + size))
-    resolve(Promise.all(outputs).then((parts) => parts.flat()))
-  }
-
   #launch(items: Input[], firstIndex: number): Promise<Output[]> {
     const outputs = this.#serve(items, firstIndex)
     // The source or `onProgress` may throw.
@@ -305,18 +297,25 @@ class ChunkScheduler<Input, Output> {
 
   async #serve(items: Input[], firstIndex: number): Promise<Output[]> {
     const chunk = await this.#run(items, firstIndex)
-    const { output, items: served } = chunk
-    const rest =
-      served < items.length && this.#addRemainder(items.slice(served), firstIndex + served)
     this.#finished(chunk)
-    return rest ? [...output, ...(await rest)] : output
+    const { output, items: served } = chunk
+    const rest = this.#addRemainders(items.slice(served), firstIndex + served)
+    this.#advance()
+    return rest.length > 0 ? [output, ...(await Promise.all(rest))].flat() : output
   }
 
-  #addRemainder(items: Input[], firstIndex: number): Promise<Output[]> {
-    const { promise, resolve } = Promise.withResolvers<Output[]>()
-    this.#remainders.push({ items, firstIndex, resolve })
-    promise.catch(() => {})
-    return promise
+  /** Cuts anew what a chunk had no time for. */
+  #addRemainders(items: Input[], firstIndex: number): Promise<Output[]>[] {
+    const size = this.#nextSize()
+    const outputs: Promise<Output[]>[] = []
+    for (let from = 0; from < items.length; from += size) {
+      const { promise, resolve } = Promise.withResolvers<Output[]>()
+      promise.catch(() => {})
+      const cut = items.slice(from, from + size)
+      this.#remainders.push({ items: cut, firstIndex: firstIndex + from, resolve })
+      outputs.push(promise)
+    }
+    return outputs
   }
 
   async #run(items: Input[], firstIndex: number): Promise<ChunkResult<Output>> {
@@ -354,7 +353,6 @@ class ChunkScheduler<Input, Output> {
     const total = Array.isArray(this.#work.items) ? this.#work.items.length : undefined
     this.#work.options.onProgress?.({ done: this.#toItemIndex(this.#done), total })
     this.#failIfHopeless(newest)
-    this.#advance()
   }
 
   #toItemIndex(index: number): number {
