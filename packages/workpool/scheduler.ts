@@ -336,17 +336,13 @@ export class Scheduler implements AsyncDisposable {
     if (worker.calls.at(-1) !== call) return
     worker.state = 'cancelling'
     worker.cancel(call)
+    const terminate = () => {
+      if (worker.calls[0] !== call) return
+      worker.state = 'terminating'
+      void worker.terminate()
+    }
     // Timers fire before messages: an answer may have arrived.
-    setTimeout(
-      () => setImmediate(() => this.#terminate(worker, call)),
-      call.options.graceMs ?? CANCEL_GRACE_MS,
-    )
-  }
-
-  #terminate(worker: PoolWorker, call: Call) {
-    if (worker.calls[0] !== call) return
-    worker.state = 'terminating'
-    void worker.terminate()
+    setTimeout(() => setImmediate(terminate), call.options.graceMs ?? CANCEL_GRACE_MS)
   }
 
   #exited(worker: PoolWorker, error: Error) {
