@@ -95,9 +95,12 @@ class PriorityQueue {
   /** @param isExtra whether a map may begin beside any others. */
   peek(isExtra: boolean): Entry | undefined {
     const active = this.activeMaps.size > 0 && !isExtra ? toKeys(this.activeMaps) : NO_KEYS
-    const mayBeginMap = ({ key }: Caller) => active.size < MAX_CALLERS_WITH_MAPS && !active.has(key)
-    const caller = this.#waiting.find((caller) => caller.isReady || mayBeginMap(caller))
-    return caller?.peek(mayBeginMap(caller))
+    const mayBegin = active.size < MAX_CALLERS_WITH_MAPS
+    const { first } = this.#waiting
+    const caller = first?.isReady
+      ? first
+      : this.#waiting.find(({ isReady, key }) => isReady || (mayBegin && !active.has(key)))
+    return caller?.peek(mayBegin && !active.has(caller.key))
   }
 
   add(entry: Entry, inFront = false): void {
@@ -179,11 +182,11 @@ export class Caller {
   }
 
   get isReady() {
-    return this.run.first !== undefined || this.chunk.first !== undefined
+    return !this.run.isEmpty || !this.chunk.isEmpty
   }
 
   get isEmpty() {
-    return !this.isReady && !this.map.first
+    return !this.isReady && this.map.isEmpty
   }
 
   peek(mayBeginMap: boolean): Entry | undefined {
@@ -248,8 +251,12 @@ class EntryList {
   previous: Link = this
   next: Link = this
 
+  get isEmpty() {
+    return this.next === this
+  }
+
   get first(): Entry | undefined {
-    return this.next === this ? undefined : (this.next as Entry)
+    return this.isEmpty ? undefined : (this.next as Entry)
   }
 
   add(entry: Entry, inFront: boolean): void {
