@@ -118,6 +118,8 @@ export interface JobChange {
 
 export const FINISHED = ['succeeded', 'failed', 'cancelled'] as const satisfies JobState[]
 
-export const STATES = ['scheduled', 'queued', 'running', ...FINISHED] as const
+export const UNFINISHED = ['scheduled', 'queued', 'running'] as const satisfies JobState[]
+
+export const STATES = [...UNFINISHED, ...FINISHED] as const
 
 export const isFinished = (state: JobState) => (FINISHED as readonly JobState[]).includes(state)

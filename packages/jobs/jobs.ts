@@ -45,7 +45,7 @@ interface Listener {
   lastSent: Map<string, string>
 }
 
-type Changed = { job: JobDetail; changed: boolean }
+type Changed = { job: JobDetail | undefined; changed: boolean }
 
 /** Durable jobs, shared by all processes. */
 export class Jobs implements AsyncDisposable {
@@ -207,13 +207,13 @@ export class Jobs implements AsyncDisposable {
     return this.#options.open(AbortSignal.any([this.#closing.signal, timeout]), { reserved })
   }
 
-  #change(db: Db, id: string, change: (trx: Trx) => Promise<Changed | undefined>) {
+  #change(db: Db, id: string, change: (trx: Trx) => Promise<Changed>) {
     const { transaction, afterCommit } = this.#options
     const story = async (trx: Trx) => {
-      const result = await change(trx)
-      if (!result) throw new JobError('not_found', `There is no job ${id}`)
-      if (result.changed) afterCommit(trx, () => this.#notify([result.job]))
-      return result
+      const { job, changed } = await change(trx)
+      if (!job) throw new JobError('not_found', `There is no job ${id}`)
+      if (changed) afterCommit(trx, () => this.#notify([job]))
+      return { job, changed }
     }
     return db.isTransaction ? story(db as Trx) : transaction(db, story, 'read committed')
   }

@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import { type RawBuilder, sql, type UpdateObject } from 'kysely'
-import { FINISHED, isFinished, type JobChange, STATES } from './job.ts'
+import { FINISHED, type JobChange, STATES, UNFINISHED } from './job.ts'
 import {
   type AttemptOutcome,
   type Db,
@@ -102,12 +102,12 @@ export class JobStore {
     return this.#transaction(true, async (trx) => {
       const valid = await lockClaimed(trx, toClaims(attempts))
       const mine = attempts.filter(({ claim }) => valid.has(claim))
-      const results = Map.groupBy(mine, ({ result }) =>
-        result.state === 'succeeded' ? result.result : undefined,
+      const groups = Map.groupBy(mine, ({ result }) =>
+        result.state === 'succeeded' ? result.result : result,
       )
-      for (const [result, group] of results) {
-        if (result !== undefined) await this.#complete(trx, toIds(toClaims(group)), result)
-        else for (const attempt of group) await this.#finishOne(trx, attempt)
+      for (const group of groups.values()) {
+        const [{ result }] = group as [FinishedAttempt]
+        await this.#finish(trx, toIds(toClaims(group)), result)
       }
       return readChanges(trx, toIds(toClaims(mine)))
     })
@@ -115,11 +115,9 @@ export class JobStore {
 
   renew(claims: readonly Claim[], leaseMs: number): Promise<void> {
     return this.#transaction(true, async (trx) => {
-      const ids = toIds([...(await lockClaimed(trx, claims))])
-      if (ids.length > 0)
-        await sql`update job set due_at = ${later(leaseMs)} where id in (${idList(ids)})`.execute(
-          trx,
-        )
+      const valid = await lockClaimed(trx, claims)
+      const due_at = later(leaseMs)
+      if (valid.size > 0) await update(trx, toIds([...valid]), { due_at }).execute()
     })
   }
 
@@ -128,12 +126,12 @@ export class JobStore {
     const { rows } = await sql<JobChange & { fence: number }>`
       select ${CHANGE}, fence from job where id in (${idList(toIds(claims))})
     `.execute(this.#options.open(true))
-    const byId = new Map(rows.map(({ fence, ...change }) => [change.id, { fence, change }]))
+    const jobs = new Map(rows.map((job) => [job.id, job]))
     const lost = claims.filter(({ id, fence }) => {
-      const job = byId.get(id)
-      return job?.fence !== fence || job.change.state !== 'running'
+      const job = jobs.get(id)
+      return job?.fence !== fence || job.state !== 'running'
     })
-    return new Map(lost.map((claim) => [claim, byId.get(claim.id)?.change]))
+    return new Map(lost.map((claim) => [claim, jobs.get(claim.id)]))
   }
 
   /** Resolves with whether the claim was valid. */
@@ -146,10 +144,9 @@ export class JobStore {
   }
 
   promote(): Promise<JobChange[]> {
-    return this.#moveDue('scheduled', async (trx, rows) => {
-      const ids = idList(toIds(rows))
-      await sql`update job set state = 'queued', due_at = null where id in (${ids})`.execute(trx)
-    })
+    return this.#moveDue('scheduled', (trx, rows) =>
+      update(trx, toIds(rows), { state: 'queued', due_at: null }).execute(),
+    )
   }
 
   /**
@@ -165,28 +162,24 @@ export class JobStore {
         const maxMs = Math.min(LOSS_BACKOFF_MS * 2 ** (attempt - 1), MAX_LOSS_BACKOFF_MS)
         const due_at = later(Math.random() * maxMs)
         if (attempt < maxAttempts)
-          await update(trx, id, { state: 'scheduled', due_at, worker: null })
-        else await update(trx, id, { state: 'failed', error, ...this.#ending })
+          await update(trx, [id], { state: 'scheduled', due_at, worker: null }).execute()
+        else await update(trx, [id], { state: 'failed', error, ...this.#ending }).execute()
       }
     })
   }
 
   /** Its worker notices that the claim is invalid. */
   async cancel(trx: Trx, id: string) {
-    const job = await lockJob(trx, id)
-    if (!job || isFinished(job.state)) return job && { job, changed: false }
-    await update(trx, id, { state: 'cancelled', ...this.#ending })
-    await closeAttempts(trx, [id], 'cancelled')
-    return { job: (await lockJob(trx, id)) as JobDetail, changed: true }
+    const cancelled: JobUpdate = { state: 'cancelled', ...this.#ending }
+    const result = await changeFrom(trx, id, UNFINISHED, cancelled)
+    if (result.changed) await closeAttempts(trx, [id], 'cancelled')
+    return result
   }
 
-  async retry(trx: Trx, id: string) {
-    const job = await lockJob(trx, id)
-    if (!job || (job.state !== 'failed' && job.state !== 'cancelled'))
-      return job && { job, changed: false }
-    const fresh = { attempt: 0, progress: 0, note: null, error: null, due_at: null }
-    await update(trx, id, { state: 'queued', finished_at: null, ...fresh })
-    return { job: (await lockJob(trx, id)) as JobDetail, changed: true }
+  retry(trx: Trx, id: string) {
+    const fresh = { attempt: 0, progress: 0, note: null, error: null }
+    const queued: JobUpdate = { state: 'queued', due_at: null, finished_at: null, ...fresh }
+    return changeFrom(trx, id, ['failed', 'cancelled'], queued)
   }
 
   /** Deletes a batch of finished jobs; returns their number. */
@@ -201,7 +194,7 @@ export class JobStore {
 
   async #moveDue(
     state: 'scheduled' | 'running',
-    move: (trx: Trx, rows: readonly Due[]) => Promise<void>,
+    move: (trx: Trx, rows: readonly Due[]) => Promise<unknown>,
   ): Promise<JobChange[]> {
     // Found without locks, as `Queue` reads ahead.
     const { rows: found } = await sql<{ id: string }>`
@@ -220,28 +213,24 @@ export class JobStore {
     })
   }
 
-  async #complete(trx: Trx, ids: string[], result: string): Promise<void> {
-    const { due_at, finished_at } = this.#ending
-    await sql`
-      update job set state = 'succeeded', result = ${result === 'null' ? null : result},
-        progress = 1, error = null, worker = null, dedupe_key = null, due_at = ${due_at},
-        finished_at = ${finished_at} where id in (${idList(ids)})
-    `.execute(trx)
-    await closeAttempts(trx, ids, 'succeeded')
-  }
-
-  async #finishOne(trx: Trx, { claim: { id }, result }: FinishedAttempt): Promise<void> {
-    if (result.state === 'succeeded') return
-    if (result.state === 'queued') {
-      const attempt = sql<number>`attempt - 1`
-      await update(trx, id, { state: 'queued', attempt, worker: null, due_at: null })
-      return closeAttempts(trx, [id], 'released')
+  async #finish(trx: Trx, ids: readonly string[], attempt: AttemptResult): Promise<void> {
+    const { state } = attempt
+    if (state === 'succeeded') {
+      const result = attempt.result === 'null' ? null : attempt.result
+      const columns = { state, result, progress: 1, error: null, ...this.#ending }
+      await update(trx, ids, columns).execute()
+      return closeAttempts(trx, ids, 'succeeded')
     }
-    const { state, error, detail } = result
-    await closeAttempts(trx, [id], 'failed', detail)
+    if (state === 'queued') {
+      const before = sql<number>`attempt - 1`
+      await update(trx, ids, { state, attempt: before, worker: null, due_at: null }).execute()
+      return closeAttempts(trx, ids, 'released')
+    }
+    const { error, detail } = attempt
     const ending =
-      state === 'failed' ? this.#ending : { due_at: later(result.delayMs), worker: null }
-    await update(trx, id, { state, error, ...ending })
+      state === 'failed' ? this.#ending : { due_at: later(attempt.delayMs), worker: null }
+    await update(trx, ids, { state, error, ...ending }).execute()
+    return closeAttempts(trx, ids, 'failed', detail)
   }
 
   get #ending() {
@@ -250,11 +239,8 @@ export class JobStore {
   }
 
   #findQueue(kinds: readonly string[]): Queue {
-    const key = kinds.join(' ')
-    const queue = this.#queues.get(key) ?? new Queue(kinds)
-    if (this.#queues.size >= MAX_QUEUES && !this.#queues.has(key)) this.#queues.clear()
-    this.#queues.set(key, queue)
-    return queue
+    if (this.#queues.size >= MAX_QUEUES) this.#queues.clear()
+    return this.#queues.getOrInsertComputed(kinds.join(' '), () => new Queue(kinds))
   }
 
   #transaction<T>(reserved: boolean, story: (trx: Trx) => Promise<T>): Promise<T> {
@@ -280,7 +266,6 @@ const FRESH_PER_READ = 10
 class Queue {
   readonly #kinds: readonly string[]
   #walkAgainAt = 0
-  #isLong = false
   #ids: string[] = []
   #freshUntil = 0
   #readMs = 0
@@ -291,8 +276,7 @@ class Queue {
 
   async lock(trx: Trx, limit: number): Promise<{ rows: Claim[]; more: boolean }> {
     const now = performance.now()
-    if (!this.#isLong || (now >= this.#walkAgainAt && this.#readMs < SHORT_READ_MS))
-      return this.#walk(trx, limit)
+    if (now >= this.#walkAgainAt && this.#readMs < SHORT_READ_MS) return this.#walk(trx, limit)
     if (this.#ids.length === 0 || now >= this.#freshUntil) await this.#read(trx)
     let rows: Claim[] = []
     // Other processes may have claimed some.
@@ -305,8 +289,7 @@ class Queue {
     const startedAt = performance.now()
     const { rows } = await claimQuery(limit, this.#kinds).execute(trx)
     const endedAt = performance.now()
-    this.#isLong = endedAt - startedAt > LONG_WALK_MS
-    this.#walkAgainAt = endedAt + RETRY_WALK_MS
+    this.#walkAgainAt = endedAt - startedAt > LONG_WALK_MS ? endedAt + RETRY_WALK_MS : endedAt
     return { rows, more: rows.length === limit }
   }
 
@@ -378,6 +361,14 @@ async function lockClaimed(trx: Trx, claims: readonly Claim[]): Promise<Set<Clai
   return new Set(claims.filter(({ id, fence }) => fences.get(id) === fence))
 }
 
+async function changeFrom(trx: Trx, id: string, states: readonly JobState[], columns: JobUpdate) {
+  const query = update(trx, [id], columns).where('state', 'in', states)
+  const { numUpdatedRows } = await query.executeTakeFirst()
+  // A plain read may see an older snapshot.
+  const job = await readJob(jobQuery(trx).forUpdate(), id)
+  return { job, changed: numUpdatedRows > 0n }
+}
+
 /** Ordered by both columns of the index: MariaDB takes no enum for a constant, and would sort. */
 export const pruneQuery = (state: JobState) => sql`
   delete from job where state = ${state} and due_at < now(3)
@@ -396,8 +387,13 @@ async function closeAttempts(
   `.execute(trx)
 }
 
-const update = (trx: Trx, id: string, columns: UpdateObject<JobTables, 'job'>) =>
-  typed(trx).updateTable('job').set(columns).where('id', '=', id).execute()
+type JobUpdate = UpdateObject<JobTables, 'job'>
+
+const update = (trx: Trx, ids: readonly string[], columns: JobUpdate) =>
+  typed(trx)
+    .updateTable('job')
+    .set(columns)
+    .where(sql<boolean>`id in (${idList(ids)})`)
 
 const CHANGE_COLUMNS = ['id', 'kind', 'state', 'progress', 'note', 'attempt', 'error'] as const
 const CHANGE = sql.join(CHANGE_COLUMNS.map((name) => sql.ref(name)))
@@ -415,17 +411,15 @@ const jobQuery = (db: Db) =>
     .select(['started_at as startedAt', 'finished_at as finishedAt'])
     .select(sql<Date | null>`if(state = 'scheduled', due_at, null)`.as('runAt'))
 
-const detailQuery = (db: Db, id: string) =>
-  jobQuery(db).select(['input', 'result']).where('id', '=', id)
+export const findJob = (db: Db, id: string) => readJob(jobQuery(db), id)
 
-const toDetail = (row: (JobRow & { input: string; result: string | null }) | undefined) =>
-  row && { ...row, input: JSON.parse(row.input), result: JSON.parse(row.result ?? 'null') }
-
-export const findJob = async (db: Db, id: string): Promise<JobDetail | undefined> =>
-  toDetail(await detailQuery(db, id).executeTakeFirst())
-
-const lockJob = async (trx: Trx, id: string): Promise<JobDetail | undefined> =>
-  toDetail(await detailQuery(trx, id).forUpdate().executeTakeFirst())
+async function readJob(
+  query: ReturnType<typeof jobQuery>,
+  id: string,
+): Promise<JobDetail | undefined> {
+  const row = await query.select(['input', 'result']).where('id', '=', id).executeTakeFirst()
+  return row && { ...row, input: JSON.parse(row.input), result: JSON.parse(row.result ?? 'null') }
+}
 
 export async function readChanges(db: Db, ids: readonly string[]): Promise<JobChange[]> {
   if (ids.length === 0) return []
