@@ -48,8 +48,6 @@ export class Worker {
   readonly #options: WorkerOptions
   readonly #handlers: ReadonlyMap<string, JobHandler>
   readonly #attempts = new Set<Attempt>()
-  /** Not written yet. */
-  readonly #finished: (FinishedAttempt & { onWritten(): void })[] = []
   readonly #scheduledIds: string[] = []
   readonly #unknownKinds = new Set<string>()
   readonly #claimLoop: Loop
@@ -125,14 +123,15 @@ export class Worker {
 
   /** Writes a batch of results; resolves with whether there are more. */
   async finishOnce(): Promise<boolean> {
-    if (this.#finished.length === 0) return false
     await immediate()
-    const batch = this.#finished.slice(0, FINISH_BATCH)
-    const changes = await this.#options.store.finish(batch)
-    this.#finished.splice(0, batch.length)
-    this.#options.onChange(changes)
-    for (const { onWritten } of batch) onWritten()
-    return this.#finished.length > 0
+    const batch = [...this.#attempts].filter(isUnwritten).slice(0, FINISH_BATCH)
+    if (batch.length === 0) return false
+    this.#options.onChange(await this.#options.store.finish(batch))
+    for (const attempt of batch) {
+      attempt.isWritten = true
+      this.#free(attempt)
+    }
+    return batch.length === FINISH_BATCH
   }
 
   /** Renews leases when due, writes progress, and aborts attempts that lost their claims. */
@@ -154,9 +153,7 @@ export class Worker {
   }
 
   #count(matches: (attempt: Attempt) => boolean): number {
-    let count = 0
-    for (const attempt of this.#attempts) if (matches(attempt)) count++
-    return count
+    return [...this.#attempts].filter(matches).length
   }
 
   async #claim(limit: number, ids?: readonly string[]): Promise<boolean> {
@@ -180,19 +177,19 @@ export class Worker {
     return more
   }
 
-  /** Resolves once the result is written and the handler has ended. */
   async #run(attempt: Attempt): Promise<void> {
     const { value, ended } = attempt.start()
-    const freed = ended.then(() => this.wake())
-    const result = await value.then(
+    void ended.then(() => this.#free(attempt))
+    attempt.result = await value.then(
       (json): AttemptResult => ({ state: 'succeeded', result: json }),
       (error: unknown) => this.#toFailure(attempt, error),
     )
-    const { promise: written, resolve: onWritten } = Promise.withResolvers<void>()
-    this.#finished.push({ claim: attempt.claim, result, onWritten })
     this.#finishLoop.wake()
-    await Promise.all([written, freed])
-    this.#attempts.delete(attempt)
+  }
+
+  /** Lets another job have the place, or the claim, that this one no longer needs. */
+  #free(attempt: Attempt): void {
+    if (attempt.ended && attempt.isWritten) this.#attempts.delete(attempt)
     this.wake()
   }
 
@@ -257,11 +254,9 @@ export class Worker {
   }
 
   async #release(): Promise<void> {
-    const finished: FinishedAttempt[] = [...this.#finished]
-    const known = new Set(toClaims(finished))
-    const others = toClaims([...this.#attempts]).filter((claim) => !known.has(claim))
     if (this.#releasesOnStop)
-      finished.push(...others.map((claim) => ({ claim, result: { state: 'queued' } as const })))
+      for (const attempt of this.#attempts) attempt.result ??= { state: 'queued' }
+    const finished = [...this.#attempts].filter(isUnwritten)
     if (finished.length > 0) this.#options.onChange(await this.#options.store.finish(finished))
   }
 }
@@ -273,9 +268,10 @@ class Attempt {
   readonly isExtra: boolean
   /** An unresponsive handler keeps its place until it has ended. */
   ended = false
+  result: AttemptResult | undefined
+  isWritten = false
   readonly #controller = new AbortController()
   #progress: { fraction: number; note: string | null } | undefined
-  #hasResult = false
 
   constructor(claim: Claim, handler: JobHandler, isExtra: boolean) {
     this.claim = claim
@@ -288,7 +284,7 @@ class Attempt {
   }
 
   get isOver(): boolean {
-    return this.#hasResult || this.aborted
+    return this.result !== undefined || this.aborted
   }
 
   abort(reason: JobError): void {
@@ -313,11 +309,9 @@ class Attempt {
       this.ended = true
     }
     const ended = returned.then(end, end)
-    const value = Promise.race([returned, this.#rejectIfUnresponsive(ended)])
-      .then((result) => toJson(result, `The result of ${job.name}`, MAX_RESULT_BYTES))
-      .finally(() => {
-        this.#hasResult = true
-      })
+    const value = Promise.race([returned, this.#rejectIfUnresponsive(ended)]).then((result) =>
+      toJson(result, `The result of ${job.name}`, MAX_RESULT_BYTES),
+    )
     return { value, ended }
   }
 
@@ -337,6 +331,9 @@ class Attempt {
     return { id, requestId, attempt, signal: this.#controller.signal, progress }
   }
 }
+
+const isUnwritten = (attempt: Attempt): attempt is Attempt & FinishedAttempt =>
+  attempt.result !== undefined && !attempt.isWritten
 
 /** Fires after 25 days at most, as Node's timers do. */
 const startTimer = (ms: number, act: () => void) =>
