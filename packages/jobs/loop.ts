@@ -42,8 +42,7 @@ const MIN_BACKOFF_MS = 250
 export class Loop {
   readonly #options: LoopOptions
   readonly #stopping = new AbortController()
-  #rest: AbortController | undefined
-  #woken = false
+  #waking = new AbortController()
   #failures = 0
   #isOverloaded = false
   #ended: Promise<void> | undefined
@@ -58,23 +57,22 @@ export class Loop {
 
   /** Takes the next turn now, unless it pauses after a failure. */
   wake(): void {
-    this.#woken = true
-    this.#rest?.abort()
+    this.#waking.abort()
   }
 
   async stop(): Promise<void> {
     this.#stopping.abort()
-    this.#rest?.abort()
+    this.wake()
     await this.#ended
   }
 
   async #run(): Promise<void> {
     const { signal } = this.#stopping
     while (!signal.aborted) {
-      this.#woken = false
+      this.#waking = new AbortController()
       const more = await this.#tryOnce()
       if (this.#failures > 0) await pause(this.#backoffMs(), signal)
-      else if (!more && !this.#woken && !signal.aborted) await this.#takeRest()
+      else if (!more) await pause(this.#options.restMs, this.#waking.signal)
     }
   }
 
@@ -95,12 +93,6 @@ export class Loop {
   #backoffMs(): number {
     const maxMs = this.#isOverloaded ? MIN_BACKOFF_MS : this.#options.maxBackoffMs
     return Math.min(MIN_BACKOFF_MS * 2 ** this.#failures, maxMs) * (0.5 + Math.random() / 2)
-  }
-
-  async #takeRest(): Promise<void> {
-    this.#rest = new AbortController()
-    await pause(this.#options.restMs, this.#rest.signal)
-    this.#rest = undefined
   }
 }
 
