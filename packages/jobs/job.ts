@@ -60,6 +60,9 @@ function checkName(what: string, name: unknown): void {
   throw new TypeError(`Expected the name of ${what} to be ${expected}, got ${inspect(name)}`)
 }
 
+export const findDuplicate = (names: readonly string[]) =>
+  names.find((name, index) => names.indexOf(name) !== index)
+
 export interface JobContext {
   id: string
   /** Aborts on cancellation, timeout and shutdown, and when another process took the job over. */

@@ -11,6 +11,7 @@ import {
   listAttempts,
   listJobs,
   readChanges,
+  type StoreOptions,
 } from './store.ts'
 import type { Db, JobState, Trx } from './tables.ts'
 import { Worker } from './worker.ts'
@@ -21,18 +22,14 @@ const STOP_TIMEOUT_MS = 1_000
 const COUNT_TIMEOUT_MS = 1_000
 const READ_WATCHED_EVERY_MS = 1_000
 
-export interface JobsOptions {
+export interface JobsOptions extends Omit<StoreOptions, 'open'> {
   /** Opens a handle whose statements end with `signal`; `reserved` ones do not wait for others. */
   open(signal: AbortSignal, options: { reserved: boolean }): Db
-  /** Runs a transaction, again after a deadlock. */
-  transaction<T>(db: Db, story: (trx: Trx) => Promise<T>, isolation: 'read committed'): Promise<T>
   /** Calls `act` once `trx` has committed. */
   afterCommit(trx: Trx, act: () => void): void
   log: Log
   /** Maximum jobs at once; 0 leaves them to other processes. */
   concurrency: number
-  /** How long finished jobs are kept. */
-  keepMs: number
   /** What people may see of an error; by default only a `JobError`'s message. */
   publicMessage?(error: unknown): string
   timing?: Partial<Timing>
@@ -64,10 +61,10 @@ export class Jobs implements AsyncDisposable {
   #countFails = false
 
   constructor(options: JobsOptions) {
-    const { log, keepMs, transaction } = options
+    const { log } = options
     this.#options = options
     this.#timing = { ...TIMING, ...options.timing }
-    this.#store = new JobStore({ open: this.#open, transaction, keepMs })
+    this.#store = new JobStore({ ...options, open: this.#open })
     const { maxBackoffMs } = this.#timing
     const pace = { restMs: READ_WATCHED_EVERY_MS, maxBackoffMs }
     const runOnce = () => this.#readWatched()
@@ -80,8 +77,8 @@ export class Jobs implements AsyncDisposable {
 
   /** Runs jobs. @throws Error for duplicate handlers or schedules, or a wrong cron expression. */
   start(all: { handlers: readonly JobHandler[]; schedules: readonly JobSchedule[] }): void {
-    const { log, concurrency, transaction, publicMessage = toPublicMessage } = this.#options
-    const prune = pruning(this.#store, () => this.#open(false))
+    const { log, concurrency, publicMessage = toPublicMessage } = this.#options
+    const prune = pruning(this.#store)
     const common = { store: this.#store, log, timing: this.#timing, onChange: this.#notify }
     const handlers = [prune.handler, ...all.handlers]
     const schedules = [prune.schedule, ...all.schedules]
@@ -91,8 +88,7 @@ export class Jobs implements AsyncDisposable {
       const { id } = await this.enqueue(trx, job, input as never, { dedupeKey })
       this.#options.afterCommit(trx, () => worker.claimScheduled(id))
     }
-    const open = () => this.#open(true)
-    this.#maintenance = new Maintenance({ ...common, open, transaction, schedules, enqueue })
+    this.#maintenance = new Maintenance({ ...common, schedules, enqueue })
     this.#worker = worker
     for (const part of [worker, this.#maintenance, this.#watchLoop]) part.start()
   }

@@ -2,21 +2,20 @@ import { performance } from 'node:perf_hooks'
 import { Cron } from 'croner'
 import { sql } from 'kysely'
 import { toNewJob } from './enqueue.ts'
-import { handle, type JobChange, type JobSchedule, job, schedule } from './job.ts'
+import { findDuplicate, handle, type JobChange, type JobSchedule, job, schedule } from './job.ts'
 import { type Log, Loop, type Timing } from './loop.ts'
-import { type JobStore, MAINTENANCE_BATCH, type StoreOptions } from './store.ts'
+import { type JobStore, MAINTENANCE_BATCH } from './store.ts'
 import { type Db, type Trx, typed } from './tables.ts'
 
 const SLOT_BATCH = 1_000
 /** Five fields, six with seconds, or `@daily`: a year would end some day. */
 const RECURRING = /^\s*(@\w+|\S+(\s+\S+){4,5})\s*$/
 
-export interface MaintenanceOptions extends Pick<StoreOptions, 'transaction'> {
+export interface MaintenanceOptions {
   store: JobStore
   log: Log
   timing: Timing
   schedules: readonly JobSchedule[]
-  open(): Db
   /** Enqueues a schedule's job in the transaction that marks its slot as fired. */
   enqueue(trx: Trx, schedule: JobSchedule): Promise<unknown>
   onChange(changes: readonly JobChange[]): void
@@ -39,8 +38,7 @@ export class Maintenance {
    */
   constructor(options: MaintenanceOptions) {
     const { log, timing, schedules } = options
-    const names = schedules.map(({ name }) => name)
-    const twice = names.find((name, index) => names.indexOf(name) !== index)
+    const twice = findDuplicate(schedules.map(({ name }) => name))
     if (twice) throw new Error(`Two schedules have one name: ${twice}`)
     // A schedule that fails later would block those after it.
     for (const { job, input } of schedules) toNewJob(job, input as never)
@@ -75,18 +73,13 @@ export class Maintenance {
 
   /** Fires each slot once; of those missed while no process ran, the last. */
   async fireSchedules(): Promise<void> {
-    const { open, transaction } = this.#options
-    const now = await readClock(open())
+    const { store } = this.#options
+    const now = await readClock(store.open(true))
     for (const entry of this.#entries) {
       if (now.getTime() < entry.nextSlot) continue
       const soon = new Date(Math.floor(now.getTime() / 1_000) * 1_000 + 1_000)
       const [slot] = entry.cron.previousRuns(1, soon)
-      if (slot)
-        await transaction(
-          open(),
-          (trx) => this.#fireSlot(trx, entry.schedule, slot),
-          'read committed',
-        )
+      if (slot) await store.transaction(true, (trx) => this.#fireSlot(trx, entry.schedule, slot))
       entry.nextSlot = entry.cron.nextRun(now)?.getTime() ?? Number.POSITIVE_INFINITY
     }
   }
@@ -138,11 +131,11 @@ async function readClock(db: Db): Promise<Date> {
 const pruneJobs = job<null>('jobs.prune')
 
 /** Hourly: deletes old finished jobs and slots. */
-export const pruning = (store: JobStore, open: () => Db) => ({
+export const pruning = (store: JobStore) => ({
   schedule: schedule('jobs.prune', '17 * * * *', pruneJobs, null),
   handler: handle(pruneJobs, async (_, { signal }) => {
     while (!signal.aborted && (await store.prune()) > 0);
-    await pruneSlots(open, signal)
+    await pruneSlots(() => store.open(false), signal)
   }),
 })
 

@@ -58,7 +58,9 @@ export interface ClaimOptions {
 export interface StoreOptions {
   /** @param reserved for what must not wait behind requests: leases, progress, results. */
   open(reserved: boolean): Db
+  /** Runs a transaction, again after a deadlock. */
   transaction<T>(db: Db, story: (trx: Trx) => Promise<T>, isolation: 'read committed'): Promise<T>
+  /** How long finished jobs are kept. */
   keepMs: number
 }
 
@@ -78,7 +80,7 @@ export class JobStore {
   claim(options: ClaimOptions): Promise<{ claims: Claim[]; more: boolean }> {
     const { rooms, limit, ids } = options
     const queue = this.#findQueue([...rooms.keys()])
-    return this.#transaction(false, async (trx) => {
+    return this.transaction(false, async (trx) => {
       const { rows, more } = ids
         ? { rows: await lockNamed(trx, ids), more: false }
         : await queue.lock(trx, limit)
@@ -93,13 +95,13 @@ export class JobStore {
         select kind from job force index (job_queue) where state = 'queued'
         order by priority, id limit ${sql.lit(KINDS_LOOKAHEAD)}
       ) as first
-    `.execute(this.#options.open(false))
+    `.execute(this.open(false))
     return rows.map(({ kind }) => kind).filter((kind) => !kinds.has(kind))
   }
 
   /** Writes the results of valid claims; returns the changes. */
   finish(attempts: readonly FinishedAttempt[]): Promise<JobChange[]> {
-    return this.#transaction(true, async (trx) => {
+    return this.transaction(true, async (trx) => {
       const valid = await lockClaimed(trx, toClaims(attempts))
       const mine = attempts.filter(({ claim }) => valid.has(claim))
       const groups = Map.groupBy(mine, ({ result }) =>
@@ -114,7 +116,7 @@ export class JobStore {
   }
 
   renew(claims: readonly Claim[], leaseMs: number): Promise<void> {
-    return this.#transaction(true, async (trx) => {
+    return this.transaction(true, async (trx) => {
       const valid = await lockClaimed(trx, claims)
       const due_at = later(leaseMs)
       if (valid.size > 0) await update(trx, toIds([...valid]), { due_at }).execute()
@@ -125,7 +127,7 @@ export class JobStore {
   async findLost(claims: readonly Claim[]): Promise<Map<Claim, JobChange | undefined>> {
     const { rows } = await sql<JobChange & { fence: number }>`
       select ${CHANGE}, fence from job where id in (${idList(toIds(claims))})
-    `.execute(this.#options.open(true))
+    `.execute(this.open(true))
     const jobs = new Map(rows.map((job) => [job.id, job]))
     const lost = claims.filter(({ id, fence }) => {
       const job = jobs.get(id)
@@ -139,7 +141,7 @@ export class JobStore {
     const { numAffectedRows = 0n } = await sql`
       update job set progress = ${progress}, note = ${note}
       where id = ${id} and fence = ${fence} and state = 'running'
-    `.execute(this.#options.open(true))
+    `.execute(this.open(true))
     return numAffectedRows > 0n
   }
 
@@ -187,7 +189,7 @@ export class JobStore {
     let pruned = 0n
     for (const state of FINISHED) {
       const prune = (trx: Trx) => pruneQuery(state).execute(trx)
-      pruned += (await this.#transaction(false, prune)).numAffectedRows ?? 0n
+      pruned += (await this.transaction(false, prune)).numAffectedRows ?? 0n
     }
     return Number(pruned)
   }
@@ -200,9 +202,9 @@ export class JobStore {
     const { rows: found } = await sql<{ id: string }>`
       select id from job force index (job_due) where state = ${state} and due_at <= now(3)
       order by state, due_at limit ${sql.lit(MAINTENANCE_BATCH)}
-    `.execute(this.#options.open(true))
+    `.execute(this.open(true))
     if (found.length === 0) return []
-    return this.#transaction(true, async (trx) => {
+    return this.transaction(true, async (trx) => {
       const { rows } = await sql<Due>`
         select id, attempt, max_attempts as maxAttempts from job force index (primary)
         where id in (${idList(toIds(found))}) and state = ${state} and due_at <= now(3)
@@ -243,9 +245,12 @@ export class JobStore {
     return this.#queues.getOrInsertComputed(kinds.join(' '), () => new Queue(kinds))
   }
 
-  #transaction<T>(reserved: boolean, story: (trx: Trx) => Promise<T>): Promise<T> {
-    const { open, transaction } = this.#options
-    return transaction(open(reserved), story, 'read committed')
+  open(reserved: boolean): Db {
+    return this.#options.open(reserved)
+  }
+
+  transaction<T>(reserved: boolean, story: (trx: Trx) => Promise<T>): Promise<T> {
+    return this.#options.transaction(this.open(reserved), story, 'read committed')
   }
 }
 

@@ -4,7 +4,7 @@ import { performance } from 'node:perf_hooks'
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises'
 import { toJson } from './enqueue.ts'
 import { JobError } from './errors.ts'
-import type { JobChange, JobContext, JobHandler } from './job.ts'
+import { findDuplicate, type JobChange, type JobContext, type JobHandler } from './job.ts'
 import { type Log, Loop, type Timing } from './loop.ts'
 import {
   type AttemptResult,
@@ -61,8 +61,7 @@ export class Worker {
     const { log, handlers, timing } = options
     this.#options = options
     this.#handlers = new Map(handlers.map((handler) => [handler.job.name, handler]))
-    const kinds = handlers.map(({ job }) => job.name)
-    const twice = kinds.find((kind, index) => kinds.indexOf(kind) !== index)
+    const twice = findDuplicate(handlers.map(({ job }) => job.name))
     if (twice) throw new Error(`Two handlers for one kind of job: ${twice}`)
     const loop = (name: string, restMs: number, runOnce: () => Promise<boolean>) =>
       new Loop({ name, log, restMs, maxBackoffMs: timing.maxBackoffMs, runOnce })

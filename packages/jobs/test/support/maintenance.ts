@@ -14,8 +14,6 @@ export function useMaintenance(db: Db, schedules: JobSchedule[]) {
     log: pino({ level: 'silent' }),
     timing: TIMING,
     schedules,
-    open: () => db,
-    transaction,
     enqueue: async (_, { name }) => fired.push(name),
     onChange: () => {},
   })
