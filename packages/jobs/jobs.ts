@@ -52,8 +52,6 @@ export class Jobs implements AsyncDisposable {
   readonly #listeners = new Set<Listener>()
   readonly #watchLoop: Loop
   readonly #closing = new AbortController()
-  /** The jobs that change here while the watched ones are read, whose rows are older then. */
-  #changedWhileReading: Set<string> | undefined
   #worker: Worker | undefined
   #maintenance: Maintenance | undefined
   #stopped: Promise<void> | undefined
@@ -231,32 +229,27 @@ export class Jobs implements AsyncDisposable {
 
   readonly #notify = (changes: readonly JobChange[]) => {
     if (changes.some(({ state }) => state === 'queued')) this.#worker?.wake()
-    for (const change of changes.map(toChange)) {
-      this.#changedWhileReading?.add(change.id)
+    for (const change of changes.map(toChange))
       for (const listener of this.#listeners) this.#send(listener, change)
-    }
   }
 
   async #readWatched(): Promise<boolean> {
-    const ids = new Map([...this.#listeners].map((entry) => [entry, new Set(entry.watched())]))
-    const all = [...new Set([...ids.values()].flatMap((set) => [...set]))]
-    const changed = new Set<string>()
-    this.#changedWhileReading = changed
-    const changes = await readChanges(this.#open(false), all)
-    this.#changedWhileReading = undefined
-    for (const [listener, watched] of ids) {
-      for (const id of listener.lastSent.keys()) if (!watched.has(id)) listener.lastSent.delete(id)
-      for (const change of changes)
-        if (watched.has(change.id) && !changed.has(change.id)) this.#sendRead(listener, change)
+    const readings = [...this.#listeners].map((listener) => {
+      const last = listener.lastSent
+      listener.lastSent = new Map([...listener.watched()].map((id) => [id, last.get(id) ?? '']))
+      return { listener, before: new Map(listener.lastSent) }
+    })
+    const ids = new Set(readings.flatMap(({ before }) => [...before.keys()]))
+    for (const change of await readChanges(this.#open(false), [...ids])) {
+      const text = JSON.stringify(change)
+      for (const { listener, before } of readings) {
+        const last = before.get(change.id)
+        // A change that was sent meanwhile is newer than the row.
+        const isLast = listener.lastSent.get(change.id) === last
+        if (last !== undefined && last !== text && isLast) this.#send(listener, change)
+      }
     }
     return false
-  }
-
-  #sendRead(listener: Listener, change: JobChange) {
-    const text = JSON.stringify(change)
-    if (listener.lastSent.get(change.id) === text) return
-    listener.lastSent.set(change.id, text)
-    this.#send(listener, change)
   }
 
   #send({ notify, lastSent }: Listener, change: JobChange) {
