@@ -88,7 +88,7 @@ export class Jobs implements AsyncDisposable {
     }
     this.#maintenance = new Maintenance({ ...common, schedules, enqueue })
     this.#worker = worker
-    for (const part of [worker, this.#maintenance, this.#watchLoop]) part.start()
+    for (const part of [worker, this.#maintenance.loop, this.#watchLoop]) part.start()
   }
 
   /**
@@ -185,7 +185,7 @@ export class Jobs implements AsyncDisposable {
     // What a hanging database does not release is rescued later.
     const timer = setTimeout(close, 2 * this.#timing.graceMs + STOP_TIMEOUT_MS)
     try {
-      await Promise.all([this.#maintenance?.stop(), this.#watchLoop.stop()])
+      await Promise.all([this.#maintenance?.loop.stop(), this.#watchLoop.stop()])
       await this.#worker?.stop(crashed)
     } catch (error) {
       const text = 'Could not release all jobs: others take them over when their leases expire'

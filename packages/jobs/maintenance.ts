@@ -2,23 +2,21 @@ import { performance } from 'node:perf_hooks'
 import { Cron } from 'croner'
 import { sql } from 'kysely'
 import { toNewJob } from './enqueue.ts'
-import { findDuplicate, handle, type JobChange, type JobSchedule, job, schedule } from './job.ts'
-import { type Log, Loop, type Timing } from './loop.ts'
+import { findDuplicate, handle, type JobSchedule, job, schedule } from './job.ts'
+import { Loop } from './loop.ts'
 import { type JobStore, MAINTENANCE_BATCH } from './store.ts'
 import { type Db, type Trx, typed } from './tables.ts'
+import type { WorkerOptions } from './worker.ts'
 
 const SLOT_BATCH = 1_000
 /** Five fields, six with seconds, or `@daily`: a year would end some day. */
 const RECURRING = /^\s*(@\w+|\S+(\s+\S+){4,5})\s*$/
 
-export interface MaintenanceOptions {
-  store: JobStore
-  log: Log
-  timing: Timing
+export interface MaintenanceOptions
+  extends Pick<WorkerOptions, 'store' | 'log' | 'timing' | 'onChange'> {
   schedules: readonly JobSchedule[]
   /** Enqueues a schedule's job in the transaction that marks its slot as fired. */
   enqueue(trx: Trx, schedule: JobSchedule): Promise<unknown>
-  onChange(changes: readonly JobChange[]): void
 }
 
 /**
@@ -27,7 +25,7 @@ export interface MaintenanceOptions {
  */
 export class Maintenance {
   readonly #options: MaintenanceOptions
-  readonly #loop: Loop
+  readonly loop: Loop
   readonly #entries: { schedule: JobSchedule; cron: Cron; nextSlot: number }[]
   #lastAt = Number.NEGATIVE_INFINITY
   #rescuesFrom = 0
@@ -50,15 +48,7 @@ export class Maintenance {
     }))
     const { pollMs: restMs, maxBackoffMs } = timing
     const runOnce = () => this.runOnce()
-    this.#loop = new Loop({ name: 'maintenance', log, restMs, maxBackoffMs, runOnce })
-  }
-
-  start(): void {
-    this.#loop.start()
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop()
+    this.loop = new Loop({ name: 'maintenance', log, restMs, maxBackoffMs, runOnce })
   }
 
   async runOnce(): Promise<boolean> {
