@@ -77,19 +77,13 @@ export async function listenForProbes(
     async '/metrics'(response) {
       const known = await ask('metrics', METRICS)
       const ageMs = known ? performance.now() - known.at : Number.NaN
-      const gauges = [
-        [
-          'nodejs_eventloop_current_block_seconds',
-          'Length of the block until now',
-          readBlockage().blockedMs,
-        ],
-        ['metrics_snapshot_age_seconds', 'Age of all other metrics', ageMs],
-      ] as const
-      const text = gauges.map(
-        ([name, help, ms]) =>
-          `\n# HELP ${name} ${help}\n# TYPE ${name} gauge\n${name} ${(ms / 1_000).toFixed(3)}\n`,
-      )
-      send(response, 200, METRICS_TYPE, [known?.answer, ...text].join(''))
+      const { blockedMs } = readBlockage()
+      const metrics = [
+        known?.answer,
+        gauge('nodejs_eventloop_current_block_seconds', 'Length of the block until now', blockedMs),
+        gauge('metrics_snapshot_age_seconds', 'Age of all other metrics', ageMs),
+      ]
+      send(response, 200, METRICS_TYPE, metrics.join(''))
     },
   }
   const server = createServer(({ method = '', url = '' }, response) => {
@@ -107,6 +101,9 @@ export async function listenForProbes(
   const { address, family, port: bound } = server.address() as AddressInfo
   return `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}`
 }
+
+const gauge = (name: string, help: string, ms: number) =>
+  `\n# HELP ${name} ${help}\n# TYPE ${name} gauge\n${name} ${(ms / 1_000).toFixed(3)}\n`
 
 const sendOk = (response: ServerResponse, facts: object = {}) =>
   send(response, 200, 'application/json', JSON.stringify({ status: 'ok', ...facts }))

@@ -37,7 +37,7 @@ export class Watchdog implements AsyncDisposable {
   readonly #thread: Worker
   readonly #stopSamples: () => void
   readonly #flushing: (() => void)[] = []
-  #hasEnded = false
+  readonly #ended: Promise<unknown>
 
   /** @throws NodeJS.ErrnoException when it cannot listen for probes. */
   static async open(options: WatchdogOptions): Promise<Watchdog> {
@@ -91,10 +91,7 @@ export class Watchdog implements AsyncDisposable {
       if (message.kind === 'block') onBlock(message.block)
       if (message.kind === 'flushed') this.#flushing.shift()?.()
     })
-    this.#thread.once('exit', () => {
-      this.#hasEnded = true
-      for (const resolve of this.#flushing) resolve()
-    })
+    this.#ended = new Promise((resolve) => this.#thread.once('exit', resolve))
   }
 
   /** Begins to watch. Blocks during startup keep no request waiting. */
@@ -107,12 +104,11 @@ export class Watchdog implements AsyncDisposable {
 
   /** Resolves once `onBlock` has received all blocks that are over. */
   async flush(): Promise<void> {
-    if (this.#hasEnded) return
     const { promise: flushed, resolve } = Promise.withResolvers<void>()
     this.#flushing.push(resolve)
     this.#heartbeat.beat()
     this.#thread.postMessage('flush')
-    await flushed
+    await Promise.race([flushed, this.#ended])
   }
 
   async [Symbol.asyncDispose]() {
