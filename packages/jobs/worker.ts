@@ -49,7 +49,8 @@ export class Worker {
   readonly #handlers: ReadonlyMap<string, JobHandler>
   readonly #attempts = new Set<Attempt>()
   readonly #scheduledIds: string[] = []
-  readonly #unknownKinds = new Set<string>()
+  /** Those with a handler, and those that the log has named. */
+  readonly #knownKinds: Set<string>
   readonly #claimLoop: Loop
   readonly #finishLoop: Loop
   readonly #watchLoop: Loop
@@ -61,6 +62,7 @@ export class Worker {
     const { log, handlers, timing } = options
     this.#options = options
     this.#handlers = new Map(handlers.map((handler) => [handler.job.name, handler]))
+    this.#knownKinds = new Set(this.#handlers.keys())
     const twice = findDuplicate(handlers.map(({ job }) => job.name))
     if (twice) throw new Error(`Two handlers for one kind of job: ${twice}`)
     const loop = (name: string, restMs: number, runOnce: () => Promise<boolean>) =>
@@ -90,7 +92,8 @@ export class Worker {
   }
 
   abort(id: string): void {
-    for (const attempt of this.#attempts) if (attempt.claim.id === id) attempt.abort(CANCELLED)
+    for (const attempt of this.#attempts)
+      if (attempt.claim.id === id) attempt.controller.abort(CANCELLED)
   }
 
   /**
@@ -102,7 +105,7 @@ export class Worker {
     this.#releasesOnStop = !crashed
     const { graceMs } = this.#options.timing
     await this.#drain(graceMs)
-    for (const attempt of this.#attempts) attempt.abort(STOPPING)
+    for (const { controller } of this.#attempts) controller.abort(STOPPING)
     await this.#drain(graceMs)
     await Promise.all([this.#watchLoop.stop(), this.#finishLoop.stop()])
     await this.#release()
@@ -192,12 +195,13 @@ export class Worker {
     this.wake()
   }
 
-  #toFailure({ claim, handler, aborted }: Attempt, error: unknown): AttemptResult {
+  #toFailure({ claim, handler, controller }: Attempt, error: unknown): AttemptResult {
     const { id, kind, attempt, maxAttempts, requestId } = claim
     const isRetryable = (error as { retryable?: unknown } | undefined)?.retryable !== false
     const isLast = attempt >= maxAttempts || !isRetryable
     const text = isLast ? 'Job failed' : 'Job attempt failed, retrying'
-    if (!aborted) this.#options.log.warn({ err: error, job: id, kind, attempt, requestId }, text)
+    const fields = { err: error, job: id, kind, attempt, requestId }
+    if (!controller.signal.aborted) this.#options.log.warn(fields, text)
     // Shutdown may be the cause: the attempt does not count.
     if (this.#releasesOnStop && isRetryable) return { state: 'queued' }
     const message = this.#options.publicMessage(error).slice(0, MAX_ERROR_CHARACTERS)
@@ -216,7 +220,8 @@ export class Worker {
   }
 
   async #writeProgress(attempt: Attempt): Promise<void> {
-    const progress = attempt.takeProgress()
+    const { progress } = attempt
+    attempt.progress = undefined
     if (!progress || attempt.isOver) return
     const { fraction, note } = progress
     const isValid = await this.#options.store.writeProgress(attempt.claim, fraction, note)
@@ -231,7 +236,7 @@ export class Worker {
       if (attempt.isOver || !lost.has(attempt.claim)) continue
       const change = lost.get(attempt.claim)
       const isTaken = change?.state === 'running' || change?.state === 'queued'
-      attempt.abort(isTaken ? TAKEN_OVER : CANCELLED)
+      attempt.controller.abort(isTaken ? TAKEN_OVER : CANCELLED)
       if (change) this.#options.onChange([change])
     }
   }
@@ -239,9 +244,8 @@ export class Worker {
   async #warnOfUnknownKinds(): Promise<void> {
     if (performance.now() - this.#searchedAt < SEARCH_EVERY_MS) return
     this.#searchedAt = performance.now()
-    const known = new Set([...this.#handlers.keys(), ...this.#unknownKinds])
-    for (const kind of await this.#options.store.findOtherKinds(known)) {
-      this.#unknownKinds.add(kind)
+    for (const kind of await this.#options.store.findOtherKinds(this.#knownKinds)) {
+      this.#knownKinds.add(kind)
       const text = 'No handler for this kind of job here: leaving it to other processes'
       this.#options.log.warn({ kind }, text)
     }
@@ -269,8 +273,9 @@ class Attempt {
   ended = false
   result: AttemptResult | undefined
   isWritten = false
-  readonly #controller = new AbortController()
-  #progress: { fraction: number; note: string | null } | undefined
+  readonly controller = new AbortController()
+  /** Not written yet. */
+  progress: { fraction: number; note: string | null } | undefined
 
   constructor(claim: Claim, handler: JobHandler, isExtra: boolean) {
     this.claim = claim
@@ -278,30 +283,17 @@ class Attempt {
     this.isExtra = isExtra
   }
 
-  get aborted(): boolean {
-    return this.#controller.signal.aborted
-  }
-
   get isOver(): boolean {
-    return this.result !== undefined || this.aborted
-  }
-
-  abort(reason: JobError): void {
-    this.#controller.abort(reason)
-  }
-
-  takeProgress() {
-    const progress = this.#progress
-    this.#progress = undefined
-    return progress
+    return this.result !== undefined || this.controller.signal.aborted
   }
 
   /** `value` is the result as JSON, or rejects with the failure. */
   start(): { value: Promise<string>; ended: Promise<void> } {
     const { job, run } = this.handler
-    const timer = startTimer(job.timeoutMs, () =>
-      this.abort(new JobError('deadline_exceeded', `It was not done within ${job.timeoutMs} ms`)),
-    )
+    const timer = startTimer(job.timeoutMs, () => {
+      const text = `It was not done within ${job.timeoutMs} ms`
+      this.controller.abort(new JobError('deadline_exceeded', text))
+    })
     const returned = Promise.try(() => run(JSON.parse(this.claim.input), this.#context()))
     const end = () => {
       clearTimeout(timer)
@@ -315,7 +307,7 @@ class Attempt {
   }
 
   async #rejectIfUnresponsive(ended: Promise<void>): Promise<never> {
-    const { signal } = this.#controller
+    const { signal } = this.controller
     await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
     await Promise.race([ended, sleep(UNRESPONSIVE_MS)])
     throw signal.reason
@@ -325,9 +317,9 @@ class Attempt {
     const { id, requestId, attempt } = this.claim
     const progress = (fraction: number, text?: string) => {
       const note = text?.slice(0, MAX_NOTE_CHARACTERS) ?? null
-      this.#progress = { fraction: Math.min(Math.max(fraction, 0), 1) || 0, note }
+      this.progress = { fraction: Math.min(Math.max(fraction, 0), 1) || 0, note }
     }
-    return { id, requestId, attempt, signal: this.#controller.signal, progress }
+    return { id, requestId, attempt, signal: this.controller.signal, progress }
   }
 }
 
