@@ -55,7 +55,8 @@ let mainTimeNs = heartbeat.readMainThreadTime().totalNs
 let openBlock: OpenBlock | undefined
 /** Samples must not slow down a loop that is often blocked. */
 let samplesLeft = sampleEveryBlock ? Number.POSITIVE_INFINITY : MAX_SAMPLES
-const reporting = new Set<Promise<void>>()
+/** Blocks are reported in their order. */
+let reported: Promise<unknown> = Promise.resolve()
 
 setInterval(poll, periodMs)
 setInterval(() => {
@@ -63,7 +64,7 @@ setInterval(() => {
 }, MS_PER_SAMPLE)
 thread.on('message', async () => {
   poll()
-  await Promise.all(reporting)
+  await reported
   send({ kind: 'flushed' })
 })
 const ask = probes && connectToMainThread(probes.port, () => readBlockage().blockedMs)
@@ -148,11 +149,9 @@ function endBlock(beat: bigint | undefined) {
 }
 
 function report(block: OpenBlock, blockedMs: number) {
-  const reported = Promise.resolve(block.sampling).then(() => {
+  reported = Promise.all([reported, block.sampling]).then(() => {
     const { at, frame = UNKNOWN } = block
     const rounded = { at: Math.round(at), blockedMs: Math.round(blockedMs) }
     send({ kind: 'block', block: { ...rounded, ...frame } })
-    reporting.delete(reported)
   })
-  reporting.add(reported)
 }
