@@ -138,7 +138,7 @@ export class Jobs implements AsyncDisposable {
     throw new JobError('conflict', `${expected}: this one is ${job.state}`)
   }
 
-  readonly find = findJob
+  readonly find: (db: Db, id: string) => Promise<JobDetail | undefined> = findJob
   readonly list = listJobs
   readonly attempts = listAttempts
 

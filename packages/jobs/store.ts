@@ -357,12 +357,11 @@ async function begin(trx: Trx, rows: readonly Claim[], { worker, leaseMs }: Clai
 }
 
 async function lockClaimed(trx: Trx, claims: readonly Claim[]): Promise<Set<Claim>> {
-  const { rows } = await sql<{ id: string; fence: number; state: string }>`
-    select id, fence, state from job force index (primary)
-    where id in (${idList(toIds(claims))}) order by id for update
+  const { rows } = await sql<{ id: string; fence: number }>`
+    select id, fence from job force index (primary)
+    where id in (${idList(toIds(claims))}) and state = 'running' order by id for update
   `.execute(trx)
-  const running = rows.filter(({ state }) => state === 'running')
-  const fences = new Map(running.map(({ id, fence }) => [id, fence]))
+  const fences = new Map(rows.map(({ id, fence }) => [id, fence]))
   return new Set(claims.filter(({ id, fence }) => fences.get(id) === fence))
 }
 
@@ -370,7 +369,7 @@ async function changeFrom(trx: Trx, id: string, states: readonly JobState[], col
   const query = update(trx, [id], columns).where('state', 'in', states)
   const { numUpdatedRows } = await query.executeTakeFirst()
   // A plain read may see an older snapshot.
-  const job = await readJob(jobQuery(trx).forUpdate(), id)
+  const job = await findJob(trx, id, true)
   return { job, changed: numUpdatedRows > 0n }
 }
 
@@ -416,13 +415,9 @@ const jobQuery = (db: Db) =>
     .select(['started_at as startedAt', 'finished_at as finishedAt'])
     .select(sql<Date | null>`if(state = 'scheduled', due_at, null)`.as('runAt'))
 
-export const findJob = (db: Db, id: string) => readJob(jobQuery(db), id)
-
-async function readJob(
-  query: ReturnType<typeof jobQuery>,
-  id: string,
-): Promise<JobDetail | undefined> {
-  const row = await query.select(['input', 'result']).where('id', '=', id).executeTakeFirst()
+export async function findJob(db: Db, id: string, lock = false): Promise<JobDetail | undefined> {
+  const query = jobQuery(db).select(['input', 'result']).where('id', '=', id)
+  const row = await (lock ? query.forUpdate() : query).executeTakeFirst()
   return row && { ...row, input: JSON.parse(row.input), result: JSON.parse(row.result ?? 'null') }
 }
 
