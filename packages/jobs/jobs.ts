@@ -234,19 +234,15 @@ export class Jobs implements AsyncDisposable {
   }
 
   async #readWatched(): Promise<boolean> {
-    const readings = [...this.#listeners].map((listener) => {
+    for (const listener of this.#listeners) {
       const last = listener.lastSent
-      listener.lastSent = new Map([...listener.watched()].map((id) => [id, last.get(id) ?? '']))
-      return { listener, before: new Map(listener.lastSent) }
-    })
-    const ids = new Set(readings.flatMap(({ before }) => [...before.keys()]))
-    for (const change of await readChanges(this.#open(false), [...ids])) {
-      const text = JSON.stringify(change)
-      for (const { listener, before } of readings) {
-        const last = before.get(change.id)
+      const before = new Map([...listener.watched()].map((id) => [id, last.get(id) ?? '']))
+      listener.lastSent = new Map(before)
+      for (const change of await readChanges(this.#open(false), [...before.keys()])) {
+        const sent = before.get(change.id)
         // A change that was sent meanwhile is newer than the row.
-        const isLast = listener.lastSent.get(change.id) === last
-        if (last !== undefined && last !== text && isLast) this.#send(listener, change)
+        const isNewest = listener.lastSent.get(change.id) === sent
+        if (isNewest && sent !== JSON.stringify(change)) this.#send(listener, change)
       }
     }
     return false
