@@ -34,13 +34,9 @@ export function toNewJob<Input>(
 ) {
   if (!Number.isInteger(priority) || priority < MIN_PRIORITY || priority > MAX_PRIORITY)
     throw unexpected(RangeError, 'priority', 'be an integer from -32768 to 32767', priority)
+  const expected = 'be 1 to 128 ASCII characters without spaces'
   if (requestId !== null && !REQUEST_ID.test(requestId))
-    throw unexpected(
-      TypeError,
-      'requestId',
-      'be 1 to 128 ASCII characters without spaces',
-      requestId,
-    )
+    throw unexpected(TypeError, 'requestId', expected, requestId)
   return {
     kind: name,
     input: toJson(input, `The input of ${name}`, MAX_INPUT_BYTES),
