@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   CompiledQuery,
@@ -40,9 +41,10 @@ const servers = new WeakMap<PoolConnection, string>()
 export function prepareSession(connection: PoolConnection): void {
   // Otherwise a broken connection's second error would end the process.
   connection.on('error', () => {})
-  connection.query(PREPARE_SESSION, (error) => error && connection.destroy())
+  connection.query(PREPARE_SESSION, (error) => error && discard(connection))
   connection.query<RowDataPacket[]>(IDENTIFY_SERVER, (error, rows) => {
-    if (!error) servers.set(connection, rows[0]?.['server'])
+    if (error) discard(connection)
+    else servers.set(connection, rows[0]?.['server'])
   })
 }
 
@@ -57,11 +59,10 @@ export function answersPing(connection: PoolConnection): Promise<boolean> {
   })
 }
 
-/** Closes a connection whose server does not answer. */
+/** Closes a connection at once. What waits for an answer on it fails. */
 export function discard(connection: PoolConnection): void {
-  const { stream } = connection as unknown as { stream: { destroy(): void } }
   connection.destroy()
-  stream.destroy()
+  socketOf(connection).destroy(Object.assign(new Error('No answer'), { code: 'ETIMEDOUT' }))
 }
 
 /**
@@ -138,8 +139,7 @@ export class MysqlConnection implements DatabaseConnection {
     if (!this.#stopped) await this.#end('rollback').catch(() => this.#raw.destroy())
   }
 
-  // biome-ignore lint/correctness/useYield: it refuses instead
-  async *streamQuery<R>(): AsyncIterableIterator<QueryResult<R>> {
+  streamQuery(): never {
     throw new Error(
       'A stream keeps its connection until its reader is done: read pages by key instead',
     )
@@ -158,30 +158,22 @@ export class MysqlConnection implements DatabaseConnection {
 
   /** The session's end releases its permit, so that statements never outnumber permits. */
   #stop() {
-    const stopped = Promise.withResolvers<void>()
-    this.#stopped = stopped
-    let hasEnded = false
-    const timer = setTimeout(stopped.resolve, STOP_TIMEOUT_MS).unref()
-    void stopped.promise.then(() => {
-      hasEnded = true
+    this.#stopped = Promise.withResolvers<void>()
+    const { promise, resolve } = this.#stopped
+    const timer = setTimeout(resolve, STOP_TIMEOUT_MS).unref()
+    void promise.then(() => {
       clearTimeout(timer)
       discard(this.#raw)
     })
-    void killSession(this.#url, this.#raw, () => hasEnded).then(
-      (isReachable) => isReachable || stopped.resolve(),
-    )
+    void killSession(this.#url, this.#raw).then((canEnd) => canEnd || resolve())
   }
 
   #end(sql: 'commit' | 'rollback'): Promise<void> {
     const signal = this.#signal
     return new Promise((resolve, reject) => {
       let timer: NodeJS.Timeout | undefined
-      const onTimeout = () => {
-        discard(this.#raw)
-        reject(Object.assign(new Error(`No answer to the ${sql}`), { code: 'ETIMEDOUT' }))
-      }
       const onAbort = () => {
-        timer = setTimeout(onTimeout, ANSWER_GRACE_MS)
+        timer = setTimeout(discard, ANSWER_GRACE_MS, this.#raw)
       }
       if (signal?.aborted) onAbort()
       else signal?.addEventListener('abort', onAbort)
@@ -204,16 +196,23 @@ function toQueryResult<R>(result: unknown): QueryResult<R> {
   return { insertId: BigInt(insertId), numAffectedRows: BigInt(affectedRows), rows: [] }
 }
 
+/** Missing in mysql2's types. */
+const socketOf = (connection: PoolConnection) =>
+  (connection as unknown as { stream: Socket }).stream
+
 /**
  * Kills a session through a new connection, retried until it reaches the right server: on others,
  * the id is another client's.
  *
- * @returns false when no server can be reached. Never rejects.
+ * @returns false when the session's server is not known yet, so that nothing was sent, or no server
+ * can be reached. Never rejects.
  */
-async function killSession(url: string, connection: PoolConnection, hasEnded: () => boolean) {
-  const server = servers.get(connection)
-  for (let attempt = 1; server && attempt <= MAX_KILL_ATTEMPTS && !hasEnded(); attempt++) {
-    const outcome = await tryKill(url, server, connection.threadId, hasEnded)
+async function killSession(url: string, session: PoolConnection) {
+  const server = servers.get(session)
+  if (server === undefined) return false
+  const hasEnded = () => socketOf(session).destroyed
+  for (let attempt = 1; attempt <= MAX_KILL_ATTEMPTS && !hasEnded(); attempt++) {
+    const outcome = await tryKill(url, server, session.threadId, hasEnded)
     if (outcome !== 'other server') return outcome === 'killed'
     // Random, so that two callers do not alternate at a balancer.
     await sleep(Math.random() * KILL_RETRY_MS * attempt)

@@ -1,6 +1,9 @@
-import { sql } from 'kysely'
+import { promisify } from 'node:util'
+import { CompiledQuery, sql } from 'kysely'
+import { createPool, type PoolConnection } from 'mysql2'
 import { createConnection } from 'mysql2/promise'
 import { describe, expect, inject, onTestFinished, test, vi } from 'vitest'
+import { MysqlConnection } from '../../src/db/connection.ts'
 import { Database, type Db } from '../../src/db/database.ts'
 import { canOwnServer, useOwnServer } from '../support/own-server.ts'
 import { useProxy } from '../support/proxy.ts'
@@ -78,6 +81,22 @@ describe.runIf(canOwnServer)('behind a balancer', { timeout: TWO_SERVERS_TIMEOUT
     expect(performance.now() - startedAt).toBeGreaterThan(4_900)
     expect(bystanders.ended()).toBe(0)
   })
+})
+
+test('a session that is stopped before its server is known ends at once', async () => {
+  const url = inject('serverUrl')
+  const pool = createPool(url)
+  onTestFinished(() => promisify(pool.end.bind(pool))())
+  const session = await promisify<PoolConnection>(pool.getConnection.bind(pool))()
+  session.on('error', () => {})
+  const controller = new AbortController()
+  const connection = new MysqlConnection(session, url, controller.signal)
+  const sleeping = connection.executeQuery(CompiledQuery.raw('select sleep(30)'))
+  controller.abort(new Error('gone'))
+  await expect(sleeping).rejects.toThrow('gone')
+  const startedAt = performance.now()
+  await connection.release()
+  expect(performance.now() - startedAt).toBeLessThan(5_000)
 })
 
 describe('idle connections whose server fell silent', () => {
