@@ -1,11 +1,6 @@
 import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  CompiledQuery,
-  type DatabaseConnection,
-  type QueryResult,
-  type TransactionSettings,
-} from 'kysely'
+import type { CompiledQuery, DatabaseConnection, QueryResult } from 'kysely'
 import {
   createConnection,
   type PoolConnection,
@@ -32,7 +27,6 @@ const PREPARE_SESSION = `set time_zone = '+00:00', sql_mode = '${SQL_MODE}'`
 const IDENTIFY_SERVER = `select concat_ws(' ', @@hostname, @@port, @@server_id) as server`
 
 const NOT_STORABLE = 'A text has half of a surrogate pair in it, which no encoding can hold'
-const BEGIN = CompiledQuery.raw('begin')
 const READING = /^\s*(select|show|set|begin)\b/i
 
 const servers = new WeakMap<PoolConnection, string>()
@@ -75,7 +69,7 @@ export class MysqlConnection implements DatabaseConnection {
   readonly #signal: AbortSignal | undefined
   /** Set by an abort; resolves when the server has ended the session. */
   #stopped: PromiseWithResolvers<void> | undefined
-  #inTransaction = false
+  isInTransaction = false
 
   /** @param url for killing the session. */
   constructor(raw: PoolConnection, url: string, signal: AbortSignal | undefined) {
@@ -115,14 +109,6 @@ export class MysqlConnection implements DatabaseConnection {
     })
   }
 
-  async begin({ isolationLevel, accessMode }: TransactionSettings): Promise<void> {
-    const mode = [isolationLevel && `isolation level ${isolationLevel}`, accessMode]
-    const settings = mode.filter(Boolean).join(', ')
-    if (settings) await this.executeQuery(CompiledQuery.raw(`set transaction ${settings}`))
-    await this.executeQuery(BEGIN)
-    this.#inTransaction = true
-  }
-
   /**
    * An abort does not interrupt a commit, whose outcome would be unknown.
    *
@@ -153,7 +139,7 @@ export class MysqlConnection implements DatabaseConnection {
 
   /** Whether the statement may have changed data without an answer. */
   #commitsItself(sql: string): boolean {
-    return !this.#inTransaction && !READING.test(sql)
+    return !this.isInTransaction && !READING.test(sql)
   }
 
   /** The session's end releases its permit, so that statements never outnumber permits. */

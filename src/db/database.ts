@@ -2,13 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import {
   CompiledQuery,
   DefaultQueryExecutor,
-  type Dialect,
-  type Driver,
   Kysely,
-  MysqlAdapter,
-  MysqlIntrospector,
-  MysqlQueryCompiler,
+  MysqlDialect,
+  MysqlDriver,
   sql,
+  type TransactionSettings,
 } from 'kysely'
 import { createPool, type Pool, type PoolConnection, type PoolOptions } from 'mysql2'
 import { AppError } from '../errors.ts'
@@ -179,24 +177,20 @@ type Provider = ConstructorParameters<typeof DefaultQueryExecutor>[2]
 const refuse = () => Promise.reject(new Error('Take a handle by Database.withSignal()'))
 
 /** For transactions only: connections come from the provider of each handle. */
-const driver: Driver = {
-  init: refuse,
-  acquireConnection: refuse,
-  releaseConnection: refuse,
-  destroy: refuse,
-  beginTransaction: (connection: MysqlConnection, settings) => connection.begin(settings),
-  commitTransaction: (connection: MysqlConnection) => connection.commit(),
-  rollbackTransaction: (connection: MysqlConnection) => connection.rollback(),
+class TransactionDriver extends MysqlDriver {
+  override destroy = refuse
+  override async beginTransaction(connection: MysqlConnection, settings: TransactionSettings) {
+    await super.beginTransaction(connection, settings)
+    connection.isInTransaction = true
+  }
+  override commitTransaction = (connection: MysqlConnection) => connection.commit()
+  override rollbackTransaction = (connection: MysqlConnection) => connection.rollback()
 }
 
-const compiler = new MysqlQueryCompiler()
-const adapter = new MysqlAdapter()
-const dialect: Dialect = {
-  createDriver: () => driver,
-  createQueryCompiler: () => compiler,
-  createAdapter: () => adapter,
-  createIntrospector: (db) => new MysqlIntrospector(db),
-}
+const dialect = new MysqlDialect({ pool: refuse })
+const driver = new TransactionDriver({ pool: refuse })
+const compiler = dialect.createQueryCompiler()
+const adapter = dialect.createAdapter()
 
 const poolOptions = (uri: string, connectionLimit: number): PoolOptions => ({
   uri,
