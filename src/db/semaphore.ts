@@ -17,19 +17,88 @@ interface Waiter {
   readonly refuse: (error: AppError) => void
 }
 
-/** First in, first out, with a time limit, which mysql2's queue lacks. */
-export class Semaphore {
-  readonly permits: number
-  readonly #queue: WaitQueue
-  #inUse = 0
+interface Place extends Waiter {
+  readonly since: number
+  readonly signal: AbortSignal | undefined
+  readonly onAbort: () => void
+  isLeft: boolean
+}
 
-  constructor(permits: number, limits: WaitLimits) {
-    this.permits = permits
-    this.#queue = new WaitQueue(limits)
+/** Refuses after a wait, not at once by an estimate: clients would return immediately. */
+class WaitQueue {
+  readonly #limits: WaitLimits
+  /** The first one is not left. Not a `Set`, whose first element is slow to find. */
+  readonly #places: Place[] = []
+  #waiting = 0
+  /** For the first waiter, whose wait ends first. */
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(limits: WaitLimits) {
+    this.#limits = limits
   }
 
   get waiting() {
-    return this.#queue.length
+    return this.#waiting
+  }
+
+  protected wait({ admit, refuse }: Waiter, signal?: AbortSignal) {
+    if (this.#waiting >= this.#limits.maxWaiters) return refuse(this.#refusal())
+    const onAbort = () => {
+      this.#leave(place)
+      refuse(signal?.reason)
+    }
+    const since = performance.now()
+    const place: Place = { admit, refuse, since, signal, onAbort, isLeft: false }
+    signal?.addEventListener('abort', onAbort)
+    this.#places.push(place)
+    this.#waiting++
+    this.#timer ??= this.#startTimer(this.#limits.maxWaitMs)
+  }
+
+  protected admitFirst(): boolean {
+    const first = this.#places[0]
+    if (!first) return false
+    this.#leave(first)
+    first.admit()
+    return true
+  }
+
+  #leave(place: Place) {
+    place.signal?.removeEventListener('abort', place.onAbort)
+    place.isLeft = true
+    this.#waiting--
+    while (this.#places[0]?.isLeft) this.#places.shift()
+    this.#limits.onWait?.(performance.now() - place.since)
+  }
+
+  #startTimer(ms: number): NodeJS.Timeout {
+    return setTimeout(() => this.#refuseOverdue(), ms).unref()
+  }
+
+  #refuseOverdue() {
+    // Node's timers may fire a millisecond early.
+    const overdueSince = performance.now() - this.#limits.maxWaitMs + 1
+    let first = this.#places[0]
+    for (; first && first.since <= overdueSince; first = this.#places[0]) {
+      this.#leave(first)
+      first.refuse(this.#refusal())
+    }
+    this.#timer = first && this.#startTimer(Math.ceil(first.since - overdueSince + 1))
+  }
+
+  #refusal() {
+    return overloaded('The database is busy: try again shortly', this.#limits.maxWaitMs)
+  }
+}
+
+/** First in, first out, with a time limit, which mysql2's queue lacks. */
+export class Semaphore extends WaitQueue {
+  readonly permits: number
+  #inUse = 0
+
+  constructor(permits: number, limits: WaitLimits) {
+    super(limits)
+    this.permits = permits
   }
 
   get inUse() {
@@ -47,28 +116,11 @@ export class Semaphore {
       return
     }
     if (signal?.aborted) return Promise.reject(signal.reason)
-    return new Promise((resolve, reject) => this.#wait(signal, resolve, reject))
+    return new Promise((admit, refuse) => this.wait({ admit, refuse }, signal))
   }
 
   release() {
-    if (!this.#queue.admitFirst()) this.#inUse--
-  }
-
-  #wait(signal: AbortSignal | undefined, resolve: () => void, reject: (reason: unknown) => void) {
-    const onAbort = () => {
-      if (place) this.#queue.remove(place)
-      reject(signal?.reason)
-    }
-    const admit = () => {
-      signal?.removeEventListener('abort', onAbort)
-      resolve()
-    }
-    const refuse = (error: unknown) => {
-      signal?.removeEventListener('abort', onAbort)
-      reject(error)
-    }
-    const place = this.#queue.add({ admit, refuse })
-    if (place) signal?.addEventListener('abort', onAbort)
+    if (!this.admitFirst()) this.#inUse--
   }
 }
 
@@ -76,29 +128,24 @@ export class Semaphore {
  * Delays requests while many callers wait for a permit: one not begun takes less memory and is
  * cheaper to refuse (docs/decisions/014).
  */
-export class Backlog {
+export class Backlog extends WaitQueue {
   readonly #semaphore: Semaphore
-  readonly #queue: WaitQueue
   #turn: NodeJS.Immediate | undefined
 
   constructor(semaphore: Semaphore, limits: WaitLimits) {
+    super(limits)
     this.#semaphore = semaphore
-    this.#queue = new WaitQueue(limits)
-  }
-
-  get waiting() {
-    return this.#queue.length
   }
 
   /** Admits a request once few callers wait, or refuses it as `acquire` does. */
   add(waiter: Waiter): void {
-    if (this.#queue.length === 0 && this.#room > 0) waiter.admit()
-    else this.#queue.add(waiter)
+    if (this.waiting === 0 && this.#room > 0) waiter.admit()
+    else this.wait(waiter)
   }
 
   /** Call it when a caller leaves the semaphore's queue. */
   wake(): void {
-    if (this.#queue.length > 0) this.#turn ??= setImmediate(this.#admit)
+    if (this.waiting > 0) this.#turn ??= setImmediate(this.#admit)
   }
 
   get #room() {
@@ -109,88 +156,8 @@ export class Backlog {
     this.#turn = undefined
     const room = this.#room
     let free = room
-    while (free > 0 && this.#queue.admitFirst()) free--
+    while (free > 0 && this.admitFirst()) free--
     // Some admitted requests never acquire a permit.
     if (room > 0) this.wake()
-  }
-}
-
-interface Place {
-  readonly waiter: Waiter
-  readonly since: number
-  previous: Place | undefined
-  next: Place | undefined
-}
-
-/**
- * Refuses after a wait, not at once by an estimate: clients would return immediately. A linked
- * list, because a `Set` finds its first element slowly after many deletions.
- */
-class WaitQueue {
-  readonly #limits: WaitLimits
-  #first: Place | undefined
-  #last: Place | undefined
-  #length = 0
-  /** For the first waiter, whose wait ends first. */
-  #timer: NodeJS.Timeout | undefined
-
-  constructor(limits: WaitLimits) {
-    this.#limits = limits
-  }
-
-  get length() {
-    return this.#length
-  }
-
-  add(waiter: Waiter): Place | undefined {
-    if (this.#length >= this.#limits.maxWaiters) {
-      waiter.refuse(this.#refusal())
-      return
-    }
-    const place: Place = { waiter, since: performance.now(), previous: this.#last, next: undefined }
-    if (this.#last) this.#last.next = place
-    else this.#first = place
-    this.#last = place
-    this.#length++
-    this.#timer ??= this.#startTimer(this.#limits.maxWaitMs)
-    return place
-  }
-
-  admitFirst(): boolean {
-    const first = this.#first
-    if (!first) return false
-    this.remove(first)
-    first.waiter.admit()
-    return true
-  }
-
-  remove(place: Place) {
-    const { previous, next, since } = place
-    if (previous) previous.next = next
-    else this.#first = next
-    if (next) next.previous = previous
-    else this.#last = previous
-    // A removed place in old space would keep its successors alive.
-    place.previous = place.next = undefined
-    this.#length--
-    this.#limits.onWait?.(performance.now() - since)
-  }
-
-  #startTimer(ms: number): NodeJS.Timeout {
-    return setTimeout(() => this.#refuseOverdue(), ms).unref()
-  }
-
-  #refuseOverdue() {
-    // Node's timers may fire a millisecond early.
-    const overdueSince = performance.now() - this.#limits.maxWaitMs + 1
-    for (let first = this.#first; first && first.since <= overdueSince; first = this.#first) {
-      this.remove(first)
-      first.waiter.refuse(this.#refusal())
-    }
-    this.#timer = this.#first && this.#startTimer(Math.ceil(this.#first.since - overdueSince + 1))
-  }
-
-  #refusal() {
-    return overloaded('The database is busy: try again shortly', this.#limits.maxWaitMs)
   }
 }
