@@ -25,8 +25,6 @@ const databaseUrl = z
   .regex(/^mysql:\/\/[^/]+\/[^/?]+(\?.*)?$/, `must look like ${DATABASE_FORM}`)
   .refine(URL.canParse, 'is not a valid URL (percent-encode special characters in the password)')
 
-const passwordIn = (url: string) => (URL.canParse(url) ? new URL(url).password : undefined)
-
 const origin = z
   .string()
   .refine(
@@ -39,8 +37,8 @@ const origins = z
   .string()
   .transform((text) =>
     text
-      .split(',')
-      .map((item) => item.trim())
+      .trim()
+      .split(/\s*,\s*/)
       .filter(Boolean),
   )
   .pipe(z.array(origin))
@@ -81,7 +79,7 @@ const environment = z
   })
   .refine(
     ({ NODE_ENV, DATABASE_URL }) =>
-      NODE_ENV !== 'production' || passwordIn(DATABASE_URL) !== DEVELOPMENT_PASSWORD,
+      NODE_ENV !== 'production' || URL.parse(DATABASE_URL)?.password !== DEVELOPMENT_PASSWORD,
     {
       path: ['DATABASE_URL'],
       message:
@@ -100,9 +98,11 @@ export type Config = ReturnType<typeof loadConfig>
  * @throws AppError `invalid` naming every variable that is wrong.
  */
 export function loadConfig(env: NodeJS.ProcessEnv) {
-  const result = environment.safeParse(withoutEmpty(env))
-  if (!result.success) throw new AppError('invalid', describe(result.error))
-  const { data } = result
+  const { data, error } = environment.safeParse(withoutEmpty(env))
+  if (error) {
+    const problems = error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`)
+    throw new AppError('invalid', ['Bad configuration:', ...problems].join('\n'))
+  }
   return freeze({
     database: {
       url: data.DATABASE_URL,
@@ -155,18 +155,10 @@ function freeze<T extends object>(value: T): T {
 
 /** Accepts `https://Example.com:443/`, too, which browsers send as `https://example.com`. */
 function isOrigin(text: string): boolean {
-  if (!URL.canParse(text)) return false
-  const { protocol, host, href } = new URL(text)
-  const isWeb = protocol === 'http:' || protocol === 'https:'
-  return isWeb && href === `${protocol}//${host}/` && !/[?#]$/.test(text)
+  const url = URL.parse(text)
+  return url !== null && /^https?:$/.test(url.protocol) && url.href === `${url.origin}/`
 }
 
 /** `PORT=` in an env file means "not set". */
 const withoutEmpty = (env: NodeJS.ProcessEnv) =>
   Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
-
-const describe = (error: z.ZodError) =>
-  [
-    'Bad configuration:',
-    ...error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`),
-  ].join('\n')
