@@ -8,7 +8,7 @@ import { OPS, round } from './live-samples.ts'
 const PUBLISH_EVERY_MS = 250
 /** Per batch, which then has some 10 KiB. */
 const MAX_SPANS = 50
-/** Between two batches; at this number, neighbours are merged. */
+/** At this number, they are reduced before the next batch is due. */
 const MAX_COLLECTED = 500
 
 const Span = z.object({
@@ -51,8 +51,6 @@ export class LiveSpans {
   isSubscribed = false
   #spans: TaskSpan[] = []
   #leftOut = 0
-  /** Whether merging still helps: otherwise each task would cost an attempt. */
-  #isMergeable = true
 
   /** Publishes four times a second. @returns a function that stops it. */
   start(realtime: Pick<Realtime, 'hasSubscribers' | 'emitLatest'>, log: Pick<Log, 'warn'>) {
@@ -69,33 +67,29 @@ export class LiveSpans {
 
   observe(ended: EndedTask): void {
     if (!this.isSubscribed) return
-    if (this.#spans.length >= MAX_COLLECTED && this.#isMergeable) {
-      this.#spans = merge(this.#spans, PUBLISH_EVERY_MS)
-      this.#isMergeable = this.#spans.length < MAX_COLLECTED / 2
-    }
-    if (this.#spans.length < MAX_COLLECTED) this.#spans.push(toSpan(ended))
-    else this.#leftOut++
+    if (this.#spans.length >= MAX_COLLECTED) this.#reduce()
+    this.#spans.push(toSpan(ended))
   }
 
   /** Returns the tasks that ended since the last call. */
   take(): SpanBatch | undefined {
     if (this.#spans.length === 0) return undefined
-    const spans = reduce(this.#spans)
-    const leftOut = spans.slice(MAX_SPANS).reduce((sum, { count }) => sum + count, this.#leftOut)
+    this.#reduce()
+    const batch = { spans: this.#spans, leftOut: this.#leftOut }
     this.#spans = []
     this.#leftOut = 0
-    this.#isMergeable = true
-    return { spans: spans.slice(0, MAX_SPANS), leftOut }
+    return batch
   }
-}
 
-/** Merges ever longer neighbours until a batch fits; otherwise the longest spans come first. */
-function reduce(spans: TaskSpan[]): TaskSpan[] {
-  let reduced = spans
-  for (let maxMs = 1; reduced.length > MAX_SPANS && maxMs <= 1_024; maxMs *= 2)
-    reduced = merge(reduced, maxMs)
-  if (reduced.length <= MAX_SPANS) return reduced
-  return reduced.toSorted((one, other) => other.runMs - one.runMs)
+  /** Merges ever longer neighbours until they fit into a batch; otherwise keeps the longest. */
+  #reduce() {
+    for (let maxMs = 1; this.#spans.length > MAX_SPANS && maxMs <= 1_024; maxMs *= 2)
+      this.#spans = merge(this.#spans, maxMs)
+    const byLength = this.#spans.toSorted((one, other) => other.runMs - one.runMs)
+    const others = new Set(byLength.slice(MAX_SPANS))
+    this.#spans = this.#spans.filter((span) => !others.has(span))
+    for (const { count } of others) this.#leftOut += count
+  }
 }
 
 /** Merges neighbours of a kind on one thread that together last at most `maxMs`. */
