@@ -5,7 +5,6 @@ import { createRouter, json } from '../http/router.ts'
 import type { Log } from '../log.ts'
 import { event } from '../realtime/event.ts'
 import type { Realtime } from '../realtime/realtime.ts'
-import { every } from '../timers.ts'
 import { type Metrics, trackUtilization } from './metrics.ts'
 
 /** The topic of the live page. */
@@ -109,7 +108,7 @@ export class LiveSamples {
   start(parts: Parts): () => void {
     const { realtime, log } = parts
     const sample = this.#sampler(parts)
-    const timer = every(
+    return every(
       SAMPLE_EVERY_MS,
       () => {
         const latest = sample()
@@ -120,7 +119,6 @@ export class LiveSamples {
       // Reading memory usage fails without a free file descriptor.
       (error) => log.warn({ err: error }, 'A sample for the live page failed'),
     )
-    return () => clearInterval(timer)
   }
 
   /** Returns a function that samples the time since its last call. */
@@ -162,6 +160,22 @@ export class LiveSamples {
       }
     }
   }
+}
+
+/**
+ * Calls `act` every `ms`. An exception, which would end the process in a plain timer, goes to
+ * `onError`. @returns a function that stops it.
+ */
+export function every(ms: number, act: () => void, onError: (error: unknown) => void) {
+  const attempt = () => {
+    try {
+      act()
+    } catch (error) {
+      onError(error)
+    }
+  }
+  const timer = setInterval(attempt, ms).unref()
+  return () => clearInterval(timer)
 }
 
 /** The end of a path says more than its beginning. */

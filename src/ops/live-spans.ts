@@ -2,8 +2,7 @@ import { z } from '@hono/zod-openapi'
 import type { Log } from '../log.ts'
 import { event } from '../realtime/event.ts'
 import type { Realtime } from '../realtime/realtime.ts'
-import { every } from '../timers.ts'
-import { OPS, round } from './live-samples.ts'
+import { every, OPS, round } from './live-samples.ts'
 
 const PUBLISH_EVERY_MS = 250
 /** Per batch, which then has some 10 KiB. */
@@ -59,10 +58,9 @@ export class LiveSpans {
       const batch = this.take()
       if (batch) realtime.emitLatest(OPS, opsSpans, batch)
     }
-    const timer = every(PUBLISH_EVERY_MS, publish, (error) =>
+    return every(PUBLISH_EVERY_MS, publish, (error) =>
       log.warn({ err: error }, 'A batch of spans for the live page failed'),
     )
-    return () => clearInterval(timer)
   }
 
   observe(ended: EndedTask): void {
