@@ -39,11 +39,6 @@ export interface DatabaseOptions extends Pick<WaitLimits, 'onWait'> {
   maxWaitMs?: number
 }
 
-export interface HandleOptions {
-  /** For probes and the leases of jobs. */
-  reserved?: boolean
-}
-
 /** The connection pool. Its handles replace Kysely's driver (docs/decisions/002). */
 export class Database implements AsyncDisposable {
   readonly semaphore: Semaphore
@@ -51,7 +46,8 @@ export class Database implements AsyncDisposable {
   readonly #reserved: Semaphore
   readonly #url: string
   readonly #pool: Pool
-  #serverVersion = ''
+  /** Such as `9.7.0` or `10.11.14-MariaDB`. */
+  serverVersion = ''
   /** When a connection last failed to answer. */
   #silentSince = 0
 
@@ -86,8 +82,10 @@ export class Database implements AsyncDisposable {
   /**
    * Creates a handle whose statements and transactions end when `signal` aborts. They throw the
    * signal's reason, or AppError `overloaded` or `unavailable`.
+   *
+   * @param options `reserved` is for probes and the leases of jobs.
    */
-  withSignal(signal?: AbortSignal, { reserved = false }: HandleOptions = {}): Db {
+  withSignal(signal?: AbortSignal, { reserved = false } = {}): Db {
     const semaphore = reserved ? this.#reserved : this.semaphore
     const provider: Provider = {
       provideConnection: async (use) => {
@@ -114,11 +112,6 @@ export class Database implements AsyncDisposable {
 
   get waiting() {
     return this.semaphore.waiting + this.backlog.waiting
-  }
-
-  /** Such as `9.7.0` or `10.11.14-MariaDB`. */
-  get serverVersion() {
-    return this.#serverVersion
   }
 
   /** @throws AppError `unavailable`; the signal's reason. */
@@ -159,12 +152,10 @@ export class Database implements AsyncDisposable {
   }
 
   async #checkServer() {
-    const { rows } = await sql<{
-      mode: string
-      version: string
-    }>`select @@global.sql_mode as mode, version() as version`.execute(this.withSignal())
-    this.#serverVersion = rows[0]?.version ?? ''
-    if (rows[0]?.mode.includes('NO_BACKSLASH_ESCAPES'))
+    const query = sql<Server>`select @@global.sql_mode as mode, version() as version`
+    const { mode, version } = (await query.execute(this.withSignal())).rows[0] as Server
+    this.serverVersion = version
+    if (mode.includes('NO_BACKSLASH_ESCAPES'))
       throw new Error(
         'its sql_mode has NO_BACKSLASH_ESCAPES, under which text cannot be escaped safely; ' +
           'remove that mode',
@@ -172,6 +163,7 @@ export class Database implements AsyncDisposable {
   }
 }
 
+type Server = { mode: string; version: string }
 type Provider = ConstructorParameters<typeof DefaultQueryExecutor>[2]
 
 const refuse = () => Promise.reject(new Error('Take a handle by Database.withSignal()'))

@@ -1,7 +1,8 @@
 import type { Compilable, CompiledQuery, QueryResult } from 'kysely'
 import type { Db } from './database.ts'
 
-type Parameter = string | number | Date
+type Parameters = readonly (string | number | Date)[]
+type Build<Params extends Parameters, Row> = (db: Db, ...params: Params) => Compilable<Row>
 
 /** The server plans longer lists badly. */
 const MAX_LIST_LENGTH = 4_096
@@ -16,19 +17,15 @@ const MAX_LIST_LENGTH = 4_096
  * @param build gets stand-ins, which it may only pass on to the query.
  * @throws Error on the first call, unless the query binds each parameter once, in order.
  */
-export function prepared<Params extends readonly Parameter[], Row>(
-  build: (db: Db, ...params: Params) => Compilable<Row>,
-): (db: Db, ...params: Params) => Promise<Row[]> {
+export function prepared<Params extends Parameters, Row>(build: Build<Params, Row>) {
   const run = preparedWrite(build)
-  return async (db, ...params) => (await run(db, ...params)).rows
+  return async (db: Db, ...params: Params): Promise<Row[]> => (await run(db, ...params)).rows
 }
 
 /** Like `prepared`, with `insertId` and `numAffectedRows` in the result. */
-export function preparedWrite<Params extends readonly Parameter[], Row>(
-  build: (db: Db, ...params: Params) => Compilable<Row>,
-): (db: Db, ...params: Params) => Promise<QueryResult<Row>> {
+export function preparedWrite<Params extends Parameters, Row>(build: Build<Params, Row>) {
   let compiled: CompiledQuery<Row> | undefined
-  return (db, ...parameters) => {
+  return (db: Db, ...parameters: Params): Promise<QueryResult<Row>> => {
     const executor = db.getExecutor()
     // Each handle may have other plugins.
     if (executor.plugins.length > 0)
@@ -40,11 +37,7 @@ export function preparedWrite<Params extends readonly Parameter[], Row>(
   }
 }
 
-function compile<Params extends readonly Parameter[], Row>(
-  db: Db,
-  build: (db: Db, ...params: Params) => Compilable<Row>,
-  count: number,
-): CompiledQuery<Row> {
+function compile<Params extends Parameters, Row>(db: Db, build: Build<Params, Row>, count: number) {
   // Stand-ins have no value: a query that depends on one cannot be compiled once.
   const standIns = Array.from({ length: count }, () => ({ [Symbol.toPrimitive]: refuseValue }))
   const query = build(db, ...(standIns as readonly unknown[] as Params)).compile()
