@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events'
 import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CompiledQuery, DatabaseConnection, QueryResult } from 'kysely'
@@ -154,22 +155,15 @@ export class MysqlConnection implements DatabaseConnection {
     void killSession(this.#url, this.#raw).then((canEnd) => canEnd || resolve())
   }
 
-  #end(sql: 'commit' | 'rollback'): Promise<void> {
-    const signal = this.#signal
-    return new Promise((resolve, reject) => {
-      let timer: NodeJS.Timeout | undefined
-      const onAbort = () => {
-        timer = setTimeout(discard, ANSWER_GRACE_MS, this.#raw)
-      }
-      if (signal?.aborted) onAbort()
-      else signal?.addEventListener('abort', onAbort)
-      this.#raw.query(sql, (error) => {
-        clearTimeout(timer)
-        signal?.removeEventListener('abort', onAbort)
-        if (error) reject(error)
-        else resolve()
-      })
-    })
+  async #end(sql: 'commit' | 'rollback'): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    let timer: NodeJS.Timeout | undefined
+    const onAbort = () => {
+      timer = setTimeout(discard, ANSWER_GRACE_MS, this.#raw)
+    }
+    using _listener = this.#signal && addAbortListener(this.#signal, onAbort)
+    this.#raw.query(sql, (error) => (error ? reject(error) : resolve()))
+    await promise.finally(() => clearTimeout(timer))
   }
 }
 
