@@ -35,12 +35,7 @@ const origin = z
 
 const origins = z
   .string()
-  .transform((text) =>
-    text
-      .trim()
-      .split(/\s*,\s*/)
-      .filter(Boolean),
-  )
+  .transform((text) => text.split(',').filter((item) => item.trim()))
   .pipe(z.array(origin))
 
 /** `.env.example` explains each variable. */

@@ -36,14 +36,13 @@ export class Repeats {
     const count = this.#counts.get(kind)
     this.#counts.set(kind, count === undefined ? 0 : count + 1)
     if (count !== undefined) return false
-    setTimeout(() => this.#end(kind, logOthers), REPEATS_MS).unref()
+    const end = () => {
+      const others = this.#counts.get(kind)
+      this.#counts.delete(kind)
+      if (others) logOthers(others)
+    }
+    setTimeout(end, REPEATS_MS).unref()
     return true
-  }
-
-  #end(kind: string, logOthers: (count: number) => void) {
-    const others = this.#counts.get(kind)
-    this.#counts.delete(kind)
-    if (others) logOthers(others)
   }
 }
 

@@ -1,7 +1,5 @@
-const padded = (length: number, digits: number) =>
-  Array.from({ length }, (_, number) => String(number).padStart(digits, '0'))
-const TWO_DIGITS = padded(60, 2)
-const THREE_DIGITS = padded(1_000, 3)
+const THREE_DIGITS = Array.from({ length: 1_000 }, (_, number) => String(number).padStart(3, '0'))
+const TWO_DIGITS = THREE_DIGITS.slice(0, 60).map((digits) => digits.slice(1))
 
 const SECOND_MS = 1_000
 const MINUTE_MS = 60 * SECOND_MS

@@ -95,15 +95,13 @@ function merge(spans: TaskSpan[], maxMs: number): TaskSpan[] {
   const lastByThread = new Map<string, TaskSpan>()
   return spans.filter((span) => {
     const last = lastByThread.get(span.thread)
-    const fits = last && isAlike(last, span) && span.endedAt - last.startedAt <= maxMs
+    const isAlike = last?.task === span.task && last.outcome === span.outcome
+    const fits = isAlike && span.endedAt - last.startedAt <= maxMs
     if (fits) extend(last, span)
     else lastByThread.set(span.thread, span)
     return !fits
   })
 }
-
-const isAlike = (one: TaskSpan, other: TaskSpan) =>
-  one.task === other.task && one.outcome === other.outcome
 
 function extend(span: TaskSpan, next: TaskSpan) {
   span.endedAt = next.endedAt

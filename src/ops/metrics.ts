@@ -129,9 +129,8 @@ export class Metrics {
 export function trackUtilization(): () => number {
   let last = performance.eventLoopUtilization()
   return () => {
-    const now = performance.eventLoopUtilization()
-    const { utilization } = performance.eventLoopUtilization(now, last)
-    last = now
+    const { utilization } = performance.eventLoopUtilization(last)
+    last = performance.eventLoopUtilization()
     return utilization
   }
 }
