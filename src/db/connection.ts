@@ -180,6 +180,8 @@ function toQueryResult<R>(result: unknown): QueryResult<R> {
 const socketOf = (connection: PoolConnection) =>
   (connection as unknown as { stream: Socket }).stream
 
+const hasEnded = (session: PoolConnection) => socketOf(session).destroyed
+
 /**
  * Kills a session through a new connection, retried until it reaches the right server: on others,
  * the id is another client's.
@@ -190,9 +192,8 @@ const socketOf = (connection: PoolConnection) =>
 async function killSession(url: string, session: PoolConnection) {
   const server = servers.get(session)
   if (server === undefined) return false
-  const hasEnded = () => socketOf(session).destroyed
-  for (let attempt = 1; attempt <= MAX_KILL_ATTEMPTS && !hasEnded(); attempt++) {
-    const outcome = await tryKill(url, server, session.threadId, hasEnded)
+  for (let attempt = 1; attempt <= MAX_KILL_ATTEMPTS && !hasEnded(session); attempt++) {
+    const outcome = await tryKill(url, server, session)
     if (outcome !== 'other server') return outcome === 'killed'
     // Random, so that two callers do not alternate at a balancer.
     await sleep(Math.random() * KILL_RETRY_MS * attempt)
@@ -200,7 +201,7 @@ async function killSession(url: string, session: PoolConnection) {
   return true
 }
 
-async function tryKill(uri: string, server: string, threadId: number, hasEnded: () => boolean) {
+async function tryKill(uri: string, server: string, session: PoolConnection) {
   const { promise, resolve } = Promise.withResolvers<'killed' | 'other server' | 'unreachable'>()
   const fail = (error: unknown) => resolve(isDisconnect(error) ? 'unreachable' : 'other server')
   const timer = setTimeout(resolve, KILL_TIMEOUT_MS, 'unreachable')
@@ -208,8 +209,8 @@ async function tryKill(uri: string, server: string, threadId: number, hasEnded: 
   control.query<RowDataPacket[]>(IDENTIFY_SERVER, (error, rows) => {
     if (error) fail(error)
     else if (rows[0]?.['server'] !== server) resolve('other server')
-    else if (hasEnded()) resolve('killed')
-    else control.query(`kill ${threadId}`, () => resolve('killed'))
+    else if (hasEnded(session)) resolve('killed')
+    else control.query(`kill ${session.threadId}`, () => resolve('killed'))
   })
   const outcome = await promise
   clearTimeout(timer)

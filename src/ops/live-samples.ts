@@ -89,13 +89,9 @@ interface Parts {
 
 /** Keeps two minutes of samples, and publishes new ones. */
 export class LiveSamples {
-  readonly #samples: OpsSample[] = []
-  #blocks: Block[] = []
-
   /** Oldest first. */
-  get all(): readonly OpsSample[] {
-    return this.#samples
-  }
+  readonly all: OpsSample[] = []
+  #blocks: Block[] = []
 
   /** Keeps the longest blocks for the next sample. */
   observeBlock(block: Block): void {
@@ -112,8 +108,8 @@ export class LiveSamples {
       SAMPLE_EVERY_MS,
       () => {
         const latest = sample()
-        this.#samples.push(latest)
-        if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
+        this.all.push(latest)
+        if (this.all.length > MAX_SAMPLES) this.all.shift()
         if (realtime.hasSubscribers(OPS)) realtime.emitLatest(OPS, opsSample, latest)
       },
       // Reading memory usage fails without a free file descriptor.
@@ -214,7 +210,7 @@ export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
         ),
       },
     }),
-    (c) => c.json({ versions, samples: [...samples.all] }, 200, { 'Cache-Control': 'no-store' }),
+    (c) => c.json({ versions, samples: samples.all }, 200, { 'Cache-Control': 'no-store' }),
   )
   return router
 }
