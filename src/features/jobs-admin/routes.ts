@@ -5,7 +5,6 @@ import { type Deps, feature } from '../../feature.ts'
 import { type AppContext, getContext } from '../../http/context.ts'
 import { Pager } from '../../http/pagination.ts'
 import { createRouter, json } from '../../http/router.ts'
-import { toTimestamp } from '../../timestamp.ts'
 import { JOBS, jobChanged, publishJobChanges } from './feed.ts'
 import { Job, JobDetail, JobId, JobPage, PageQuery } from './schema.ts'
 
@@ -41,8 +40,7 @@ function jobRoutes({ database, jobs }: Deps) {
       const { state, kind, ...page } = c.req.valid('query')
       const read = (before: string | undefined, limit: number) =>
         jobs.list(open(c), { state, kind, limit, before })
-      const { items, nextCursor } = await pager.read(page, read)
-      return c.json({ items: items.map(toJob), nextCursor }, 200)
+      return c.json(await pager.read(page, read), 200)
     },
   )
 
@@ -60,14 +58,9 @@ function jobRoutes({ database, jobs }: Deps) {
       const { id } = c.req.valid('param')
       const job = await jobs.find(open(c), id)
       if (!job) throw new AppError('not_found', `There is no job ${id}`)
-      const attempts = (await jobs.attempts(open(c), id)).map((attempt) => ({
-        ...attempt,
-        startedAt: toTimestamp(attempt.startedAt),
-        finishedAt: attempt.finishedAt && toTimestamp(attempt.finishedAt),
-      }))
+      const attempts = await jobs.attempts(open(c), id)
       const lastError = attempts.findLast(({ error }) => error !== null)?.error ?? null
-      const { input, result } = job
-      return c.json({ ...toJob(job), input, result, attempts, lastError }, 200)
+      return c.json({ ...job, attempts, lastError }, 200)
     },
   )
 
@@ -84,7 +77,7 @@ function jobRoutes({ database, jobs }: Deps) {
         409: { description: 'It is neither failed nor cancelled' },
       },
     }),
-    async (c) => c.json(toJob(await jobs.retry(open(c), c.req.valid('param').id)), 202),
+    async (c) => c.json(toBrief(await jobs.retry(open(c), c.req.valid('param').id)), 202),
   )
 
   router.openapi(
@@ -100,20 +93,12 @@ function jobRoutes({ database, jobs }: Deps) {
         409: { description: 'It has succeeded or failed already' },
       },
     }),
-    async (c) => c.json(toJob(await jobs.cancel(open(c), c.req.valid('param').id)), 202),
+    async (c) => c.json(toBrief(await jobs.cancel(open(c), c.req.valid('param').id)), 202),
   )
 
   return router
 }
 
-/** Leaves out input and result, which may be large. */
-function toJob(job: JobRow & { input?: unknown; result?: unknown }): Job {
-  const { input: _, result: __, createdAt, runAt, startedAt, finishedAt, ...fields } = job
-  return {
-    ...fields,
-    createdAt: toTimestamp(createdAt),
-    runAt: runAt && toTimestamp(runAt),
-    startedAt: startedAt && toTimestamp(startedAt),
-    finishedAt: finishedAt && toTimestamp(finishedAt),
-  }
-}
+/** Leaves out what may be large. */
+const toBrief = ({ input: _, result: __, ...job }: JobRow & { input: unknown; result: unknown }) =>
+  job

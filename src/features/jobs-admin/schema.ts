@@ -65,5 +65,3 @@ export const PageQuery = z.strictObject({
     .openapi({ example: KIND_EXAMPLE }),
   ...pageQuery,
 })
-
-export type Job = z.infer<typeof Job>

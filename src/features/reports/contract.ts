@@ -118,7 +118,6 @@ export const ReportPage = z.object(pageFields(ReportBrief)).openapi('ReportPage'
 
 export type ReportBrief = z.infer<typeof ReportBrief>
 export type Report = z.infer<typeof Report>
-export type ReportPage = z.infer<typeof ReportPage>
 
 const ColumnName = z.string().min(1).max(200).optional()
 

@@ -1,21 +1,13 @@
 import { createHash, type Hash, randomUUID } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
 import { JobError } from '@offloop/jobs/errors'
-import { isFinished } from '@offloop/jobs/job'
+import { isFinished, type JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
 import type { Db } from '../../db/database.ts'
 import { transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
-import { toTimestamp } from '../../timestamp.ts'
-import {
-  buildReport,
-  isSmall,
-  type Report,
-  type ReportBrief,
-  type ReportPage,
-  type SummaryOptions,
-} from './contract.ts'
+import { buildReport, isSmall, type Summary, type SummaryOptions } from './contract.ts'
 import * as queries from './queries.ts'
 import type { Storage } from './storage.ts'
 
@@ -44,7 +36,7 @@ export async function createReport(
   deps: ReportDeps,
   open: () => Db,
   request: NewReport,
-): Promise<Report> {
+): Promise<FoundReport> {
   const { body, expectedBytes, idempotencyKey, groupBy, value, delimiter } = request
   const hash = createHash('sha256')
   if (idempotencyKey !== null && (await queries.findByKey(open(), idempotencyKey))) {
@@ -80,7 +72,7 @@ async function commitReport(
   db: Db,
   upload: queries.Upload,
   { idempotencyKey, requestId }: NewReport,
-): Promise<Report> {
+): Promise<FoundReport> {
   let mayBeCommitted = false
   try {
     return await transaction(db, async (trx) => {
@@ -100,7 +92,7 @@ async function commitReport(
   }
 }
 
-async function repeatReport(db: Db, request: NewReport, sha256: string): Promise<Report> {
+async function repeatReport(db: Db, request: NewReport, sha256: string): Promise<FoundReport> {
   const { id, ...rest } =
     (await queries.findByKey(db, request.idempotencyKey ?? '')) ??
     missing('under this key any more')
@@ -112,26 +104,23 @@ async function repeatReport(db: Db, request: NewReport, sha256: string): Promise
   )
 }
 
+type FoundReport = Awaited<ReturnType<typeof getReport>>
+
 /** @throws AppError `not_found`. */
-export async function getReport(db: Db, id: string): Promise<Report> {
+export async function getReport(db: Db, id: string) {
   const { result, upload, ...row } = (await queries.findReport(db, id)) ?? missing(id)
   const hasResult = row.state === 'succeeded' && result !== null
-  return { ...toBrief(row), ...(hasResult && { result: JSON.parse(result) }) }
+  return { ...toBrief(row), ...(hasResult && { result: JSON.parse(result) as Summary }) }
 }
 
 /** One page, newest first. @throws AppError `invalid` for a cursor of another list. */
-export function listReports(db: Db, page: PageRequest): Promise<ReportPage> {
-  return pager.read(page, async (before, limit) =>
+export const listReports = (db: Db, page: PageRequest) =>
+  pager.read(page, async (before, limit) =>
     (await queries.listReports(db, limit, before)).map(toBrief),
   )
-}
 
 /** Cancels an unfinished report and removes any upload. @throws AppError `not_found`. */
-export async function cancelReport(
-  { jobs, storage }: ReportDeps,
-  db: Db,
-  id: string,
-): Promise<Report> {
+export async function cancelReport({ jobs, storage }: ReportDeps, db: Db, id: string) {
   const { state, upload } = (await queries.findReport(db, id)) ?? missing(id)
   if (!isFinished(state)) await jobs.cancel(db, id).catch(unlessFinished)
   if (upload !== null) {
@@ -145,17 +134,14 @@ function unlessFinished(error: unknown) {
   if (!(error instanceof JobError && error.code === 'conflict')) throw error
 }
 
-const toBrief = ({ createdAt, startedAt, finishedAt, ...row }: queries.ReportRow): ReportBrief => ({
+const toBrief = (row: queries.ReportRow) => ({
   ...row,
   state: toState(row.state),
+  // MySQL's BIGINT comes as text.
   bytes: Number(row.bytes),
-  createdAt: toTimestamp(createdAt),
-  startedAt: startedAt && toTimestamp(startedAt),
-  finishedAt: finishedAt && toTimestamp(finishedAt),
 })
 
-export const toState = (state: queries.ReportRow['state']): ReportBrief['state'] =>
-  state === 'scheduled' ? 'queued' : state
+export const toState = (state: JobChange['state']) => (state === 'scheduled' ? 'queued' : state)
 
 function missing(id: string): never {
   throw new AppError('not_found', `There is no report ${id}`)
@@ -164,7 +150,7 @@ function missing(id: string): never {
 const NUMBER = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i
 
 /** Formats groups by RFC 4180. @throws AppError `conflict` if there is no result or no groups. */
-export function toGroupsCsv({ state, result, groupBy, value }: Report): string {
+export function toGroupsCsv({ state, result, groupBy, value }: FoundReport): string {
   if (!result) throw new AppError('conflict', `The report has no result: it is ${state}`)
   if (!result.groups)
     throw new AppError('conflict', 'The report has no groups: it was made without groupBy')
