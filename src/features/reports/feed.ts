@@ -1,44 +1,38 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { z } from '@hono/zod-openapi'
 import { isFinished } from '@offloop/jobs/job'
 import type { Db } from '../../db/database.ts'
 import type { Deps } from '../../feature.ts'
 import type { AppContext } from '../../http/context.ts'
 import { eventStream } from '../../http/sse.ts'
-import {
-  buildReport,
-  REPORT_TOPIC,
-  type ReportBrief,
-  reportFinished,
-  reportProgress,
-  toTopic,
-} from './contract.ts'
+import { buildReport, REPORT_TOPIC, reportFinished, reportProgress, toTopic } from './contract.ts'
 import { getReport, toState } from './reports.ts'
+
+type Progress = z.infer<typeof reportProgress.payload>
 
 /**
  * Publishes changes of reports that have subscribers, wherever they run. A finished report
  * publishes nothing until it is retried: a cancelled task may still report progress.
  */
 export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
-  const lastSent = new Map<string, string>()
-  const finished = new Set<string>()
+  const lastSent = new Map<string, Progress>()
+  const hasFinished = (id: string) => isFinished(lastSent.get(id)?.state ?? 'queued')
   const findWatched = () => {
     const topics = realtime.subscribed(REPORT_TOPIC)
-    const watched = new Set(topics.map((topic) => topic.slice(toTopic('').length)))
-    for (const id of lastSent.keys()) if (!watched.has(id)) lastSent.delete(id)
-    for (const id of finished) if (!watched.has(id)) finished.delete(id)
-    return watched.difference(finished)
+    const watched = topics.map((topic) => topic.slice(toTopic('').length))
+    for (const id of new Set(lastSent.keys()).difference(new Set(watched))) lastSent.delete(id)
+    return watched.filter((id) => !hasFinished(id))
   }
-  return jobs.onChange((change) => {
-    const { id, kind } = change
-    if (kind !== buildReport.name || !realtime.hasSubscribers(toTopic(id))) return
+  return jobs.onChange(({ kind, ...change }) => {
+    const topic = toTopic(change.id)
+    if (kind !== buildReport.name || !realtime.hasSubscribers(topic)) return
     const progress = toProgress({ ...change, state: toState(change.state) })
-    const payload = JSON.stringify(progress)
-    if (lastSent.get(id) === payload || (finished.has(id) && progress.state !== 'queued')) return
-    lastSent.set(id, payload)
-    finished.delete(id)
-    if (isFinished(change.state)) {
-      finished.add(id)
-      realtime.emit(toTopic(id), reportFinished, { id, state: progress.state })
-    } else realtime.emitLatest(toTopic(id), reportProgress, progress)
+    const { id, state } = progress
+    if (isDeepStrictEqual(lastSent.get(id), progress)) return
+    if (hasFinished(id) && state !== 'queued') return
+    lastSent.set(id, progress)
+    if (isFinished(state)) realtime.emit(topic, reportFinished, { id, state })
+    else realtime.emitLatest(topic, reportProgress, progress)
   }, findWatched)
 }
 
@@ -65,16 +59,5 @@ export function streamReport(c: AppContext, { realtime, stopping }: Deps, db: Db
   })
 }
 
-const toProgress = ({
-  id,
-  state,
-  progress,
-  note,
-  attempt,
-}: Pick<ReportBrief, 'id' | 'state' | 'progress' | 'note' | 'attempt'>) => ({
-  id,
-  state,
-  progress,
-  note,
-  attempt,
-})
+/** Leaves out all other fields. */
+const toProgress = (report: Progress): Progress => reportProgress.payload.parse(report)
