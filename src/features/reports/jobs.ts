@@ -10,7 +10,6 @@ import * as queries from './queries.ts'
 import { isDiskFull, listOldNames, type Storage } from './storage.ts'
 
 const HOUR_MS = 3_600_000
-const DAY_MS = 24 * HOUR_MS
 
 export interface JobDeps {
   database: Pick<Database, 'withSignal'>
@@ -96,14 +95,12 @@ export async function sweep(
   signal: AbortSignal,
 ): Promise<void> {
   const db = database.withSignal(signal)
-  const ages = { finishedMs: DAY_MS, cancelledMs: HOUR_MS }
-  for (let old = await queries.listOldUploads(db, ages); old.length > 0; ) {
+  let old = await queries.listOldUploads(db)
+  while (old.length > 0) {
     for (const { upload } of old) await storage.remove(upload)
-    await queries.forgetUploads(
-      db,
-      old.map(({ id }) => id),
-    )
-    old = await queries.listOldUploads(db, ages)
+    const ids = old.map(({ id }) => id)
+    await queries.forgetUploads(db, ids)
+    old = await queries.listOldUploads(db)
   }
   for await (const uploads of storage.listUntouched(HOUR_MS)) {
     const known = await queries.findKnownUploads(db, uploads)

@@ -1,7 +1,6 @@
 import { FINISHED } from '@offloop/jobs/job'
 import { type GeneratedAlways, type NotNull, sql, type Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
-import { isDuplicateKey } from '../../db/errors.ts'
 import { inPieces } from '../../db/prepared.ts'
 import type { Tables } from '../../db/tables.ts'
 import { SUMMARY_VERSION, type Summary, type SummaryOptions } from './contract.ts'
@@ -73,30 +72,17 @@ export const findByKey = (db: Db, key: string) =>
     .where('idempotency_key', '=', key)
     .executeTakeFirst()
 
-export class KeyTakenError extends Error {}
-
-/** @throws KeyTakenError */
-export async function insertReport(
+/** Violates the key `report_idempotency_key` if another report has `idempotency_key`. */
+export const insertReport = (
   trx: Transaction<Tables>,
   id: string,
   { groupBy, value, ...upload }: Upload,
-  idempotencyKey: string | null,
-): Promise<void> {
-  await trx
+  idempotency_key: string | null,
+) =>
+  trx
     .insertInto('report')
-    .values({
-      id,
-      ...upload,
-      group_by: groupBy,
-      value_column: value,
-      idempotency_key: idempotencyKey,
-    })
+    .values({ id, ...upload, group_by: groupBy, value_column: value, idempotency_key })
     .execute()
-    .catch((cause) => {
-      if (isDuplicateKey(cause, 'report_idempotency_key')) throw new KeyTakenError('', { cause })
-      throw cause
-    })
-}
 
 /** Finds an earlier result for the same bytes, columns and delimiter. */
 export async function findResult(
@@ -127,26 +113,24 @@ export async function forgetUploads(db: Db, ids: readonly string[]): Promise<voi
   )
 }
 
-/** Finds uploads of finished reports created `finishedMs` or cancelled `cancelledMs` ago. */
-export async function listOldUploads(
-  db: Db,
-  { finishedMs, cancelledMs }: { finishedMs: number; cancelledMs: number },
-): Promise<{ id: string; upload: string }[]> {
-  const ago = (ms: number) => sql<Date>`now(3) - interval (${ms} * 1000) microsecond`
-  return reports(db)
+/** Finds uploads of finished reports created a day or cancelled an hour ago. */
+export const listOldUploads = (db: Db) =>
+  reports(db)
     .select(['report.id', 'report.upload'])
     .where('report.upload', 'is not', null)
     .$narrowType<{ upload: NotNull }>()
     .where('job.state', 'in', FINISHED)
     .where((eb) =>
       eb.or([
-        eb('report.created_at', '<', ago(finishedMs)),
-        eb.and([eb('job.state', '=', 'cancelled'), eb('job.finished_at', '<', ago(cancelledMs))]),
+        eb('report.created_at', '<', sql<Date>`now(3) - interval 1 day`),
+        eb.and([
+          eb('job.state', '=', 'cancelled'),
+          eb('job.finished_at', '<', sql<Date>`now(3) - interval 1 hour`),
+        ]),
       ]),
     )
     .limit(SWEEP_BATCH)
     .execute()
-}
 
 export async function findKnownUploads(db: Db, uploads: readonly string[]): Promise<Set<unknown>> {
   const rows = await inPieces(uploads, (piece) =>

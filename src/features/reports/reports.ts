@@ -4,6 +4,7 @@ import { JobError } from '@offloop/jobs/errors'
 import { isFinished, type JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
 import type { Db } from '../../db/database.ts'
+import { isDuplicateKey } from '../../db/errors.ts'
 import { transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
@@ -51,7 +52,8 @@ export async function createReport(
     const options = { groupBy, value, delimiter }
     return await commitReport(deps, open(), { upload, bytes, sha256, ...options }, request)
   } catch (error) {
-    if (error instanceof queries.KeyTakenError) return repeatReport(open(), request, sha256)
+    if (isDuplicateKey(error, 'report_idempotency_key'))
+      return repeatReport(open(), request, sha256)
     throw error
   }
 }
