@@ -218,16 +218,12 @@ function checkEncoding({ req }: AppContext): boolean {
 
 /** Passes on the body. @throws AppError `bad_request` if it is not gzip. */
 async function* expectGzip(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let head = Buffer.alloc(0)
-  const isGzip = () => head.equals(GZIP_MAGIC.subarray(0, head.length))
+  let start = Buffer.alloc(0)
   for await (const chunk of body) {
-    if (head.length < GZIP_MAGIC.length)
-      head = Buffer.concat([head, chunk]).subarray(0, GZIP_MAGIC.length)
-    if (!isGzip()) throw notGzip()
+    start = Buffer.concat([start, chunk.subarray(0, GZIP_MAGIC.length - start.length)])
+    if (!start.equals(GZIP_MAGIC.subarray(0, start.length))) break
     yield chunk
   }
-  if (head.length < GZIP_MAGIC.length) throw notGzip()
+  if (!start.equals(GZIP_MAGIC))
+    throw new AppError('bad_request', 'The body is not gzip, although Content-Encoding says so')
 }
-
-const notGzip = () =>
-  new AppError('bad_request', 'The body is not gzip, although Content-Encoding says so')
