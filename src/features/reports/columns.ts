@@ -1,9 +1,9 @@
 import { printsBack, type TypedColumn } from './column-types.ts'
 import {
   type ColumnSummary,
-  type Grouping,
   MAX_TEXT_CHARACTERS,
   type Summary,
+  type SummaryOptions,
   type Value,
 } from './contract.ts'
 import { InvalidCsvError } from './csv.ts'
@@ -142,7 +142,7 @@ interface GroupColumns {
 /** @throws InvalidCsvError if a column is missing, or `value` is not numeric. */
 export function findGroupColumns(
   columns: readonly Column[],
-  { groupBy, value }: Grouping,
+  { groupBy, value }: Pick<SummaryOptions, 'groupBy' | 'value'>,
 ): GroupColumns | undefined {
   if (groupBy === null) return undefined
   const found = {

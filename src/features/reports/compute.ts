@@ -3,7 +3,6 @@ import { implement, type TaskContext } from '@offloop/workpool/task'
 import { type Column, findGroupColumns, summariseColumn, summariseGroups } from './columns.ts'
 import {
   type ColumnSummary,
-  type Grouping,
   SUMMARY_VERSION,
   type Summary,
   type SummaryInput,
@@ -70,7 +69,7 @@ function countSlices(csv: ScannedCsv): number {
 export async function summariseScanned(
   duck: Duck,
   csv: ScannedCsv,
-  grouping: Grouping,
+  grouping: Parameters<typeof findGroupColumns>[1],
   progress: (fraction: number) => void,
 ): Promise<Summary> {
   // Generated names keep those of the file out of SQL.

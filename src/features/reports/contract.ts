@@ -10,8 +10,6 @@ export const SUMMARY_VERSION = 3
 /** Longer texts are cut and end in an ellipsis. */
 export const MAX_TEXT_CHARACTERS = 200
 
-const doc = (description: string) => ({ description })
-
 /** Strings are texts, ISO 8601 dates, and numbers that a double cannot hold. */
 const Value = z.union([z.number(), z.string()]).nullable()
 
@@ -21,24 +19,25 @@ const ColumnSummary = z.object({
   format: z
     .string()
     .optional()
-    .openapi({ ...doc('How dates and times are written in the file'), example: 'DD/MM/YYYY' }),
-  nulls: z.int().openapi(doc('Fields that are empty')),
+    .describe('How dates and times are written in the file')
+    .openapi({ example: 'DD/MM/YYYY' }),
+  nulls: z.int().describe('Fields that are empty'),
   distinct: z
     .int()
-    .openapi(doc('Approximate in files of more than a million rows, and so are the quantiles')),
+    .describe('Approximate in files of more than a million rows, and so are the quantiles'),
   min: Value,
   max: Value,
   mean: Value.optional(),
-  standardDeviation: z.number().nullable().optional().openapi(doc('Of the sample')),
-  quantiles: z.record(z.string(), Value).optional().openapi(doc('By share: `0.5` is the median')),
+  standardDeviation: z.number().nullable().optional().describe('Of the sample'),
+  quantiles: z.record(z.string(), Value).optional().describe('By share: `0.5` is the median'),
   histogram: z
     .array(z.object({ from: Value, to: Value, count: z.int() }))
     .optional()
-    .openapi(doc('Of numbers and dates: 20 bins of equal width')),
+    .describe('Of numbers and dates: 20 bins of equal width'),
   top: z
     .array(z.object({ value: z.string(), count: z.int() }))
     .optional()
-    .openapi(doc('Of all others: the 10 most frequent values')),
+    .describe('Of all others: the 10 most frequent values'),
 })
 
 const Group = z.object({
@@ -58,22 +57,22 @@ const RejectedRow = z.object({
 const Summary = z
   .object({
     version: z.int(),
-    delimiter: z.string().openapi(doc('The character between the fields of a row')),
+    delimiter: z.string().describe('The character between the fields of a row'),
     rows: z.int(),
     columns: z.array(ColumnSummary),
     rejected: z
       .object({
         rows: z.int(),
-        reasons: z.record(z.string(), z.int()).openapi(doc('How many rows for each reason')),
+        reasons: z.record(z.string(), z.int()).describe('How many rows for each reason'),
         first: z.array(RejectedRow),
       })
-      .openapi(doc('Rows that are in no other figure, and the first 20 of them')),
+      .describe('Rows that are in no other figure, and the first 20 of them'),
     groups: z
       .object({
         groupBy: z.string(),
         value: z.string().nullable(),
-        total: z.int().openapi(doc('How many groups there are')),
-        first: z.array(Group).openapi(doc('By size, the largest 1 000')),
+        total: z.int().describe('How many groups there are'),
+        first: z.array(Group).describe('By size, the largest 1 000'),
       })
       .nullable(),
   })
@@ -95,12 +94,12 @@ export const ReportBrief = z
     progress: z.number().min(0).max(1),
     note: z.string().nullable(),
     attempt: z.int(),
-    error: z.string().nullable().openapi(doc('Why it failed, in words for people')),
+    error: z.string().nullable().describe('Why it failed, in words for people'),
     bytes: z.int(),
     sha256: z.string(),
     groupBy: z.string().nullable(),
     value: z.string().nullable(),
-    delimiter: z.string().nullable().openapi(doc('The one that was requested')),
+    delimiter: z.string().nullable().describe('The one that was requested'),
     createdAt: z.iso.datetime(),
     startedAt: z.iso.datetime().nullable(),
     finishedAt: z.iso.datetime().nullable(),
@@ -110,7 +109,7 @@ export const ReportBrief = z
 export const Report = z
   .object({
     ...ReportBrief.shape,
-    result: Summary.optional().openapi(doc('Once it has succeeded')),
+    result: Summary.optional().describe('Once it has succeeded'),
   })
   .openapi('Report')
 
@@ -123,9 +122,8 @@ const ColumnName = z.string().min(1).max(200).optional()
 
 export const NewReportQuery = z
   .strictObject({
-    groupBy: ColumnName.openapi({ ...doc('The column to count rows by'), example: 'region' }),
-    value: ColumnName.openapi({
-      ...doc('The column of numbers to sum up in each group'),
+    groupBy: ColumnName.describe('The column to count rows by').openapi({ example: 'region' }),
+    value: ColumnName.describe('The column of numbers to sum up in each group').openapi({
       example: 'total',
     }),
     delimiter: z
@@ -149,8 +147,8 @@ export const NewReportHeaders = z.object({
     .string()
     .regex(/^[\x21-\x7e]{1,200}$/, 'At most 200 characters of ASCII, without spaces')
     .optional()
-    .openapi(doc('A repeat with the same key is answered with the first report')),
-  'content-encoding': z.string().optional().openapi(doc('`gzip`, if it is')),
+    .describe('A repeat with the same key is answered with the first report'),
+  'content-encoding': z.string().optional().describe('`gzip`, if it is'),
 })
 
 export const ReportId = z.strictObject({
@@ -158,19 +156,17 @@ export const ReportId = z.strictObject({
 })
 
 export const ReportQuery = z.strictObject({
-  format: z.enum(['json', 'csv']).default('json').openapi(doc('`csv`: the groups alone')),
+  format: z.enum(['json', 'csv']).default('json').describe('`csv`: the groups alone'),
 })
 
 export const PageQuery = z.strictObject(pageQuery)
 
-/** The columns to count rows by and to sum. */
-export interface Grouping {
-  groupBy: string | null
-  value: string | null
-}
-
 /** All that a summary depends on besides the file. */
-export interface SummaryOptions extends Grouping {
+export interface SummaryOptions {
+  /** The column to count rows by. */
+  groupBy: string | null
+  /** The column to sum. */
+  value: string | null
   /** Null to detect it. */
   delimiter: string | null
 }
