@@ -81,7 +81,6 @@ async function summarise(
       sqlType,
       type: TYPES[sqlType] ?? 'text',
       nulls: rows - Number(counts[name]),
-      parse: undefined,
     }
   })
   for (const column of columns) await summariseColumn(duck, column, rows)

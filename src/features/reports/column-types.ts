@@ -1,12 +1,15 @@
 import type { ColumnType } from './contract.ts'
 
+const DIGIT_0 = 48
 /** A value with any other character is text. */
-const CHARACTERS = '0123456789+-./: TZEetrufals'
-const WIDTH = 32
-const CLASSES = new Uint8Array(256)
+const CHARACTERS = '09+-./: TZEetrufals'
+/** A character's place among them, from 1; all digits but 0 count as 9. */
+const KINDS = new Uint8Array(256)
 for (const [index, character] of [...CHARACTERS].entries())
-  CLASSES[character.charCodeAt(0)] = index + 1
-const [ZERO, NINE] = [48, 57]
+  KINDS[character.charCodeAt(0)] = index + 1
+const [ZERO, NINE] = [1, 2]
+KINDS.fill(NINE, DIGIT_0 + 1, DIGIT_0 + 10)
+const WIDTH = CHARACTERS.length + 1
 /** A column of numbers needs fewer nodes. */
 const MAX_NODES = 4_096
 /** Longer numbers are text, so that the scan may cut long values. */
@@ -20,24 +23,24 @@ const NUMBER = /^-?(?<whole>0|9\d*)(\.(?<fraction>\d+))?$/
 /** Programs always write the sign of an exponent. */
 const EXPONENT = /^-?\d(\.\d+)?[eE][-+]\d+$/
 const BOOLEAN = /^(true|false)$/
-const TIME = /\d\d:\d\d(?<seconds>:\d\d(\.(?<fraction>\d{1,6}))?)?/.source
-const ZONE = /Z|[-+]\d\d(:?\d\d)?/.source
-const YEAR_FIRST =
-  /(?<yearFirst>\d{4})(?<separator>[-/.])(?<first>\d\d?)\k<separator>(?<second>\d\d?)/.source
-const YEAR_LAST = /(?<first>\d\d?)(?<separator>[-/.])(?<second>\d\d?)\k<separator>\d{4}/.source
-const MOMENT = new RegExp(
-  `^(?:(?:${YEAR_FIRST}|${YEAR_LAST})(?<time>[T ]${TIME}(?<zone>${ZONE})?)?|(?<time>${TIME}))$`,
-)
+const TIME = /(?<hour>\d\d):(?<minute>\d\d)(:(?<seconds>\d\d)(\.\d{1,6})?)?/.source
+const ZONE = /(?<zone>Z|[-+]\d\d(:?\d\d)?)/.source
+const YEAR_FIRST = /(?<year>\d{4})(?<separator>[-/.])(?<first>\d\d?)\k<separator>(?<second>\d\d?)/
+  .source
+const YEAR_LAST = /(?<first>\d\d?)(?<separator>[-/.])(?<second>\d\d?)\k<separator>(?<year>\d{4})/
+  .source
+const MOMENT = new RegExp(`^((${YEAR_FIRST}|${YEAR_LAST})([T ]${TIME}${ZONE}?)?|${TIME})$`, 'd')
 
 export interface TypedColumn {
   name: string
   type: ColumnType
   format?: string
   fractionDigits?: number
+  /** At the end of each value; DuckDB's type has none. */
   zone?: string
   sqlType: string
-  /** SQL that converts a text to `sqlType`, where a cast does not. */
-  parse?: ((text: string) => string) | undefined
+  /** Of `strptime`, where a cast does not convert a text to `sqlType`. */
+  pattern?: string
   /** Whether a double cannot hold all digits. */
   isLong?: boolean
   nulls: number
@@ -51,7 +54,7 @@ interface Shape {
   isValid?: (bytes: Buffer, start: number, stop: number) => boolean
 }
 
-/** What comes first in dates that end in the year. */
+/** Which of day and month comes first. */
 export type DateOrder = 'day' | 'month'
 
 const TEXT: Type = { type: 'text', sqlType: 'VARCHAR' }
@@ -73,7 +76,7 @@ export class ColumnTypes {
   #isWhole = true
   #hasExponent = false
   #fitsDouble = true
-  /** Each node's child by the class of the next byte; 0 for none. */
+  /** Each node's child by the kind of the next byte; 0 for none. */
   readonly #children = new Int32Array(WIDTH * MAX_NODES)
   readonly #prefixes = ['']
   readonly #shapes: (Shape | undefined)[] = []
@@ -84,8 +87,8 @@ export class ColumnTypes {
     const children = this.#children
     let node = 0
     for (let at = start; at < stop; at++) {
-      const byte = bytes[at] as number
-      node = children[node + (CLASSES[byte] as number)] || this.#grow(node, byte)
+      const kind = KINDS[bytes[at] as number] as number
+      node = children[node + kind] || this.#grow(node, kind)
       if (node === 0) break
     }
     const index = node / WIDTH
@@ -118,35 +121,28 @@ export class ColumnTypes {
   }
 
   /** Returns 0 if such values are text. */
-  #grow(node: number, byte: number): number {
+  #grow(node: number, kind: number): number {
     const prefix = this.#prefixes[node / WIDTH] as string
-    const child = this.#prefixes.length
-    if (CLASSES[byte] === 0 || child === MAX_NODES || prefix.length === MAX_NUMBER_BYTES) return 0
-    const isDigit = byte >= ZERO && byte <= NINE
+    const index = this.#prefixes.length
+    if (kind === 0 || index === MAX_NODES || prefix.length === MAX_NUMBER_BYTES) return 0
     // One child serves all digits but a leading zero.
-    const isLeading = prefix === '' || prefix === '-'
-    const [low, high] = !isDigit || (isLeading && byte === ZERO) ? [byte, byte] : [ZERO, NINE]
-    for (let each = low; each <= high; each++)
-      if (!isLeading || each !== ZERO || byte === ZERO)
-        this.#children[node + (CLASSES[each] as number)] = child * WIDTH
-    this.#prefixes.push(prefix + String.fromCharCode(high))
-    return child * WIDTH
+    const isDigit = kind <= NINE && prefix !== '' && prefix !== '-'
+    for (const each of isDigit ? [ZERO, NINE] : [kind]) this.#children[node + each] = index * WIDTH
+    this.#prefixes.push(prefix + CHARACTERS[(isDigit ? NINE : kind) - 1])
+    return index * WIDTH
   }
 
   #classify(shape: string): Shape {
     if (BOOLEAN.test(shape)) return { family: 'boolean' }
     const { whole, fraction = '' } = NUMBER.exec(shape)?.groups ?? {}
     if (whole !== undefined || EXPONENT.test(shape)) return this.#toNumber(shape, whole, fraction)
-    const moment = MOMENT.exec(shape)?.groups
+    const moment = toMoment(shape)
     if (!moment) return { family: 'text' }
-    const layout = toLayout(shape)
-    return {
-      family: 'moment',
-      isValid: (bytes, start, stop) => {
-        this.moments ??= new Moments(layout, moment, bytes, stop)
-        return this.moments.note(layout, moment, bytes, start, stop)
-      },
+    const isValid = (bytes: Buffer, start: number, stop: number) => {
+      this.moments ??= new Moments(moment, bytes, stop)
+      return this.moments.note(moment, bytes, start, stop)
     }
+    return { family: 'moment', isValid }
   }
 
   #toNumber(shape: string, whole: string | undefined, fraction: string): Shape {
@@ -177,130 +173,108 @@ const toDigits = (number: string) =>
     .replace(/[-.]/g, '')
     .replace(/^0+|0+$/g, '')
 
-type Groups = Record<string, string | undefined>
+/** The layout of a shape, and where its parts are; undefined if it is no date or time. */
+function toMoment(shape: string) {
+  const { groups, indices } = MOMENT.exec(shape) ?? {}
+  if (!groups || !indices?.groups) return undefined
+  // `YYYY-A-BTHH:mm:ss.SSS+99:99`, where A and B are day and month.
+  const layout = shape
+    .replaceAll('0', '9')
+    .replace(/^9{4}([-/.])99?[-/.]99?/, 'YYYY$1A$1B')
+    .replace(/^99?([-/.])99?[-/.]9{4}/, 'A$1B$1YYYY')
+    .replace('99:99', 'HH:mm')
+    .replace('mm:99', 'mm:ss')
+    .replace(/(?<=\.)9+/, (digits) => 'S'.repeat(digits.length))
+  const { year, first, second, hour, minute, seconds } = indices.groups
+  return { layout, zone: groups['zone'] ?? '', year, first, second, hour, minute, seconds }
+}
+
+type Moment = NonNullable<ReturnType<typeof toMoment>>
+
+/** By the letter that `format` has for it. */
+const STRPTIME: Record<string, string> = { Y: '%Y', M: '%m', D: '%d', H: '%H', m: '%M', s: '%S' }
 
 /** Dates, times or timestamps that are all written alike. */
 class Moments {
-  readonly separator: string
-  readonly isYearFirst: boolean
-  readonly #time: string
-  readonly #fraction: string
-  readonly #zone: string
-  readonly #layout: string
-  canBeDayFirst = true
+  /** The layout before the second of day and month; empty for times. */
+  readonly dateStyle: string
+  canBeDayFirst: boolean
   canBeMonthFirst = true
+  readonly #layout: string
+  readonly #zone: string
   #hasPadded = false
   #hasUnpadded = false
 
-  constructor(layout: string, groups: Groups, bytes: Buffer, stop: number) {
-    const { separator = '', yearFirst, time = '', fraction = '', zone = '' } = groups
-    this.separator = separator
-    this.isYearFirst = yearFirst !== undefined
-    this.#time = time.slice(0, time.length - zone.length)
-    this.#fraction = fraction
-    this.#zone = bytes.toString('latin1', stop - zone.length, stop)
+  constructor({ layout, zone }: Moment, bytes: Buffer, stop: number) {
+    this.dateStyle = /^.*(?=B)/.exec(layout)?.[0] ?? ''
+    this.canBeDayFirst = !layout.startsWith('Y')
     this.#layout = layout
+    this.#zone = bytes.toString('latin1', stop - zone.length, stop)
   }
 
   /** Returns false if the value is written differently or does not exist. */
-  note(layout: string, groups: Groups, bytes: Buffer, start: number, stop: number): boolean {
-    if (layout !== this.#layout) return false
+  note(moment: Moment, bytes: Buffer, start: number, stop: number): boolean {
+    if (moment.layout !== this.#layout) return false
     const zone = this.#zone
     if (zone.length > 1 && bytes.toString('latin1', stop - zone.length, stop) !== zone) return false
-    const timeAt = stop - zone.length - this.#time.length + (this.separator === '' ? 0 : 1)
-    if (this.#time !== '' && !isTime(bytes, timeAt, this.#time.length > 6)) return false
-    return this.separator === '' || this.#noteDate(groups, bytes, start)
-  }
-
-  #noteDate({ first = '', second = '' }: Groups, bytes: Buffer, start: number): boolean {
-    const firstAt = this.isYearFirst ? start + 5 : start
-    const secondAt = firstAt + first.length + 1
-    const year = parseDigits(bytes, this.isYearFirst ? start : secondAt + second.length + 1, 4)
-    const [one, two] = [
-      parseDigits(bytes, firstAt, first.length),
-      parseDigits(bytes, secondAt, second.length),
-    ]
-    this.#hasPadded ||= (one < 10 && first.length === 2) || (two < 10 && second.length === 2)
-    this.#hasUnpadded ||= first.length === 1 || second.length === 1
-    if (this.isYearFirst) return isDay(year, one, two)
-    this.canBeDayFirst &&= isDay(year, two, one)
-    this.canBeMonthFirst &&= isDay(year, one, two)
+    const { year, first, second, hour, minute, seconds } = moment
+    if (parseDigits(bytes, start, hour) > 23) return false
+    if (parseDigits(bytes, start, minute) > 59) return false
+    if (parseDigits(bytes, start, seconds) > 59) return false
+    if (!first || !second) return true
+    const [one, two] = [parseDigits(bytes, start, first), parseDigits(bytes, start, second)]
+    this.#hasPadded ||= bytes[start + first[0]] === DIGIT_0 || bytes[start + second[0]] === DIGIT_0
+    this.#hasUnpadded ||= first[1] - first[0] === 1 || second[1] - second[0] === 1
+    const years = parseDigits(bytes, start, year)
+    this.canBeDayFirst &&= isDay(years, two, one)
+    this.canBeMonthFirst &&= isDay(years, one, two)
     return this.canBeDayFirst || this.canBeMonthFirst
   }
 
   /** Undefined if day and month are ambiguous, or unevenly zero-padded. */
   toType(orders: ReadonlyMap<string, DateOrder>): Type | undefined {
-    const [separator, zone] = [this.separator, this.#zone]
-    const clock = ['HH', 'mm', 'ss'].slice(0, this.#time.length > 6 ? 3 : 2).join(':')
-    const time = this.#fraction === '' ? clock : `${clock}.${'S'.repeat(this.#fraction.length)}`
-    if (separator === '') return { type: 'time', format: time, sqlType: 'VARCHAR' }
-    const order = this.isYearFirst ? 'year' : orders.get(separator)
+    const [layout, zone] = [this.#layout, this.#zone]
+    const local = layout.slice(0, layout.length - zone.length)
+    if (this.dateStyle === '') return { type: 'time', format: local, sqlType: 'VARCHAR' }
+    const order = orders.get(this.dateStyle)
     if (!order || (this.#hasPadded && this.#hasUnpadded)) return undefined
     const [day, month] = this.#hasUnpadded ? ['D', 'M'] : ['DD', 'MM']
-    const parts = {
-      year: ['YYYY', month, day],
-      day: [day, month, 'YYYY'],
-      month: [month, day, 'YYYY'],
-    }
-    const date = parts[order].join(separator)
-    const isDate = this.#time === ''
-    const between = this.#time.slice(0, 1)
-    const isIso = order === 'year' && separator === '-' && !this.#hasUnpadded
+    const [first, second] = order === 'day' ? [day, month] : [month, day]
+    const format = local.replace(/A(.)B/, `${first}$1${second}`)
+    const [, fraction = ''] = /\.(S+)$/.exec(local) ?? []
+    const isDate = !local.includes('HH')
+    const type = isDate ? 'date' : 'timestamp'
+    const shown = { format: format + zone, fractionDigits: fraction.length, zone }
+    const found: Type = { type, ...shown, sqlType: type.toUpperCase() }
+    const isIso = local.startsWith('YYYY-') && !this.#hasUnpadded
+    if (isIso && (isDate || local.includes('ss'))) return found
     // DuckDB's patterns have no fraction of arbitrary length.
-    if (!isIso && this.#fraction !== '') return undefined
-    const pattern = date.replace('YYYY', '%Y').replace(/M+/, '%m').replace(/D+/, '%d')
-    const timePattern = isDate
-      ? ''
-      : `${between}${clock.replace('HH', '%H').replace('mm', '%M').replace('ss', '%S')}`
-    const local = (text: string) =>
-      zone === '' ? text : `left(${text}, length(${text}) - ${zone.length})`
-    const isCast = isIso && (isDate || clock.length > 5)
-    return {
-      type: isDate ? 'date' : 'timestamp',
-      format: isDate ? date : date + between + time + zone,
-      fractionDigits: this.#fraction.length,
-      zone,
-      sqlType: isDate ? 'DATE' : 'TIMESTAMP',
-      parse: isCast
-        ? zone === ''
-          ? undefined
-          : local
-        : (text) => `strptime(${local(text)}, '${pattern}${timePattern}')`,
-    }
+    if (!isIso && fraction !== '') return undefined
+    const pattern = format.replace(/Y+|M+|D+|H+|m+|s+/g, ([letter = '']) => STRPTIME[letter] ?? '')
+    return { ...found, pattern }
   }
 }
 
-/** Day or month first, by separator: `25/12/2024` decides for `03/04/2024` of all columns. */
+/** Day or month first, by style: `25/12/2024` decides for `03/04/2024` of all columns. */
 export function findDateOrders(columns: readonly ColumnTypes[]): Map<string, DateOrder> {
-  const undecided = columns.flatMap(({ moments }) =>
-    moments && !moments.isYearFirst ? moments : [],
-  )
+  const all = columns.flatMap(({ moments }) => moments ?? [])
   const orders = new Map<string, DateOrder>()
-  for (const [separator, moments] of Map.groupBy(undecided, ({ separator }) => separator)) {
+  for (const [style, moments] of Map.groupBy(all, ({ dateStyle }) => dateStyle)) {
     const day = moments.every(({ canBeDayFirst }) => canBeDayFirst)
     const month = moments.every(({ canBeMonthFirst }) => canBeMonthFirst)
-    if (day !== month) orders.set(separator, day ? 'day' : 'month')
+    if (day !== month) orders.set(style, day ? 'day' : 'month')
   }
   return orders
 }
 
-/** A shape, regardless of leading zeros and the digits of day and month. */
-const toLayout = (shape: string) =>
-  shape
-    .replaceAll('0', '9')
-    .replace(/^9{4}([-/.])9+[-/.]9+/, 'Y$1')
-    .replace(/^9+([-/.])9+[-/.]9+/, 'D$1')
-
-function parseDigits(bytes: Buffer, start: number, count: number): number {
+/** 0 if there is no such part. */
+function parseDigits(bytes: Buffer, start: number, part: readonly [number, number] | undefined) {
   let value = 0
-  for (let at = start; at < start + count; at++) value = value * 10 + (bytes[at] as number) - ZERO
+  if (part)
+    for (let at = start + part[0]; at < start + part[1]; at++)
+      value = value * 10 + (bytes[at] as number) - DIGIT_0
   return value
 }
-
-const isTime = (bytes: Buffer, at: number, hasSeconds: boolean) =>
-  parseDigits(bytes, at, 2) < 24 &&
-  parseDigits(bytes, at + 3, 2) < 60 &&
-  (!hasSeconds || parseDigits(bytes, at + 6, 2) < 60)
 
 const DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 

@@ -103,13 +103,16 @@ export async function createTable(
   { columns, slice, key }: { columns: Column[]; slice: Column[]; key: Column | undefined },
   onProgress: (fraction: number) => void,
 ): Promise<void> {
-  const isTextRead = (column: Column) => column === key || column.parse !== undefined
+  const isText = (column: Column) => column === key || column.pattern || column.zone
   const types = columns.map(
-    (column) => `${column.sql}: '${isTextRead(column) ? 'VARCHAR' : column.sqlType}'`,
+    (column) => `${column.sql}: '${isText(column) ? 'VARCHAR' : column.sqlType}'`,
   )
   const selected = slice.map((column) => {
-    const { sql, sqlType, parse = String } = column
-    return isTextRead(column) ? `cast(${parse(sql)} as ${sqlType}) as ${sql}` : sql
+    const { sql, sqlType, zone, pattern } = column
+    if (!isText(column)) return sql
+    const local = zone ? `left(${sql}, length(${sql}) - ${zone.length})` : sql
+    const value = pattern ? `strptime(${local}, '${pattern}')` : local
+    return `cast(${value} as ${sqlType}) as ${sql}`
   })
   if (key) selected.push(`${key.sql} as ${KEY}`)
   const file = `read_csv(${toLiteral(csv.file)}, auto_detect = false, header = false,
