@@ -1,5 +1,4 @@
 import { isUtf8 } from 'node:buffer'
-import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { pipeline } from 'node:stream'
 import { createGunzip } from 'node:zlib'
@@ -60,33 +59,19 @@ export async function readCsv(
   return delimiter
 }
 
-/** Yields chunks that the next one overwrites. */
 async function* readUpload(
   file: string,
   onProgress: (fraction: number) => void,
 ): AsyncGenerator<Buffer> {
   await using handle = await open(file)
   const { size } = await handle.stat()
-  const buffer = Buffer.allocUnsafe(READ_BYTES)
-  let read = await handle.read(buffer, 0, READ_BYTES, 0)
-  const isGzip = read.bytesRead > 1 && buffer.readUInt16BE() === 0x1f8b
-  if (isGzip) return yield* unzip(file, size, onProgress)
-  for (let at = 0; read.bytesRead > 0; read = await handle.read(buffer, 0, READ_BYTES, at)) {
-    at += read.bytesRead
-    onProgress(at / size)
-    yield buffer.subarray(0, read.bytesRead)
-  }
-}
-
-async function* unzip(
-  file: string,
-  size: number,
-  onProgress: (fraction: number) => void,
-): AsyncGenerator<Buffer> {
-  const raw = createReadStream(file, { highWaterMark: READ_BYTES })
+  const { buffer } = await handle.read(Buffer.alloc(2), 0, 2, 0)
+  const raw = handle.createReadStream({ start: 0, highWaterMark: READ_BYTES })
+  const isGzip = buffer.readUInt16BE() === 0x1f8b
+  const unzip = () => pipeline(raw, createGunzip({ chunkSize: READ_BYTES }), () => {})
   let bytes = 0
   try {
-    for await (const chunk of pipeline(raw, createGunzip({ chunkSize: READ_BYTES }), () => {})) {
+    for await (const chunk of isGzip ? unzip() : raw) {
       bytes += chunk.length
       if (bytes > MAX_UNZIPPED_BYTES)
         throw new InvalidCsvError('The file is too large when it is unzipped: more than 2 GiB')
@@ -96,8 +81,6 @@ async function* unzip(
   } catch (cause) {
     if (!(cause as NodeJS.ErrnoException).code?.startsWith('Z_')) throw cause
     throw new InvalidCsvError('The file is gzip but broken: it cannot be unzipped', { cause })
-  } finally {
-    raw.destroy()
   }
 }
 
@@ -343,28 +326,28 @@ function assertText(bytes: Buffer) {
 /** Detects UTF-32 by its code points, UTF-16 by a byte order mark or by zeros in text. */
 function findWideEncoding(bytes: Buffer): 'UTF-32' | 'UTF-16' | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-  const isUtf32 = [true, false].some((isLittleEndian) => {
-    const codes = Array.from({ length: bytes.length >> 2 }, (_, index) =>
-      view.getUint32(4 * index, isLittleEndian),
-    )
-    return codes.every((code) => code <= 0x10_ffff) && isText(String.fromCodePoint(...codes))
-  })
+  const offsets = Array.from({ length: bytes.length >> 2 }, (_, index) => 4 * index)
+  const isUtf32 = [true, false].some((isLittleEndian) =>
+    isText(() => String.fromCodePoint(...offsets.map((at) => view.getUint32(at, isLittleEndian)))),
+  )
   if (isUtf32) return 'UTF-32'
   if (/^(\xff\xfe|\xfe\xff)/.test(bytes.toString('latin1', 0, 2))) return 'UTF-16'
-  const isUtf16 = ['utf-16le', 'utf-16be'].some((encoding) => {
-    try {
-      // The sample may end within a character.
-      const whole = bytes.subarray(0, bytes.length & ~1)
-      return isText(new TextDecoder(encoding, { fatal: true }).decode(whole, { stream: true }))
-    } catch {
-      return false
-    }
-  })
+  // The sample may end within a character.
+  const whole = bytes.subarray(0, bytes.length & ~1)
+  const isUtf16 = ['utf-16le', 'utf-16be'].some((encoding) =>
+    isText(() => new TextDecoder(encoding, { fatal: true }).decode(whole, { stream: true })),
+  )
   return bytes.includes(0) && isUtf16 ? 'UTF-16' : undefined
 }
 
 /** Whether all characters are assigned, and none but white space is a control character. */
-const isText = (text: string) => text !== '' && !/[^\P{C}\p{Cf}\t\n\r]/u.test(text)
+function isText(decode: () => string): boolean {
+  try {
+    return /^[\P{C}\p{Cf}\t\n\r]+$/u.test(decode())
+  } catch {
+    return false
+  }
+}
 
 function guessDelimiter(head: Buffer, isWhole: boolean): string {
   const matches = DELIMITERS.map((delimiter) => countMatchingRows(head, delimiter, isWhole))
