@@ -37,39 +37,29 @@ export async function summariseColumn(
   column: Column,
   rows: number,
 ): Promise<ColumnSummary> {
-  const { name, type, format, nulls, sql } = column
-  const isExact = rows <= MAX_EXACT_ROWS
-  const count = isExact ? 'count(distinct' : 'approx_count_distinct('
-  const counted = `${count} ${sql})::double as "distinct"`
-  const { distinct, ...figures } =
-    isNumeric(column) || isMoment(column)
-      ? await summariseScalars(duck, column, { counted, isExact, present: rows - nulls })
-      : await summariseTexts(duck, column, counted)
+  const { name, type, format, nulls } = column
+  const isScalar = isNumeric(column) || isMoment(column)
+  const summarise = isScalar ? summariseScalars : summariseTexts
+  const { distinct, ...figures } = await summarise(duck, column, rows)
   const form = format === undefined ? {} : { format }
   return { name, type, ...form, nulls, distinct: Math.min(distinct, rows - nulls), ...figures }
 }
 
-interface Counts {
-  counted: string
-  isExact: boolean
-  present: number
-}
+const selectDistinct = ({ sql }: Column, isExact: boolean) =>
+  `${isExact ? 'count(distinct' : 'approx_count_distinct('} ${sql})::double as "distinct"`
 
 type Figures = Omit<ColumnSummary, 'name' | 'type' | 'format' | 'nulls'>
 
-async function summariseScalars(
-  duck: Queries,
-  column: Column,
-  { counted, isExact, present }: Counts,
-): Promise<Figures> {
-  const { sql, isLong } = column
+async function summariseScalars(duck: Queries, column: Column, rows: number): Promise<Figures> {
+  const { sql, isLong, nulls } = column
+  const [isExact, present] = [rows <= MAX_EXACT_ROWS, rows - nulls]
   const v = isMoment(column) ? `epoch(${sql})` : `${sql}::double`
   const source = `(select ${v} as v, ${sql} from data)`
   // Interpolation would round numbers that a double cannot hold.
   const exact = isLong ? `quantile_disc(${sql}` : 'quantile_cont(v'
   const quantiled = `${isExact ? exact : 'approx_quantile(v'}, [${SHARES}])`
   const figures = await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max,
-    min(v) as low, max(v) as high, ${counted},
+    min(v) as low, max(v) as high, ${selectDistinct(column, isExact)},
     ${isMoment(column) ? 'avg(v) as mean' : `${selectSum(column)}, ${DEVIATION}`},
     ${quantiled}::varchar[] as quantiles from ${source}`)
   const show: Show = (value) => (isMoment(column) ? showSeconds(value, column) : value)
@@ -120,9 +110,11 @@ async function countBins(
   }))
 }
 
-async function summariseTexts(duck: Queries, { sql }: Column, counted: string): Promise<Figures> {
+async function summariseTexts(duck: Queries, column: Column, rows: number): Promise<Figures> {
+  const { sql } = column
   const text = `${sql}::varchar`
-  const figures = await duck.row(`select ${counted}, ${selectText(`min(${text})`)} as min,
+  const distinct = selectDistinct(column, rows <= MAX_EXACT_ROWS)
+  const figures = await duck.row(`select ${distinct}, ${selectText(`min(${text})`)} as min,
     ${selectText(`max(${text})`)} as max from data`)
   const top = await duck.rows(`select ${selectText(text)} as value, count(*)::double as count
     from data where ${sql} is not null group by ${sql} order by count desc, ${sql} limit ${TOP}`)
