@@ -46,7 +46,7 @@ export async function summariseColumn(
 }
 
 const selectDistinct = ({ sql }: Column, isExact: boolean) =>
-  `${isExact ? 'count(distinct' : 'approx_count_distinct('} ${sql})::double as "distinct"`
+  isExact ? `count(distinct ${sql})::double` : `approx_count_distinct(${sql})::double`
 
 type Figures = Omit<ColumnSummary, 'name' | 'type' | 'format' | 'nulls'>
 
@@ -59,7 +59,7 @@ async function summariseScalars(duck: Queries, column: Column, rows: number): Pr
   const exact = isLong ? `quantile_disc(${sql}` : 'quantile_cont(v'
   const quantiled = `${isExact ? exact : 'approx_quantile(v'}, [${SHARES}])`
   const figures = await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max,
-    min(v) as low, max(v) as high, ${selectDistinct(column, isExact)},
+    min(v) as low, max(v) as high, ${selectDistinct(column, isExact)} as "distinct",
     ${isMoment(column) ? 'avg(v) as mean' : `${selectSum(column)}, ${DEVIATION}`},
     ${quantiled}::varchar[] as quantiles from ${source}`)
   const show: Show = (value) => (isMoment(column) ? showSeconds(value, column) : value)
@@ -114,7 +114,8 @@ async function summariseTexts(duck: Queries, column: Column, rows: number): Prom
   const { sql } = column
   const text = `${sql}::varchar`
   const distinct = selectDistinct(column, rows <= MAX_EXACT_ROWS)
-  const figures = await duck.row(`select ${distinct}, ${selectText(`min(${text})`)} as min,
+  const figures =
+    await duck.row(`select ${distinct} as "distinct", ${selectText(`min(${text})`)} as min,
     ${selectText(`max(${text})`)} as max from data`)
   const top = await duck.rows(`select ${selectText(text)} as value, count(*)::double as count
     from data where ${sql} is not null group by ${sql} order by count desc, ${sql} limit ${TOP}`)
@@ -126,16 +127,11 @@ async function summariseTexts(duck: Queries, column: Column, rows: number): Prom
   }
 }
 
-interface GroupColumns {
-  groupBy: Column
-  value: Column | undefined
-}
-
 /** @throws InvalidCsvError if a column is missing, or `value` is not numeric. */
 export function findGroupColumns(
   columns: readonly Column[],
   { groupBy, value }: Pick<SummaryOptions, 'groupBy' | 'value'>,
-): GroupColumns | undefined {
+) {
   if (groupBy === null) return undefined
   const found = {
     groupBy: findColumn(columns, groupBy),
@@ -146,6 +142,8 @@ export function findGroupColumns(
     `The column "${value}" cannot be summed up: it does not hold numbers only`,
   )
 }
+
+type GroupColumns = NonNullable<ReturnType<typeof findGroupColumns>>
 
 function findColumn(columns: readonly Column[], name: string): Column {
   const column = columns.find((candidate) => candidate.name === name)

@@ -153,16 +153,9 @@ export class RecordReader {
   }
 
   field(index: number): string {
-    const text = this.fieldBytes(index).toString()
+    const [from, to] = [this.starts[index] as number, this.stops[index] as number]
+    const text = this.bytes.toString('utf8', this.start + from, this.start + to)
     return this.isQuoted(index) ? text.replaceAll('""', '"') : text
-  }
-
-  fieldBytes(index: number): Buffer {
-    const { start } = this
-    return this.bytes.subarray(
-      start + (this.starts[index] as number),
-      start + (this.stops[index] as number),
-    )
   }
 
   isQuoted(index: number): boolean {

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { ColumnTypes, findDateOrders, type TypedColumn } from './column-types.ts'
+import { ColumnTypes, findDateOrders } from './column-types.ts'
 import { MAX_TEXT_CHARACTERS, type Summary } from './contract.ts'
 import { FLAWS, InvalidCsvError, MAX_COLUMNS, type RecordReader, readCsv } from './csv.ts'
 
@@ -18,18 +18,7 @@ const EMPTY = Buffer.from('""')
 const HEADER = Buffer.from('header\n')
 const LF = 10
 
-export interface ScannedCsv {
-  delimiter: string
-  columns: TypedColumn[]
-  rows: number
-  rejected: Summary['rejected']
-  /** A line to skip, then rows by RFC 4180 with equally many fields, each ended by `\n`. */
-  file: string
-  isMultiline: boolean
-  maxRowBytes: number
-  /** The size of the largest block of `VECTOR_ROWS` rows. */
-  maxVectorBytes: number
-}
+export type ScannedCsv = ReturnType<Scan['finish']>
 
 /**
  * Rejects invalid rows, finds the type of each column, and writes a copy that DuckDB cannot
@@ -40,12 +29,13 @@ export interface ScannedCsv {
 export async function scanCsv(
   { file, folder, delimiter }: { file: string; folder: string; delimiter: string | null },
   onProgress: (fraction: number) => void,
-): Promise<ScannedCsv> {
+) {
   using scan = new Scan(join(folder, 'clean.csv'))
   return scan.finish(await readCsv(file, delimiter, scan.take, onProgress))
 }
 
 class Scan implements Disposable {
+  /** A line to skip, then rows by RFC 4180 with equally many fields, each ended by `\n`. */
   readonly #file: string
   readonly #descriptor: number
   readonly #buffer = Buffer.allocUnsafe(WRITE_BYTES)
@@ -57,6 +47,7 @@ class Scan implements Disposable {
   #isMultiline = false
   #maxRowBytes = 0
   #vectorBytes = 0
+  /** The size of the largest block of `VECTOR_ROWS` rows. */
   #maxVectorBytes = 0
 
   constructor(file: string) {
@@ -76,7 +67,7 @@ class Scan implements Disposable {
     }
   }
 
-  finish(delimiter: string): ScannedCsv {
+  finish(delimiter: string) {
     this.#flush()
     this.#assertRows()
     const orders = findDateOrders(this.#types)
