@@ -102,13 +102,11 @@ export async function sweep(
     await queries.forgetUploads(db, ids)
     old = await queries.listOldUploads(db)
   }
-  for await (const uploads of storage.listUntouched(HOUR_MS)) {
-    const known = await queries.findKnownUploads(db, uploads)
-    for (const upload of uploads) if (!known.has(upload)) await storage.remove(upload)
-  }
-  for await (const folders of listOldNames(spillDirectory, HOUR_MS)) {
-    const running = await queries.findRunning(db, folders.map(toId))
-    for (const folder of folders)
-      if (!running.has(toId(folder))) await removeFolder(join(spillDirectory, folder))
-  }
+  const uploads = await storage.listUntouched(HOUR_MS)
+  const known = await queries.findKnownUploads(db, uploads)
+  for (const upload of uploads) if (!known.has(upload)) await storage.remove(upload)
+  const folders = await listOldNames(spillDirectory, HOUR_MS)
+  const running = await queries.findRunning(db, folders.map(toId))
+  for (const folder of folders)
+    if (!running.has(toId(folder))) await removeFolder(join(spillDirectory, folder))
 }

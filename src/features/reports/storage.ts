@@ -3,23 +3,15 @@ import { join } from 'node:path'
 import { AppError, overloaded } from '../../errors.ts'
 
 const PART = '.part'
-const LIST_BATCH = 500
 
 /** Machines without a shared disk need one that downloads in `locate`. */
 export type Storage = Pick<DirectoryStorage, 'save' | 'locate' | 'remove' | 'listUntouched'>
 
-interface Arrival {
-  /** Aborted to make room for an older upload. */
-  giveWay: AbortController
-  /** Resolves when the file is complete or removed. */
-  ended: Promise<void>
-}
-
 /** Stores uploads in a local directory, which processes may share. */
 export class DirectoryStorage {
   readonly #directory: string
-  /** Oldest first. */
-  readonly #arriving = new Set<Arrival>()
+  /** Oldest first: what aborts an upload to make room, and what resolves when it has ended. */
+  readonly #arriving = new Map<AbortController, Promise<void>>()
   /** The number of failed uploads, which freed space. */
   #removed = 0
 
@@ -35,15 +27,15 @@ export class DirectoryStorage {
    * @throws AppError `storage_full`; `overloaded` if too many files are open; what `bytes` throws.
    */
   async save(key: string, bytes: AsyncIterable<Uint8Array>, expectedBytes = 0): Promise<number> {
+    const giveWay = new AbortController()
     const { promise: ended, resolve: end } = Promise.withResolvers<void>()
-    const arrival = { giveWay: new AbortController(), ended }
-    this.#arriving.add(arrival)
+    this.#arriving.set(giveWay, ended)
     const file = join(this.#directory, key)
     const part = file + PART
     try {
       await mkdir(this.#directory, { recursive: true })
       await this.#assertRoom(expectedBytes)
-      const size = await this.#receive(part, bytes, arrival)
+      const size = await this.#receive(part, bytes, giveWay)
       await rename(part, file)
       // A rename is durable once the directory is synced.
       await using directory = await open(this.#directory)
@@ -54,7 +46,7 @@ export class DirectoryStorage {
       this.#removed++
       throw toAppError(error)
     } finally {
-      this.#arriving.delete(arrival)
+      this.#arriving.delete(giveWay)
       end()
     }
   }
@@ -73,8 +65,8 @@ export class DirectoryStorage {
     await rm(join(this.#directory, key), { force: true })
   }
 
-  /** Lists uploads, complete or not, that were not written to for `ms`, in batches. */
-  listUntouched(ms: number): AsyncIterable<string[]> {
+  /** Lists uploads, complete or not, that were not written to for `ms`. */
+  listUntouched(ms: number): Promise<string[]> {
     return listOldNames(this.#directory, ms)
   }
 
@@ -84,21 +76,21 @@ export class DirectoryStorage {
     if (blocks > 0 && bytes > bavail * bsize) throw storageFull()
   }
 
-  async #receive(part: string, bytes: AsyncIterable<Uint8Array>, arrival: Arrival) {
+  async #receive(part: string, bytes: AsyncIterable<Uint8Array>, giveWay: AbortController) {
     await using handle = await open(part, 'w')
     let size = 0
-    for await (const chunk of abortable(bytes, arrival.giveWay.signal)) {
-      await this.#write(handle, chunk, arrival)
+    for await (const chunk of abortable(bytes, giveWay.signal)) {
+      await this.#write(handle, chunk, giveWay)
       size += chunk.byteLength
     }
     // A complete upload is not removed to make room.
-    this.#arriving.delete(arrival)
+    this.#arriving.delete(giveWay)
     // Synced before the rename: a power failure leaves a complete file or a part.
     await handle.sync()
     return size
   }
 
-  async #write(handle: FileHandle, chunk: Uint8Array, arrival: Arrival): Promise<void> {
+  async #write(handle: FileHandle, chunk: Uint8Array, giveWay: AbortController): Promise<void> {
     for (let written = 0; written < chunk.byteLength; ) {
       const removedBefore = this.#removed
       try {
@@ -106,22 +98,22 @@ export class DirectoryStorage {
       } catch (error) {
         if (!isCode(error, 'ENOSPC', 'EDQUOT')) throw error
         // A failed upload may have freed space: retry.
-        if (this.#removed === removedBefore) await this.#makeRoom(arrival, error)
+        if (this.#removed === removedBefore) await this.#makeRoom(giveWay, error)
       }
     }
   }
 
   /** @throws AppError `storage_full` if this upload is the youngest. */
-  async #makeRoom(arrival: Arrival, cause: unknown): Promise<void> {
-    const youngest = [...this.#arriving].at(-1)
-    if (youngest === undefined || youngest === arrival) throw storageFull(cause)
-    youngest.giveWay.abort(storageFull(cause))
-    await youngest.ended
+  async #makeRoom(own: AbortController, cause: unknown): Promise<void> {
+    const [youngest, ended] = [...this.#arriving].at(-1) ?? [own]
+    if (youngest === own) throw storageFull(cause)
+    youngest.abort(storageFull(cause))
+    await ended
   }
 }
 
-/** Lists names that were not written to for `ms`, in batches. */
-export async function* listOldNames(directory: string, ms: number): AsyncGenerator<string[]> {
+/** Lists names that were not written to for `ms`. */
+export async function listOldNames(directory: string, ms: number): Promise<string[]> {
   const isOld = async (name: string) => {
     const found = await stat(join(directory, name)).catch(() => undefined)
     return found !== undefined && Date.now() - found.mtimeMs > ms
@@ -130,14 +122,9 @@ export async function* listOldNames(directory: string, ms: number): AsyncGenerat
     if (isCode(error, 'ENOENT')) return []
     throw error
   })
-  let batch: string[] = []
-  for await (const { name } of entries) {
-    if (await isOld(name)) batch.push(name)
-    if (batch.length < LIST_BATCH) continue
-    yield batch
-    batch = []
-  }
-  yield batch
+  const old: string[] = []
+  for await (const { name } of entries) if (await isOld(name)) old.push(name)
+  return old
 }
 
 /** Yields the items of `source`; throws when `signal` aborts, even while waiting. */
