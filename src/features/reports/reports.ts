@@ -47,15 +47,8 @@ export async function createReport(
   }
   const upload = randomUUID()
   const bytes = await deps.storage.save(upload, hashing(body, hash), expectedBytes)
-  const sha256 = hash.digest('hex')
-  try {
-    const options = { groupBy, value, delimiter }
-    return await commitReport(deps, open(), { upload, bytes, sha256, ...options }, request)
-  } catch (error) {
-    if (isDuplicateKey(error, 'report_idempotency_key'))
-      return repeatReport(open(), request, sha256)
-    throw error
-  }
+  const stored = { upload, bytes, sha256: hash.digest('hex'), groupBy, value, delimiter }
+  return commitReport(deps, open, stored, request)
 }
 
 async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
@@ -71,13 +64,14 @@ async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
  */
 async function commitReport(
   { jobs, storage }: ReportDeps,
-  db: Db,
+  open: () => Db,
   upload: queries.Upload,
-  { idempotencyKey, requestId }: NewReport,
+  request: NewReport,
 ): Promise<FoundReport> {
+  const { idempotencyKey, requestId } = request
   let mayBeCommitted = false
   try {
-    return await transaction(db, async (trx) => {
+    return await transaction(open(), async (trx) => {
       mayBeCommitted = false
       const priority = isSmall(upload.bytes) ? 0 : 1
       const { id } = await jobs.enqueue(trx, buildReport, null, { requestId, priority })
@@ -90,7 +84,8 @@ async function commitReport(
     // A commit whose reply was lost may have succeeded, so the upload stays. If it did not, the
     // sweep removes it.
     if (!mayBeCommitted) await storage.remove(upload.upload)
-    throw error
+    if (!isDuplicateKey(error, 'report_idempotency_key')) throw error
+    return repeatReport(open(), request, upload.sha256)
   }
 }
 
