@@ -20,12 +20,7 @@ export class InvalidCsvError extends Error {
   override readonly name = 'InvalidCsvError'
 }
 
-interface Dialect {
-  delimiter: string
-  /** Where the first record begins. */
-  offset: number
-  line: number
-}
+type OnRecord = (record: RecordReader) => void
 
 /**
  * Reads a CSV file, plain or gzip, and returns its delimiter.
@@ -36,27 +31,19 @@ interface Dialect {
 export async function readCsv(
   file: string,
   requested: string | null,
-  onRecord: (record: RecordReader) => void,
+  onRecord: OnRecord,
   onProgress: (fraction: number) => void,
 ): Promise<string> {
   let head = Buffer.alloc(0)
   let reader: RecordReader | undefined
-  let delimiter = ''
-  const begin = (isWhole: boolean) => {
-    const dialect = findDialect(head, requested, isWhole)
-    delimiter = dialect.delimiter
-    reader = new RecordReader(delimiter, onRecord, dialect.line)
-    reader.push(head.subarray(dialect.offset))
-    return reader
-  }
   for await (const chunk of readUpload(file, onProgress)) {
     if (reader) reader.push(chunk)
     else head = Buffer.concat([head, chunk])
-    if (!reader && head.length >= READ_BYTES) begin(false)
+    if (!reader && head.length >= READ_BYTES) reader = begin(head, requested, onRecord, false)
   }
-  const last = reader ?? begin(true)
-  last.end()
-  return delimiter
+  reader ??= begin(head, requested, onRecord, true)
+  reader.end()
+  return reader.delimiter
 }
 
 async function* readUpload(
@@ -123,7 +110,7 @@ export class RecordReader {
   hasStrayQuote = false
   /** Line ends within quotes. */
   innerLines = 0
-  readonly #onRecord: (record: RecordReader) => void
+  readonly #onRecord: OnRecord
   readonly #meanings = new Uint8Array(256)
   #length = 0
   /** How far `bytes` is parsed. */
@@ -134,7 +121,7 @@ export class RecordReader {
   /** The beginning of a record that is too long to keep. */
   #longText: string | undefined
 
-  constructor(delimiter: string, onRecord: (record: RecordReader) => void, line = 1) {
+  constructor(delimiter: string, onRecord: OnRecord, line = 1) {
     this.delimiter = delimiter
     this.#onRecord = onRecord
     this.line = line
@@ -289,19 +276,25 @@ export class RecordReader {
 }
 
 /**
- * Finds the delimiter: the requested one, that of a first line `sep=;` as in Excel, or a guess.
+ * Reads the head by the requested delimiter, that of a first line `sep=;` as in Excel, or a guess.
  *
  * @throws InvalidCsvError if it is not CSV in UTF-8.
  */
-function findDialect(head: Buffer, requested: string | null, isWhole: boolean): Dialect {
-  const offset = head.subarray(0, 3).toString() === '\ufeff' ? 3 : 0
-  const text = head.subarray(offset)
+function begin(
+  head: Buffer,
+  requested: string | null,
+  onRecord: OnRecord,
+  isWhole: boolean,
+): RecordReader {
+  const text = head.subarray(head.subarray(0, 3).toString() === '\ufeff' ? 3 : 0)
   assertText(text.subarray(0, START_BYTES))
   const [line = '', named = ''] =
     /^"?sep=(.)"?(?:\r*\n|\r|$)/i.exec(text.toString('latin1', 0, 20)) ?? []
-  if (DELIMITER.test(named))
-    return { delimiter: requested ?? named, offset: offset + line.length, line: 2 }
-  return { delimiter: requested ?? guessDelimiter(text, isWhole), offset, line: 1 }
+  const isNamed = DELIMITER.test(named)
+  const delimiter = requested ?? (isNamed ? named : guessDelimiter(text, isWhole))
+  const reader = new RecordReader(delimiter, onRecord, isNamed ? 2 : 1)
+  reader.push(isNamed ? text.subarray(line.length) : text)
+  return reader
 }
 
 function assertText(bytes: Buffer) {
