@@ -45,11 +45,15 @@ export async function summariseColumn(
   return { name, type, ...form, nulls, distinct: Math.min(distinct, rows - nulls), ...figures }
 }
 
-const selectDistinct = ({ sql }: Column, isExact: boolean) =>
-  isExact ? `count(distinct ${sql})::double` : `approx_count_distinct(${sql})::double`
+function selectDistinct({ sql }: Column, rows: number): string {
+  const isExact = rows <= MAX_EXACT_ROWS
+  const count = isExact ? `count(distinct ${sql})` : `approx_count_distinct(${sql})`
+  return `${count}::double as "distinct"`
+}
 
 type Figures = Omit<ColumnSummary, 'name' | 'type' | 'format' | 'nulls'>
 
+/** Summarises a column of numbers, dates or timestamps, which has a value at least. */
 async function summariseScalars(duck: Queries, column: Column, rows: number): Promise<Figures> {
   const { sql, isLong, nulls } = column
   const [isExact, present] = [rows <= MAX_EXACT_ROWS, rows - nulls]
@@ -59,16 +63,14 @@ async function summariseScalars(duck: Queries, column: Column, rows: number): Pr
   const exact = isLong ? `quantile_disc(${sql}` : 'quantile_cont(v'
   const quantiled = `${isExact ? exact : 'approx_quantile(v'}, [${SHARES}])`
   const figures = await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max,
-    min(v) as low, max(v) as high, ${selectDistinct(column, isExact)} as "distinct",
+    min(v) as low, max(v) as high, ${selectDistinct(column, rows)},
     ${isMoment(column) ? 'avg(v) as mean' : `${selectSum(column)}, ${DEVIATION}`},
     ${quantiled}::varchar[] as quantiles from ${source}`)
   const show: Show = (value) => (isMoment(column) ? showSeconds(value, column) : value)
   const showText = isMoment(column) ? (text: string) => showMoment(text, column) : showNumber
   const showQuantile = isMoment(column) ? (text: string) => show(Number(text)) : showNumber
-  const [min = null, max = null] = [figures['min'], figures['max']].map((text) =>
-    typeof text === 'string' ? showText(text) : null,
-  )
-  const quantiles = Array.isArray(figures['quantiles']) ? figures['quantiles'].map(String) : []
+  const [min, max] = [showText(String(figures['min'])), showText(String(figures['max']))]
+  const quantiles = figures['quantiles'] as string[]
   const histogram = await countBins(duck, source, figures, present, show)
   // The outer edges are exact, not rounded to doubles.
   const [first, last] = [histogram.at(0), histogram.at(-1)]
@@ -94,8 +96,7 @@ async function countBins(
   present: number,
   show: Show,
 ) {
-  const [min, max] = [toFinite(low), toFinite(high)]
-  if (min === null || max === null) return []
+  const [min, max] = [Number(low), Number(high)]
   const width = (max - min) / BINS
   if (!Number.isFinite(width) || width === 0)
     return [{ from: show(min), to: show(max), count: present }]
@@ -113,10 +114,8 @@ async function countBins(
 async function summariseTexts(duck: Queries, column: Column, rows: number): Promise<Figures> {
   const { sql } = column
   const text = `${sql}::varchar`
-  const distinct = selectDistinct(column, rows <= MAX_EXACT_ROWS)
-  const figures =
-    await duck.row(`select ${distinct} as "distinct", ${selectText(`min(${text})`)} as min,
-    ${selectText(`max(${text})`)} as max from data`)
+  const figures = await duck.row(`select ${selectText(`min(${text})`)} as min,
+    ${selectText(`max(${text})`)} as max, ${selectDistinct(column, rows)} from data`)
   const top = await duck.rows(`select ${selectText(text)} as value, count(*)::double as count
     from data where ${sql} is not null group by ${sql} order by count desc, ${sql} limit ${TOP}`)
   return {
