@@ -9,7 +9,8 @@ for (const [index, character] of [...CHARACTERS].entries())
   KINDS[character.charCodeAt(0)] = index + 1
 const [ZERO, NINE] = [1, 2]
 KINDS.fill(NINE, DIGIT_0 + 1, DIGIT_0 + 10)
-const WIDTH = CHARACTERS.length + 1
+/** A power of two, because others are slower to divide by. */
+const WIDTH = 32
 /** A column of numbers needs fewer nodes. */
 const MAX_NODES = 4_096
 /** Longer numbers are text, so that the scan may cut long values. */
