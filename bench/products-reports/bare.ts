@@ -1,8 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DuckDBInstance } from '@duckdb/node-api'
+import type { Column } from '../../src/features/reports/column-types.ts'
 import {
-  type Column,
   findGroupColumns,
   summariseColumn,
   summariseGroups,

@@ -32,8 +32,10 @@ const YEAR_LAST = /(?<first>\d\d?)(?<separator>[-/.])(?<second>\d\d?)\k<separato
   .source
 const MOMENT = new RegExp(`^((${YEAR_FIRST}|${YEAR_LAST})([T ]${TIME}${ZONE}?)?|${TIME})$`, 'd')
 
-export interface TypedColumn {
+export interface Column {
   name: string
+  /** Generated, which keeps the file's own names out of SQL. */
+  sql: string
   type: ColumnType
   format?: string
   fractionDigits?: number
@@ -47,7 +49,7 @@ export interface TypedColumn {
   nulls: number
 }
 
-type Type = Omit<TypedColumn, 'name' | 'nulls'>
+type Type = Omit<Column, 'name' | 'sql' | 'nulls'>
 type Family = 'number' | 'boolean' | 'moment' | 'text'
 
 interface Shape {
@@ -102,23 +104,19 @@ export class ColumnTypes {
   }
 
   /** @param rows their number, because the type must hold the sum, too. */
-  toColumn(name: string, rows: number, orders: ReadonlyMap<string, DateOrder>): TypedColumn {
-    return { name, nulls: this.missing, ...(this.#findType(rows, orders) ?? TEXT) }
-  }
-
-  #findType(rows: number, orders: ReadonlyMap<string, DateOrder>): Type | undefined {
+  toType(rows: number, orders: ReadonlyMap<string, DateOrder>): Type {
     if (this.#family === 'boolean') return { type: 'boolean', sqlType: 'BOOLEAN' }
-    if (this.#family === 'moment') return this.moments?.toType(orders)
-    if (this.#family !== 'number') return undefined
+    if (this.#family === 'moment') return this.moments?.toType(orders) ?? TEXT
+    if (this.#family !== 'number') return TEXT
     const digits = this.#wholeDigits + this.#fractionDigits
     const isLong = digits > DOUBLE_DIGITS
     if (this.#isWhole) {
-      if (digits > MAX_DIGITS) return undefined
+      if (digits > MAX_DIGITS) return TEXT
       return { type: 'integer', isLong, sqlType: digits > BIGINT_DIGITS ? 'HUGEINT' : 'BIGINT' }
     }
     if (!this.#hasExponent && digits + String(rows).length <= MAX_DIGITS)
       return { type: 'number', isLong, sqlType: `DECIMAL(${digits}, ${this.#fractionDigits})` }
-    return this.#fitsDouble ? { type: 'number', sqlType: 'DOUBLE' } : undefined
+    return this.#fitsDouble ? { type: 'number', sqlType: 'DOUBLE' } : TEXT
   }
 
   /** Returns 0 if such values are text. */

@@ -1,4 +1,4 @@
-import { printsBack, type TypedColumn } from './column-types.ts'
+import { type Column, printsBack } from './column-types.ts'
 import {
   type ColumnSummary,
   MAX_TEXT_CHARACTERS,
@@ -22,15 +22,10 @@ const DEVIATION =
   'case when max(abs(v)) < 1e150 then ' +
   'stddev_samp(case when abs(v) < 1e150 then v end) end as deviation'
 
-/** A column of the table `data`. */
-export interface Column extends TypedColumn {
-  sql: string
-}
-
 type Show = (value: number | null) => Value
 
-const isNumeric = ({ type }: TypedColumn) => type === 'integer' || type === 'number'
-const isMoment = ({ type }: TypedColumn) => type === 'date' || type === 'timestamp'
+const isNumeric = ({ type }: Column) => type === 'integer' || type === 'number'
+const isMoment = ({ type }: Column) => type === 'date' || type === 'timestamp'
 
 export async function summariseColumn(
   duck: Queries,

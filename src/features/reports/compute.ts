@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { implement, type TaskContext } from '@offloop/workpool/task'
-import { type Column, findGroupColumns, summariseColumn, summariseGroups } from './columns.ts'
+import type { Column } from './column-types.ts'
+import { findGroupColumns, summariseColumn, summariseGroups } from './columns.ts'
 import {
   type ColumnSummary,
   SUMMARY_VERSION,
@@ -72,8 +73,7 @@ export async function summariseScanned(
   grouping: Parameters<typeof findGroupColumns>[1],
   progress: (fraction: number) => void,
 ): Promise<Summary> {
-  // Generated names keep those of the file out of SQL.
-  const columns = csv.columns.map((column, index): Column => ({ ...column, sql: `c${index}` }))
+  const { columns, delimiter, rows, rejected } = csv
   const grouped = findGroupColumns(columns, grouping)
   const width = Math.ceil(columns.length / countSlices(csv))
   const summaries: ColumnSummary[] = []
@@ -85,15 +85,14 @@ export async function summariseScanned(
     // Groups need the slice with the column to sum.
     const isGrouped = grouped && slice.includes(grouped.value ?? (columns[0] as Column))
     const key = isGrouped ? grouped.groupBy : undefined
-    await createTable(duck, csv, { columns, slice, key }, (read) => report(read * READ))
+    await createTable(duck, csv, { slice, key }, (read) => report(read * READ))
     for (const [done, column] of slice.entries()) {
       report(READ + ((1 - READ) * done) / (slice.length + 1))
-      summaries.push(await summariseColumn(duck, column, csv.rows))
+      summaries.push(await summariseColumn(duck, column, rows))
     }
     if (isGrouped) groups = await summariseGroups(duck, grouped)
     await duck.rows('drop table data')
   }
-  const { delimiter, rows, rejected } = csv
   return { version: SUMMARY_VERSION, delimiter, rows, columns: summaries, rejected, groups }
 }
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import type { DuckDBConnection, DuckDBInstance, Json } from '@duckdb/node-api'
-import type { Column } from './columns.ts'
+import type { Column } from './column-types.ts'
 import type { ScannedCsv } from './scan.ts'
 
 const PROGRESS_EVERY_MS = 200
@@ -100,11 +100,11 @@ export class Duck implements Disposable {
 export async function createTable(
   duck: Duck,
   csv: ScannedCsv,
-  { columns, slice, key }: { columns: Column[]; slice: Column[]; key: Column | undefined },
+  { slice, key }: { slice: Column[]; key: Column | undefined },
   onProgress: (fraction: number) => void,
 ): Promise<void> {
   const isText = (column: Column) => column === key || column.pattern || column.zone
-  const types = columns.map(
+  const types = csv.columns.map(
     (column) => `${column.sql}: '${isText(column) ? 'VARCHAR' : column.sqlType}'`,
   )
   const selected = slice.map((column) => {

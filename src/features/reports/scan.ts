@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { closeSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { ColumnTypes, findDateOrders } from './column-types.ts'
+import { type Column, ColumnTypes, findDateOrders } from './column-types.ts'
 import { MAX_TEXT_CHARACTERS, type Summary } from './contract.ts'
 import { FLAWS, InvalidCsvError, MAX_COLUMNS, type RecordReader, readCsv } from './csv.ts'
 
@@ -73,8 +73,13 @@ class Scan implements Disposable {
     const orders = findDateOrders(this.#types)
     return {
       delimiter,
-      columns: this.#types.map((types, index) =>
-        types.toColumn(this.#names[index] as string, this.#rows, orders),
+      columns: this.#types.map(
+        (types, index): Column => ({
+          name: this.#names[index] as string,
+          sql: `c${index}`,
+          nulls: types.missing,
+          ...types.toType(this.#rows, orders),
+        }),
       ),
       rows: this.#rows,
       rejected: this.#rejected,
@@ -152,8 +157,8 @@ class Scan implements Disposable {
   }
 
   #flush() {
-    for (let at = 0; at < this.#used; )
-      at += writeSync(this.#descriptor, this.#buffer, at, this.#used - at)
+    // Unlike `writeSync`, it writes everything.
+    writeFileSync(this.#descriptor, this.#buffer.subarray(0, this.#used))
     this.#used = 0
   }
 
