@@ -87,7 +87,7 @@ export type Summary = z.infer<typeof Summary>
 /** A report that waits for a retry is `queued`. */
 const ReportState = z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled'])
 
-export const ReportBrief = z
+const ReportBrief = z
   .object({
     id: z.uuid(),
     state: ReportState,
@@ -115,7 +115,6 @@ export const Report = z
 
 export const ReportPage = z.object(pageFields(ReportBrief)).openapi('ReportPage')
 
-export type ReportBrief = z.infer<typeof ReportBrief>
 export type Report = z.infer<typeof Report>
 
 const ColumnName = z.string().min(1).max(200).optional()

@@ -1,7 +1,7 @@
 import { createHash, type Hash, randomUUID } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
 import { JobError } from '@offloop/jobs/errors'
-import { isFinished, type JobChange } from '@offloop/jobs/job'
+import type { JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
@@ -118,8 +118,8 @@ export const listReports = (db: Db, page: PageRequest) =>
 
 /** Cancels an unfinished report and removes any upload. @throws AppError `not_found`. */
 export async function cancelReport({ jobs, storage }: ReportDeps, db: Db, id: string) {
-  const { state, upload } = (await queries.findReport(db, id)) ?? missing(id)
-  if (!isFinished(state)) await jobs.cancel(db, id).catch(unlessFinished)
+  const { upload } = (await queries.findReport(db, id)) ?? missing(id)
+  await jobs.cancel(db, id).catch(unlessFinished)
   if (upload !== null) {
     await queries.forgetUploads(db, [id])
     await storage.remove(upload)

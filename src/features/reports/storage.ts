@@ -2,8 +2,6 @@ import { type FileHandle, mkdir, open, opendir, rename, rm, stat, statfs } from 
 import { join } from 'node:path'
 import { AppError, overloaded } from '../../errors.ts'
 
-const PART = '.part'
-
 /** Machines without a shared disk need one that downloads in `locate`. */
 export type Storage = Pick<DirectoryStorage, 'save' | 'locate' | 'remove' | 'listUntouched'>
 
@@ -31,7 +29,7 @@ export class DirectoryStorage {
     const { promise: ended, resolve: end } = Promise.withResolvers<void>()
     this.#arriving.set(giveWay, ended)
     const file = join(this.#directory, key)
-    const part = file + PART
+    const part = `${file}.part`
     try {
       await mkdir(this.#directory, { recursive: true })
       await this.#assertRoom(expectedBytes)
