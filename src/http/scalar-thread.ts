@@ -8,22 +8,17 @@ import apiReference from '@scalar/fastify-api-reference'
 
 interface Route {
   url: string
-  handler(request: unknown, reply: Reply): string
+  handler(request: unknown, reply: object): string
 }
 
-interface Reply {
-  header(name: string, value: string): Reply
-  send(body: string): string
-}
-
-const routes: Route[] = []
+let script: string | undefined
+const reply = { header: () => reply as object, send: (body: string) => body }
 const fastify = {
-  route: (route: Route) => routes.push(route),
   initialConfig: {},
   hasPlugin: () => false,
+  route({ url, handler }: Route) {
+    if (url.endsWith('.js')) script = handler(undefined, reply)
+  },
 }
-const reply: Reply = { header: () => reply, send: (body) => body }
-
 apiReference(fastify as never, { configuration: { url: '/openapi.json' } }, () => {})
-const script = routes.find(({ url }) => url.endsWith('.js'))?.handler(undefined, reply)
 parentPort?.postMessage(script)
