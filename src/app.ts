@@ -1,10 +1,9 @@
 import type { Deps, Feature } from './feature.ts'
 import { bodyLimit } from './http/body.ts'
-import { accessLog, requestContext, throwRefusal } from './http/context.ts'
+import { accessLog, requestContext } from './http/context.ts'
 import { errorHandler, notFound } from './http/errors.ts'
 import { allowOrigins } from './http/headers.ts'
-import type { Readiness } from './http/health.ts'
-import { healthRoutes } from './http/health.ts'
+import { healthRoutes, type Readiness } from './http/health.ts'
 import { serveDocs } from './http/openapi.ts'
 import { createRouter } from './http/router.ts'
 import { servePage } from './http/static.ts'
@@ -41,7 +40,8 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   // One middleware, because each costs every request; after CORS, so that other origins can read
   // errors.
   app.use((c, next) => {
-    throwRefusal(c)
+    const refusal = c.env?.outgoing?.refusal
+    if (refusal) throw refusal
     return limitBody(c, next)
   })
 

@@ -152,12 +152,6 @@ export function requestContext(
   }
 }
 
-/** @throws AppError if the server has refused the request. */
-export function throwRefusal(c: AppContext): void {
-  const refusal = c.env?.outgoing?.refusal
-  if (refusal) throw refusal
-}
-
 /**
  * Logs routine requests at `debug`, and repeated 503s as a count: more lines would add to the
  * overload.

@@ -4,7 +4,7 @@ import { createRouter, json } from './router.ts'
 
 const CHECK_TIMEOUT_MS = 1_000
 
-export type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
+type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
 
 /** Decides whether the service should get traffic. */
 export class Readiness {

@@ -29,7 +29,7 @@ export interface Backlog {
   add(waiter: { admit: () => void; refuse: (error: AppError) => void }): void
 }
 
-export interface HttpServerOptions {
+interface HttpServerOptions {
   /** Aborts when responses should ask clients to close the connection. */
   leaving: AbortSignal
   /** Other requests are served as they are (RFC 9110, 7.8). */
@@ -137,7 +137,7 @@ export class HttpServer implements AsyncDisposable {
   #serve(outgoing: AppResponse) {
     const { req } = outgoing
     const flaw = findFlaw(req)
-    if (flaw) return writeProblem(outgoing, flaw)
+    if (flaw) return writeProblem(outgoing, new AppError('bad_request', flaw))
     // RFC 9110, 9.3.7.
     if (req.url === '*') return void outgoing.writeHead(204).end()
     outgoing.startedAt = performance.now()
@@ -181,17 +181,14 @@ function findFlaw({ url = '', method, headers, rawHeaders, httpVersion }: Incomi
   let hosts = 0
   for (let index = 0; index < rawHeaders.length; index += 2)
     if (rawHeaders[index]?.length === 4 && rawHeaders[index]?.toLowerCase() === 'host') hosts++
-  if (!httpVersion.startsWith('1.')) return new AppError('bad_request', 'Speak HTTP/1.1')
+  if (!httpVersion.startsWith('1.')) return 'Speak HTTP/1.1'
   if (url[0] !== '/' && !(url === '*' && method === 'OPTIONS'))
-    return new AppError('bad_request', 'Send a path, not an absolute URL, as the request target')
+    return 'Send a path, not an absolute URL, as the request target'
   if ((headers['transfer-encoding'] ?? 'chunked').toLowerCase() !== 'chunked')
-    return new AppError(
-      'bad_request',
-      'Send the body chunked or with its length, in no other transfer coding',
-    )
-  if (hosts > 1) return new AppError('bad_request', 'Send one Host header')
+    return 'Send the body chunked or with its length, in no other transfer coding'
+  if (hosts > 1) return 'Send one Host header'
   // HTTP/1.0 requires none (RFC 9112, 3.2).
-  if (hosts === 0 && httpVersion !== '1.0') return new AppError('bad_request', 'Send a Host header')
+  if (hosts === 0 && httpVersion !== '1.0') return 'Send a Host header'
   return undefined
 }
 

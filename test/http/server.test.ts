@@ -3,11 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { createConnection } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { overloaded } from '../../src/errors.ts'
-import { type RequestRecord, requestContext, throwRefusal } from '../../src/http/context.ts'
+import { type RequestRecord, requestContext } from '../../src/http/context.ts'
 import { errorHandler } from '../../src/http/errors.ts'
 import { allowOrigins } from '../../src/http/headers.ts'
 import { createRouter } from '../../src/http/router.ts'
-import { type Backlog, HttpServer, type HttpServerOptions } from '../../src/http/server.ts'
+import { type Backlog, HttpServer } from '../../src/http/server.ts'
 import { openLog } from '../../src/log.ts'
 import { startFixture, useFixture } from '../support/fixture/features.ts'
 import { connectTo, sendRaw } from '../support/raw-http.ts'
@@ -428,7 +428,8 @@ async function useBacklog() {
   app.use(requestContext(60_000, (record) => records.push(record)))
   app.use(allowOrigins(['https://shop.example']))
   app.use((c, next) => {
-    throwRefusal(c)
+    const refusal = c.env.outgoing?.refusal
+    if (refusal) throw refusal
     return next()
   })
   app.all('*', async (c) => {
@@ -462,7 +463,7 @@ async function listen(app: App): Promise<string> {
   return (await start(app)).url
 }
 
-async function start(app: App, options: Partial<HttpServerOptions> = {}) {
+async function start(app: App, options: Partial<ConstructorParameters<typeof HttpServer>[0]> = {}) {
   const server = new HttpServer({ leaving: new AbortController().signal, ...options })
   onTestFinished(() => server[Symbol.asyncDispose]())
   return { url: await server.listen(app, '127.0.0.1', 0), inFlight: () => server.inFlight }
