@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi'
+import { z } from '@hono/zod-openapi'
 import { AppError } from '../errors.ts'
 import { createRouter, json } from './router.ts'
 
@@ -42,35 +42,28 @@ export function healthRoutes(readiness: Readiness) {
   const router = createRouter()
   const Health = z.object({ status: z.literal('ok') }).openapi('Health')
   const ok = { status: 'ok' } as const
-  const tags = ['operations']
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/live',
-      tags,
-      operationId: 'isLive',
-      summary: 'Liveness probe: restart the process when it fails',
-      responses: { 200: json(Health, 'Alive') },
-    }),
-    (c) => c.json(ok, 200),
-  )
+  router.openapi({
+    method: 'get',
+    path: '/live',
+    operationId: 'isLive',
+    summary: 'Liveness probe: restart the process when it fails',
+    responses: { 200: json(Health, 'Alive') },
+    handler: (c) => c.json(ok, 200),
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/ready',
-      tags,
-      operationId: 'isReady',
-      summary: 'Readiness probe: fails without the database and during shutdown',
-      responses: { 200: json(Health, 'Ready'), 503: { description: 'Not ready' } },
-    }),
-    async (c) => {
+  router.openapi({
+    method: 'get',
+    path: '/ready',
+    operationId: 'isReady',
+    summary: 'Readiness probe: fails without the database and during shutdown',
+    responses: { 200: json(Health, 'Ready'), 503: { description: 'Not ready' } },
+    handler: async (c) => {
       const answer = await readiness.find()
       if (!answer.ready) throw new AppError('unavailable', answer.reason, { cause: answer.cause })
       return c.json(ok, 200)
     },
-  )
+  })
 
   return router
 }

@@ -80,7 +80,7 @@ const docsPolicy = (nonce: string) =>
   `default-src 'self'; script-src 'self' 'nonce-${nonce}'; style-src 'self' 'unsafe-inline'; ` +
   "img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 
-/** Adds the responses and headers that routes imply but do not declare. */
+/** Adds the tags, responses and headers that routes imply but do not declare. */
 function describeApi(app: Router, events: readonly Event[]) {
   app.openAPIRegistry.register('Problem', Problem)
   const document = app.getOpenAPI31Document({
@@ -117,6 +117,8 @@ const header = (description: string, required = true) => ({
 })
 
 function complete(path: string, operation: Operation) {
+  const [, feature = 'operations'] = path.match(/^\/v1\/(?!ops\b)([\w-]+)/) ?? []
+  operation.tags ??= [feature]
   const responses: Responses = {
     ...impliedResponses(path, operation),
     ...(operation.responses as Responses),

@@ -1,9 +1,4 @@
-import {
-  type createRoute,
-  OpenAPIHono,
-  type RouteConfig,
-  type RouteHandler,
-} from '@hono/zod-openapi'
+import { OpenAPIHono, type RouteConfig, type RouteHandler } from '@hono/zod-openapi'
 import type { Handler, Hono, TypedResponse, ValidationTargets } from 'hono'
 import type { StatusCode } from 'hono/utils/http-status'
 import type { JSONParsed } from 'hono/utils/types'
@@ -11,26 +6,32 @@ import { type ZodError, z } from 'zod'
 import { AppError, type Issue } from '../errors.ts'
 import type { AppContext, Env } from './context.ts'
 
-type Route = ReturnType<typeof createRoute>
-
 /** Its routes validate what they declare and appear in the OpenAPI document. */
 export type Router = Hono<Env> &
   Pick<OpenAPIHono<Env>, 'openAPIRegistry' | 'getOpenAPI31Document'> & {
-    openapi<R extends Route>(
-      route: R,
-      handler: (c: RouteContext<R>) => RouteResponse<R> | Promise<RouteResponse<R>>,
+    openapi<Responses extends RouteConfig['responses'], Request extends RouteRequest = object>(
+      route: Route<Responses, Request>,
     ): Router
   }
 
-type RouteContext<R extends RouteConfig> = Parameters<RouteHandler<R, Env>>[0]
+type RouteRequest = NonNullable<RouteConfig['request']>
 
-type RouteResponse<R extends RouteConfig> = {
-  [Status in keyof R['responses'] & StatusCode]: R['responses'][Status] extends {
-    content: infer Content
-  }
+interface Route<Responses, Request extends RouteRequest>
+  extends Omit<RouteConfig, 'request' | 'responses'> {
+  request?: Request
+  responses: Responses
+  handler(c: RouteContext<Request>): RouteResponse<Responses> | Promise<RouteResponse<Responses>>
+}
+
+type RouteContext<Request extends RouteRequest> = Parameters<
+  RouteHandler<Omit<RouteConfig, 'request'> & { request: Request }, Env>
+>[0]
+
+type RouteResponse<Responses> = {
+  [Status in keyof Responses & StatusCode]: Responses[Status] extends { content: infer Content }
     ? ContentResponse<Content, Status>
     : TypedResponse<null, Status, 'body'>
-}[keyof R['responses'] & StatusCode]
+}[keyof Responses & StatusCode]
 
 type ContentResponse<Content, Status extends StatusCode> = {
   [Type in keyof Content]: Type extends 'application/json'
@@ -47,11 +48,12 @@ type ContentResponse<Content, Status extends StatusCode> = {
 /** Replaces Hono's `openapi`, whose type accepts any response once one of them has no body. */
 export function createRouter(): Router {
   const router = new OpenAPIHono<Env>()
-  const openapi = (route: Route, handler: Handler<Env>): Router => {
+  const openapi = ({ handler, ...route }: RouteConfig & { handler: Handler<Env> }): Router => {
     if (route.middleware || route.hide)
       throw new Error(`${route.path}: routes have no middleware and are not hidden`)
     router.openAPIRegistry.registerPath(route)
-    router.on(route.method, route.getRoutingPath(), validated(route.request ?? {}, handler))
+    const path = route.path.replaceAll(/{(.+?)}/g, ':$1')
+    router.on(route.method, path, validated(route.request ?? {}, handler))
     return checked
   }
   const checked = Object.assign(router, { openapi })
@@ -75,8 +77,6 @@ export const withHeaders = <Response extends object>(response: Response, ...name
   headers: z.object(Object.fromEntries(names.map((name) => [name, z.string()]))),
 })
 
-type Request = NonNullable<RouteConfig['request']>
-
 interface Part {
   target: keyof ValidationTargets
   /** The start of an issue's path: `body` in `body.price`. */
@@ -95,7 +95,7 @@ const UTF_8 = new TextDecoder('utf-8', { fatal: true })
  *
  * @throws Error for a route with cookies, forms or other JSON types, which are not validated.
  */
-function validated(request: Request, handler: Handler<Env>): Handler<Env> {
+function validated(request: RouteRequest, handler: Handler<Env>): Handler<Env> {
   const { query, params, headers, body, ...others } = request
   const { 'application/json': json, ...otherTypes } = (body?.content ?? {}) as Record<
     string,

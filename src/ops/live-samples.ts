@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks'
-import { createRoute, z } from '@hono/zod-openapi'
+import { z } from '@hono/zod-openapi'
 import type { Block } from '@offloop/loopwatch/blocking-frame'
 import { createRouter, json } from '../http/router.ts'
 import type { Log } from '../log.ts'
@@ -190,27 +190,25 @@ export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
   const { node, v8 } = process.versions
   const versions = { node, v8, database: databaseVersion }
   const router = createRouter()
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/',
-      tags: ['operations'],
-      operationId: 'readOps',
-      summary: 'Read the last two minutes of the process',
-      description: 'The payloads of `ops.sample`, second by second, oldest first.',
-      responses: {
-        200: json(
-          z
-            .object({
-              versions: z.object({ node: z.string(), v8: z.string(), database: z.string() }),
-              samples: z.array(Sample),
-            })
-            .openapi('Ops'),
-          'At most 120 samples',
-        ),
-      },
-    }),
-    (c) => c.json({ versions, samples: samples.all }, 200, { 'Cache-Control': 'no-store' }),
-  )
+  router.openapi({
+    method: 'get',
+    path: '/',
+    operationId: 'readOps',
+    summary: 'Read the last two minutes of the process',
+    description: 'The payloads of `ops.sample`, second by second, oldest first.',
+    responses: {
+      200: json(
+        z
+          .object({
+            versions: z.object({ node: z.string(), v8: z.string(), database: z.string() }),
+            samples: z.array(Sample),
+          })
+          .openapi('Ops'),
+        'At most 120 samples',
+      ),
+    },
+    handler: (c) =>
+      c.json({ versions, samples: samples.all }, 200, { 'Cache-Control': 'no-store' }),
+  })
   return router
 }

@@ -1,4 +1,3 @@
-import { createRoute } from '@hono/zod-openapi'
 import type { JobRow } from '@offloop/jobs/store'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
@@ -24,37 +23,30 @@ const pager = new Pager('job', /[\da-f-]{36}/)
 function jobRoutes({ database, jobs }: Deps) {
   const router = createRouter()
   const open = (c: AppContext) => database.withSignal(getContext(c).signal)
-  const tags = ['jobs']
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/',
-      tags,
-      operationId: 'listJobs',
-      summary: 'List jobs, newest first',
-      request: { query: PageQuery },
-      responses: { 200: json(JobPage, 'One page') },
-    }),
-    async (c) => {
+  router.openapi({
+    method: 'get',
+    path: '/',
+    operationId: 'listJobs',
+    summary: 'List jobs, newest first',
+    request: { query: PageQuery },
+    responses: { 200: json(JobPage, 'One page') },
+    handler: async (c) => {
       const { state, kind, ...page } = c.req.valid('query')
       const read = (before: string | undefined, limit: number) =>
         jobs.list(open(c), { state, kind, limit, before })
       return c.json(await pager.read(page, read), 200)
     },
-  )
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/{id}',
-      tags,
-      operationId: 'readJob',
-      summary: 'Read a job with all attempts',
-      request: { params: JobId },
-      responses: { 200: json(JobDetail, 'The job') },
-    }),
-    async (c) => {
+  router.openapi({
+    method: 'get',
+    path: '/{id}',
+    operationId: 'readJob',
+    summary: 'Read a job with all attempts',
+    request: { params: JobId },
+    responses: { 200: json(JobDetail, 'The job') },
+    handler: async (c) => {
       const { id } = c.req.valid('param')
       const job = await jobs.find(open(c), id)
       if (!job) throw new AppError('not_found', `There is no job ${id}`)
@@ -62,39 +54,33 @@ function jobRoutes({ database, jobs }: Deps) {
       const lastError = attempts.findLast(({ error }) => error !== null)?.error ?? null
       return c.json({ ...job, attempts, lastError }, 200)
     },
-  )
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'post',
-      path: '/{id}/retry',
-      tags,
-      operationId: 'retryJob',
-      summary: 'Queue a failed or cancelled job again, with all of its attempts',
-      request: { params: JobId },
-      responses: {
-        202: json(Job, 'Queued'),
-        409: { description: 'It is neither failed nor cancelled' },
-      },
-    }),
-    async (c) => c.json(toBrief(await jobs.retry(open(c), c.req.valid('param').id)), 202),
-  )
+  router.openapi({
+    method: 'post',
+    path: '/{id}/retry',
+    operationId: 'retryJob',
+    summary: 'Queue a failed or cancelled job again, with all of its attempts',
+    request: { params: JobId },
+    responses: {
+      202: json(Job, 'Queued'),
+      409: { description: 'It is neither failed nor cancelled' },
+    },
+    handler: async (c) => c.json(toBrief(await jobs.retry(open(c), c.req.valid('param').id)), 202),
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'delete',
-      path: '/{id}',
-      tags,
-      operationId: 'cancelJob',
-      summary: 'Cancel a job: where it runs, its signal aborts within a second',
-      request: { params: JobId },
-      responses: {
-        202: json(Job, 'Cancelled, now or before'),
-        409: { description: 'It has succeeded or failed already' },
-      },
-    }),
-    async (c) => c.json(toBrief(await jobs.cancel(open(c), c.req.valid('param').id)), 202),
-  )
+  router.openapi({
+    method: 'delete',
+    path: '/{id}',
+    operationId: 'cancelJob',
+    summary: 'Cancel a job: where it runs, its signal aborts within a second',
+    request: { params: JobId },
+    responses: {
+      202: json(Job, 'Cancelled, now or before'),
+      409: { description: 'It has succeeded or failed already' },
+    },
+    handler: async (c) => c.json(toBrief(await jobs.cancel(open(c), c.req.valid('param').id)), 202),
+  })
 
   return router
 }

@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi'
+import { z } from '@hono/zod-openapi'
 import type { Pool } from '@offloop/workpool/pool'
 import { type Deps, feature } from '../../feature.ts'
 import { taskOptions } from '../../http/context.ts'
@@ -45,25 +45,22 @@ function mandelbrotRoutes({ compute }: Deps) {
   // do.
   const spare: Canvas[] = []
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/',
-      tags: ['mandelbrot'],
-      operationId: 'drawMandelbrot',
-      summary: 'Draw a part of the Mandelbrot set',
-      description:
-        '`scale` is how much of the plane the longer side shows; `x` and `y` are its middle.',
-      request: { query: View },
-      responses: {
-        200: {
-          description: 'Drawn',
-          content: { 'image/png': { schema: z.string().openapi({ format: 'binary' }) } },
-        },
-        304: { description: 'The client has it already' },
+  router.openapi({
+    method: 'get',
+    path: '/',
+    operationId: 'drawMandelbrot',
+    summary: 'Draw a part of the Mandelbrot set',
+    description:
+      '`scale` is how much of the plane the longer side shows; `x` and `y` are its middle.',
+    request: { query: View },
+    responses: {
+      200: {
+        description: 'Drawn',
+        content: { 'image/png': { schema: z.string().openapi({ format: 'binary' }) } },
       },
-    }),
-    async (c) => {
+      304: { description: 'The client has it already' },
+    },
+    handler: async (c) => {
       const { kernel, ...view } = c.req.valid('query')
       const headers = {
         'Content-Type': 'image/png',
@@ -82,7 +79,7 @@ function mandelbrotRoutes({ compute }: Deps) {
       if (spare.length < MAX_SPARE_CANVASES) spare.push(canvas)
       return c.body(png ?? '', 200, headers)
     },
-  )
+  })
 
   return router
 }

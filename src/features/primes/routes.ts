@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks'
-import { createRoute, z } from '@hono/zod-openapi'
+import { z } from '@hono/zod-openapi'
 import { detachedContext } from '@offloop/workpool/task'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
@@ -36,20 +36,17 @@ export const primes = feature({
 function primeRoutes({ compute, config }: Deps) {
   const router = createRouter()
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/',
-      tags: ['primes'],
-      operationId: 'countPrimes',
-      summary: 'Count the primes p with from ≤ p < to',
-      request: { query: Query },
-      responses: {
-        200: json(PrimeCount, 'Counted'),
-        403: { description: '`mode=inline` is not allowed here' },
-      },
-    }),
-    async (c) => {
+  router.openapi({
+    method: 'get',
+    path: '/',
+    operationId: 'countPrimes',
+    summary: 'Count the primes p with from ≤ p < to',
+    request: { query: Query },
+    responses: {
+      200: json(PrimeCount, 'Counted'),
+      403: { description: '`mode=inline` is not allowed here' },
+    },
+    handler: async (c) => {
       const { mode, ...range } = c.req.valid('query')
       if (mode === 'inline' && !config.demoInline)
         throw new AppError(
@@ -64,7 +61,7 @@ function primeRoutes({ compute, config }: Deps) {
       const elapsedMs = Math.round(performance.now() - startedAt)
       return c.json({ ...range, count, mode, elapsedMs }, 200)
     },
-  )
+  })
 
   return router
 }

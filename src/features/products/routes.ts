@@ -1,4 +1,3 @@
-import { createRoute } from '@hono/zod-openapi'
 import { type Deps, feature } from '../../feature.ts'
 import { type AppContext, getContext } from '../../http/context.ts'
 import {
@@ -50,87 +49,71 @@ export const products = feature({
 
 function productRoutes({ database, realtime }: Deps) {
   const router = createRouter()
-  const tags = ['products']
   const nameTaken = { description: 'Another product has this name' }
   const getDb = (c: AppContext) => database.withSignal(getContext(c).signal)
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/',
-      tags,
-      operationId: 'listProducts',
-      summary: 'List products, oldest first',
-      request: { query: PageQuery },
-      responses: { 200: withHeaders(json(ProductPage, 'One page'), 'ETag'), ...notModified },
-    }),
-    async (c) => answerTagged(c, await listProducts(getDb(c), c.req.valid('query'))),
-  )
+  router.openapi({
+    method: 'get',
+    path: '/',
+    operationId: 'listProducts',
+    summary: 'List products, oldest first',
+    request: { query: PageQuery },
+    responses: { 200: withHeaders(json(ProductPage, 'One page'), 'ETag'), ...notModified },
+    handler: async (c) => answerTagged(c, await listProducts(getDb(c), c.req.valid('query'))),
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'post',
-      path: '/',
-      tags,
-      operationId: 'createProduct',
-      summary: 'Create a product',
-      request: jsonBody(ProductInput),
-      responses: { 201: withHeaders(json(Product, 'Created'), 'ETag', 'Location'), 409: nameTaken },
-    }),
-    async (c) => {
+  router.openapi({
+    method: 'post',
+    path: '/',
+    operationId: 'createProduct',
+    summary: 'Create a product',
+    request: jsonBody(ProductInput),
+    responses: { 201: withHeaders(json(Product, 'Created'), 'ETag', 'Location'), 409: nameTaken },
+    handler: async (c) => {
       const product = await createProduct({ db: getDb(c), realtime }, c.req.valid('json'))
       return answerChanged(product, 201, { Location: `/v1/products/${product.id}` })
     },
-  )
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/{id}',
-      tags,
-      operationId: 'readProduct',
-      summary: 'Read a product',
-      request: { params: ProductId },
-      responses: { 200: withHeaders(json(Product, 'The product'), 'ETag'), ...notModified },
-    }),
-    async (c) => {
+  router.openapi({
+    method: 'get',
+    path: '/{id}',
+    operationId: 'readProduct',
+    summary: 'Read a product',
+    request: { params: ProductId },
+    responses: { 200: withHeaders(json(Product, 'The product'), 'ETag'), ...notModified },
+    handler: async (c) => {
       const product = await getProduct(getDb(c), c.req.valid('param').id)
       return answerTagged(c, product, versionTag(product.version))
     },
-  )
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'patch',
-      path: '/{id}',
-      tags,
-      operationId: 'updateProduct',
-      summary: 'Change a part of a product',
-      request: { params: ProductId, headers: IfMatch, ...jsonBody(ProductPatch) },
-      responses: { 200: withHeaders(json(Product, 'Changed'), 'ETag'), 409: nameTaken },
-    }),
-    async (c) => {
+  router.openapi({
+    method: 'patch',
+    path: '/{id}',
+    operationId: 'updateProduct',
+    summary: 'Change a part of a product',
+    request: { params: ProductId, headers: IfMatch, ...jsonBody(ProductPatch) },
+    responses: { 200: withHeaders(json(Product, 'Changed'), 'ETag'), 409: nameTaken },
+    handler: async (c) => {
       const deps = { db: getDb(c), realtime }
       const { id } = c.req.valid('param')
       return answerChanged(await updateProduct(deps, id, c.req.valid('json'), checkIfMatch(c)), 200)
     },
-  )
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'delete',
-      path: '/{id}',
-      tags,
-      operationId: 'deleteProduct',
-      summary: 'Delete a product',
-      request: { params: ProductId, headers: IfMatch },
-      responses: { 204: { description: 'Deleted' } },
-    }),
-    async (c) => {
+  router.openapi({
+    method: 'delete',
+    path: '/{id}',
+    operationId: 'deleteProduct',
+    summary: 'Delete a product',
+    request: { params: ProductId, headers: IfMatch },
+    responses: { 204: { description: 'Deleted' } },
+    handler: async (c) => {
       await deleteProduct({ db: getDb(c), realtime }, c.req.valid('param').id, checkIfMatch(c))
       return c.body(null, 204)
     },
-  )
+  })
 
   return router
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { createRoute, z } from '@hono/zod-openapi'
+import { z } from '@hono/zod-openapi'
 import { handle, isFinished, schedule } from '@offloop/jobs/job'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
@@ -60,7 +60,6 @@ export const reports = feature({
 const openStorage = ({ config }: Deps) =>
   new DirectoryStorage(join(config.reports.directory, 'uploads'))
 
-const tags = ['reports']
 const text = { schema: z.string() }
 
 function reportRoutes(deps: Deps) {
@@ -68,35 +67,32 @@ function reportRoutes(deps: Deps) {
   const reportDeps = { jobs: deps.jobs, storage: openStorage(deps) }
   const open = (c: AppContext) => deps.database.withSignal(getContext(c).signal)
 
-  router.openapi(
-    createRoute({
-      method: 'post',
-      path: '/',
-      tags,
-      operationId: 'createReport',
-      summary: 'Have a CSV file summarised',
-      description: `In UTF-8 by RFC 4180, with names in its first row, up to
+  router.openapi({
+    method: 'post',
+    path: '/',
+    operationId: 'createReport',
+    summary: 'Have a CSV file summarised',
+    description: `In UTF-8 by RFC 4180, with names in its first row, up to
         ${MAX_UPLOAD_BYTES / 1024 ** 2} MiB as sent. It may be gzip, and hold twice as much. The
         answer comes when all of it has arrived; a job makes the summary after that.`,
-      request: {
-        query: NewReportQuery,
-        headers: NewReportHeaders,
-        body: {
-          required: true,
-          content: { 'text/csv': { schema: z.string().openapi({ format: 'binary' }) } },
-        },
+    request: {
+      query: NewReportQuery,
+      headers: NewReportHeaders,
+      body: {
+        required: true,
+        content: { 'text/csv': { schema: z.string().openapi({ format: 'binary' }) } },
       },
-      responses: {
-        202: withHeaders(json(Report, 'Accepted'), 'Location'),
-        408: { description: 'The upload stalled' },
-        409: { description: 'The `Idempotency-Key` was used with another upload or query' },
-        413: { description: 'The upload is too large' },
-        400: { description: 'It is not gzip, although `Content-Encoding` says so' },
-        415: { description: 'It is not `text/csv`, or compressed in another way than by gzip' },
-        507: { description: 'There is no room for it' },
-      },
-    }),
-    async (c) => {
+    },
+    responses: {
+      202: withHeaders(json(Report, 'Accepted'), 'Location'),
+      408: { description: 'The upload stalled' },
+      409: { description: 'The `Idempotency-Key` was used with another upload or query' },
+      413: { description: 'The upload is too large' },
+      400: { description: 'It is not gzip, although `Content-Encoding` says so' },
+      415: { description: 'It is not `text/csv`, or compressed in another way than by gzip' },
+      507: { description: 'There is no room for it' },
+    },
+    handler: async (c) => {
       const isGzip = checkEncoding(c)
       const body = receiveUpload(c, MAX_UPLOAD_BYTES)
       const { groupBy = null, value = null, delimiter = null } = c.req.valid('query')
@@ -111,38 +107,32 @@ function reportRoutes(deps: Deps) {
       })
       return c.json(report, 202, { Location: `/v1/reports/${report.id}` })
     },
-  )
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/',
-      tags,
-      operationId: 'listReports',
-      summary: 'List reports, newest first',
-      request: { query: PageQuery },
-      responses: { 200: json(ReportPage, 'One page, without results') },
-    }),
-    async (c) => c.json(await listReports(open(c), c.req.valid('query')), 200),
-  )
+  router.openapi({
+    method: 'get',
+    path: '/',
+    operationId: 'listReports',
+    summary: 'List reports, newest first',
+    request: { query: PageQuery },
+    responses: { 200: json(ReportPage, 'One page, without results') },
+    handler: async (c) => c.json(await listReports(open(c), c.req.valid('query')), 200),
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/{id}',
-      tags,
-      operationId: 'readReport',
-      summary: 'Read a report, with its result once it has succeeded',
-      request: { params: ReportId, query: ReportQuery },
-      responses: {
-        200: {
-          description: 'The report',
-          content: { 'application/json': { schema: Report }, 'text/csv': text },
-        },
-        409: { description: '`format=csv` of a report without groups' },
+  router.openapi({
+    method: 'get',
+    path: '/{id}',
+    operationId: 'readReport',
+    summary: 'Read a report, with its result once it has succeeded',
+    request: { params: ReportId, query: ReportQuery },
+    responses: {
+      200: {
+        description: 'The report',
+        content: { 'application/json': { schema: Report }, 'text/csv': text },
       },
-    }),
-    async (c) => {
+      409: { description: '`format=csv` of a report without groups' },
+    },
+    handler: async (c) => {
       const report = await getReport(open(c), c.req.valid('param').id)
       if (c.req.valid('query').format === 'json') return c.json(report, 200)
       return c.body(toGroupsCsv(report), 200, {
@@ -150,56 +140,50 @@ function reportRoutes(deps: Deps) {
         'Content-Disposition': `attachment; filename="${report.id}.csv"`,
       })
     },
-  )
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'delete',
-      path: '/{id}',
-      tags,
-      operationId: 'cancelReport',
-      summary: 'Cancel a report',
-      description: 'One that has finished stays as it is. Its upload is removed in any case.',
-      request: { params: ReportId },
-      responses: { 202: withHeaders(json(Report, 'Cancelled, or finished already'), 'Location') },
-    }),
-    async (c) => {
+  router.openapi({
+    method: 'delete',
+    path: '/{id}',
+    operationId: 'cancelReport',
+    summary: 'Cancel a report',
+    description: 'One that has finished stays as it is. Its upload is removed in any case.',
+    request: { params: ReportId },
+    responses: { 202: withHeaders(json(Report, 'Cancelled, or finished already'), 'Location') },
+    handler: async (c) => {
       const { id } = c.req.valid('param')
       const report = await cancelReport(reportDeps, open(c), id)
       return c.json(report, 202, { Location: `/v1/reports/${id}` })
     },
-  )
+  })
 
-  router.openapi(
-    createRoute({
-      method: 'get',
-      path: '/{id}/events',
-      tags,
-      operationId: 'followReport',
-      summary: 'Follow a report',
-      description: `Server-Sent Events, the same as over Socket.IO under the topic \`report:{id}\`:
+  router.openapi({
+    method: 'get',
+    path: '/{id}/events',
+    operationId: 'followReport',
+    summary: 'Follow a report',
+    description: `Server-Sent Events, the same as over Socket.IO under the topic \`report:{id}\`:
         \`report.progress\` with \`{ id, state, progress, note, attempt }\`, beginning with the
         present state, and at the end \`report.finished\` with \`{ id, state }\`. An \`EventSource\`
         reconnects whenever a stream ends. Close it on \`report.finished\`; otherwise it gets a 204
         when it reconnects, because it sends that event's id as \`Last-Event-ID\`, and stops.`,
-      request: { params: ReportId },
-      responses: {
-        200: {
-          description: 'Until the report has finished',
-          content: { 'text/event-stream': text },
-        },
-        204: {
-          description: 'The report has finished, and the client has seen `report.finished`',
-        },
+    request: { params: ReportId },
+    responses: {
+      200: {
+        description: 'Until the report has finished',
+        content: { 'text/event-stream': text },
       },
-    }),
-    async (c) => {
+      204: {
+        description: 'The report has finished, and the client has seen `report.finished`',
+      },
+    },
+    handler: async (c) => {
       const db = open(c)
       const { id, state } = await getReport(db, c.req.valid('param').id)
       if (isFinished(state) && hasSeenLast(c)) return c.body(null, 204)
       return streamReport(c, deps, db, id)
     },
-  )
+  })
 
   return router
 }
