@@ -24,9 +24,9 @@ import {
   deleteProduct,
   getProduct,
   listProducts,
+  seedProducts,
   updateProduct,
 } from './products.ts'
-import { seedProducts } from './seed.ts'
 
 /** Plain async CRUD, and the shape to copy. */
 export const products = feature({
