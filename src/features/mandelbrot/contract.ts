@@ -1,4 +1,6 @@
+import { z } from '@hono/zod-openapi'
 import { task } from '@offloop/workpool/task'
+import { integerParameter, numberParameter, withDefault } from '../../http/params.ts'
 
 /** In pixels. The kernel has memory for rows twice as long. */
 export const MAX_SIZE = 2_048
@@ -7,21 +9,27 @@ export const MAX_ITERATIONS = 5_000
 /** Part of the ETag: raise it when the same view is drawn differently. */
 export const DRAWING_VERSION = 1
 
-/** The part of the plane that a picture shows. */
-export interface View {
-  width: number
-  height: number
-  /** Points that escape later count as part of the set. */
-  iterations: number
-  /** The centre. */
-  x: number
-  y: number
-  /** The length of the longer side in the plane. */
-  scale: number
-}
+const Size = integerParameter(1, MAX_SIZE)
 
-/** `typescript` is the fallback if the kernel is not built. */
-export type Kernel = 'wasm' | 'typescript'
+/** Beyond 2 in any direction there is nothing to see. */
+const Coordinate = numberParameter(-4, 4)
+
+export const Picture = z.strictObject({
+  width: withDefault(Size, 960),
+  height: withDefault(Size, 640),
+  // Points that escape later count as part of the set.
+  iterations: withDefault(integerParameter(1, MAX_ITERATIONS), 500),
+  x: withDefault(Coordinate, -0.65),
+  y: withDefault(Coordinate, 0),
+  scale: withDefault(numberParameter(1e-12, 8), 3.6),
+  // `typescript` is the fallback if the kernel is not built.
+  kernel: z.enum(['wasm', 'typescript']).default('wasm'),
+})
+
+export type Kernel = z.infer<typeof Picture>['kernel']
+
+/** The part of the plane that a picture shows. */
+export type View = Omit<z.infer<typeof Picture>, 'kernel'>
 
 /** Memory that all threads share. */
 export interface Canvas {

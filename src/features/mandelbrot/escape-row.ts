@@ -56,14 +56,7 @@ interface Kernel {
   COUNTS: { value: number }
   NORMS: { value: number }
   MAX_WIDTH: { value: number }
-  escapeRow(
-    left: number,
-    step: number,
-    imaginary: number,
-    width: number,
-    iterations: number,
-    bailout: number,
-  ): void
+  escapeRow(...lineAndBailout: number[]): void
 }
 
 /** `escapeRow` in WebAssembly; undefined if the kernel is not built. */

@@ -3,9 +3,8 @@ import type { Pool } from '@offloop/workpool/pool'
 import { type Deps, feature } from '../../feature.ts'
 import { taskOptions } from '../../http/context.ts'
 import { bodyTag, isFresh } from '../../http/etag.ts'
-import { integerParameter, numberParameter, withDefault } from '../../http/params.ts'
 import { createRouter } from '../../http/router.ts'
-import { type Canvas, DRAWING_VERSION, drawTile, MAX_ITERATIONS, MAX_SIZE } from './contract.ts'
+import { type Canvas, DRAWING_VERSION, drawTile, MAX_SIZE, Picture, type View } from './contract.ts'
 
 /** Clients see a new drawing version after at most a day. */
 const CACHE_CONTROL = 'public, max-age=86400'
@@ -15,21 +14,6 @@ const TILES = 128
 
 /** Canvases of 4 MB each that are kept for reuse. */
 const MAX_SPARE_CANVASES = 4
-
-const Size = integerParameter(1, MAX_SIZE)
-
-/** Beyond 2 in any direction there is nothing to see. */
-const Coordinate = numberParameter(-4, 4)
-
-const View = z.strictObject({
-  width: withDefault(Size, 960),
-  height: withDefault(Size, 640),
-  iterations: withDefault(integerParameter(1, MAX_ITERATIONS), 500),
-  x: withDefault(Coordinate, -0.65),
-  y: withDefault(Coordinate, 0),
-  scale: withDefault(numberParameter(1e-12, 8), 3.6),
-  kernel: z.enum(['wasm', 'typescript']).default('wasm'),
-})
 
 /** One request on all threads, in memory that they share. */
 export const mandelbrot = feature({
@@ -52,7 +36,7 @@ function mandelbrotRoutes({ compute }: Deps) {
     summary: 'Draw a part of the Mandelbrot set',
     description:
       '`scale` is how much of the plane the longer side shows; `x` and `y` are its middle.',
-    request: { query: View },
+    request: { query: Picture },
     responses: {
       200: {
         description: 'Drawn',
@@ -90,7 +74,7 @@ const shareCanvas = (compute: Pool): Canvas => ({
 })
 
 /** The view determines the picture; the bytes also depend on zlib, which differs by processor. */
-const toTag = (view: Omit<z.infer<typeof View>, 'kernel'>) =>
+const toTag = (view: View) =>
   bodyTag(
     JSON.stringify([DRAWING_VERSION, process.versions.zlib, process.arch, Object.values(view)]),
   )
