@@ -59,7 +59,10 @@ export class RequestContext {
 
   /** Aborts when the client leaves or the deadline passes. */
   get signal(): AbortSignal {
-    this.#controller ??= this.#createController()
+    if (this.#controller) return this.#controller.signal
+    this.#controller = new AbortController()
+    if (this.#isEnded) this.#abortUnanswered()
+    else this.#startTimer()
     return this.#controller.signal
   }
 
@@ -74,31 +77,25 @@ export class RequestContext {
   end(): void {
     this.#isEnded = true
     clearTimeout(this.#timer)
-    if (!this.#isAnswered()) this.#controller?.abort(clientClosedRequest())
+    this.#abortUnanswered()
   }
 
   /** HEAD gets no body, so whatever produces one must be aborted. */
-  #isAnswered(): boolean | undefined {
-    return this.#outgoing?.writableFinished && this.#outgoing.req.method !== 'HEAD'
+  #abortUnanswered() {
+    if (!this.#outgoing?.writableFinished || this.#outgoing.req.method === 'HEAD')
+      this.#controller?.abort(clientClosedRequest())
   }
 
   #setDeadline(deadline: number) {
     this.#deadline = deadline
     clearTimeout(this.#timer)
-    if (this.#controller && !this.#isEnded) this.#startTimer(this.#controller)
+    if (!this.#isEnded) this.#startTimer()
   }
 
-  #startTimer(controller: AbortController) {
-    if (this.#deadline === Number.POSITIVE_INFINITY) return
-    const onTimeout = () => controller.abort(deadlineExceeded(this.#timeoutMs))
+  #startTimer() {
+    if (!this.#controller || this.#deadline === Number.POSITIVE_INFINITY) return
+    const onTimeout = () => this.#controller?.abort(deadlineExceeded(this.#timeoutMs))
     this.#timer = setTimeout(onTimeout, this.timeLeftMs).unref()
-  }
-
-  #createController(): AbortController {
-    const controller = new AbortController()
-    if (!this.#isEnded) this.#startTimer(controller)
-    else if (!this.#isAnswered()) controller.abort(clientClosedRequest())
-    return controller
   }
 }
 
@@ -158,14 +155,10 @@ export function requestContext(
  */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()
-  const isRepeatedRefusal = ({ method, route, status }: RequestRecord) => {
-    if (status !== 503) return false
-    const logOthers = (refused: number) => log.info({ method, route, status, refused }, 'requests')
-    return !refusals.isFirst(`${method} ${route}`, logOthers)
-  }
   return (record) => {
-    if (isRepeatedRefusal(record)) return
     const { method, route, status, ms, requestId } = record
+    const logOthers = (refused: number) => log.info({ method, route, status, refused }, 'requests')
+    if (status === 503 && !refusals.isFirst(`${method} ${route}`, logOthers)) return
     log[isRoutine(record) ? 'debug' : 'info']({ method, route, status, ms, requestId }, 'request')
   }
 }
