@@ -22,8 +22,7 @@ reconnection. All clients receive \`server.stopping\` before the server stops.
 `
 
 type Document = ReturnType<Router['getOpenAPI31Document']>
-type PathItem = NonNullable<Document['paths']>[string]
-type Operation = NonNullable<PathItem['get']>
+type Operation = NonNullable<NonNullable<Document['paths']>[string]['get']>
 type Responses = Record<string, { description: string; content?: object; headers?: object }>
 
 /** Serves `/openapi.json` and `/docs`, a page to try it. */
@@ -93,11 +92,8 @@ function describeApi(app: Router, events: readonly Event[]) {
     // Right on every port and behind a proxy.
     servers: [{ url: '/' }],
   })
-  for (const [path, { get, post, put, patch, delete: remove }] of Object.entries(
-    document.paths ?? {},
-  ))
-    for (const operation of [get, post, put, patch, remove])
-      if (operation) complete(path, operation)
+  for (const [path, operations] of Object.entries(document.paths ?? {}))
+    for (const operation of Object.values(operations) as Operation[]) complete(path, operation)
   return document
 }
 

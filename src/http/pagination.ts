@@ -17,11 +17,6 @@ export interface PageRequest {
   cursor?: string | undefined
 }
 
-interface Page<Item> {
-  items: Item[]
-  nextCursor: string | null
-}
-
 /**
  * Cursor pagination: a cursor holds the id of a page's last item, so items inserted or deleted
  * meanwhile shift nothing.
@@ -48,15 +43,12 @@ export class Pager {
   async read<Item extends { id: string | number }>(
     { limit, cursor }: PageRequest,
     read: (after: string | undefined, limit: number) => Promise<Item[]>,
-  ): Promise<Page<Item>> {
+  ) {
     const items = await read(cursor === undefined ? undefined : this.#decode(cursor), limit + 1)
     if (items.length <= limit) return { items, nextCursor: null }
     items.pop()
-    return { items, nextCursor: this.#encode(items.at(-1) as Item) }
-  }
-
-  #encode({ id }: { id: string | number }): string {
-    return Buffer.from(`${this.#prefix}:${id}`).toString('base64url')
+    const last = `${this.#prefix}:${items.at(-1)?.id}`
+    return { items, nextCursor: Buffer.from(last).toString('base64url') }
   }
 
   #decode(cursor: string): string {
