@@ -22,14 +22,10 @@ export interface ClientEvents {
   unsubscribe: (topic: string, acknowledge?: (answer: Acknowledgement) => void) => void
 }
 
+type Refusal = { ok: false; code: 'not_found' | 'invalid' | 'too_many'; message: string }
+
 /** The answer to `subscribe` and `unsubscribe`. */
 export type Acknowledgement = { ok: true } | Refusal
-
-interface Refusal {
-  ok: false
-  code: 'not_found' | 'invalid' | 'too_many'
-  message: string
-}
 
 type Io = Server<ClientEvents, Record<string, (payload?: unknown) => void>>
 type Connection = Socket['conn']
@@ -188,13 +184,11 @@ function isAllowedOrigin(
   corsOrigins: readonly string[],
 ) {
   if (!origin) return true
-  if (!URL.canParse(origin)) return false
-  const url = new URL(origin)
+  const url = URL.parse(origin)
+  if (!url) return false
   // A proxy may end TLS, so our own scheme is unknown: the origin's is assumed.
-  const own = `${url.protocol}//${host}`
-  return (
-    corsOrigins.includes(url.origin) || (URL.canParse(own) && new URL(own).origin === url.origin)
-  )
+  const own = URL.parse(`${url.protocol}//${host}`)
+  return corsOrigins.includes(url.origin) || own?.origin === url.origin
 }
 
 interface Websocket {
