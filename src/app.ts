@@ -13,7 +13,7 @@ import type { Metrics } from './ops/metrics.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
 
-export interface AppDeps extends Deps {
+interface AppDeps extends Deps {
   metrics: Metrics
   readiness: Readiness
   samples: LiveSamples

@@ -2,20 +2,17 @@ import { z } from '@hono/zod-openapi'
 import { integerParameter, withDefault } from './params.ts'
 import { validationFailed } from './router.ts'
 
-export const pageQuery = {
+export const PageQuery = z.strictObject({
   limit: withDefault(integerParameter(1, 100), 20),
   cursor: z.string().optional().openapi({ description: '`nextCursor` of the previous page' }),
-}
+})
+
+export type PageRequest = z.infer<typeof PageQuery>
 
 export const pageFields = <Item extends z.ZodType>(item: Item) => ({
   items: z.array(item),
   nextCursor: z.string().nullable().openapi({ description: 'Null on the last page' }),
 })
-
-export interface PageRequest {
-  limit: number
-  cursor?: string | undefined
-}
 
 /**
  * Cursor pagination: a cursor holds the id of a page's last item, so items inserted or deleted

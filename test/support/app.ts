@@ -1,7 +1,7 @@
 import { createServer } from 'node:http'
 import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
-import { type AppDeps, createApp } from '../../src/app.ts'
+import { createApp } from '../../src/app.ts'
 import { loadConfig } from '../../src/config.ts'
 import { afterCommit, transaction } from '../../src/db/transaction.ts'
 import type { Feature } from '../../src/feature.ts'
@@ -34,7 +34,7 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
   const realtime = new Realtime(createServer(), { topics: [], corsOrigins: [] })
   const readiness = new Readiness(stopping)
   readiness.begin((signal) => database.ping(signal))
-  const deps: AppDeps = {
+  const deps: Parameters<typeof createApp>[0] = {
     config,
     database,
     compute,

@@ -5,7 +5,7 @@ import { type AppContext, getContext } from '../../http/context.ts'
 import { Pager } from '../../http/pagination.ts'
 import { createRouter, json } from '../../http/router.ts'
 import { JOBS, jobChanged, publishJobChanges } from './feed.ts'
-import { Job, JobDetail, JobId, JobPage, PageQuery } from './schema.ts'
+import { Job, JobDetail, JobId, JobPage, JobsQuery } from './schema.ts'
 
 /** Jobs of every kind, for operators. */
 export const jobsAdmin = feature({
@@ -29,7 +29,7 @@ function jobRoutes({ database, jobs }: Deps) {
     path: '/',
     operationId: 'listJobs',
     summary: 'List jobs, newest first',
-    request: { query: PageQuery },
+    request: { query: JobsQuery },
     responses: { 200: json(JobPage, 'One page') },
     handler: async (c) => {
       const { state, kind, ...page } = c.req.valid('query')

@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi'
 import { NAME } from '@offloop/jobs/job'
-import { pageFields, pageQuery } from '../../http/pagination.ts'
+import { PageQuery, pageFields } from '../../http/pagination.ts'
 
 const State = z
   .enum(['scheduled', 'queued', 'running', 'succeeded', 'failed', 'cancelled'])
@@ -56,12 +56,12 @@ export const JobPage = z.strictObject(pageFields(Job)).openapi('JobPage')
 
 export const JobId = z.strictObject({ id: z.uuid().toLowerCase() })
 
-export const PageQuery = z.strictObject({
+export const JobsQuery = z.strictObject({
   state: State.optional(),
   kind: z
     .string()
     .regex(NAME, 'must be 1 to 100 ASCII characters without spaces')
     .optional()
     .openapi({ example: KIND_EXAMPLE }),
-  ...pageQuery,
+  ...PageQuery.shape,
 })

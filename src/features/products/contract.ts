@@ -1,5 +1,5 @@
 import { z } from '@hono/zod-openapi'
-import { pageFields, pageQuery } from '../../http/pagination.ts'
+import { pageFields } from '../../http/pagination.ts'
 import { integerParameter, text } from '../../http/params.ts'
 import { event } from '../../realtime/event.ts'
 
@@ -41,8 +41,6 @@ export const ProductId = z.strictObject({
   id: integerParameter(1, 4_294_967_295).openapi({ example: 7 }),
 })
 
-export const PageQuery = z.strictObject(pageQuery)
-
 export const ProductChange = z.object({
   id: z.int().describe('the product'),
   version: z.int().describe('its current version: its `ETag`'),
@@ -52,7 +50,6 @@ export const ProductChange = z.object({
 export type ProductInput = z.infer<typeof ProductInput>
 export type ProductPatch = z.infer<typeof ProductPatch>
 export type Product = z.infer<typeof Product>
-export type ProductPage = z.infer<typeof ProductPage>
 export type ProductChange = z.infer<typeof ProductChange>
 
 /** The topic of all product changes. */

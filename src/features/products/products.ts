@@ -14,7 +14,6 @@ import {
   type Product,
   type ProductChange,
   type ProductInput,
-  type ProductPage,
   type ProductPatch,
   productChanged,
 } from './contract.ts'
@@ -48,7 +47,7 @@ export async function getProduct(db: Db, id: number): Promise<Product> {
 }
 
 /** One page in order of creation. @throws AppError `invalid` for a cursor of another list. */
-export function listProducts(db: Db, page: PageRequest): Promise<ProductPage> {
+export function listProducts(db: Db, page: PageRequest) {
   return pager.read(page, async (after = '0', limit) =>
     (await selectAfter(db, Number(after), limit)).map(toProduct),
   )

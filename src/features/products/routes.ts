@@ -8,9 +8,9 @@ import {
   notModified,
   versionTag,
 } from '../../http/etag.ts'
+import { PageQuery } from '../../http/pagination.ts'
 import { createRouter, json, jsonBody, withHeaders } from '../../http/router.ts'
 import {
-  PageQuery,
   PRODUCTS,
   Product,
   ProductId,

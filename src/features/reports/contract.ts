@@ -1,7 +1,7 @@
 import { z } from '@hono/zod-openapi'
 import { job } from '@offloop/jobs/job'
 import { task } from '@offloop/workpool/task'
-import { pageFields, pageQuery } from '../../http/pagination.ts'
+import { pageFields } from '../../http/pagination.ts'
 import { event } from '../../realtime/event.ts'
 import { DELIMITER } from './csv.ts'
 
@@ -157,8 +157,6 @@ export const ReportId = z.strictObject({
 export const ReportQuery = z.strictObject({
   format: z.enum(['json', 'csv']).default('json').describe('`csv`: the groups alone'),
 })
-
-export const PageQuery = z.strictObject(pageQuery)
 
 /** All that a summary depends on besides the file. */
 export interface SummaryOptions {

@@ -5,13 +5,13 @@ import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
 import { declaredBytes, receiveUpload } from '../../http/body.ts'
 import { type AppContext, getContext } from '../../http/context.ts'
+import { PageQuery } from '../../http/pagination.ts'
 import { createRouter, json, withHeaders } from '../../http/router.ts'
 import { hasSeenLast } from '../../http/sse.ts'
 import {
   buildReport,
   NewReportHeaders,
   NewReportQuery,
-  PageQuery,
   REPORT_TOPIC,
   Report,
   ReportId,
