@@ -61,7 +61,10 @@ export class HttpServer implements AsyncDisposable {
         !this.#connections.get(request.socket)?.inFlight,
     })
     this.node.maxConnections = options.maxConnections ?? Number.POSITIVE_INFINITY
-    this.node.on('connection', (socket) => this.#connect(socket))
+    this.node.on('connection', (socket) => {
+      this.#connections.set(socket, new Connection(socket, this.#serve, this.#load))
+      socket.once('close', () => this.#connections.delete(socket))
+    })
     this.node.on('upgrade', (request) => this.#connections.delete(request.socket))
     // Socket.IO wraps the listeners that exist when it is attached. `inviteBody` sends 100
     // Continue; other expectations may be ignored (RFC 9110, 10.1.1).
@@ -120,12 +123,6 @@ export class HttpServer implements AsyncDisposable {
     await new Promise((resolve) => this.node.close(resolve))
   }
 
-  #connect(socket: Socket) {
-    const serve = (outgoing: AppResponse) => this.#serve(outgoing)
-    this.#connections.set(socket, new Connection(socket, serve, this.#load))
-    socket.once('close', () => this.#connections.delete(socket))
-  }
-
   #receive(outgoing: AppResponse) {
     const connection = this.#connections.get(outgoing.req.socket)
     outgoing.shouldClose = () => this.#options.leaving.aborted && connection?.last === outgoing
@@ -134,7 +131,7 @@ export class HttpServer implements AsyncDisposable {
     writeProblem(outgoing, overloaded('Too many requests are in flight: try again later'))
   }
 
-  #serve(outgoing: AppResponse) {
+  #serve = (outgoing: AppResponse) => {
     const { req } = outgoing
     const flaw = findFlaw(req)
     if (flaw) return writeProblem(outgoing, new AppError('bad_request', flaw))

@@ -1,6 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { extname } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import type { Hono } from 'hono'
 import type { Env } from './context.ts'
 import { bodyTag, isFresh } from './etag.ts'
@@ -57,7 +56,7 @@ function linkPanels(html: string, files: [path: string, file: URL][]) {
 }
 
 function pageFiles(): [path: string, file: URL][] {
-  const names = readdirSync(fileURLToPath(PUBLIC), { recursive: true, encoding: 'utf8' })
+  const names = readdirSync(PUBLIC, { recursive: true, encoding: 'utf8' })
   const own = names
     .filter((name) => extname(name) in TYPES)
     .map((name): [string, URL] => [name === 'index.html' ? '/' : `/${name}`, new URL(name, PUBLIC)])
