@@ -1,10 +1,13 @@
 import { globSync } from 'node:fs'
-import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
+import { createRequire } from 'node:module'
 import { serveTasks } from '@offloop/workpool/worker-main'
 
+// Synchronous: a thread that is terminated during a top-level await may end the process
+// (nodejs/node#62114).
+const load = createRequire(import.meta.url)
+
 /** Worker threads run the CPU work of all features, and no I/O. */
-for (const file of globSync('features/*/compute.ts', { cwd: import.meta.dirname }))
-  await import(pathToFileURL(join(import.meta.dirname, file)).href)
+for (const file of globSync('./features/*/compute.ts', { cwd: import.meta.dirname }))
+  load(`./${file}`)
 
 serveTasks()
