@@ -29,9 +29,9 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
 
   const logRequest = accessLog(log)
   app.use(
-    requestContext(requestTimeoutMs, (record) => {
-      metrics.observeRequest(record)
-      logRequest(record)
+    requestContext(requestTimeoutMs, (records) => {
+      for (const record of records) metrics.observeRequest(record)
+      records.forEach(logRequest)
     }),
   )
   if (corsOrigins.length > 0) app.use(allowOrigins(corsOrigins))

@@ -28,7 +28,7 @@ function appOf(handler: Handler, timeoutMs = LONG_MS) {
   const records: RequestRecord[] = []
   const app = createRouter()
   app.onError(errorHandler(log))
-  app.use(requestContext(timeoutMs, (record) => records.push(record)))
+  app.use(requestContext(timeoutMs, (ended) => records.push(...ended)))
   app.get('/things/:id', handler)
   return { app, records }
 }

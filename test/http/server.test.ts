@@ -425,7 +425,7 @@ async function useBacklog() {
   const served: string[] = []
   const app = createRouter()
   app.onError(errorHandler(openLog({ level: 'silent', format: 'json' })))
-  app.use(requestContext(60_000, (record) => records.push(record)))
+  app.use(requestContext(60_000, (ended) => records.push(...ended)))
   app.use(allowOrigins(['https://shop.example']))
   app.use((c, next) => {
     const refusal = c.env.outgoing?.refusal
