@@ -2,8 +2,8 @@ import { globSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 
 /**
- * Part of `npm run check`: imports in `src/` go one way, main → app → features → {http, db,
- * realtime, ops} → leaves, and never from one feature to another. Whoever adds a folder says here
+ * Part of `npm run check`: imports in `src/` go one way, main → app → features → access → {http,
+ * db, realtime, ops} → leaves, and never from one feature to another. Whoever adds a folder says here
  * what it may use.
  */
 const SRC = join(import.meta.dirname, '../src')
@@ -11,11 +11,12 @@ const IMPORT = /(?:from|import)\s*\(?'([^']+)'/g
 
 /** What each layer may import besides itself. */
 const ALLOWED: Record<string, string[]> = {
-  main: ['app', 'features', 'feature', 'http', 'db', 'realtime', 'ops', 'leaf'],
-  app: ['feature', 'http', 'db', 'realtime', 'ops', 'leaf'],
+  main: ['app', 'features', 'feature', 'access', 'http', 'db', 'realtime', 'ops', 'leaf'],
+  app: ['feature', 'access', 'http', 'db', 'realtime', 'ops', 'leaf'],
   features: ['a feature'],
-  'a feature': ['feature', 'http', 'db', 'realtime', 'ops', 'leaf'],
-  feature: ['http', 'db', 'realtime', 'ops', 'leaf'],
+  'a feature': ['feature', 'access', 'http', 'db', 'realtime', 'ops', 'leaf'],
+  feature: ['access', 'http', 'db', 'realtime', 'ops', 'leaf'],
+  access: ['http', 'db', 'realtime', 'leaf'],
   ops: ['http', 'db', 'realtime', 'leaf'],
   http: ['realtime', 'leaf'],
   db: ['leaf'],

@@ -1,11 +1,13 @@
+import type { Identify } from './access/identify.ts'
+import { type AccessDeps, accessRoutes } from './access/routes.ts'
 import type { Deps, Feature } from './feature.ts'
 import { bodyLimit } from './http/body.ts'
-import { accessLog, requestContext } from './http/context.ts'
+import { accessLog, getContext, requestContext } from './http/context.ts'
 import { errorHandler, notFound } from './http/errors.ts'
 import { allowOrigins } from './http/headers.ts'
 import { healthRoutes, type Readiness } from './http/health.ts'
 import { serveDocs } from './http/openapi.ts'
-import { createRouter } from './http/router.ts'
+import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
 import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
 import { opsSpans } from './ops/live-spans.ts'
@@ -14,6 +16,8 @@ import type { Metrics } from './ops/metrics.ts'
 const MAX_BODY_BYTES = 1024 * 1024
 
 interface AppDeps extends Deps {
+  access: AccessDeps
+  identify: Identify
   metrics: Metrics
   readiness: Readiness
   samples: LiveSamples
@@ -21,7 +25,7 @@ interface AppDeps extends Deps {
 
 /** Builds the HTTP app and starts nothing; tests call `app.request()`. */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
-  const { log, metrics, readiness, samples } = deps
+  const { access, identify, log, metrics, readiness, samples } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
@@ -42,16 +46,23 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.use((c, next) => {
     const refusal = c.env?.outgoing?.refusal
     if (refusal) throw refusal
+    const found = identify(c)
+    if (found instanceof Promise)
+      return found.then((subject) => {
+        getContext(c).subject = subject
+        return limitBody(c, next)
+      })
+    getContext(c).subject = found
     return limitBody(c, next)
   })
 
   for (const { path, routes } of features) app.route(path, routes(deps))
+  app.route('/v1', accessRoutes(access))
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
   app.route('/health', healthRoutes(readiness))
-  app.get('/metrics', async (c) =>
-    c.body(await metrics.scrape(), 200, { 'Content-Type': metrics.contentType }),
-  )
-  serveDocs(app, [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans])
+  const events = [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans]
+  serveDocs(app, events, deps.config.http.docsAccess)
   servePage(app)
+  listAccess(app)
   return app
 }

@@ -1,6 +1,7 @@
 /** The codes of the HTTP contract; `cancelled` is only logged. */
 const STATUS = {
   bad_request: 400,
+  unauthenticated: 401,
   forbidden: 403,
   not_found: 404,
   method_not_allowed: 405,

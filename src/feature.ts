@@ -9,7 +9,8 @@ import type { Log } from './log.ts'
 import type { opsSample } from './ops/live-samples.ts'
 import type { opsSpans } from './ops/live-spans.ts'
 import type { Event, Listeners } from './realtime/event.ts'
-import type { Realtime } from './realtime/realtime.ts'
+import type { Realtime, Topic } from './realtime/realtime.ts'
+import type { Subject } from './roles.ts'
 
 /** What `main.ts` opens and features use. */
 export interface Deps {
@@ -20,6 +21,11 @@ export interface Deps {
   realtime: Realtime
   log: Log
   stopping: AbortSignal
+}
+
+/** A topic, and whether a subject who has its scope may read this one of a pattern. */
+export interface FeatureTopic extends Omit<Topic, 'allows'> {
+  allows?(deps: Deps, subject: Subject, topic: string): Promise<boolean>
 }
 
 /** A part of the service as data: to add one, change only `features/index.ts`. */
@@ -33,8 +39,8 @@ export interface Feature {
   jobs?(deps: Deps): readonly JobHandler[]
   /** Jobs enqueued by cron expressions. */
   schedules?: readonly JobSchedule[]
-  /** Names or patterns, such as `/^report:\d+$/`. */
-  topics?: readonly (string | RegExp)[]
+  /** `[{ name: 'orders', access: 'public' }]`. */
+  topics?: readonly FeatureTopic[]
   /** What subscribers receive, for `/docs`. */
   events?: readonly Event[]
   /** Starts background work, and returns the function that stops it. */

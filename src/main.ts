@@ -1,12 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
+import { Authenticator } from './access/authenticator.ts'
+import { identifyBy, identifySocketBy } from './access/identify.ts'
+import { Passwords } from './access/password.ts'
 import { createApp } from './app.ts'
 import { loadConfig, missingV8Flags } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
 import { afterCommit, transaction } from './db/transaction.ts'
-import type { Feature } from './feature.ts'
+import type { Deps, Feature } from './feature.ts'
 import { features } from './features/index.ts'
 import { toAppError } from './http/errors.ts'
 import { Readiness } from './http/health.ts'
@@ -17,6 +20,7 @@ import { LiveSpans } from './ops/live-spans.ts'
 import { Metrics } from './ops/metrics.ts'
 import { openWatchdog } from './ops/watchdog.ts'
 import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
+import type { Subject } from './roles.ts'
 import { runService, type Service } from './shutdown.ts'
 
 /**
@@ -75,6 +79,16 @@ export async function openService(
       ...config.jobs,
     }),
   )
+  const { signUp, behindTls } = config.access
+  const authenticator = new Authenticator(database.withSignal())
+  const identify = identifyBy(authenticator, behindTls)
+  const access = {
+    database,
+    passwords: new Passwords(compute),
+    authenticator,
+    signUp,
+    behindTls,
+  }
   const databasePaths = features.filter((feature) => feature.usesDatabase).map(({ path }) => path)
   const server = opening.use(
     new HttpServer({
@@ -87,16 +101,28 @@ export async function openService(
   )
   const realtime = opening.use(
     new Realtime(server.node, {
-      topics: [...features.flatMap(({ topics = [] }) => topics), OPS],
+      topics: [
+        ...features
+          .flatMap(({ topics = [] }) => topics)
+          .map(({ allows, ...topic }) => ({
+            ...topic,
+            ...(allows && {
+              allows: (subject: Subject, name: string) => allows(deps, subject, name),
+            }),
+          })),
+        { name: OPS, access: 'operate' },
+      ],
       corsOrigins: config.http.corsOrigins,
+      identify: identifySocketBy(authenticator, behindTls),
     }),
   )
+  opening.defer(authenticator.onRevoke((credentialId) => realtime.disconnect(credentialId)))
   metrics.addGauges({ database, compute, jobs, realtime })
   opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
   opening.defer(spans.start(realtime, log))
 
-  const deps = { config, database, compute, jobs, realtime, log, stopping: stopping.signal }
-  const app = createApp({ ...deps, metrics, readiness, samples }, features)
+  const deps: Deps = { config, database, compute, jobs, realtime, log, stopping: stopping.signal }
+  const app = createApp({ ...deps, access, identify, metrics, readiness, samples }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),

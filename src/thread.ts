@@ -7,7 +7,7 @@ import { serveTasks } from '@offloop/workpool/worker-main'
 const load = createRequire(import.meta.url)
 
 /** Worker threads run the CPU work of all features, and no I/O. */
-for (const file of globSync('./features/*/compute.ts', { cwd: import.meta.dirname }))
+for (const file of globSync('./{access,features/*}/compute.ts', { cwd: import.meta.dirname }))
   load(`./${file}`)
 
 serveTasks()

@@ -5,6 +5,7 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
 import { AppError, withoutStack } from '../errors.ts'
 import { type Log, Repeats } from '../log.ts'
+import type { Subject } from '../roles.ts'
 import { type AppResponse, newRequestId } from './headers.ts'
 
 export interface Env {
@@ -34,6 +35,8 @@ const MONITORING_ROUTES = new Set(['/health/live', '/health/ready', '/metrics'])
 export class RequestContext {
   readonly requestId: string
   readonly startedAt: number
+  /** Undefined for an anonymous client. */
+  subject: Subject | undefined
   readonly #timeoutMs: number
   readonly #outgoing: AppResponse | undefined
   #deadline: number
@@ -109,8 +112,8 @@ export const getContext = (c: AppContext): RequestContext => c.get('requestConte
 
 /** The options of `compute.run` and `map`. */
 export function taskOptions(c: AppContext) {
-  const { signal, timeLeftMs, client, requestId } = getContext(c)
-  return { signal, timeoutMs: timeLeftMs, key: client, requestId }
+  const { signal, timeLeftMs, subject, client, requestId } = getContext(c)
+  return { signal, timeoutMs: timeLeftMs, key: subject?.id ?? client, requestId }
 }
 
 /** Emptied when a request ends: the timer of an idle connection keeps the object alive. */

@@ -47,6 +47,7 @@ export function healthRoutes(readiness: Readiness) {
     method: 'get',
     path: '/live',
     operationId: 'isLive',
+    access: 'public',
     summary: 'Liveness probe: restart the process when it fails',
     responses: { 200: json(Health, 'Alive') },
     handler: (c) => c.json(ok, 200),
@@ -56,6 +57,7 @@ export function healthRoutes(readiness: Readiness) {
     method: 'get',
     path: '/ready',
     operationId: 'isReady',
+    access: 'public',
     summary: 'Readiness probe: fails without the database and during shutdown',
     responses: { 200: json(Health, 'Ready'), 503: { description: 'Not ready' } },
     handler: async (c) => {

@@ -2,11 +2,13 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { Scalar } from '@scalar/hono-api-reference'
+import type { Handler } from 'hono'
 import type { Event } from '../realtime/event.ts'
+import type { Access } from '../roles.ts'
 import type { Env } from './context.ts'
 import { Problem } from './errors.ts'
 import { bodyTag, isFresh } from './etag.ts'
-import type { Router } from './router.ts'
+import { type Router, withAccess } from './router.ts'
 
 const DESCRIPTION = `An async backend whose event loop stays free.
 Every error is \`application/problem+json\` (RFC 9457).
@@ -26,14 +28,15 @@ type Operation = NonNullable<NonNullable<Document['paths']>[string]['get']>
 type Responses = Record<string, { description: string; content?: object; headers?: object }>
 
 /** Serves `/openapi.json` and `/docs`, a page to try it. */
-export function serveDocs(app: Router, events: readonly Event[]): void {
+export function serveDocs(app: Router, events: readonly Event[], access: Access): void {
   let document: string | undefined
-  app.get('/openapi.json', (c) => {
+  const serve = (path: string, handler: Handler<Env>) => app.get(path, withAccess(access, handler))
+  serve('/openapi.json', (c) => {
     document ??= JSON.stringify(describeApi(app, events))
     return c.body(document, 200, { 'Content-Type': 'application/json' })
   })
 
-  app.get('/docs', (c, next) => {
+  serve('/docs', (c, next) => {
     const nonce = randomBytes(16).toString('base64')
     c.header('Content-Security-Policy', docsPolicy(nonce))
     return Scalar<Env>({
@@ -53,7 +56,7 @@ export function serveDocs(app: Router, events: readonly Event[]): void {
   })
 
   let loading: Promise<Buffer<ArrayBuffer>> | undefined
-  app.get('/docs/scalar.js', async (c) => {
+  serve('/docs/scalar.js', async (c) => {
     loading ??= loadScript().catch((error) => {
       loading = undefined
       throw error
@@ -81,7 +84,19 @@ const docsPolicy = (nonce: string) =>
 
 /** Adds the tags, responses and headers that routes imply but do not declare. */
 function describeApi(app: Router, events: readonly Event[]) {
-  app.openAPIRegistry.register('Problem', Problem)
+  const { openAPIRegistry: registry } = app
+  registry.register('Problem', Problem)
+  registry.registerComponent('securitySchemes', 'session', {
+    type: 'apiKey',
+    in: 'cookie',
+    name: 'session',
+    description: 'Of a browser that signed in; `__Host-session` behind TLS',
+  })
+  registry.registerComponent('securitySchemes', 'apiKey', {
+    type: 'http',
+    scheme: 'bearer',
+    description: 'An API key, from `POST /v1/keys`',
+  })
   const document = app.getOpenAPI31Document({
     openapi: '3.1.0',
     info: {

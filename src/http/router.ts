@@ -4,7 +4,8 @@ import type { StatusCode } from 'hono/utils/http-status'
 import type { JSONParsed } from 'hono/utils/types'
 import { type ZodError, z } from 'zod'
 import { AppError, type Issue } from '../errors.ts'
-import type { AppContext, Env } from './context.ts'
+import type { Access } from '../roles.ts'
+import { type AppContext, type Env, getContext } from './context.ts'
 
 /** Its routes validate what they declare and appear in the OpenAPI document. */
 export type Router = Hono<Env> &
@@ -18,6 +19,7 @@ type RouteRequest = NonNullable<RouteConfig['request']>
 
 interface Route<Responses, Request extends RouteRequest>
   extends Omit<RouteConfig, 'request' | 'responses'> {
+  access: Access
   request?: Request
   responses: Responses
   handler(c: RouteContext<Request>): RouteResponse<Responses> | Promise<RouteResponse<Responses>>
@@ -45,20 +47,59 @@ type ContentResponse<Content, Status extends StatusCode> = {
       >
 }[keyof Content]
 
+type AnyRoute = RouteConfig & { access: Access; handler: Handler<Env> }
+
 /** Replaces Hono's `openapi`, whose type accepts any response once one of them has no body. */
 export function createRouter(): Router {
   const router = new OpenAPIHono<Env>()
-  const openapi = ({ handler, ...route }: RouteConfig & { handler: Handler<Env> }): Router => {
+  const openapi = ({ access, handler, ...route }: AnyRoute): Router => {
     if (route.middleware || route.hide)
       throw new Error(`${route.path}: routes have no middleware and are not hidden`)
-    router.openAPIRegistry.registerPath(route)
+    router.openAPIRegistry.registerPath({ ...route, security: toSecurity(access) })
     const path = route.path.replaceAll(/{(.+?)}/g, ':$1')
-    router.on(route.method, path, validated(route.request ?? {}, handler))
+    router.on(route.method, path, withAccess(access, validated(route.request ?? {}, handler)))
     return checked
   }
   const checked = Object.assign(router, { openapi })
   return checked
 }
+
+const accesses = new WeakMap<object, Access>()
+
+/** Lets only those through to a handler who have its scope. Every route needs it. */
+export function withAccess(access: Access, handler: Handler<Env>): Handler<Env> {
+  const guarded: Handler<Env> = (c, next) => {
+    const { subject } = getContext(c)
+    if (access !== 'public' && !subject?.scopes.has(access))
+      throw refuse(access, subject !== undefined)
+    return handler(c, next)
+  }
+  accesses.set(guarded, access)
+  return guarded
+}
+
+/** What each route asks of its callers. @throws Error for a route that does not say. */
+export function listAccess(app: Hono<Env>) {
+  return app.routes.flatMap(({ method, path, handler }) => {
+    const access = accesses.get(handler)
+    const isMiddleware = method === 'ALL' && path.endsWith('*')
+    if (access === undefined && !isMiddleware)
+      throw new Error(`${method} ${path} declares no access: give it one by withAccess`)
+    return access === undefined ? [] : [{ method, path, access }]
+  })
+}
+
+const refuse = (access: Access, isKnown: boolean) =>
+  isKnown
+    ? new AppError('forbidden', `You may not do this: it takes the scope ${access}`)
+    : new AppError(
+        'unauthenticated',
+        'Sign in by POST /v1/sessions, or send `Authorization: Bearer` with an API key',
+        { headers: { 'WWW-Authenticate': 'Bearer' } },
+      )
+
+const toSecurity = (access: Access) =>
+  access === 'public' ? [] : [{ session: [] }, { apiKey: [access] }]
 
 /** `request: jsonBody(ProductInput)`. */
 export const jsonBody = <Schema extends z.ZodType>(schema: Schema) => ({

@@ -1,8 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { extname } from 'node:path'
 import type { Hono } from 'hono'
-import type { Env } from './context.ts'
+import type { AppContext, Env } from './context.ts'
 import { bodyTag, isFresh } from './etag.ts'
+import { withAccess } from './router.ts'
 
 const PUBLIC = new URL('../../public/', import.meta.url)
 
@@ -36,11 +37,12 @@ export function servePage(app: Hono<Env>): void {
     // In lower case, to override the API's policy.
     const headers = { 'content-security-policy': POLICY, 'Cache-Control': 'no-cache', ETag: tag }
     const type = TYPES[extname(file.pathname)] as string
-    app.get(path, (c) =>
+    // Anybody may see the page, and what it shows takes a scope.
+    const respond = (c: AppContext) =>
       isFresh(c.req.header('if-none-match'), tag)
         ? c.body(null, 304, headers)
-        : c.body(body, 200, { ...headers, 'Content-Type': type }),
-    )
+        : c.body(body, 200, { ...headers, 'Content-Type': type })
+    app.get(path, withAccess('public', respond))
   }
 }
 

@@ -194,6 +194,7 @@ export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
     method: 'get',
     path: '/',
     operationId: 'readOps',
+    access: 'operate',
     summary: 'Read the last two minutes of the process',
     description: 'The payloads of `ops.sample`, second by second, oldest first.',
     responses: {

@@ -4,6 +4,7 @@ import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { z } from '@hono/zod-openapi'
 import { Server, type Socket } from 'socket.io'
+import type { Access, Subject } from '../roles.ts'
 import type { Event } from './event.ts'
 
 const PATH = '/socket.io/'
@@ -15,6 +16,7 @@ const MAX_TOPIC_LENGTH = 100
 const MAX_TOPICS = 100
 const CLOSE_TIMEOUT_MS = 1_000
 const CLOSE_POLL_MS = 10
+const EXPIRY_CHECK_MS = 500
 
 /** What a client may send. */
 export interface ClientEvents {
@@ -22,30 +24,50 @@ export interface ClientEvents {
   unsubscribe: (topic: string, acknowledge?: (answer: Acknowledgement) => void) => void
 }
 
-type Refusal = { ok: false; code: 'not_found' | 'invalid' | 'too_many'; message: string }
+type Refusal = {
+  ok: false
+  code: 'not_found' | 'invalid' | 'too_many' | 'unauthenticated' | 'forbidden' | 'unavailable'
+  message: string
+}
 
 /** The answer to `subscribe` and `unsubscribe`. */
 export type Acknowledgement = { ok: true } | Refusal
 
-type Io = Server<ClientEvents, Record<string, (payload?: unknown) => void>>
+export interface Topic {
+  /** A name or a pattern, whose flag `i` makes one topic of any case. */
+  name: string | RegExp
+  access: Access
+  /** Whether the subject, who has the scope, may read this one of the topics of a pattern. */
+  allows?(subject: Subject, topic: string): Promise<boolean>
+}
+
+interface RealtimeOptions {
+  topics: readonly Topic[]
+  /** Whose pages may connect, besides our own. */
+  corsOrigins: readonly string[]
+  /** @param token of `io(url, { auth: { token } })`. @throws AppError for an unknown token. */
+  identify?: (request: IncomingMessage, token: unknown) => Promise<Subject | undefined>
+}
+
+interface SocketData {
+  subject?: Subject | undefined
+}
+
+type ServerEvents = Record<string, (payload?: unknown) => void>
+type Io = Server<ClientEvents, ServerEvents, ServerEvents, SocketData>
+type ClientSocket = Socket<ClientEvents, ServerEvents, ServerEvents, SocketData>
 type Connection = Socket['conn']
 
 /** Pushes events to clients over Socket.IO, websocket only. */
 export class Realtime implements AsyncDisposable {
   readonly #io: Io
-  readonly #topics: readonly (string | RegExp)[]
+  readonly #topics: readonly Topic[]
+  readonly #expiry: NodeJS.Timeout
   readonly #connections = new Set<Connection>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
   #closing = false
 
-  /**
-   * @param options.topics names or patterns, whose flag `i` makes one topic of any case.
-   * @param options.corsOrigins whose pages may connect, besides our own.
-   */
-  constructor(
-    server: NodeServer,
-    options: { topics: readonly (string | RegExp)[]; corsOrigins: readonly string[] },
-  ) {
+  constructor(server: NodeServer, options: RealtimeOptions) {
     this.#topics = options.topics
     this.#io = new Server(server, {
       path: PATH,
@@ -56,7 +78,18 @@ export class Realtime implements AsyncDisposable {
         decide(null, !this.#closing && isAllowedOrigin(request, options.corsOrigins)),
     })
     this.#io.engine.on('connection', (connection: Connection) => this.#limit(connection))
+    this.#io.use((socket, next) => {
+      const { token } = socket.handshake.auth
+      void (options.identify?.(socket.request, token) ?? Promise.resolve(undefined)).then(
+        (subject) => {
+          socket.data.subject = subject
+          next()
+        },
+        next,
+      )
+    })
     this.#io.on('connection', (socket) => this.#serve(socket))
+    this.#expiry = setInterval(() => this.#disconnectExpired(), EXPIRY_CHECK_MS).unref()
   }
 
   get connections(): number {
@@ -93,9 +126,15 @@ export class Realtime implements AsyncDisposable {
     return [...topics].filter((topic) => pattern.test(topic))
   }
 
+  /** Disconnects the clients of a session or API key that was revoked. */
+  disconnect(credentialId: string): void {
+    this.#io.in(toRoom(credentialId)).disconnectSockets(true)
+  }
+
   /** Tells clients to connect elsewhere, and closes within 1 s. */
   async [Symbol.asyncDispose]() {
     this.#closing = true
+    clearInterval(this.#expiry)
     this.#io.emit('server.stopping')
     for (const connection of this.#connections) connection.close()
     const deadline = performance.now() + CLOSE_TIMEOUT_MS
@@ -125,33 +164,50 @@ export class Realtime implements AsyncDisposable {
     })
   }
 
-  #serve(socket: Socket<ClientEvents>) {
+  #serve(socket: ClientSocket) {
+    const { subject } = socket.data
+    if (subject) socket.join(toRoom(subject.credential.id))
     // Without a topic, the acknowledgement is the first argument.
-    socket.on('subscribe', (topic, acknowledge: unknown = topic) => {
-      const found = this.#findTopic(topic)
+    socket.on('subscribe', async (topic, acknowledge: unknown = topic) => {
+      const found = await this.#findTopic(topic, subject)
       const answer = found.ok && isFull(socket, found.topic) ? TOO_MANY : found
       if (answer.ok) socket.join(answer.topic)
       reply(acknowledge, answer)
     })
-    socket.on('unsubscribe', (topic, acknowledge: unknown = topic) => {
-      const found = this.#findTopic(topic)
+    socket.on('unsubscribe', async (topic, acknowledge: unknown = topic) => {
+      const found = await this.#findTopic(topic, subject)
       if (found.ok) socket.leave(found.topic)
       reply(acknowledge, found)
     })
   }
 
+  #disconnectExpired() {
+    for (const { data, conn } of this.#io.of('/').sockets.values())
+      if (data.subject && data.subject.expiresAt <= Date.now()) conn.close()
+  }
+
   /** A client may send anything. */
-  #findTopic(topic: unknown): { ok: true; topic: string } | Refusal {
+  async #findTopic(
+    topic: unknown,
+    subject: Subject | undefined,
+  ): Promise<{ ok: true; topic: string } | Refusal> {
     if (typeof topic !== 'string' || topic.length > MAX_TOPIC_LENGTH) return INVALID
-    const found = this.#topics.find((known) =>
-      typeof known === 'string' ? known === topic : known.test(topic),
+    const found = this.#topics.find(({ name }) =>
+      typeof name === 'string' ? name === topic : name.test(topic),
     )
-    if (found === undefined)
-      return { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
-    const ignoreCase = typeof found !== 'string' && found.ignoreCase
-    return { ok: true, topic: ignoreCase ? topic.toLowerCase() : topic }
+    const missing: Refusal = { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
+    if (found === undefined) return missing
+    const { name, access, allows } = found
+    if (access !== 'public' && !subject?.scopes.has(access)) return subject ? FORBIDDEN : UNKNOWN
+    const own = typeof name !== 'string' && name.ignoreCase ? topic.toLowerCase() : topic
+    if (!allows) return { ok: true, topic: own }
+    const isAllowed = subject && (await allows(subject, own).catch(() => undefined))
+    if (isAllowed === undefined) return UNAVAILABLE
+    return isAllowed ? { ok: true, topic: own } : missing
   }
 }
+
+const toRoom = (credentialId: string) => `credential:${credentialId}`
 
 const INVALID: Refusal = {
   ok: false,
@@ -165,8 +221,23 @@ const TOO_MANY: Refusal = {
   message: `A client may subscribe to at most ${MAX_TOPICS} topics: unsubscribe from one first`,
 }
 
-/** Each socket is also in a room of its own. */
-const isFull = ({ rooms }: Socket, topic: string) => !rooms.has(topic) && rooms.size > MAX_TOPICS
+const UNKNOWN: Refusal = {
+  ok: false,
+  code: 'unauthenticated',
+  message: 'Sign in, or connect with an API key: io(url, { auth: { token } })',
+}
+
+const FORBIDDEN: Refusal = { ok: false, code: 'forbidden', message: 'You may not read this topic' }
+
+const UNAVAILABLE: Refusal = {
+  ok: false,
+  code: 'unavailable',
+  message: 'The database does not answer: try again later',
+}
+
+/** Each socket is also in a room of its own, and in one of its credential. */
+const isFull = ({ rooms }: ClientSocket, topic: string) =>
+  !rooms.has(topic) && rooms.size >= MAX_TOPICS + 2
 
 function reply(acknowledge: unknown, answer: Acknowledgement) {
   if (typeof acknowledge === 'function') acknowledge(answer.ok ? { ok: true } : answer)

@@ -23,6 +23,7 @@ describe('a route that declares what the router ignores is rejected', () => {
       createRouter().openapi({
         method: 'post',
         path: '/',
+        access: 'public',
         responses: { 204: { description: 'Done' } },
         handler: (c) => c.body(null, 204),
         ...declared,
@@ -34,7 +35,7 @@ describe('a route that declares what the router ignores is rejected', () => {
 test('a response that its route does not declare is a type error', () => {
   const Thing = z.strictObject({ id: z.int() })
   const responses = { 200: json(Thing, 'A thing'), ...notModified }
-  const route = { method: 'get', path: '/', responses } as const
+  const route = { method: 'get', path: '/', access: 'public', responses } as const
   const router = createRouter()
   router.openapi({ ...route, handler: (c) => c.json({ id: 1 }, 200) })
   router.openapi({ ...route, handler: (c) => answerTagged(c, { id: 1 }) })

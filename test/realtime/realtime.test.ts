@@ -417,7 +417,8 @@ const create = async (): Promise<{ id: number; name: string }> =>
   (await request(items, 'POST', { name: `Lantern ${++names}`, price: '9.00', stock: 1 })).body
 
 /** Realtime alone, with a topic that carries what a test likes. */
-async function openRealtime(topics: (string | RegExp)[] = ['load']) {
+async function openRealtime(names: (string | RegExp)[] = ['load']) {
+  const topics = names.map((name) => ({ name, access: 'public' as const }))
   const server = createServer()
   const realtime = new Realtime(server, { topics, corsOrigins: [] })
   server.listen(0, '127.0.0.1')

@@ -1,6 +1,8 @@
 import { createServer } from 'node:http'
 import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
+import { Authenticator } from '../../src/access/authenticator.ts'
+import { Passwords } from '../../src/access/password.ts'
 import { createApp } from '../../src/app.ts'
 import { loadConfig } from '../../src/config.ts'
 import { afterCommit, transaction } from '../../src/db/transaction.ts'
@@ -13,6 +15,7 @@ import { LiveSamples } from '../../src/ops/live-samples.ts'
 import { Metrics } from '../../src/ops/metrics.ts'
 import { Realtime } from '../../src/realtime/realtime.ts'
 import { createDatabase } from './database.ts'
+import { OPERATOR } from './operator.ts'
 
 /**
  * What the app needs, on a migrated database of the test's own: threads, but no socket and no loop
@@ -49,6 +52,13 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
     realtime,
     log,
     stopping,
+    access: {
+      database,
+      passwords: new Passwords(compute),
+      authenticator: new Authenticator(database.withSignal()),
+      ...config.access,
+    },
+    identify: () => OPERATOR,
     metrics: new Metrics(),
     samples: new LiveSamples(),
     readiness,

@@ -5,6 +5,7 @@ import { onTestFinished } from 'vitest'
 import { features } from '../../src/features/index.ts'
 import { openService } from '../../src/main.ts'
 import { createDatabase } from './database.ts'
+import { addOperator } from './operator.ts'
 import { until } from './until.ts'
 
 // Each service writes the rest of its log when the process exits: that a test file opens many of
@@ -32,6 +33,7 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     REPORT_DIR: reportDirectory,
     ...env,
   })
+  const operator = await addOperator(database.withSignal())
   let stopped: Promise<void> | undefined
   const stop = () => (stopped ??= service.stop())
   return {
@@ -40,6 +42,8 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     databaseUrl,
     database,
     reportDirectory,
+    /** The header that makes a request an operator's. */
+    operator,
     stop,
     async close() {
       await stop()

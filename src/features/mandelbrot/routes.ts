@@ -33,6 +33,7 @@ function mandelbrotRoutes({ compute }: Deps) {
     method: 'get',
     path: '/',
     operationId: 'drawMandelbrot',
+    access: 'public',
     summary: 'Draw a part of the Mandelbrot set',
     description:
       '`scale` is how much of the plane the longer side shows; `x` and `y` are its middle.',

@@ -40,6 +40,7 @@ function primeRoutes({ compute, config }: Deps) {
     method: 'get',
     path: '/',
     operationId: 'countPrimes',
+    access: 'public',
     summary: 'Count the primes p with from ≤ p < to',
     request: { query: Query },
     responses: {

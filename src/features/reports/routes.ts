@@ -48,7 +48,7 @@ export const reports = feature({
     ]
   },
   schedules: [schedule('report.sweep', '41 * * * *', sweepReports, null)],
-  topics: [REPORT_TOPIC],
+  topics: [{ name: REPORT_TOPIC, access: 'reports:read' }],
   events: [reportProgress, reportFinished],
   start: publishReports,
   usesDatabase: true,
@@ -71,6 +71,7 @@ function reportRoutes(deps: Deps) {
     method: 'post',
     path: '/',
     operationId: 'createReport',
+    access: 'reports:write',
     summary: 'Have a CSV file summarised',
     description: `In UTF-8 by RFC 4180, with names in its first row, up to
         ${MAX_UPLOAD_BYTES / 1024 ** 2} MiB as sent. It may be gzip, and hold twice as much. The
@@ -113,6 +114,7 @@ function reportRoutes(deps: Deps) {
     method: 'get',
     path: '/',
     operationId: 'listReports',
+    access: 'reports:read',
     summary: 'List reports, newest first',
     request: { query: PageQuery },
     responses: { 200: json(ReportPage, 'One page, without results') },
@@ -123,6 +125,7 @@ function reportRoutes(deps: Deps) {
     method: 'get',
     path: '/{id}',
     operationId: 'readReport',
+    access: 'reports:read',
     summary: 'Read a report, with its result once it has succeeded',
     request: { params: ReportId, query: ReportQuery },
     responses: {
@@ -146,6 +149,7 @@ function reportRoutes(deps: Deps) {
     method: 'delete',
     path: '/{id}',
     operationId: 'cancelReport',
+    access: 'reports:write',
     summary: 'Cancel a report',
     description: 'One that has finished stays as it is. Its upload is removed in any case.',
     request: { params: ReportId },
@@ -161,6 +165,7 @@ function reportRoutes(deps: Deps) {
     method: 'get',
     path: '/{id}/events',
     operationId: 'followReport',
+    access: 'reports:read',
     summary: 'Follow a report',
     description: `Server-Sent Events, the same as over Socket.IO under the topic \`report:{id}\`:
         \`report.progress\` with \`{ id, state, progress, note, attempt }\`, beginning with the

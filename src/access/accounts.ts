@@ -1,0 +1,48 @@
+import type { Generated, GeneratedAlways } from 'kysely'
+import type { Db } from '../db/database.ts'
+import { isDuplicateKey } from '../db/errors.ts'
+import { AppError } from '../errors.ts'
+import type { Role } from '../roles.ts'
+
+declare module '../db/tables.ts' {
+  interface Tables {
+    account: {
+      id: GeneratedAlways<number>
+      email: string
+      /** Null for an account that signs in by a link only. */
+      password_hash: string | null
+      role: Role
+      created_at: Generated<Date>
+    }
+  }
+}
+
+const COLUMNS = ['id', 'email', 'role', 'password_hash as passwordHash'] as const
+
+export const findAccount = (db: Db, id: number) =>
+  db.selectFrom('account').select(COLUMNS).where('id', '=', id).executeTakeFirst()
+
+export const findByEmail = (db: Db, email: string) =>
+  db.selectFrom('account').select(COLUMNS).where('email', '=', email).executeTakeFirst()
+
+/** Returns the id. @throws AppError `conflict` when the address is taken. */
+export async function createAccount(
+  db: Db,
+  account: { email: string; password_hash: string | null; role: Role },
+): Promise<number> {
+  try {
+    const { insertId } = await db.insertInto('account').values(account).executeTakeFirstOrThrow()
+    return Number(insertId)
+  } catch (error) {
+    if (!isDuplicateKey(error, 'account_email')) throw error
+    throw new AppError('conflict', 'There is an account with this address already')
+  }
+}
+
+export async function changeAccount(
+  db: Db,
+  id: number,
+  changes: { password_hash?: string; role?: Role },
+): Promise<void> {
+  await db.updateTable('account').set(changes).where('id', '=', id).execute()
+}

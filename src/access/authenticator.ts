@@ -1,0 +1,67 @@
+import { createLRU } from 'lru.min'
+import type { Db } from '../db/database.ts'
+import type { Subject } from '../roles.ts'
+import { deleteCredentials, findSubject } from './credentials.ts'
+
+/** A credential that another process revoked opens this one for as long. */
+const CACHED_MS = 10_000
+const MAX_CACHED = 10_000
+
+type Found = Subject | undefined
+
+interface Entry {
+  found: Found | Promise<Found>
+  until: number
+}
+
+/** Finds out whose a token is, from memory where it was found lately. */
+export class Authenticator {
+  readonly #db: Db
+  readonly #cache = createLRU<string, Entry>({ max: MAX_CACHED })
+  readonly #listeners = new Set<(credentialId: string) => void>()
+
+  constructor(db: Db) {
+    this.#db = db
+  }
+
+  /** Undefined for a token that is unknown, revoked or expired. */
+  identify(token: string): Found | Promise<Found> {
+    const cached = this.#cache.get(token)
+    if (cached && cached.until > Date.now()) return cached.found
+    return this.#load(token)
+  }
+
+  /** Revokes credentials of an account, in this process at once; returns their number. */
+  async revoke(...which: Parameters<typeof deleteCredentials>): Promise<number> {
+    const ids = new Set(await deleteCredentials(...which))
+    for (const [token, { found }] of this.#cache.entries())
+      if (found instanceof Promise || (found && ids.has(found.credential.id)))
+        this.#cache.delete(token)
+    for (const id of ids) for (const listener of this.#listeners) listener(id)
+    return ids.size
+  }
+
+  /** Returns the function that unsubscribes. */
+  onRevoke(listener: (credentialId: string) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Concurrent calls share one look-up. */
+  #load(token: string): Promise<Found> {
+    const found = findSubject(this.#db, token)
+    const entry: Entry = { found, until: Number.POSITIVE_INFINITY }
+    this.#cache.set(token, entry)
+    return found.then(
+      (subject) => {
+        entry.found = subject
+        entry.until = Math.min(Date.now() + CACHED_MS, subject?.expiresAt ?? Infinity)
+        return subject
+      },
+      (error) => {
+        if (this.#cache.peek(token) === entry) this.#cache.delete(token)
+        throw error
+      },
+    )
+  }
+}

@@ -1,0 +1,64 @@
+import { randomBytes } from 'node:crypto'
+import type { Pool } from '@offloop/workpool/pool'
+import { type Task, task } from '@offloop/workpool/task'
+import { overloaded } from '../errors.ts'
+
+/** OWASP's recommendation for argon2id: 19 MiB, two passes. */
+export const ARGON2 = { memory: 19 * 1024, passes: 2, parallelism: 1, tagLength: 32 }
+
+const TIMEOUT_MS = 3_000
+/** More would wait longer than people do. Light requests never wait for them. */
+const MAX_WAITING = 100
+
+/** Returns a PHC string of argon2id. */
+export const hashPassword = task<{ password: string; salt: Uint8Array }, string>('password.hash')
+
+/** Compares in constant time. */
+export const checkPassword = task<{ password: string; hash: string }, boolean>('password.check')
+
+/** Of no password, at the cost of any other. */
+const NOBODYS = toPhc(Buffer.alloc(16), Buffer.alloc(ARGON2.tagLength))
+
+/** Hashes and checks passwords on worker threads, of which they are one fair share. */
+export class Passwords {
+  readonly #compute: Pool
+  #waiting = 0
+
+  constructor(compute: Pool) {
+    this.#compute = compute
+  }
+
+  hash(password: string, signal: AbortSignal): Promise<string> {
+    return this.#run(hashPassword, { password, salt: randomBytes(16) }, signal)
+  }
+
+  /** @param hash null for an unknown account, which takes as long as a known one. */
+  async check(password: string, hash: string | null, signal: AbortSignal): Promise<boolean> {
+    const isRight = await this.#run(checkPassword, { password, hash: hash ?? NOBODYS }, signal)
+    return isRight && hash !== null
+  }
+
+  async #run<Input, Output>(task: Task<Input, Output>, input: Input, signal: AbortSignal) {
+    if (this.#waiting >= MAX_WAITING)
+      throw overloaded('Too many passwords are being checked: try again later')
+    this.#waiting++
+    try {
+      return await this.#compute.run(task, input, {
+        signal,
+        timeoutMs: TIMEOUT_MS,
+        key: 'password',
+      })
+    } finally {
+      this.#waiting--
+    }
+  }
+}
+
+/** Encodes a hash by the format of the Password Hashing Competition. */
+export function toPhc(salt: Uint8Array, hash: Uint8Array): string {
+  const { memory, passes, parallelism } = ARGON2
+  const [saltText, hashText] = [salt, hash].map((bytes) =>
+    Buffer.from(bytes).toString('base64').replace(/=+$/, ''),
+  )
+  return `$argon2id$v=19$m=${memory},t=${passes},p=${parallelism}$${saltText}$${hashText}`
+}
