@@ -1,11 +1,12 @@
 import { createLRU } from 'lru.min'
 import type { Db } from '../db/database.ts'
 import type { Subject } from '../roles.ts'
-import { deleteCredentials, findSubject } from './credentials.ts'
+import { deleteCredentials, findSubject, findValid } from './credentials.ts'
 
 /** A credential that another process revoked opens this one for as long. */
 const CACHED_MS = 10_000
 const MAX_CACHED = 10_000
+const CHECK_OPEN_MS = 5_000
 
 type Found = Subject | undefined
 
@@ -33,18 +34,42 @@ export class Authenticator {
 
   /** Revokes credentials of an account, in this process at once; returns their number. */
   async revoke(...which: Parameters<typeof deleteCredentials>): Promise<number> {
-    const ids = new Set(await deleteCredentials(...which))
-    for (const [token, { found }] of this.#cache.entries())
-      if (found instanceof Promise || (found && ids.has(found.credential.id)))
-        this.#cache.delete(token)
-    for (const id of ids) for (const listener of this.#listeners) listener(id)
-    return ids.size
+    const ids = await deleteCredentials(...which)
+    this.#drop(new Set(ids))
+    return ids.length
+  }
+
+  /**
+   * Checks now and then whether another process has revoked what clients are connected by.
+   *
+   * @returns a function that stops it.
+   */
+  watch(listOpen: () => string[]): () => void {
+    const timer = setInterval(() => void this.#check(listOpen()), CHECK_OPEN_MS).unref()
+    return () => clearInterval(timer)
   }
 
   /** Returns the function that unsubscribes. */
   onRevoke(listener: (credentialId: string) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
+  }
+
+  async #check(ids: string[]) {
+    try {
+      const valid = new Set(await findValid(this.#db, ids))
+      this.#drop(new Set(ids.filter((id) => !valid.has(id))))
+    } catch {
+      // Without its database the service keeps its connections, and checks them again later.
+    }
+  }
+
+  #drop(ids: ReadonlySet<string>) {
+    if (ids.size === 0) return
+    for (const [token, { found }] of this.#cache.entries())
+      if (found instanceof Promise || (found && ids.has(found.credential.id)))
+        this.#cache.delete(token)
+    for (const id of ids) for (const listener of this.#listeners) listener(id)
   }
 
   /** Concurrent calls share one look-up. */

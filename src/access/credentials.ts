@@ -1,7 +1,7 @@
 import { hash, randomBytes, randomUUID } from 'node:crypto'
 import { type Generated, sql } from 'kysely'
 import type { Db } from '../db/database.ts'
-import { prepared } from '../db/prepared.ts'
+import { inPieces, prepared } from '../db/prepared.ts'
 import { ROLES, type Scope, type Subject } from '../roles.ts'
 
 declare module '../db/tables.ts' {
@@ -96,6 +96,14 @@ export const listCredentials = (db: Db, accountId: number, kind: 'session' | 'ke
     .orderBy('created_at', 'desc')
     .orderBy('id')
     .execute()
+
+/** Those of `ids` that are neither revoked nor expired. */
+export async function findValid(db: Db, ids: readonly string[]): Promise<string[]> {
+  const rows = await inPieces(ids, (piece) =>
+    db.selectFrom('credential').select('id').where('id', 'in', piece).where(isValid).execute(),
+  )
+  return rows.map(({ id }) => id)
+}
 
 /** Removes those of an account, or one of them, and returns their ids. */
 export async function deleteCredentials(

@@ -126,6 +126,12 @@ export class Realtime implements AsyncDisposable {
     return [...topics].filter((topic) => pattern.test(topic))
   }
 
+  /** The sessions and API keys by which clients are connected. */
+  get credentials(): string[] {
+    const subjects = [...this.#io.of('/').sockets.values()].map(({ data }) => data.subject)
+    return subjects.flatMap((subject) => subject?.credential.id ?? [])
+  }
+
   /** Disconnects the clients of a session or API key that was revoked. */
   disconnect(credentialId: string): void {
     this.#io.in(toRoom(credentialId)).disconnectSockets(true)
