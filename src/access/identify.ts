@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { parse } from 'hono/utils/cookie'
 import { AppError } from '../errors.ts'
-import type { AppContext } from '../http/context.ts'
+import { type AppContext, getContext } from '../http/context.ts'
 import type { Subject } from '../roles.ts'
 import type { Authenticator } from './authenticator.ts'
 
@@ -17,8 +17,8 @@ interface CallerHeaders {
   'sec-fetch-site'?: string | undefined
 }
 
-/** Who calls, or undefined for an anonymous client. */
-export type Identify = (c: AppContext) => Subject | undefined | Promise<Subject | undefined>
+/** Sets the subject of a request, at once where it returns no promise. */
+export type Identify = (c: AppContext) => Promise<void> | undefined
 
 /** `__Host-` makes browsers refuse the cookie from other hosts and without TLS. */
 export const cookieName = (behindTls: boolean) => (behindTls ? '__Host-session' : 'session')
@@ -33,15 +33,23 @@ export function identifyBy(authenticator: Authenticator, behindTls: boolean): Id
   const name = cookieName(behindTls)
   return (c) => {
     const headers: CallerHeaders = c.env?.incoming?.headers ?? c.req.header()
-    if (headers.authorization !== undefined) {
-      const found = authenticator.identify(readBearer(headers.authorization))
-      return found instanceof Promise ? found.then(expectKnown) : expectKnown(found)
-    }
-    const token = headers.cookie === undefined ? undefined : parse(headers.cookie, name)[name]
-    if (!token) return undefined
-    if (!SAFE_METHODS.has(c.req.method) && !isSameOrigin(headers))
+    const { authorization, cookie } = headers
+    const session = cookie === undefined ? undefined : parse(cookie, name)[name]
+    if (authorization === undefined && !session) return undefined
+    if (authorization === undefined && !SAFE_METHODS.has(c.req.method) && !isSameOrigin(headers))
       throw new AppError('forbidden', 'A session changes data from its own site only: send Origin')
-    return authenticator.identify(token)
+    const found = authenticator.identify(
+      authorization === undefined ? (session as string) : readBearer(authorization),
+    )
+    const context = getContext(c)
+    const set = (subject: Subject | undefined) => {
+      context.subject = authorization === undefined ? subject : expectKnown(subject)
+    }
+    if (!(found instanceof Promise)) return void set(found)
+    return found.then(set).catch((error) => {
+      if (!(error instanceof AppError) || error.status < 500) throw error
+      context.identityError = error
+    })
   }
 }
 

@@ -37,6 +37,8 @@ export class RequestContext {
   readonly startedAt: number
   /** Undefined for an anonymous client. */
   subject: Subject | undefined
+  /** Why nobody knows who calls; public routes are served all the same. */
+  identityError: AppError | undefined
   readonly #timeoutMs: number
   readonly #outgoing: AppResponse | undefined
   #deadline: number

@@ -69,9 +69,9 @@ const accesses = new WeakMap<object, Access>()
 /** Lets only those through to a handler who have its scope. Every route needs it. */
 export function withAccess(access: Access, handler: Handler<Env>): Handler<Env> {
   const guarded: Handler<Env> = (c, next) => {
-    const { subject } = getContext(c)
-    if (access !== 'public' && !subject?.scopes.has(access))
-      throw refuse(access, subject !== undefined)
+    if (access === 'public') return handler(c, next)
+    const { subject, identityError } = getContext(c)
+    if (!subject?.scopes.has(access)) throw identityError ?? refuse(access, subject !== undefined)
     return handler(c, next)
   }
   accesses.set(guarded, access)

@@ -8,6 +8,7 @@ import { loadConfig } from '../../src/config.ts'
 import { afterCommit, transaction } from '../../src/db/transaction.ts'
 import type { Feature } from '../../src/feature.ts'
 import { features } from '../../src/features/index.ts'
+import { getContext } from '../../src/http/context.ts'
 import { toAppError } from '../../src/http/errors.ts'
 import { Readiness } from '../../src/http/health.ts'
 import { openLog } from '../../src/log.ts'
@@ -58,7 +59,10 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
       authenticator: new Authenticator(database.withSignal()),
       ...config.access,
     },
-    identify: () => OPERATOR,
+    identify(c) {
+      getContext(c).subject = OPERATOR
+      return undefined
+    },
     metrics: new Metrics(),
     samples: new LiveSamples(),
     readiness,
