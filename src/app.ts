@@ -1,5 +1,6 @@
 import type { Identify } from './access/identify.ts'
 import { type AccessDeps, accessRoutes } from './access/routes.ts'
+import { serveSignInLink } from './access/sign-in-link.ts'
 import type { Deps, Feature } from './feature.ts'
 import { bodyLimit } from './http/body.ts'
 import { accessLog, requestContext } from './http/context.ts'
@@ -52,6 +53,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
 
   for (const { path, routes } of features) app.route(path, routes(deps))
   app.route('/v1', accessRoutes(access))
+  if (access.link) serveSignInLink(app, access.link, access)
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
   app.route('/health', healthRoutes(readiness))
   const events = [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans]

@@ -101,6 +101,8 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     const problems = error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`)
     throw new AppError('invalid', ['Bad configuration:', ...problems].join('\n'))
   }
+  // Without NODE_ENV this may be production.
+  const isDevelopment = env['NODE_ENV'] === 'development'
   return freeze({
     database: {
       url: data.DATABASE_URL,
@@ -116,7 +118,11 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       drainDelayMs: data.DRAIN_DELAY_MS,
       drainTimeoutMs: data.DRAIN_TIMEOUT_MS,
     },
-    access: { signUp: data.SIGN_UP, behindTls: data.BEHIND_TLS },
+    access: {
+      signUp: data.SIGN_UP,
+      behindTls: data.BEHIND_TLS,
+      signInLink: isDevelopment,
+    },
     compute: {
       threads: data.COMPUTE_THREADS,
       minThreads: Math.ceil(data.COMPUTE_THREADS / 2),
@@ -140,8 +146,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
         (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),
     },
     // feature: primes
-    // Without NODE_ENV this may be production.
-    demoInline: data.DEMO_INLINE ?? env['NODE_ENV'] === 'development',
+    demoInline: data.DEMO_INLINE ?? isDevelopment,
     // /feature
   } as const)
 }

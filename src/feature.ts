@@ -10,7 +10,7 @@ import type { opsSample } from './ops/live-samples.ts'
 import type { opsSpans } from './ops/live-spans.ts'
 import type { Event, Listeners } from './realtime/event.ts'
 import type { Realtime, Topic } from './realtime/realtime.ts'
-import type { Subject } from './roles.ts'
+import type { Scope, Subject } from './roles.ts'
 
 /** What `main.ts` opens and features use. */
 export interface Deps {
@@ -51,8 +51,8 @@ export interface Feature {
   takesUploads?: boolean
   /** Fills empty tables for development; returns the number of rows. */
   seed?(db: Db): Promise<number>
-  /** Arguments of `curl` that `npm start` suggests; `$URL` is the service's. */
-  suggestions?: readonly string[]
+  /** What `npm start` suggests to try, with a key where that takes a scope; `$URL` is the service's. */
+  suggestions?: readonly { curl: string; scope?: Scope }[]
   /** Whether `npm run eject` removes it and its `migrations`. */
   example?: true
   migrations?: readonly string[]

@@ -4,6 +4,7 @@ import { Pool } from '@offloop/workpool/pool'
 import { Authenticator } from './access/authenticator.ts'
 import { identifyBy, identifySocketBy } from './access/identify.ts'
 import { Passwords } from './access/password.ts'
+import { SignInLink } from './access/sign-in-link.ts'
 import { createApp } from './app.ts'
 import { loadConfig, missingV8Flags } from './config.ts'
 import { Database } from './db/database.ts'
@@ -79,7 +80,8 @@ export async function openService(
       ...config.jobs,
     }),
   )
-  const { signUp, behindTls } = config.access
+  const { signUp, behindTls, signInLink } = config.access
+  const link = signInLink ? new SignInLink() : undefined
   const authenticator = new Authenticator(database.withSignal())
   const identify = identifyBy(authenticator, behindTls)
   const access = {
@@ -88,6 +90,7 @@ export async function openService(
     authenticator,
     signUp,
     behindTls,
+    link,
   }
   const databasePaths = features.filter((feature) => feature.usesDatabase).map(({ path }) => path)
   const server = opening.use(
@@ -139,6 +142,7 @@ export async function openService(
   return {
     url,
     opsUrl: watchdog.url,
+    signInUrl: link?.toUrl(url),
     log,
     pending: () => ({
       requests: server.inFlight,
@@ -162,4 +166,9 @@ export async function openService(
   }
 }
 
-if (import.meta.main) process.exit(await runService(() => openService(process.env, features)))
+function announce({ signInUrl, log }: Service) {
+  if (signInUrl) log.info({ signInUrl }, 'Signs an operator in, once and within 10 minutes')
+}
+
+if (import.meta.main)
+  process.exit(await runService(() => openService(process.env, features), announce))

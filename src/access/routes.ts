@@ -22,6 +22,7 @@ import {
   SignIn,
   SignUp,
 } from './schema.ts'
+import type { SignInLink } from './sign-in-link.ts'
 
 const COOKIE_SECONDS = 30 * 86_400
 const DAY_MS = 86_400_000
@@ -33,6 +34,8 @@ export interface AccessDeps {
   authenticator: Authenticator
   signUp: boolean
   behindTls: boolean
+  /** In development. */
+  link?: SignInLink | undefined
 }
 
 /** Accounts, sessions and API keys. */
@@ -41,14 +44,6 @@ export function accessRoutes(deps: AccessDeps) {
   const router = createRouter()
   const open = (c: AppContext) => database.withSignal(getContext(c).signal)
   const wrong = { 401: { description: 'The address or the password is wrong' } }
-
-  async function startSession(c: AppContext, db: Db, accountId: number) {
-    await deleteExpired(db, MAX_EXPIRED)
-    const name = c.req.header('user-agent') ?? ''
-    const address = getContext(c).client
-    const { token } = await createCredential(db, { kind: 'session', accountId, name, address })
-    c.header('Set-Cookie', toCookie(token, behindTls, COOKIE_SECONDS))
-  }
 
   router.openapi({
     method: 'post',
@@ -68,7 +63,7 @@ export function accessRoutes(deps: AccessDeps) {
       const password_hash = await passwords.hash(password, getContext(c).signal)
       const db = open(c)
       const id = await createAccount(db, { email, password_hash, role: 'member' })
-      await startSession(c, db, id)
+      await startSession(c, db, id, behindTls)
       return c.json(await readAccount(db, id), 201)
     },
   })
@@ -123,7 +118,7 @@ export function accessRoutes(deps: AccessDeps) {
       const { signal } = getContext(c)
       const isRight = await passwords.check(password, account?.passwordHash ?? null, signal)
       if (!account || !isRight) throw wrongPassword()
-      await startSession(c, db, account.id)
+      await startSession(c, db, account.id, behindTls)
       return c.json(await readAccount(db, account.id), 201)
     },
   })
@@ -237,6 +232,15 @@ export function accessRoutes(deps: AccessDeps) {
   })
 
   return router
+}
+
+/** Sets the cookie of a new session. */
+export async function startSession(c: AppContext, db: Db, accountId: number, behindTls: boolean) {
+  await deleteExpired(db, MAX_EXPIRED)
+  const name = c.req.header('user-agent') ?? ''
+  const address = getContext(c).client
+  const { token } = await createCredential(db, { kind: 'session', accountId, name, address })
+  c.header('Set-Cookie', toCookie(token, behindTls, COOKIE_SECONDS))
 }
 
 async function readAccount(db: Db, id: number, granted?: ReadonlySet<string>) {

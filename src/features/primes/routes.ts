@@ -29,7 +29,7 @@ export const primes = feature({
   name: 'primes',
   path: '/v1/primes',
   routes: primeRoutes,
-  suggestions: ["'$URL/v1/primes?to=1400000'"],
+  suggestions: [{ curl: "'$URL/v1/primes?to=1400000'" }],
   example: true,
 })
 
