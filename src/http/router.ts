@@ -98,7 +98,7 @@ const refuse = (access: Access, isKnown: boolean) =>
         { headers: { 'WWW-Authenticate': 'Bearer' } },
       )
 
-const toSecurity = (access: Access) =>
+const toSecurity = (access: Access): Record<string, string[]>[] =>
   access === 'public' ? [] : [{ session: [] }, { apiKey: [access] }]
 
 /** `request: jsonBody(ProductInput)`. */
