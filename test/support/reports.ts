@@ -60,9 +60,11 @@ function seededRandom(): Random {
 
 type Body = string | Uint8Array | ReadableStream
 
+type Headers = Record<string, string>
+
 interface PostOptions {
   query?: string
-  headers?: Record<string, string>
+  headers?: Headers
 }
 
 /** Uploads a file; what it is answered. */
@@ -92,14 +94,19 @@ export async function accept(url: string, body: Body, options?: PostOptions): Pr
   return report
 }
 
-export const readReport = async (url: string, id: string): Promise<Report> =>
-  (await request(`${url}/v1/reports/${id}`)).body
+export const readReport = async (url: string, id: string, headers?: Headers): Promise<Report> =>
+  (await request(`${url}/v1/reports/${id}`, 'GET', undefined, headers)).body
 
 /** The report once it is finished. */
-export const untilFinished = (url: string, id: string, timeoutMs?: number): Promise<Report> =>
+export const untilFinished = (
+  url: string,
+  id: string,
+  timeoutMs?: number,
+  headers?: Headers,
+): Promise<Report> =>
   until(
     async () => {
-      const report = await readReport(url, id)
+      const report = await readReport(url, id, headers)
       return ['succeeded', 'failed', 'cancelled'].includes(report.state) ? report : undefined
     },
     `the report ${id} is finished`,
