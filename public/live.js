@@ -68,9 +68,11 @@ export function openLive() {
   }
 
   socket.on('connect', resume)
-  socket.on('disconnect', () => {
+  socket.on('disconnect', (reason) => {
     wasLost = true
     notifyState()
+    // The session has ended. Socket.IO does not reconnect by itself then.
+    if (reason === 'io server disconnect') socket.connect()
   })
   socket.on('connect_error', () => {
     wasLost = true
