@@ -19,6 +19,7 @@ async function useEmptyDatabase() {
 describe('npm start', () => {
   test('migrates, adds examples, listens, and prints four commands that work', async () => {
     const { output, url } = useProcess('scripts/start.ts', {
+      NODE_ENV: 'development',
       DATABASE_URL: await useEmptyDatabase(),
     })
     await url()
@@ -38,6 +39,34 @@ describe('npm start', () => {
       { price: '24.50' },
       { count: 107_126 },
     ])
+    expect(output()).toMatch(/^Sign in, .*: http:\/\/localhost:\d+\/sign-in\?token=[\w-]{43}$/m)
+  })
+
+  test('has one key for its commands, which may no more than they take', async () => {
+    const DATABASE_URL = await useEmptyDatabase()
+    for (let start = 1; start <= 2; start++) {
+      const { child, exitCode, url } = useProcess('scripts/start.ts', {
+        NODE_ENV: 'development',
+        DATABASE_URL,
+      })
+      await url()
+      child.kill('SIGTERM')
+      await exitCode
+    }
+    await using database = await Database.open({ url: DATABASE_URL, poolSize: 1 })
+    const db = database.withSignal()
+    const keys = await db.selectFrom('credential').select(['name', 'scopes']).execute()
+    expect(keys).toEqual([{ name: 'npm start', scopes: '["products:write"]' }])
+  })
+
+  test('signs nobody in and gives no key with NODE_ENV=production', async () => {
+    const { output, url } = useProcess('scripts/start.ts', {
+      NODE_ENV: 'production',
+      DATABASE_URL: await useEmptyDatabase(),
+    })
+    await url()
+    await until(() => output().includes('Ctrl-C'), 'it has printed all')
+    expect(output()).not.toMatch(/sign-in|ofl_|undefined/)
   })
 
   test('stops at Ctrl-C, which npm passes on a second time', async () => {

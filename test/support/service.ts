@@ -39,6 +39,7 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
   return {
     url: service.url,
     opsUrl: service.opsUrl ?? '',
+    signInUrl: service.signInUrl,
     databaseUrl,
     database,
     reportDirectory,
