@@ -1,5 +1,6 @@
 import { expect } from 'vitest'
 import type { Report } from '../../src/features/reports/contract.ts'
+import { AS_OPERATOR } from './operator.ts'
 import { request } from './service.ts'
 import { until } from './until.ts'
 
@@ -67,7 +68,7 @@ interface PostOptions {
   headers?: Headers
 }
 
-/** Uploads a file; what it is answered. */
+/** Uploads a file, as the operator unless `headers` says otherwise; what it is answered. */
 export async function post(
   url: string,
   body: Body,
@@ -76,7 +77,7 @@ export async function post(
   const options = {
     method: 'POST',
     body,
-    headers: { 'content-type': 'text/csv', ...headers },
+    headers: { 'content-type': 'text/csv', ...AS_OPERATOR, ...headers },
     duplex: 'half',
   }
   const response = await fetch(`${url}/v1/reports${query}`, options as RequestInit)

@@ -5,7 +5,7 @@ import { onTestFinished } from 'vitest'
 import { features } from '../../src/features/index.ts'
 import { openService } from '../../src/main.ts'
 import { createDatabase } from './database.ts'
-import { addOperator } from './operator.ts'
+import { AS_OPERATOR } from './operator.ts'
 import { until } from './until.ts'
 
 // Each service writes the rest of its log when the process exits: that a test file opens many of
@@ -33,7 +33,6 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     REPORT_DIR: reportDirectory,
     ...env,
   })
-  const operator = await addOperator(database.withSignal())
   let stopped: Promise<void> | undefined
   const stop = () => (stopped ??= service.stop())
   return {
@@ -43,8 +42,6 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     databaseUrl,
     database,
     reportDirectory,
-    /** The header that makes a request an operator's. */
-    operator,
     stop,
     async close() {
       await stop()
@@ -61,7 +58,7 @@ export async function useService(env?: NodeJS.ProcessEnv, open = openAll) {
   return service
 }
 
-/** Sends JSON and reads JSON. */
+/** Sends JSON and reads JSON, as the operator unless `headers` has another `authorization`. */
 export async function request(
   url: string,
   method = 'GET',
@@ -70,7 +67,11 @@ export async function request(
 ) {
   const response = await fetch(url, {
     method,
-    headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
+    headers: {
+      ...AS_OPERATOR,
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
+    },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
   })
   const text = await response.text()

@@ -7,6 +7,7 @@ import type { ServerEvents } from '../../../src/feature.ts'
 import type { features } from '../../../src/features/index.ts'
 import { jobChanged, publishJobChanges } from '../../../src/features/jobs-admin/feed.ts'
 import type { ClientEvents, Realtime } from '../../../src/realtime/realtime.ts'
+import { OPERATOR_AUTH } from '../../support/operator.ts'
 import { accept, untilFinished } from '../../support/reports.ts'
 import { useService } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
@@ -112,7 +113,11 @@ function useFeed() {
 
 /** Everything that a subscriber of the topic receives. */
 async function subscribe(url: string): Promise<JobsChange[]> {
-  const client: Client = io(url, { transports: ['websocket'], reconnection: false })
+  const client: Client = io(url, {
+    transports: ['websocket'],
+    reconnection: false,
+    ...OPERATOR_AUTH,
+  })
   onTestFinished(() => void client.close())
   const received: JobsChange[] = []
   client.on('job.changed', (change) => received.push(change))
