@@ -3,23 +3,41 @@ import { isDeepStrictEqual } from 'node:util'
 import { JobError } from '@offloop/jobs/errors'
 import type { JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
+import type { GeneratedAlways, Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
+import { inPieces } from '../../db/prepared.ts'
+import type { Tables } from '../../db/tables.ts'
 import { transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
 import { buildReport, isSmall, type Summary, type SummaryOptions } from './contract.ts'
-import * as queries from './queries.ts'
 import type { Storage } from './storage.ts'
+
+declare module '../../db/tables.ts' {
+  interface Tables {
+    report: {
+      id: string
+      upload: string | null
+      bytes: number
+      sha256: string
+      group_by: string | null
+      value_column: string | null
+      delimiter: string | null
+      idempotency_key: string | null
+      created_at: GeneratedAlways<Date>
+    }
+  }
+}
 
 const pager = new Pager('id', /[0-9a-f-]{36}/)
 
-export interface ReportDeps {
+interface ReportDeps {
   jobs: Jobs
   storage: Storage
 }
 
-export interface NewReport extends SummaryOptions {
+interface NewReport extends SummaryOptions {
   body: AsyncIterable<Uint8Array>
   expectedBytes: number | undefined
   idempotencyKey: string | null
@@ -40,7 +58,7 @@ export async function createReport(
 ): Promise<FoundReport> {
   const { body, expectedBytes, idempotencyKey, groupBy, value, delimiter } = request
   const hash = createHash('sha256')
-  if (idempotencyKey !== null && (await queries.findByKey(open(), idempotencyKey))) {
+  if (idempotencyKey !== null && (await findByKey(open(), idempotencyKey))) {
     // Some clients read no response before they have sent everything.
     for await (const chunk of body) hash.update(chunk)
     return repeatReport(open(), request, hash.digest('hex'))
@@ -58,6 +76,13 @@ async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
   }
 }
 
+/** A complete upload with the options of its report. */
+interface Upload extends SummaryOptions {
+  upload: string
+  bytes: number
+  sha256: string
+}
+
 /**
  * Commits the report with its job. The response is read before, so that nothing can fail after the
  * commit.
@@ -65,7 +90,7 @@ async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
 async function commitReport(
   { jobs, storage }: ReportDeps,
   open: () => Db,
-  upload: queries.Upload,
+  upload: Upload,
   request: NewReport,
 ): Promise<FoundReport> {
   const { idempotencyKey, requestId } = request
@@ -75,7 +100,7 @@ async function commitReport(
       mayBeCommitted = false
       const priority = isSmall(upload.bytes) ? 0 : 1
       const { id } = await jobs.enqueue(trx, buildReport, null, { requestId, priority })
-      await queries.insertReport(trx, id, upload, idempotencyKey)
+      await insert(trx, id, upload, idempotencyKey)
       const report = await getReport(trx, id)
       mayBeCommitted = true
       return report
@@ -91,8 +116,7 @@ async function commitReport(
 
 async function repeatReport(db: Db, request: NewReport, sha256: string): Promise<FoundReport> {
   const { id, ...rest } =
-    (await queries.findByKey(db, request.idempotencyKey ?? '')) ??
-    missing('under this key any more')
+    (await findByKey(db, request.idempotencyKey ?? '')) ?? missing('under this key any more')
   const { groupBy, value, delimiter } = request
   if (isDeepStrictEqual(rest, { sha256, groupBy, value, delimiter })) return getReport(db, id)
   throw new AppError(
@@ -105,23 +129,21 @@ type FoundReport = Awaited<ReturnType<typeof getReport>>
 
 /** @throws AppError `not_found`. */
 export async function getReport(db: Db, id: string) {
-  const { result, upload, ...row } = (await queries.findReport(db, id)) ?? missing(id)
+  const { result, upload, ...row } = (await findReport(db, id)) ?? missing(id)
   const hasResult = row.state === 'succeeded' && result !== null
   return { ...toBrief(row), ...(hasResult && { result: JSON.parse(result) as Summary }) }
 }
 
 /** One page, newest first. @throws AppError `invalid` for a cursor of another list. */
 export const listReports = (db: Db, page: PageRequest) =>
-  pager.read(page, async (before, limit) =>
-    (await queries.listReports(db, limit, before)).map(toBrief),
-  )
+  pager.read(page, async (before, limit) => (await selectBefore(db, before, limit)).map(toBrief))
 
 /** Cancels an unfinished report and removes any upload. @throws AppError `not_found`. */
 export async function cancelReport({ jobs, storage }: ReportDeps, db: Db, id: string) {
-  const { upload } = (await queries.findReport(db, id)) ?? missing(id)
+  const { upload } = (await findReport(db, id)) ?? missing(id)
   await jobs.cancel(db, id).catch(unlessFinished)
   if (upload !== null) {
-    await queries.forgetUploads(db, [id])
+    await forgetUploads(db, [id])
     await storage.remove(upload)
   }
   return getReport(db, id)
@@ -131,7 +153,7 @@ function unlessFinished(error: unknown) {
   if (!(error instanceof JobError && error.code === 'conflict')) throw error
 }
 
-const toBrief = (row: queries.ReportRow) => ({
+const toBrief = (row: Row) => ({
   ...row,
   state: toState(row.state),
   // MySQL's BIGINT comes as text.
@@ -164,4 +186,62 @@ function toCell(cell: string | number | null): string {
   const isFormula = typeof cell === 'string' && /^[=+\-@\t\r]/.test(cell) && !NUMBER.test(cell)
   const text = `${isFormula ? "'" : ''}${cell ?? ''}`
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
+}
+
+const COLUMNS = [
+  'report.id',
+  'job.state',
+  'job.progress',
+  'job.note',
+  'job.attempt',
+  'job.error',
+  'report.bytes',
+  'report.sha256',
+  'report.group_by as groupBy',
+  'report.value_column as value',
+  'report.delimiter',
+  'job.created_at as createdAt',
+  'job.started_at as startedAt',
+  'job.finished_at as finishedAt',
+] as const
+
+export const fromReports = (db: Db) =>
+  db.selectFrom('report').innerJoin('job', 'job.id', 'report.id')
+
+function selectBefore(db: Db, before: string | undefined, limit: number) {
+  const query = fromReports(db).select(COLUMNS).orderBy('report.id', 'desc').limit(limit)
+  return (before === undefined ? query : query.where('report.id', '<', before)).execute()
+}
+
+type Row = Awaited<ReturnType<typeof selectBefore>>[number]
+
+export const findReport = (db: Db, id: string) =>
+  fromReports(db)
+    .select([...COLUMNS, 'job.result', 'report.upload'])
+    .where('report.id', '=', id)
+    .executeTakeFirst()
+
+const findByKey = (db: Db, key: string) =>
+  db
+    .selectFrom('report')
+    .select(['id', 'sha256', 'group_by as groupBy', 'value_column as value', 'delimiter'])
+    .where('idempotency_key', '=', key)
+    .executeTakeFirst()
+
+/** Violates the key `report_idempotency_key` if another report has `idempotency_key`. */
+const insert = (
+  trx: Transaction<Tables>,
+  id: string,
+  { groupBy, value, ...upload }: Upload,
+  idempotency_key: string | null,
+) =>
+  trx
+    .insertInto('report')
+    .values({ id, ...upload, group_by: groupBy, value_column: value, idempotency_key })
+    .execute()
+
+export async function forgetUploads(db: Db, ids: readonly string[]): Promise<void> {
+  await inPieces(ids, (piece) =>
+    db.updateTable('report').set({ upload: null }).where('id', 'in', piece).execute(),
+  )
 }

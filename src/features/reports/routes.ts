@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { z } from '@hono/zod-openapi'
-import { handle, isFinished, schedule } from '@offloop/jobs/job'
+import { handle, isFinished, job, schedule } from '@offloop/jobs/job'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
 import { declaredBytes, receiveUpload } from '../../http/body.ts'
@@ -10,17 +10,13 @@ import { createRouter, json, withHeaders } from '../../http/router.ts'
 import { hasSeenLast } from '../../http/sse.ts'
 import {
   buildReport,
-  NewReportHeaders,
-  NewReportQuery,
   REPORT_TOPIC,
   Report,
-  ReportId,
   ReportPage,
-  ReportQuery,
   reportFinished,
   reportProgress,
-  sweepReports,
 } from './contract.ts'
+import { DELIMITER } from './csv.ts'
 import { publishReports, streamReport } from './feed.ts'
 import { summariseUpload, sweep } from './jobs.ts'
 import { cancelReport, createReport, getReport, listReports, toGroupsCsv } from './reports.ts'
@@ -28,6 +24,8 @@ import { DirectoryStorage } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
 const GZIP_MAGIC = Buffer.from([0x1f, 0x8b])
+
+const sweepReports = job<null>('report.sweep')
 
 /** CSV uploads that jobs summarise. */
 export const reports = feature({
@@ -59,6 +57,47 @@ export const reports = feature({
 
 const openStorage = ({ config }: Deps) =>
   new DirectoryStorage(join(config.reports.directory, 'uploads'))
+
+const ColumnName = z.string().min(1).max(200).optional()
+
+const NewReportQuery = z
+  .strictObject({
+    groupBy: ColumnName.describe('The column to count rows by').openapi({ example: 'region' }),
+    value: ColumnName.describe('The column of numbers to sum up in each group').openapi({
+      example: 'total',
+    }),
+    delimiter: z
+      .string()
+      .regex(DELIMITER, 'One character of ASCII that is no letter, digit or quote, or `tab`')
+      .transform((delimiter) => (delimiter === 'tab' ? '\t' : delimiter))
+      .optional()
+      .openapi({
+        description: `The character between the fields of a row, or \`tab\`. If absent, the file
+          names it (\`sep=;\`), or the one of \`, ; tab |\` that divides the most rows alike`,
+        example: ';',
+      }),
+  })
+  .refine(({ groupBy, value }) => value === undefined || groupBy !== undefined, {
+    path: ['value'],
+    message: 'Give groupBy, too: the column to sum up by',
+  })
+
+const NewReportHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .regex(/^[\x21-\x7e]{1,200}$/, 'At most 200 characters of ASCII, without spaces')
+    .optional()
+    .describe('A repeat with the same key is answered with the first report'),
+  'content-encoding': z.string().optional().describe('`gzip`, if it is'),
+})
+
+const ReportId = z.strictObject({
+  id: z.uuid().toLowerCase().openapi({ example: '01981c5e-5f0a-7c4e-9a54-6b1d5b0d8a11' }),
+})
+
+const ReportQuery = z.strictObject({
+  format: z.enum(['json', 'csv']).default('json').describe('`csv`: the groups alone'),
+})
 
 const text = { schema: z.string() }
 
