@@ -148,6 +148,7 @@ export async function openService(
     }),
     async stop(crashed = false) {
       leaving.abort()
+      jobs.stopClaiming()
       if (!crashed) await sleep(config.http.drainDelayMs)
       stopping.abort()
       await Promise.all([
