@@ -6,7 +6,6 @@ import { bodyLimit } from './http/body.ts'
 import { accessLog, requestContext } from './http/context.ts'
 import { errorHandler, notFound } from './http/errors.ts'
 import { allowOrigins } from './http/headers.ts'
-import { healthRoutes, type Readiness } from './http/health.ts'
 import { serveDocs } from './http/openapi.ts'
 import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
@@ -20,13 +19,12 @@ interface AppDeps extends Deps {
   access: AccessDeps
   identify: Identify
   metrics: Metrics
-  readiness: Readiness
   samples: LiveSamples
 }
 
 /** Builds the HTTP app and starts nothing; tests call `app.request()`. */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
-  const { access, identify, log, metrics, readiness, samples } = deps
+  const { access, identify, log, metrics, samples } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
@@ -55,7 +53,6 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.route('/v1', accessRoutes(access))
   if (access.link) serveSignInLink(app, access.link, access)
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
-  app.route('/health', healthRoutes(readiness))
   const events = [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans]
   serveDocs(app, events, deps.config.http.docsAccess)
   servePage(app)

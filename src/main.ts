@@ -126,7 +126,7 @@ export async function openService(
   opening.defer(spans.start(realtime, log))
 
   const deps: Deps = { config, database, compute, jobs, realtime, log, stopping: stopping.signal }
-  const app = createApp({ ...deps, access, identify, metrics, readiness, samples }, features)
+  const app = createApp({ ...deps, access, identify, metrics, samples }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
@@ -152,6 +152,7 @@ export async function openService(
     }),
     async stop(crashed = false) {
       leaving.abort()
+      jobs.stopClaiming()
       if (!crashed) await sleep(config.http.drainDelayMs)
       stopping.abort()
       await Promise.all([

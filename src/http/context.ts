@@ -30,8 +30,6 @@ export interface RequestRecord {
 
 const CLIENT_CLOSED_REQUEST = 499
 
-const MONITORING_ROUTES = new Set(['/health/live', '/health/ready', '/metrics'])
-
 export class RequestContext {
   readonly requestId: string
   readonly startedAt: number
@@ -180,10 +178,8 @@ export function accessLog(log: Log): (record: RequestRecord) => void {
 }
 
 /** `X-Background` must not hide a change or a failure. */
-function isRoutine({ method, route, status, background }: RequestRecord): boolean {
-  if (status >= 400 || (method !== 'GET' && method !== 'HEAD')) return false
-  return background || MONITORING_ROUTES.has(route)
-}
+const isRoutine = ({ method, status, background }: RequestRecord): boolean =>
+  background && status < 400 && (method === 'GET' || method === 'HEAD')
 
 function toRecord(
   c: AppContext,

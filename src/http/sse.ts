@@ -1,4 +1,5 @@
 import type { TypedResponse } from 'hono'
+import type { Subject } from '../roles.ts'
 import { type AppContext, getContext } from './context.ts'
 
 const HEARTBEAT_MS = 15_000
@@ -24,19 +25,26 @@ export interface EventSink {
   end(): void
 }
 
+interface StreamDeps {
+  stopping: AbortSignal
+  realtime: { onSignOut(subject: Subject | undefined, end: () => void): () => void }
+}
+
 /**
- * Streams Server-Sent Events, without a deadline, until the client leaves or the service stops.
+ * Streams Server-Sent Events, without a deadline, until the client leaves, its session or API key
+ * ends, or the service stops.
  *
  * @param subscribe starts sending; returns the function that unsubscribes.
  */
 export function eventStream(
   c: AppContext,
-  stopping: AbortSignal,
+  { stopping, realtime }: StreamDeps,
   subscribe: (sink: EventSink) => () => void,
 ): Response & TypedResponse<ReadableStream | null, 200, 'body'> {
   if (c.req.method === 'HEAD') return c.body(null, 200, HEADERS)
-  getContext(c).clearDeadline()
-  const signal = AbortSignal.any([getContext(c).signal, stopping])
+  const context = getContext(c)
+  context.clearDeadline()
+  const signal = AbortSignal.any([context.signal, stopping])
   const ended = new AbortController()
   let pending = ''
   const stream = new ReadableStream<string>({
@@ -61,8 +69,10 @@ export function eventStream(
       beat()
       const timer = setInterval(beat, HEARTBEAT_MS).unref()
       const unsubscribe = subscribe({ latest, last, end })
+      const forget = realtime.onSignOut(context.subject, end)
       const clean = () => {
         clearInterval(timer)
+        forget()
         unsubscribe()
       }
       if (ended.signal.aborted) return clean()

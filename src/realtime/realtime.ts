@@ -65,6 +65,8 @@ export class Realtime implements AsyncDisposable {
   readonly #expiry: NodeJS.Timeout
   readonly #connections = new Set<Connection>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
+  /** What ends the event streams of clients that are known. */
+  readonly #streams = new Map<() => void, Subject>()
   #closing = false
 
   constructor(server: NodeServer, options: RealtimeOptions) {
@@ -129,12 +131,23 @@ export class Realtime implements AsyncDisposable {
   /** The sessions and API keys by which clients are connected. */
   get credentials(): string[] {
     const subjects = [...this.#io.of('/').sockets.values()].map(({ data }) => data.subject)
-    return subjects.flatMap((subject) => subject?.credential.id ?? [])
+    return [...subjects, ...this.#streams.values()].flatMap((one) => one?.credential.id ?? [])
   }
 
   /** Disconnects the clients of a session or API key that was revoked. */
   disconnect(credentialId: string): void {
     this.#io.in(toRoom(credentialId)).disconnectSockets(true)
+    for (const [end, { credential }] of this.#streams) if (credential.id === credentialId) end()
+  }
+
+  /**
+   * Calls `end` when the session or API key of `subject` is revoked or has expired.
+   *
+   * @returns a function that unsubscribes.
+   */
+  onSignOut(subject: Subject | undefined, end: () => void): () => void {
+    if (subject) this.#streams.set(end, subject)
+    return () => this.#streams.delete(end)
   }
 
   /** Tells clients to connect elsewhere, and closes within 1 s. */
@@ -190,6 +203,7 @@ export class Realtime implements AsyncDisposable {
   #disconnectExpired() {
     for (const { data, conn } of this.#io.of('/').sockets.values())
       if (data.subject && data.subject.expiresAt <= Date.now()) conn.close()
+    for (const [end, { expiresAt }] of this.#streams) if (expiresAt <= Date.now()) end()
   }
 
   /** A client may send anything. */

@@ -245,17 +245,9 @@ describe('the access log', () => {
     expect(levelOf({ background: true }, 'info')).toBeUndefined()
   })
 
-  test.each(['/health/live', '/health/ready', '/metrics'])(
-    'a successful read of %s is logged at debug',
-    (route) => {
-      expect(levelOf({ route })).toBe('debug')
-    },
-  )
-
   test.each([
     ['a background read that failed', { background: true, status: 404 }],
     ['a background read that its client left', { background: true, status: 499 }],
-    ['a readiness probe that failed', { route: '/health/ready', status: 503 }],
     [
       'a change that claims to be in the background',
       { background: true, method: 'DELETE', status: 204 },

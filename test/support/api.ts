@@ -102,8 +102,8 @@ interface Request {
 }
 
 /**
- * A service for the tests of a file, whose operations are called by name and whose answers must fit
- * its document.
+ * A service for the tests of a file, whose operations an operator calls by name and whose answers must
+ * fit its document.
  */
 export function serveApi(open?: Parameters<typeof startService>[1]) {
   let service: Awaited<ReturnType<typeof startService>>
@@ -137,7 +137,7 @@ export function serveApi(open?: Parameters<typeof startService>[1]) {
       const operation = find(name)
       const response = await fetch(`${service.url}${operation.path.replace('{id}', id)}?${query}`, {
         method: operation.method.toUpperCase(),
-        headers: { 'content-type': 'application/json', ...headers },
+        headers: { 'content-type': 'application/json', ...service.operator, ...headers },
         ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
       })
       const answer = {

@@ -10,7 +10,6 @@ import type { Feature } from '../../src/feature.ts'
 import { features } from '../../src/features/index.ts'
 import { getContext } from '../../src/http/context.ts'
 import { toAppError } from '../../src/http/errors.ts'
-import { Readiness } from '../../src/http/health.ts'
 import { openLog } from '../../src/log.ts'
 import { LiveSamples } from '../../src/ops/live-samples.ts'
 import { Metrics } from '../../src/ops/metrics.ts'
@@ -36,8 +35,6 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
   const entry = new URL('../../src/thread.ts', import.meta.url)
   const compute = await Pool.open({ ...config.compute, entry, stopping })
   const realtime = new Realtime(createServer(), { topics: [], corsOrigins: [] })
-  const readiness = new Readiness(stopping)
-  readiness.begin((signal) => database.ping(signal))
   const deps: Parameters<typeof createApp>[0] = {
     config,
     database,
@@ -65,7 +62,6 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
     },
     metrics: new Metrics(),
     samples: new LiveSamples(),
-    readiness,
   }
   return {
     deps,
