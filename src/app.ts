@@ -2,7 +2,7 @@ import type { Identify } from './access/identify.ts'
 import { type AccessDeps, accessRoutes } from './access/routes.ts'
 import type { Deps, Feature } from './feature.ts'
 import { bodyLimit } from './http/body.ts'
-import { accessLog, requestContext } from './http/context.ts'
+import { accessLog, getContext, requestContext } from './http/context.ts'
 import { errorHandler, notFound } from './http/errors.ts'
 import { allowOrigins } from './http/headers.ts'
 import { healthRoutes, type Readiness } from './http/health.ts'
@@ -46,6 +46,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.use((c, next) => {
     const refusal = c.env?.outgoing?.refusal
     if (refusal) throw refusal
+    getContext(c).limiter = access.limits
     const identifying = identify(c)
     return identifying ? identifying.then(() => limitBody(c, next)) : limitBody(c, next)
   })
