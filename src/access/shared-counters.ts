@@ -33,9 +33,9 @@ export class SharedCounters implements Disposable {
     })
   }
 
-  /** Undefined while Valkey fails. */
+  /** Undefined while Valkey is not connected, or fails. */
   async add(limit: LimitName, key: string): Promise<Usage | undefined> {
-    if (Date.now() < this.#pausedUntil) return undefined
+    if (this.#valkey.status !== 'ready' || Date.now() < this.#pausedUntil) return undefined
     try {
       return toUsage(await this.#limiters[limit].consume(key))
     } catch (thrown) {
