@@ -8,18 +8,19 @@ import { connectTo, sendRaw } from '../support/raw-http.ts'
 import { until } from '../support/until.ts'
 
 /** A route whose events the test sends, and who subscribes to them at the moment. */
-async function serve() {
+async function serve(heartbeatMs?: number) {
   const sinks = new Set<EventSink>()
   const sent: EventSink[] = []
   const app = createRouter()
   app.use(requestContext(1_000, () => {}))
   app.get('/', (c) => {
     if (hasSeenLast(c)) return c.body(null, 204)
-    return eventStream(c, new AbortController().signal, (sink) => {
+    const subscribe = (sink: EventSink) => {
       sinks.add(sink)
       sent.push(sink)
       return () => sinks.delete(sink)
-    })
+    }
+    return eventStream(c, new AbortController().signal, subscribe, heartbeatMs)
   })
   const server = new HttpServer({ leaving: new AbortController().signal })
   const url = await server.listen(app, '127.0.0.1', 0)
@@ -66,4 +67,24 @@ test('the last event ends the stream, what is sent after it is dropped, and its 
   const ids = [...text.matchAll(/^id: (.*)\nevent: (.*)$/gm)]
   expect(ids.map(([, , event]) => event)).toEqual(['finished'])
   expect((await sendRaw(url, ask('GET', `Last-Event-ID: ${ids[0]?.[1]}\r\n`))).status).toBe(204)
+})
+
+test('a client that never reads is disconnected, and one that reads is not', async () => {
+  const { url, sinks, sent } = await serve(20)
+  const [deaf, reader] = [await connectTo(url), await connectTo(url)]
+  onTestFinished(() => void reader.destroy())
+  for (const socket of [deaf, reader]) socket.on('error', () => {}).write(ask('GET'))
+  deaf.pause()
+  reader.resume()
+  await until(() => sinks.size === 2, 'both have subscribed')
+  const payload = 'x'.repeat(1024 ** 2)
+  await until(() => {
+    for (const sink of sinks) sink.latest('progress', payload)
+    return sinks.size === 1
+  }, 'one is left')
+  expect(reader.destroyed).toBe(false)
+  const [left] = sinks
+  left?.last('finished', 1)
+  await once(reader, 'end')
+  expect(sent).toHaveLength(2)
 })
