@@ -3,7 +3,7 @@ import { type AccessDeps, accessRoutes } from './access/routes.ts'
 import { serveSignInLink } from './access/sign-in-link.ts'
 import type { Deps, Feature } from './feature.ts'
 import { bodyLimit } from './http/body.ts'
-import { accessLog, requestContext } from './http/context.ts'
+import { accessLog, getContext, requestContext } from './http/context.ts'
 import { errorHandler, notFound } from './http/errors.ts'
 import { allowOrigins } from './http/headers.ts'
 import { serveDocs } from './http/openapi.ts'
@@ -45,6 +45,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.use((c, next) => {
     const refusal = c.env?.outgoing?.refusal
     if (refusal) throw refusal
+    getContext(c).limiter = access.limits
     const identifying = identify(c)
     return identifying ? identifying.then(() => limitBody(c, next)) : limitBody(c, next)
   })

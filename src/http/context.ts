@@ -24,11 +24,20 @@ export interface RequestRecord {
   status: number
   ms: number
   requestId: string
+  client: string | undefined
   /** Set by `X-Background: 1`, which polling pages send. */
   background: boolean
 }
 
 const CLIENT_CLOSED_REQUEST = 499
+
+/** Which of a caller's limits a route counts against. */
+export type Limit = 'read' | 'write' | 'heavy' | 'upload' | 'login'
+
+export interface Limiter {
+  /** Counts a request. @throws AppError `rate_limited`. */
+  count(c: AppContext, limit: Limit): Promise<void> | undefined
+}
 
 export class RequestContext {
   readonly requestId: string
@@ -37,6 +46,7 @@ export class RequestContext {
   subject: Subject | undefined
   /** Why nobody knows who calls; public routes are served all the same. */
   identityError: AppError | undefined
+  limiter: Limiter | undefined
   readonly #timeoutMs: number
   readonly #outgoing: AppResponse | undefined
   #deadline: number
@@ -53,7 +63,7 @@ export class RequestContext {
   }
 
   get client(): string | undefined {
-    return this.#outgoing?.req.socket.remoteAddress
+    return this.#outgoing?.client || undefined
   }
 
   get timeLeftMs(): number {
@@ -164,16 +174,18 @@ export function requestContext(
 }
 
 /**
- * Logs routine requests at `debug`, and repeated 503s as a count: more lines would add to the
- * overload.
+ * Logs routine requests at `debug`, and repeated 429s and 503s as a count: more lines would add to
+ * the overload.
  */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()
   return (record) => {
-    const { method, route, status, ms, requestId } = record
+    const { method, route, status, ms, client, requestId } = record
     const logOthers = (refused: number) => log.info({ method, route, status, refused }, 'requests')
-    if (status === 503 && !refusals.isFirst(`${method} ${route}`, logOthers)) return
-    log[isRoutine(record) ? 'debug' : 'info']({ method, route, status, ms, requestId }, 'request')
+    const isRefusal = status === 503 || status === 429
+    if (isRefusal && !refusals.isFirst(`${status} ${method} ${route}`, logOthers)) return
+    const fields = { method, route, status, ms, client, requestId }
+    log[isRoutine(record) ? 'debug' : 'info'](fields, 'request')
   }
 }
 
@@ -183,7 +195,7 @@ const isRoutine = ({ method, status, background }: RequestRecord): boolean =>
 
 function toRecord(
   c: AppContext,
-  { startedAt, requestId }: RequestContext,
+  { startedAt, requestId, client }: RequestContext,
   outgoing: AppResponse,
 ): RequestRecord {
   return {
@@ -192,6 +204,7 @@ function toRecord(
     status: outgoing.writableFinished ? outgoing.statusCode : CLIENT_CLOSED_REQUEST,
     ms: Math.round((performance.now() - startedAt) * 1_000) / 1_000,
     requestId,
+    client,
     background: outgoing.req.headers['x-background'] === '1',
   }
 }

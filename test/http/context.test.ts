@@ -59,9 +59,11 @@ test('a request is recorded once, with its pattern, status, time and id', async 
   expect(await response.text()).toBe('a thing')
   await until(() => records.length > 0, 'it is recorded')
   const requestId = response.headers.get('x-request-id')
+  const route = '/things/:id'
   const ms = expect.any(Number)
+  const client = '127.0.0.1'
   expect(records).toEqual([
-    { method: 'GET', route: '/things/:id', status: 203, ms, requestId, background: false },
+    { method: 'GET', route, status: 203, ms, requestId, client, background: false },
   ])
 })
 
@@ -220,6 +222,7 @@ describe('the access log', () => {
     status: 200,
     ms: 1,
     requestId: 'a',
+    client: '192.0.2.1',
     background: false,
   }
 

@@ -250,10 +250,16 @@ describe('headers', () => {
         'x-frame-options': 'DENY',
         'referrer-policy': 'no-referrer',
         'cross-origin-resource-policy': 'same-origin',
-        'strict-transport-security': expect.stringContaining('max-age='),
       })
+      expect(headers.has('strict-transport-security')).toBe(false)
     },
   )
+
+  test('browsers are told to stay with TLS where the service is behind it', async () => {
+    const { url } = await useFixture({ BEHIND_TLS: 'true' })
+    const { headers } = await request(`${url}/nowhere`)
+    expect(headers.get('strict-transport-security')).toMatch(/^max-age=/)
+  })
 
   test('HEAD gives those of GET and no body', async () => {
     const [get, head] = [await fetch(items), await fetch(items, { method: 'HEAD' })]

@@ -29,6 +29,7 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     // A tenth of it is how long a stop waits for connections that are idle, such as those of `fetch`.
     DRAIN_TIMEOUT_MS: '1000',
     COMPUTE_THREADS: '2',
+    RATE_LIMITS: 'off',
     DATABASE_URL: databaseUrl,
     REPORT_DIR: reportDirectory,
     ...env,
