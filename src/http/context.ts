@@ -112,6 +112,9 @@ const deadlineExceeded = (ms: number) =>
 
 export const getContext = (c: AppContext): RequestContext => c.get('requestContext')
 
+/** Who calls a route that is not public. */
+export const expectSubject = (c: AppContext) => getContext(c).subject as Subject
+
 /** The options of `compute.run` and `map`. */
 export function taskOptions(c: AppContext) {
   const { signal, timeLeftMs, subject, client, requestId } = getContext(c)
