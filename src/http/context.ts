@@ -24,6 +24,8 @@ export interface RequestRecord {
   status: number
   ms: number
   requestId: string
+  /** Who called; absent for an anonymous client. */
+  subject?: string | undefined
   /** Set by `X-Background: 1`, which polling pages send. */
   background: boolean
 }
@@ -175,10 +177,11 @@ export function requestContext(
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()
   return (record) => {
-    const { method, route, status, ms, requestId } = record
+    const { background: _, ...fields } = record
+    const { method, route, status } = fields
     const logOthers = (refused: number) => log.info({ method, route, status, refused }, 'requests')
     if (status === 503 && !refusals.isFirst(`${method} ${route}`, logOthers)) return
-    log[isRoutine(record) ? 'debug' : 'info']({ method, route, status, ms, requestId }, 'request')
+    log[isRoutine(record) ? 'debug' : 'info'](fields, 'request')
   }
 }
 
@@ -190,7 +193,7 @@ function isRoutine({ method, route, status, background }: RequestRecord): boolea
 
 function toRecord(
   c: AppContext,
-  { startedAt, requestId }: RequestContext,
+  { startedAt, requestId, subject }: RequestContext,
   outgoing: AppResponse,
 ): RequestRecord {
   return {
@@ -199,6 +202,7 @@ function toRecord(
     status: outgoing.writableFinished ? outgoing.statusCode : CLIENT_CLOSED_REQUEST,
     ms: Math.round((performance.now() - startedAt) * 1_000) / 1_000,
     requestId,
+    subject: subject?.id,
     background: outgoing.req.headers['x-background'] === '1',
   }
 }
