@@ -3,10 +3,9 @@ import { type AccessDeps, accessRoutes } from './access/routes.ts'
 import { serveSignInLink } from './access/sign-in-link.ts'
 import type { Deps, Feature } from './feature.ts'
 import { bodyLimit } from './http/body.ts'
-import { accessLog, requestContext } from './http/context.ts'
+import { accessLog, getContext, requestContext } from './http/context.ts'
 import { errorHandler, notFound } from './http/errors.ts'
 import { allowOrigins } from './http/headers.ts'
-import { healthRoutes, type Readiness } from './http/health.ts'
 import { serveDocs } from './http/openapi.ts'
 import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
@@ -20,13 +19,12 @@ interface AppDeps extends Deps {
   access: AccessDeps
   identify: Identify
   metrics: Metrics
-  readiness: Readiness
   samples: LiveSamples
 }
 
 /** Builds the HTTP app and starts nothing; tests call `app.request()`. */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
-  const { access, identify, log, metrics, readiness, samples } = deps
+  const { access, identify, log, metrics, samples } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
@@ -47,6 +45,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.use((c, next) => {
     const refusal = c.env?.outgoing?.refusal
     if (refusal) throw refusal
+    getContext(c).limiter = access.limits
     const identifying = identify(c)
     return identifying ? identifying.then(() => limitBody(c, next)) : limitBody(c, next)
   })
@@ -55,7 +54,6 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.route('/v1', accessRoutes(access))
   if (access.link) serveSignInLink(app, access.link, access)
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
-  app.route('/health', healthRoutes(readiness))
   const events = [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans]
   serveDocs(app, events, deps.config.http.docsAccess)
   servePage(app)

@@ -2,7 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
 import { Authenticator } from './access/authenticator.ts'
-import { identifyBy, identifySocketBy } from './access/identify.ts'
+import { clientFinder } from './access/client.ts'
+import { Connections } from './access/connections.ts'
+import { identifyBy, identifyCachedBy, identifySocketBy } from './access/identify.ts'
+import { RateLimits } from './access/limits.ts'
 import { Passwords } from './access/password.ts'
 import { SignInLink } from './access/sign-in-link.ts'
 import { createApp } from './app.ts'
@@ -15,7 +18,7 @@ import { features } from './features/index.ts'
 import { toAppError } from './http/errors.ts'
 import { Readiness } from './http/health.ts'
 import { connectionLimit, HttpServer } from './http/server.ts'
-import { openLog } from './log.ts'
+import { type Log, openLog } from './log.ts'
 import { LiveSamples, OPS } from './ops/live-samples.ts'
 import { LiveSpans } from './ops/live-spans.ts'
 import { Metrics } from './ops/metrics.ts'
@@ -82,12 +85,19 @@ export async function openService(
   )
   const { signUp, behindTls, signInLink } = config.access
   const link = signInLink ? new SignInLink() : undefined
-  const authenticator = new Authenticator(database.withSignal())
+  const { unlimited, maxConnections, valkeyUrl } = config.limits
+  const findClient = clientFinder(config.proxy)
+  const shared = valkeyUrl && opening.use(await openShared(valkeyUrl, log))
+  const limits = new RateLimits({ unlimited, ...(shared && { shared }) })
+  const clients = new Connections(limits, maxConnections, config.proxy.proxies !== 0)
+  const authenticator = new Authenticator(database.withSignal(), limits)
+  const identifyCached = identifyCachedBy(authenticator, behindTls)
   const identify = identifyBy(authenticator, behindTls)
   const access = {
     database,
     passwords: new Passwords(compute),
     authenticator,
+    limits,
     signUp,
     behindTls,
     link,
@@ -100,6 +110,10 @@ export async function openService(
       maxConnections: connectionLimit(config.database.poolSize),
       backlogFor: (path) =>
         databasePaths.some((start) => path.startsWith(start)) ? database.backlog : undefined,
+      behindTls,
+      findClient,
+      clients,
+      findRefusal: (outgoing) => limits.findRefusal(outgoing, identifyCached(outgoing.req)),
     }),
   )
   const realtime = opening.use(
@@ -116,7 +130,8 @@ export async function openService(
         { name: OPS, access: 'operate' },
       ],
       corsOrigins: config.http.corsOrigins,
-      identify: identifySocketBy(authenticator, behindTls),
+      identify: identifySocketBy(authenticator, behindTls, findClient),
+      admit: (request) => clients.admitUpgrade(findClient(request), request.socket),
     }),
   )
   opening.defer(authenticator.onRevoke((credentialId) => realtime.disconnect(credentialId)))
@@ -126,7 +141,7 @@ export async function openService(
   opening.defer(spans.start(realtime, log))
 
   const deps: Deps = { config, database, compute, jobs, realtime, log, stopping: stopping.signal }
-  const app = createApp({ ...deps, access, identify, metrics, readiness, samples }, features)
+  const app = createApp({ ...deps, access, identify, metrics, samples }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
@@ -152,6 +167,7 @@ export async function openService(
     }),
     async stop(crashed = false) {
       leaving.abort()
+      jobs.stopClaiming()
       if (!crashed) await sleep(config.http.drainDelayMs)
       stopping.abort()
       await Promise.all([
@@ -164,6 +180,12 @@ export async function openService(
       await resources.disposeAsync()
     },
   }
+}
+
+/** Its packages are loaded only where they are used. */
+async function openShared(url: string, log: Log) {
+  const { SharedCounters } = await import('./access/shared-counters.ts')
+  return new SharedCounters(url, log)
 }
 
 function announce({ signInUrl, log }: Service) {

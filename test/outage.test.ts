@@ -9,7 +9,13 @@ import { canOwnServer, useOwnServer } from './support/own-server.ts'
 import { metric, request } from './support/service.ts'
 import { until } from './support/until.ts'
 
-const ENV = { NODE_ENV: 'test', LOG_LEVEL: 'silent', PORT: '0', COMPUTE_THREADS: '1' }
+const ENV = {
+  NODE_ENV: 'test',
+  LOG_LEVEL: 'silent',
+  PORT: '0',
+  OPS_PORT: '0',
+  COMPUTE_THREADS: '1',
+}
 
 /** Without `Retry-After`. */
 const outcomeUnknown = {
@@ -30,15 +36,15 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
     await until(() => (codes.get('200') ?? 0) > 50, 'it answers')
     await server.send('SIGKILL')
     await until(() => (codes.get('503 unavailable') ?? 0) > 50, 'it says that it cannot')
-    expect((await request(`${service.url}/health/ready`)).body).toMatchObject({
+    expect((await request(`${service.opsUrl}/health/ready`)).body).toMatchObject({
       status: 503,
       code: 'unavailable',
     })
-    expect((await request(`${service.url}/health/live`)).status).toBe(200)
+    expect((await request(`${service.opsUrl}/health/live`)).status).toBe(200)
 
     await server.restart()
     await until(
-      async () => (await request(`${service.url}/health/ready`)).status === 200,
+      async () => (await request(`${service.opsUrl}/health/ready`)).status === 200,
       'it is ready',
     )
     await until(
@@ -105,7 +111,7 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
     try {
       // Its threads stop one by one: the first request may still be served.
       await until(async () => (await request(item)).body.code === 'deadline_exceeded', 'it hangs')
-      expect((await request(`${service.url}/health/ready`)).status).toBe(503)
+      expect((await request(`${service.opsUrl}/health/ready`)).status).toBe(503)
     } finally {
       await server.send('SIGCONT')
     }
@@ -149,7 +155,7 @@ describe.runIf(canOwnServer)('a database that hangs', () => {
 
 describe('a database that is merely busy', () => {
   test('leaves the service ready, and serves what has a connection when it goes on', async () => {
-    const { url, database } = await useFixture({
+    const { url, opsUrl, database } = await useFixture({
       DATABASE_POOL_SIZE: '10',
       REQUEST_TIMEOUT_MS: '20000',
     })
@@ -161,11 +167,11 @@ describe('a database that is merely busy', () => {
         request(`${url}/v1/items/1`, 'PATCH', { stock }),
       )
       await until(
-        async () => (await metric(url, 'database_pool_waiting')) >= 2,
+        async () => (await metric(opsUrl, 'database_pool_waiting')) >= 2,
         'the pool is used up',
       )
       for (let probe = 0; probe < 5; probe++)
-        expect((await request(`${url}/health/ready`)).status).toBe(200)
+        expect((await request(`${opsUrl}/health/ready`)).status).toBe(200)
       return waiting
     })
     const statuses = (await Promise.all(patches)).map(({ status }) => status)

@@ -12,7 +12,7 @@ import {
   phasesMs,
 } from '../support/phases.ts'
 import { isProberRealTime } from '../support/prober.ts'
-import { POOL_SIZE, readMetric, startApp } from '../support/servers.ts'
+import { type App, POOL_SIZE, readMetric, startApp } from '../support/servers.ts'
 import { median, medianRatio, percentile } from '../support/statistics.ts'
 import { number } from '../support/table.ts'
 import { type CurvePoint, drawChart } from './chart.ts'
@@ -89,7 +89,7 @@ export const bench: Bench<LightFigures> = {
       progress,
     )
     progress.next('a client leaves', DEPARTURE_MS)
-    const departure = await measureDeparture(app.url)
+    const departure = await measureDeparture(app)
     const figures = {
       versions: { database: database.version },
       settings: {
@@ -176,24 +176,24 @@ const toCurve = (latenciesMs: number[]): CurvePoint[] =>
   })
 
 /** How soon all threads are free again once the client of a long request has left. */
-async function measureDeparture(appUrl: string) {
+async function measureDeparture({ url, opsUrl }: App) {
   const tookMs: number[] = []
   for (let round = 0; round < DEPARTURE.rounds; round++) {
     const client = new AbortController()
-    fetch(appUrl + DEPARTURE.path, { signal: client.signal }).catch(() => {})
-    await untilBusy(appUrl, machine.cores)
+    fetch(url + DEPARTURE.path, { signal: client.signal }).catch(() => {})
+    await untilBusy(opsUrl, machine.cores)
     const leftAt = performance.now()
     client.abort()
-    await untilBusy(appUrl, 0)
+    await untilBusy(opsUrl, 0)
     tookMs.push(performance.now() - leftAt)
   }
   return { medianMs: median(tookMs), maxMs: Math.max(...tookMs) }
 }
 
 /** @throws Error after ten seconds. */
-async function untilBusy(appUrl: string, threads: number): Promise<void> {
+async function untilBusy(opsUrl: string, threads: number): Promise<void> {
   const deadline = performance.now() + DEPARTURE_TIMEOUT_MS
-  while ((await readMetric(appUrl, 'compute_threads_busy')) !== threads) {
+  while ((await readMetric(opsUrl, 'compute_threads_busy')) !== threads) {
     if (performance.now() > deadline)
       throw new Error(`Expected ${threads} busy threads within ${DEPARTURE_TIMEOUT_MS} ms`)
     await sleep(DEPARTURE_POLL_MS)

@@ -45,7 +45,7 @@ const KINDS = [
   {
     name: 'reads, slow database',
     heavyPath: '/v1/products/7',
-    lightPath: '/health/live',
+    lightPath: '/element.js',
     slowDatabase: true,
   },
 ] as const

@@ -8,7 +8,7 @@ import { canKeepAwake, keepAwake } from '../support/cores.ts'
 import { openBenchDatabase } from '../support/database.ts'
 import { machine } from '../support/machine.ts'
 import { isProberRealTime, type Prober, startProber } from '../support/prober.ts'
-import { readMetric, type Server, startApp } from '../support/servers.ts'
+import { type App, readMetric, type Server, startApp } from '../support/servers.ts'
 import { median, percentile } from '../support/statistics.ts'
 import { number } from '../support/table.ts'
 import type { BareOrder, BareResult } from './bare.ts'
@@ -198,7 +198,7 @@ async function runBare(order: BareOrder): Promise<BareResult> {
 async function measureCancel(
   file: string,
   afterMs: number,
-  app: Server,
+  app: App,
   other: Server,
   spill: string,
 ): Promise<Cancelled> {
@@ -208,7 +208,7 @@ async function measureCancel(
   const askedAt = performance.now()
   await cancel(other.url, id)
   const answerMs = performance.now() - askedAt
-  while ((await readMetric(app.url, 'compute_threads_busy')) > 0) await sleep(POLL_MS)
+  while ((await readMetric(app.opsUrl, 'compute_threads_busy')) > 0) await sleep(POLL_MS)
   const freeAfterMs = performance.now() - askedAt
   while ((await readdir(spill)).length > 0) await sleep(POLL_MS)
   const filesGoneAfterMs = performance.now() - askedAt

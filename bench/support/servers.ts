@@ -109,8 +109,8 @@ async function readAddresses(logFile: string): Promise<{ url: string; ops?: stri
   }
 }
 
-/** A figure without labels of the service's `/metrics`. */
-export async function readMetric(appUrl: string, name: string): Promise<number> {
-  const text = await (await fetch(`${appUrl}/metrics`)).text()
+/** A figure without labels of `/metrics` on the ops port. */
+export async function readMetric(opsUrl: string, name: string): Promise<number> {
+  const text = await (await fetch(`${opsUrl}/metrics`)).text()
   return Number(text.match(new RegExp(`^${name} (.*)$`, 'm'))?.[1])
 }

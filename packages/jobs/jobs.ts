@@ -166,6 +166,11 @@ export class Jobs implements AsyncDisposable {
     return () => this.#listeners.delete(listener)
   }
 
+  /** Leaves all further jobs to other processes; those that run go on. */
+  stopClaiming(): void {
+    this.#worker?.stopClaiming()
+  }
+
   /**
    * Claims no more jobs, and releases those not done soon. Jobs may still be enqueued.
    *

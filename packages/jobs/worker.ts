@@ -96,6 +96,10 @@ export class Worker {
       if (attempt.claim.id === id) attempt.controller.abort(CANCELLED)
   }
 
+  stopClaiming(): void {
+    void this.#claimLoop.stop()
+  }
+
   /**
    * Lets jobs that are nearly done finish, aborts the rest, and releases them unless this process
    * crashed.

@@ -7,8 +7,10 @@ import { createRouter, json, jsonBody, validationFailed } from '../http/router.t
 import { ROLES, type Scope } from '../roles.ts'
 import { changeAccount, createAccount, findAccount, findByEmail } from './accounts.ts'
 import type { Authenticator } from './authenticator.ts'
+import { toNetwork } from './client.ts'
 import { createCredential, deleteExpired, listCredentials } from './credentials.ts'
 import { cookieName } from './identify.ts'
+import type { RateLimits } from './limits.ts'
 import type { Passwords } from './password.ts'
 import {
   Account,
@@ -32,6 +34,7 @@ export interface AccessDeps {
   database: Database
   passwords: Passwords
   authenticator: Authenticator
+  limits: RateLimits
   signUp: boolean
   behindTls: boolean
   /** In development. */
@@ -40,10 +43,29 @@ export interface AccessDeps {
 
 /** Accounts, sessions and API keys. */
 export function accessRoutes(deps: AccessDeps) {
-  const { database, passwords, authenticator, behindTls } = deps
+  const { database, passwords, authenticator, limits, behindTls } = deps
   const router = createRouter()
   const open = (c: AppContext) => database.withSignal(getContext(c).signal)
   const wrong = { 401: { description: 'The address or the password is wrong' } }
+
+  /** @throws AppError `unauthenticated`, and `rate_limited` after several wrong passwords. */
+  async function checkPassword(
+    c: AppContext,
+    account: FoundAccount | undefined,
+    email: string,
+    password: string,
+  ): Promise<FoundAccount> {
+    const { client = '', signal } = getContext(c)
+    const network = toNetwork(client)
+    // For an unknown account as well, so that the time does not tell.
+    const sessions = await listCredentials(open(c), account?.id ?? 0, 'session')
+    const isKnown = sessions.some(({ address }) => toNetwork(address ?? '') === network)
+    const forget = await limits.countGuess(email, client, isKnown)
+    const isRight = await passwords.check(password, account?.passwordHash ?? null, signal)
+    if (!account || !isRight) throw wrongPassword()
+    forget()
+    return account
+  }
 
   router.openapi({
     method: 'post',
@@ -51,6 +73,7 @@ export function accessRoutes(deps: AccessDeps) {
     operationId: 'signUp',
     summary: 'Create an account, and sign in',
     access: 'public',
+    limit: 'login',
     request: jsonBody(SignUp),
     responses: {
       201: json(Account, 'Created and signed in'),
@@ -87,15 +110,15 @@ export function accessRoutes(deps: AccessDeps) {
     operationId: 'changePassword',
     summary: 'Change the password, which ends your other sessions',
     access: 'account',
+    limit: 'login',
     request: jsonBody(PasswordChange),
     responses: { 204: { description: 'Changed' }, ...wrong },
     handler: async (c) => {
       const { accountId, credential } = expectSubject(c)
       const { password, newPassword } = c.req.valid('json')
       const { signal } = getContext(c)
-      const account = await findAccount(open(c), accountId)
-      if (!(await passwords.check(password, account?.passwordHash ?? null, signal)))
-        throw wrongPassword()
+      const account = (await findAccount(open(c), accountId)) ?? missing()
+      await checkPassword(c, account, account.email, password)
       const password_hash = await passwords.hash(newPassword, signal)
       await changeAccount(open(c), accountId, { password_hash })
       await authenticator.revoke(open(c), accountId, 'session', { except: credential.id })
@@ -109,17 +132,15 @@ export function accessRoutes(deps: AccessDeps) {
     operationId: 'signIn',
     summary: 'Sign in',
     access: 'public',
+    limit: 'login',
     request: jsonBody(SignIn),
     responses: { 201: json(Account, 'Signed in: see `Set-Cookie`'), ...wrong },
     handler: async (c) => {
       const { email, password } = c.req.valid('json')
       const db = open(c)
-      const account = await findByEmail(db, email)
-      const { signal } = getContext(c)
-      const isRight = await passwords.check(password, account?.passwordHash ?? null, signal)
-      if (!account || !isRight) throw wrongPassword()
-      await startSession(c, db, account.id, behindTls)
-      return c.json(await readAccount(db, account.id), 201)
+      const { id } = await checkPassword(c, await findByEmail(db, email), email, password)
+      await startSession(c, db, id, behindTls)
+      return c.json(await readAccount(db, id), 201)
     },
   })
 
@@ -252,6 +273,8 @@ async function readAccount(db: Db, id: number, granted?: ReadonlySet<string>) {
 function missing(): never {
   throw new AppError('not_found', 'Your account does not exist any more')
 }
+
+type FoundAccount = NonNullable<Awaited<ReturnType<typeof findByEmail>>>
 
 const wrongPassword = () => new AppError('unauthenticated', 'The address or the password is wrong')
 

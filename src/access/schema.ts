@@ -70,9 +70,12 @@ export const NewApiKey = z
   })
   .openapi('NewApiKey')
 
-export const CreatedApiKey = ApiKey.extend({
-  key: z.string().openapi({ description: 'Shown this once', example: 'ofl_…' }),
-}).openapi('CreatedApiKey')
+export const CreatedApiKey = z
+  .strictObject({
+    ...ApiKey.shape,
+    key: z.string().openapi({ description: 'Shown this once', example: 'ofl_…' }),
+  })
+  .openapi('CreatedApiKey')
 
 export const CredentialId = z.strictObject({ id: z.uuid().toLowerCase() })
 export const SessionId = z.strictObject({

@@ -108,7 +108,8 @@ function describeApi(app: Router, events: readonly Event[]) {
     servers: [{ url: '/' }],
   })
   for (const [path, operations] of Object.entries(document.paths ?? {}))
-    for (const operation of Object.values(operations) as Operation[]) complete(path, operation)
+    for (const [method, operation] of Object.entries(operations as Record<string, Operation>))
+      complete(path, method, operation)
   return document
 }
 
@@ -127,11 +128,11 @@ const header = (description: string, required = true) => ({
   schema: { type: 'string' },
 })
 
-function complete(path: string, operation: Operation) {
+function complete(path: string, method: string, operation: Operation) {
   const [, feature = 'operations'] = path.match(/^\/v1\/(?!ops\b)([\w-]+)/) ?? []
   operation.tags ??= [feature]
   const responses: Responses = {
-    ...impliedResponses(path, operation),
+    ...impliedResponses(path, method, operation),
     ...(operation.responses as Responses),
     default: { description: 'Any other error' },
   }
@@ -149,9 +150,17 @@ function complete(path: string, operation: Operation) {
   operation.responses = responses as NonNullable<Operation['responses']>
 }
 
-function impliedResponses(path: string, { parameters = [], requestBody }: Operation): Responses {
+function impliedResponses(
+  path: string,
+  method: string,
+  { parameters = [], requestBody, security = [] }: Operation,
+): Responses {
   const names = parameters.map((parameter) => ('name' in parameter ? parameter.name : ''))
   return {
+    401: { description: 'Nobody is signed in, or the API key is unknown, revoked or expired' },
+    ...((security.length > 0 || method !== 'get') && {
+      403: { description: 'A scope is missing, or another site sent the request' },
+    }),
     ...(requestBody && {
       400: { description: 'The body is malformed' },
       413: { description: 'The body is too large' },

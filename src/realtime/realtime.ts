@@ -45,6 +45,8 @@ interface RealtimeOptions {
   topics: readonly Topic[]
   /** Whose pages may connect, besides our own. */
   corsOrigins: readonly string[]
+  /** Whether a client may open one more. */
+  admit?: (request: IncomingMessage) => boolean
   /** @param token of `io(url, { auth: { token } })`. @throws AppError for an unknown token. */
   identify?: (request: IncomingMessage, token: unknown) => Promise<Subject | undefined>
 }
@@ -65,6 +67,8 @@ export class Realtime implements AsyncDisposable {
   readonly #expiry: NodeJS.Timeout
   readonly #connections = new Set<Connection>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
+  /** What ends the event streams of clients that are known. */
+  readonly #streams = new Map<() => void, Subject>()
   #closing = false
 
   constructor(server: NodeServer, options: RealtimeOptions) {
@@ -75,7 +79,12 @@ export class Realtime implements AsyncDisposable {
       serveClient: false,
       maxHttpBufferSize: MAX_MESSAGE_BYTES,
       allowRequest: (request, decide) =>
-        decide(null, !this.#closing && isAllowedOrigin(request, options.corsOrigins)),
+        decide(
+          null,
+          !this.#closing &&
+            isAllowedOrigin(request, options.corsOrigins) &&
+            options.admit?.(request) !== false,
+        ),
     })
     this.#io.engine.on('connection', (connection: Connection) => this.#limit(connection))
     this.#io.use((socket, next) => {
@@ -129,12 +138,23 @@ export class Realtime implements AsyncDisposable {
   /** The sessions and API keys by which clients are connected. */
   get credentials(): string[] {
     const subjects = [...this.#io.of('/').sockets.values()].map(({ data }) => data.subject)
-    return subjects.flatMap((subject) => subject?.credential.id ?? [])
+    return [...subjects, ...this.#streams.values()].flatMap((one) => one?.credential.id ?? [])
   }
 
   /** Disconnects the clients of a session or API key that was revoked. */
   disconnect(credentialId: string): void {
     this.#io.in(toRoom(credentialId)).disconnectSockets(true)
+    for (const [end, { credential }] of this.#streams) if (credential.id === credentialId) end()
+  }
+
+  /**
+   * Calls `end` when the session or API key of `subject` is revoked or has expired.
+   *
+   * @returns a function that unsubscribes.
+   */
+  onSignOut(subject: Subject | undefined, end: () => void): () => void {
+    if (subject) this.#streams.set(end, subject)
+    return () => this.#streams.delete(end)
   }
 
   /** Tells clients to connect elsewhere, and closes within 1 s. */
@@ -190,6 +210,7 @@ export class Realtime implements AsyncDisposable {
   #disconnectExpired() {
     for (const { data, conn } of this.#io.of('/').sockets.values())
       if (data.subject && data.subject.expiresAt <= Date.now()) conn.close()
+    for (const [end, { expiresAt }] of this.#streams) if (expiresAt <= Date.now()) end()
   }
 
   /** A client may send anything. */

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createConnection } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { overloaded } from '../../src/errors.ts'
+import { AppError, overloaded } from '../../src/errors.ts'
 import { type RequestRecord, requestContext } from '../../src/http/context.ts'
 import { errorHandler } from '../../src/http/errors.ts'
 import { allowOrigins } from '../../src/http/headers.ts'
@@ -69,6 +69,17 @@ describe('a request that waits in a backlog', () => {
     expect([records.map(({ status }) => status), served]).toEqual([[499], []])
   })
 
+  test('is one that nobody refuses: a client over its limit does not wait among others', async () => {
+    const findRefusal = () => new AppError('rate_limited', 'Too many requests')
+    const { url, waiters, served } = await useBacklog({ findRefusal })
+    const first = fetch(`${url}/slow`)
+    await until(() => waiters.length > 0, 'it waits')
+    expect((await fetch(`${url}/slow`)).status).toBe(429)
+    expect([waiters.length, served]).toEqual([1, []])
+    waiters[0]?.admit()
+    expect((await first).status).toBe(200)
+  })
+
   test('has a duration that counts from its arrival', async () => {
     const { url, waiters, records } = await useBacklog()
     const since = performance.now()
@@ -82,12 +93,12 @@ describe('a request that waits in a backlog', () => {
 })
 
 test('requests that wait for the database are all answered in the end, and those that do not need it meanwhile', async () => {
-  const { url, databaseUrl } = await useFixture({ DATABASE_POOL_SIZE: '2' })
+  const { url, opsUrl, databaseUrl } = await useFixture({ DATABASE_POOL_SIZE: '2' })
   const other = await createConnection(databaseUrl)
   onTestFinished(() => other.end())
   await other.query('lock tables item write')
   const reads = Array.from({ length: 60 }, () => request(`${url}/v1/items`))
-  const waiting = () => metric(url, 'database_pool_waiting')
+  const waiting = () => metric(opsUrl, 'database_pool_waiting')
   await until(async () => (await waiting()) > 50, 'they wait')
   expect((await request(`${url}/v1/work?ms=1`)).status).toBe(200)
   await other.query('unlock tables')
@@ -109,7 +120,7 @@ describe('an upgrade to another protocol', () => {
       'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n',
       '/v1/items',
     ],
-    ['several', 'Upgrade: h2c, websocket\r\n', '/health/live'],
+    ['several', 'Upgrade: h2c, websocket\r\n', '/'],
   ])('%s is ignored, and the request served', async (_, headers, path) => {
     const { status } = await sendRaw(
       service.url,
@@ -142,7 +153,7 @@ describe('an upgrade to another protocol', () => {
       '',
       'Connection: Upgrade\r\nUpgrade: websocket\r\n',
     ]) {
-      socket.write(`GET /health/live HTTP/1.1\r\nHost: a\r\n${headers}\r\n`)
+      socket.write(`HEAD / HTTP/1.1\r\nHost: a\r\n${headers}\r\n`)
       const [answer] = await once(socket, 'data')
       expect(statusesIn(String(answer))).toEqual([200])
     }
@@ -166,12 +177,9 @@ describe('an upgrade to another protocol', () => {
 })
 
 describe('the Host header', () => {
-  test.each(['/health/live', '/health/ready', '/', '/v1/items'])(
-    'is optional in HTTP/1.0: GET %s',
-    async (path) => {
-      expect((await sendRaw(service.url, `GET ${path} HTTP/1.0\r\n\r\n`)).status).toBe(200)
-    },
-  )
+  test.each(['/', '/v1/items'])('is optional in HTTP/1.0: GET %s', async (path) => {
+    expect((await sendRaw(service.url, `GET ${path} HTTP/1.0\r\n\r\n`)).status).toBe(200)
+  })
 
   test.each(['HEAD', 'OPTIONS'])('is optional in HTTP/1.0: %s', async (method) => {
     const { status } = await sendRaw(service.url, `${method} /v1/items HTTP/1.0\r\n\r\n`)
@@ -186,7 +194,7 @@ describe('the Host header', () => {
   })
 
   test('is required in HTTP/1.1: a problem with headers of its own, and the connection closes', async () => {
-    const { status, head, body } = await sendRaw(service.url, 'GET /health/live HTTP/1.1\r\n\r\n')
+    const { status, head, body } = await sendRaw(service.url, 'GET /v1/items HTTP/1.1\r\n\r\n')
     expect([status, JSON.parse(body).detail]).toEqual([400, 'Send a Host header'])
     const names = head.split('\r\n').map((line) => line.split(':')[0]?.toLowerCase())
     expect(names).toEqual(
@@ -413,13 +421,14 @@ async function useStreams() {
   return { url: await listen(app), started }
 }
 
+type ServerOptions = Partial<ConstructorParameters<typeof HttpServer>[0]>
 type App = Parameters<HttpServer['listen']>[0]
 type Waiter = Parameters<Backlog['add']>[0]
 
 /**
  * A server whose requests for `/slow` wait in a backlog until the test says what becomes of them.
  */
-async function useBacklog() {
+async function useBacklog(options: ServerOptions = {}) {
   const waiters: Waiter[] = []
   const records: RequestRecord[] = []
   const served: string[] = []
@@ -436,9 +445,15 @@ async function useBacklog() {
     served.push(`${c.req.method} ${c.req.path}`)
     return c.text(await c.req.text())
   })
-  const backlog = { add: (waiter: Waiter) => void waiters.push(waiter) }
+  const backlog = {
+    get waiting() {
+      return waiters.length
+    },
+    add: (waiter: Waiter) => void waiters.push(waiter),
+  }
   const server = await start(app, {
     backlogFor: (path) => (path.startsWith('/slow') ? backlog : undefined),
+    ...options,
   })
   return { ...server, waiters, records, served }
 }
@@ -463,7 +478,7 @@ async function listen(app: App): Promise<string> {
   return (await start(app)).url
 }
 
-async function start(app: App, options: Partial<ConstructorParameters<typeof HttpServer>[0]> = {}) {
+async function start(app: App, options: ServerOptions = {}) {
   const server = new HttpServer({ leaving: new AbortController().signal, ...options })
   onTestFinished(() => server[Symbol.asyncDispose]())
   return { url: await server.listen(app, '127.0.0.1', 0), inFlight: () => server.inFlight }

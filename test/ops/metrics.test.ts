@@ -13,7 +13,7 @@ beforeAll(async () => {
 afterAll(() => service.close())
 
 test('the page is in the text format of Prometheus', async () => {
-  const response = await fetch(`${service.url}/metrics`)
+  const response = await fetch(`${service.opsUrl}/metrics`)
   expect(response.status).toBe(200)
   expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
   const lines = (await response.text()).trim().split('\n')
@@ -62,9 +62,9 @@ describe('requests', () => {
   })
 
   test('have their time in seconds', async () => {
-    await request(`${service.url}/health/live`)
+    await request(service.url, 'HEAD')
     const page = await readPage()
-    const labels = 'method="GET",route="/health/live",status="200"'
+    const labels = 'method="HEAD",route="/",status="200"'
     expect(page.get(`http_request_duration_seconds_count{${labels}}`)).toBe(1)
     expect(page.get(`http_request_duration_seconds_bucket{le="10",${labels}}`)).toBe(1)
     expect(page.get(`http_request_duration_seconds_sum{${labels}}`)).toBeGreaterThan(0)
@@ -153,7 +153,7 @@ test.each([
 
 /** Every series with its value. */
 async function readPage(): Promise<Map<string, number>> {
-  const text = await (await fetch(`${service.url}/metrics`)).text()
+  const text = await (await fetch(`${service.opsUrl}/metrics`)).text()
   const lines = text.split('\n').filter((line) => line && !line.startsWith('#'))
   return new Map(
     lines.map((line) => {

@@ -204,7 +204,7 @@ describe('a connection', () => {
 
   test('is not a matter of the app, which does not see what Socket.IO answers', async () => {
     const unanswered = async () =>
-      (await (await fetch(`${service.url}/metrics`)).text()).match(/^http_.*_count{.*"404".*/gm)
+      (await (await fetch(`${service.opsUrl}/metrics`)).text()).match(/^http_.*_count{.*"404".*/gm)
     const before = await unanswered()
     await fetch(`${service.url}/socket.io/?EIO=4&transport=polling`)
     expect(await unanswered()).toEqual(before)

@@ -1,6 +1,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import { afterAll, beforeAll, expect } from 'vitest'
+import { AS_OPERATOR } from './operator.ts'
 import { startService } from './service.ts'
 
 /** An operation of the OpenAPI document, as far as tests look at it. */
@@ -102,8 +103,8 @@ interface Request {
 }
 
 /**
- * A service for the tests of a file, whose operations are called by name and whose answers must fit
- * its document.
+ * A service for the tests of a file, whose operations an operator calls by name and whose answers must
+ * fit its document.
  */
 export function serveApi(open?: Parameters<typeof startService>[1]) {
   let service: Awaited<ReturnType<typeof startService>>
@@ -137,7 +138,7 @@ export function serveApi(open?: Parameters<typeof startService>[1]) {
       const operation = find(name)
       const response = await fetch(`${service.url}${operation.path.replace('{id}', id)}?${query}`, {
         method: operation.method.toUpperCase(),
-        headers: { 'content-type': 'application/json', ...headers },
+        headers: { 'content-type': 'application/json', ...AS_OPERATOR, ...headers },
         ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
       })
       const answer = {

@@ -2,6 +2,7 @@ import { createServer } from 'node:http'
 import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
 import { Authenticator } from '../../src/access/authenticator.ts'
+import { RateLimits } from '../../src/access/limits.ts'
 import { Passwords } from '../../src/access/password.ts'
 import { createApp } from '../../src/app.ts'
 import { loadConfig } from '../../src/config.ts'
@@ -10,7 +11,6 @@ import type { Feature } from '../../src/feature.ts'
 import { features } from '../../src/features/index.ts'
 import { getContext } from '../../src/http/context.ts'
 import { toAppError } from '../../src/http/errors.ts'
-import { Readiness } from '../../src/http/health.ts'
 import { openLog } from '../../src/log.ts'
 import { LiveSamples } from '../../src/ops/live-samples.ts'
 import { Metrics } from '../../src/ops/metrics.ts'
@@ -36,8 +36,6 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
   const entry = new URL('../../src/thread.ts', import.meta.url)
   const compute = await Pool.open({ ...config.compute, entry, stopping })
   const realtime = new Realtime(createServer(), { topics: [], corsOrigins: [] })
-  const readiness = new Readiness(stopping)
-  readiness.begin((signal) => database.ping(signal))
   const deps: Parameters<typeof createApp>[0] = {
     config,
     database,
@@ -57,6 +55,7 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
       database,
       passwords: new Passwords(compute),
       authenticator: new Authenticator(database.withSignal()),
+      limits: new RateLimits({ unlimited: 'all' }),
       ...config.access,
     },
     identify(c) {
@@ -65,7 +64,6 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
     },
     metrics: new Metrics(),
     samples: new LiveSamples(),
-    readiness,
   }
   return {
     deps,

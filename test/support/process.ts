@@ -60,6 +60,8 @@ export function startProcess(
     /** The URL that it prints once it listens. */
     url: () =>
       until(() => output.join('').match(/http:\/\/localhost:\d+/)?.[0], 'it listens', 15_000),
+    /** The URL of its ops port, once it listens. */
+    opsUrl: () => output.join('').match(/"ops":"(.*?)"/)?.[1] ?? '',
   }
 }
 

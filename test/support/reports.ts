@@ -118,8 +118,8 @@ export const untilFinished = (
  * How summaries ended in this process, once one has: where the cancelling of its report did not
  * reach it, it is not `cancelled`.
  */
-export async function outcomesIn(url: string): Promise<(string | undefined)[] | undefined> {
-  const page = await (await fetch(`${url}/metrics`)).text()
+export async function outcomesIn(opsUrl: string): Promise<(string | undefined)[] | undefined> {
+  const page = await (await fetch(`${opsUrl}/metrics`)).text()
   const counts = page.matchAll(
     /^compute_task_duration_seconds_count\{task="report.summarise",outcome="(.*)"\}/gm,
   )

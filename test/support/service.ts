@@ -25,10 +25,11 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     NODE_ENV: 'test',
     LOG_LEVEL: 'silent',
     PORT: '0',
-    OPS_PORT: 'off',
+    OPS_PORT: '0',
     // A tenth of it is how long a stop waits for connections that are idle, such as those of `fetch`.
     DRAIN_TIMEOUT_MS: '1000',
     COMPUTE_THREADS: '2',
+    RATE_LIMITS: 'off',
     DATABASE_URL: databaseUrl,
     REPORT_DIR: reportDirectory,
     ...env,
@@ -85,19 +86,19 @@ export function startRequest(url: string): AbortController {
   return controller
 }
 
-/** A figure without labels of the service's `/metrics`. */
-export async function metric(url: string, name: string): Promise<number> {
-  const page = await (await fetch(`${url}/metrics`)).text()
+/** A figure without labels of `/metrics` on the ops port. */
+export async function metric(opsUrl: string, name: string): Promise<number> {
+  const page = await (await fetch(`${opsUrl}/metrics`)).text()
   return Number(page.match(new RegExp(`^${name} (.*)$`, 'm'))?.[1])
 }
 
-export const untilRunning = (url: string, tasks: number) =>
-  until(async () => (await metric(url, 'compute_threads_busy')) === tasks, `${tasks} tasks run`)
+export const untilRunning = (opsUrl: string, tasks: number) =>
+  until(async () => (await metric(opsUrl, 'compute_threads_busy')) === tasks, `${tasks} tasks run`)
 
 /**
  * They must be free soon: tasks stop when nobody waits for them. How soon, `npm run bench`
  * measures: here other tests have the cores, too, and go before threads, whose priority is the
  * lowest. So this is only less than the tasks of the tests take.
  */
-export const untilThreadsFree = (url: string) =>
-  until(async () => (await metric(url, 'compute_threads_busy')) === 0, 'threads free', 15_000)
+export const untilThreadsFree = (opsUrl: string) =>
+  until(async () => (await metric(opsUrl, 'compute_threads_busy')) === 0, 'threads free', 15_000)

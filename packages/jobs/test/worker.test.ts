@@ -129,6 +129,16 @@ describe('a worker', () => {
     await until(async () => (await stateOf(id)) === 'succeeded', 'another does it')
     expect(processes[0]?.statesOf(id)).toEqual(['queued'])
   })
+
+  test('claims no more before it stops, and finishes what runs', async () => {
+    const { jobs, put, processes, stateOf } = await useProcesses([2, 0])
+    const running = await put({ name: 'a', ms: 300 })
+    await until(async () => (await stateOf(running.id)) === 'running', 'it runs')
+    jobs.stopClaiming()
+    const { id } = await put({ name: 'b' })
+    await until(async () => (await stateOf(running.id)) === 'succeeded', 'it is done')
+    expect(processes[0]?.statesOf(id)).toEqual(['queued'])
+  })
 })
 
 /** A worker without its loops: the test takes their turns. */

@@ -41,6 +41,7 @@ function primeRoutes({ compute, config }: Deps) {
     path: '/',
     operationId: 'countPrimes',
     access: 'public',
+    limit: 'heavy',
     summary: 'Count the primes p with from ≤ p < to',
     request: { query: Query },
     responses: {

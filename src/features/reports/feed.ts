@@ -44,8 +44,8 @@ export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime
 }
 
 /** Streams a report's events, beginning with its present state. */
-export function streamReport(c: AppContext, { realtime, stopping }: Deps, db: Db, id: string) {
-  return eventStream(c, stopping, ({ latest, last, end }) => {
+export function streamReport(c: AppContext, deps: Deps, db: Db, id: string) {
+  return eventStream(c, deps, ({ latest, last, end }) => {
     let isCurrent = false
     const send = (name: string, payload: unknown) => {
       isCurrent = true
@@ -53,7 +53,7 @@ export function streamReport(c: AppContext, { realtime, stopping }: Deps, db: Db
       else latest(name, payload)
     }
     // Read after subscribing, so that no change is missed.
-    const unsubscribe = realtime.listen(toTopic(id), send)
+    const unsubscribe = deps.realtime.listen(toTopic(id), send)
     getReport(db, id, expectSubject(c))
       .then((report) => {
         if (isCurrent) return

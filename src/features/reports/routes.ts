@@ -128,6 +128,7 @@ function reportRoutes(deps: Deps) {
     path: '/',
     operationId: 'createReport',
     access: 'reports:write',
+    limit: 'upload',
     summary: 'Have a CSV file summarised',
     description: `In UTF-8 by RFC 4180, with names in its first row, up to
         ${MAX_UPLOAD_BYTES / 1024 ** 2} MiB as sent. It may be gzip, and hold twice as much. The

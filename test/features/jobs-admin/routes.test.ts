@@ -167,6 +167,6 @@ test('the metrics count jobs by state, in all processes together', async () => {
 })
 
 async function countOf(state: string): Promise<number> {
-  const page = await (await fetch(`${service.url}/metrics`)).text()
+  const page = await (await fetch(`${service.opsUrl}/metrics`)).text()
   return Number(page.match(new RegExp(`^jobs\\{state="${state}"\\} (\\d+)$`, 'm'))?.[1])
 }

@@ -133,7 +133,7 @@ describe('caching', () => {
       tag,
       'public, max-age=86400',
     ])
-    expect(await metric(service.url, 'compute_threads_busy')).toBe(0)
+    expect(await metric(service.opsUrl, 'compute_threads_busy')).toBe(0)
   })
 
   test('every view has a tag of its own, however it is written', async () => {
@@ -159,32 +159,32 @@ describe('caching', () => {
 
 test('light requests are answered while every thread draws', async () => {
   const client = startRequest(`${mandelbrot}?${ENDLESS}`)
-  await untilRunning(service.url, THREADS)
+  await untilRunning(service.opsUrl, THREADS)
   for (let index = 0; index < 20; index++)
-    expect((await request(`${service.url}/health/live`)).status).toBe(200)
-  expect(await metric(service.url, 'compute_threads_busy')).toBe(THREADS)
+    expect((await request(service.url, 'HEAD')).status).toBe(200)
+  expect(await metric(service.opsUrl, 'compute_threads_busy')).toBe(THREADS)
   client.abort()
-  await untilThreadsFree(service.url)
+  await untilThreadsFree(service.opsUrl)
 })
 
 test('a client that goes away frees all threads for the next', async () => {
   const before = await draw('width=200&height=200')
   const client = startRequest(`${mandelbrot}?${ENDLESS}`)
-  await untilRunning(service.url, THREADS)
+  await untilRunning(service.opsUrl, THREADS)
   client.abort()
   expect((await draw('width=200&height=200')).png).toEqual(before.png)
-  await untilThreadsFree(service.url)
+  await untilThreadsFree(service.opsUrl)
 })
 
 test('a picture that takes too long is given up, and frees its threads', async () => {
-  const { url } = await useService({ REQUEST_TIMEOUT_MS: '300', COMPUTE_THREADS: '1' })
+  const { url, opsUrl } = await useService({ REQUEST_TIMEOUT_MS: '300', COMPUTE_THREADS: '1' })
   const { status, body } = await request(`${url}/v1/mandelbrot.png?${ENDLESS}`)
   expect([status, body.code]).toEqual([504, 'deadline_exceeded'])
-  await untilThreadsFree(url)
+  await untilThreadsFree(opsUrl)
 })
 
 test('a picture that is being drawn when the service stops is finished', async () => {
-  const { url, stop } = await useService({
+  const { url, opsUrl, stop } = await useService({
     COMPUTE_THREADS: '2',
     REQUEST_TIMEOUT_MS: '60000',
     DRAIN_TIMEOUT_MS: '60000',
@@ -192,7 +192,7 @@ test('a picture that is being drawn when the service stops is finished', async (
   const drawn = fetch(
     `${url}/v1/mandelbrot.png?width=1000&height=1000&iterations=2000&x=-0.2&scale=0.1`,
   )
-  await untilRunning(url, 2)
+  await untilRunning(opsUrl, 2)
   await stop()
   const response = await drawn
   expect(response.status).toBe(200)

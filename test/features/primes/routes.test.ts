@@ -110,40 +110,40 @@ describe('mode=inline', () => {
 
 test('light requests are answered while every thread counts', async () => {
   const clients = Array.from({ length: THREADS }, () => startRequest(`${primes}?${ENDLESS}`))
-  await untilRunning(service.url, THREADS)
+  await untilRunning(service.opsUrl, THREADS)
   for (let index = 0; index < 20; index++)
-    expect((await request(`${service.url}/health/live`)).status).toBe(200)
-  expect(await metric(service.url, 'compute_threads_busy')).toBe(THREADS)
+    expect((await request(service.url, 'HEAD')).status).toBe(200)
+  expect(await metric(service.opsUrl, 'compute_threads_busy')).toBe(THREADS)
   for (const client of clients) client.abort()
-  await untilThreadsFree(service.url)
+  await untilThreadsFree(service.opsUrl)
 })
 
 test('a client that goes away frees its thread for the next', async () => {
   const clients = Array.from({ length: THREADS }, () => startRequest(`${primes}?${ENDLESS}`))
-  await untilRunning(service.url, THREADS)
+  await untilRunning(service.opsUrl, THREADS)
   for (const client of clients) client.abort()
-  await untilThreadsFree(service.url)
+  await untilThreadsFree(service.opsUrl)
   expect((await request(`${primes}?to=100`)).body.count).toBe(25)
 })
 
 test('a client that goes away leaves its place in the queue', async () => {
   const clients = Array.from({ length: 5 }, () => startRequest(`${primes}?${ENDLESS}`))
-  const queued = () => metric(service.url, 'compute_queued')
+  const queued = () => metric(service.opsUrl, 'compute_queued')
   // Of the first one, as many chunks as run.
   await until(async () => (await queued()) === THREADS + 4, 'four of them wait')
   for (const client of clients.splice(-2)) client.abort()
   await until(async () => (await queued()) === THREADS + 2, 'two of them are gone')
-  expect(await metric(service.url, 'compute_threads_busy')).toBe(THREADS)
+  expect(await metric(service.opsUrl, 'compute_threads_busy')).toBe(THREADS)
   for (const client of clients) client.abort()
   await until(async () => (await queued()) === 0, 'none waits')
-  await untilThreadsFree(service.url)
+  await untilThreadsFree(service.opsUrl)
 })
 
 test('a request that takes too long is told so, and frees its thread', async () => {
-  const { url } = await useService({ REQUEST_TIMEOUT_MS: '300', COMPUTE_THREADS: '1' })
+  const { url, opsUrl } = await useService({ REQUEST_TIMEOUT_MS: '300', COMPUTE_THREADS: '1' })
   const { status, body } = await request(`${url}/v1/primes?${ENDLESS}`)
   expect([status, body.code]).toEqual([504, 'deadline_exceeded'])
-  await untilThreadsFree(url)
+  await untilThreadsFree(opsUrl)
   // On a busy machine even a short count may not begin within so short a time.
   await until(
     async () => (await request(`${url}/v1/primes?to=100`)).body.count === 25,
@@ -156,14 +156,14 @@ const COUNT = '/v1/primes?to=1400000'
 
 describe('many counts at once', () => {
   test('that were accepted before the service stops are all served', async () => {
-    const { url, stop } = await useService({
+    const { url, opsUrl, stop } = await useService({
       COMPUTE_THREADS: '2',
       REQUEST_TIMEOUT_MS: '60000',
       DRAIN_TIMEOUT_MS: '60000',
     })
     const counts = Array.from({ length: 12 }, () => request(`${url}${COUNT}`))
     await until(
-      async () => (await metric(url, 'compute_queued')) >= 5,
+      async () => (await metric(opsUrl, 'compute_queued')) >= 5,
       'many of them wait for a thread',
     )
     await stop()
@@ -172,13 +172,13 @@ describe('many counts at once', () => {
   })
 
   test('of one client leave the threads to another', async () => {
-    const { url } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000' })
+    const { url, opsUrl } = await useService({ COMPUTE_THREADS: '2', REQUEST_TIMEOUT_MS: '60000' })
     let served = 0
     const greedy = Array.from({ length: 16 }, () =>
       countFrom('127.0.0.2', url).then(() => served++),
     )
     await until(
-      async () => (await metric(url, 'compute_queued')) >= 8,
+      async () => (await metric(opsUrl, 'compute_queued')) >= 8,
       'many of them wait for a thread',
     )
     const before = served

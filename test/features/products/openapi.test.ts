@@ -5,10 +5,12 @@ const { send, statusesOf, defaultsOf } = serveApi()
 
 test('the OpenAPI document has the defaults and statuses of products', () => {
   expect(defaultsOf('listProducts')).toEqual({ limit: 20 })
-  expect(statusesOf('listProducts')).toEqual(['200', '304', '422', '503', '504'])
+  expect(statusesOf('listProducts')).toEqual(['200', '304', '401', '422', '503', '504'])
   expect(statusesOf('createProduct')).toEqual([
     '201',
     '400',
+    '401',
+    '403',
     '409',
     '413',
     '415',
@@ -19,6 +21,8 @@ test('the OpenAPI document has the defaults and statuses of products', () => {
   expect(statusesOf('updateProduct')).toEqual([
     '200',
     '400',
+    '401',
+    '403',
     '404',
     '409',
     '412',

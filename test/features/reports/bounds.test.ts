@@ -43,7 +43,7 @@ describe('a report that is cancelled, or whose service is stopped, ends in every
   ])(
     '%s',
     async (_, progress) => {
-      const { url, spill, child } = await useRunner()
+      const { url, opsUrl, spill, child } = await useRunner()
       for (const file of [longRows(60), slowCsv(20)]) {
         const { id } = await accept(url, file)
         await until(
@@ -56,7 +56,7 @@ describe('a report that is cancelled, or whose service is stopped, ends in every
           async () => (await readdir(spill).catch(() => [])).length === 0,
           'its folder is gone',
         )
-        await untilThreadsFree(url)
+        await untilThreadsFree(opsUrl())
       }
       const { id } = await accept(url, 'a,b\n1,2\n')
       expect((await untilFinished(url, id, TIMEOUT_MS)).state).toBe('succeeded')

@@ -9,6 +9,8 @@ test('the OpenAPI document has the defaults and statuses of reports', () => {
   expect(statusesOf('createReport')).toEqual([
     '202',
     '400',
+    '401',
+    '403',
     '408',
     '409',
     '413',

@@ -42,7 +42,7 @@ test('a report is cancelled from another process: its thread is free and its fil
   )
   const { status, body } = await request(`${other.url}/v1/reports/${id}`, 'DELETE')
   expect([status, body.state]).toEqual([202, 'cancelled'])
-  await untilThreadsFree(runner.url)
+  await untilThreadsFree(runner.opsUrl())
   await until(
     async () => (await readdir(spill)).length + (await readdir(uploads)).length === 0,
     'the files are gone',

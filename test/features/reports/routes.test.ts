@@ -357,16 +357,16 @@ describe('reading', () => {
 
 describe('cancelling', () => {
   test('stops DuckDB, frees the thread, removes the files, and is the last that is heard', async () => {
-    const { url, reportDirectory } = await useService()
+    const { url, opsUrl, reportDirectory } = await useService()
     const report = await accept(url, slowCsv(60), { query: '?groupBy=word&value=number' })
     const socket = await listen(url, report.id)
     const stream = eventsOf(url, report.id)
     await until(() => filesIn(reportDirectory).includes('report.duckdb'), 'DuckDB works')
     const { status, body } = await request(`${url}/v1/reports/${report.id}`, 'DELETE')
     expect([status, body.state]).toEqual([202, 'cancelled'])
-    await untilThreadsFree(url)
+    await untilThreadsFree(opsUrl)
     await until(() => filesIn(reportDirectory).length === 0, 'the files are gone')
-    expect(await until(() => outcomesIn(url), 'it is counted')).toEqual(['cancelled'])
+    expect(await until(() => outcomesIn(opsUrl), 'it is counted')).toEqual(['cancelled'])
     expect((await stream).at(-1)).toEqual([
       'report.finished',
       { id: report.id, state: 'cancelled' },
