@@ -2,9 +2,9 @@ import { z } from '@hono/zod-openapi'
 import { serialize } from 'hono/utils/cookie'
 import type { Database, Db } from '../db/database.ts'
 import { AppError } from '../errors.ts'
-import { type AppContext, getContext } from '../http/context.ts'
+import { type AppContext, expectSubject, getContext } from '../http/context.ts'
 import { createRouter, json, jsonBody, validationFailed } from '../http/router.ts'
-import { ROLES, type Scope, type Subject } from '../roles.ts'
+import { ROLES, type Scope } from '../roles.ts'
 import { changeAccount, createAccount, findAccount, findByEmail } from './accounts.ts'
 import type { Authenticator } from './authenticator.ts'
 import { toNetwork } from './client.ts'
@@ -277,9 +277,6 @@ function missing(): never {
 type FoundAccount = NonNullable<Awaited<ReturnType<typeof findByEmail>>>
 
 const wrongPassword = () => new AppError('unauthenticated', 'The address or the password is wrong')
-
-/** Behind a scope, there is a subject. */
-const expectSubject = (c: AppContext) => getContext(c).subject as Subject
 
 type Row = Awaited<ReturnType<typeof listCredentials>>[number]
 

@@ -25,6 +25,7 @@ export interface RequestRecord {
   ms: number
   requestId: string
   client: string | undefined
+  subject: string | undefined
   /** Set by `X-Background: 1`, which polling pages send. */
   background: boolean
 }
@@ -120,6 +121,9 @@ const deadlineExceeded = (ms: number) =>
 
 export const getContext = (c: AppContext): RequestContext => c.get('requestContext')
 
+/** Who calls a route that is not public. */
+export const expectSubject = (c: AppContext) => getContext(c).subject as Subject
+
 /** The options of `compute.run` and `map`. */
 export function taskOptions(c: AppContext) {
   const { signal, timeLeftMs, subject, client, requestId } = getContext(c)
@@ -180,11 +184,11 @@ export function requestContext(
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()
   return (record) => {
-    const { method, route, status, ms, client, requestId } = record
+    const { method, route, status, ms, client, requestId, subject } = record
     const logOthers = (refused: number) => log.info({ method, route, status, refused }, 'requests')
     const isRefusal = status === 503 || status === 429
     if (isRefusal && !refusals.isFirst(`${status} ${method} ${route}`, logOthers)) return
-    const fields = { method, route, status, ms, client, requestId }
+    const fields = { method, route, status, ms, client, requestId, subject }
     log[isRoutine(record) ? 'debug' : 'info'](fields, 'request')
   }
 }
@@ -195,7 +199,7 @@ const isRoutine = ({ method, status, background }: RequestRecord): boolean =>
 
 function toRecord(
   c: AppContext,
-  { startedAt, requestId, client }: RequestContext,
+  { startedAt, requestId, client, subject }: RequestContext,
   outgoing: AppResponse,
 ): RequestRecord {
   return {
@@ -205,6 +209,7 @@ function toRecord(
     ms: Math.round((performance.now() - startedAt) * 1_000) / 1_000,
     requestId,
     client,
+    subject: subject?.id,
     background: outgoing.req.headers['x-background'] === '1',
   }
 }

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 import { createAccount } from '../../src/access/accounts.ts'
+import { createCredential } from '../../src/access/credentials.ts'
 import type { Db } from '../../src/db/database.ts'
 import { ROLES, type Subject } from '../../src/roles.ts'
 
@@ -32,4 +33,15 @@ export async function addOperator(db: Db): Promise<void> {
     .insertInto('credential')
     .values({ ...credential, account_id, token_hash, name: 'test', scopes: null })
     .execute()
+}
+
+/** Adds a member with an API key. */
+export async function addMember(db: Db, name: string) {
+  const accountId = await createAccount(db, {
+    email: `${name}@test.example`,
+    password_hash: null,
+    role: 'member',
+  })
+  const { token } = await createCredential(db, { kind: 'key', accountId, name })
+  return { id: `account:${accountId}`, auth: { token }, as: { authorization: `Bearer ${token}` } }
 }

@@ -26,6 +26,10 @@ const Job = z
     progress: z.number().min(0).max(1),
     note: z.string().nullable(),
     requestId: z.string().nullable().describe('Of the request that enqueued it'),
+    subject: z
+      .string()
+      .nullable()
+      .describe('Who enqueued it, such as `account:7`; null for a schedule'),
     error: z.string().nullable().describe('The public text of the last failure'),
     createdAt: time,
     runAt: time.nullable().describe('When a scheduled job is queued'),

@@ -153,6 +153,8 @@ export const REPORT_TOPIC = /^report:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 export const toTopic = (id: string) => `report:${id}`
 
+export const toReportId = (topic: string) => topic.slice(toTopic('').length)
+
 export const reportProgress = event('report.progress', {
   topic: toTopic('{id}'),
   when: 'While a report is made. A slow reader gets the latest only.',

@@ -28,10 +28,10 @@ interface JobDeps {
   memoryMb: number
 }
 
-/** Summarises an upload, or reuses the result for the same bytes, columns and delimiter. */
+/** Summarises an upload, or reuses its owner's result for the same bytes, columns and delimiter. */
 export async function summariseUpload(
   { database, compute, storage, spillDirectory, memoryMb }: JobDeps,
-  { id, signal, progress, requestId }: JobContext,
+  { id, signal, progress, requestId, subject }: JobContext,
 ): Promise<Summary> {
   const db = database.withSignal(signal)
   const report = await findReport(db, id)
@@ -55,6 +55,7 @@ export async function summariseUpload(
         priority: isSmall(Number(report.bytes)) ? 'interactive' : 'batch',
         signal,
         requestId: requestId ?? undefined,
+        key: subject ?? undefined,
         onProgress: progress,
       },
     ),
@@ -63,14 +64,21 @@ export async function summariseUpload(
   return outcome.summary
 }
 
-/** Finds an earlier result for the same bytes, columns and delimiter. */
+/** Never another owner's result: how soon it comes would tell that somebody else has the file. */
 async function findResult(
   db: Db,
-  { sha256, groupBy, value, delimiter }: SummaryOptions & { sha256: string },
+  {
+    sha256,
+    owner,
+    groupBy,
+    value,
+    delimiter,
+  }: SummaryOptions & { sha256: string; owner: string | null },
 ): Promise<Summary | undefined> {
   const row = await fromReports(db)
     .select('job.result')
     .where('report.sha256', '=', sha256)
+    .where(sql<boolean>`report.owner <=> ${owner}`)
     .where(isSameName('report.group_by', groupBy))
     .where(isSameName('report.value_column', value))
     .where(sql<boolean>`report.delimiter <=> ${delimiter}`)

@@ -11,6 +11,7 @@ import type { Tables } from '../../db/tables.ts'
 import { transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
+import type { Subject } from '../../roles.ts'
 import { buildReport, isSmall, type Summary, type SummaryOptions } from './contract.ts'
 import type { Storage } from './storage.ts'
 
@@ -25,6 +26,8 @@ declare module '../../db/tables.ts' {
       value_column: string | null
       delimiter: string | null
       idempotency_key: string | null
+      /** Of those from before there were owners, null. */
+      owner: string | null
       created_at: GeneratedAlways<Date>
     }
   }
@@ -42,10 +45,12 @@ interface NewReport extends SummaryOptions {
   expectedBytes: number | undefined
   idempotencyKey: string | null
   requestId: string
+  owner: Subject
 }
 
 /**
- * Stores an upload and enqueues its report; a repeat under the same Idempotency-Key gets the first.
+ * Stores an upload and enqueues its report; the owner's repeat under the same Idempotency-Key gets
+ * the first.
  *
  * @param open is called again after the upload, which may take long.
  * @throws AppError `conflict` if the key was used for something else; `storage_full`; what the body
@@ -56,9 +61,9 @@ export async function createReport(
   open: () => Db,
   request: NewReport,
 ): Promise<FoundReport> {
-  const { body, expectedBytes, idempotencyKey, groupBy, value, delimiter } = request
+  const { body, expectedBytes, groupBy, value, delimiter } = request
   const hash = createHash('sha256')
-  if (idempotencyKey !== null && (await findByKey(open(), idempotencyKey))) {
+  if (await findRepeated(open(), request)) {
     // Some clients read no response before they have sent everything.
     for await (const chunk of body) hash.update(chunk)
     return repeatReport(open(), request, hash.digest('hex'))
@@ -93,15 +98,16 @@ async function commitReport(
   upload: Upload,
   request: NewReport,
 ): Promise<FoundReport> {
-  const { idempotencyKey, requestId } = request
+  const { idempotencyKey, requestId, owner } = request
   let mayBeCommitted = false
   try {
     return await transaction(open(), async (trx) => {
       mayBeCommitted = false
       const priority = isSmall(upload.bytes) ? 0 : 1
-      const { id } = await jobs.enqueue(trx, buildReport, null, { requestId, priority })
-      await insert(trx, id, upload, idempotencyKey)
-      const report = await getReport(trx, id)
+      const options = { requestId, subject: owner.id, priority }
+      const { id } = await jobs.enqueue(trx, buildReport, null, options)
+      await insert(trx, { id, owner: owner.id, idempotency_key: idempotencyKey }, upload)
+      const report = await getReport(trx, id, owner)
       mayBeCommitted = true
       return report
     })
@@ -115,10 +121,10 @@ async function commitReport(
 }
 
 async function repeatReport(db: Db, request: NewReport, sha256: string): Promise<FoundReport> {
-  const { id, ...rest } =
-    (await findByKey(db, request.idempotencyKey ?? '')) ?? missing('under this key any more')
+  const { id, ...rest } = (await findRepeated(db, request)) ?? missing('under this key any more')
   const { groupBy, value, delimiter } = request
-  if (isDeepStrictEqual(rest, { sha256, groupBy, value, delimiter })) return getReport(db, id)
+  if (isDeepStrictEqual(rest, { sha256, groupBy, value, delimiter }))
+    return getReport(db, id, request.owner)
   throw new AppError(
     'conflict',
     'This Idempotency-Key was used for another file, or other columns or delimiter',
@@ -127,26 +133,52 @@ async function repeatReport(db: Db, request: NewReport, sha256: string): Promise
 
 type FoundReport = Awaited<ReturnType<typeof getReport>>
 
-/** @throws AppError `not_found`. */
-export async function getReport(db: Db, id: string) {
-  const { result, upload, ...row } = (await findReport(db, id)) ?? missing(id)
+/** @throws AppError `not_found`, also for another owner's. */
+export async function getReport(db: Db, id: string, reader: Subject) {
+  const { result, upload, owner, ...row } = await findReadable(db, id, reader)
   const hasResult = row.state === 'succeeded' && result !== null
   return { ...toBrief(row), ...(hasResult && { result: JSON.parse(result) as Summary }) }
 }
 
-/** One page, newest first. @throws AppError `invalid` for a cursor of another list. */
-export const listReports = (db: Db, page: PageRequest) =>
-  pager.read(page, async (before, limit) => (await selectBefore(db, before, limit)).map(toBrief))
+/** Whether there is a report that `reader` may read. */
+export async function canRead(db: Db, id: string, reader: Subject): Promise<boolean> {
+  const query = db.selectFrom('report').select('owner').where('id', '=', id)
+  const report = await query.executeTakeFirst()
+  return report !== undefined && isReadable(report, reader)
+}
+
+async function findReadable(db: Db, id: string, reader: Subject) {
+  const report = await findReport(db, id)
+  return report && isReadable(report, reader) ? report : missing(id)
+}
+
+const isReadable = ({ owner }: { owner: string | null }, { id, scopes }: Subject) =>
+  owner === id || scopes.has('operate')
+
+/**
+ * One page of the reports that `reader` may read, newest first.
+ *
+ * @throws AppError `invalid` for a cursor of another list.
+ */
+export const listReports = (db: Db, reader: Subject, page: PageRequest) =>
+  pager.read(page, async (before, limit) =>
+    (await selectBefore(db, reader, before, limit)).map(toBrief),
+  )
 
 /** Cancels an unfinished report and removes any upload. @throws AppError `not_found`. */
-export async function cancelReport({ jobs, storage }: ReportDeps, db: Db, id: string) {
-  const { upload } = (await findReport(db, id)) ?? missing(id)
+export async function cancelReport(
+  { jobs, storage }: ReportDeps,
+  db: Db,
+  id: string,
+  reader: Subject,
+) {
+  const { upload } = await findReadable(db, id, reader)
   await jobs.cancel(db, id).catch(unlessFinished)
   if (upload !== null) {
     await forgetUploads(db, [id])
     await storage.remove(upload)
   }
-  return getReport(db, id)
+  return getReport(db, id, reader)
 }
 
 function unlessFinished(error: unknown) {
@@ -208,36 +240,40 @@ const COLUMNS = [
 export const fromReports = (db: Db) =>
   db.selectFrom('report').innerJoin('job', 'job.id', 'report.id')
 
-function selectBefore(db: Db, before: string | undefined, limit: number) {
-  const query = fromReports(db).select(COLUMNS).orderBy('report.id', 'desc').limit(limit)
-  return (before === undefined ? query : query.where('report.id', '<', before)).execute()
+function selectBefore(db: Db, reader: Subject, before: string | undefined, limit: number) {
+  let query = fromReports(db).select(COLUMNS).orderBy('report.id', 'desc').limit(limit)
+  if (!reader.scopes.has('operate')) query = query.where('report.owner', '=', reader.id)
+  if (before !== undefined) query = query.where('report.id', '<', before)
+  return query.execute()
 }
 
 type Row = Awaited<ReturnType<typeof selectBefore>>[number]
 
 export const findReport = (db: Db, id: string) =>
   fromReports(db)
-    .select([...COLUMNS, 'job.result', 'report.upload'])
+    .select([...COLUMNS, 'job.result', 'report.upload', 'report.owner'])
     .where('report.id', '=', id)
     .executeTakeFirst()
 
-const findByKey = (db: Db, key: string) =>
-  db
+async function findRepeated(db: Db, { idempotencyKey, owner }: NewReport) {
+  if (idempotencyKey === null) return undefined
+  return db
     .selectFrom('report')
     .select(['id', 'sha256', 'group_by as groupBy', 'value_column as value', 'delimiter'])
-    .where('idempotency_key', '=', key)
+    .where('idempotency_key', '=', idempotencyKey)
+    .where('owner', '=', owner.id)
     .executeTakeFirst()
+}
 
-/** Violates the key `report_idempotency_key` if another report has `idempotency_key`. */
+/** Violates the key `report_idempotency_key` if the owner has a report with the same key. */
 const insert = (
   trx: Transaction<Tables>,
-  id: string,
+  columns: { id: string; owner: string; idempotency_key: string | null },
   { groupBy, value, ...upload }: Upload,
-  idempotency_key: string | null,
 ) =>
   trx
     .insertInto('report')
-    .values({ id, ...upload, group_by: groupBy, value_column: value, idempotency_key })
+    .values({ ...columns, ...upload, group_by: groupBy, value_column: value })
     .execute()
 
 export async function forgetUploads(db: Db, ids: readonly string[]): Promise<void> {

@@ -4,7 +4,7 @@ import { handle, isFinished, job, schedule } from '@offloop/jobs/job'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
 import { declaredBytes, receiveUpload } from '../../http/body.ts'
-import { type AppContext, getContext } from '../../http/context.ts'
+import { type AppContext, expectSubject, getContext } from '../../http/context.ts'
 import { PageQuery } from '../../http/pagination.ts'
 import { createRouter, json, withHeaders } from '../../http/router.ts'
 import { hasSeenLast } from '../../http/sse.ts'
@@ -15,11 +15,19 @@ import {
   ReportPage,
   reportFinished,
   reportProgress,
+  toReportId,
 } from './contract.ts'
 import { DELIMITER } from './csv.ts'
 import { publishReports, streamReport } from './feed.ts'
 import { summariseUpload, sweep } from './jobs.ts'
-import { cancelReport, createReport, getReport, listReports, toGroupsCsv } from './reports.ts'
+import {
+  cancelReport,
+  canRead,
+  createReport,
+  getReport,
+  listReports,
+  toGroupsCsv,
+} from './reports.ts'
 import { DirectoryStorage } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
@@ -46,13 +54,22 @@ export const reports = feature({
     ]
   },
   schedules: [schedule('report.sweep', '41 * * * *', sweepReports, null)],
-  topics: [{ name: REPORT_TOPIC, access: 'reports:read' }],
+  topics: [
+    {
+      name: REPORT_TOPIC,
+      access: 'reports:read',
+      allows({ config, database }, subject, topic) {
+        const db = database.withSignal(AbortSignal.timeout(config.http.requestTimeoutMs))
+        return canRead(db, toReportId(topic), subject)
+      },
+    },
+  ],
   events: [reportProgress, reportFinished],
   start: publishReports,
   usesDatabase: true,
   takesUploads: true,
   example: true,
-  migrations: ['003-report', '004-report-delimiter'],
+  migrations: ['003-report', '004-report-delimiter', '006-report-owner'],
 })
 
 const openStorage = ({ config }: Deps) =>
@@ -142,6 +159,7 @@ function reportRoutes(deps: Deps) {
         expectedBytes: declaredBytes(c),
         idempotencyKey: c.req.valid('header')['idempotency-key'] ?? null,
         requestId: getContext(c).requestId,
+        owner: expectSubject(c),
         groupBy,
         value,
         delimiter,
@@ -155,10 +173,11 @@ function reportRoutes(deps: Deps) {
     path: '/',
     operationId: 'listReports',
     access: 'reports:read',
-    summary: 'List reports, newest first',
+    summary: 'List your reports, newest first; operators get all',
     request: { query: PageQuery },
     responses: { 200: json(ReportPage, 'One page, without results') },
-    handler: async (c) => c.json(await listReports(open(c), c.req.valid('query')), 200),
+    handler: async (c) =>
+      c.json(await listReports(open(c), expectSubject(c), c.req.valid('query')), 200),
   })
 
   router.openapi({
@@ -176,7 +195,7 @@ function reportRoutes(deps: Deps) {
       409: { description: '`format=csv` of a report without groups' },
     },
     handler: async (c) => {
-      const report = await getReport(open(c), c.req.valid('param').id)
+      const report = await getReport(open(c), c.req.valid('param').id, expectSubject(c))
       if (c.req.valid('query').format === 'json') return c.json(report, 200)
       return c.body(toGroupsCsv(report), 200, {
         'Content-Type': 'text/csv; charset=utf-8',
@@ -196,7 +215,7 @@ function reportRoutes(deps: Deps) {
     responses: { 202: withHeaders(json(Report, 'Cancelled, or finished already'), 'Location') },
     handler: async (c) => {
       const { id } = c.req.valid('param')
-      const report = await cancelReport(reportDeps, open(c), id)
+      const report = await cancelReport(reportDeps, open(c), id, expectSubject(c))
       return c.json(report, 202, { Location: `/v1/reports/${id}` })
     },
   })
@@ -224,7 +243,7 @@ function reportRoutes(deps: Deps) {
     },
     handler: async (c) => {
       const db = open(c)
-      const { id, state } = await getReport(db, c.req.valid('param').id)
+      const { id, state } = await getReport(db, c.req.valid('param').id, expectSubject(c))
       if (isFinished(state) && hasSeenLast(c)) return c.body(null, 204)
       return streamReport(c, deps, db, id)
     },

@@ -12,6 +12,7 @@ import { AppError } from '../../../src/errors.ts'
 import { createReport } from '../../../src/features/reports/reports.ts'
 import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
 import { useDatabase } from '../../support/database.ts'
+import { OPERATOR } from '../../support/operator.ts'
 
 /**
  * Creates reports whose job is enqueued by `enqueue`, which can make the transaction end in any
@@ -44,6 +45,7 @@ const newReport = (): Parameters<typeof createReport>[2] => ({
   expectedBytes: undefined,
   idempotencyKey: 'key',
   requestId: 'request',
+  owner: OPERATOR,
   groupBy: null,
   delimiter: null,
   value: null,
