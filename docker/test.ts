@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { readdir } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { io, type Socket } from 'socket.io-client'
 import type { ServerEvents } from '../src/feature.ts'
@@ -29,6 +30,23 @@ const MESSAGE_LINES = 20
 const SLOW_PRIMES = '/v1/primes?to=10000000'
 // /feature
 
+/** What answers an anonymous client in production anything but 401, 403 or 404, and why. */
+const OPEN: [what: RegExp, reason: string][] = [
+  [/^OPTIONS /, 'HTTP asks which methods there are'],
+  [/^GET \/($|panels\/|vendor\/|[\w-]+\.(js|css)$)/, 'the page, whose panels take a scope'],
+  [/^GET \/socket\.io\/$/, 'for websockets, where each topic asks who subscribes'],
+  [/^POST \/v1\/(accounts|sessions)$/, 'whoever signs up or in is not signed in yet'],
+  // feature: products
+  [/^GET \/v1\/products/, 'products are for everybody to read'],
+  // /feature
+  // feature: primes
+  [/^GET \/v1\/primes/, 'an example for everybody, within limits'],
+  // /feature
+  // feature: mandelbrot
+  [/^GET \/v1\/mandelbrot/, 'an example for everybody, within limits'],
+  // /feature
+]
+
 /**
  * `npm run test:docker`: proves, on real containers, what the Dockerfile and docker-compose.yml
  * promise.
@@ -37,8 +55,11 @@ const interruption = new AbortController()
 const interrupted = interruption.signal
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interruption.abort())
 
-const stack = new Stack(`offloop-test-${randomBytes(4).toString('hex')}`, interrupted)
+const project = `offloop-test-${randomBytes(4).toString('hex')}`
+const stack = new Stack(project, interrupted)
 let url = ''
+/** What makes a request an operator's, once one has signed in. */
+let operator: Record<string, string> = {}
 let passed = 0
 let failed = 0
 
@@ -52,6 +73,7 @@ if (await check('docker compose up --build brings it up', comesUp)) {
   await check('there are example products, and the page may block the event loop', hasExamples)
   // /feature
   await check('the log names the address that a browser takes', logsAddress)
+  await check('the log has a link that signs an operator in, once', signsIn)
   // feature: products
   await check('a product is created and read', keepsProducts)
   // /feature
@@ -89,6 +111,7 @@ if (await check('docker compose up --build brings it up', comesUp)) {
 }
 if (failed > 0) console.error(await stack.logs().catch(String))
 await check('docker compose down --volumes leaves nothing behind', () => stack.remove())
+await check('in production, an anonymous client gets nothing without a reason', isClosed)
 await check('npm test passes on mysql:9.7', passesTests)
 
 console.log(`${passed} passed, ${failed} failed`)
@@ -113,7 +136,7 @@ async function check(name: string, prove: () => Promise<void>): Promise<boolean>
 
 async function comesUp() {
   url = await stack.up(['--build'])
-  await eventually('/health/ready says 200', async () => (await get('/health/ready')).ok)
+  await untilReady()
 }
 
 async function buildsOneImage() {
@@ -130,6 +153,21 @@ async function hasExamples() {
 async function logsAddress() {
   const log = await stack.logOf('app')
   assert.equal(log.find(({ msg }) => msg === 'listening')?.['url'], url)
+}
+
+async function signsIn() {
+  const log = await stack.logOf('app')
+  const link = String(log.find(({ signInUrl }) => signInUrl)?.['signInUrl'])
+  const open = () => fetch(link, { redirect: 'manual' })
+  const { status, headers } = await open()
+  assert.equal(status, 303)
+  operator = toHeaders(headers.get('set-cookie'))
+  assert.equal((await get('/v1/jobs')).status, 200)
+  assert.equal((await open()).status, 401)
+}
+
+function toHeaders(setCookie: string | null) {
+  return { cookie: setCookie?.split(';')[0] ?? '', origin: url }
 }
 
 // feature: products
@@ -200,7 +238,7 @@ async function summarisesCsv() {
   )
   const response = await fetch(`${url}/v1/reports?groupBy=region&value=total`, {
     method: 'POST',
-    headers: { 'Content-Type': 'text/csv' },
+    headers: { 'Content-Type': 'text/csv', ...operator },
     body: `id,region,total\n${rows.join('\n')}\n`,
     signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
   })
@@ -259,8 +297,8 @@ async function reapsOrphans() {
 async function survivesOutage() {
   await stack.kill('mysql')
   await eventually('reads are 503', async () => (await get('/v1/jobs')).status === 503)
-  assert.equal((await get('/health/ready')).status, 503)
-  assert.equal((await get('/health/live')).status, 200)
+  assert.equal((await readOps('/health/ready')).status, 503)
+  assert.equal((await readOps('/health/live')).status, 200)
   await stack.start('mysql')
   await eventually(
     'MySQL is healthy',
@@ -275,7 +313,8 @@ async function survivesOutage() {
 
 // feature: primes
 async function stopsInOrder() {
-  const [response] = await Promise.all([get(SLOW_PRIMES), stopOnceBusy()])
+  // The request is there long before Docker has sent its signal, which the log proves.
+  const [response] = await Promise.all([get(SLOW_PRIMES), stack.stop('app')])
   assert.equal(response.status, 200)
   assert.equal(await stack.inspect('app', '.State.ExitCode'), '0')
   const log = await stack.logOf('app')
@@ -288,23 +327,14 @@ async function stopsInOrder() {
 }
 // /feature
 
-// feature: primes
-async function stopOnceBusy() {
-  await eventually('a thread is busy', async () =>
-    /^compute_threads_busy [1-9]/m.test(await (await get('/metrics')).text()),
-  )
-  await stack.stop('app')
-}
-// /feature
-
 // feature: products
 async function keepsData() {
   url = await stack.up()
-  await eventually('/health/ready says 200', async () => (await get('/health/ready')).ok)
+  await untilReady()
   const product = await createProduct('Lasting kettle')
   await stack.down()
   url = await stack.up()
-  await eventually('/health/ready says 200', async () => (await get('/health/ready')).ok)
+  await untilReady()
   assert.deepEqual(await readProduct(product.id), product)
 }
 // /feature
@@ -323,8 +353,72 @@ async function scales() {
   for (const port of [13581, 13582])
     await eventually(
       `${port} answers`,
-      async () => (await fetch(`http://localhost:${port}/v1/jobs`)).ok,
+      async () => (await fetch(`http://localhost:${port}/v1/jobs`, { headers: operator })).ok,
     )
+}
+
+async function isClosed() {
+  const production = new Stack(`${project}-production`, interrupted)
+  try {
+    url = await production.up(['--build'], {
+      NODE_ENV: 'production',
+      MYSQL_PASSWORD: randomBytes(24).toString('hex'),
+    })
+    await untilReady(production)
+    assert.ok(!(await production.logs()).includes('sign-in?token'))
+    assert.match(await production.inspect('app', 'json .NetworkSettings.Ports'), /"9464\/tcp":null/)
+    operator = await addOperator(production)
+    const unexplained = []
+    for (const { method, path } of await listEverything()) {
+      const { status } = await fetch(url + path.replaceAll(/{.*?}/g, '1'), { method })
+      if ([401, 403, 404].includes(status)) continue
+      const [, reason] = OPEN.find(([what]) => what.test(`${method} ${path}`)) ?? []
+      console.log(`  ${status} ${method} ${path}: ${reason ?? 'no reason'}`)
+      if (!reason) unexplained.push(`${method} ${path}`)
+    }
+    assert.deepEqual(unexplained, [])
+    for (const topic of ['jobs', 'ops'])
+      assert.equal((await subscribe(topic)).code, 'unauthenticated')
+  } finally {
+    await production.remove()
+  }
+}
+
+/** By `npm run operator`, with a password and a session. */
+async function addOperator(on: Stack) {
+  const account = { email: 'operator@example.com', password: randomBytes(24).toString('hex') }
+  const command = `echo ${account.password} | node scripts/operator.ts add ${account.email}`
+  const { code, stderr } = await on.exec('app', 'sh', '-c', command)
+  assert.equal(code, 0, stderr)
+  const { status, headers } = await fetch(`${url}/v1/sessions`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(account),
+  })
+  assert.equal(status, 201)
+  return toHeaders(headers.get('set-cookie'))
+}
+
+/** All operations of the API, all files of the page, and what belongs to neither. */
+async function listEverything() {
+  const { paths } = (await (await get('/openapi.json')).json()) as { paths: Record<string, object> }
+  const operations = Object.entries(paths).flatMap(([path, methods]) =>
+    ['options', ...Object.keys(methods)].map((method) => ({ method: method.toUpperCase(), path })),
+  )
+  const files = (await readdir('public', { recursive: true })).filter((name) => name.includes('.'))
+  const others = ['docs', 'docs/scalar.js', 'openapi.json', 'sign-in', 'metrics', 'health/live']
+  const page = ['', ...files, 'vendor/uplot.js', 'socket.io/', ...others]
+  return [...operations, ...page.map((name) => ({ method: 'GET', path: `/${name}` }))]
+}
+
+/** As an anonymous client. */
+async function subscribe(topic: string) {
+  const socket = io(url, { transports: ['websocket'], reconnection: false })
+  try {
+    return await socket.timeout(REQUEST_TIMEOUT_MS).emitWithAck('subscribe', topic)
+  } finally {
+    socket.close()
+  }
 }
 
 /** The same tests as ever, on a server that testcontainers starts. */
@@ -339,8 +433,23 @@ async function passesTests() {
   assert.ok(code === 0, `it exited with ${code}`)
 }
 
+function untilReady(on = stack) {
+  const isReady = async () => (await readOps('/health/ready', on)).status === 200
+  return eventually('/health/ready says 200', isReady)
+}
+
+/** Reads the ops port, which compose does not publish. */
+async function readOps(path: string, on = stack) {
+  const script = `fetch('http://127.0.0.1:9464${path}').then(async (answer) =>
+    console.log(answer.status, await answer.text()))`
+  const { stdout, stderr } = await on.exec('app', 'node', '--eval', script)
+  const [, status, text = ''] = stdout.match(/^(\d+) (.*)$/s) ?? assert.fail(stderr)
+  return { status: Number(status), text }
+}
+
 function get(path: string, timeoutMs = REQUEST_TIMEOUT_MS) {
   return fetch(url + path, {
+    headers: operator,
     signal: AbortSignal.any([interrupted, AbortSignal.timeout(timeoutMs)]),
   })
 }
@@ -349,7 +458,7 @@ function get(path: string, timeoutMs = REQUEST_TIMEOUT_MS) {
 async function createProduct(name: string) {
   const response = await fetch(`${url}/v1/products`, {
     method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
+    headers: { 'Content-Type': 'application/json', ...operator },
     body: JSON.stringify({ name, price: '24.50', stock: 3 }),
     signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
   })

@@ -7,6 +7,7 @@ import { type Kysely, sql } from 'kysely'
  * - `token_hash` is the SHA-256 of a random token of 256 bits: a copy of the table opens nothing.
  * - `expires_at` of a session moves with its use; keys without one never expire.
  * - `scopes` is null for sessions, which may do what the account's role may.
+ * - `subject` of a job is who enqueued it; null for schedules.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`
@@ -39,9 +40,15 @@ export async function up(db: Kysely<unknown>): Promise<void> {
         on delete cascade
     ) engine = InnoDB, character set = utf8mb4, collate = utf8mb4_unicode_520_ci
   `.execute(db)
+
+  await sql`
+    alter table job add column subject varchar(64) character set ascii collate ascii_bin
+      after request_id
+  `.execute(db)
 }
 
 export async function down(db: Kysely<unknown>): Promise<void> {
+  await sql`alter table job drop column subject`.execute(db)
   await sql`drop table credential`.execute(db)
   await sql`drop table account`.execute(db)
 }

@@ -8,7 +8,11 @@ import { io } from '/vendor/socket.io.js'
 /**
  * What a panel is given.
  *
- * @typedef {{ live: ReturnType<typeof openLive>, api: typeof import('./api.js').api }} PanelContext
+ * @typedef {object} PanelContext
+ * @property {ReturnType<typeof openLive>} live
+ * @property {typeof import('./api.js').api} api
+ * @property {(scope: string) => string | undefined} whyNot why the visitor may not use what takes
+ * the scope; undefined where he may
  */
 
 /**
@@ -17,6 +21,7 @@ import { io } from '/vendor/socket.io.js'
  * @typedef {object} Panel
  * @property {string} title
  * @property {number} order panels with lower numbers come first
+ * @property {string} access who sees it: `public`, or those with this scope
  * @property {'full' | 'wide' | 'half' | 'narrow'} width all, two thirds, half or a third of a row
  * @property {(section: HTMLElement, context: PanelContext) => void} mount fills the section, which
  * has its title, and keeps it up to date
@@ -63,9 +68,11 @@ export function openLive() {
   }
 
   socket.on('connect', resume)
-  socket.on('disconnect', () => {
+  socket.on('disconnect', (reason) => {
     wasLost = true
     notifyState()
+    // The session has ended. Socket.IO does not reconnect by itself then.
+    if (reason === 'io server disconnect') socket.connect()
   })
   socket.on('connect_error', () => {
     wasLost = true

@@ -1,3 +1,4 @@
+import { checkAccount, readAccount, showAccount, whyNot } from './account.js'
 import { api } from './api.js'
 import { element } from './element.js'
 import { openLive } from './live.js'
@@ -15,6 +16,15 @@ const links = /** @type {NodeListOf<HTMLLinkElement>} */ (
 )
 const panels = await Promise.all([...links].map(load))
 
+/** @type {import('./account.js').Account | undefined} */
+let account
+try {
+  account = await readAccount()
+  showAccount(account)
+} catch (error) {
+  showAccount(undefined, /** @type {Error} */ (error).message)
+}
+
 // Not before: panels must have subscribed by the time it is open.
 const live = openLive()
 const connection = /** @type {HTMLElement} */ (document.getElementById('connection'))
@@ -28,8 +38,11 @@ for (const { id, panel } of panels.sort((a, b) => a.panel.order - b.panel.order)
   const className = `panel ${panel.width}`
   const section = element('section', { id, className, 'aria-labelledby': title.id }, title)
   document.getElementById('panels')?.append(section)
-  panel.mount(section, { live, api })
+  const refusal = whyNot(account, panel.access)
+  if (refusal) section.append(element('p', { className: 'empty' }, refusal))
+  else panel.mount(section, { live, api, whyNot: (access) => whyNot(account, access) })
 }
+live.onReconnect(() => checkAccount(account))
 
 /** @param {HTMLLinkElement} link */
 async function load({ href }) {

@@ -18,10 +18,10 @@ const POLL_MS = 500
 await untilMigrated()
 process.exit(await runService(() => openService(process.env, features), welcome))
 
-function welcome({ url }: Service) {
+function welcome({ url, signInUrl }: Service) {
   console.log(`
 offloop runs on ${url}
-The API to read and try: ${url}/docs
+${signInUrl ? `Sign in, once and within 10 minutes: ${signInUrl}\n` : ''}The API to read and try: ${url}/docs
 A change of a file restarts it; Ctrl-C stops it all, and the data stays.
 `)
 }

@@ -39,7 +39,7 @@ async function serve(databaseUrl: string) {
     ],
     {
       stdio: 'inherit',
-      env: { DEMO_INLINE: 'true', ...process.env, DATABASE_URL: databaseUrl },
+      env: { NODE_ENV: 'development', ...process.env, DATABASE_URL: databaseUrl },
     },
   )
   for (const signal of ['SIGINT', 'SIGTERM'] as const)

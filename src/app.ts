@@ -1,8 +1,9 @@
 import type { Identify } from './access/identify.ts'
 import { type AccessDeps, accessRoutes } from './access/routes.ts'
+import { serveSignInLink } from './access/sign-in-link.ts'
 import type { Deps, Feature } from './feature.ts'
 import { bodyLimit } from './http/body.ts'
-import { accessLog, requestContext } from './http/context.ts'
+import { accessLog, getContext, requestContext } from './http/context.ts'
 import { errorHandler, notFound } from './http/errors.ts'
 import { allowOrigins } from './http/headers.ts'
 import { serveDocs } from './http/openapi.ts'
@@ -10,14 +11,12 @@ import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
 import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
 import { opsSpans } from './ops/live-spans.ts'
-import type { Metrics } from './ops/metrics.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
 
 interface AppDeps extends Deps {
   access: AccessDeps
   identify: Identify
-  metrics: Metrics
   samples: LiveSamples
 }
 
@@ -44,12 +43,14 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.use((c, next) => {
     const refusal = c.env?.outgoing?.refusal
     if (refusal) throw refusal
+    getContext(c).limiter = access.limits
     const identifying = identify(c)
     return identifying ? identifying.then(() => limitBody(c, next)) : limitBody(c, next)
   })
 
   for (const { path, routes } of features) app.route(path, routes(deps))
   app.route('/v1', accessRoutes(access))
+  if (access.link) serveSignInLink(app, access.link, access)
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
   const events = [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans]
   serveDocs(app, events, deps.config.http.docsAccess)

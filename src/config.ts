@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { REQUIRED_NODE_FLAGS } from '@offloop/workpool/worker'
+import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import { AppError } from './errors.ts'
 
@@ -38,6 +39,11 @@ const origins = z
   .transform((text) => text.split(',').filter((item) => item.trim()))
   .pipe(z.array(origin))
 
+const networks = z
+  .string()
+  .transform((text) => text.split(',').map((item) => item.trim()))
+  .pipe(z.array(z.string().refine(ipaddr.isValidCIDR)))
+
 /** `.env.example` explains each variable. */
 const environment = z
   .object({
@@ -50,6 +56,19 @@ const environment = z
     DOCS_ACCESS: z.enum(['public', 'operate']).optional(),
     SIGN_UP: z.stringbool().default(true),
     BEHIND_TLS: z.stringbool().default(false),
+    TRUST_PROXY: z
+      .union([integer(0, 10), networks], {
+        error:
+          'must be a number of proxies, or a list of their networks such as 10.0.0.0/8,fd00::/8',
+      })
+      .default(0),
+    TRUST_PROXY_HEADER: z.enum(['x-forwarded-for', 'forwarded']).default('x-forwarded-for'),
+    RATE_LIMITS: z.stringbool().default(true),
+    MAX_CLIENT_CONNECTIONS: integer(1, 1_000_000).default(1_000),
+    VALKEY_URL: z
+      .url({ protocol: /^(redis|valkey)s?$/, error: 'must look like redis://host:6379' })
+      .transform((url) => url.replace(/^valkey/, 'redis'))
+      .optional(),
     REQUEST_TIMEOUT_MS: milliseconds.default(5_000),
     DRAIN_DELAY_MS: integer(0, 3_600_000).default(0),
     DRAIN_TIMEOUT_MS: milliseconds.default(10_000),
@@ -101,6 +120,8 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     const problems = error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`)
     throw new AppError('invalid', ['Bad configuration:', ...problems].join('\n'))
   }
+  // Without NODE_ENV this may be production.
+  const isDevelopment = env['NODE_ENV'] === 'development'
   return freeze({
     database: {
       url: data.DATABASE_URL,
@@ -116,7 +137,22 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       drainDelayMs: data.DRAIN_DELAY_MS,
       drainTimeoutMs: data.DRAIN_TIMEOUT_MS,
     },
-    access: { signUp: data.SIGN_UP, behindTls: data.BEHIND_TLS },
+    access: {
+      signUp: data.SIGN_UP,
+      behindTls: data.BEHIND_TLS,
+      signInLink: isDevelopment,
+    },
+    proxy: { proxies: data.TRUST_PROXY, header: data.TRUST_PROXY_HEADER },
+    limits: {
+      // Without NODE_ENV this may be production, where a proxy is a neighbour.
+      unlimited: !data.RATE_LIMITS
+        ? 'all'
+        : env['NODE_ENV'] === 'development'
+          ? 'loopback'
+          : 'none',
+      maxConnections: data.MAX_CLIENT_CONNECTIONS,
+      valkeyUrl: data.VALKEY_URL,
+    },
     compute: {
       threads: data.COMPUTE_THREADS,
       minThreads: Math.ceil(data.COMPUTE_THREADS / 2),
@@ -140,8 +176,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
         (data.NODE_ENV === 'development' && process.stdout.isTTY ? 'pretty' : 'json'),
     },
     // feature: primes
-    // Without NODE_ENV this may be production.
-    demoInline: data.DEMO_INLINE ?? env['NODE_ENV'] === 'development',
+    demoInline: data.DEMO_INLINE ?? isDevelopment,
     // /feature
   } as const)
 }

@@ -8,9 +8,10 @@ import type { Env } from './http/context.ts'
 import type { Log } from './log.ts'
 import type { opsSample } from './ops/live-samples.ts'
 import type { opsSpans } from './ops/live-spans.ts'
+import type { Metrics } from './ops/metrics.ts'
 import type { Event, Listeners } from './realtime/event.ts'
 import type { Realtime, Topic } from './realtime/realtime.ts'
-import type { Subject } from './roles.ts'
+import type { Scope, Subject } from './roles.ts'
 
 /** What `main.ts` opens and features use. */
 export interface Deps {
@@ -20,6 +21,7 @@ export interface Deps {
   jobs: Jobs
   realtime: Realtime
   log: Log
+  metrics: Metrics
   stopping: AbortSignal
 }
 
@@ -51,8 +53,8 @@ export interface Feature {
   takesUploads?: boolean
   /** Fills empty tables for development; returns the number of rows. */
   seed?(db: Db): Promise<number>
-  /** Arguments of `curl` that `npm start` suggests; `$URL` is the service's. */
-  suggestions?: readonly string[]
+  /** What `npm start` suggests to try, with a key where that takes a scope; `$URL` is the service's. */
+  suggestions?: readonly { curl: string; scope?: Scope }[]
   /** Whether `npm run eject` removes it and its `migrations`. */
   example?: true
   migrations?: readonly string[]

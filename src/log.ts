@@ -11,6 +11,14 @@ const MAX_COLLECTED_CHARACTERS = 64_000
 const MAX_UNREAD_BYTES = 32 * 1024 ** 2
 const REPEATS_MS = 5_000
 
+const SECRETS = ['authorization', 'cookie', 'set-cookie', 'password', 'newPassword', 'token']
+/** Where they are redacted, besides the top of a line; wildcards would cost many times the line. */
+const PLACES = ['', 'headers', 'body', 'err']
+const redact = PLACES.flatMap((place) => SECRETS.map((name) => `${place}["${name}"]`))
+/** Of sessions and API keys, wherever they are. */
+const TOKENS = /of[sl]_[\w-]{43}/g
+const hooks = { streamWrite: (line: string) => line.replace(TOKENS, '[Redacted]') }
+
 /**
  * Opens the log on standard output. JSON lines are collected, because a write costs more than a
  * line.
@@ -20,7 +28,7 @@ export function openLog({ level, format }: Config['log']): Log {
     format === 'pretty'
       ? pretty({ sync: true, singleLine: true, translateTime: 'HH:MM:ss.l' })
       : new LineBuffer()
-  return pino({ level, base: null }, stream)
+  return pino({ level, base: null, redact, hooks }, stream)
 }
 
 /** Limits frequent lines: writes the first of a kind and counts the others. */

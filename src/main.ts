@@ -2,8 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
 import { Authenticator } from './access/authenticator.ts'
-import { identifyBy, identifySocketBy } from './access/identify.ts'
+import { clientFinder } from './access/client.ts'
+import { Connections } from './access/connections.ts'
+import { identifyBy, identifyCachedBy, identifySocketBy } from './access/identify.ts'
+import { RateLimits } from './access/limits.ts'
 import { Passwords } from './access/password.ts'
+import { SignInLink } from './access/sign-in-link.ts'
 import { createApp } from './app.ts'
 import { loadConfig, missingV8Flags } from './config.ts'
 import { Database } from './db/database.ts'
@@ -14,7 +18,7 @@ import { features } from './features/index.ts'
 import { toAppError } from './http/errors.ts'
 import { Readiness } from './http/health.ts'
 import { connectionLimit, HttpServer } from './http/server.ts'
-import { openLog } from './log.ts'
+import { type Log, openLog } from './log.ts'
 import { LiveSamples, OPS } from './ops/live-samples.ts'
 import { LiveSpans } from './ops/live-spans.ts'
 import { Metrics } from './ops/metrics.ts'
@@ -79,24 +83,36 @@ export async function openService(
       ...config.jobs,
     }),
   )
-  const { signUp, behindTls } = config.access
-  const authenticator = new Authenticator(database.withSignal())
+  const { signUp, behindTls, signInLink } = config.access
+  const link = signInLink ? new SignInLink() : undefined
+  const { unlimited, maxConnections, valkeyUrl } = config.limits
+  const findClient = clientFinder(config.proxy)
+  const shared = valkeyUrl && opening.use(await openShared(valkeyUrl, log))
+  const limits = new RateLimits({ unlimited, ...(shared && { shared }) })
+  const clients = new Connections(limits, maxConnections, config.proxy.proxies !== 0)
+  const authenticator = new Authenticator(database.withSignal(), limits)
+  const identifyCached = identifyCachedBy(authenticator, behindTls)
   const identify = identifyBy(authenticator, behindTls)
   const access = {
     database,
     passwords: new Passwords(compute),
     authenticator,
+    limits,
     signUp,
     behindTls,
+    link,
   }
-  const databasePaths = features.filter((feature) => feature.usesDatabase).map(({ path }) => path)
   const server = opening.use(
     new HttpServer({
       leaving: leaving.signal,
       shouldUpgrade: isRealtimeUpgrade,
       maxConnections: connectionLimit(config.database.poolSize),
-      backlogFor: (path) =>
-        databasePaths.some((start) => path.startsWith(start)) ? database.backlog : undefined,
+      backlog: database.backlog,
+      backlogPaths: features.filter(({ usesDatabase }) => usesDatabase).map(({ path }) => path),
+      behindTls,
+      findClient,
+      clients,
+      findRefusal: (outgoing) => limits.findRefusal(outgoing, identifyCached(outgoing.req)),
     }),
   )
   const realtime = opening.use(
@@ -113,7 +129,8 @@ export async function openService(
         { name: OPS, access: 'operate' },
       ],
       corsOrigins: config.http.corsOrigins,
-      identify: identifySocketBy(authenticator, behindTls),
+      identify: identifySocketBy(authenticator, behindTls, findClient),
+      admit: (request) => clients.admitUpgrade(findClient(request), request.socket),
     }),
   )
   opening.defer(authenticator.onRevoke((credentialId) => realtime.disconnect(credentialId)))
@@ -122,8 +139,9 @@ export async function openService(
   opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
   opening.defer(spans.start(realtime, log))
 
-  const deps: Deps = { config, database, compute, jobs, realtime, log, stopping: stopping.signal }
-  const app = createApp({ ...deps, access, identify, metrics, samples }, features)
+  const opened = { config, database, compute, jobs, realtime, log, metrics }
+  const deps: Deps = { ...opened, stopping: stopping.signal }
+  const app = createApp({ ...deps, access, identify, samples }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
@@ -139,6 +157,7 @@ export async function openService(
   return {
     url,
     opsUrl: watchdog.url,
+    signInUrl: link?.toUrl(url),
     log,
     pending: () => ({
       requests: server.inFlight,
@@ -163,4 +182,15 @@ export async function openService(
   }
 }
 
-if (import.meta.main) process.exit(await runService(() => openService(process.env, features)))
+/** Its packages are loaded only where they are used. */
+async function openShared(url: string, log: Log) {
+  const { SharedCounters } = await import('./access/shared-counters.ts')
+  return new SharedCounters(url, log)
+}
+
+function announce({ signInUrl, log }: Service) {
+  if (signInUrl) log.info({ signInUrl }, 'Signs an operator in, once and within 10 minutes')
+}
+
+if (import.meta.main)
+  process.exit(await runService(() => openService(process.env, features), announce))

@@ -6,6 +6,8 @@ export interface Service {
   url: string
   /** Serves health probes and metrics; absent with OPS_PORT=off. */
   opsUrl: string | undefined
+  /** Signs an operator in, once; in development. */
+  signInUrl?: string | undefined
   log: Log
   /** Accepted work that is not finished. */
   pending(): { requests: number; tasks: number; jobs: number; sockets: number }

@@ -17,6 +17,8 @@ describe('what is not set has a default', () => {
       requestTimeoutMs: 5_000,
       drainTimeoutMs: 10_000,
     },
+    proxy: { proxies: 0, header: 'x-forwarded-for' },
+    limits: { unlimited: 'none', maxConnections: 1_000, valkeyUrl: undefined },
     compute: {
       threads: availableParallelism(),
       minThreads: Math.ceil(availableParallelism() / 2),
@@ -67,6 +69,14 @@ test('what is set is taken', () => {
     HOST: '0.0.0.0',
     PORT: '8080',
     CORS_ORIGINS: 'https://shop.example, http://localhost:5173,',
+    DOCS_ACCESS: 'operate',
+    SIGN_UP: 'false',
+    BEHIND_TLS: 'true',
+    TRUST_PROXY: '10.0.0.0/8, fd00::/8',
+    TRUST_PROXY_HEADER: 'forwarded',
+    RATE_LIMITS: 'off',
+    MAX_CLIENT_CONNECTIONS: '50',
+    VALKEY_URL: 'valkey://valkey:6379',
     REQUEST_TIMEOUT_MS: '2500',
     DRAIN_DELAY_MS: '5000',
     DRAIN_TIMEOUT_MS: '30000',
@@ -95,10 +105,14 @@ test('what is set is taken', () => {
       host: '0.0.0.0',
       port: 8080,
       corsOrigins: ['https://shop.example', 'http://localhost:5173'],
+      docsAccess: 'operate',
       requestTimeoutMs: 2_500,
       drainDelayMs: 5_000,
       drainTimeoutMs: 30_000,
     },
+    access: { signUp: false, behindTls: true, signInLink: false },
+    proxy: { proxies: ['10.0.0.0/8', 'fd00::/8'], header: 'forwarded' },
+    limits: { unlimited: 'all', maxConnections: 50, valkeyUrl: 'redis://valkey:6379' },
     compute: { threads: 3, minThreads: 2, maxHeapMb: 256 },
     jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
     // feature: reports
@@ -110,6 +124,12 @@ test('what is set is taken', () => {
     demoInline: true,
     // /feature
   })
+})
+
+test('in development nothing limits this machine, where that is said', () => {
+  const unlimited = (env: object) => loadConfig({ DATABASE_URL, ...env }).limits.unlimited
+  expect(unlimited({ NODE_ENV: 'development' })).toBe('loopback')
+  expect(unlimited({})).toBe('none')
 })
 
 test.each([

@@ -4,7 +4,6 @@ import { drawRows } from '../../src/features/mandelbrot/compute.ts'
 import {
   type Canvas,
   drawTile,
-  type Kernel,
   type Tile,
   type View,
 } from '../../src/features/mandelbrot/contract.ts'
@@ -32,7 +31,7 @@ export const measure: Measure = async (started) => {
   const inPlace = async () => {
     for (const tile of tilesOf('typescript', canvas)) drawRows(tile, detachedContext)
   }
-  const on = (compute: Pool, kernel: Kernel) => async () => {
+  const on = (compute: Pool, kernel: Tile['kernel']) => async () => {
     await compute.map(drawTile, tilesOf(kernel, canvas)).reduce(undefined)
   }
   await inPlace()
@@ -84,7 +83,7 @@ export const measure: Measure = async (started) => {
  * One more than there are seem to be missing, so that none is the last, which would make a PNG of
  * the picture.
  */
-function tilesOf(kernel: Kernel, canvas: Canvas): Tile[] {
+function tilesOf(kernel: Tile['kernel'], canvas: Canvas): Tile[] {
   canvas.missing[0] = SETTINGS.tiles + 1
   return Array.from({ length: SETTINGS.tiles }, (_, first) => ({
     view: VIEW,

@@ -7,7 +7,6 @@ import {
   summariseColumn,
   summariseGroups,
 } from '../../src/features/reports/columns.ts'
-import type { ColumnType } from '../../src/features/reports/contract.ts'
 import { type Queries, type Row, toLiteral } from '../../src/features/reports/duck.ts'
 
 /**
@@ -24,7 +23,7 @@ export interface BareOrder {
   value: string
 }
 
-const TYPES: Record<string, ColumnType> = {
+const TYPES: Record<string, Column['type']> = {
   BIGINT: 'integer',
   DOUBLE: 'number',
   BOOLEAN: 'boolean',

@@ -11,6 +11,7 @@ const MAX_PRIORITY = 32_767
 const MAX_KEY_CHARACTERS = 200
 const MAX_RUN_AT = new Date('9999-12-31T23:59:59.999Z')
 const REQUEST_ID = /^[!-~]{1,128}$/
+const SUBJECT = /^[!-~]{1,64}$/
 const DUPLICATE_KEY = 1062
 
 export interface EnqueueOptions {
@@ -22,6 +23,8 @@ export interface EnqueueOptions {
   dedupeKey?: string
   /** 1 to 128 ASCII characters without spaces. */
   requestId?: string | null
+  /** Who enqueues it: 1 to 64 ASCII characters without spaces. */
+  subject?: string | null
 }
 
 export type NewJob = ReturnType<typeof toNewJob>
@@ -30,13 +33,15 @@ export type NewJob = ReturnType<typeof toNewJob>
 export function toNewJob<Input>(
   { name, attempts }: Job<Input, unknown>,
   input: Input,
-  { runAt, priority = 0, dedupeKey, requestId = null }: EnqueueOptions = {},
+  { runAt, priority = 0, dedupeKey, requestId = null, subject = null }: EnqueueOptions = {},
 ) {
   if (!Number.isInteger(priority) || priority < MIN_PRIORITY || priority > MAX_PRIORITY)
     throw unexpected(RangeError, 'priority', 'be an integer from -32768 to 32767', priority)
-  const expected = 'be 1 to 128 ASCII characters without spaces'
+  const expected = (length: number) => `be 1 to ${length} ASCII characters without spaces`
   if (requestId !== null && !REQUEST_ID.test(requestId))
-    throw unexpected(TypeError, 'requestId', expected, requestId)
+    throw unexpected(TypeError, 'requestId', expected(128), requestId)
+  if (subject !== null && !SUBJECT.test(subject))
+    throw unexpected(TypeError, 'subject', expected(64), subject)
   return {
     kind: name,
     input: toJson(input, `The input of ${name}`, MAX_INPUT_BYTES),
@@ -45,6 +50,7 @@ export function toNewJob<Input>(
     runAt: runAt === undefined ? null : toColumnDate(runAt),
     dedupe_key: dedupeKey === undefined ? null : toColumnKey(dedupeKey),
     request_id: requestId,
+    subject,
   }
 }
 

@@ -70,6 +70,8 @@ export interface JobContext {
   /** Reports progress from 0 to 1, written a few times a second. */
   progress(fraction: number, note?: string): void
   requestId: string | null
+  /** Who enqueued it; null for a schedule. */
+  subject: string | null
   attempt: number
 }
 

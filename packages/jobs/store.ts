@@ -27,6 +27,7 @@ export interface Claim {
   attempt: number
   maxAttempts: number
   requestId: string | null
+  subject: string | null
   error: string | null
   input: string
 }
@@ -312,7 +313,8 @@ class Queue {
 }
 
 const CLAIM = sql`
-  id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, error, input
+  id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, subject, error,
+  input
 `
 
 /** `force index`: with few rows, the planner may prefer another index and sort. */
@@ -410,7 +412,7 @@ export type JobDetail = JobRow & { input: unknown; result: unknown }
 const jobQuery = (db: Db) =>
   typed(db)
     .selectFrom('job')
-    .select([...CHANGE_COLUMNS, 'priority'])
+    .select([...CHANGE_COLUMNS, 'priority', 'subject'])
     .select(['max_attempts as maxAttempts', 'request_id as requestId', 'created_at as createdAt'])
     .select(['started_at as startedAt', 'finished_at as finishedAt'])
     .select(sql<Date | null>`if(state = 'scheduled', due_at, null)`.as('runAt'))

@@ -30,6 +30,7 @@ interface JobTable {
   worker: string | null
   dedupe_key: string | null
   request_id: string | null
+  subject: string | null
   input: string
   result: string | null
   error: string | null

@@ -318,12 +318,12 @@ class Attempt {
   }
 
   #context(): JobContext {
-    const { id, requestId, attempt } = this.claim
+    const { id, requestId, subject, attempt } = this.claim
     const progress = (fraction: number, text?: string) => {
       const note = text?.slice(0, MAX_NOTE_CHARACTERS) ?? null
       this.progress = { fraction: Math.min(Math.max(fraction, 0), 1) || 0, note }
     }
-    return { id, requestId, attempt, signal: this.controller.signal, progress }
+    return { id, requestId, subject, attempt, signal: this.controller.signal, progress }
   }
 }
 

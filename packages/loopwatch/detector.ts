@@ -1,8 +1,9 @@
-import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
-import { type Block, type BlockingFrame, findBlockingFrame, UNKNOWN } from './blocking-frame.ts'
+import { parentPort, workerData } from 'node:worker_threads'
+import { type BlockingFrame, findBlockingFrame, UNKNOWN } from './blocking-frame.ts'
 import * as heartbeat from './heartbeat.ts'
-import { connectToMainThread, listenForProbes, type ProbeServerOptions } from './probe-server.ts'
+import { connectToMainThread, listenForProbes } from './probe-server.ts'
 import { sampleStack } from './stack-sample.ts'
+import type { DetectorData, DetectorMessage } from './watchdog.ts'
 
 /**
  * The watchdog's thread: checks the last beat once per period, samples the main thread's stack when
@@ -13,24 +14,6 @@ const LATE_MS = 25
 /** Blocks in a row that are sampled; then one per MS_PER_SAMPLE. */
 const MAX_SAMPLES = 10
 const MS_PER_SAMPLE = 5_000
-
-/** The thread's `workerData`. */
-export interface DetectorData {
-  cells: heartbeat.Cells
-  periodMs: number
-  thresholdMs: number
-  /** The channel that `answerSamples` listens to. */
-  channelName: string
-  sampleEveryBlock: boolean
-  /** The port leads to `answerQuestions`. */
-  probes: { port: MessagePort; options: ProbeServerOptions } | undefined
-}
-
-/** What the thread sends. It answers any message with `flushed`, in order. */
-export type DetectorMessage =
-  | { kind: 'open'; url: string | undefined }
-  | { kind: 'block'; block: Block }
-  | { kind: 'flushed' }
 
 /** A block that is not over, or not reported. */
 interface OpenBlock {

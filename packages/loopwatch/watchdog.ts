@@ -2,10 +2,9 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { enableCompileCache, getCompileCacheDir } from 'node:module'
 import { dirname } from 'node:path'
-import { MessageChannel, Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Block } from './blocking-frame.ts'
-import type { DetectorData, DetectorMessage } from './detector.ts'
-import { createCells, Heartbeat, readBeat } from './heartbeat.ts'
+import { type Cells, createCells, Heartbeat, readBeat } from './heartbeat.ts'
 import { answerQuestions, type ProbeServerOptions, type Sources } from './probe-server.ts'
 import { answerSamples, type CurrentRequest } from './stack-sample.ts'
 
@@ -26,6 +25,24 @@ export interface WatchdogOptions extends Partial<Sources> {
   /** Called if the thread ends by itself: blocks then go unnoticed. */
   onCrash?: (error: Error) => void
 }
+
+/** The `workerData` of `detector.ts`. */
+export interface DetectorData {
+  cells: Cells
+  periodMs: number
+  thresholdMs: number
+  /** The channel that `answerSamples` listens to. */
+  channelName: string
+  sampleEveryBlock: boolean
+  /** The port leads to `answerQuestions`. */
+  probes: { port: MessagePort; options: ProbeServerOptions } | undefined
+}
+
+/** What `detector.ts` sends. It answers any message with `flushed`, in order. */
+export type DetectorMessage =
+  | { kind: 'open'; url: string | undefined }
+  | { kind: 'block'; block: Block }
+  | { kind: 'flushed' }
 
 /**
  * A thread that watches the event loop: it names the function that blocks the loop, and answers

@@ -21,7 +21,7 @@ const RESIZE_PAUSE_MS = 250
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Mandelbrot', order: 40, width: 'half', mount }
+export const panel = { title: 'Mandelbrot', order: 40, access: 'public', width: 'half', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, { api }) {

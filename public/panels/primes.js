@@ -10,7 +10,8 @@ const MAX_AT_A_TIME = 4
 
 const PROBE_EVERY_MS = 200
 const WINDOW_MS = 120_000
-const PROBED_PATH = '/health/live'
+/** Of the page itself, which every visitor may read. */
+const PROBED_PATH = '/'
 
 const MODES = {
   offload: { button: 'On worker threads', where: 'on worker threads' },
@@ -22,7 +23,7 @@ const MODES = {
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Try it', order: 20, width: 'narrow', mount }
+export const panel = { title: 'Try it', order: 20, access: 'public', width: 'narrow', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, context) {
@@ -141,7 +142,7 @@ const explain = ({ status, message }) =>
  */
 function probe(section, { api, live }) {
   const container = element('div')
-  section.append(element('h3', {}, `Latency of ${PROBED_PATH} from this page`), container)
+  section.append(element('h3', {}, `Latency of HEAD ${PROBED_PATH} from this page`), container)
   const show = timeChart(container, {
     label: 'Latency of a light request over the last two minutes',
     lines: [{ label: 'Latency', colour: '--chart-1', area: true }],
@@ -177,7 +178,9 @@ function probe(section, { api, live }) {
     isMeasuring = true
     const startedAt = performance.now()
     try {
-      await api('GET', PROBED_PATH, { background: true })
+      const response = await api('HEAD', PROBED_PATH, { background: true })
+      // Browsers count an answer as aborted whose empty body nobody reads.
+      await response.text()
       keep(performance.now() - startedAt)
     } catch (error) {
       const { status } = /** @type {import('../api.js').ApiError} */ (error)

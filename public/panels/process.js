@@ -53,7 +53,13 @@ const FIGURES = [
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Pool and process', order: 80, width: 'full', mount }
+export const panel = {
+  title: 'Pool and process',
+  order: 80,
+  access: 'operate',
+  width: 'full',
+  mount,
+}
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, context) {

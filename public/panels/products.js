@@ -25,18 +25,19 @@ const FRESH_MS = 1_500
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Products', order: 70, width: 'narrow', mount }
+export const panel = { title: 'Products', order: 70, access: 'public', width: 'narrow', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
-function mount(section, { api, live }) {
+function mount(section, { api, live, whyNot }) {
   const sell = element('button', { type: 'button', onclick: () => change(-1) }, 'Sell one')
   const restock = element('button', { type: 'button', onclick: () => change(20) }, 'Restock 20')
   const list = element('ul', { className: 'products' })
   const status = element(
     'p',
     { className: 'hint', role: 'status' },
-    'Changes one product; every open page shows it.',
+    whyNot('products:write') ?? 'Changes one product; every open page shows it.',
   )
+  sell.disabled = restock.disabled = whyNot('products:write') !== undefined
   section.append(element('div', { className: 'row' }, sell, restock), status, list)
 
   /** The latest change first. @type {Product[]} */

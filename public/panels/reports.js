@@ -24,7 +24,7 @@ const STATES = {
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Reports', order: 50, width: 'half', mount }
+export const panel = { title: 'Reports', order: 50, access: 'reports:write', width: 'half', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, { api, live }) {

@@ -17,6 +17,9 @@ declare module '../db/tables.ts' {
   }
 }
 
+/** Whom development signs in: an address that no mail reaches. */
+const LOCAL_OPERATOR = 'operator@localhost'
+
 const COLUMNS = ['id', 'email', 'role', 'password_hash as passwordHash'] as const
 
 export const findAccount = (db: Db, id: number) =>
@@ -37,6 +40,13 @@ export async function createAccount(
     if (!isDuplicateKey(error, 'account_email')) throw error
     throw new AppError('conflict', 'There is an account with this address already')
   }
+}
+
+/** Returns the id of the operator of a development machine, who has no password. */
+export async function findOrCreateOperator(db: Db): Promise<number> {
+  const found = await findByEmail(db, LOCAL_OPERATOR)
+  if (found) return found.id
+  return createAccount(db, { email: LOCAL_OPERATOR, password_hash: null, role: 'operator' })
 }
 
 export async function changeAccount(

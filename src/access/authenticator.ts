@@ -2,6 +2,7 @@ import { createLRU } from 'lru.min'
 import type { Db } from '../db/database.ts'
 import type { Subject } from '../roles.ts'
 import { deleteCredentials, findSubject, findValid } from './credentials.ts'
+import type { RateLimits } from './limits.ts'
 
 /** A credential that another process revoked opens this one for as long. */
 const CACHED_MS = 10_000
@@ -20,16 +21,29 @@ export class Authenticator {
   readonly #db: Db
   readonly #cache = createLRU<string, Entry>({ max: MAX_CACHED })
   readonly #listeners = new Set<(credentialId: string) => void>()
+  readonly #limits: RateLimits | undefined
 
-  constructor(db: Db) {
+  constructor(db: Db, limits?: RateLimits) {
     this.#db = db
+    this.#limits = limits
   }
 
-  /** Undefined for a token that is unknown, revoked or expired. */
-  identify(token: string): Found | Promise<Found> {
+  /**
+   * Undefined for a token that is unknown, revoked or expired.
+   *
+   * @throws AppError `rate_limited` for a client that has sent many of them.
+   */
+  identify(token: string, client?: string): Found | Promise<Found> {
     const cached = this.#cache.get(token)
     if (cached && cached.until > Date.now()) return cached.found
-    return this.#load(token)
+    this.#limits?.expectTokens(client)
+    return this.#load(token, client)
+  }
+
+  /** What is in memory. */
+  findCached(token: string): Found {
+    const found = this.#cache.peek(token)?.found
+    return found instanceof Promise ? undefined : found
   }
 
   /** Revokes credentials of an account, in this process at once; returns their number. */
@@ -73,12 +87,13 @@ export class Authenticator {
   }
 
   /** Concurrent calls share one look-up. */
-  #load(token: string): Promise<Found> {
+  #load(token: string, client: string | undefined): Promise<Found> {
     const found = findSubject(this.#db, token)
     const entry: Entry = { found, until: Number.POSITIVE_INFINITY }
     this.#cache.set(token, entry)
     return found.then(
       (subject) => {
+        if (!subject) this.#limits?.countUnknownToken(client)
         entry.found = subject
         entry.until = Math.min(Date.now() + CACHED_MS, subject?.expiresAt ?? Infinity)
         return subject

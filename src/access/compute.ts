@@ -4,9 +4,11 @@ import { ARGON2, checkPassword, hashPassword, toPhc } from './password.ts'
 
 const PHC = /^\$argon2id\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$([\w+/]+)\$([\w+/]+)$/
 
-implement(hashPassword, ({ password, salt }) =>
-  toPhc(salt, argon2Sync('argon2id', { ...ARGON2, message: password, nonce: salt })),
-)
+/** Blocks its thread meanwhile: the service calls it on worker threads. */
+export const hashNow = (password: string, salt: Uint8Array): string =>
+  toPhc(salt, argon2Sync('argon2id', { ...ARGON2, message: password, nonce: salt }))
+
+implement(hashPassword, ({ password, salt }) => hashNow(password, salt))
 
 // By the stored parameters, so that new passwords may get stronger ones.
 implement(checkPassword, ({ password, hash }) => {

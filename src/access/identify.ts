@@ -4,6 +4,7 @@ import { AppError } from '../errors.ts'
 import { type AppContext, getContext } from '../http/context.ts'
 import type { Subject } from '../roles.ts'
 import type { Authenticator } from './authenticator.ts'
+import type { FindClient } from './client.ts'
 
 const BEARER = /^Bearer +([\w.~+/-]+=*)$/i
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
@@ -38,10 +39,11 @@ export function identifyBy(authenticator: Authenticator, behindTls: boolean): Id
     if (authorization === undefined && !session) return undefined
     if (authorization === undefined && !SAFE_METHODS.has(c.req.method) && !isSameOrigin(headers))
       throw new AppError('forbidden', 'A session changes data from its own site only: send Origin')
+    const context = getContext(c)
     const found = authenticator.identify(
       authorization === undefined ? (session as string) : readBearer(authorization),
+      context.client,
     )
-    const context = getContext(c)
     const set = (subject: Subject | undefined) => {
       context.subject = authorization === undefined ? subject : expectKnown(subject)
     }
@@ -53,19 +55,35 @@ export function identifyBy(authenticator: Authenticator, behindTls: boolean): Id
   }
 }
 
+/** Identifies the caller of a request that has not begun, from memory only. */
+export function identifyCachedBy(authenticator: Authenticator, behindTls: boolean) {
+  const name = cookieName(behindTls)
+  return ({ headers: { authorization, cookie } }: IncomingMessage): Subject | undefined => {
+    const session = cookie === undefined ? undefined : parse(cookie, name)[name]
+    const token = authorization === undefined ? session : authorization.match(BEARER)?.[1]
+    return token === undefined ? undefined : authenticator.findCached(token)
+  }
+}
+
 /**
  * Identifies the caller of a websocket by its token, or by the session of a page of our own.
  *
  * @throws AppError `unauthenticated` for an unknown token.
  */
-export function identifySocketBy(authenticator: Authenticator, behindTls: boolean) {
+export function identifySocketBy(
+  authenticator: Authenticator,
+  behindTls: boolean,
+  findClient: FindClient,
+) {
   const name = cookieName(behindTls)
-  return async ({ headers }: IncomingMessage, token: unknown): Promise<Subject | undefined> => {
-    if (token !== undefined) return expectKnown(await authenticator.identify(String(token)))
+  return async (request: IncomingMessage, token: unknown): Promise<Subject | undefined> => {
+    const { headers } = request
+    const identify = (found: string) => authenticator.identify(found, findClient(request))
+    if (token !== undefined) return expectKnown(await identify(String(token)))
     if (headers.authorization !== undefined)
-      return expectKnown(await authenticator.identify(readBearer(headers.authorization)))
+      return expectKnown(await identify(readBearer(headers.authorization)))
     const session = headers.cookie === undefined ? undefined : parse(headers.cookie, name)[name]
-    return session && isSameOrigin(headers) ? authenticator.identify(session) : undefined
+    return session && isSameOrigin(headers) ? identify(session) : undefined
   }
 }
 

@@ -2,13 +2,15 @@ import { z } from '@hono/zod-openapi'
 import { serialize } from 'hono/utils/cookie'
 import type { Database, Db } from '../db/database.ts'
 import { AppError } from '../errors.ts'
-import { type AppContext, getContext } from '../http/context.ts'
+import { type AppContext, expectSubject, getContext } from '../http/context.ts'
 import { createRouter, json, jsonBody, validationFailed } from '../http/router.ts'
-import { ROLES, type Scope, type Subject } from '../roles.ts'
+import { ROLES, type Scope } from '../roles.ts'
 import { changeAccount, createAccount, findAccount, findByEmail } from './accounts.ts'
 import type { Authenticator } from './authenticator.ts'
+import { toNetwork } from './client.ts'
 import { createCredential, deleteExpired, listCredentials } from './credentials.ts'
 import { cookieName } from './identify.ts'
+import type { RateLimits } from './limits.ts'
 import type { Passwords } from './password.ts'
 import {
   Account,
@@ -22,6 +24,7 @@ import {
   SignIn,
   SignUp,
 } from './schema.ts'
+import type { SignInLink } from './sign-in-link.ts'
 
 const COOKIE_SECONDS = 30 * 86_400
 const DAY_MS = 86_400_000
@@ -31,23 +34,37 @@ export interface AccessDeps {
   database: Database
   passwords: Passwords
   authenticator: Authenticator
+  limits: RateLimits
   signUp: boolean
   behindTls: boolean
+  /** In development. */
+  link?: SignInLink | undefined
 }
 
 /** Accounts, sessions and API keys. */
 export function accessRoutes(deps: AccessDeps) {
-  const { database, passwords, authenticator, behindTls } = deps
+  const { database, passwords, authenticator, limits, behindTls } = deps
   const router = createRouter()
   const open = (c: AppContext) => database.withSignal(getContext(c).signal)
   const wrong = { 401: { description: 'The address or the password is wrong' } }
 
-  async function startSession(c: AppContext, db: Db, accountId: number) {
-    await deleteExpired(db, MAX_EXPIRED)
-    const name = c.req.header('user-agent') ?? ''
-    const address = getContext(c).client
-    const { token } = await createCredential(db, { kind: 'session', accountId, name, address })
-    c.header('Set-Cookie', toCookie(token, behindTls, COOKIE_SECONDS))
+  /** @throws AppError `unauthenticated`, and `rate_limited` after several wrong passwords. */
+  async function checkPassword(
+    c: AppContext,
+    account: FoundAccount | undefined,
+    email: string,
+    password: string,
+  ): Promise<FoundAccount> {
+    const { client = '', signal } = getContext(c)
+    const network = toNetwork(client)
+    // For an unknown account as well, so that the time does not tell.
+    const sessions = await listCredentials(open(c), account?.id ?? 0, 'session')
+    const isKnown = sessions.some(({ address }) => toNetwork(address ?? '') === network)
+    const forget = await limits.countGuess(email, client, isKnown)
+    const isRight = await passwords.check(password, account?.passwordHash ?? null, signal)
+    if (!account || !isRight) throw wrongPassword()
+    forget()
+    return account
   }
 
   router.openapi({
@@ -56,6 +73,7 @@ export function accessRoutes(deps: AccessDeps) {
     operationId: 'signUp',
     summary: 'Create an account, and sign in',
     access: 'public',
+    limit: 'login',
     request: jsonBody(SignUp),
     responses: {
       201: json(Account, 'Created and signed in'),
@@ -68,7 +86,7 @@ export function accessRoutes(deps: AccessDeps) {
       const password_hash = await passwords.hash(password, getContext(c).signal)
       const db = open(c)
       const id = await createAccount(db, { email, password_hash, role: 'member' })
-      await startSession(c, db, id)
+      await startSession(c, db, id, behindTls)
       return c.json(await readAccount(db, id), 201)
     },
   })
@@ -92,15 +110,15 @@ export function accessRoutes(deps: AccessDeps) {
     operationId: 'changePassword',
     summary: 'Change the password, which ends your other sessions',
     access: 'account',
+    limit: 'login',
     request: jsonBody(PasswordChange),
     responses: { 204: { description: 'Changed' }, ...wrong },
     handler: async (c) => {
       const { accountId, credential } = expectSubject(c)
       const { password, newPassword } = c.req.valid('json')
       const { signal } = getContext(c)
-      const account = await findAccount(open(c), accountId)
-      if (!(await passwords.check(password, account?.passwordHash ?? null, signal)))
-        throw wrongPassword()
+      const account = (await findAccount(open(c), accountId)) ?? missing()
+      await checkPassword(c, account, account.email, password)
       const password_hash = await passwords.hash(newPassword, signal)
       await changeAccount(open(c), accountId, { password_hash })
       await authenticator.revoke(open(c), accountId, 'session', { except: credential.id })
@@ -114,17 +132,15 @@ export function accessRoutes(deps: AccessDeps) {
     operationId: 'signIn',
     summary: 'Sign in',
     access: 'public',
+    limit: 'login',
     request: jsonBody(SignIn),
     responses: { 201: json(Account, 'Signed in: see `Set-Cookie`'), ...wrong },
     handler: async (c) => {
       const { email, password } = c.req.valid('json')
       const db = open(c)
-      const account = await findByEmail(db, email)
-      const { signal } = getContext(c)
-      const isRight = await passwords.check(password, account?.passwordHash ?? null, signal)
-      if (!account || !isRight) throw wrongPassword()
-      await startSession(c, db, account.id)
-      return c.json(await readAccount(db, account.id), 201)
+      const { id } = await checkPassword(c, await findByEmail(db, email), email, password)
+      await startSession(c, db, id, behindTls)
+      return c.json(await readAccount(db, id), 201)
     },
   })
 
@@ -239,6 +255,15 @@ export function accessRoutes(deps: AccessDeps) {
   return router
 }
 
+/** Sets the cookie of a new session. */
+export async function startSession(c: AppContext, db: Db, accountId: number, behindTls: boolean) {
+  await deleteExpired(db, MAX_EXPIRED)
+  const name = c.req.header('user-agent') ?? ''
+  const address = getContext(c).client
+  const { token } = await createCredential(db, { kind: 'session', accountId, name, address })
+  c.header('Set-Cookie', toCookie(token, behindTls, COOKIE_SECONDS))
+}
+
 async function readAccount(db: Db, id: number, granted?: ReadonlySet<string>) {
   const { email, role } = (await findAccount(db, id)) ?? missing()
   const scopes = ROLES[role].filter((scope) => granted?.has(scope) ?? true)
@@ -249,10 +274,9 @@ function missing(): never {
   throw new AppError('not_found', 'Your account does not exist any more')
 }
 
-const wrongPassword = () => new AppError('unauthenticated', 'The address or the password is wrong')
+type FoundAccount = NonNullable<Awaited<ReturnType<typeof findByEmail>>>
 
-/** Behind a scope, there is a subject. */
-const expectSubject = (c: AppContext) => getContext(c).subject as Subject
+const wrongPassword = () => new AppError('unauthenticated', 'The address or the password is wrong')
 
 type Row = Awaited<ReturnType<typeof listCredentials>>[number]
 

@@ -24,11 +24,21 @@ export interface RequestRecord {
   status: number
   ms: number
   requestId: string
+  client: string | undefined
+  subject: string | undefined
   /** Set by `X-Background: 1`, which polling pages send. */
   background: boolean
 }
 
 const CLIENT_CLOSED_REQUEST = 499
+
+/** Which of a caller's limits a route counts against. */
+export type Limit = 'read' | 'write' | 'heavy' | 'upload' | 'login'
+
+export interface Limiter {
+  /** Counts a request. @throws AppError `rate_limited`. */
+  count(c: AppContext, limit: Limit): Promise<void> | undefined
+}
 
 export class RequestContext {
   readonly requestId: string
@@ -37,6 +47,7 @@ export class RequestContext {
   subject: Subject | undefined
   /** Why nobody knows who calls; public routes are served all the same. */
   identityError: AppError | undefined
+  limiter: Limiter | undefined
   readonly #timeoutMs: number
   readonly #outgoing: AppResponse | undefined
   #deadline: number
@@ -53,7 +64,7 @@ export class RequestContext {
   }
 
   get client(): string | undefined {
-    return this.#outgoing?.req.socket.remoteAddress
+    return this.#outgoing?.client || undefined
   }
 
   get timeLeftMs(): number {
@@ -110,6 +121,9 @@ const deadlineExceeded = (ms: number) =>
 
 export const getContext = (c: AppContext): RequestContext => c.get('requestContext')
 
+/** Who calls a route that is not public. */
+export const expectSubject = (c: AppContext) => getContext(c).subject as Subject
+
 /** The options of `compute.run` and `map`. */
 export function taskOptions(c: AppContext) {
   const { signal, timeLeftMs, subject, client, requestId } = getContext(c)
@@ -164,16 +178,18 @@ export function requestContext(
 }
 
 /**
- * Logs routine requests at `debug`, and repeated 503s as a count: more lines would add to the
- * overload.
+ * Logs routine requests at `debug`, and repeated 429s and 503s as a count: more lines would add to
+ * the overload.
  */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()
   return (record) => {
-    const { method, route, status, ms, requestId } = record
+    const { method, route, status, ms, client, requestId, subject } = record
     const logOthers = (refused: number) => log.info({ method, route, status, refused }, 'requests')
-    if (status === 503 && !refusals.isFirst(`${method} ${route}`, logOthers)) return
-    log[isRoutine(record) ? 'debug' : 'info']({ method, route, status, ms, requestId }, 'request')
+    const isRefusal = status === 503 || status === 429
+    if (isRefusal && !refusals.isFirst(`${status} ${method} ${route}`, logOthers)) return
+    const fields = { method, route, status, ms, client, requestId, subject }
+    log[isRoutine(record) ? 'debug' : 'info'](fields, 'request')
   }
 }
 
@@ -183,7 +199,7 @@ const isRoutine = ({ method, status, background }: RequestRecord): boolean =>
 
 function toRecord(
   c: AppContext,
-  { startedAt, requestId }: RequestContext,
+  { startedAt, requestId, client, subject }: RequestContext,
   outgoing: AppResponse,
 ): RequestRecord {
   return {
@@ -192,6 +208,8 @@ function toRecord(
     status: outgoing.writableFinished ? outgoing.statusCode : CLIENT_CLOSED_REQUEST,
     ms: Math.round((performance.now() - startedAt) * 1_000) / 1_000,
     requestId,
+    client,
+    subject: subject?.id,
     background: outgoing.req.headers['x-background'] === '1',
   }
 }

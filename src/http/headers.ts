@@ -14,14 +14,20 @@ const SECURITY_HEADERS = {
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
   'cross-origin-resource-policy': 'same-origin',
   'referrer-policy': 'no-referrer',
-  'strict-transport-security': 'max-age=31536000; includeSubDomains',
   'x-content-type-options': 'nosniff',
   'x-frame-options': 'DENY',
 }
 
+/** Keeps browsers on TLS, for a service that is behind it. */
+const STRICT_TRANSPORT = {
+  'strict-transport-security': 'max-age=31536000; includeSubDomains',
+}
+
 /** Besides what CORS always exposes. */
-const EXPOSED_HEADERS =
-  'Accept-Encoding,Allow,Content-Disposition,ETag,Location,Retry-After,X-Request-Id'.split(',')
+const EXPOSED_HEADERS = [
+  'Accept-Encoding,Allow,Content-Disposition,ETag,Location',
+  'RateLimit,RateLimit-Policy,Retry-After,X-Request-Id',
+].flatMap((names) => names.split(','))
 
 /** Safe to log and to send back. */
 const ACCEPTABLE_ID = /^[\w.:-]{1,128}$/
@@ -53,6 +59,11 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
   startedAt = 0
   /** Why the server refused the request. */
   refusal: AppError | undefined
+  /** The address of the client, behind any proxies. */
+  client = ''
+  behindTls = false
+  /** Such as `{ ratelimit: … }`. */
+  rateLimit: Record<string, string> | undefined
   shouldClose: (() => boolean) | undefined
   #bodyTimer: NodeJS.Timeout | undefined
 
@@ -84,7 +95,9 @@ export class AppResponse extends ServerResponse<IncomingMessage> {
     if (this.shouldClose?.()) this.shouldKeepAlive = false
     const all = {
       ...SECURITY_HEADERS,
+      ...(this.behindTls && STRICT_TRANSPORT),
       'x-request-id': this.requestId,
+      ...this.rateLimit,
       ...(Array.isArray(given) ? toObject(given) : given),
     }
     return typeof message === 'string'

@@ -5,7 +5,7 @@ import type { JSONParsed } from 'hono/utils/types'
 import { type ZodError, z } from 'zod'
 import { AppError, type Issue } from '../errors.ts'
 import type { Access } from '../roles.ts'
-import { type AppContext, type Env, getContext } from './context.ts'
+import { type AppContext, type Env, getContext, type Limit } from './context.ts'
 
 /** Its routes validate what they declare and appear in the OpenAPI document. */
 export type Router = Hono<Env> &
@@ -20,6 +20,8 @@ type RouteRequest = NonNullable<RouteConfig['request']>
 interface Route<Responses, Request extends RouteRequest>
   extends Omit<RouteConfig, 'request' | 'responses'> {
   access: Access
+  /** By default `read` for GET, otherwise `write`. */
+  limit?: Limit
   request?: Request
   responses: Responses
   handler(c: RouteContext<Request>): RouteResponse<Responses> | Promise<RouteResponse<Responses>>
@@ -47,17 +49,18 @@ type ContentResponse<Content, Status extends StatusCode> = {
       >
 }[keyof Content]
 
-type AnyRoute = RouteConfig & { access: Access; handler: Handler<Env> }
+type AnyRoute = RouteConfig & { access: Access; limit?: Limit; handler: Handler<Env> }
 
 /** Replaces Hono's `openapi`, whose type accepts any response once one of them has no body. */
 export function createRouter(): Router {
   const router = new OpenAPIHono<Env>()
-  const openapi = ({ access, handler, ...route }: AnyRoute): Router => {
+  const openapi = ({ access, limit, handler, ...route }: AnyRoute): Router => {
     if (route.middleware || route.hide)
       throw new Error(`${route.path}: routes have no middleware and are not hidden`)
     router.openAPIRegistry.registerPath({ ...route, security: toSecurity(access) })
     const path = route.path.replaceAll(/{(.+?)}/g, ':$1')
-    router.on(route.method, path, withAccess(access, validated(route.request ?? {}, handler)))
+    const own = limit ?? (route.method === 'get' ? 'read' : 'write')
+    router.on(route.method, path, withAccess(access, validated(route.request ?? {}, handler), own))
     return checked
   }
   const checked = Object.assign(router, { openapi })
@@ -66,13 +69,20 @@ export function createRouter(): Router {
 
 const accesses = new WeakMap<object, Access>()
 
-/** Lets only those through to a handler who have its scope. Every route needs it. */
-export function withAccess(access: Access, handler: Handler<Env>): Handler<Env> {
-  const guarded: Handler<Env> = (c, next) => {
+/**
+ * Lets only those through to a handler who have its scope, and are within the limit. Every route
+ * needs it.
+ */
+export function withAccess(access: Access, handler: Handler<Env>, limit?: Limit): Handler<Env> {
+  const enter: Handler<Env> = (c, next) => {
     if (access === 'public') return handler(c, next)
     const { subject, identityError } = getContext(c)
     if (!subject?.scopes.has(access)) throw identityError ?? refuse(access, subject !== undefined)
     return handler(c, next)
+  }
+  const guarded: Handler<Env> = (c, next) => {
+    const counting = limit && getContext(c).limiter?.count(c, limit)
+    return counting ? counting.then(() => enter(c, next)) : enter(c, next)
   }
   accesses.set(guarded, access)
   return guarded
@@ -98,21 +108,21 @@ const refuse = (access: Access, isKnown: boolean) =>
         { headers: { 'WWW-Authenticate': 'Bearer' } },
       )
 
-const toSecurity = (access: Access) =>
+const toSecurity = (access: Access): Record<string, string[]>[] =>
   access === 'public' ? [] : [{ session: [] }, { apiKey: [access] }]
 
-/** `request: jsonBody(ProductInput)`. */
+/** `request: jsonBody(OrderInput)`. */
 export const jsonBody = <Schema extends z.ZodType>(schema: Schema) => ({
   body: { required: true, content: { 'application/json': { schema } } },
 })
 
-/** `responses: { 200: json(Product, 'The product') }`. */
+/** `responses: { 200: json(Order, 'The order') }`. */
 export const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
   description,
   content: { 'application/json': { schema } },
 })
 
-/** `withHeaders(json(Product, 'Created'), 'ETag', 'Location')`. */
+/** `withHeaders(json(Order, 'Created'), 'ETag', 'Location')`. */
 export const withHeaders = <Response extends object>(response: Response, ...names: string[]) => ({
   ...response,
   headers: z.object(Object.fromEntries(names.map((name) => [name, z.string()]))),

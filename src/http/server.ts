@@ -25,6 +25,7 @@ const MAX_IN_FLIGHT = 10_000
 const CLIENTS_SHARE_OF_FILES = 0.75
 
 export interface Backlog {
+  readonly waiting: number
   /** Calls one of them, at once or later. */
   add(waiter: { admit: () => void; refuse: (error: AppError) => void }): void
 }
@@ -35,7 +36,24 @@ interface HttpServerOptions {
   /** Other requests are served as they are (RFC 9110, 7.8). */
   shouldUpgrade?: (request: IncomingMessage) => boolean
   maxConnections?: number
-  backlogFor?: (path: string) => Backlog | undefined
+  /** Requests to these paths wait in it under load. */
+  backlog?: Backlog
+  backlogPaths?: readonly string[]
+  /** Behind TLS, browsers are told to stay with it. */
+  behindTls?: boolean
+  /** By default the address of its socket. */
+  findClient?: (request: IncomingMessage) => string
+  clients?: ClientConnections
+  /** Asked before a request waits: why it is refused, if it is. */
+  findRefusal?: (outgoing: AppResponse) => AppError | undefined
+}
+
+/** Limits what each client has open. */
+interface ClientConnections {
+  /** False if it is one too many, to be closed. */
+  admitSocket(socket: Socket): boolean
+  /** False if it is one too many; the same for the clients of a proxy, which shares its sockets. */
+  admitRequest(client: string, outgoing: AppResponse): boolean
 }
 
 /** The HTTP listener. Rejects what Node accepts but the app should not see. */
@@ -62,6 +80,7 @@ export class HttpServer implements AsyncDisposable {
     })
     this.node.maxConnections = options.maxConnections ?? Number.POSITIVE_INFINITY
     this.node.on('connection', (socket) => {
+      if (options.clients?.admitSocket(socket) === false) return socket.destroy()
       this.#connections.set(socket, new Connection(socket, this.#serve, this.#load))
       socket.once('close', () => this.#connections.delete(socket))
     })
@@ -125,6 +144,7 @@ export class HttpServer implements AsyncDisposable {
 
   #receive(outgoing: AppResponse) {
     const connection = this.#connections.get(outgoing.req.socket)
+    outgoing.behindTls = this.#options.behindTls ?? false
     outgoing.shouldClose = () => this.#options.leaving.aborted && connection?.last === outgoing
     if (this.#load.inFlight < MAX_IN_FLIGHT || connection?.inFlight === 0)
       return connection?.receive(outgoing)
@@ -138,16 +158,20 @@ export class HttpServer implements AsyncDisposable {
     // RFC 9110, 9.3.7.
     if (req.url === '*') return void outgoing.writeHead(204).end()
     outgoing.startedAt = performance.now()
-    const backlog =
-      req.method === 'OPTIONS' ? undefined : this.#options.backlogFor?.(req.url as string)
+    const { findClient, clients, backlog, backlogPaths = [], findRefusal } = this.#options
+    outgoing.client = findClient?.(req) ?? req.socket.remoteAddress ?? ''
+    const waits = req.method !== 'OPTIONS' && backlogPaths.some((path) => req.url?.startsWith(path))
     const start = (refusal?: AppError) => {
       outgoing.refusal = refusal
       if ('transfer-encoding' in req.headers || 'content-length' in req.headers)
         outgoing.startBodyTimeout(BODY_TIMEOUT_MS)
       void this.#listener?.(req, outgoing)
     }
-    if (backlog) backlog.add({ admit: () => start(), refuse: start })
-    else start()
+    if (clients?.admitRequest(outgoing.client, outgoing) === false)
+      return start(new AppError('rate_limited', TOO_MANY_OPEN, { retryAfter: 1 }))
+    const refusal = waits && backlog?.waiting ? findRefusal?.(outgoing) : undefined
+    if (waits && backlog && !refusal) backlog.add({ admit: () => start(), refuse: start })
+    else start(refusal)
   }
 
   /** Rejects malformed requests without corrupting a response. */
@@ -167,6 +191,8 @@ export class HttpServer implements AsyncDisposable {
     last.shouldKeepAlive = false
   }
 }
+
+const TOO_MANY_OPEN = 'You have too many requests in progress: wait for some of them'
 
 const PARSER_ERRORS: Record<string, [ErrorCode, string]> = {
   HPE_HEADER_OVERFLOW: ['headers_too_large', 'The headers are too large'],

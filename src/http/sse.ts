@@ -3,6 +3,8 @@ import type { Subject } from '../roles.ts'
 import { type AppContext, getContext } from './context.ts'
 
 const HEARTBEAT_MS = 15_000
+/** After as many that a client has no room for, it is disconnected. */
+const MAX_UNREAD_BEATS = 4
 /** A comment, which keeps proxies from closing the stream. */
 const HEARTBEAT = ':\n\n'
 
@@ -40,6 +42,7 @@ export function eventStream(
   c: AppContext,
   { stopping, realtime }: StreamDeps,
   subscribe: (sink: EventSink) => () => void,
+  heartbeatMs = HEARTBEAT_MS,
 ): Response & TypedResponse<ReadableStream | null, 200, 'body'> {
   if (c.req.method === 'HEAD') return c.body(null, 200, HEADERS)
   const context = getContext(c)
@@ -47,6 +50,7 @@ export function eventStream(
   const signal = AbortSignal.any([context.signal, stopping])
   const ended = new AbortController()
   let pending = ''
+  let unreadBeats = 0
   const stream = new ReadableStream<string>({
     start(controller) {
       const isRead = () => (controller.desiredSize ?? 0) > 0
@@ -65,9 +69,13 @@ export function eventStream(
         controller.enqueue(`${pending}id: ${LAST_ID}\n${encodeEvent(name, data)}`)
         end()
       }
-      const beat = () => isRead() && controller.enqueue(HEARTBEAT)
+      const beat = () => {
+        unreadBeats = isRead() ? 0 : unreadBeats + 1
+        if (unreadBeats === 0) controller.enqueue(HEARTBEAT)
+        else if (unreadBeats === MAX_UNREAD_BEATS) c.env?.outgoing?.destroy()
+      }
       beat()
-      const timer = setInterval(beat, HEARTBEAT_MS).unref()
+      const timer = setInterval(beat, heartbeatMs).unref()
       const unsubscribe = subscribe({ latest, last, end })
       const forget = realtime.onSignOut(context.subject, end)
       const clean = () => {

@@ -45,6 +45,8 @@ interface RealtimeOptions {
   topics: readonly Topic[]
   /** Whose pages may connect, besides our own. */
   corsOrigins: readonly string[]
+  /** Whether a client may open one more. */
+  admit?: (request: IncomingMessage) => boolean
   /** @param token of `io(url, { auth: { token } })`. @throws AppError for an unknown token. */
   identify?: (request: IncomingMessage, token: unknown) => Promise<Subject | undefined>
 }
@@ -77,7 +79,12 @@ export class Realtime implements AsyncDisposable {
       serveClient: false,
       maxHttpBufferSize: MAX_MESSAGE_BYTES,
       allowRequest: (request, decide) =>
-        decide(null, !this.#closing && isAllowedOrigin(request, options.corsOrigins)),
+        decide(
+          null,
+          !this.#closing &&
+            isAllowedOrigin(request, options.corsOrigins) &&
+            options.admit?.(request) !== false,
+        ),
     })
     this.#io.engine.on('connection', (connection: Connection) => this.#limit(connection))
     this.#io.use((socket, next) => {
@@ -256,8 +263,8 @@ const UNAVAILABLE: Refusal = {
 }
 
 /** Each socket is also in a room of its own, and in one of its credential. */
-const isFull = ({ rooms }: ClientSocket, topic: string) =>
-  !rooms.has(topic) && rooms.size >= MAX_TOPICS + 2
+const isFull = ({ rooms, data }: ClientSocket, topic: string) =>
+  !rooms.has(topic) && rooms.size - (data.subject ? 2 : 1) >= MAX_TOPICS
 
 function reply(acknowledge: unknown, answer: Acknowledgement) {
   if (typeof acknowledge === 'function') acknowledge(answer.ok ? { ok: true } : answer)

@@ -26,7 +26,7 @@ const untilState = (row: Locator, state: string) =>
 
 test('a job comes to the top, shows how far it is and how it ended', async () => {
   const { jobs, rowOf } = await openJobs()
-  const { id } = await accept(site.url, newSlowCsv())
+  const { id } = await accept(site.url, newSlowCsv(), { headers: site.operator })
   await untilState(rowOf(id), 'running')
   expect(await jobs.locator('tbody tr').first().getAttribute('data-job')).toBe(id)
   const progress = rowOf(id).locator('progress')
@@ -41,24 +41,30 @@ test('a job comes to the top, shows how far it is and how it ended', async () =>
 
 test('a running job is cancelled, and tried again', async () => {
   const { rowOf } = await openJobs()
-  const { id } = await accept(site.url, newSlowCsv())
+  const { id } = await accept(site.url, newSlowCsv(), { headers: site.operator })
   await untilState(rowOf(id), 'running')
   await button(rowOf(id), 'Cancel').click()
   await untilState(rowOf(id), 'cancelled')
-  expect((await untilFinished(site.url, id)).state).toBe('cancelled')
+  expect((await untilFinished(site.url, id, undefined, site.operator)).state).toBe('cancelled')
   await button(rowOf(id), 'Retry').click()
   await untilState(rowOf(id), 'succeeded')
 })
 
 test('a failed job says what went wrong, and keeps its place and the focus while it is tried again', async () => {
   const { rowOf } = await openJobs()
-  const { id } = await accept(site.url, 'a,b\n1,2\n', { query: '?groupBy=colour' })
+  const { id } = await accept(site.url, 'a,b\n1,2\n', {
+    query: '?groupBy=colour',
+    headers: site.operator,
+  })
   await untilState(rowOf(id), 'failed')
   await untilText(rowOf(id), /There is no column "colour"/)
   const retry = button(rowOf(id), 'Retry')
   await retry.focus()
   await retry.press('Enter')
-  await until(async () => (await untilFinished(site.url, id)).attempt === 1, 'it has failed again')
+  await until(
+    async () => (await untilFinished(site.url, id, undefined, site.operator)).attempt === 1,
+    'it has failed again',
+  )
   await untilState(rowOf(id), 'failed')
 })
 

@@ -1,21 +1,17 @@
 // feature: products, primes, mandelbrot, reports
-import { mkdirSync, readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Locator, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { accept } from '../support/reports.ts'
+import { DESKTOP, expectGoodLooks, SCREENSHOTS } from './support/looks.ts'
 import { newSlowCsv } from './support/new-slow-csv.ts'
 import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
 import { REFUSED_WHILE_BLOCKED } from './support/trouble.ts'
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
-const SCREENSHOTS = join(import.meta.dirname, 'screenshots')
-const DESKTOP = { width: 1_360, height: 1_000 }
 /** The event loop, what to try, and the threads. */
 const UPPER_PART = { x: 0, y: 0, width: DESKTOP.width, height: 838 }
-const PHONE = { width: 390, height: 844 }
 
 let site: Awaited<ReturnType<typeof startSite>>
 
@@ -24,12 +20,6 @@ beforeAll(async () => {
   site = await startSite()
 })
 afterAll(() => site.close())
-
-const LOOKS = [
-  { name: 'light', colorScheme: 'light', viewport: DESKTOP },
-  { name: 'dark', colorScheme: 'dark', viewport: DESKTOP },
-  { name: 'phone', colorScheme: 'light', viewport: PHONE },
-] as const
 
 test('in light, dark and on a phone axe finds nothing serious, and nothing is wider than the screen', {
   timeout: 60_000,
@@ -42,16 +32,7 @@ test('in light, dark and on a phone axe finds nothing serious, and nothing is wi
   await untilLive(page)
   await useEverything(page)
   await page.screenshot({ path: join(SCREENSHOTS, 'readme.png'), fullPage: true, clip: UPPER_PART })
-  for (const { name, colorScheme, viewport } of LOOKS) {
-    await page.emulateMedia({ colorScheme })
-    await page.setViewportSize(viewport)
-    await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true })
-    expect(await seriousIssues(page), name).toEqual([])
-    const [needed, given] = await page
-      .locator('html')
-      .evaluate(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])
-    expect(needed, name).toBeLessThanOrEqual(given)
-  }
+  await expectGoodLooks(page, 'operator')
 })
 
 test('the keyboard reaches everything that can be used', async () => {
@@ -88,7 +69,7 @@ async function useEverything(page: Page) {
   const [tryIt, reports, products, picture] = ['primes', 'reports', 'products', 'mandelbrot'].map(
     (id) => panel(page, id),
   ) as Four
-  await accept(site.url, 'a,b\n1,2\n', { query: '?groupBy=colour' })
+  await accept(site.url, 'a,b\n1,2\n', { query: '?groupBy=colour', headers: site.operator })
   for (const where of ['On worker threads', 'On the event loop', 'On worker threads']) {
     await button(tryIt, where).click()
     await untilText(tryIt.getByRole('status'), /^Counted/, 20_000)
@@ -101,7 +82,7 @@ async function useEverything(page: Page) {
   await untilText(picture, /9 ×/)
   await button(products, 'Restock 20').click()
   await untilText(reports.getByRole('status'), /^Done$/, 20_000)
-  await accept(site.url, newSlowCsv())
+  await accept(site.url, newSlowCsv(), { headers: site.operator })
   await untilText(panel(page, 'jobs'), /running/)
 }
 
@@ -111,28 +92,4 @@ async function zoomInto(picture: Locator, right: number, down: number) {
   const { width, height } =
     (await picture.locator('.picture').boundingBox()) ?? expect.unreachable()
   await picture.locator('.picture').click({ position: { x: right * width, y: down * height } })
-}
-
-/**
- * What axe calls serious or critical. It comes as the debugger's script, which the page's policy
- * does not concern.
- */
-async function seriousIssues(page: Page): Promise<string[]> {
-  const session = await page.context().newCDPSession(page)
-  await session.send('Runtime.evaluate', { expression: AXE })
-  const violations: Violation[] = await page
-    .locator('html')
-    .evaluate(async (html) => (await html.ownerDocument.defaultView.axe.run()).violations)
-  return violations
-    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
-    .flatMap(({ id, help, nodes }) =>
-      nodes.map(({ html, failureSummary }) => `${id}: ${help}: ${html} ${failureSummary}`),
-    )
-}
-
-interface Violation {
-  id: string
-  impact: string
-  help: string
-  nodes: { html: string; failureSummary: string }[]
 }

@@ -83,10 +83,10 @@ test('what runs can be stopped, and then the threads are free', async () => {
   const { tryIt, status } = await openTry()
   await tryIt.getByLabel('at a time').fill('4')
   await button(tryIt, 'On worker threads').click()
-  await untilRunning(site.url, 2)
+  await untilRunning(site.opsUrl, 2)
   await button(tryIt, 'Stop').click()
   await untilText(status, /^Stopped after [0-3] of 4$/)
-  await untilThreadsFree(site.url)
+  await untilThreadsFree(site.opsUrl)
   expect(await button(tryIt, 'On worker threads').isEnabled()).toBe(true)
 })
 

@@ -21,15 +21,20 @@ async function openProducts() {
 
 test('a change that anybody makes is pushed, and comes first', async () => {
   const { first } = await openProducts()
-  await request(`${site.url}/v1/products/700`, 'PATCH', { stock: 4_321 })
+  await request(`${site.url}/v1/products/700`, 'PATCH', { stock: 4_321 }, site.operator)
   await untilText(first, /no\. 700.*4321 in stock/)
-  const { body } = await request(`${site.url}/v1/products`, 'POST', {
-    name: 'Samovar',
-    price: '89.00',
-    stock: 2,
-  })
+  const { body } = await request(
+    `${site.url}/v1/products`,
+    'POST',
+    {
+      name: 'Samovar',
+      price: '89.00',
+      stock: 2,
+    },
+    site.operator,
+  )
   await untilText(first, /Samovar.*2 in stock/)
-  await request(`${site.url}/v1/products/${body.id}`, 'DELETE')
+  await request(`${site.url}/v1/products/${body.id}`, 'DELETE', undefined, site.operator)
   await untilText(first, /no\. 700/)
 })
 
@@ -57,10 +62,10 @@ test('of many changes in a row the last few are read', async () => {
   for (let round = 1; round <= 20; round++)
     await Promise.all(
       Array.from({ length: 10 }, (_, index) =>
-        request(`${site.url}/v1/products/${100 + index}`, 'PATCH', { stock: round }),
+        request(`${site.url}/v1/products/${100 + index}`, 'PATCH', { stock: round }, site.operator),
       ),
     )
-  await request(`${site.url}/v1/products/500`, 'PATCH', { stock: 9_876 })
+  await request(`${site.url}/v1/products/500`, 'PATCH', { stock: 9_876 }, site.operator)
   await untilText(first, /no\. 500.*9876 in stock/)
   expect(reads.length).toBeLessThan(150)
 })

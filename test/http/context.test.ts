@@ -14,6 +14,7 @@ import { errorHandler } from '../../src/http/errors.ts'
 import { createRouter } from '../../src/http/router.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import { openLog } from '../../src/log.ts'
+import { OPERATOR } from '../support/operator.ts'
 import { connectTo } from '../support/raw-http.ts'
 import { until } from '../support/until.ts'
 
@@ -54,14 +55,19 @@ const aborted = (signal: AbortSignal) =>
   new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
 
 test('a request is recorded once, with its pattern, status, time and id', async () => {
-  const { url, records } = await serve(() => new Response('a thing', { status: 203 }))
+  const { url, records } = await serve((c) => {
+    getContext(c).subject = OPERATOR
+    return new Response('a thing', { status: 203 })
+  })
   const response = await fetch(`${url}/things/7`)
   expect(await response.text()).toBe('a thing')
   await until(() => records.length > 0, 'it is recorded')
   const requestId = response.headers.get('x-request-id')
+  const route = '/things/:id'
   const ms = expect.any(Number)
+  const who = { client: '127.0.0.1', subject: OPERATOR.id }
   expect(records).toEqual([
-    { method: 'GET', route: '/things/:id', status: 203, ms, requestId, background: false },
+    { method: 'GET', route, status: 203, ms, requestId, ...who, background: false },
   ])
 })
 
@@ -220,6 +226,8 @@ describe('the access log', () => {
     status: 200,
     ms: 1,
     requestId: 'a',
+    client: '192.0.2.1',
+    subject: undefined,
     background: false,
   }
 
@@ -233,6 +241,15 @@ describe('the access log', () => {
     expect(lines.length).toBeLessThanOrEqual(1)
     return lines[0] && pino.levels.labels[JSON.parse(lines[0]).level]
   }
+
+  test('says who called, if it is known', () => {
+    const lines: object[] = []
+    const write = (line: string) => void lines.push(JSON.parse(line))
+    const log = accessLog(pino({ base: null }, { write }))
+    for (const subject of ['account:7', undefined]) log({ ...REQUEST, subject })
+    expect(lines[0]).toMatchObject({ subject: 'account:7', client: '192.0.2.1', requestId: 'a' })
+    expect(lines[1]).not.toHaveProperty('subject')
+  })
 
   test("a user's request is logged at info", () => {
     expect(levelOf({})).toBe('info')

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createConnection } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { overloaded } from '../../src/errors.ts'
+import { AppError, overloaded } from '../../src/errors.ts'
 import { type RequestRecord, requestContext } from '../../src/http/context.ts'
 import { errorHandler } from '../../src/http/errors.ts'
 import { allowOrigins } from '../../src/http/headers.ts'
@@ -67,6 +67,17 @@ describe('a request that waits in a backlog', () => {
     waiters[0]?.admit()
     await until(() => records.length > 0, 'it is recorded')
     expect([records.map(({ status }) => status), served]).toEqual([[499], []])
+  })
+
+  test('is one that nobody refuses: a client over its limit does not wait among others', async () => {
+    const findRefusal = () => new AppError('rate_limited', 'Too many requests')
+    const { url, waiters, served } = await useBacklog({ findRefusal })
+    const first = fetch(`${url}/slow`)
+    await until(() => waiters.length > 0, 'it waits')
+    expect((await fetch(`${url}/slow`)).status).toBe(429)
+    expect([waiters.length, served]).toEqual([1, []])
+    waiters[0]?.admit()
+    expect((await first).status).toBe(200)
   })
 
   test('has a duration that counts from its arrival', async () => {
@@ -410,13 +421,14 @@ async function useStreams() {
   return { url: await listen(app), started }
 }
 
+type ServerOptions = Partial<ConstructorParameters<typeof HttpServer>[0]>
 type App = Parameters<HttpServer['listen']>[0]
 type Waiter = Parameters<Backlog['add']>[0]
 
 /**
  * A server whose requests for `/slow` wait in a backlog until the test says what becomes of them.
  */
-async function useBacklog() {
+async function useBacklog(options: ServerOptions = {}) {
   const waiters: Waiter[] = []
   const records: RequestRecord[] = []
   const served: string[] = []
@@ -433,9 +445,16 @@ async function useBacklog() {
     served.push(`${c.req.method} ${c.req.path}`)
     return c.text(await c.req.text())
   })
-  const backlog = { add: (waiter: Waiter) => void waiters.push(waiter) }
+  const backlog = {
+    get waiting() {
+      return waiters.length
+    },
+    add: (waiter: Waiter) => void waiters.push(waiter),
+  }
   const server = await start(app, {
-    backlogFor: (path) => (path.startsWith('/slow') ? backlog : undefined),
+    backlog,
+    backlogPaths: ['/slow'],
+    ...options,
   })
   return { ...server, waiters, records, served }
 }
@@ -460,7 +479,7 @@ async function listen(app: App): Promise<string> {
   return (await start(app)).url
 }
 
-async function start(app: App, options: Partial<ConstructorParameters<typeof HttpServer>[0]> = {}) {
+async function start(app: App, options: ServerOptions = {}) {
   const server = new HttpServer({ leaving: new AbortController().signal, ...options })
   onTestFinished(() => server[Symbol.asyncDispose]())
   return { url: await server.listen(app, '127.0.0.1', 0), inFlight: () => server.inFlight }

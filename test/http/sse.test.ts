@@ -11,7 +11,7 @@ import { connectTo, sendRaw } from '../support/raw-http.ts'
 import { until } from '../support/until.ts'
 
 /** A route whose events the test sends, and who subscribes to them at the moment. */
-async function serve(subject = OPERATOR) {
+async function serve(subject = OPERATOR, heartbeatMs?: number) {
   const sinks = new Set<EventSink>()
   const sent: EventSink[] = []
   const realtime = new Realtime(createServer(), { topics: [], corsOrigins: [] })
@@ -24,11 +24,13 @@ async function serve(subject = OPERATOR) {
   })
   app.get('/', (c) => {
     if (hasSeenLast(c)) return c.body(null, 204)
-    return eventStream(c, { stopping: new AbortController().signal, realtime }, (sink) => {
+    const subscribe = (sink: EventSink) => {
       sinks.add(sink)
       sent.push(sink)
       return () => sinks.delete(sink)
-    })
+    }
+    const deps = { stopping: new AbortController().signal, realtime }
+    return eventStream(c, deps, subscribe, heartbeatMs)
   })
   const server = new HttpServer({ leaving: new AbortController().signal })
   const url = await server.listen(app, '127.0.0.1', 0)
@@ -93,4 +95,24 @@ test('a session that expires ends the streams of its client', async () => {
   const { url, sinks } = await serve({ ...OPERATOR, expiresAt: Date.now() + 100 })
   expect((await sendRaw(url, ask('GET'))).status).toBe(200)
   expect(sinks.size).toBe(0)
+})
+
+test('a client that never reads is disconnected, and one that reads is not', async () => {
+  const { url, sinks, sent } = await serve(OPERATOR, 20)
+  const [deaf, reader] = [await connectTo(url), await connectTo(url)]
+  onTestFinished(() => void reader.destroy())
+  for (const socket of [deaf, reader]) socket.on('error', () => {}).write(ask('GET'))
+  deaf.pause()
+  reader.resume()
+  await until(() => sinks.size === 2, 'both have subscribed')
+  const payload = 'x'.repeat(1024 ** 2)
+  await until(() => {
+    for (const sink of sinks) sink.latest('progress', payload)
+    return sinks.size === 1
+  }, 'one is left')
+  expect(reader.destroyed).toBe(false)
+  const [left] = sinks
+  left?.last('finished', 1)
+  await once(reader, 'end')
+  expect(sent).toHaveLength(2)
 })

@@ -61,6 +61,7 @@ test('says where the service runs, waits for a migration that is pending, and go
   const runs = () => output().match(/^offloop runs on http:\/\/localhost:\d+$/gm)?.length ?? 0
   await until(() => runs() === 1, 'it says where it runs', START_TIMEOUT_MS)
   expect(output()).toContain('Database: the one in DATABASE_URL')
+  expect(output()).toMatch(/^Sign in, .*: http:\/\/localhost:\d+\/sign-in\?token=[\w-]{43}$/m)
 
   addMigration('999-thing')
   const pending =

@@ -1,6 +1,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import { afterAll, beforeAll, expect } from 'vitest'
+import { AS_OPERATOR } from './operator.ts'
 import { startService } from './service.ts'
 
 /** An operation of the OpenAPI document, as far as tests look at it. */
@@ -138,7 +139,7 @@ export function serveApi(open?: Parameters<typeof startService>[1]) {
       const operation = find(name)
       const response = await fetch(`${service.url}${operation.path.replace('{id}', id)}?${query}`, {
         method: operation.method.toUpperCase(),
-        headers: { 'content-type': 'application/json', ...service.operator, ...headers },
+        headers: { 'content-type': 'application/json', ...AS_OPERATOR, ...headers },
         ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
       })
       const answer = {

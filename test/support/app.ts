@@ -2,6 +2,7 @@ import { createServer } from 'node:http'
 import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
 import { Authenticator } from '../../src/access/authenticator.ts'
+import { RateLimits } from '../../src/access/limits.ts'
 import { Passwords } from '../../src/access/password.ts'
 import { createApp } from '../../src/app.ts'
 import { loadConfig } from '../../src/config.ts'
@@ -54,6 +55,7 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
       database,
       passwords: new Passwords(compute),
       authenticator: new Authenticator(database.withSignal()),
+      limits: new RateLimits({ unlimited: 'all' }),
       ...config.access,
     },
     identify(c) {

@@ -4,6 +4,7 @@ import { inject, onTestFinished } from 'vitest'
 import { Database } from '../../src/db/database.ts'
 import { migrateUp } from '../../src/db/migrate.ts'
 import { createItemTable } from './fixture/item-table.ts'
+import { addOperator } from './operator.ts'
 
 /**
  * An empty database of the test's own, with its URL; dropped at the end of the test or, from
@@ -22,12 +23,13 @@ export async function createEmptyDatabase() {
   }
 }
 
-/** A migrated database of the test's own with the fixture's table, and an open pool on it. */
+/** A migrated database of the test's own with the fixture's table and an operator, and an open pool on it. */
 export async function createDatabase({ poolSize = 5 }: { poolSize?: number } = {}) {
   const { url, drop } = await createEmptyDatabase()
   const database = await Database.open({ url, poolSize })
   await migrateUp(database.withSignal())
   await createItemTable(database.withSignal())
+  await addOperator(database.withSignal())
   return {
     url,
     database,

@@ -1,6 +1,6 @@
 import { openLog } from '../../src/log.ts'
 
-/** Logs a line, then a second one or a flood of them, and ends as END says. */
+/** Logs a line, then a second one, secrets or a flood of lines, and ends as END says. */
 const log = openLog({ level: 'info', format: 'json' })
 const FLOOD_LINES = 60_000
 const kill = () => process.kill(process.pid, 'SIGKILL')
@@ -17,6 +17,15 @@ const ends: Record<string, () => void> = {
   },
   'killed soon': () => later(() => setTimeout(kill, 500)),
   flooded: () => flood(FLOOD_LINES),
+  secrets() {
+    const token = `ofs_${'t'.repeat(43)}`
+    const fields = { authorization: 'secret', cookie: 'secret', 'set-cookie': 'secret', public: 1 }
+    const passwords = { password: 'secret', newPassword: 'secret', token: 'secret' }
+    const all = { ...fields, ...passwords }
+    const err = Object.assign(new Error(`The token ${token} is wrong`), all)
+    log.warn({ ...all, headers: all, body: all, err }, `/sign-in?token=${token}`)
+    process.exit()
+  },
   never: () => later(() => setInterval(() => {}, 1_000)),
 }
 

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto'
 import { createAccount } from '../../src/access/accounts.ts'
 import { createCredential } from '../../src/access/credentials.ts'
 import type { Db } from '../../src/db/database.ts'
@@ -12,15 +13,35 @@ export const OPERATOR: Subject = {
   expiresAt: Number.POSITIVE_INFINITY,
 }
 
-/** Adds an operator with an API key; returns the header by which requests are theirs. */
-export async function addOperator(db: Db): Promise<{ authorization: string }> {
-  const account = { email: 'operator@example.com', password_hash: null, role: 'operator' } as const
-  const accountId = await createAccount(db, account)
-  const { token } = await createCredential(db, {
-    kind: 'key',
-    accountId,
-    name: 'test',
-    scopes: ROLES.operator,
+const API_KEY = `ofl_${'o'.repeat(43)}`
+
+/** The header of an operator's API key, which each database of a test has. */
+export const AS_OPERATOR = { authorization: `Bearer ${API_KEY}` }
+
+/** How a Socket.IO client connects as the operator. */
+export const OPERATOR_AUTH = { auth: { token: API_KEY } }
+
+export async function addOperator(db: Db): Promise<void> {
+  const account_id = await createAccount(db, {
+    email: 'operator@test.example',
+    password_hash: null,
+    role: 'operator',
   })
-  return { authorization: `Bearer ${token}` }
+  const { credential } = OPERATOR
+  const token_hash = hash('sha256', API_KEY, 'base64url')
+  await db
+    .insertInto('credential')
+    .values({ ...credential, account_id, token_hash, name: 'test', scopes: null })
+    .execute()
+}
+
+/** Adds a member with an API key. */
+export async function addMember(db: Db, name: string) {
+  const accountId = await createAccount(db, {
+    email: `${name}@test.example`,
+    password_hash: null,
+    role: 'member',
+  })
+  const { token } = await createCredential(db, { kind: 'key', accountId, name })
+  return { id: `account:${accountId}`, auth: { token }, as: { authorization: `Bearer ${token}` } }
 }

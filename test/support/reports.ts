@@ -1,5 +1,6 @@
 import { expect } from 'vitest'
 import type { Report } from '../../src/features/reports/contract.ts'
+import { AS_OPERATOR } from './operator.ts'
 import { request } from './service.ts'
 import { until } from './until.ts'
 
@@ -60,12 +61,14 @@ function seededRandom(): Random {
 
 type Body = string | Uint8Array | ReadableStream
 
+type Headers = Record<string, string>
+
 interface PostOptions {
   query?: string
-  headers?: Record<string, string>
+  headers?: Headers
 }
 
-/** Uploads a file; what it is answered. */
+/** Uploads a file, as the operator unless `headers` says otherwise; what it is answered. */
 export async function post(
   url: string,
   body: Body,
@@ -74,7 +77,7 @@ export async function post(
   const options = {
     method: 'POST',
     body,
-    headers: { 'content-type': 'text/csv', ...headers },
+    headers: { 'content-type': 'text/csv', ...AS_OPERATOR, ...headers },
     duplex: 'half',
   }
   const response = await fetch(`${url}/v1/reports${query}`, options as RequestInit)
@@ -92,14 +95,19 @@ export async function accept(url: string, body: Body, options?: PostOptions): Pr
   return report
 }
 
-export const readReport = async (url: string, id: string): Promise<Report> =>
-  (await request(`${url}/v1/reports/${id}`)).body
+export const readReport = async (url: string, id: string, headers?: Headers): Promise<Report> =>
+  (await request(`${url}/v1/reports/${id}`, 'GET', undefined, headers)).body
 
 /** The report once it is finished. */
-export const untilFinished = (url: string, id: string, timeoutMs?: number): Promise<Report> =>
+export const untilFinished = (
+  url: string,
+  id: string,
+  timeoutMs?: number,
+  headers?: Headers,
+): Promise<Report> =>
   until(
     async () => {
-      const report = await readReport(url, id)
+      const report = await readReport(url, id, headers)
       return ['succeeded', 'failed', 'cancelled'].includes(report.state) ? report : undefined
     },
     `the report ${id} is finished`,

@@ -5,7 +5,7 @@ import { onTestFinished } from 'vitest'
 import { features } from '../../src/features/index.ts'
 import { openService } from '../../src/main.ts'
 import { createDatabase } from './database.ts'
-import { addOperator } from './operator.ts'
+import { AS_OPERATOR } from './operator.ts'
 import { until } from './until.ts'
 
 // Each service writes the rest of its log when the process exits: that a test file opens many of
@@ -20,7 +20,9 @@ const openAll = (env: NodeJS.ProcessEnv) => openService(env, features)
  */
 export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) {
   const { url: databaseUrl, database, close: closeDatabase } = await createDatabase()
+  // feature: reports
   const reportDirectory = await mkdtemp(join(tmpdir(), 'offloop-reports-'))
+  // /feature
   const service = await open({
     NODE_ENV: 'test',
     LOG_LEVEL: 'silent',
@@ -29,26 +31,31 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     // A tenth of it is how long a stop waits for connections that are idle, such as those of `fetch`.
     DRAIN_TIMEOUT_MS: '1000',
     COMPUTE_THREADS: '2',
+    RATE_LIMITS: 'off',
     DATABASE_URL: databaseUrl,
+    // feature: reports
     REPORT_DIR: reportDirectory,
+    // /feature
     ...env,
   })
-  const operator = await addOperator(database.withSignal())
   let stopped: Promise<void> | undefined
   const stop = () => (stopped ??= service.stop())
   return {
     url: service.url,
     opsUrl: service.opsUrl ?? '',
+    signInUrl: service.signInUrl,
     databaseUrl,
     database,
+    // feature: reports
     reportDirectory,
-    /** The header that makes a request an operator's. */
-    operator,
+    // /feature
     stop,
     async close() {
       await stop()
       await closeDatabase()
+      // feature: reports
       await rm(reportDirectory, { recursive: true })
+      // /feature
     },
   }
 }
@@ -60,7 +67,7 @@ export async function useService(env?: NodeJS.ProcessEnv, open = openAll) {
   return service
 }
 
-/** Sends JSON and reads JSON. */
+/** Sends JSON and reads JSON, as the operator unless `headers` has another `authorization`. */
 export async function request(
   url: string,
   method = 'GET',
@@ -69,7 +76,11 @@ export async function request(
 ) {
   const response = await fetch(url, {
     method,
-    headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
+    headers: {
+      ...AS_OPERATOR,
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
+    },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
   })
   const text = await response.text()

@@ -256,6 +256,8 @@ describe('enqueuing', () => {
     )
     for (const requestId of ['é', '', 'x'.repeat(129)])
       await expect(put({ requestId })).rejects.toThrow(TypeError)
+    for (const subject of ['é', '', 'x'.repeat(65)])
+      await expect(put({ subject })).rejects.toThrow('Expected `subject` to be 1 to 64 ASCII')
     for (const priority of [-32_768, 32_767]) expect(await put({ priority })).toHaveProperty('id')
   })
 
@@ -285,28 +287,30 @@ describe('enqueuing', () => {
 })
 
 describe('a handler', () => {
-  test('receives id, attempt and request, and its progress is written and published', async () => {
+  test('receives id, attempt, request and subject, and its progress is written and published', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const stepping = job<null, unknown>('test.stepping')
     const goOn = Promise.withResolvers<void>()
     const handlers = [
-      handle(stepping, async (_, { id, attempt, requestId, progress }) => {
+      handle(stepping, async (_, { id, attempt, requestId, subject, progress }) => {
         progress(0.1, 'reading')
         progress(0.5, 'half')
         await goOn.promise
-        return { id, attempt, requestId }
+        return { id, attempt, requestId, subject }
       }),
     ]
     const { jobs, changes } = useJobs(database, { handlers, timing: { watchMs: 20 } })
-    const { id } = await enqueue({ database, jobs }, stepping, null, { requestId: 'r-7' })
+    const from = { requestId: 'r-7', subject: 'account:7' }
+    const { id } = await enqueue({ database, jobs }, stepping, null, from)
     await until(() => changes.some(({ progress }) => progress === 0.5), 'it is published')
     expect(await jobs.find(db, id)).toMatchObject({ state: 'running', progress: 0.5, note: 'half' })
     goOn.resolve()
     await until(async () => (await jobs.find(db, id))?.state === 'succeeded', 'it is done')
     expect(await jobs.find(db, id)).toMatchObject({
       progress: 1,
-      result: { id, attempt: 1, requestId: 'r-7' },
+      ...from,
+      result: { id, attempt: 1, ...from },
     })
     expect(changes.filter(({ progress }) => progress === 0.1)).toEqual([])
   })

@@ -5,7 +5,6 @@ const MAX_GROUPS = 8
 
 /** @typedef {import('../../../src/features/reports/contract.ts').Summary} Summary */
 /** @typedef {import('../../../src/features/reports/contract.ts').ColumnSummary} Column */
-/** @typedef {import('../../../src/features/reports/contract.ts').Value} Value */
 
 /**
  * A summary as a table of its columns, and its groups as bars. @param {Summary} summary @returns
@@ -128,7 +127,9 @@ function showDistribution({ type, histogram, top }) {
 /** @param {number} value @param {number} most */
 const share = (value, most) => (most > 0 ? Math.max(value, 0) / most : 0)
 
-/** A value as its column's type is read. @param {Column['type']} type @param {Value} value */
+/**
+ * A value as its column's type is read. @param {Column['type']} type @param {Column['min']} value
+ */
 function text(type, value) {
   if (value === null) return '–'
   if (typeof value === 'number') return number(value)

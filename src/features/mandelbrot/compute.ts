@@ -1,14 +1,13 @@
 import { implement, type TaskContext } from '@offloop/workpool/task'
-import { colourRow, PALETTE } from './colours.ts'
 import { drawTile, type Tile } from './contract.ts'
 import { escapeRow, escapeRowWasm } from './escape-row.ts'
-import { encodePng } from './png.ts'
+import { colourRow, encodePng } from './picture.ts'
 
 implement(drawTile, (tile, context) => {
   drawRows(tile, context)
   // The atomic countdown reaches 0 in one thread, which sees what the others drew before counting.
   if (Atomics.sub(tile.canvas.missing, 0, 1) > 1) return undefined
-  const png = encodePng(tile.view, tile.canvas.pixels, PALETTE)
+  const png = encodePng(tile.view, tile.canvas.pixels)
   return context.transfer(png, [png.buffer])
 })
 

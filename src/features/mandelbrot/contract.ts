@@ -26,8 +26,6 @@ export const Picture = z.strictObject({
   kernel: z.enum(['wasm', 'typescript']).default('wasm'),
 })
 
-export type Kernel = z.infer<typeof Picture>['kernel']
-
 /** The part of the plane that a picture shows. */
 export type View = Omit<z.infer<typeof Picture>, 'kernel'>
 
@@ -42,7 +40,7 @@ export interface Canvas {
 /** Every `every`th row from `first` on, because the cost of blocks would differ widely. */
 export interface Tile {
   view: View
-  kernel: Kernel
+  kernel: z.infer<typeof Picture>['kernel']
   first: number
   every: number
   canvas: Canvas

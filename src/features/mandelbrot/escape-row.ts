@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 
 /** A row of points, `step` apart, that starts at `left` + `imaginary` i. */
-export interface Line {
+interface Line {
   left: number
   step: number
   imaginary: number

@@ -34,6 +34,7 @@ function mandelbrotRoutes({ compute }: Deps) {
     path: '/',
     operationId: 'drawMandelbrot',
     access: 'public',
+    limit: 'heavy',
     summary: 'Draw a part of the Mandelbrot set',
     description:
       '`scale` is how much of the plane the longer side shows; `x` and `y` are its middle.',

@@ -29,7 +29,7 @@ export const primes = feature({
   name: 'primes',
   path: '/v1/primes',
   routes: primeRoutes,
-  suggestions: ["'$URL/v1/primes?to=1400000'"],
+  suggestions: [{ curl: "'$URL/v1/primes?to=1400000'" }],
   example: true,
 })
 
@@ -41,6 +41,7 @@ function primeRoutes({ compute, config }: Deps) {
     path: '/',
     operationId: 'countPrimes',
     access: 'public',
+    limit: 'heavy',
     summary: 'Count the primes p with from ≤ p < to',
     request: { query: Query },
     responses: {

@@ -41,7 +41,7 @@ export const ProductId = z.strictObject({
   id: integerParameter(1, 4_294_967_295).openapi({ example: 7 }),
 })
 
-export const ProductChange = z.object({
+const ProductChange = z.object({
   id: z.int().describe('the product'),
   version: z.int().describe('its current version: its `ETag`'),
   change: z.enum(['created', 'updated', 'deleted']).describe('what happened to it'),

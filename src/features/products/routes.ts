@@ -38,10 +38,14 @@ export const products = feature({
   usesDatabase: true,
   seed: seedProducts,
   suggestions: [
-    '$URL/v1/products/1',
-    "'$URL/v1/products?limit=3'",
-    "$URL/v1/products -H 'content-type: application/json' " +
-      `-d '{"name":"Teapot '$(date +%s)'","price":"24.50","stock":3}'`,
+    { curl: '$URL/v1/products/1' },
+    { curl: "'$URL/v1/products?limit=3'" },
+    {
+      scope: 'products:write',
+      curl:
+        "$URL/v1/products -H 'content-type: application/json' " +
+        `-d '{"name":"Teapot '$(date +%s)'","price":"24.50","stock":3}'`,
+    },
   ],
   example: true,
   migrations: ['001-product'],

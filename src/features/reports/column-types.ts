@@ -1,4 +1,4 @@
-import type { ColumnType } from './contract.ts'
+import type { ColumnSummary } from './contract.ts'
 
 const DIGIT_0 = 48
 /** A value with any other character is text. */
@@ -36,7 +36,7 @@ export interface Column {
   name: string
   /** Generated, which keeps the file's own names out of SQL. */
   sql: string
-  type: ColumnType
+  type: ColumnSummary['type']
   format?: string
   fractionDigits?: number
   /** At the end of each value; DuckDB's type has none. */
@@ -58,7 +58,7 @@ interface Shape {
 }
 
 /** Which of day and month comes first. */
-export type DateOrder = 'day' | 'month'
+type DateOrder = 'day' | 'month'
 
 const TEXT: Type = { type: 'text', sqlType: 'VARCHAR' }
 

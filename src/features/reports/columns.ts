@@ -4,7 +4,6 @@ import {
   MAX_TEXT_CHARACTERS,
   type Summary,
   type SummaryOptions,
-  type Value,
 } from './contract.ts'
 import { InvalidCsvError } from './csv.ts'
 import { KEY, type Queries, type Row } from './duck.ts'
@@ -22,6 +21,7 @@ const DEVIATION =
   'case when max(abs(v)) < 1e150 then ' +
   'stddev_samp(case when abs(v) < 1e150 then v end) end as deviation'
 
+type Value = ColumnSummary['min']
 type Show = (value: number | null) => Value
 
 const isNumeric = ({ type }: Column) => type === 'integer' || type === 'number'

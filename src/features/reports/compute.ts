@@ -1,17 +1,16 @@
 import { availableParallelism } from 'node:os'
-import { implement, type TaskContext } from '@offloop/workpool/task'
+import { implement } from '@offloop/workpool/task'
 import type { Column } from './column-types.ts'
 import { findGroupColumns, summariseColumn, summariseGroups } from './columns.ts'
 import {
   type ColumnSummary,
   SUMMARY_VERSION,
   type Summary,
-  type SummaryInput,
   type SummaryOutcome,
   summariseCsv,
 } from './contract.ts'
 import { InvalidCsvError } from './csv.ts'
-import { createTable, Duck, DuckError, type DuckOptions } from './duck.ts'
+import { createTable, Duck, DuckError } from './duck.ts'
 import { type ScannedCsv, scanCsv, VECTOR_ROWS } from './scan.ts'
 import { isDiskFull } from './storage.ts'
 
@@ -32,9 +31,7 @@ const MAX_ROW_GROUP_BYTES = 16 * 1024 ** 2
 const SCANNED = 0.3
 const READ = 0.43
 
-implement(summariseCsv, summarise)
-
-async function summarise(input: SummaryInput, context: TaskContext): Promise<SummaryOutcome> {
+implement(summariseCsv, async (input, context): Promise<SummaryOutcome> => {
   const progress = (fraction: number) => context.progress(fraction)
   try {
     const csv = await scanCsv(input, (fraction) => progress(fraction * SCANNED))
@@ -43,10 +40,10 @@ async function summarise(input: SummaryInput, context: TaskContext): Promise<Sum
   } catch (error) {
     return { ok: false, reason: explain(error) }
   }
-}
+})
 
 /** The limit excludes rows that are being read, so long rows get small row groups. */
-function toDuckOptions(csv: ScannedCsv, memoryMb: number): DuckOptions {
+function toDuckOptions(csv: ScannedCsv, memoryMb: number) {
   const rowGroupRows = toRowGroupRows(csv)
   if (rowGroupRows === VECTOR_ROWS) {
     const limitMb = Math.floor(memoryMb * LIMIT_SHARE_OF_LONG_ROWS)

@@ -3,7 +3,6 @@ import { job } from '@offloop/jobs/job'
 import { task } from '@offloop/workpool/task'
 import { pageFields } from '../../http/pagination.ts'
 import { event } from '../../realtime/event.ts'
-import { DELIMITER } from './csv.ts'
 
 /** Raise it when summaries change: results of other versions are not reused. */
 export const SUMMARY_VERSION = 3
@@ -78,10 +77,7 @@ const Summary = z
   })
   .openapi('ReportSummary')
 
-export type Value = z.infer<typeof Value>
 export type ColumnSummary = z.infer<typeof ColumnSummary>
-export type ColumnType = ColumnSummary['type']
-
 export type Summary = z.infer<typeof Summary>
 
 /** A report that waits for a retry is `queued`. */
@@ -113,50 +109,9 @@ export const Report = z
   })
   .openapi('Report')
 
-export const ReportPage = z.object(pageFields(ReportBrief)).openapi('ReportPage')
-
 export type Report = z.infer<typeof Report>
 
-const ColumnName = z.string().min(1).max(200).optional()
-
-export const NewReportQuery = z
-  .strictObject({
-    groupBy: ColumnName.describe('The column to count rows by').openapi({ example: 'region' }),
-    value: ColumnName.describe('The column of numbers to sum up in each group').openapi({
-      example: 'total',
-    }),
-    delimiter: z
-      .string()
-      .regex(DELIMITER, 'One character of ASCII that is no letter, digit or quote, or `tab`')
-      .transform((delimiter) => (delimiter === 'tab' ? '\t' : delimiter))
-      .optional()
-      .openapi({
-        description: `The character between the fields of a row, or \`tab\`. If absent, the file
-          names it (\`sep=;\`), or the one of \`, ; tab |\` that divides the most rows alike`,
-        example: ';',
-      }),
-  })
-  .refine(({ groupBy, value }) => value === undefined || groupBy !== undefined, {
-    path: ['value'],
-    message: 'Give groupBy, too: the column to sum up by',
-  })
-
-export const NewReportHeaders = z.object({
-  'idempotency-key': z
-    .string()
-    .regex(/^[\x21-\x7e]{1,200}$/, 'At most 200 characters of ASCII, without spaces')
-    .optional()
-    .describe('A repeat with the same key is answered with the first report'),
-  'content-encoding': z.string().optional().describe('`gzip`, if it is'),
-})
-
-export const ReportId = z.strictObject({
-  id: z.uuid().toLowerCase().openapi({ example: '01981c5e-5f0a-7c4e-9a54-6b1d5b0d8a11' }),
-})
-
-export const ReportQuery = z.strictObject({
-  format: z.enum(['json', 'csv']).default('json').describe('`csv`: the groups alone'),
-})
+export const ReportPage = z.object(pageFields(ReportBrief)).openapi('ReportPage')
 
 /** All that a summary depends on besides the file. */
 export interface SummaryOptions {
@@ -168,7 +123,7 @@ export interface SummaryOptions {
   delimiter: string | null
 }
 
-export interface SummaryInput extends SummaryOptions {
+interface SummaryInput extends SummaryOptions {
   file: string
   /** An empty folder for temporary files. */
   folder: string
@@ -194,11 +149,11 @@ export const buildReport = job<null, Summary>('report.build', {
   concurrency: 4,
 })
 
-export const sweepReports = job<null>('report.sweep')
-
 export const REPORT_TOPIC = /^report:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 export const toTopic = (id: string) => `report:${id}`
+
+export const toReportId = (topic: string) => topic.slice(toTopic('').length)
 
 export const reportProgress = event('report.progress', {
   topic: toTopic('{id}'),

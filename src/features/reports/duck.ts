@@ -11,7 +11,7 @@ const SPARE_LINE_BYTES = 1_000
 /** The column to group by, as written in the file. */
 export const KEY = 'key'
 
-export interface DuckOptions {
+interface DuckOptions {
   limitMb: number
   threads: number
   /** Rows of a table that are kept in memory; a multiple of 2 048. */

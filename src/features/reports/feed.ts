@@ -3,9 +3,16 @@ import type { z } from '@hono/zod-openapi'
 import { isFinished } from '@offloop/jobs/job'
 import type { Db } from '../../db/database.ts'
 import type { Deps } from '../../feature.ts'
-import type { AppContext } from '../../http/context.ts'
+import { type AppContext, expectSubject } from '../../http/context.ts'
 import { eventStream } from '../../http/sse.ts'
-import { buildReport, REPORT_TOPIC, reportFinished, reportProgress, toTopic } from './contract.ts'
+import {
+  buildReport,
+  REPORT_TOPIC,
+  reportFinished,
+  reportProgress,
+  toReportId,
+  toTopic,
+} from './contract.ts'
 import { getReport, toState } from './reports.ts'
 
 type Progress = z.infer<typeof reportProgress.payload>
@@ -19,7 +26,7 @@ export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime
   const hasFinished = (id: string) => isFinished(lastSent.get(id)?.state ?? 'queued')
   const findWatched = () => {
     const topics = realtime.subscribed(REPORT_TOPIC)
-    const watched = topics.map((topic) => topic.slice(toTopic('').length))
+    const watched = topics.map(toReportId)
     for (const id of new Set(lastSent.keys()).difference(new Set(watched))) lastSent.delete(id)
     return watched.filter((id) => !hasFinished(id))
   }
@@ -47,7 +54,7 @@ export function streamReport(c: AppContext, deps: Deps, db: Db, id: string) {
     }
     // Read after subscribing, so that no change is missed.
     const unsubscribe = deps.realtime.listen(toTopic(id), send)
-    getReport(db, id)
+    getReport(db, id, expectSubject(c))
       .then((report) => {
         if (isCurrent) return
         const { state } = report

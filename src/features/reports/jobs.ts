@@ -1,17 +1,26 @@
 import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { JobError } from '@offloop/jobs/errors'
-import type { JobContext } from '@offloop/jobs/job'
+import { FINISHED, type JobContext } from '@offloop/jobs/job'
 import type { Pool } from '@offloop/workpool/pool'
-import type { Database } from '../../db/database.ts'
+import { type NotNull, sql } from 'kysely'
+import type { Database, Db } from '../../db/database.ts'
+import { inPieces } from '../../db/prepared.ts'
 import { AppError } from '../../errors.ts'
-import { isSmall, type Summary, summariseCsv } from './contract.ts'
-import * as queries from './queries.ts'
+import {
+  isSmall,
+  SUMMARY_VERSION,
+  type Summary,
+  type SummaryOptions,
+  summariseCsv,
+} from './contract.ts'
+import { findReport, forgetUploads, fromReports } from './reports.ts'
 import { isDiskFull, listOldNames, type Storage } from './storage.ts'
 
 const HOUR_MS = 3_600_000
+const SWEEP_BATCH = 500
 
-export interface JobDeps {
+interface JobDeps {
   database: Pick<Database, 'withSignal'>
   compute: Pool
   storage: Storage
@@ -19,15 +28,15 @@ export interface JobDeps {
   memoryMb: number
 }
 
-/** Summarises an upload, or reuses the result for the same bytes, columns and delimiter. */
+/** Summarises an upload, or reuses its owner's result for the same bytes, columns and delimiter. */
 export async function summariseUpload(
   { database, compute, storage, spillDirectory, memoryMb }: JobDeps,
-  { id, signal, progress, requestId }: JobContext,
+  { id, signal, progress, requestId, subject }: JobContext,
 ): Promise<Summary> {
   const db = database.withSignal(signal)
-  const report = await queries.findReport(db, id)
+  const report = await findReport(db, id)
   if (!report?.upload) throw new AppError('not_found', 'The upload is gone', { retryable: false })
-  const earlier = await queries.findResult(db, report)
+  const earlier = await findResult(db, report)
   if (earlier) return earlier
 
   const file = await storage.locate(report.upload)
@@ -46,6 +55,7 @@ export async function summariseUpload(
         priority: isSmall(Number(report.bytes)) ? 'interactive' : 'batch',
         signal,
         requestId: requestId ?? undefined,
+        key: subject ?? undefined,
         onProgress: progress,
       },
     ),
@@ -53,6 +63,36 @@ export async function summariseUpload(
   if (!outcome.ok) throw new AppError('invalid', outcome.reason, { retryable: false })
   return outcome.summary
 }
+
+/** Never another owner's result: how soon it comes would tell that somebody else has the file. */
+async function findResult(
+  db: Db,
+  {
+    sha256,
+    owner,
+    groupBy,
+    value,
+    delimiter,
+  }: SummaryOptions & { sha256: string; owner: string | null },
+): Promise<Summary | undefined> {
+  const row = await fromReports(db)
+    .select('job.result')
+    .where('report.sha256', '=', sha256)
+    .where(sql<boolean>`report.owner <=> ${owner}`)
+    .where(isSameName('report.group_by', groupBy))
+    .where(isSameName('report.value_column', value))
+    .where(sql<boolean>`report.delimiter <=> ${delimiter}`)
+    .where('job.state', '=', 'succeeded')
+    .orderBy('report.id', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  const summary = row?.result ? (JSON.parse(row.result) as Summary) : undefined
+  return summary?.version === SUMMARY_VERSION ? summary : undefined
+}
+
+/** Compares bytes, because "region " equals "region" in the collation. */
+const isSameName = (column: 'report.group_by' | 'report.value_column', name: string | null) =>
+  sql<boolean>`cast(${sql.ref(column)} as binary) <=> cast(${name} as binary)`
 
 function rethrow(cause: unknown): never {
   if (isDiskFull(String(cause)))
@@ -95,18 +135,48 @@ export async function sweep(
   signal: AbortSignal,
 ): Promise<void> {
   const db = database.withSignal(signal)
-  let old = await queries.listOldUploads(db)
-  while (old.length > 0) {
+  for (let old = await listOldUploads(db); old.length > 0; old = await listOldUploads(db)) {
     for (const { upload } of old) await storage.remove(upload)
     const ids = old.map(({ id }) => id)
-    await queries.forgetUploads(db, ids)
-    old = await queries.listOldUploads(db)
+    await forgetUploads(db, ids)
   }
   const uploads = await storage.listUntouched(HOUR_MS)
-  const known = await queries.findKnownUploads(db, uploads)
+  const known = await findKnownUploads(db, uploads)
   for (const upload of uploads) if (!known.has(upload)) await storage.remove(upload)
   const folders = await listOldNames(spillDirectory, HOUR_MS)
-  const running = await queries.findRunning(db, folders.map(toId))
+  const running = await findRunning(db, folders.map(toId))
   for (const folder of folders)
     if (!running.has(toId(folder))) await removeFolder(join(spillDirectory, folder))
+}
+
+/** Finds uploads of finished reports created a day or cancelled an hour ago. */
+const listOldUploads = (db: Db) =>
+  fromReports(db)
+    .select(['report.id', 'report.upload'])
+    .where('report.upload', 'is not', null)
+    .$narrowType<{ upload: NotNull }>()
+    .where('job.state', 'in', FINISHED)
+    .where((eb) =>
+      eb.or([
+        eb('report.created_at', '<', sql<Date>`now(3) - interval 1 day`),
+        eb.and([
+          eb('job.state', '=', 'cancelled'),
+          eb('job.finished_at', '<', sql<Date>`now(3) - interval 1 hour`),
+        ]),
+      ]),
+    )
+    .limit(SWEEP_BATCH)
+    .execute()
+
+async function findKnownUploads(db: Db, uploads: readonly string[]): Promise<Set<unknown>> {
+  const rows = await inPieces(uploads, (piece) =>
+    db.selectFrom('report').select('upload').where('upload', 'in', piece).execute(),
+  )
+  return new Set(rows.map(({ upload }) => upload))
+}
+
+async function findRunning(db: Db, ids: readonly string[]): Promise<Set<string>> {
+  const running = db.selectFrom('job').select('id').where('state', '=', 'running')
+  const rows = await inPieces(ids, (piece) => running.where('id', 'in', piece).execute())
+  return new Set(rows.map(({ id }) => id))
 }

@@ -3,31 +3,54 @@ import { isDeepStrictEqual } from 'node:util'
 import { JobError } from '@offloop/jobs/errors'
 import type { JobChange } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
+import type { GeneratedAlways, Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
+import { inPieces } from '../../db/prepared.ts'
+import type { Tables } from '../../db/tables.ts'
 import { transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
+import type { Subject } from '../../roles.ts'
 import { buildReport, isSmall, type Summary, type SummaryOptions } from './contract.ts'
-import * as queries from './queries.ts'
 import type { Storage } from './storage.ts'
+
+declare module '../../db/tables.ts' {
+  interface Tables {
+    report: {
+      id: string
+      upload: string | null
+      bytes: number
+      sha256: string
+      group_by: string | null
+      value_column: string | null
+      delimiter: string | null
+      idempotency_key: string | null
+      /** Of those from before there were owners, null. */
+      owner: string | null
+      created_at: GeneratedAlways<Date>
+    }
+  }
+}
 
 const pager = new Pager('id', /[0-9a-f-]{36}/)
 
-export interface ReportDeps {
+interface ReportDeps {
   jobs: Jobs
   storage: Storage
 }
 
-export interface NewReport extends SummaryOptions {
+interface NewReport extends SummaryOptions {
   body: AsyncIterable<Uint8Array>
   expectedBytes: number | undefined
   idempotencyKey: string | null
   requestId: string
+  owner: Subject
 }
 
 /**
- * Stores an upload and enqueues its report; a repeat under the same Idempotency-Key gets the first.
+ * Stores an upload and enqueues its report; the owner's repeat under the same Idempotency-Key gets
+ * the first.
  *
  * @param open is called again after the upload, which may take long.
  * @throws AppError `conflict` if the key was used for something else; `storage_full`; what the body
@@ -38,9 +61,9 @@ export async function createReport(
   open: () => Db,
   request: NewReport,
 ): Promise<FoundReport> {
-  const { body, expectedBytes, idempotencyKey, groupBy, value, delimiter } = request
+  const { body, expectedBytes, groupBy, value, delimiter } = request
   const hash = createHash('sha256')
-  if (idempotencyKey !== null && (await queries.findByKey(open(), idempotencyKey))) {
+  if (await findRepeated(open(), request)) {
     // Some clients read no response before they have sent everything.
     for await (const chunk of body) hash.update(chunk)
     return repeatReport(open(), request, hash.digest('hex'))
@@ -58,6 +81,13 @@ async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
   }
 }
 
+/** A complete upload with the options of its report. */
+interface Upload extends SummaryOptions {
+  upload: string
+  bytes: number
+  sha256: string
+}
+
 /**
  * Commits the report with its job. The response is read before, so that nothing can fail after the
  * commit.
@@ -65,18 +95,19 @@ async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
 async function commitReport(
   { jobs, storage }: ReportDeps,
   open: () => Db,
-  upload: queries.Upload,
+  upload: Upload,
   request: NewReport,
 ): Promise<FoundReport> {
-  const { idempotencyKey, requestId } = request
+  const { idempotencyKey, requestId, owner } = request
   let mayBeCommitted = false
   try {
     return await transaction(open(), async (trx) => {
       mayBeCommitted = false
       const priority = isSmall(upload.bytes) ? 0 : 1
-      const { id } = await jobs.enqueue(trx, buildReport, null, { requestId, priority })
-      await queries.insertReport(trx, id, upload, idempotencyKey)
-      const report = await getReport(trx, id)
+      const options = { requestId, subject: owner.id, priority }
+      const { id } = await jobs.enqueue(trx, buildReport, null, options)
+      await insert(trx, { id, owner: owner.id, idempotency_key: idempotencyKey }, upload)
+      const report = await getReport(trx, id, owner)
       mayBeCommitted = true
       return report
     })
@@ -90,11 +121,10 @@ async function commitReport(
 }
 
 async function repeatReport(db: Db, request: NewReport, sha256: string): Promise<FoundReport> {
-  const { id, ...rest } =
-    (await queries.findByKey(db, request.idempotencyKey ?? '')) ??
-    missing('under this key any more')
+  const { id, ...rest } = (await findRepeated(db, request)) ?? missing('under this key any more')
   const { groupBy, value, delimiter } = request
-  if (isDeepStrictEqual(rest, { sha256, groupBy, value, delimiter })) return getReport(db, id)
+  if (isDeepStrictEqual(rest, { sha256, groupBy, value, delimiter }))
+    return getReport(db, id, request.owner)
   throw new AppError(
     'conflict',
     'This Idempotency-Key was used for another file, or other columns or delimiter',
@@ -103,35 +133,59 @@ async function repeatReport(db: Db, request: NewReport, sha256: string): Promise
 
 type FoundReport = Awaited<ReturnType<typeof getReport>>
 
-/** @throws AppError `not_found`. */
-export async function getReport(db: Db, id: string) {
-  const { result, upload, ...row } = (await queries.findReport(db, id)) ?? missing(id)
+/** @throws AppError `not_found`, also for another owner's. */
+export async function getReport(db: Db, id: string, reader: Subject) {
+  const { result, upload, owner, ...row } = await findReadable(db, id, reader)
   const hasResult = row.state === 'succeeded' && result !== null
   return { ...toBrief(row), ...(hasResult && { result: JSON.parse(result) as Summary }) }
 }
 
-/** One page, newest first. @throws AppError `invalid` for a cursor of another list. */
-export const listReports = (db: Db, page: PageRequest) =>
+/** Whether there is a report that `reader` may read. */
+export async function canRead(db: Db, id: string, reader: Subject): Promise<boolean> {
+  const query = db.selectFrom('report').select('owner').where('id', '=', id)
+  const report = await query.executeTakeFirst()
+  return report !== undefined && isReadable(report, reader)
+}
+
+async function findReadable(db: Db, id: string, reader: Subject) {
+  const report = await findReport(db, id)
+  return report && isReadable(report, reader) ? report : missing(id)
+}
+
+const isReadable = ({ owner }: { owner: string | null }, { id, scopes }: Subject) =>
+  owner === id || scopes.has('operate')
+
+/**
+ * One page of the reports that `reader` may read, newest first.
+ *
+ * @throws AppError `invalid` for a cursor of another list.
+ */
+export const listReports = (db: Db, reader: Subject, page: PageRequest) =>
   pager.read(page, async (before, limit) =>
-    (await queries.listReports(db, limit, before)).map(toBrief),
+    (await selectBefore(db, reader, before, limit)).map(toBrief),
   )
 
 /** Cancels an unfinished report and removes any upload. @throws AppError `not_found`. */
-export async function cancelReport({ jobs, storage }: ReportDeps, db: Db, id: string) {
-  const { upload } = (await queries.findReport(db, id)) ?? missing(id)
+export async function cancelReport(
+  { jobs, storage }: ReportDeps,
+  db: Db,
+  id: string,
+  reader: Subject,
+) {
+  const { upload } = await findReadable(db, id, reader)
   await jobs.cancel(db, id).catch(unlessFinished)
   if (upload !== null) {
-    await queries.forgetUploads(db, [id])
+    await forgetUploads(db, [id])
     await storage.remove(upload)
   }
-  return getReport(db, id)
+  return getReport(db, id, reader)
 }
 
 function unlessFinished(error: unknown) {
   if (!(error instanceof JobError && error.code === 'conflict')) throw error
 }
 
-const toBrief = (row: queries.ReportRow) => ({
+const toBrief = (row: Row) => ({
   ...row,
   state: toState(row.state),
   // MySQL's BIGINT comes as text.
@@ -164,4 +218,66 @@ function toCell(cell: string | number | null): string {
   const isFormula = typeof cell === 'string' && /^[=+\-@\t\r]/.test(cell) && !NUMBER.test(cell)
   const text = `${isFormula ? "'" : ''}${cell ?? ''}`
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
+}
+
+const COLUMNS = [
+  'report.id',
+  'job.state',
+  'job.progress',
+  'job.note',
+  'job.attempt',
+  'job.error',
+  'report.bytes',
+  'report.sha256',
+  'report.group_by as groupBy',
+  'report.value_column as value',
+  'report.delimiter',
+  'job.created_at as createdAt',
+  'job.started_at as startedAt',
+  'job.finished_at as finishedAt',
+] as const
+
+export const fromReports = (db: Db) =>
+  db.selectFrom('report').innerJoin('job', 'job.id', 'report.id')
+
+function selectBefore(db: Db, reader: Subject, before: string | undefined, limit: number) {
+  let query = fromReports(db).select(COLUMNS).orderBy('report.id', 'desc').limit(limit)
+  if (!reader.scopes.has('operate')) query = query.where('report.owner', '=', reader.id)
+  if (before !== undefined) query = query.where('report.id', '<', before)
+  return query.execute()
+}
+
+type Row = Awaited<ReturnType<typeof selectBefore>>[number]
+
+export const findReport = (db: Db, id: string) =>
+  fromReports(db)
+    .select([...COLUMNS, 'job.result', 'report.upload', 'report.owner'])
+    .where('report.id', '=', id)
+    .executeTakeFirst()
+
+async function findRepeated(db: Db, { idempotencyKey, owner }: NewReport) {
+  if (idempotencyKey === null) return undefined
+  return db
+    .selectFrom('report')
+    .select(['id', 'sha256', 'group_by as groupBy', 'value_column as value', 'delimiter'])
+    .where('idempotency_key', '=', idempotencyKey)
+    .where('owner', '=', owner.id)
+    .executeTakeFirst()
+}
+
+/** Violates the key `report_idempotency_key` if the owner has a report with the same key. */
+const insert = (
+  trx: Transaction<Tables>,
+  columns: { id: string; owner: string; idempotency_key: string | null },
+  { groupBy, value, ...upload }: Upload,
+) =>
+  trx
+    .insertInto('report')
+    .values({ ...columns, ...upload, group_by: groupBy, value_column: value })
+    .execute()
+
+export async function forgetUploads(db: Db, ids: readonly string[]): Promise<void> {
+  await inPieces(ids, (piece) =>
+    db.updateTable('report').set({ upload: null }).where('id', 'in', piece).execute(),
+  )
 }

@@ -1,33 +1,39 @@
 import { join } from 'node:path'
 import { z } from '@hono/zod-openapi'
-import { handle, isFinished, schedule } from '@offloop/jobs/job'
+import { handle, isFinished, job, schedule } from '@offloop/jobs/job'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
 import { declaredBytes, receiveUpload } from '../../http/body.ts'
-import { type AppContext, getContext } from '../../http/context.ts'
+import { type AppContext, expectSubject, getContext } from '../../http/context.ts'
 import { PageQuery } from '../../http/pagination.ts'
 import { createRouter, json, withHeaders } from '../../http/router.ts'
 import { hasSeenLast } from '../../http/sse.ts'
 import {
   buildReport,
-  NewReportHeaders,
-  NewReportQuery,
   REPORT_TOPIC,
   Report,
-  ReportId,
   ReportPage,
-  ReportQuery,
   reportFinished,
   reportProgress,
-  sweepReports,
+  toReportId,
 } from './contract.ts'
+import { DELIMITER } from './csv.ts'
 import { publishReports, streamReport } from './feed.ts'
 import { summariseUpload, sweep } from './jobs.ts'
-import { cancelReport, createReport, getReport, listReports, toGroupsCsv } from './reports.ts'
+import {
+  cancelReport,
+  canRead,
+  createReport,
+  getReport,
+  listReports,
+  toGroupsCsv,
+} from './reports.ts'
 import { DirectoryStorage } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
 const GZIP_MAGIC = Buffer.from([0x1f, 0x8b])
+
+const sweepReports = job<null>('report.sweep')
 
 /** CSV uploads that jobs summarise. */
 export const reports = feature({
@@ -48,17 +54,67 @@ export const reports = feature({
     ]
   },
   schedules: [schedule('report.sweep', '41 * * * *', sweepReports, null)],
-  topics: [{ name: REPORT_TOPIC, access: 'reports:read' }],
+  topics: [
+    {
+      name: REPORT_TOPIC,
+      access: 'reports:read',
+      allows({ config, database }, subject, topic) {
+        const db = database.withSignal(AbortSignal.timeout(config.http.requestTimeoutMs))
+        return canRead(db, toReportId(topic), subject)
+      },
+    },
+  ],
   events: [reportProgress, reportFinished],
   start: publishReports,
   usesDatabase: true,
   takesUploads: true,
   example: true,
-  migrations: ['003-report', '004-report-delimiter'],
+  migrations: ['003-report', '004-report-delimiter', '006-report-owner'],
 })
 
 const openStorage = ({ config }: Deps) =>
   new DirectoryStorage(join(config.reports.directory, 'uploads'))
+
+const ColumnName = z.string().min(1).max(200).optional()
+
+const NewReportQuery = z
+  .strictObject({
+    groupBy: ColumnName.describe('The column to count rows by').openapi({ example: 'region' }),
+    value: ColumnName.describe('The column of numbers to sum up in each group').openapi({
+      example: 'total',
+    }),
+    delimiter: z
+      .string()
+      .regex(DELIMITER, 'One character of ASCII that is no letter, digit or quote, or `tab`')
+      .transform((delimiter) => (delimiter === 'tab' ? '\t' : delimiter))
+      .optional()
+      .openapi({
+        description: `The character between the fields of a row, or \`tab\`. If absent, the file
+          names it (\`sep=;\`), or the one of \`, ; tab |\` that divides the most rows alike`,
+        example: ';',
+      }),
+  })
+  .refine(({ groupBy, value }) => value === undefined || groupBy !== undefined, {
+    path: ['value'],
+    message: 'Give groupBy, too: the column to sum up by',
+  })
+
+const NewReportHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .regex(/^[\x21-\x7e]{1,200}$/, 'At most 200 characters of ASCII, without spaces')
+    .optional()
+    .describe('A repeat with the same key is answered with the first report'),
+  'content-encoding': z.string().optional().describe('`gzip`, if it is'),
+})
+
+const ReportId = z.strictObject({
+  id: z.uuid().toLowerCase().openapi({ example: '01981c5e-5f0a-7c4e-9a54-6b1d5b0d8a11' }),
+})
+
+const ReportQuery = z.strictObject({
+  format: z.enum(['json', 'csv']).default('json').describe('`csv`: the groups alone'),
+})
 
 const text = { schema: z.string() }
 
@@ -72,6 +128,7 @@ function reportRoutes(deps: Deps) {
     path: '/',
     operationId: 'createReport',
     access: 'reports:write',
+    limit: 'upload',
     summary: 'Have a CSV file summarised',
     description: `In UTF-8 by RFC 4180, with names in its first row, up to
         ${MAX_UPLOAD_BYTES / 1024 ** 2} MiB as sent. It may be gzip, and hold twice as much. The
@@ -102,6 +159,7 @@ function reportRoutes(deps: Deps) {
         expectedBytes: declaredBytes(c),
         idempotencyKey: c.req.valid('header')['idempotency-key'] ?? null,
         requestId: getContext(c).requestId,
+        owner: expectSubject(c),
         groupBy,
         value,
         delimiter,
@@ -115,10 +173,11 @@ function reportRoutes(deps: Deps) {
     path: '/',
     operationId: 'listReports',
     access: 'reports:read',
-    summary: 'List reports, newest first',
+    summary: 'List your reports, newest first; operators get all',
     request: { query: PageQuery },
     responses: { 200: json(ReportPage, 'One page, without results') },
-    handler: async (c) => c.json(await listReports(open(c), c.req.valid('query')), 200),
+    handler: async (c) =>
+      c.json(await listReports(open(c), expectSubject(c), c.req.valid('query')), 200),
   })
 
   router.openapi({
@@ -136,7 +195,7 @@ function reportRoutes(deps: Deps) {
       409: { description: '`format=csv` of a report without groups' },
     },
     handler: async (c) => {
-      const report = await getReport(open(c), c.req.valid('param').id)
+      const report = await getReport(open(c), c.req.valid('param').id, expectSubject(c))
       if (c.req.valid('query').format === 'json') return c.json(report, 200)
       return c.body(toGroupsCsv(report), 200, {
         'Content-Type': 'text/csv; charset=utf-8',
@@ -156,7 +215,7 @@ function reportRoutes(deps: Deps) {
     responses: { 202: withHeaders(json(Report, 'Cancelled, or finished already'), 'Location') },
     handler: async (c) => {
       const { id } = c.req.valid('param')
-      const report = await cancelReport(reportDeps, open(c), id)
+      const report = await cancelReport(reportDeps, open(c), id, expectSubject(c))
       return c.json(report, 202, { Location: `/v1/reports/${id}` })
     },
   })
@@ -184,7 +243,7 @@ function reportRoutes(deps: Deps) {
     },
     handler: async (c) => {
       const db = open(c)
-      const { id, state } = await getReport(db, c.req.valid('param').id)
+      const { id, state } = await getReport(db, c.req.valid('param').id, expectSubject(c))
       if (isFinished(state) && hasSeenLast(c)) return c.body(null, 204)
       return streamReport(c, deps, db, id)
     },

@@ -5,11 +5,14 @@ import { io, type Socket } from 'socket.io-client'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { ServerEvents } from '../../../src/feature.ts'
 import type { features } from '../../../src/features/index.ts'
-import { jobChanged, publishJobChanges } from '../../../src/features/jobs-admin/feed.ts'
+import { jobsAdmin } from '../../../src/features/jobs-admin/routes.ts'
 import type { ClientEvents, Realtime } from '../../../src/realtime/realtime.ts'
+import { OPERATOR_AUTH } from '../../support/operator.ts'
 import { accept, untilFinished } from '../../support/reports.ts'
 import { useService } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
+
+const [jobChanged] = jobsAdmin.events
 
 type JobsChange = z.infer<typeof jobChanged.payload>
 type Client = Socket<ServerEvents<typeof features>, ClientEvents>
@@ -89,7 +92,7 @@ function useFeed() {
     expect(name).toBe(jobChanged.name)
     sent.push(payload as JobsChange)
   }
-  const stop = publishJobChanges({
+  const stop = jobsAdmin.start({
     jobs: { onChange } as Jobs,
     realtime: { emitLatest } as Realtime,
   })
@@ -112,7 +115,11 @@ function useFeed() {
 
 /** Everything that a subscriber of the topic receives. */
 async function subscribe(url: string): Promise<JobsChange[]> {
-  const client: Client = io(url, { transports: ['websocket'], reconnection: false })
+  const client: Client = io(url, {
+    transports: ['websocket'],
+    reconnection: false,
+    ...OPERATOR_AUTH,
+  })
   onTestFinished(() => void client.close())
   const received: JobsChange[] = []
   client.on('job.changed', (change) => received.push(change))

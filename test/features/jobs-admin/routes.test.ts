@@ -20,7 +20,7 @@ afterAll(() => service.close())
 /** One that waits in the queue. */
 const create = async (kind = 'test.some', options: EnqueueOptions = {}) => {
   const some = job<{ n: number }>(kind, { attempts: 1 })
-  const row = toNewJob(some, { n: 1 }, { requestId: 'r-1', ...options })
+  const row = toNewJob(some, { n: 1 }, { requestId: 'r-1', subject: 'account:7', ...options })
   return (await transaction(service.database.withSignal(), (trx) => insertJob(trx, row))).id
 }
 
@@ -73,7 +73,7 @@ describe('the list', () => {
       '%F0%9F%98%80',
       '',
       'a%20b',
-      'report.build%20',
+      'order.send%20',
       '%00',
       'x'.repeat(101),
     ]) {
@@ -96,6 +96,7 @@ describe('one job', () => {
       input: { n: 1 },
       result: null,
       requestId: 'r-1',
+      subject: 'account:7',
     })
     expect(body).toMatchObject({
       error: 'It cannot be done',

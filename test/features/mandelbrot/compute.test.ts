@@ -2,14 +2,9 @@ import { hash } from 'node:crypto'
 import { detachedContext } from '@offloop/workpool/task'
 import { describe, expect, test } from 'vitest'
 import { CancelledContext } from '../../../packages/workpool/test/support/cancelled-context.ts'
-import { PALETTE } from '../../../src/features/mandelbrot/colours.ts'
 import { drawRows } from '../../../src/features/mandelbrot/compute.ts'
-import {
-  DRAWING_VERSION,
-  type Kernel,
-  type Tile,
-  type View,
-} from '../../../src/features/mandelbrot/contract.ts'
+import { DRAWING_VERSION, type Tile, type View } from '../../../src/features/mandelbrot/contract.ts'
+import { PALETTE } from '../../../src/features/mandelbrot/picture.ts'
 
 const WHOLE: View = { width: 120, height: 80, iterations: 200, x: -0.65, y: 0, scale: 3.6 }
 
@@ -17,7 +12,7 @@ const blank = ({ width, height }: View) => new Uint8Array(new SharedArrayBuffer(
 
 const canvasOf = (pixels: Uint8Array) => ({ pixels, missing: new Int32Array(1) })
 
-function draw(view: View, kernel: Kernel = 'wasm') {
+function draw(view: View, kernel: Tile['kernel'] = 'wasm') {
   const pixels = blank(view)
   drawRows({ view, kernel, first: 0, every: 1, canvas: canvasOf(pixels) }, detachedContext)
   return pixels

@@ -10,9 +10,10 @@ import {
   escapeRowWasm as compiled,
   type EscapedRow,
   escapeRow,
-  type Line,
   loadKernel,
 } from '../../../src/features/mandelbrot/escape-row.ts'
+
+type Line = Parameters<typeof escapeRow>[0]
 
 /** Where it is not built, every test here must fail. */
 const escapeRowWasm = (line: Line): EscapedRow => {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { PALETTE } from '../../../src/features/mandelbrot/colours.ts'
+import { PALETTE } from '../../../src/features/mandelbrot/picture.ts'
 import { decodePng } from '../../support/png.ts'
 import {
   metric,

@@ -7,6 +7,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { sweep } from '../../../src/features/reports/jobs.ts'
 import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
 import { useDatabase } from '../../support/database.ts'
+import { AS_OPERATOR } from '../../support/operator.ts'
 import { useProcess } from '../../support/process.ts'
 import { connectTo } from '../../support/raw-http.ts'
 import { accept, untilFinished } from '../../support/reports.ts'
@@ -107,7 +108,7 @@ async function leaveUpload(url: string, index: number, stayMs: number): Promise<
   const socket = await connectTo(url)
   const closed = once(socket, 'close')
   socket.on('error', () => {})
-  const head = `POST /v1/reports HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\nIdempotency-Key: ${index}\r\nContent-Length: ${body.length}\r\n\r\n`
+  const head = `POST /v1/reports HTTP/1.1\r\nHost: a\r\nAuthorization: ${AS_OPERATOR.authorization}\r\nContent-Type: text/csv\r\nIdempotency-Key: ${index}\r\nContent-Length: ${body.length}\r\n\r\n`
   socket.write(head + (randomInt(4) === 0 ? body.slice(0, randomInt(body.length)) : body))
   setTimeout(() => socket.destroy(), stayMs)
   await closed

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import type { Db } from '../../../src/db/database.ts'
 import { useDatabase } from '../../support/database.ts'
+import { AS_OPERATOR } from '../../support/operator.ts'
 import { useProcess } from '../../support/process.ts'
 import { accept, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
 import { request, untilThreadsFree } from '../../support/service.ts'
@@ -57,7 +58,9 @@ test('the events of a report come from a process that does not run it', async ()
   const { start } = await useProcesses()
   const other = await start({ JOBS_CONCURRENCY: '0' })
   const { id } = await accept(other.url, slowCsv(12), { query })
-  const stream = fetch(`${other.url}/v1/reports/${id}/events`).then((response) => response.text())
+  const stream = fetch(`${other.url}/v1/reports/${id}/events`, { headers: AS_OPERATOR }).then(
+    (response) => response.text(),
+  )
   await start()
   const events = (await stream).match(/^event: .*$/gm) ?? []
   expect(events.filter((line) => line === 'event: report.progress').length).toBeGreaterThan(1)

@@ -9,9 +9,10 @@ import type { Db } from '../../../src/db/database.ts'
 import type { Tables } from '../../../src/db/tables.ts'
 import { afterCommit } from '../../../src/db/transaction.ts'
 import { AppError } from '../../../src/errors.ts'
-import { createReport, type NewReport } from '../../../src/features/reports/reports.ts'
+import { createReport } from '../../../src/features/reports/reports.ts'
 import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
 import { useDatabase } from '../../support/database.ts'
+import { OPERATOR } from '../../support/operator.ts'
 
 /**
  * Creates reports whose job is enqueued by `enqueue`, which can make the transaction end in any
@@ -37,13 +38,14 @@ async function useReports(wrap: (enqueue: Jobs['enqueue']) => Jobs['enqueue']) {
   }
 }
 
-const newReport = (): NewReport => ({
+const newReport = (): Parameters<typeof createReport>[2] => ({
   body: (async function* () {
     yield Buffer.from('a\n1\n')
   })(),
   expectedBytes: undefined,
   idempotencyKey: 'key',
   requestId: 'request',
+  owner: OPERATOR,
   groupBy: null,
   delimiter: null,
   value: null,

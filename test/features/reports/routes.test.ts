@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import type { ServerEvents } from '../../../src/feature.ts'
 import type { features } from '../../../src/features/index.ts'
 import type { ClientEvents } from '../../../src/realtime/realtime.ts'
+import { AS_OPERATOR, OPERATOR_AUTH } from '../../support/operator.ts'
 import { connectTo } from '../../support/raw-http.ts'
 import {
   accept,
@@ -111,7 +112,7 @@ describe('uploading', () => {
     const before = uploadFiles()
     const socket = await connectTo(url)
     socket.write(
-      `POST /v1/reports HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\nContent-Length: ${GIB + 1}\r\n\r\n`,
+      `POST /v1/reports HTTP/1.1\r\nHost: a\r\nAuthorization: ${AS_OPERATOR.authorization}\r\nContent-Type: text/csv\r\nContent-Length: ${GIB + 1}\r\n\r\n`,
     )
     expect(await answerOn(socket)).toMatch(/^HTTP\/1.1 413 /)
     expect(uploadFiles()).toEqual(before)
@@ -121,7 +122,7 @@ describe('uploading', () => {
     const before = uploadFiles()
     const socket = await connectTo(url)
     socket.write(
-      `POST /v1/reports HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\nContent-Length: ${MIB}\r\n\r\na,b\n1,2\n`,
+      `POST /v1/reports HTTP/1.1\r\nHost: a\r\nAuthorization: ${AS_OPERATOR.authorization}\r\nContent-Type: text/csv\r\nContent-Length: ${MIB}\r\n\r\na,b\n1,2\n`,
     )
     await until(() => uploadFiles().length === before.length + 1, 'it begins to arrive')
     socket.destroy()
@@ -298,7 +299,7 @@ describe('reading', () => {
     await untilFinished(url, id)
     const path = `${url}/v1/reports/${id.toUpperCase()}`
     expect((await request(path)).body).toMatchObject({ id, state: 'succeeded' })
-    expect((await fetch(`${path}?format=csv`)).status).toBe(200)
+    expect((await fetch(`${path}?format=csv`, { headers: AS_OPERATOR })).status).toBe(200)
     expect(await eventsOf(url, id.toUpperCase())).toEqual([
       ['report.finished', { id, state: 'succeeded' }],
     ])
@@ -335,7 +336,7 @@ describe('reading', () => {
     const csv = 'who,v\n"=HYPERLINK(""x"")",1\n"Ann, Bob",2\n"Ann, Bob",4\n-5,3\n,5\n'
     const { id } = await accept(url, csv, { query: '?groupBy=who&value=v' })
     await untilFinished(url, id)
-    const response = await fetch(`${url}/v1/reports/${id}?format=csv`)
+    const response = await fetch(`${url}/v1/reports/${id}?format=csv`, { headers: AS_OPERATOR })
     expect(response.headers.get('content-type')).toBe('text/csv; charset=utf-8')
     expect((await response.text()).split('\r\n')).toEqual([
       'who,count,sum of v,mean of v',
@@ -470,6 +471,7 @@ async function listen(url: string, id: string): Promise<Heard[]> {
     transports: ['websocket'],
     reconnection: false,
     forceNew: true,
+    ...OPERATOR_AUTH,
   })
   onTestFinished(() => void socket.close())
   const heard: Heard[] = []
@@ -490,7 +492,7 @@ async function eventsOf(url: string, id: string): Promise<Heard[]> {
 
 /** Resolves when the service has begun to send a report's events. */
 async function openEvents(url: string, id: string): Promise<Response> {
-  const response = await fetch(`${url}/v1/reports/${id}/events`)
+  const response = await fetch(`${url}/v1/reports/${id}/events`, { headers: AS_OPERATOR })
   expect(response.headers.get('content-type')).toBe('text/event-stream')
   return response
 }

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
-import { colourRow, PALETTE } from '../../../src/features/mandelbrot/colours.ts'
 import { MAX_ITERATIONS } from '../../../src/features/mandelbrot/contract.ts'
 import { BAILOUT } from '../../../src/features/mandelbrot/escape-row.ts'
+import { colourRow, encodePng, PALETTE } from '../../../src/features/mandelbrot/picture.ts'
+import { decodePng } from '../../support/png.ts'
 
 const BLACK = [0, 0, 0]
 
@@ -54,5 +55,31 @@ describe('the colour of a point', () => {
 
   test('does not depend on when a point that has not escaped would be given up', () => {
     expect(indexOf(20, BAILOUT * 5, 21)).toBe(indexOf(20, BAILOUT * 5, 2_000))
+  })
+})
+
+describe('a PNG', () => {
+  test.each([
+    [1, 1],
+    [3, 2],
+    [1, 300],
+    [300, 1],
+    [257, 129],
+  ])('of %d × %d pixels has them all, and the palette', (width, height) => {
+    const pixels = Uint8Array.from({ length: width * height }, (_, at) => (at * 7919) >> 3)
+    const decoded = decodePng(Buffer.from(encodePng({ width, height }, pixels)))
+    expect(decoded).toEqual({
+      width,
+      height,
+      palette: Buffer.from(PALETTE),
+      pixels: Buffer.from(pixels),
+    })
+  })
+
+  test('can be moved to another thread, however small it is', () => {
+    const png = encodePng({ width: 1, height: 1 }, Uint8Array.of(1))
+    const { byteLength } = png
+    expect(structuredClone(png, { transfer: [png.buffer] }).byteLength).toBe(byteLength)
+    expect(png.byteLength).toBe(0)
   })
 })

@@ -1,0 +1,179 @@
+import { createLRU } from 'lru.min'
+import { AppError, withoutStack } from '../errors.ts'
+import { type AppContext, getContext, type Limit, type Limiter } from '../http/context.ts'
+import type { AppResponse } from '../http/headers.ts'
+import type { Subject } from '../roles.ts'
+import { isLoopback, toNetwork } from './client.ts'
+import type { SharedCounters } from './shared-counters.ts'
+
+/** How much one caller may do, and in how many seconds: change it here. */
+export const LIMITS = {
+  read: { points: 6_000, seconds: 60 },
+  write: { points: 600, seconds: 60 },
+  /** Work for all threads. */
+  heavy: { points: 120, seconds: 60 },
+  upload: { points: 30, seconds: 60 },
+  login: { points: 20, seconds: 60 },
+  /** Unknown tokens, each of which is looked up. */
+  token: { points: 60, seconds: 60 },
+  /** Wrong passwords of an account from one network; the waits grow. */
+  guess: { points: 5, seconds: 60 },
+  guesses: { points: 10, seconds: 900 },
+  manyGuesses: { points: 20, seconds: 3_600 },
+  /** From all networks in which the owner has no session. */
+  anyGuess: { points: 100, seconds: 3_600 },
+} as const
+
+export type LimitName = keyof typeof LIMITS
+
+const GUESSES = ['guess', 'guesses', 'manyGuesses'] as const
+/** Of each limit. Beyond it the callers that were idle longest start anew. */
+const MAX_COUNTED = 100_000
+const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+/** What a caller has used of a limit. */
+export interface Usage {
+  count: number
+  /** When it starts anew, in milliseconds since 1970. */
+  endsAt: number
+}
+
+interface LimitsOptions {
+  unlimited: 'all' | 'loopback' | 'none'
+  /** What all processes have counted. */
+  shared?: SharedCounters | undefined
+}
+
+/** Counts what callers do, in memory and among processes. */
+export class RateLimits implements Limiter {
+  readonly #options: LimitsOptions
+  readonly #usages = mapLimits(() => createLRU<string, Usage>({ max: MAX_COUNTED }))
+
+  constructor(options: LimitsOptions) {
+    this.#options = options
+  }
+
+  /** Whether nothing limits a client, so that load tests measure the service. */
+  isUnlimited(client: string | undefined): boolean {
+    const { unlimited } = this.#options
+    // Tests that call `app.request()` have no client.
+    if (client === undefined || unlimited === 'all') return true
+    return unlimited === 'loopback' && isLoopback(client)
+  }
+
+  /** @throws AppError `rate_limited`. */
+  count(c: AppContext, limit: Limit): Promise<void> | undefined {
+    const { client, subject } = getContext(c)
+    if (this.isUnlimited(client)) return undefined
+    const usage = this.#add(limit, subject?.id ?? toNetwork(client as string))
+    const outgoing = c.env?.outgoing
+    if (!(usage instanceof Promise)) return admit(limit, usage, outgoing)
+    return usage.then((found) => admit(limit, found, outgoing))
+  }
+
+  /** Finds out whether a request that has no route yet is one too many, and does not count it. */
+  findRefusal(outgoing: AppResponse, subject: Subject | undefined): AppError | undefined {
+    const { client, req } = outgoing
+    if (this.isUnlimited(client)) return undefined
+    const limit = SAFE_METHODS.has(req.method ?? '') ? 'read' : 'write'
+    const usage = this.#find(limit, subject?.id ?? toNetwork(client))
+    if (!usage || usage.count < LIMITS[limit].points) return undefined
+    outgoing.rateLimit = toHeaders(limit, usage)
+    return rateLimited(limit, usage)
+  }
+
+  /**
+   * Counts an attempt to guess a password before it is checked, so that attempts at once are
+   * counted, too. An account that does not exist is like any other.
+   *
+   * @param isKnown whether the owner has a session in the client's network: strangers then cannot
+   * lock the owner out.
+   * @returns the function that forgets the attempts when the password was right.
+   * @throws AppError `rate_limited`.
+   */
+  async countGuess(email: string, client: string | undefined, isKnown: boolean) {
+    if (this.isUnlimited(client)) return () => {}
+    const key = `${email} ${toNetwork(client as string)}`
+    const keys: [LimitName, string][] = GUESSES.map((limit) => [limit, key])
+    if (!isKnown) keys.push(['anyGuess', email])
+    for (const [limit, key] of keys) admit(limit, await this.#add(limit, key))
+    return () => {
+      for (const [limit, key] of keys) this.#forget(limit, key)
+    }
+  }
+
+  /** @throws AppError `rate_limited` for a client that has sent too many unknown tokens. */
+  expectTokens(client: string | undefined): void {
+    if (this.isUnlimited(client)) return
+    const usage = this.#find('token', toNetwork(client as string))
+    if (usage && usage.count >= LIMITS.token.points) throw rateLimited('token', usage)
+  }
+
+  countUnknownToken(client: string | undefined): void {
+    if (!this.isUnlimited(client)) this.#addOwn('token', toNetwork(client as string))
+  }
+
+  #find(limit: LimitName, key: string): Usage | undefined {
+    const usage = this.#usages[limit].get(key)
+    return usage && usage.endsAt > Date.now() ? usage : undefined
+  }
+
+  /** What this process knows refuses without asking the others. */
+  #add(limit: LimitName, key: string): Usage | Promise<Usage> {
+    const usage = this.#addOwn(limit, key)
+    const { shared } = this.#options
+    if (!shared || usage.count > LIMITS[limit].points) return usage
+    return shared.add(limit, key).then((all) => {
+      if (all) Object.assign(usage, { ...all, count: Math.max(usage.count, all.count) })
+      return usage
+    })
+  }
+
+  #addOwn(limit: LimitName, key: string): Usage {
+    const usage = this.#find(limit, key)
+    if (usage) {
+      usage.count++
+      return usage
+    }
+    const first = { count: 1, endsAt: Date.now() + LIMITS[limit].seconds * 1_000 }
+    this.#usages[limit].set(key, first)
+    return first
+  }
+
+  #forget(limit: LimitName, key: string) {
+    this.#usages[limit].delete(key)
+    this.#options.shared?.forget(limit, key)
+  }
+}
+
+export const mapLimits = <T>(make: (limit: LimitName) => T) =>
+  Object.fromEntries(
+    Object.keys(LIMITS).map((limit) => [limit, make(limit as LimitName)]),
+  ) as Record<LimitName, T>
+
+function admit(limit: LimitName, usage: Usage, outgoing?: AppResponse): undefined {
+  if (outgoing) outgoing.rateLimit = toHeaders(limit, usage)
+  if (usage.count > LIMITS[limit].points) throw rateLimited(limit, usage)
+}
+
+const secondsLeft = ({ endsAt }: Usage) => Math.max(1, Math.ceil((endsAt - Date.now()) / 1_000))
+
+const POLICIES = mapLimits((limit) => {
+  const { points, seconds } = LIMITS[limit]
+  return `"${limit}";q=${points};w=${seconds}`
+})
+
+/** By draft-ietf-httpapi-ratelimit-headers-11. */
+const toHeaders = (limit: LimitName, usage: Usage) => ({
+  'ratelimit-policy': POLICIES[limit],
+  ratelimit: `"${limit}";r=${Math.max(0, LIMITS[limit].points - usage.count)};t=${secondsLeft(usage)}`,
+})
+
+function rateLimited(limit: LimitName, usage: Usage): AppError {
+  const retryAfter = secondsLeft(usage)
+  const { points, seconds } = LIMITS[limit]
+  const message =
+    `The limit \`${limit}\`, ${points} in ${seconds} s, is used up: ` +
+    `try again in ${retryAfter} s`
+  return withoutStack(() => new AppError('rate_limited', message, { retryAfter }))
+}
