@@ -29,7 +29,11 @@ test(
   async () => {
     const { url: DATABASE_URL, database } = await useDatabase()
     const start = async () => {
-      const main = useProcess('test/support/fixture/main.ts', { DATABASE_URL, OPS_PORT: 'off' })
+      const main = useProcess('test/support/fixture/main.ts', {
+        DATABASE_URL,
+        OPS_PORT: 'off',
+        RATE_LIMITS: 'off',
+      })
       return { ...main, base: await main.url() }
     }
     const processes = [await start(), await start()]
@@ -57,7 +61,7 @@ test.runIf(hasNginx)(
   async () => {
     const { url: DATABASE_URL, database } = await useDatabase()
     const start = async () => {
-      const env = { DATABASE_URL, DRAIN_DELAY_MS }
+      const env = { DATABASE_URL, DRAIN_DELAY_MS, RATE_LIMITS: 'off' }
       const main = useProcess('test/support/fixture/main.ts', env)
       return { ...main, base: await main.url() }
     }
