@@ -143,7 +143,13 @@ function complete(path: string, method: string, operation: Operation) {
       }
     response.headers = {
       'X-Request-Id': header("The request's id in logs and jobs; the caller's own, if it sent one"),
-      ...(status === '503' && { 'Retry-After': header('Seconds to wait before a retry', false) }),
+      ...(status === '429' && {
+        RateLimit: header('What is left of the limit, and when it starts anew'),
+        'RateLimit-Policy': header('The limit, and its time in seconds'),
+      }),
+      ...(['429', '503'].includes(status) && {
+        'Retry-After': header('Seconds to wait before a retry', false),
+      }),
       ...response.headers,
     }
   }
@@ -174,6 +180,7 @@ function impliedResponses(
       422: { description: 'Validation failed: `errors` names each place and reason' },
     }),
     ...(path.startsWith('/v1/') && {
+      429: { description: 'The caller has used up a limit' },
       503: { description: 'The service is overloaded, stopping, or without its database' },
       504: { description: 'The deadline of the request has passed' },
     }),

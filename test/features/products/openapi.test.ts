@@ -5,7 +5,7 @@ const { send, statusesOf, defaultsOf } = serveApi()
 
 test('the OpenAPI document has the defaults and statuses of products', () => {
   expect(defaultsOf('listProducts')).toEqual({ limit: 20 })
-  expect(statusesOf('listProducts')).toEqual(['200', '304', '401', '422', '503', '504'])
+  expect(statusesOf('listProducts')).toEqual(['200', '304', '401', '422', '429', '503', '504'])
   expect(statusesOf('createProduct')).toEqual([
     '201',
     '400',
@@ -15,6 +15,7 @@ test('the OpenAPI document has the defaults and statuses of products', () => {
     '413',
     '415',
     '422',
+    '429',
     '503',
     '504',
   ])
@@ -29,6 +30,7 @@ test('the OpenAPI document has the defaults and statuses of products', () => {
     '413',
     '415',
     '422',
+    '429',
     '503',
     '504',
   ])

@@ -16,6 +16,7 @@ test('the OpenAPI document has the defaults and statuses of reports', () => {
     '413',
     '415',
     '422',
+    '429',
     '503',
     '504',
     '507',
