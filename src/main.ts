@@ -134,7 +134,7 @@ export async function openService(
     }),
   )
   opening.defer(authenticator.onRevoke((credentialId) => realtime.disconnect(credentialId)))
-  opening.defer(authenticator.watch(() => realtime.credentials))
+  opening.defer(authenticator.watch(() => realtime.subjects))
   metrics.addGauges({ database, compute, jobs, realtime })
   opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
   opening.defer(spans.start(realtime, log))

@@ -1,7 +1,7 @@
 import { createLRU } from 'lru.min'
 import type { Db } from '../db/database.ts'
 import type { Subject } from '../roles.ts'
-import { deleteCredentials, findSubject, findValid } from './credentials.ts'
+import { deleteCredentials, findSubject, findValid, isToken } from './credentials.ts'
 import type { RateLimits } from './limits.ts'
 
 /** A credential that another process revoked opens this one for as long. */
@@ -22,6 +22,7 @@ export class Authenticator {
   readonly #cache = createLRU<string, Entry>({ max: MAX_CACHED })
   readonly #listeners = new Set<(credentialId: string) => void>()
   readonly #limits: RateLimits | undefined
+  #revocations = 0
 
   constructor(db: Db, limits?: RateLimits) {
     this.#db = db
@@ -34,6 +35,8 @@ export class Authenticator {
    * @throws AppError `rate_limited` for a client that has sent many of them.
    */
   identify(token: string, client?: string): Found | Promise<Found> {
+    // Not remembered, because it may be of any length.
+    if (!isToken(token)) return undefined
     const cached = this.#cache.get(token)
     if (cached && cached.until > Date.now()) return cached.found
     this.#limits?.expectTokens(client)
@@ -54,11 +57,12 @@ export class Authenticator {
   }
 
   /**
-   * Checks now and then whether another process has revoked what clients are connected by.
+   * Checks now and then whether another process has revoked what clients are connected by, or has
+   * taken scopes from their accounts.
    *
    * @returns a function that stops it.
    */
-  watch(listOpen: () => string[]): () => void {
+  watch(listOpen: () => Subject[]): () => void {
     const timer = setInterval(() => void this.#check(listOpen()), CHECK_OPEN_MS).unref()
     return () => clearInterval(timer)
   }
@@ -69,10 +73,14 @@ export class Authenticator {
     return () => this.#listeners.delete(listener)
   }
 
-  async #check(ids: string[]) {
+  async #check(open: Subject[]) {
     try {
-      const valid = new Set(await findValid(this.#db, ids))
-      this.#drop(new Set(ids.filter((id) => !valid.has(id))))
+      const valid = await findValid(this.#db, open.map(toId))
+      const ended = open.filter(({ credential, scopes }) => {
+        const left = valid.get(credential.id)
+        return !left || !scopes.isSubsetOf(left)
+      })
+      this.#drop(new Set(ended.map(toId)))
     } catch {
       // Without its database the service keeps its connections, and checks them again later.
     }
@@ -80,18 +88,16 @@ export class Authenticator {
 
   #drop(ids: ReadonlySet<string>) {
     if (ids.size === 0) return
+    this.#revocations++
     for (const [token, { found }] of this.#cache.entries())
-      if (found instanceof Promise || (found && ids.has(found.credential.id)))
+      if (found && !(found instanceof Promise) && ids.has(found.credential.id))
         this.#cache.delete(token)
     for (const id of ids) for (const listener of this.#listeners) listener(id)
   }
 
   /** Concurrent calls share one look-up. */
   #load(token: string, client: string | undefined): Promise<Found> {
-    const found = findSubject(this.#db, token)
-    const entry: Entry = { found, until: Number.POSITIVE_INFINITY }
-    this.#cache.set(token, entry)
-    return found.then(
+    const found = this.#find(token).then(
       (subject) => {
         if (!subject) this.#limits?.countUnknownToken(client)
         entry.found = subject
@@ -103,5 +109,19 @@ export class Authenticator {
         throw error
       },
     )
+    const entry: Entry = { found, until: Number.POSITIVE_INFINITY }
+    this.#cache.set(token, entry)
+    return found
+  }
+
+  /** Looks again if something was revoked meanwhile, which the answer may not know. */
+  async #find(token: string): Promise<Found> {
+    for (;;) {
+      const before = this.#revocations
+      const subject = await findSubject(this.#db, token)
+      if (this.#revocations === before) return subject
+    }
   }
 }
+
+const toId = ({ credential }: Subject) => credential.id

@@ -66,9 +66,10 @@ export async function createCredential(
   return { id, token }
 }
 
+export const isToken = (text: string) => TOKEN.test(text)
+
 /** Finds out who has a token; undefined for one that is unknown, revoked or expired. */
 export async function findSubject(db: Db, token: string): Promise<Subject | undefined> {
-  if (!TOKEN.test(token)) return undefined
   const [row] = await selectByToken(db, toHash(token))
   if (!row) return undefined
   const { id, kind, accountId, expiresAt, usedAt, now } = row
@@ -97,12 +98,21 @@ export const listCredentials = (db: Db, accountId: number, kind: 'session' | 'ke
     .orderBy('id')
     .execute()
 
-/** Those of `ids` that are neither revoked nor expired. */
-export async function findValid(db: Db, ids: readonly string[]): Promise<string[]> {
+/** Those of `ids` that are neither revoked nor expired, with what their accounts may do. */
+export async function findValid(
+  db: Db,
+  ids: readonly string[],
+): Promise<Map<string, ReadonlySet<string>>> {
   const rows = await inPieces(ids, (piece) =>
-    db.selectFrom('credential').select('id').where('id', 'in', piece).where(isValid).execute(),
+    db
+      .selectFrom('credential')
+      .innerJoin('account', 'account.id', 'credential.account_id')
+      .select(['credential.id', 'role'])
+      .where('credential.id', 'in', piece)
+      .where(isValid)
+      .execute(),
   )
-  return rows.map(({ id }) => id)
+  return new Map(rows.map(({ id, role }) => [id, new Set<string>(ROLES[role])]))
 }
 
 /** Removes those of an account, or one of them, and returns their ids. */
@@ -119,19 +129,18 @@ export async function deleteCredentials(
     .where('kind', '=', kind)
   if (only.id !== undefined) found = found.where('id', '=', only.id)
   if (only.except !== undefined) found = found.where('id', '!=', only.except)
-  const ids = (await found.execute()).map(({ id }) => id)
-  if (ids.length > 0) await db.deleteFrom('credential').where('id', 'in', ids).execute()
-  return ids
+  return deleteByIds(db, await found.execute())
 }
 
-/** Removes those that nobody can use any more, up to `limit`; returns their number. */
-export async function deleteExpired(db: Db, limit: number): Promise<number> {
-  const { numDeletedRows } = await db
-    .deleteFrom('credential')
+/** Removes up to `limit` that nobody can use any more; by id, because a range would lock valid ones. */
+export async function deleteExpired(db: Db, limit: number): Promise<void> {
+  const expired = await db
+    .selectFrom('credential')
+    .select('id')
     .where('expires_at', '<', sql<Date>`now(3)`)
     .limit(limit)
-    .executeTakeFirstOrThrow()
-  return Number(numDeletedRows)
+    .execute()
+  await deleteByIds(db, expired)
 }
 
 const isValid = sql<boolean>`(expires_at is null or expires_at > now(3))`
@@ -145,6 +154,12 @@ const selectByToken = prepared((db, tokenHash: string) =>
     .where('token_hash', '=', tokenHash)
     .where(isValid),
 )
+
+async function deleteByIds(db: Db, rows: readonly { id: string }[]): Promise<string[]> {
+  const ids = rows.map(({ id }) => id)
+  if (ids.length > 0) await db.deleteFrom('credential').where('id', 'in', ids).execute()
+  return ids
+}
 
 async function touch(db: Db, id: string) {
   await db

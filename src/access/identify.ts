@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import { parse } from 'hono/utils/cookie'
 import { AppError } from '../errors.ts'
 import { type AppContext, getContext } from '../http/context.ts'
+import { isOwnOrigin } from '../realtime/realtime.ts'
 import type { Subject } from '../roles.ts'
 import type { Authenticator } from './authenticator.ts'
 import type { FindClient } from './client.ts'
@@ -108,5 +109,5 @@ const unknownToken = () =>
 /** Whether a page of our own, or no page at all, made the request. Older browsers send Origin only. */
 function isSameOrigin({ origin, host, 'sec-fetch-site': site }: CallerHeaders): boolean {
   if (site !== undefined) return site === 'same-origin' || site === 'none'
-  return origin !== undefined && URL.parse(origin)?.host === host
+  return origin !== undefined && isOwnOrigin(origin, host)
 }

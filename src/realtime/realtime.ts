@@ -135,10 +135,10 @@ export class Realtime implements AsyncDisposable {
     return [...topics].filter((topic) => pattern.test(topic))
   }
 
-  /** The sessions and API keys by which clients are connected. */
-  get credentials(): string[] {
-    const subjects = [...this.#io.of('/').sockets.values()].map(({ data }) => data.subject)
-    return [...subjects, ...this.#streams.values()].flatMap((one) => one?.credential.id ?? [])
+  /** Whose sockets and event streams are open. */
+  get subjects(): Subject[] {
+    const sockets = [...this.#io.of('/').sockets.values()]
+    return [...sockets.flatMap(({ data }) => data.subject ?? []), ...this.#streams.values()]
   }
 
   /** Disconnects the clients of a session or API key that was revoked. */
@@ -276,17 +276,21 @@ export const isRealtimeUpgrade = ({ method, url, headers }: IncomingMessage): bo
   url?.startsWith(PATH) === true &&
   headers.upgrade?.toLowerCase() === 'websocket'
 
-/** CORS does not cover websockets. Case and default ports do not distinguish origins (RFC 6454). */
+/** CORS does not cover websockets. */
 function isAllowedOrigin(
   { headers: { origin, host } }: IncomingMessage,
   corsOrigins: readonly string[],
 ) {
-  if (!origin) return true
+  if (!origin || isOwnOrigin(origin, host)) return true
+  return corsOrigins.includes(URL.parse(origin)?.origin ?? '')
+}
+
+/** Case and default ports do not distinguish origins (RFC 6454); those of extensions have no host. */
+export function isOwnOrigin(origin: string, host: string | undefined): boolean {
   const url = URL.parse(origin)
-  if (!url) return false
+  if (!url || !/^https?:$/.test(url.protocol)) return false
   // A proxy may end TLS, so our own scheme is unknown: the origin's is assumed.
-  const own = URL.parse(`${url.protocol}//${host}`)
-  return corsOrigins.includes(url.origin) || own?.origin === url.origin
+  return URL.parse(`${url.protocol}//${host}`)?.origin === url.origin
 }
 
 interface Websocket {

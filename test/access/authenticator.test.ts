@@ -1,7 +1,8 @@
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createAccount } from '../../src/access/accounts.ts'
 import { Authenticator } from '../../src/access/authenticator.ts'
-import { createCredential, listCredentials } from '../../src/access/credentials.ts'
+import { createCredential, deleteExpired, listCredentials } from '../../src/access/credentials.ts'
+import { MysqlConnection } from '../../src/db/connection.ts'
 import type { Db } from '../../src/db/database.ts'
 import { ROLES } from '../../src/roles.ts'
 import { useDatabase } from '../support/database.ts'
@@ -111,19 +112,45 @@ describe('what was found', () => {
     expect(heard).toEqual([id])
   })
 
-  test('is forgotten although its look-up was under way when it was revoked', async () => {
+  test('is nobody, where it was revoked while its look-up was under way', async () => {
     const { id, token } = await create()
-    const lookUp = authenticator.identify(token)
+    const held = holdNextAnswer()
+    const waiting = [authenticator.identify(token), authenticator.identify(token)]
+    await held.isFound
     await authenticator.revoke(db, accountId, 'session', { id })
-    await lookUp
+    held.release()
+    expect(await Promise.all(waiting)).toEqual([undefined, undefined])
+    expect(await authenticator.identify(token)).toBeUndefined()
+  })
+
+  test('is remembered no longer than its session lasts', async () => {
+    const { id, token } = await create()
+    await change(id, { expires_at: ago(-5_000) })
+    expect(await authenticator.identify(token)).toBeDefined()
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 5_001 })
+    await change(id, { expires_at: ago(1) })
     expect(await authenticator.identify(token)).toBeUndefined()
   })
 
   test('is not remembered where the database failed', async () => {
     const { token } = await create()
-    const broken = new Authenticator(db.withSchema('nowhere'))
-    await expect(broken.identify(token)).rejects.toThrow()
-    await expect(broken.identify(token)).rejects.toThrow()
+    const table = db.schema.alterTable('credential')
+    await table.renameTo('moved').execute()
+    await expect(authenticator.identify(token)).rejects.toThrow()
+    await db.schema.alterTable('moved').renameTo('credential').execute()
+    expect(await authenticator.identify(token)).toBeDefined()
+  })
+
+  test('is one answer for all who ask at once', async () => {
+    const { token } = await create()
+    const [first, second] = [authenticator.identify(token), authenticator.identify(token)]
+    expect(first).toBeInstanceOf(Promise)
+    expect(second).toBe(first)
+    expect(await second).toBe(authenticator.identify(token))
+  })
+
+  test('has no text in it that cannot be a token', () => {
+    expect(authenticator.identify('x'.repeat(10_000))).toBeUndefined()
   })
 })
 
@@ -136,12 +163,60 @@ test('revoking all but one spares that one, and keys', async () => {
   expect(await authenticator.identify(key.token)).toBeDefined()
 })
 
-test('a session that another process ended is noticed while a client is connected', async () => {
-  const { id } = await create()
-  const heard: string[] = []
-  authenticator.onRevoke((credentialId) => heard.push(credentialId))
-  const stop = authenticator.watch(() => [id])
-  await db.deleteFrom('credential').where('id', '=', id).execute()
-  await until(() => heard.includes(id), 'the session is noticed')
-  stop()
+describe('while a client is connected', () => {
+  /** Resolves once it is noticed. */
+  async function untilNoticed(token: string, id: string) {
+    const subject = await authenticator.identify(token)
+    const heard: string[] = []
+    authenticator.onRevoke((credentialId) => heard.push(credentialId))
+    const stop = authenticator.watch(() => (subject ? [subject] : []))
+    onTestFinished(stop)
+    return () => until(() => heard.includes(id), 'it is noticed')
+  }
+
+  test('a session that another process ended is noticed', async () => {
+    const { id, token } = await create()
+    const noticed = await untilNoticed(token, id)
+    await db.deleteFrom('credential').where('id', '=', id).execute()
+    await noticed()
+  })
+
+  test('scopes that another process took from the account of a key are noticed', async () => {
+    await db.updateTable('account').set({ role: 'operator' }).execute()
+    const { id, token } = await create({ kind: 'key', scopes: ['operate'] })
+    const noticed = await untilNoticed(token, id)
+    await db.updateTable('account').set({ role: 'member' }).execute()
+    await noticed()
+    expect(await authenticator.identify(token)).toMatchObject({ scopes: new Set() })
+  })
 })
+
+describe('signing in', () => {
+  test('removes what has expired, and nothing else', async () => {
+    const [expired, valid] = [await create(), await create()]
+    const key = await create({ kind: 'key', expiresAt: ago(1) })
+    const forever = await create({ kind: 'key' })
+    await change(expired.id, { expires_at: ago(1) })
+    await deleteExpired(db, 1)
+    await deleteExpired(db, 100)
+    const left = await db.selectFrom('credential').select('id').execute()
+    expect(left.map(({ id }) => id)).toEqual(expect.arrayContaining([valid.id, forever.id]))
+    for (const { id } of [expired, key]) expect(left).not.toContainEqual({ id })
+  })
+})
+
+/** Keeps back what the database answers to the next look-up. */
+function holdNextAnswer() {
+  const found = Promise.withResolvers<void>()
+  const released = Promise.withResolvers<void>()
+  const execute = MysqlConnection.prototype.executeQuery
+  const spy = vi.spyOn(MysqlConnection.prototype, 'executeQuery')
+  onTestFinished(() => spy.mockRestore())
+  spy.mockImplementationOnce(async function (this: MysqlConnection, query) {
+    const answer = await execute.call(this, query)
+    found.resolve()
+    await released.promise
+    return answer
+  })
+  return { isFound: found.promise, release: released.resolve }
+}

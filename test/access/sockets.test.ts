@@ -1,7 +1,8 @@
 import { io, type Socket } from 'socket.io-client'
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
 import { createAccount } from '../../src/access/accounts.ts'
 import { createCredential } from '../../src/access/credentials.ts'
+import { MysqlConnection } from '../../src/db/connection.ts'
 import { startFixture } from '../support/fixture/features.ts'
 import { until } from '../support/until.ts'
 
@@ -20,7 +21,8 @@ async function addSession(kind: 'session' | 'key' = 'session') {
   const db = service.database.withSignal()
   const account = { email: `operator${++accounts}@example.com`, password_hash: null } as const
   const accountId = await createAccount(db, { ...account, role: 'operator' })
-  return createCredential(db, { kind, accountId, name: 'test' })
+  const credential = await createCredential(db, { kind, accountId, name: 'test' })
+  return { ...credential, accountId }
 }
 
 /** Resolves once the socket is connected or refused. */
@@ -102,4 +104,24 @@ test('a session that expires loses its sockets within a second', async () => {
   await until(() => socket.disconnected, 'the socket is closed')
   expect(Date.now()).toBeGreaterThanOrEqual(expiresAt.getTime())
   expect(Date.now() - expiresAt.getTime()).toBeLessThan(1_000)
+})
+
+test('a session that ends while its socket connects gets no socket', async () => {
+  const db = service.database.withSignal()
+  const { id, token, accountId } = await addSession()
+  const { token: other } = await createCredential(db, { kind: 'session', accountId, name: 'other' })
+  const headers = { authorization: `Bearer ${other}` }
+  expect((await fetch(`${url}/v1/accounts/me`, { headers })).status).toBe(200)
+  const execute = MysqlConnection.prototype.executeQuery
+  const spy = vi.spyOn(MysqlConnection.prototype, 'executeQuery')
+  onTestFinished(() => spy.mockRestore())
+  let ended = 0
+  spy.mockImplementation(async function (this: MysqlConnection, query) {
+    const answer = await execute.call(this, query)
+    if (/^select.*`token_hash` = /.test(query.sql) && ended++ === 0)
+      await fetch(`${url}/v1/sessions/${id}`, { method: 'DELETE', headers })
+    return answer
+  })
+  await expect(connect({ auth: { token } })).rejects.toThrow('unknown, revoked or expired')
+  expect(ended).toBe(2)
 })

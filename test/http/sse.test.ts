@@ -83,12 +83,12 @@ test('a session or API key that is revoked ends the streams of its client, and n
   const { url, sinks, realtime } = await serve()
   const answer = sendRaw(url, ask('GET'))
   await until(() => sinks.size === 1, 'the client has subscribed')
-  expect(realtime.credentials).toEqual([OPERATOR.credential.id])
+  expect(realtime.subjects).toEqual([OPERATOR])
   realtime.disconnect('another')
   expect(sinks.size).toBe(1)
   realtime.disconnect(OPERATOR.credential.id)
   expect((await answer).status).toBe(200)
-  expect([sinks.size, realtime.credentials]).toEqual([0, []])
+  expect([sinks.size, realtime.subjects]).toEqual([0, []])
 })
 
 test('a session that expires ends the streams of its client', async () => {

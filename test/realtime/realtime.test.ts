@@ -217,6 +217,8 @@ describe('a connection', () => {
     'https://shop.example:8443',
     'http://localhost:1',
     'null',
+    'chrome-extension://abcdefghijklmnop',
+    'file://',
     'nonsense',
   ])('is refused to pages from %s', async (origin) => {
     expect(await connectionError({ extraHeaders: { origin } })).toBeInstanceOf(Error)
