@@ -138,8 +138,14 @@ export function accessRoutes(deps: AccessDeps) {
     handler: async (c) => {
       const { email, password } = c.req.valid('json')
       const db = open(c)
-      const { id } = await checkPassword(c, await findByEmail(db, email), email, password)
-      await startSession(c, db, id, behindTls)
+      const checked = await checkPassword(c, await findByEmail(db, email), email, password)
+      const { id } = checked
+      const session = await startSession(c, db, id, behindTls)
+      // A change of the password meanwhile did not see this session, and so did not end it.
+      if ((await findAccount(db, id))?.passwordHash !== checked.passwordHash) {
+        await authenticator.revoke(db, id, 'session', { id: session })
+        throw wrongPassword()
+      }
       return c.json(await readAccount(db, id), 201)
     },
   })
@@ -200,15 +206,17 @@ export function accessRoutes(deps: AccessDeps) {
     request: jsonBody(NewApiKey),
     responses: { 201: json(CreatedApiKey, 'Created; the key is shown this once') },
     handler: async (c) => {
-      const { accountId, scopes: own } = expectSubject(c)
+      const { accountId, scopes: own, credential, expiresAt: ownEnd } = expectSubject(c)
       const { name, scopes, expiresInDays } = c.req.valid('json')
       const more = scopes.filter((scope) => !own.has(scope))
       if (more.length > 0)
         throw validationFailed([
           { path: 'body.scopes', message: `You do not have ${more.join(', ')} yourself` },
         ])
-      const expiresAt =
-        expiresInDays === undefined ? null : new Date(Date.now() + expiresInDays * DAY_MS)
+      // A key makes none that outlives it.
+      const latest = credential.kind === 'key' ? ownEnd : Infinity
+      const end = Math.min(latest, Date.now() + (expiresInDays ?? Infinity) * DAY_MS)
+      const expiresAt = end === Infinity ? null : new Date(end)
       const db = open(c)
       const { id, token } = await createCredential(db, {
         kind: 'key',
@@ -255,13 +263,14 @@ export function accessRoutes(deps: AccessDeps) {
   return router
 }
 
-/** Sets the cookie of a new session. */
+/** Sets the cookie of a new session, and returns its id. */
 export async function startSession(c: AppContext, db: Db, accountId: number, behindTls: boolean) {
   await deleteExpired(db, MAX_EXPIRED)
   const name = c.req.header('user-agent') ?? ''
   const address = getContext(c).client
-  const { token } = await createCredential(db, { kind: 'session', accountId, name, address })
+  const { id, token } = await createCredential(db, { kind: 'session', accountId, name, address })
   c.header('Set-Cookie', toCookie(token, behindTls, COOKIE_SECONDS))
+  return id
 }
 
 async function readAccount(db: Db, id: number, granted?: ReadonlySet<string>) {

@@ -66,7 +66,12 @@ export const NewApiKey = z
   .strictObject({
     name: text().trim().min(1).max(200),
     scopes: z.array(z.enum(SCOPES)).min(1).openapi({ description: 'At most your own' }),
-    expiresInDays: z.int().min(1).max(3_650).optional().openapi({ description: 'Default: never' }),
+    expiresInDays: z
+      .int()
+      .min(1)
+      .max(3_650)
+      .optional()
+      .openapi({ description: 'Default: never, or as the key that asks' }),
   })
   .openapi('NewApiKey')
 

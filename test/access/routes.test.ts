@@ -1,4 +1,6 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { randomBytes } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { Passwords } from '../../src/access/password.ts'
 import { startService, useService } from '../support/service.ts'
 
 const PASSWORD = 'correct horse battery staple'
@@ -46,6 +48,18 @@ async function call(
   }
 }
 
+/** A body that `JSON.stringify` would not write. */
+async function send(path: string, body: string, headers: Record<string, string> = {}) {
+  const type = { 'content-type': 'application/json' }
+  const response = await fetch(url + path, {
+    method: 'POST',
+    headers: { ...type, ...headers },
+    body,
+  })
+  const [set] = response.headers.getSetCookie()
+  return { status: response.status, body: JSON.parse(await response.text()), set }
+}
+
 const newEmail = () => `person${++accounts}@example.com`
 
 async function signUp(email = newEmail()) {
@@ -88,6 +102,23 @@ describe('signing up', () => {
     expect([status, body.errors[0].path]).toEqual([422, 'body.email'])
   })
 
+  test.each([
+    ['a role', '"role":"operator"'],
+    ['a prototype', '"__proto__":{"role":"operator"}'],
+    ['a constructor', '"constructor":{"prototype":{"role":"operator"}}'],
+  ])('takes no more than an address and a password: not %s', async (_, more) => {
+    const text = `{"email":"${newEmail()}","password":"${PASSWORD}",${more}}`
+    const { status, set } = await send('/v1/accounts', text)
+    expect([status, set]).toEqual([422, undefined])
+  })
+
+  test('takes the last of two members of one name, as JSON.parse does', async () => {
+    const [first, last] = [newEmail(), newEmail()]
+    const text = `{"email":"${first}","email":"${last}","password":"${PASSWORD}"}`
+    expect((await send('/v1/accounts', text)).body).toMatchObject({ email: last, role: 'member' })
+    expect((await signIn(first)).status).toBe(401)
+  })
+
   test('refuses a password of fewer than twelve characters', async () => {
     const account = { email: newEmail(), password: 'elevenchars' }
     expect((await call('POST', '/v1/accounts', account)).body.errors).toEqual([
@@ -118,6 +149,21 @@ describe('signing in', () => {
     expect(wrong.status).toBe(401)
     expect({ ...unknown.body, requestId: '' }).toEqual({ ...wrong.body, requestId: '' })
     expect(wrong.set).toBeUndefined()
+  })
+
+  test('with the old password ends where the password changes meanwhile', async () => {
+    const { email, cookie } = await signUp()
+    const check = vi.spyOn(Passwords.prototype, 'check')
+    onTestFinished(() => check.mockRestore())
+    check.mockImplementationOnce(async () => {
+      const change = { password: PASSWORD, newPassword: 'another long password' }
+      const { status } = await call('PUT', '/v1/accounts/me/password', change, { cookie })
+      expect(status).toBe(204)
+      return true
+    })
+    expect((await signIn(email)).status).toBe(401)
+    const { body } = await call('GET', '/v1/sessions', undefined, { cookie })
+    expect(body.items).toHaveLength(1)
   })
 
   test('gives no session that a visitor brought (session fixation)', async () => {
@@ -243,6 +289,29 @@ describe('an API key', () => {
     expect(left).toBeLessThanOrEqual(86_400_000)
   })
 
+  test('makes no key that outlives it', async () => {
+    const { cookie } = await signUp()
+    const key = { name: 'CI', scopes: ['account'] }
+    const { body } = await create({ ...key, expiresInDays: 1 }, cookie)
+    for (const more of [{}, { expiresInDays: 30 }]) {
+      const made = await call('POST', '/v1/keys', { ...key, ...more }, as(body.key))
+      expect([made.status, made.body.expiresAt]).toEqual([201, body.expiresAt])
+    }
+  })
+
+  test('cannot be found by trying: all wrong ones get one answer', async () => {
+    const { cookie } = await signUp()
+    const { body } = await create({ name: 'CI', scopes: ['account'] }, cookie)
+    const near = `${body.key.slice(0, -1)}${body.key.endsWith('A') ? 'B' : 'A'}`
+    const random = Array.from({ length: 20 }, () => `ofl_${randomBytes(32).toString('base64url')}`)
+    const answers = new Set<string>()
+    for (const key of [...random, near, body.key.toUpperCase(), body.id]) {
+      const answer = await call('GET', '/v1/accounts/me', undefined, as(key))
+      answers.add(JSON.stringify([answer.status, { ...answer.body, requestId: '' }]))
+    }
+    expect([...answers]).toEqual([expect.stringMatching(/^\[401,/)])
+  })
+
   test('that is unknown is refused, even where anybody may read', async () => {
     const random = as(`ofl_${'r'.repeat(43)}`)
     const { status, body } = await call('GET', '/openapi.json', undefined, random)
@@ -280,6 +349,29 @@ describe('another site', () => {
   ])('cannot change anything by a cookie: %s', async (_, headers) => {
     const { cookie } = await signUp()
     expect(await from(headers)(cookie)).toBe(403)
+  })
+
+  test.each(['application/x-www-form-urlencoded', 'multipart/form-data', 'text/plain'])(
+    'cannot sign a visitor in by a form of %s',
+    async (type) => {
+      const { email } = await signUp()
+      const text = JSON.stringify({ email, password: PASSWORD })
+      const headers = { 'content-type': type, 'sec-fetch-site': 'cross-site' }
+      const { status, set } = await send('/v1/sessions', text, headers)
+      expect([status, set]).toEqual([415, undefined])
+    },
+  )
+
+  test('gets no leave to send JSON, by which its page could sign a visitor in', async () => {
+    const { headers } = await fetch(`${url}/v1/sessions`, {
+      method: 'OPTIONS',
+      headers: {
+        origin: 'https://evil.example',
+        'access-control-request-method': 'POST',
+        'access-control-request-headers': 'content-type',
+      },
+    })
+    expect(headers.get('access-control-allow-origin')).toBeNull()
   })
 
   test('is not what our own page is, in older browsers too', async () => {
