@@ -1,7 +1,11 @@
 import { type RouteConfig, z } from '@hono/zod-openapi'
 import { describe, expect, test } from 'vitest'
+import type { AppError } from '../../src/errors.ts'
+import { getContext, requestContext } from '../../src/http/context.ts'
 import { answerTagged, notModified } from '../../src/http/etag.ts'
-import { createRouter, json } from '../../src/http/router.ts'
+import { createRouter, json, listAccess, withAccess } from '../../src/http/router.ts'
+import type { Subject } from '../../src/roles.ts'
+import { OPERATOR } from '../support/operator.ts'
 
 describe('a route that declares what the router ignores is rejected', () => {
   const schema = z.object({ name: z.string() })
@@ -48,4 +52,37 @@ test('a response that its route does not declare is a type error', () => {
   router.openapi({ ...route, handler: (c) => c.json({ id: 1 }, 201) })
   // @ts-expect-error: nothing is known of the body.
   router.openapi({ ...route, handler: () => new Response('{"id":1}') })
+})
+
+describe('a route', () => {
+  test('that does not say who may call it keeps the app from starting', () => {
+    const app = createRouter()
+    app.get(
+      '/open',
+      withAccess('public', (c) => c.text('')),
+    )
+    app.use('/*', (_, next) => next())
+    expect(listAccess(app)).toEqual([{ method: 'GET', path: '/open', access: 'public' }])
+    app.get('/forgotten', (c) => c.text(''))
+    expect(() => listAccess(app)).toThrow('GET /forgotten declares no access')
+  })
+
+  test.each<[number, string, Subject | undefined]>([
+    [401, 'nobody', undefined],
+    [403, 'one without its scope', { ...OPERATOR, scopes: new Set(['account']) }],
+    [200, 'one with its scope', OPERATOR],
+  ])('answers %i to %s', async (status, _, subject) => {
+    const app = createRouter()
+    app.onError((error, c) => c.body(null, (error as AppError).status as 401))
+    app.use(requestContext(1_000, () => {}))
+    app.use((c, next) => {
+      getContext(c).subject = subject
+      return next()
+    })
+    app.get(
+      '/',
+      withAccess('operate', (c) => c.text('')),
+    )
+    expect((await app.request('/')).status).toBe(status)
+  })
 })
