@@ -50,6 +50,8 @@ export async function startApp(
       OPS_PORT: '0',
       COMPUTE_THREADS: String(threads),
       DEMO_INLINE: 'true',
+      // The load comes from few addresses.
+      RATE_LIMITS: 'off',
       ...env,
     },
   })
