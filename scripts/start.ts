@@ -54,18 +54,22 @@ async function createKey(config: Config): Promise<string> {
   return token
 }
 
-function welcome({ url, signInUrl }: Service) {
+function welcome({ url, opsUrl, signInUrl }: Service) {
   const commands = suggestions
     .filter(({ scope }) => key || !scope)
     .map(({ curl, scope }) => {
       const authorization = scope ? ` -H "authorization: Bearer ${key}"` : ''
-      return `  curl ${curl.replace('$URL', url)}${authorization}\n`
+      return `curl ${curl.replace('$URL', url)}${authorization}`
     })
+  if (opsUrl) commands.unshift(`curl ${opsUrl}/health/ready`)
   return `
 offloop runs on ${url}
 ${signInUrl ? `Sign in, once and within 10 minutes: ${signInUrl}\n` : ''}Database: ${database?.label}
 
-${commands.length > 0 ? `Worth trying:\n${commands.join('')}\n` : ''}The API to read and try: ${url}/docs
+Worth trying:
+${commands.map((command) => `  ${command}`).join('\n')}
+
+The API to read and try: ${url}/docs
 Ctrl-C stops it all; the data stays.
 `
 }

@@ -11,14 +11,12 @@ import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
 import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
 import { opsSpans } from './ops/live-spans.ts'
-import type { Metrics } from './ops/metrics.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
 
 interface AppDeps extends Deps {
   access: AccessDeps
   identify: Identify
-  metrics: Metrics
   samples: LiveSamples
 }
 

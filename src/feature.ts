@@ -8,6 +8,7 @@ import type { Env } from './http/context.ts'
 import type { Log } from './log.ts'
 import type { opsSample } from './ops/live-samples.ts'
 import type { opsSpans } from './ops/live-spans.ts'
+import type { Metrics } from './ops/metrics.ts'
 import type { Event, Listeners } from './realtime/event.ts'
 import type { Realtime, Topic } from './realtime/realtime.ts'
 import type { Scope, Subject } from './roles.ts'
@@ -20,6 +21,7 @@ export interface Deps {
   jobs: Jobs
   realtime: Realtime
   log: Log
+  metrics: Metrics
   stopping: AbortSignal
 }
 

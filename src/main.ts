@@ -102,14 +102,13 @@ export async function openService(
     behindTls,
     link,
   }
-  const databasePaths = features.filter((feature) => feature.usesDatabase).map(({ path }) => path)
   const server = opening.use(
     new HttpServer({
       leaving: leaving.signal,
       shouldUpgrade: isRealtimeUpgrade,
       maxConnections: connectionLimit(config.database.poolSize),
-      backlogFor: (path) =>
-        databasePaths.some((start) => path.startsWith(start)) ? database.backlog : undefined,
+      backlog: database.backlog,
+      backlogPaths: features.filter(({ usesDatabase }) => usesDatabase).map(({ path }) => path),
       behindTls,
       findClient,
       clients,
@@ -140,8 +139,9 @@ export async function openService(
   opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
   opening.defer(spans.start(realtime, log))
 
-  const deps: Deps = { config, database, compute, jobs, realtime, log, stopping: stopping.signal }
-  const app = createApp({ ...deps, access, identify, metrics, samples }, features)
+  const opened = { config, database, compute, jobs, realtime, log, metrics }
+  const deps: Deps = { ...opened, stopping: stopping.signal }
+  const app = createApp({ ...deps, access, identify, samples }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),

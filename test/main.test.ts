@@ -271,7 +271,6 @@ describe('a blocked event loop', () => {
       opsUrl,
       output,
     } = await useMain({
-      DEMO_INLINE: 'true',
       WATCHDOG_MS: '0',
       LOG_LEVEL: 'info',
     })

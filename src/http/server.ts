@@ -36,7 +36,9 @@ interface HttpServerOptions {
   /** Other requests are served as they are (RFC 9110, 7.8). */
   shouldUpgrade?: (request: IncomingMessage) => boolean
   maxConnections?: number
-  backlogFor?: (path: string) => Backlog | undefined
+  /** Requests to these paths wait in it under load. */
+  backlog?: Backlog
+  backlogPaths?: readonly string[]
   /** Behind TLS, browsers are told to stay with it. */
   behindTls?: boolean
   /** By default the address of its socket. */
@@ -156,9 +158,9 @@ export class HttpServer implements AsyncDisposable {
     // RFC 9110, 9.3.7.
     if (req.url === '*') return void outgoing.writeHead(204).end()
     outgoing.startedAt = performance.now()
-    const { findClient, clients, backlogFor, findRefusal } = this.#options
+    const { findClient, clients, backlog, backlogPaths = [], findRefusal } = this.#options
     outgoing.client = findClient?.(req) ?? req.socket.remoteAddress ?? ''
-    const backlog = req.method === 'OPTIONS' ? undefined : backlogFor?.(req.url as string)
+    const waits = req.method !== 'OPTIONS' && backlogPaths.some((path) => req.url?.startsWith(path))
     const start = (refusal?: AppError) => {
       outgoing.refusal = refusal
       if ('transfer-encoding' in req.headers || 'content-length' in req.headers)
@@ -167,8 +169,8 @@ export class HttpServer implements AsyncDisposable {
     }
     if (clients?.admitRequest(outgoing.client, outgoing) === false)
       return start(new AppError('rate_limited', TOO_MANY_OPEN, { retryAfter: 1 }))
-    const refusal = backlog && backlog.waiting > 0 ? findRefusal?.(outgoing) : undefined
-    if (backlog && !refusal) backlog.add({ admit: () => start(), refuse: start })
+    const refusal = waits && backlog?.waiting ? findRefusal?.(outgoing) : undefined
+    if (waits && backlog && !refusal) backlog.add({ admit: () => start(), refuse: start })
     else start(refusal)
   }
 

@@ -263,8 +263,8 @@ const UNAVAILABLE: Refusal = {
 }
 
 /** Each socket is also in a room of its own, and in one of its credential. */
-const isFull = ({ rooms }: ClientSocket, topic: string) =>
-  !rooms.has(topic) && rooms.size >= MAX_TOPICS + 2
+const isFull = ({ rooms, data }: ClientSocket, topic: string) =>
+  !rooms.has(topic) && rooms.size - (data.subject ? 2 : 1) >= MAX_TOPICS
 
 function reply(acknowledge: unknown, answer: Acknowledgement) {
   if (typeof acknowledge === 'function') acknowledge(answer.ok ? { ok: true } : answer)

@@ -44,9 +44,9 @@ async function useListenedService() {
     })
     const text = await response.text()
     const [cookie = ''] = response.headers.getSetCookie()[0]?.split(';') ?? []
-    response.headers.delete('set-cookie')
     requestIds.push(response.headers.get('x-request-id') ?? '')
-    return { status: response.status, cookie, text, headers: [...response.headers].join('\n') }
+    const shown = [...response.headers].filter(([name]) => name !== 'set-cookie')
+    return { status: response.status, cookie, text, headers: shown.join('\n') }
   }
 
   return {

@@ -327,9 +327,16 @@ describe('operations', () => {
     const { body } = await app.request('/openapi.json')
     expect(body.openapi).toBe('3.1.0')
     expect(Object.keys(body.paths).sort()).toEqual([
+      '/v1/accounts',
+      '/v1/accounts/me',
+      '/v1/accounts/me/password',
       '/v1/items',
       '/v1/items/{id}',
+      '/v1/keys',
+      '/v1/keys/{id}',
       '/v1/ops',
+      '/v1/sessions',
+      '/v1/sessions/{id}',
       '/v1/work',
     ])
     expect(body.paths['/v1/items/{id}'].get.responses.default.content).toHaveProperty([

@@ -452,7 +452,8 @@ async function useBacklog(options: ServerOptions = {}) {
     add: (waiter: Waiter) => void waiters.push(waiter),
   }
   const server = await start(app, {
-    backlogFor: (path) => (path.startsWith('/slow') ? backlog : undefined),
+    backlog,
+    backlogPaths: ['/slow'],
     ...options,
   })
   return { ...server, waiters, records, served }

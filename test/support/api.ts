@@ -37,6 +37,7 @@ export interface Schema {
   maxLength?: number
   required?: string[]
   properties?: Record<string, Schema>
+  items?: Schema
   $ref?: string
 }
 

@@ -3,11 +3,20 @@ import type { Operation, Parameter, Schema } from './api.ts'
 /** A request as it goes out. */
 export interface FuzzedRequest {
   operation: Operation
+  /** Whose credentials go with it, unless `headers` has some that are broken. */
+  caller: Caller
   method: string
   path: string
   headers: Record<string, string>
   body: string | Buffer | undefined
 }
+
+export type Caller = 'anonymous' | 'member' | 'operator'
+
+/** Of all accounts that the made-up requests know. */
+export const PASSWORD = 'correct horse battery staple'
+
+export const MEMBER = 'member@example.com'
 
 /** What nobody should send, and somebody will. */
 const ODDITIES = [
@@ -69,8 +78,28 @@ const MEDIA_TYPES = [
   'text/csv',
   'x',
 ]
+const TOKEN = 'A'.repeat(43)
+const BROKEN_CREDENTIALS = [
+  { authorization: '' },
+  { authorization: 'Bearer' },
+  { authorization: 'Bearer  ' },
+  { authorization: `Bearer ofl_${TOKEN}` },
+  { authorization: `bearer ofs_${TOKEN}` },
+  { authorization: `Bearer ofl_${TOKEN}, Bearer ofl_${TOKEN}` },
+  { authorization: 'Bearer __proto__' },
+  { authorization: 'Basic b3BlcmF0b3I6b3BlcmF0b3I=' },
+  { authorization: `Bearer ${'x'.repeat(5_000)}` },
+  { cookie: 'session=' },
+  { cookie: `session=ofs_${TOKEN}` },
+  { cookie: `session=${TOKEN}; session=ofl_${TOKEN}` },
+  { cookie: 'session=%00%ff; =; ;;' },
+]
+const CALLERS: Caller[] = ['anonymous', 'member', 'member', 'operator', 'operator', 'operator']
+/** Hashing passwords takes most of the time: only so many of these operations are tried. */
+const PASSWORD_SHARE = 0.3
 /** Above these a request is slow, which is no more than an attempt at the bounds now and then. */
 const SOON: Record<string, number> = {
+  ms: 20,
   to: 20_000,
   from: 10_000,
   width: 32,
@@ -105,7 +134,7 @@ export class Fuzzer {
   }
 
   next(): FuzzedRequest {
-    const operation = this.#pick(this.#operations)
+    const operation = this.#operation()
     const isBroken = this.#chance(0.4)
     const path = operation.path.replace(/\{\w+\}/g, () => encode(this.#id(operation, isBroken)))
     const query = operation.parameters
@@ -118,11 +147,18 @@ export class Fuzzer {
       operation.method === 'get' && this.#chance(0.1) ? 'HEAD' : operation.method.toUpperCase()
     return {
       operation,
+      caller: this.#pick(CALLERS),
       method,
       path: query.length > 0 ? `${path}?${query.join('&')}` : path,
       headers,
       body,
     }
+  }
+
+  #operation(): Operation {
+    const operation = this.#pick(this.#operations)
+    const takesPassword = /account|session|password/.test(operation.path) && operation.body
+    return takesPassword && !this.#chance(PASSWORD_SHARE) ? this.#operation() : operation
   }
 
   #id({ path, parameters }: Operation, isBroken: boolean): string {
@@ -165,6 +201,7 @@ export class Fuzzer {
       headers['content-encoding'] = this.#pick(['gzip', 'br', 'identity', 'x, gzip'])
     if (isBroken && this.#chance(0.05))
       headers['origin'] = this.#pick(['null', 'https://evil.example', 'x'])
+    if (isBroken && this.#chance(0.2)) Object.assign(headers, this.#pick(BROKEN_CREDENTIALS))
     return headers
   }
 
@@ -191,11 +228,14 @@ export class Fuzzer {
       return this.#value(this.#schemas[schema.$ref.split('/').at(-1) as string] ?? {}, name)
     if (schema.enum) return this.#pick(schema.enum)
     if (schema.properties) return this.#object(schema)
+    if (schema.items) return [this.#value(schema.items, name)]
     const { minimum = 0, maximum = 1_000 } = schema
     const bound = this.#chance(0.01) ? maximum : Math.min(maximum, SOON[name] ?? maximum)
     if (schema.type === 'integer')
       return this.#chance(0.1) ? minimum : this.#integer(minimum, bound)
     if (schema.type === 'number') return minimum + this.#random() * (maximum - minimum)
+    if (schema.format === 'password') return PASSWORD
+    if (name === 'email') return this.#pick([MEMBER, `fuzz-${this.#integer(1, 999)}@example.com`])
     if (name === 'price') return `${this.#integer(0, 9_999)}.${this.#integer(10, 99)}`
     if (name === 'cursor') return this.#pick(['aWQ6MQ', ...[...this.#ids.values()].flat()])
     return this.#chance(0.05)

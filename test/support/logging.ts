@@ -19,8 +19,13 @@ const ends: Record<string, () => void> = {
   flooded: () => flood(FLOOD_LINES),
   secrets() {
     const token = `ofs_${'t'.repeat(43)}`
-    const fields = { authorization: 'secret', cookie: 'secret', 'set-cookie': 'secret', public: 1 }
-    const passwords = { password: 'secret', newPassword: 'secret', token: 'secret' }
+    const fields = {
+      authorization: 'PRIVATE',
+      cookie: 'PRIVATE',
+      'set-cookie': 'PRIVATE',
+      public: 1,
+    }
+    const passwords = { password: 'PRIVATE', newPassword: 'PRIVATE', token: 'PRIVATE' }
     const all = { ...fields, ...passwords }
     const err = Object.assign(new Error(`The token ${token} is wrong`), all)
     log.warn({ ...all, headers: all, body: all, err }, `/sign-in?token=${token}`)

@@ -20,7 +20,9 @@ const openAll = (env: NodeJS.ProcessEnv) => openService(env, features)
  */
 export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) {
   const { url: databaseUrl, database, close: closeDatabase } = await createDatabase()
+  // feature: reports
   const reportDirectory = await mkdtemp(join(tmpdir(), 'offloop-reports-'))
+  // /feature
   const service = await open({
     NODE_ENV: 'test',
     LOG_LEVEL: 'silent',
@@ -31,7 +33,9 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     COMPUTE_THREADS: '2',
     RATE_LIMITS: 'off',
     DATABASE_URL: databaseUrl,
+    // feature: reports
     REPORT_DIR: reportDirectory,
+    // /feature
     ...env,
   })
   let stopped: Promise<void> | undefined
@@ -42,12 +46,16 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     signInUrl: service.signInUrl,
     databaseUrl,
     database,
+    // feature: reports
     reportDirectory,
+    // /feature
     stop,
     async close() {
       await stop()
       await closeDatabase()
+      // feature: reports
       await rm(reportDirectory, { recursive: true })
+      // /feature
     },
   }
 }

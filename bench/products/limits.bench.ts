@@ -1,0 +1,151 @@
+import { request } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { atLeast, atMost, type Bench } from '../support/bench.ts'
+import { ClosedLoop } from '../support/closed-loop.ts'
+import { openBenchDatabase } from '../support/database.ts'
+import { machine } from '../support/machine.ts'
+import { type Prober, startProber } from '../support/prober.ts'
+import { type App, readMetric, startApp } from '../support/servers.ts'
+import { median, medianRatio, percentile } from '../support/statistics.ts'
+import { number } from '../support/table.ts'
+
+const CONNECTIONS = 50
+const LEAD_IN_MS = 300
+const WARM_UP_MS = 3_000
+const ROUNDS = 15
+const ROUND_MS = 700
+const FLOOD_ROUNDS = 3
+const FLOOD_MS = 8_000
+/** Far below the limit of an address. */
+const LIGHT_PER_SECOND = 50
+const LOGINS_PER_SECOND = 50
+/** Of one client whose requests are refused soon. */
+const FLOOD_CONNECTIONS = 200
+const READ = '/v1/products/7'
+const READ_REQUEST = `GET ${READ} HTTP/1.1\r\nHost: bench\r\n\r\n`
+const MIB = 2 ** 20
+
+interface LimitsFigures {
+  on: number
+  off: number
+  ratio: number
+  idleP99Ms: number
+  logInP99Ms: number
+  floodP99Ms: number
+  memoryGrowthMiB: number
+}
+
+export const bench: Bench<LimitsFigures> = {
+  description: 'what limits cost a read by id, and what floods cost the others; three minutes',
+  packages: ['hono', 'lru.min'],
+
+  async run({ started, progress }) {
+    const lightMs = 3 * FLOOD_ROUNDS * FLOOD_MS
+    progress.expect(2 * (WARM_UP_MS + ROUNDS * (ROUND_MS + LEAD_IN_MS)) + lightMs)
+    const database = started.use(await openBenchDatabase())
+    const [on, off] = (await Promise.all(
+      ['on', 'off'].map((RATE_LIMITS) =>
+        startApp(database.url, machine.cores, { env: { RATE_LIMITS } }),
+      ),
+    )) as [App, App]
+    started.use(on)
+    started.use(off)
+    progress.next('reads in turns', 2 * (WARM_UP_MS + ROUNDS * (ROUND_MS + LEAD_IN_MS)))
+    const rates = await compareReads(on, off)
+    progress.next('log-ins and a client that floods', lightMs)
+    const floods = await measureFloods(on, started.use(startProber()))
+    const figures = { ...rates, ...floods }
+    return {
+      tables: [{ title: 'Reads per second, and p99 of a light endpoint', rows: [figures] }],
+      targets: [
+        atLeast('reads with limits ÷ without', figures.ratio, 0.95),
+        atMost('light p99 ÷ idle in a flood of log-ins', floods.logInP99Ms / floods.idleP99Ms, 2),
+      ],
+      figures: { versions: { database: database.version }, ...figures },
+    }
+  },
+
+  summarise: ({ ratio, idleP99Ms, logInP99Ms, floodP99Ms }) => [
+    [
+      'reads by id with limits, from many addresses',
+      `${number(ratio, 2)} of without`,
+      `p99 of a light endpoint idle ${number(idleP99Ms, 1)} ms, in a flood of log-ins ` +
+        `${number(logInP99Ms, 1)} ms, of refused reads ${number(floodP99Ms, 1)} ms`,
+    ],
+  ],
+}
+
+let addresses = 0
+/** Linux takes all of 127.0.0.0/8 for itself; a new address has used nothing of its limits. */
+const nextAddress = () => `127.1.${(++addresses >> 8) & 255}.${addresses & 255}`
+
+async function compareReads(on: App, off: App) {
+  for (const app of [on, off]) await countReads(app, WARM_UP_MS)
+  const rates: { on: number; off: number }[] = []
+  for (let round = 0; round < ROUNDS; round++)
+    rates.push({ on: await countReads(on, ROUND_MS), off: await countReads(off, ROUND_MS) })
+  const [ons, offs] = [rates.map((rate) => rate.on), rates.map((rate) => rate.off)]
+  return { on: median(ons), off: median(offs), ratio: medianRatio(ons, offs) }
+}
+
+/** @throws Error when any answer was not a 2xx. */
+async function countReads({ url }: App, durationMs: number): Promise<number> {
+  const nextRequest = () => READ_REQUEST
+  const loops = Array.from(
+    { length: CONNECTIONS },
+    () => new ClosedLoop({ url, nextRequest, localAddress: nextAddress() }, 1),
+  )
+  await sleep(LEAD_IN_MS)
+  for (const loop of loops) loop.begin()
+  await sleep(durationMs)
+  const figures = loops.map((loop) => loop.end())
+  const failures = figures.flatMap((each) => Object.keys(each.failures))
+  if (failures.length > 0) throw new Error(`Reads failed: ${[...new Set(failures)].join(', ')}`)
+  return figures.reduce((sum, { goodPerSecond }) => sum + goodPerSecond, 0)
+}
+
+/** In turns, so that whatever else the machine does hits all of them. */
+async function measureFloods(app: App, prober: Prober) {
+  const p99s = { idle: [] as number[], logIns: [] as number[], reads: [] as number[] }
+  const memory = () => readMetric(app.opsUrl, 'process_resident_memory_bytes')
+  const growth: number[] = []
+  for (let round = 0; round < FLOOD_ROUNDS; round++) {
+    p99s.idle.push(await measureLight(app, prober))
+    const before = await memory()
+    const timer = setInterval(() => guess(app.url), 1_000 / LOGINS_PER_SECOND)
+    p99s.logIns.push(await measureLight(app, prober))
+    clearInterval(timer)
+    growth.push(((await memory()) - before) / MIB)
+    const target = { url: app.url, nextRequest: () => READ_REQUEST, localAddress: nextAddress() }
+    const flood = new ClosedLoop(target, FLOOD_CONNECTIONS)
+    p99s.reads.push(await measureLight(app, prober))
+    flood.end()
+  }
+  return {
+    idleP99Ms: median(p99s.idle),
+    logInP99Ms: median(p99s.logIns),
+    floodP99Ms: median(p99s.reads),
+    /** Of the last round: the first ones fill caches. */
+    memoryGrowthMiB: growth.at(-1) ?? Number.NaN,
+  }
+}
+
+async function measureLight(app: App, prober: Prober): Promise<number> {
+  const { latenciesMs, failed } = await prober.probe({
+    url: app.url + READ,
+    perSecond: LIGHT_PER_SECOND,
+    startInMs: 1_000,
+    durationMs: FLOOD_MS,
+  })
+  if (failed > 0) throw new Error(`${failed} light requests failed`)
+  return percentile(latenciesMs, 0.99)
+}
+
+/** A wrong password for an account of its own, from an address of its own. */
+function guess(url: string) {
+  const localAddress = nextAddress()
+  const headers = { 'content-type': 'application/json' }
+  const asked = request(`${url}/v1/sessions`, { method: 'POST', localAddress, headers })
+  asked.on('response', (answer) => answer.resume()).on('error', () => {})
+  asked.end(JSON.stringify({ email: `${localAddress}@example.com`, password: 'wrong' }))
+}
