@@ -17,6 +17,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
 }
 
 export async function down(db: Kysely<unknown>): Promise<void> {
+  // Two owners may have used the same one.
+  await sql`update report set idempotency_key = null`.execute(db)
   await sql`
     alter table report
       drop key report_owner,

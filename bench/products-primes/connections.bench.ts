@@ -18,13 +18,11 @@ import {
   type RoundsRow,
   roundsMs,
 } from './rounds.ts'
-import { type ClientRow, measureTwoClients, QUICK_TWO_CLIENTS, TWO_CLIENTS } from './two-clients.ts'
 
 interface ConnectionsFigures {
   comparisons: Comparison[]
   rows: RoundsRow[]
   openLoad: OpenLoadRow[]
-  twoClients: ClientRow[]
 }
 
 const START_MS = 2_000
@@ -36,9 +34,7 @@ export const bench: Bench<ConnectionsFigures> = {
   async run({ started, progress, quick }) {
     const rounds = quick ? QUICK_ROUNDS : ROUNDS
     const openLoad = quick ? QUICK_OPEN_LOAD : OPEN_LOAD
-    const twoClients = quick ? QUICK_TWO_CLIENTS : TWO_CLIENTS
-    const twoClientsMs = twoClients.leadInMs + twoClients.roundMs
-    progress.expect(roundsMs(rounds) + openLoadMs(openLoad) + twoClientsMs + 3 * START_MS)
+    progress.expect(roundsMs(rounds) + openLoadMs(openLoad) + 2 * START_MS)
 
     leaveServerCore()
     const pinned = started.use(await openBenchDatabase())
@@ -54,14 +50,12 @@ export const bench: Bench<ConnectionsFigures> = {
         flushLogAtCommit: database.flushLogAtCommit,
         ...rounds,
         openLoad,
-        twoClients,
         serversOnOwnCore: canPin,
         quick,
       },
       comparisons,
       rows,
       openLoad: await measureOpenLoad(database.url, openLoad, progress),
-      twoClients: await measureTwoClients(database.url, twoClients, progress),
     }
     return { tables: toTables(figures), figures }
   },
@@ -82,12 +76,11 @@ export const bench: Bench<ConnectionsFigures> = {
     }),
 }
 
-const toTables = ({ comparisons, rows, openLoad, twoClients }: ConnectionsFigures): Table[] => [
+const toTables = ({ comparisons, rows, openLoad }: ConnectionsFigures): Table[] => [
   {
     title: 'Ever more connections',
     rows: rows.map((row) => ({ ...row, failures: JSON.stringify(row.failures) })),
   },
   { title: 'offloop by the others', rows: comparisons },
   { title: 'Open load: requests by the clock, answered or not', rows: openLoad },
-  { title: 'Two clients that count primes at once', rows: twoClients },
 ]

@@ -2,6 +2,7 @@ import { Pool } from '@offloop/workpool/pool'
 import { CompiledQuery } from 'kysely'
 import { io } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import * as migration from '../../../migrations/006-report-owner.ts'
 import { MysqlConnection } from '../../../src/db/connection.ts'
 import { canRead, listReports } from '../../../src/features/reports/reports.ts'
 import { useDatabase } from '../../support/database.ts'
@@ -101,6 +102,26 @@ test("an Idempotency-Key is its owner's own", async () => {
   expect(others.id).not.toBe(first.id)
   expect((await accept(url, 'a\n1\n', key('same', ann.as))).id).toBe(first.id)
   expect((await post(url, 'a\n2\n', key('same', ann.as))).status).toBe(409)
+})
+
+test('two owners with one Idempotency-Key do not keep the migration from being undone', async () => {
+  const { database } = await useDatabase()
+  const db = database.withSignal()
+  const jobs = ['a', 'b'].map((id) => ({ id, kind: 'k', priority: 0, max_attempts: 1, input: '' }))
+  await db
+    .insertInto('job')
+    .values(jobs.map((job) => ({ ...job, state: 'queued' })))
+    .execute()
+  const reports = jobs.map(({ id }) => ({ id, owner: id, bytes: 1, sha256: 'x' }))
+  await db
+    .insertInto('report')
+    .values(reports.map((report) => ({ ...report, idempotency_key: 'same' })))
+    .execute()
+  await migration.down(db as never)
+  await migration.up(db as never)
+  expect(await db.selectFrom('report').select('owner').execute()).toEqual(
+    Array(2).fill({ owner: null }),
+  )
 })
 
 test('a result is used again for the same file of the same owner only', async () => {
