@@ -9,12 +9,10 @@ import { createRouter } from './http/router.ts'
 import { servePage } from './http/static.ts'
 import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
 import { opsSpans } from './ops/live-spans.ts'
-import type { Metrics } from './ops/metrics.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
 
 interface AppDeps extends Deps {
-  metrics: Metrics
   readiness: Readiness
   samples: LiveSamples
 }

@@ -8,6 +8,7 @@ import type { Env } from './http/context.ts'
 import type { Log } from './log.ts'
 import type { opsSample } from './ops/live-samples.ts'
 import type { opsSpans } from './ops/live-spans.ts'
+import type { Metrics } from './ops/metrics.ts'
 import type { Event, Listeners } from './realtime/event.ts'
 import type { Realtime } from './realtime/realtime.ts'
 
@@ -19,6 +20,7 @@ export interface Deps {
   jobs: Jobs
   realtime: Realtime
   log: Log
+  metrics: Metrics
   stopping: AbortSignal
 }
 
@@ -33,7 +35,7 @@ export interface Feature {
   jobs?(deps: Deps): readonly JobHandler[]
   /** Jobs enqueued by cron expressions. */
   schedules?: readonly JobSchedule[]
-  /** Names or patterns, such as `/^report:\d+$/`. */
+  /** Names or patterns, such as `/^order:\d+$/`. */
   topics?: readonly (string | RegExp)[]
   /** What subscribers receive, for `/docs`. */
   events?: readonly Event[]

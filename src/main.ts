@@ -95,8 +95,9 @@ export async function openService(
   opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
   opening.defer(spans.start(realtime, log))
 
-  const deps = { config, database, compute, jobs, realtime, log, stopping: stopping.signal }
-  const app = createApp({ ...deps, metrics, readiness, samples }, features)
+  const opened = { config, database, compute, jobs, realtime, log, metrics }
+  const deps = { ...opened, stopping: stopping.signal }
+  const app = createApp({ ...deps, readiness, samples }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
