@@ -21,7 +21,9 @@ const SETTINGS = {
   PORT: '13580',
   PORTS: '',
   NODE_ENV: '',
+  // feature: primes
   DEMO_INLINE: '',
+  // /feature
   MYSQL_PASSWORD: '',
   MYSQL_ROOT_PASSWORD: '',
   LOG_LEVEL: '',

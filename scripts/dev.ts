@@ -39,7 +39,13 @@ async function serve(databaseUrl: string) {
     ],
     {
       stdio: 'inherit',
-      env: { DEMO_INLINE: 'true', ...process.env, DATABASE_URL: databaseUrl },
+      env: {
+        // feature: primes
+        DEMO_INLINE: 'true',
+        // /feature
+        ...process.env,
+        DATABASE_URL: databaseUrl,
+      },
     },
   )
   for (const signal of ['SIGINT', 'SIGTERM'] as const)

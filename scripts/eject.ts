@@ -15,13 +15,15 @@ import { hasLocalDatabase, onDatabase } from './database/local-database.ts'
  * - each file with its name in its path, such as `src/features/NAME/` or `public/panels/NAME.js`;
  * - in any other file what stands between two comments `feature: NAME` and `/feature`, or below the
  *   first where there is no second; with several names it goes with the first of them;
- * - its line in `src/features/index.ts`, its migrations, and those helpers of tests and benches and
- *   those npm packages that only it uses.
+ * - its line in `src/features/index.ts`, its migrations, and those helpers of tests and benches,
+ *   pictures and npm packages that only it uses.
  */
 const REGISTRY = 'src/features/index.ts'
 const START = /^\s*(?:\/\/|#|<!--|\/\*)\s*feature: ([\w, -]+?)\s*(?:-->|\*\/)?$/
 const END = /^\s*(?:\/\/|#|<!--|\/\*)\s*\/feature\s*(?:-->|\*\/)?$/
-const HELPER = /^(?:test|bench)\/(?!.*\.test\.ts$).*\.ts$|^bench\/results\//
+/** Not any quoted name: `'typescript'` is also a value of an example. */
+const IMPORT = /(?:from |import |import\(|resolve\()['"]/.source
+const HELPER = /^(?:test|bench)\/(?!.*\.test\.ts$).*\.ts$|^bench\/results\/|^docs\/.*\.png$/
 
 process.chdir(join(import.meta.dirname, '..'))
 const examples = features.filter(({ example }: Feature) => example) as readonly Feature[]
@@ -202,21 +204,21 @@ function removeHelpers(before: Map<string, string>) {
   if (unused.length > 0) removeHelpers(after)
 }
 
-/** Removes dependencies that were mentioned before and are not now. */
+/** Removes dependencies that were imported before and are not now. */
 function removePackages(before: Map<string, string>, canGoOn: boolean) {
   const after = readFiles()
-  const isMentioned = (name: string, texts: Map<string, string>) =>
+  const isImported = (name: string, texts: Map<string, string>) =>
     [...texts].some(
       ([file, text]) =>
         !/\.(json|md)$/.test(file) &&
-        new RegExp(`(?:['"]|node_modules/)${RegExp.escape(name)}['"/]`).test(text),
+        new RegExp(`(?:${IMPORT}|node_modules/)${RegExp.escape(name)}['"/]`).test(text),
     )
   for (const file of [...after.keys()].filter((file) => basename(file) === 'package.json')) {
     const manifest = JSON.parse(readFileSync(file, 'utf8'))
     for (const list of [manifest.dependencies, manifest.devDependencies])
       for (const name of Object.keys(list ?? {})) {
         const used = name.replace('@types/', '')
-        if (!isMentioned(used, before) || isMentioned(used, after)) continue
+        if (!isImported(used, before) || isImported(used, after)) continue
         delete list[name]
         console.log(`Removed the package ${name} from ${file}`)
       }

@@ -17,7 +17,13 @@ const code = await runService(
     database = await openLocalDatabase()
     await prepareDatabase(database.url)
     return openService(
-      { DEMO_INLINE: 'true', ...process.env, DATABASE_URL: database.url },
+      {
+        // feature: primes
+        DEMO_INLINE: 'true',
+        // /feature
+        ...process.env,
+        DATABASE_URL: database.url,
+      },
       features,
     )
   },
@@ -27,14 +33,18 @@ await database?.stop()
 process.exit(code)
 
 function welcome({ url }: Service) {
-  const commands = features
-    .flatMap(({ suggestions = [] }: Feature) => suggestions)
-    .map((suggestion) => `  curl ${suggestion.replace('$URL', url)}\n`)
+  const suggestions = features.flatMap(({ suggestions = [] }: Feature) => suggestions)
+  const commands = ['$URL/health/ready', ...suggestions].map(
+    (suggestion) => `  curl ${suggestion.replace('$URL', url)}`,
+  )
   return `
 offloop runs on ${url}
 Database: ${database?.label}
 
-${commands.length > 0 ? `Worth trying:\n${commands.join('')}\n` : ''}The API to read and try: ${url}/docs
+Worth trying:
+${commands.join('\n')}
+
+The API to read and try: ${url}/docs
 Ctrl-C stops it all; the data stays.
 `
 }

@@ -276,11 +276,7 @@ describe('a blocked event loop', () => {
   })
 
   test('is not reported with WATCHDOG_MS=0', async () => {
-    const { url: listening, output } = await useMain({
-      DEMO_INLINE: 'true',
-      WATCHDOG_MS: '0',
-      LOG_LEVEL: 'info',
-    })
+    const { url: listening, output } = await useMain({ WATCHDOG_MS: '0', LOG_LEVEL: 'info' })
     const url = await listening()
     await request(`${url}/v1/work/inline?ms=500`)
     expect(await metric(url, 'nodejs_eventloop_blocks_total')).toBe(0)

@@ -49,7 +49,9 @@ export async function startApp(
       PORT: '0',
       OPS_PORT: '0',
       COMPUTE_THREADS: String(threads),
+      // feature: primes
       DEMO_INLINE: 'true',
+      // /feature
       ...env,
     },
   })

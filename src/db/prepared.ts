@@ -11,8 +11,8 @@ const MAX_LIST_LENGTH = 4_096
  * Compiles a hot query once, because building it costs as much as running it.
  *
  *     const byId = prepared((db, id: number) =>
- *       db.selectFrom('product').selectAll().where('id', '=', id))
- *     const [product] = await byId(db, 7)
+ *       db.selectFrom('order').selectAll().where('id', '=', id))
+ *     const [order] = await byId(db, 7)
  *
  * @param build gets stand-ins, which it may only pass on to the query.
  * @throws Error on the first call, unless the query binds each parameter once, in order.

@@ -5,7 +5,7 @@ import type { JobTables } from '@offloop/jobs/tables'
  *
  *     declare module '../../db/tables.ts' {
  *       interface Tables {
- *         product: ProductTable
+ *         order: OrderTable
  *       }
  *     }
  */

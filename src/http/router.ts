@@ -60,18 +60,18 @@ export function createRouter(): Router {
   return checked
 }
 
-/** `request: jsonBody(ProductInput)`. */
+/** `request: jsonBody(OrderInput)`. */
 export const jsonBody = <Schema extends z.ZodType>(schema: Schema) => ({
   body: { required: true, content: { 'application/json': { schema } } },
 })
 
-/** `responses: { 200: json(Product, 'The product') }`. */
+/** `responses: { 200: json(Order, 'The order') }`. */
 export const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
   description,
   content: { 'application/json': { schema } },
 })
 
-/** `withHeaders(json(Product, 'Created'), 'ETag', 'Location')`. */
+/** `withHeaders(json(Order, 'Created'), 'ETag', 'Location')`. */
 export const withHeaders = <Response extends object>(response: Response, ...names: string[]) => ({
   ...response,
   headers: z.object(Object.fromEntries(names.map((name) => [name, z.string()]))),

@@ -11,7 +11,7 @@ export interface Event<Name extends string = string, Schema extends z.ZodObject 
   readonly payload: Schema
 }
 
-/** Declares an event: `event('product.changed', { topic, when, payload: ProductChange })`. */
+/** Declares an event: `event('order.changed', { topic, when, payload: OrderChange })`. */
 export const event = <const Name extends string, Schema extends z.ZodObject>(
   name: Name,
   rest: Omit<Event<Name, Schema>, 'name'>,

@@ -1,4 +1,3 @@
-// feature: products
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Feature } from '../../src/feature.ts'
 import { features } from '../../src/features/index.ts'
@@ -29,7 +28,7 @@ test('the page leads to the API reference, which works without the internet and 
 
 test('the API reference has no link that leads elsewhere', async () => {
   const page = await site.open({ path: '/docs', tolerate: TOLERATED })
-  await page.getByRole('link', { name: 'List products' }).waitFor()
+  await page.getByRole('link', { name: 'List jobs' }).waitFor()
   const hrefs = await page
     .locator('a[href]')
     .evaluateAll((links) => links.filter((link) => link.checkVisibility()).map((link) => link.href))
@@ -42,12 +41,12 @@ test.each(['localhost', '127.0.0.1'])(
   async (host) => {
     const url = site.url.replace('localhost', host)
     const page = await site.open({
-      path: '/docs#tag/products/GET/v1/products/{id}',
+      path: '/docs#tag/jobs/GET/v1/jobs/{id}',
       host,
       tolerate: TOLERATED,
     })
     await until(
-      async () => (await page.locator('body').innerText()).includes(`curl ${url}/v1/products/7`),
+      async () => (await page.locator('body').innerText()).includes(`curl ${url}/v1/jobs/`),
       'there is an example',
     )
   },

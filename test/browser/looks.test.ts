@@ -1,7 +1,7 @@
 // feature: products, primes, mandelbrot, reports
 import { mkdirSync, readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import type { Locator, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { accept } from '../support/reports.ts'
@@ -10,7 +10,8 @@ import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
 import { REFUSED_WHILE_BLOCKED } from './support/trouble.ts'
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const AXE = readFileSync(fileURLToPath(import.meta.resolve('axe-core/axe.min.js')), 'utf8')
+/** Its `readme.png` becomes `docs/live-page.png`. */
 const SCREENSHOTS = join(import.meta.dirname, 'screenshots')
 const DESKTOP = { width: 1_360, height: 1_000 }
 /** The event loop, what to try, and the threads. */

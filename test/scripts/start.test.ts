@@ -9,6 +9,7 @@ import { useProcess } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
 const run = promisify(execFile)
+const names = readdirSync(MIGRATIONS).map((file) => file.replace('.ts', ''))
 
 async function useEmptyDatabase() {
   const { url, drop } = await createEmptyDatabase()
@@ -17,14 +18,16 @@ async function useEmptyDatabase() {
 }
 
 describe('npm start', () => {
-  test('migrates, adds examples, listens, and prints four commands that work', async () => {
+  test('migrates, adds examples, listens, and prints commands that work', async () => {
     const { output, url } = useProcess('scripts/start.ts', {
       DATABASE_URL: await useEmptyDatabase(),
     })
     await url()
     await until(() => output().includes('Ctrl-C'), 'it has printed all')
-    expect(output()).toContain('Migrated: 001-product')
+    expect(output()).toContain(`Migrated: ${names.join(', ')}\n`)
+    // feature: products
     expect(output()).toContain('Added 1000 example products')
+    // /feature
     expect(output()).toContain('Database: the one in DATABASE_URL')
     const commands = output().match(/^ {2}curl .*$/gm) ?? []
     const answers = await Promise.all(
@@ -33,10 +36,15 @@ describe('npm start', () => {
       ),
     )
     expect(answers).toMatchObject([
+      { status: 'ok' },
+      // feature: products
       { id: 1 },
       { items: [{ id: 1 }, {}, {}] },
       { price: '24.50' },
+      // /feature
+      // feature: primes
       { count: 107_126 },
+      // /feature
     ])
   })
 
@@ -51,7 +59,7 @@ describe('npm start', () => {
     expect(output()).toContain('stopped')
   })
 
-  test('adds nothing to a database that has products', async () => {
+  test('adds nothing to a database that it has filled', async () => {
     const DATABASE_URL = await useEmptyDatabase()
     const first = useProcess('scripts/start.ts', { DATABASE_URL })
     await first.url()
@@ -97,11 +105,10 @@ describe('npm run migrate', () => {
       })
       return stdout.trim()
     }
-    const names = readdirSync(MIGRATIONS).map((file) => file.replace('.ts', ''))
     const newest = names.at(-1)
     expect(await migrate('up')).toBe(names.map((name) => `Migrated: ${name}`).join('\n'))
     expect(await migrate('up')).toBe('Nothing to do')
-    expect(await migrate('status')).toMatch(/^001-product {2}\d{4}-\d\d-\d\dT/)
+    expect(await migrate('status')).toMatch(new RegExp(`^${names[0]} {2}\\d{4}-\\d\\d-\\d\\dT`))
     expect(await migrate('down')).toBe(`Undone: ${newest}`)
     expect((await migrate('status')).split('\n').at(-1)).toBe(`${newest}  pending`)
   })

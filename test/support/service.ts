@@ -19,7 +19,9 @@ const openAll = (env: NodeJS.ProcessEnv) => openService(env, features)
  */
 export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) {
   const { url: databaseUrl, database, close: closeDatabase } = await createDatabase()
+  // feature: reports
   const reportDirectory = await mkdtemp(join(tmpdir(), 'offloop-reports-'))
+  // /feature
   const service = await open({
     NODE_ENV: 'test',
     LOG_LEVEL: 'silent',
@@ -29,7 +31,9 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     DRAIN_TIMEOUT_MS: '1000',
     COMPUTE_THREADS: '2',
     DATABASE_URL: databaseUrl,
+    // feature: reports
     REPORT_DIR: reportDirectory,
+    // /feature
     ...env,
   })
   let stopped: Promise<void> | undefined
@@ -39,12 +43,16 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     opsUrl: service.opsUrl ?? '',
     databaseUrl,
     database,
+    // feature: reports
     reportDirectory,
+    // /feature
     stop,
     async close() {
       await stop()
       await closeDatabase()
+      // feature: reports
       await rm(reportDirectory, { recursive: true })
+      // /feature
     },
   }
 }

@@ -13,7 +13,7 @@ const State = z
   .describe('`scheduled` jobs wait for their time or a retry; `failed` ones used up their attempts')
 
 const time = z.iso.datetime()
-const KIND_EXAMPLE = 'report.build'
+const KIND_EXAMPLE = 'order.send-receipt'
 
 const Job = z
   .strictObject({

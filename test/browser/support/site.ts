@@ -11,8 +11,8 @@ import { launchChromium } from './chromium.ts'
 import { watchForTrouble } from './trouble.ts'
 
 /**
- * Chromium, and the service in a process of its own as `node src/main.ts` runs it, with the example
- * products.
+ * Chromium, and the service in a process of its own as `node src/main.ts` runs it, with the
+ * features' examples.
  */
 export async function startSite(env: NodeJS.ProcessEnv = {}) {
   const [browser, service] = await Promise.all([launchChromium(), startMain(env)])
@@ -58,12 +58,18 @@ interface OpenOptions extends BrowserContextOptions {
 async function startMain(env: NodeJS.ProcessEnv) {
   const { url: DATABASE_URL, database, close } = await createDatabase()
   for (const { seed } of features as readonly Feature[]) await seed?.(database.withSignal())
+  // feature: reports
   const reports = await mkdtemp(join(tmpdir(), 'offloop-browser-'))
+  // /feature
   const settings = {
     DATABASE_URL,
+    // feature: reports
     REPORT_DIR: reports,
+    // /feature
     COMPUTE_THREADS: '2',
+    // feature: primes
     DEMO_INLINE: 'true',
+    // /feature
     // Its worker threads yield to the browser, and there may not be a core for both.
     REQUEST_TIMEOUT_MS: '20000',
     OPS_PORT: '0',
@@ -90,7 +96,9 @@ async function startMain(env: NodeJS.ProcessEnv) {
       main.child.kill('SIGKILL')
       await main.exitCode
       await close()
+      // feature: reports
       await rm(reports, { recursive: true })
+      // /feature
     },
   }
 }

@@ -73,7 +73,7 @@ describe('the list', () => {
       '%F0%9F%98%80',
       '',
       'a%20b',
-      'report.build%20',
+      'order.send%20',
       '%00',
       'x'.repeat(101),
     ]) {
