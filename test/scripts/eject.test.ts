@@ -20,7 +20,16 @@ import { createEmptyDatabase } from '../support/database.ts'
 import { canOwnServer } from '../support/own-server.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
-const TOOLS = ['tsc --noEmit', 'tsc -p tsconfig.page.json', 'biome check', 'knip']
+const TOOLS = [
+  'tsc --noEmit',
+  'tsc -p tsconfig.page.json',
+  'biome check',
+  'node scripts/check-imports.ts',
+  'knip',
+  'vitest run test/docs.test.ts',
+]
+/** Knip's hints at what `knip.jsonc` has of an example. */
+const LEFT_IN_KNIP = /from ignoreBinaries|\(no matches\)/
 const TIMEOUT_MS = 180_000
 
 const examples = features.filter(({ example }: Feature) => example) as readonly Feature[]
@@ -66,16 +75,24 @@ describe('npm run eject', () => {
       expect([status, output]).toEqual([0, expect.stringContaining('Read `git diff`')])
 
       const ejected = argument === '--all' ? names : [argument]
-      const mention = new RegExp(`/(${ejected.join('|')})\\b|['"\`](${ejected.join('|')})['"\`]`)
+      const gone = examples.filter(({ name }) => ejected.includes(name))
+      const dropped = gone.flatMap(({ migrations = [] }) => migrations)
+      const mention = new RegExp(
+        [`/(${ejected.join('|')})\\b`, `['"\`](${ejected.join('|')})['"\`]`, ...dropped].join('|'),
+      )
       const left = files().filter((file) => {
         if (file.startsWith('bench/results/') || file === 'CHANGELOG.md') return false
         return mention.test(`/${file}`) || mention.test(readFileSync(join(folder, file), 'utf8'))
       })
       expect(left).toEqual([])
-      for (const { migrations = [] } of examples.filter(({ name }) => ejected.includes(name)))
-        for (const name of migrations) expect(files()).not.toContain(`migrations/${name}.ts`)
-      for (const tool of [...TOOLS, 'node scripts/check-imports.ts'])
-        expect([tool, run(tool)]).toEqual([tool, { status: 0, output: expect.anything() }])
+      const { devDependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+      for (const tool of ['typescript', '@biomejs/biome', 'knip', 'vitest'])
+        expect(devDependencies).toHaveProperty([tool])
+      for (const tool of TOOLS)
+        expect([tool, run(tool, { DATABASE_URL: url })]).toEqual([
+          tool,
+          { status: 0, output: expect.not.stringMatching(LEFT_IN_KNIP) },
+        ])
     },
     TIMEOUT_MS,
   )
