@@ -75,14 +75,13 @@ export async function openService(
       ...config.jobs,
     }),
   )
-  const databasePaths = features.filter((feature) => feature.usesDatabase).map(({ path }) => path)
   const server = opening.use(
     new HttpServer({
       leaving: leaving.signal,
       shouldUpgrade: isRealtimeUpgrade,
       maxConnections: connectionLimit(config.database.poolSize),
-      backlogFor: (path) =>
-        databasePaths.some((start) => path.startsWith(start)) ? database.backlog : undefined,
+      backlog: database.backlog,
+      backlogPaths: features.filter(({ usesDatabase }) => usesDatabase).map(({ path }) => path),
     }),
   )
   const realtime = opening.use(

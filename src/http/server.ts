@@ -35,7 +35,9 @@ interface HttpServerOptions {
   /** Other requests are served as they are (RFC 9110, 7.8). */
   shouldUpgrade?: (request: IncomingMessage) => boolean
   maxConnections?: number
-  backlogFor?: (path: string) => Backlog | undefined
+  /** Requests to these paths wait in it under load. */
+  backlog?: Backlog
+  backlogPaths?: readonly string[]
 }
 
 /** The HTTP listener. Rejects what Node accepts but the app should not see. */
@@ -138,15 +140,15 @@ export class HttpServer implements AsyncDisposable {
     // RFC 9110, 9.3.7.
     if (req.url === '*') return void outgoing.writeHead(204).end()
     outgoing.startedAt = performance.now()
-    const backlog =
-      req.method === 'OPTIONS' ? undefined : this.#options.backlogFor?.(req.url as string)
     const start = (refusal?: AppError) => {
       outgoing.refusal = refusal
       if ('transfer-encoding' in req.headers || 'content-length' in req.headers)
         outgoing.startBodyTimeout(BODY_TIMEOUT_MS)
       void this.#listener?.(req, outgoing)
     }
-    if (backlog) backlog.add({ admit: () => start(), refuse: start })
+    const { backlog, backlogPaths = [] } = this.#options
+    const waits = req.method !== 'OPTIONS' && backlogPaths.some((path) => req.url?.startsWith(path))
+    if (backlog && waits) backlog.add({ admit: () => start(), refuse: start })
     else start()
   }
 

@@ -437,9 +437,7 @@ async function useBacklog() {
     return c.text(await c.req.text())
   })
   const backlog = { add: (waiter: Waiter) => void waiters.push(waiter) }
-  const server = await start(app, {
-    backlogFor: (path) => (path.startsWith('/slow') ? backlog : undefined),
-  })
+  const server = await start(app, { backlog, backlogPaths: ['/slow'] })
   return { ...server, waiters, records, served }
 }
 
