@@ -1,5 +1,8 @@
+import { insertJob, toNewJob } from '@offloop/jobs/enqueue'
+import { job } from '@offloop/jobs/job'
 import { Pool } from 'undici'
 import { expect, test } from 'vitest'
+import { transaction } from '../src/db/transaction.ts'
 import { readApi } from './support/api.ts'
 import { openAllAndFixture } from './support/fixture/features.ts'
 import { type FuzzedRequest, Fuzzer } from './support/fuzzer.ts'
@@ -19,6 +22,10 @@ test(
     const service = await useService(
       { JOBS_CONCURRENCY: '0', REQUEST_TIMEOUT_MS: '2000' },
       openAllAndFixture,
+    )
+    // One that can be cancelled and retried, whether or not a feature has jobs.
+    await transaction(service.database.withSignal(), (trx) =>
+      insertJob(trx, toNewJob(job('test.fuzzed'), null, {})),
     )
     const api = await readApi(service.url)
     const fuzzer = new Fuzzer(SEED, api.operations, api.document.components.schemas)
