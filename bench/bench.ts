@@ -84,7 +84,7 @@ async function runAll(names: string[]) {
   }
 }
 
-function print({ tables, targets = [] }: Findings) {
+function print({ tables, targets = tables.flatMap(({ targets = [] }) => targets) }: Findings) {
   for (const { title, rows } of tables) console.log(`\n${title}\n${formatTable(rows)}`)
   if (targets.length > 0) console.log(`\n${formatTable(targets)}`)
 }

@@ -39,7 +39,14 @@ async function serve(databaseUrl: string) {
     ],
     {
       stdio: 'inherit',
-      env: { NODE_ENV: 'development', ...process.env, DATABASE_URL: databaseUrl },
+      env: {
+        NODE_ENV: 'development',
+        // feature: primes
+        DEMO_INLINE: 'true',
+        // /feature
+        ...process.env,
+        DATABASE_URL: databaseUrl,
+      },
     },
   )
   for (const signal of ['SIGINT', 'SIGTERM'] as const)

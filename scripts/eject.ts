@@ -119,10 +119,10 @@ function removeCode() {
   const gone = canGoOn ? chosen : [...chosen, 'eject']
   const before = readFiles()
   const benches = [...before.keys()].filter(
-    (file) => isNamed(file, gone) && /bench\.ts$/.test(file),
+    (file) => isNamed(file, gone) && /\.(bench|threads)\.ts$/.test(file),
   )
   for (const [file, text] of before) {
-    const withoutRows = removeRows(file === REGISTRY ? unregister(text) : text, benches)
+    const withoutRows = removeResults(file === REGISTRY ? unregister(text) : text, benches)
     const rest = removeBlocks(withoutRows, (name) =>
       name === 'eject' ? canGoOn : left.includes(name),
     )
@@ -173,14 +173,17 @@ function removeBlocks(text: string, isLeft: (name: string) => boolean): string {
         .trimEnd()}\n`
 }
 
-/** Removes the rows of benches from the table of the README, which link to their results. */
-function removeRows(text: string, benches: string[]): string {
-  const links = benches.map((file) => `](bench/results/${basename(file, '.bench.ts')}.json)`)
-  const isRow = (line: string) => line.startsWith('|') && links.some((link) => line.includes(link))
-  return text
-    .split('\n')
-    .filter((line) => !isRow(line))
-    .join('\n')
+/**
+ * Removes the rows of benches from the table of the README, which link to their results, and what
+ * a `NAME.threads.ts` has measured, which is the property NAME of `threads.json`.
+ */
+function removeResults(text: string, benches: string[]): string {
+  return benches.reduce((rest, file) => {
+    const [name = ''] = basename(file).split('.')
+    const row = `^\\|.*\\]\\(bench/results/${name}\\.json\\).*\n`
+    const measured = `^ {2}"${name}": \\{\n[^]*?^ {2}\\},\n`
+    return rest.replace(new RegExp(`${row}|${measured}`, 'gm'), '')
+  }, text)
 }
 
 /** Takes the chosen features out of the array, and their imports out of the file. */

@@ -27,7 +27,14 @@ const code = await runService(
   async () => {
     database = await openLocalDatabase()
     await prepareDatabase(database.url)
-    const env = { NODE_ENV: 'development', ...process.env, DATABASE_URL: database.url }
+    const env = {
+      NODE_ENV: 'development',
+      // feature: primes
+      DEMO_INLINE: 'true',
+      // /feature
+      ...process.env,
+      DATABASE_URL: database.url,
+    }
     const config = loadConfig(env)
     if (config.access.signInLink && scopes.length > 0) key = await createKey(config)
     return openService(env, features)

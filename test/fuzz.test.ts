@@ -1,9 +1,12 @@
 import { argon2Sync } from 'node:crypto'
+import { insertJob, toNewJob } from '@offloop/jobs/enqueue'
+import { job } from '@offloop/jobs/job'
 import { Pool } from 'undici'
 import { expect, test } from 'vitest'
 import { createAccount } from '../src/access/accounts.ts'
 import { createCredential } from '../src/access/credentials.ts'
 import { ARGON2, toPhc } from '../src/access/password.ts'
+import { transaction } from '../src/db/transaction.ts'
 import type { Role } from '../src/roles.ts'
 import { readApi } from './support/api.ts'
 import { openAllAndFixture } from './support/fixture/features.ts'
@@ -29,6 +32,10 @@ test(
     const service = await useService(
       { JOBS_CONCURRENCY: '0', REQUEST_TIMEOUT_MS: '2000' },
       openAllAndFixture,
+    )
+    // One that can be cancelled and retried, whether or not a feature has jobs.
+    await transaction(service.database.withSignal(), (trx) =>
+      insertJob(trx, toNewJob(job('test.fuzzed'), null, {})),
     )
     const api = await readApi(service.url)
     const fuzzer = new Fuzzer(SEED, api.operations, api.document.components.schemas)

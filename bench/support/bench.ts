@@ -33,6 +33,8 @@ export interface Table {
   title: string
   /** Their fields are the columns. */
   rows: readonly object[]
+  /** Those that stand in the figures. */
+  targets?: Target[]
 }
 
 /** What was measured, the figure, and what stands beside it. */

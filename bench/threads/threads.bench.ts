@@ -26,11 +26,11 @@ export const bench: Bench<ThreadsFigures> = {
       const name = basename(file, '.threads.ts')
       findings.push([name, await measureInChild(file, started)])
     }
-    const all = findings.map(([, found]) => found)
     return {
-      tables: all,
-      targets: all.flatMap(({ targets }) => targets),
-      figures: Object.fromEntries(findings.map(([name, { figures }]) => [name, figures])),
+      tables: findings.map(([, found]) => found),
+      figures: Object.fromEntries(
+        findings.map(([name, { figures, targets }]) => [name, { ...figures, targets }]),
+      ),
     }
   },
 

@@ -304,7 +304,7 @@ class ChunkScheduler<Input, Output> {
     return rest.length > 0 ? [output, ...(await Promise.all(rest))].flat() : output
   }
 
-  /** Cuts anew what a chunk had no time for. */
+  /** Splits the inputs that a chunk had no time for into chunks of the present size. */
   #addRemainders(items: Input[], firstIndex: number): Promise<Output[]>[] {
     const size = this.#nextSize()
     const outputs: Promise<Output[]>[] = []
