@@ -29,7 +29,7 @@ export function whyNot(account, access) {
 }
 
 /**
- * Shows who is signed in, or a form to sign in. Panels start anew with each change, so that none
+ * Shows who is signed in, or a form to sign in. Panels restart with each change, so that none
  * keeps what its reader may not see any more.
  *
  * @param {Account | undefined} account

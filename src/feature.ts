@@ -53,7 +53,7 @@ export interface Feature {
   takesUploads?: boolean
   /** Fills empty tables for development; returns the number of rows. */
   seed?(db: Db): Promise<number>
-  /** What `npm start` suggests to try, with a key where that takes a scope; `$URL` is the service's. */
+  /** What `npm start` suggests to try, with a key where it takes a scope; `$URL` is the service. */
   suggestions?: readonly { curl: string; scope?: Scope }[]
   /** Whether `npm run eject` removes it and its `migrations`. */
   example?: true

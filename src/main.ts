@@ -3,9 +3,8 @@ import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
 import { Authenticator } from './access/authenticator.ts'
 import { clientFinder } from './access/client.ts'
-import { Connections } from './access/connections.ts'
 import { identifyBy, identifyCachedBy, identifySocketBy } from './access/identify.ts'
-import { RateLimits } from './access/limits.ts'
+import { Connections, RateLimits } from './access/limits.ts'
 import { Passwords } from './access/password.ts'
 import { SignInLink } from './access/sign-in-link.ts'
 import { createApp } from './app.ts'
@@ -16,13 +15,12 @@ import { afterCommit, transaction } from './db/transaction.ts'
 import type { Deps, Feature } from './feature.ts'
 import { features } from './features/index.ts'
 import { toAppError } from './http/errors.ts'
-import { Readiness } from './http/health.ts'
 import { connectionLimit, HttpServer } from './http/server.ts'
 import { type Log, openLog } from './log.ts'
 import { LiveSamples, OPS } from './ops/live-samples.ts'
 import { LiveSpans } from './ops/live-spans.ts'
 import { Metrics } from './ops/metrics.ts'
-import { openWatchdog } from './ops/watchdog.ts'
+import { openWatchdog, Readiness } from './ops/watchdog.ts'
 import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
 import type { Subject } from './roles.ts'
 import { runService, type Service } from './shutdown.ts'
@@ -122,9 +120,7 @@ export async function openService(
           .flatMap(({ topics = [] }) => topics)
           .map(({ allows, ...topic }) => ({
             ...topic,
-            ...(allows && {
-              allows: (subject: Subject, name: string) => allows(deps, subject, name),
-            }),
+            allows: allows && ((subject: Subject, name: string) => allows(deps, subject, name)),
           })),
         { name: OPS, access: 'operate' },
       ],

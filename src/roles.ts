@@ -1,4 +1,4 @@
-/** What each role may do. A new scope is added here, and to the routes and topics that ask for it. */
+/** What each role may do. A new scope is added here, and to the routes that ask for it. */
 export const ROLES = {
   member: [
     'account',

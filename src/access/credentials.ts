@@ -132,7 +132,7 @@ export async function deleteCredentials(
   return deleteByIds(db, await found.execute())
 }
 
-/** Removes up to `limit` that nobody can use any more; by id, because a range would lock valid ones. */
+/** Removes up to `limit` that have expired; by id, because a range would lock valid ones. */
 export async function deleteExpired(db: Db, limit: number): Promise<void> {
   const expired = await db
     .selectFrom('credential')

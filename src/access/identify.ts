@@ -106,7 +106,7 @@ const unknownToken = () =>
     { headers: { 'WWW-Authenticate': 'Bearer error="invalid_token"' } },
   )
 
-/** Whether a page of our own, or no page at all, made the request. Older browsers send Origin only. */
+/** Whether a page of our own, or no page, made the request. Older browsers send Origin only. */
 function isSameOrigin({ origin, host, 'sec-fetch-site': site }: CallerHeaders): boolean {
   if (site !== undefined) return site === 'same-origin' || site === 'none'
   return origin !== undefined && isOwnOrigin(origin, host)

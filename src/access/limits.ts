@@ -1,3 +1,5 @@
+import type { EventEmitter } from 'node:events'
+import type { Socket } from 'node:net'
 import { createLRU } from 'lru.min'
 import { AppError, withoutStack } from '../errors.ts'
 import { type AppContext, getContext, type Limit, type Limiter } from '../http/context.ts'
@@ -27,14 +29,14 @@ export const LIMITS = {
 export type LimitName = keyof typeof LIMITS
 
 const GUESSES = ['guess', 'guesses', 'manyGuesses'] as const
-/** Of each limit. Beyond it the callers that were idle longest start anew. */
+/** Of each limit. Beyond it the counts of the callers idle longest are dropped. */
 const MAX_COUNTED = 100_000
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 /** What a caller has used of a limit. */
 export interface Usage {
   count: number
-  /** When it starts anew, in milliseconds since 1970. */
+  /** When it resets, in milliseconds since 1970. */
   endsAt: number
 }
 
@@ -146,6 +148,50 @@ export class RateLimits implements Limiter {
   }
 }
 
+/**
+ * Limits what each client has open: its connections, or behind a proxy, which shares its own among
+ * clients, its requests in progress, event streams and websockets.
+ */
+export class Connections {
+  readonly #limits: RateLimits
+  readonly #max: number
+  readonly #behindProxy: boolean
+  readonly #open = new Map<string, number>()
+
+  constructor(limits: RateLimits, max: number, behindProxy: boolean) {
+    this.#limits = limits
+    this.#max = max
+    this.#behindProxy = behindProxy
+  }
+
+  admitSocket(socket: Socket): boolean {
+    return this.#behindProxy || this.#admit(socket.remoteAddress?.replace('::ffff:', ''), socket)
+  }
+
+  admitRequest(client: string, outgoing: EventEmitter): boolean {
+    return !this.#behindProxy || this.#admit(client, outgoing)
+  }
+
+  /** A websocket takes its connection over. */
+  admitUpgrade = this.admitRequest
+
+  #admit(client: string | undefined, opened: EventEmitter): boolean {
+    if (!client || this.#limits.isUnlimited(client)) return true
+    const network = toNetwork(client)
+    const open = this.#open.get(network) ?? 0
+    if (open >= this.#max) return false
+    this.#open.set(network, open + 1)
+    opened.once('close', () => this.#leave(network))
+    return true
+  }
+
+  #leave(network: string) {
+    const open = this.#open.get(network) ?? 0
+    if (open > 1) this.#open.set(network, open - 1)
+    else this.#open.delete(network)
+  }
+}
+
 export const mapLimits = <T>(make: (limit: LimitName) => T) =>
   Object.fromEntries(
     Object.keys(LIMITS).map((limit) => [limit, make(limit as LimitName)]),
@@ -163,10 +209,13 @@ const POLICIES = mapLimits((limit) => {
   return `"${limit}";q=${points};w=${seconds}`
 })
 
+const toRemaining = (limit: LimitName, { count }: Usage) =>
+  Math.max(0, LIMITS[limit].points - count)
+
 /** By draft-ietf-httpapi-ratelimit-headers-11. */
 const toHeaders = (limit: LimitName, usage: Usage) => ({
   'ratelimit-policy': POLICIES[limit],
-  ratelimit: `"${limit}";r=${Math.max(0, LIMITS[limit].points - usage.count)};t=${secondsLeft(usage)}`,
+  ratelimit: `"${limit}";r=${toRemaining(limit, usage)};t=${secondsLeft(usage)}`,
 })
 
 function rateLimited(limit: LimitName, usage: Usage): AppError {

@@ -3,6 +3,7 @@ import { serialize } from 'hono/utils/cookie'
 import type { Database, Db } from '../db/database.ts'
 import { AppError } from '../errors.ts'
 import { type AppContext, expectSubject, getContext } from '../http/context.ts'
+import { text } from '../http/params.ts'
 import { createRouter, json, jsonBody, validationFailed } from '../http/router.ts'
 import { ROLES, type Scope } from '../roles.ts'
 import { changeAccount, createAccount, findAccount, findByEmail } from './accounts.ts'
@@ -12,23 +13,96 @@ import { createCredential, deleteExpired, listCredentials } from './credentials.
 import { cookieName } from './identify.ts'
 import type { RateLimits } from './limits.ts'
 import type { Passwords } from './password.ts'
-import {
-  Account,
-  ApiKey,
-  CreatedApiKey,
-  CredentialId,
-  NewApiKey,
-  PasswordChange,
-  Session,
-  SessionId,
-  SignIn,
-  SignUp,
-} from './schema.ts'
 import type { SignInLink } from './sign-in-link.ts'
 
 const COOKIE_SECONDS = 30 * 86_400
 const DAY_MS = 86_400_000
 const MAX_EXPIRED = 100
+
+const SCOPES = [...new Set(Object.values(ROLES).flat())] as [Scope, ...Scope[]]
+
+/** Lower case and ASCII, so that no two accounts look alike; other domains are in punycode. */
+const Email = z
+  .string()
+  .trim()
+  .toLowerCase()
+  .max(254)
+  .regex(/^[\w.!#$%&'*+/=?^`{|}~-]+@[a-z\d-]+(\.[a-z\d-]+)*$/, {
+    message: 'Must be an e-mail address in ASCII, such as name@example.com',
+  })
+  .openapi({ example: 'name@example.com' })
+
+/** NIST SP 800-63B: length counts, composition does not. */
+const NewPassword = text().min(12).max(200).openapi({ format: 'password' })
+const Password = z.string().max(1_000).openapi({ format: 'password' })
+
+export const SignUp = z.strictObject({ email: Email, password: NewPassword }).openapi('SignUp')
+const SignIn = z.strictObject({ email: Email, password: Password }).openapi('SignIn')
+
+const PasswordChange = z
+  .strictObject({ password: Password, newPassword: NewPassword })
+  .openapi('PasswordChange')
+
+const Account = z
+  .strictObject({
+    id: z.int(),
+    email: z.string(),
+    role: z.enum(Object.keys(ROLES) as [keyof typeof ROLES]),
+    scopes: z.array(z.enum(SCOPES)).openapi({ description: 'What this session or key may do' }),
+  })
+  .openapi('Account')
+
+const Timestamp = z.string().openapi({ format: 'date-time' })
+
+const credential = {
+  id: z.string(),
+  createdAt: Timestamp,
+  usedAt: Timestamp.openapi({ description: 'To the minute' }),
+}
+
+const Session = z
+  .strictObject({
+    ...credential,
+    userAgent: z.string(),
+    address: z.string().nullable(),
+    expiresAt: Timestamp,
+    current: z.boolean().openapi({ description: 'Whether this request was made with it' }),
+  })
+  .openapi('Session')
+
+const ApiKey = z
+  .strictObject({
+    ...credential,
+    name: z.string(),
+    scopes: z.array(z.enum(SCOPES)),
+    expiresAt: Timestamp.nullable(),
+  })
+  .openapi('ApiKey')
+
+const NewApiKey = z
+  .strictObject({
+    name: text().trim().min(1).max(200),
+    scopes: z.array(z.enum(SCOPES)).min(1).openapi({ description: 'At most your own' }),
+    expiresInDays: z
+      .int()
+      .min(1)
+      .max(3_650)
+      .optional()
+      .openapi({ description: 'Default: never, or as the key that asks' }),
+  })
+  .openapi('NewApiKey')
+
+const CreatedApiKey = z
+  .strictObject({
+    ...ApiKey.shape,
+    key: z.string().openapi({ description: 'Shown this once', example: 'ofl_…' }),
+  })
+  .openapi('CreatedApiKey')
+
+const CredentialId = z.strictObject({ id: z.uuid().toLowerCase() })
+const SessionId = z.strictObject({
+  id: z.union([z.uuid().toLowerCase(), z.literal('current')]),
+})
 
 export interface AccessDeps {
   database: Database

@@ -37,7 +37,7 @@ export function serveSignInLink(app: Hono<Env>, link: SignInLink, deps: AccessDe
     if (!link.use(c.req.query('token') ?? ''))
       throw new AppError(
         'unauthenticated',
-        'The link has been used, has expired or is of an earlier start: restart the service, which gives another',
+        'The link has been used or has expired: restart the service, which gives another',
       )
     const db = deps.database.withSignal(getContext(c).signal)
     await startSession(c, db, await findOrCreateOperator(db), deps.behindTls)

@@ -38,6 +38,7 @@ export type Limit = 'read' | 'write' | 'heavy' | 'upload' | 'login'
 export interface Limiter {
   /** Counts a request. @throws AppError `rate_limited`. */
   count(c: AppContext, limit: Limit): Promise<void> | undefined
+  isUnlimited(client: string | undefined): boolean
 }
 
 export class RequestContext {
@@ -65,6 +66,10 @@ export class RequestContext {
 
   get client(): string | undefined {
     return this.#outgoing?.client || undefined
+  }
+
+  get isLimited(): boolean {
+    return this.limiter?.isUnlimited(this.client) === false
   }
 
   get timeLeftMs(): number {

@@ -144,7 +144,7 @@ function complete(path: string, method: string, operation: Operation) {
     response.headers = {
       'X-Request-Id': header("The request's id in logs and jobs; the caller's own, if it sent one"),
       ...(status === '429' && {
-        RateLimit: header('What is left of the limit, and when it starts anew'),
+        RateLimit: header('What is left of the limit, and when it resets'),
         'RateLimit-Policy': header('The limit, and its time in seconds'),
       }),
       ...(['429', '503'].includes(status) && {

@@ -4,11 +4,12 @@ import type { Config } from '../config.ts'
 import { AppError, type ErrorCode } from '../errors.ts'
 import { requestInProgress } from '../http/context.ts'
 import { toProblem } from '../http/errors.ts'
-import type { Readiness } from '../http/health.ts'
 import { listenErrorMessage } from '../http/server.ts'
 import type { Log } from '../log.ts'
 import type { LiveSamples } from './live-samples.ts'
 import type { Metrics } from './metrics.ts'
+
+const CHECK_TIMEOUT_MS = 1_000
 
 interface Parts {
   readiness: Readiness
@@ -53,3 +54,37 @@ const PROBLEMS = {
   405: problem('method_not_allowed'),
   503: problem('unavailable'),
 }
+
+type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
+
+/** Decides whether the service should get traffic; the ops port tells. */
+export class Readiness {
+  readonly #stopping: AbortSignal
+  #check: ((signal: AbortSignal) => Promise<void>) | undefined
+  #checking: Promise<ReadinessAnswer> | undefined
+
+  constructor(stopping: AbortSignal) {
+    this.#stopping = stopping
+  }
+
+  begin(check: (signal: AbortSignal) => Promise<void>): void {
+    this.#check = check
+  }
+
+  /** Concurrent calls share one check. */
+  find = async (): Promise<ReadinessAnswer> => {
+    if (this.#stopping.aborted) return { ready: false, reason: 'The service is stopping' }
+    if (!this.#check) return { ready: false, reason: 'The service is starting' }
+    this.#checking ??= this.#check(AbortSignal.timeout(CHECK_TIMEOUT_MS))
+      .then(() => ({ ready: true }) as const, toAnswer)
+      .finally(() => {
+        this.#checking = undefined
+      })
+    return this.#checking
+  }
+}
+
+const toAnswer = (cause: unknown): ReadinessAnswer =>
+  cause instanceof AppError
+    ? { ready: false, reason: cause.message, cause: cause.cause }
+    : { ready: false, reason: 'The database does not answer', cause }

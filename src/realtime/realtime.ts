@@ -38,7 +38,7 @@ export interface Topic {
   name: string | RegExp
   access: Access
   /** Whether the subject, who has the scope, may read this one of the topics of a pattern. */
-  allows?(subject: Subject, topic: string): Promise<boolean>
+  allows?: ((subject: Subject, topic: string) => Promise<boolean>) | undefined
 }
 
 interface RealtimeOptions {
@@ -193,18 +193,36 @@ export class Realtime implements AsyncDisposable {
   #serve(socket: ClientSocket) {
     const { subject } = socket.data
     if (subject) socket.join(toRoom(subject.credential.id))
+    // One after the other: an `unsubscribe` must not overtake a `subscribe` that asks the database.
+    let turn = Promise.resolve()
     // Without a topic, the acknowledgement is the first argument.
-    socket.on('subscribe', async (topic, acknowledge: unknown = topic) => {
-      const found = await this.#findTopic(topic, subject)
-      const answer = found.ok && isFull(socket, found.topic) ? TOO_MANY : found
-      if (answer.ok) socket.join(answer.topic)
-      reply(acknowledge, answer)
+    socket.on('subscribe', (topic, acknowledge: unknown = topic) => {
+      turn = turn.then(async () => reply(acknowledge, await this.#subscribe(socket, topic)))
     })
-    socket.on('unsubscribe', async (topic, acknowledge: unknown = topic) => {
-      const found = await this.#findTopic(topic, subject)
-      if (found.ok) socket.leave(found.topic)
-      reply(acknowledge, found)
+    socket.on('unsubscribe', (topic, acknowledge: unknown = topic) => {
+      turn = turn.then(() => {
+        const found = this.#findTopic(topic)
+        if ('name' in found) socket.leave(found.name)
+        reply(acknowledge, 'name' in found ? { ok: true } : found)
+      })
     })
+  }
+
+  /** A client may send anything. */
+  async #subscribe(socket: ClientSocket, topic: unknown): Promise<Acknowledgement> {
+    const found = this.#findTopic(topic)
+    if (!('name' in found)) return found
+    const { name, access, allows } = found
+    const { subject } = socket.data
+    if (access !== 'public' && !subject?.scopes.has(access)) return subject ? FORBIDDEN : UNKNOWN
+    if (allows) {
+      const isAllowed = subject && (await allows(subject, name).catch(() => undefined))
+      if (isAllowed === undefined) return UNAVAILABLE
+      if (!isAllowed) return missing(name)
+    }
+    if (isFull(socket, name)) return TOO_MANY
+    socket.join(name)
+    return { ok: true }
   }
 
   #disconnectExpired() {
@@ -213,28 +231,24 @@ export class Realtime implements AsyncDisposable {
     for (const [end, { expiresAt }] of this.#streams) if (expiresAt <= Date.now()) end()
   }
 
-  /** A client may send anything. */
-  async #findTopic(
-    topic: unknown,
-    subject: Subject | undefined,
-  ): Promise<{ ok: true; topic: string } | Refusal> {
+  #findTopic(topic: unknown): (Topic & { name: string }) | Refusal {
     if (typeof topic !== 'string' || topic.length > MAX_TOPIC_LENGTH) return INVALID
     const found = this.#topics.find(({ name }) =>
       typeof name === 'string' ? name === topic : name.test(topic),
     )
-    const missing: Refusal = { ok: false, code: 'not_found', message: `There is no topic ${topic}` }
-    if (found === undefined) return missing
-    const { name, access, allows } = found
-    if (access !== 'public' && !subject?.scopes.has(access)) return subject ? FORBIDDEN : UNKNOWN
-    const own = typeof name !== 'string' && name.ignoreCase ? topic.toLowerCase() : topic
-    if (!allows) return { ok: true, topic: own }
-    const isAllowed = subject && (await allows(subject, own).catch(() => undefined))
-    if (isAllowed === undefined) return UNAVAILABLE
-    return isAllowed ? { ok: true, topic: own } : missing
+    if (found === undefined) return missing(topic)
+    const ignoreCase = typeof found.name !== 'string' && found.name.ignoreCase
+    return { ...found, name: ignoreCase ? topic.toLowerCase() : topic }
   }
 }
 
 const toRoom = (credentialId: string) => `credential:${credentialId}`
+
+const missing = (topic: string): Refusal => ({
+  ok: false,
+  code: 'not_found',
+  message: `There is no topic ${topic}`,
+})
 
 const INVALID: Refusal = {
   ok: false,
@@ -267,7 +281,7 @@ const isFull = ({ rooms, data }: ClientSocket, topic: string) =>
   !rooms.has(topic) && rooms.size - (data.subject ? 2 : 1) >= MAX_TOPICS
 
 function reply(acknowledge: unknown, answer: Acknowledgement) {
-  if (typeof acknowledge === 'function') acknowledge(answer.ok ? { ok: true } : answer)
+  if (typeof acknowledge === 'function') acknowledge(answer)
 }
 
 /** Whether a request is for Socket.IO's websocket, the only upgrade accepted. */
@@ -285,7 +299,7 @@ function isAllowedOrigin(
   return corsOrigins.includes(URL.parse(origin)?.origin ?? '')
 }
 
-/** Case and default ports do not distinguish origins (RFC 6454); those of extensions have no host. */
+/** Case and default ports do not distinguish origins (RFC 6454); extensions have no host. */
 export function isOwnOrigin(origin: string, host: string | undefined): boolean {
   const url = URL.parse(origin)
   if (!url || !/^https?:$/.test(url.protocol)) return false

@@ -1,9 +1,9 @@
 import { createHash, type Hash, randomUUID } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
 import { JobError } from '@offloop/jobs/errors'
-import type { JobChange } from '@offloop/jobs/job'
+import { type JobChange, UNFINISHED } from '@offloop/jobs/job'
 import type { Jobs } from '@offloop/jobs/jobs'
-import type { GeneratedAlways, Transaction } from 'kysely'
+import { type GeneratedAlways, sql, type Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
 import { inPieces } from '../../db/prepared.ts'
@@ -13,7 +13,7 @@ import { AppError } from '../../errors.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
 import type { Subject } from '../../roles.ts'
 import { buildReport, isSmall, type Summary, type SummaryOptions } from './contract.ts'
-import type { Storage } from './storage.ts'
+import type { Quota, Storage } from './storage.ts'
 
 declare module '../../db/tables.ts' {
   interface Tables {
@@ -38,14 +38,18 @@ const pager = new Pager('id', /[0-9a-f-]{36}/)
 interface ReportDeps {
   jobs: Jobs
   storage: Storage
+  quota: Quota
 }
 
 interface NewReport extends SummaryOptions {
   body: AsyncIterable<Uint8Array>
   expectedBytes: number | undefined
+  maxBytes: number
   idempotencyKey: string | null
   requestId: string
   owner: Subject
+  /** Whether the owner's quota counts. */
+  isLimited: boolean
 }
 
 /**
@@ -53,8 +57,8 @@ interface NewReport extends SummaryOptions {
  * the first.
  *
  * @param open is called again after the upload, which may take long.
- * @throws AppError `conflict` if the key was used for something else; `storage_full`; what the body
- * throws.
+ * @throws AppError `conflict` if the key was used for something else; `rate_limited` beyond the owner's
+ * quota; `storage_full`; what the body throws.
  */
 export async function createReport(
   deps: ReportDeps,
@@ -68,10 +72,16 @@ export async function createReport(
     for await (const chunk of body) hash.update(chunk)
     return repeatReport(open(), request, hash.digest('hex'))
   }
+  using _room = request.isLimited ? await reserveRoom(deps, open(), request) : undefined
   const upload = randomUUID()
   const bytes = await deps.storage.save(upload, hashing(body, hash), expectedBytes)
   const stored = { upload, bytes, sha256: hash.digest('hex'), groupBy, value, delimiter }
   return commitReport(deps, open, stored, request)
+}
+
+async function reserveRoom({ quota }: ReportDeps, db: Db, request: NewReport) {
+  const { owner, expectedBytes = request.maxBytes } = request
+  return quota.reserve(owner.id, await readStored(db, owner.id), expectedBytes)
 }
 
 async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
@@ -254,6 +264,19 @@ export const findReport = (db: Db, id: string) =>
     .select([...COLUMNS, 'job.result', 'report.upload', 'report.owner'])
     .where('report.id', '=', id)
     .executeTakeFirst()
+
+async function readStored(db: Db, owner: string) {
+  const isUnfinished = sql`job.state in (${sql.join(UNFINISHED)})`
+  const stored = await fromReports(db)
+    .select([
+      sql<string>`count(if(${isUnfinished}, 1, null))`.as('unfinished'),
+      sql<string>`coalesce(sum(report.bytes), 0)`.as('bytes'),
+    ])
+    .where('report.owner', '=', owner)
+    .where('report.upload', 'is not', null)
+    .executeTakeFirstOrThrow()
+  return { unfinished: Number(stored.unfinished), bytes: Number(stored.bytes) }
+}
 
 async function findRepeated(db: Db, { idempotencyKey, owner }: NewReport) {
   if (idempotencyKey === null) return undefined

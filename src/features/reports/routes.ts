@@ -28,7 +28,7 @@ import {
   listReports,
   toGroupsCsv,
 } from './reports.ts'
-import { DirectoryStorage } from './storage.ts'
+import { DirectoryStorage, Quota } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
 const GZIP_MAGIC = Buffer.from([0x1f, 0x8b])
@@ -120,7 +120,7 @@ const text = { schema: z.string() }
 
 function reportRoutes(deps: Deps) {
   const router = createRouter()
-  const reportDeps = { jobs: deps.jobs, storage: openStorage(deps) }
+  const reportDeps = { jobs: deps.jobs, storage: openStorage(deps), quota: new Quota() }
   const open = (c: AppContext) => deps.database.withSignal(getContext(c).signal)
 
   router.openapi({
@@ -157,9 +157,11 @@ function reportRoutes(deps: Deps) {
       const report = await createReport(reportDeps, () => open(c), {
         body: isGzip ? expectGzip(body) : body,
         expectedBytes: declaredBytes(c),
+        maxBytes: MAX_UPLOAD_BYTES,
         idempotencyKey: c.req.valid('header')['idempotency-key'] ?? null,
         requestId: getContext(c).requestId,
         owner: expectSubject(c),
+        isLimited: getContext(c).isLimited,
         groupBy,
         value,
         delimiter,

@@ -138,6 +138,38 @@ async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): Asy
   }
 }
 
+/** What each owner may have: change it here. */
+export const QUOTA = { unfinished: 100, bytes: 10 * 1024 ** 3 }
+const RETRY_SECONDS = 10
+
+/** Limits the reports and the bytes on disk of each owner. */
+export class Quota {
+  /** Uploads that arrive in this process: they have no report yet. */
+  readonly #arriving = new Set<{ owner: string; bytes: number }>()
+
+  /**
+   * Reserves room for an upload, until it is disposed of.
+   *
+   * @param stored what the owner has.
+   * @param bytes how much comes at most.
+   * @throws AppError `rate_limited`.
+   */
+  reserve(owner: string, stored: { unfinished: number; bytes: number }, bytes: number): Disposable {
+    const arriving = [...this.#arriving].filter((upload) => upload.owner === owner)
+    if (stored.unfinished + arriving.length >= QUOTA.unfinished)
+      throw exceeded(`${QUOTA.unfinished} unfinished reports: wait for them, or cancel some`)
+    const total = arriving.reduce((sum, upload) => sum + upload.bytes, stored.bytes + bytes)
+    if (total > QUOTA.bytes)
+      throw exceeded(`${QUOTA.bytes / 1024 ** 3} GiB of uploads: delete reports you have read`)
+    const upload = { owner, bytes }
+    this.#arriving.add(upload)
+    return { [Symbol.dispose]: () => void this.#arriving.delete(upload) }
+  }
+}
+
+const exceeded = (what: string) =>
+  new AppError('rate_limited', `You may have ${what}`, { retryAfter: RETRY_SECONDS })
+
 const storageFull = (cause?: unknown) =>
   new AppError('storage_full', 'There is no room for the upload: try later', { cause })
 

@@ -9,8 +9,8 @@ import type { Db } from '../../../src/db/database.ts'
 import type { Tables } from '../../../src/db/tables.ts'
 import { afterCommit } from '../../../src/db/transaction.ts'
 import { AppError } from '../../../src/errors.ts'
-import { createReport } from '../../../src/features/reports/reports.ts'
-import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
+import { cancelReport, createReport } from '../../../src/features/reports/reports.ts'
+import { DirectoryStorage, QUOTA, Quota } from '../../../src/features/reports/storage.ts'
 import { useDatabase } from '../../support/database.ts'
 import { OPERATOR } from '../../support/operator.ts'
 
@@ -18,21 +18,27 @@ import { OPERATOR } from '../../support/operator.ts'
  * Creates reports whose job is enqueued by `enqueue`, which can make the transaction end in any
  * way.
  */
-async function useReports(wrap: (enqueue: Jobs['enqueue']) => Jobs['enqueue']) {
+async function useReports(
+  wrap: (enqueue: Jobs['enqueue']) => Jobs['enqueue'] = (enqueue) => enqueue,
+) {
   const { database } = await useDatabase()
   const { jobs } = useJobs(database, { concurrency: 0 })
   const directory = await mkdtemp(join(tmpdir(), 'offloop-create-'))
   onTestFinished(() => rm(directory, { recursive: true }))
   const storage = new DirectoryStorage(directory)
   const wrapped = { enqueue: wrap(jobs.enqueue.bind(jobs)) } as Jobs
-  const createOn = (db: Db) => createReport({ jobs: wrapped, storage }, () => db, newReport())
+  const deps = { jobs: wrapped, storage, quota: new Quota() }
+  const createOn = (db: Db, request = newReport()) => createReport(deps, () => db, request)
   const create = (signal?: AbortSignal) => createOn(database.withSignal(signal))
+  const cancel = (id: string) =>
+    cancelReport({ ...deps, jobs }, database.withSignal(), id, OPERATOR)
   const countReports = async () =>
     (await database.withSignal().selectFrom('report').select('id').execute()).length
   return {
     database,
     create,
     createOn,
+    cancel,
     countReports,
     countFiles: async () => (await readdir(directory)).length,
   }
@@ -43,6 +49,8 @@ const newReport = (): Parameters<typeof createReport>[2] => ({
     yield Buffer.from('a\n1\n')
   })(),
   expectedBytes: undefined,
+  maxBytes: 4,
+  isLimited: false,
   idempotencyKey: 'key',
   requestId: 'request',
   owner: OPERATOR,
@@ -95,3 +103,19 @@ test.each(['unavailable', 'cancelled', 'deadline_exceeded', 'overloaded'] as con
     expect([await countReports(), await countFiles()]).toEqual([0, 0])
   },
 )
+
+test('an owner with too many unfinished reports waits, but repeats are answered', async () => {
+  const { database, createOn, cancel, countFiles } = await useReports()
+  const db = database.withSignal()
+  const limited = (idempotencyKey: string) =>
+    createOn(db, { ...newReport(), idempotencyKey, isLimited: true })
+  const first = await limited('0')
+  for (let count = 1; count < QUOTA.unfinished; count++) await limited(String(count))
+  await expect(limited('more')).rejects.toMatchObject({ code: 'rate_limited' })
+  expect(await countFiles()).toBe(QUOTA.unfinished)
+  expect((await limited('0')).id).toBe(first.id)
+  const other = { ...OPERATOR, id: 'account:99' }
+  await createOn(db, { ...newReport(), owner: other, isLimited: true })
+  await cancel(first.id)
+  await limited('more')
+})

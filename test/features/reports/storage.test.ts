@@ -3,8 +3,8 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { expect, onTestFinished, test } from 'vitest'
-import { DirectoryStorage } from '../../../src/features/reports/storage.ts'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { DirectoryStorage, QUOTA, Quota } from '../../../src/features/reports/storage.ts'
 import { useSmallDisk } from '../../support/small-disk.ts'
 
 const KIB = 1024
@@ -85,7 +85,7 @@ test('a process that has too many files open refuses uploads as overloaded, and 
   const storage = new URL('../../../src/features/reports/storage.ts', import.meta.url)
   const script = `
     import { closeSync, openSync } from 'node:fs'
-    import { DirectoryStorage } from '${storage.href}'
+    import { DirectoryStorage, QUOTA, Quota } from '${storage.href}'
     const storage = new DirectoryStorage('${directory}')
     const save = (key) => storage.save(key, (async function* () { yield Buffer.from('a') })()).then(() => 'saved', ({ code }) => code)
     const files = []
@@ -100,4 +100,28 @@ test('a process that has too many files open refuses uploads as overloaded, and 
   })
   expect(output.trim()).toBe('overloaded saved')
   expect(await readdir(directory)).toEqual(['second'])
+})
+
+describe('the quota of an owner', () => {
+  const empty = { unfinished: 0, bytes: 0 }
+  const refusal = (text: string) => expect.objectContaining({ message: `You may have ${text}` })
+
+  test('limits the bytes on disk together with those that arrive', () => {
+    const quota = new Quota()
+    const stored = { unfinished: 1, bytes: QUOTA.bytes - 10 }
+    const arriving = quota.reserve('ann', stored, 10)
+    const bytes = refusal('10 GiB of uploads: delete reports you have read')
+    expect(() => quota.reserve('ann', stored, 1)).toThrow(bytes)
+    quota.reserve('bob', stored, 10)
+    arriving[Symbol.dispose]()
+    quota.reserve('ann', stored, 10)
+  })
+
+  test('limits the unfinished reports together with the uploads that arrive', () => {
+    const quota = new Quota()
+    for (let count = 0; count < QUOTA.unfinished; count++) quota.reserve('ann', empty, 0)
+    const reports = refusal('100 unfinished reports: wait for them, or cancel some')
+    expect(() => quota.reserve('ann', empty, 0)).toThrow(reports)
+    quota.reserve('bob', empty, 0)
+  })
 })
