@@ -7,7 +7,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { io, type Socket } from 'socket.io-client'
 import type { ServerEvents } from '../src/feature.ts'
 import type { features } from '../src/features/index.ts'
-
 import type { ClientEvents } from '../src/realtime/realtime.ts'
 import { Stack } from './stack.ts'
 

@@ -83,12 +83,7 @@ const NewApiKey = z
   .strictObject({
     name: text().trim().min(1).max(200),
     scopes: z.array(z.enum(SCOPES)).min(1).openapi({ description: 'At most your own' }),
-    expiresInDays: z
-      .int()
-      .min(1)
-      .max(3_650)
-      .optional()
-      .openapi({ description: 'Default: never, or as the key that asks' }),
+    expiresInDays: z.int().min(1).max(3_650).optional().openapi({ description: 'Default: never' }),
   })
   .openapi('NewApiKey')
 
@@ -278,19 +273,23 @@ export function accessRoutes(deps: AccessDeps) {
     summary: 'Create an API key',
     access: 'account',
     request: jsonBody(NewApiKey),
-    responses: { 201: json(CreatedApiKey, 'Created; the key is shown this once') },
+    responses: {
+      201: json(CreatedApiKey, 'Created; the key is shown this once'),
+      403: { description: 'It takes a session, not another key' },
+    },
     handler: async (c) => {
-      const { accountId, scopes: own, credential, expiresAt: ownEnd } = expectSubject(c)
+      const { accountId, scopes: own, credential } = expectSubject(c)
+      // Revoking a key that leaked must not leave others that it has made.
+      if (credential.kind === 'key')
+        throw new AppError('forbidden', 'An API key makes no others: sign in to create one')
       const { name, scopes, expiresInDays } = c.req.valid('json')
       const more = scopes.filter((scope) => !own.has(scope))
       if (more.length > 0)
         throw validationFailed([
           { path: 'body.scopes', message: `You do not have ${more.join(', ')} yourself` },
         ])
-      // A key makes none that outlives it.
-      const latest = credential.kind === 'key' ? ownEnd : Infinity
-      const end = Math.min(latest, Date.now() + (expiresInDays ?? Infinity) * DAY_MS)
-      const expiresAt = end === Infinity ? null : new Date(end)
+      const expiresAt =
+        expiresInDays === undefined ? null : new Date(Date.now() + expiresInDays * DAY_MS)
       const db = open(c)
       const { id, token } = await createCredential(db, {
         kind: 'key',
