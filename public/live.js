@@ -12,7 +12,7 @@ import { io } from '/vendor/socket.io.js'
  * @property {ReturnType<typeof openLive>} live
  * @property {typeof import('./api.js').api} api
  * @property {(scope: string) => string | undefined} whyNot why the visitor may not use what takes
- * the scope; undefined where he may
+ * the scope; undefined where they may
  */
 
 /**

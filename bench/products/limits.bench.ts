@@ -1,4 +1,4 @@
-import { request } from 'node:http'
+import { request as send } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { atLeast, atMost, type Bench } from '../support/bench.ts'
 import { ClosedLoop } from '../support/closed-loop.ts'
@@ -22,13 +22,18 @@ const LOGINS_PER_SECOND = 50
 /** Of one client whose requests are refused soon. */
 const FLOOD_CONNECTIONS = 200
 const READ = '/v1/products/7'
-const READ_REQUEST = `GET ${READ} HTTP/1.1\r\nHost: bench\r\n\r\n`
+const toRequest = (header = '') => `GET ${READ} HTTP/1.1\r\nHost: bench\r\n${header}\r\n`
 const MIB = 2 ** 20
 
-interface LimitsFigures {
-  on: number
-  off: number
-  ratio: number
+/** Each beside one that is anonymous and not limited, in the same turns. */
+interface ReadRatios {
+  limited: number
+  byKey: number
+  bySession: number
+}
+
+interface LimitsFigures extends ReadRatios {
+  readsPerSecond: number
   idleP99Ms: number
   logInP99Ms: number
   floodP99Ms: number
@@ -36,12 +41,13 @@ interface LimitsFigures {
 }
 
 export const bench: Bench<LimitsFigures> = {
-  description: 'what limits cost a read by id, and what floods cost the others; three minutes',
+  description: 'what access and limits cost a read, and floods the others; four minutes',
   packages: ['hono', 'lru.min'],
 
   async run({ started, progress }) {
     const lightMs = 3 * FLOOD_ROUNDS * FLOOD_MS
-    progress.expect(2 * (WARM_UP_MS + ROUNDS * (ROUND_MS + LEAD_IN_MS)) + lightMs)
+    const readsMs = 4 * (WARM_UP_MS + ROUNDS * (ROUND_MS + LEAD_IN_MS))
+    progress.expect(readsMs + lightMs)
     const database = started.use(await openBenchDatabase())
     const [on, off] = (await Promise.all(
       ['on', 'off'].map((RATE_LIMITS) =>
@@ -50,25 +56,27 @@ export const bench: Bench<LimitsFigures> = {
     )) as [App, App]
     started.use(on)
     started.use(off)
-    progress.next('reads in turns', 2 * (WARM_UP_MS + ROUNDS * (ROUND_MS + LEAD_IN_MS)))
-    const rates = await compareReads(on, off)
+    progress.next('reads in turns', readsMs)
+    const reads = await compareReads(on, off)
     progress.next('log-ins and a client that floods', lightMs)
     const floods = await measureFloods(on, started.use(startProber()))
-    const figures = { ...rates, ...floods }
+    const figures = { ...reads, ...floods }
     return {
       tables: [{ title: 'Reads per second, and p99 of a light endpoint', rows: [figures] }],
       targets: [
-        atLeast('reads with limits ÷ without', figures.ratio, 0.95),
+        atLeast('reads with limits ÷ without', reads.limited, 0.95),
+        atLeast('reads with an API key ÷ anonymous', reads.byKey, 0.95),
+        atLeast('reads with a session ÷ anonymous', reads.bySession, 0.95),
         atMost('light p99 ÷ idle in a flood of log-ins', floods.logInP99Ms / floods.idleP99Ms, 2),
       ],
       figures: { versions: { database: database.version }, ...figures },
     }
   },
 
-  summarise: ({ ratio, idleP99Ms, logInP99Ms, floodP99Ms }) => [
+  summarise: ({ limited, byKey, bySession, idleP99Ms, logInP99Ms, floodP99Ms }) => [
     [
-      'reads by id with limits, from many addresses',
-      `${number(ratio, 2)} of without`,
+      'reads by id with limits, an API key, a session',
+      `${[limited, byKey, bySession].map((ratio) => number(ratio, 2)).join(', ')} of without`,
       `p99 of a light endpoint idle ${number(idleP99Ms, 1)} ms, in a flood of log-ins ` +
         `${number(logInP99Ms, 1)} ms, of refused reads ${number(floodP99Ms, 1)} ms`,
     ],
@@ -79,18 +87,45 @@ let addresses = 0
 /** Linux takes all of 127.0.0.0/8 for itself; a new address has used nothing of its limits. */
 const nextAddress = () => `127.1.${(++addresses >> 8) & 255}.${addresses & 255}`
 
-async function compareReads(on: App, off: App) {
-  for (const app of [on, off]) await countReads(app, WARM_UP_MS)
-  const rates: { on: number; off: number }[] = []
+async function compareReads(on: App, off: App): Promise<ReadRatios & { readsPerSecond: number }> {
+  const { key, cookie } = await signUp(off.url)
+  const variants = [
+    [off, toRequest()],
+    [on, toRequest()],
+    [off, toRequest(`Authorization: Bearer ${key}\r\n`)],
+    [off, toRequest(`Cookie: ${cookie}\r\n`)],
+  ] as const
+  for (const [app, request] of variants) await countReads(app, request, WARM_UP_MS)
+  const rates = variants.map(() => [] as number[])
   for (let round = 0; round < ROUNDS; round++)
-    rates.push({ on: await countReads(on, ROUND_MS), off: await countReads(off, ROUND_MS) })
-  const [ons, offs] = [rates.map((rate) => rate.on), rates.map((rate) => rate.off)]
-  return { on: median(ons), off: median(offs), ratio: medianRatio(ons, offs) }
+    for (const [index, [app, request]] of variants.entries())
+      rates[index]?.push(await countReads(app, request, ROUND_MS))
+  const [anonymous = [], ...others] = rates
+  const [limited = NaN, byKey = NaN, bySession = NaN] = others.map((rate) =>
+    medianRatio(rate, anonymous),
+  )
+  return { readsPerSecond: median(anonymous), limited, byKey, bySession }
+}
+
+/** Signs somebody up, and makes an API key. */
+async function signUp(url: string) {
+  const post = (path: string, body: object, headers = {}) =>
+    fetch(url + path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', origin: url, ...headers },
+      body: JSON.stringify(body),
+    })
+  const email = `bench${Date.now()}@example.com`
+  const created = await post('/v1/accounts', { email, password: 'correct horse battery staple' })
+  const cookie = created.headers.get('set-cookie')?.split(';')[0] ?? ''
+  const made = await post('/v1/keys', { name: 'bench', scopes: ['account'] }, { cookie })
+  const { key } = (await made.json()) as { key: string }
+  return { key, cookie }
 }
 
 /** @throws Error when any answer was not a 2xx. */
-async function countReads({ url }: App, durationMs: number): Promise<number> {
-  const nextRequest = () => READ_REQUEST
+async function countReads({ url }: App, request: string, durationMs: number): Promise<number> {
+  const nextRequest = () => request
   const loops = Array.from(
     { length: CONNECTIONS },
     () => new ClosedLoop({ url, nextRequest, localAddress: nextAddress() }, 1),
@@ -116,7 +151,7 @@ async function measureFloods(app: App, prober: Prober) {
     p99s.logIns.push(await measureLight(app, prober))
     clearInterval(timer)
     growth.push(((await memory()) - before) / MIB)
-    const target = { url: app.url, nextRequest: () => READ_REQUEST, localAddress: nextAddress() }
+    const target = { url: app.url, nextRequest: () => toRequest(), localAddress: nextAddress() }
     const flood = new ClosedLoop(target, FLOOD_CONNECTIONS)
     p99s.reads.push(await measureLight(app, prober))
     flood.end()
@@ -145,7 +180,7 @@ async function measureLight(app: App, prober: Prober): Promise<number> {
 function guess(url: string) {
   const localAddress = nextAddress()
   const headers = { 'content-type': 'application/json' }
-  const asked = request(`${url}/v1/sessions`, { method: 'POST', localAddress, headers })
+  const asked = send(`${url}/v1/sessions`, { method: 'POST', localAddress, headers })
   asked.on('response', (answer) => answer.resume()).on('error', () => {})
   asked.end(JSON.stringify({ email: `${localAddress}@example.com`, password: 'wrong' }))
 }
