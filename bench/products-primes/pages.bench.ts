@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { io, type Socket } from 'socket.io-client'
 import { atMost, type Bench } from '../support/bench.ts'
 import { threadCpuMs } from '../support/cores.ts'
-import { openBenchDatabase } from '../support/database.ts'
+import { API_KEY, openBenchDatabase } from '../support/database.ts'
 import { machine } from '../support/machine.ts'
 import { type Server, startApp } from '../support/servers.ts'
 import { median } from '../support/statistics.ts'
@@ -62,7 +62,12 @@ async function measureMainThread({ pid }: Server): Promise<number> {
 
 async function openPages(url: string): Promise<Socket[]> {
   const pages = Array.from({ length: PAGES }, () =>
-    io(url, { transports: ['websocket'], forceNew: true, reconnection: false }),
+    io(url, {
+      transports: ['websocket'],
+      forceNew: true,
+      reconnection: false,
+      auth: { token: API_KEY },
+    }),
   )
   await Promise.all(
     pages.flatMap((page) => TOPICS.map((topic) => page.emitWithAck('subscribe', topic))),

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ClosedLoop, type LoopFigures, type Target } from '../support/closed-loop.ts'
 import { cpuMs, untilIdle } from '../support/cores.ts'
+import { API_KEY } from '../support/database.ts'
 import type { Progress } from '../support/progress.ts'
 import { type Server, startApp, startServer } from '../support/servers.ts'
 import { add, median, medianRatio } from '../support/statistics.ts'
@@ -60,7 +61,7 @@ interface Endpoint {
 
 const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: bench\r\n\r\n`
 const post = (path: string, body: string) =>
-  `POST ${path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+  `POST ${path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer ${API_KEY}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`
 
 const READS = PRODUCT_PATHS.map(get)
 let sent = 0

@@ -4,13 +4,14 @@ import { request } from 'node:http'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Report } from '../../src/features/reports/contract.ts'
+import { AS_OPERATOR } from '../support/database.ts'
 
 const POLL_MS = 100
 
 /** Uploads a file, and returns its report as accepted. */
 export async function upload(appUrl: string, query: string, file: string): Promise<Report> {
   const { size } = await stat(file)
-  const headers = { 'content-type': 'text/csv', 'content-length': size }
+  const headers = { ...AS_OPERATOR, 'content-type': 'text/csv', 'content-length': size }
   const outgoing = request(`${appUrl}/v1/reports?${query}`, { method: 'POST', headers })
   const answer = new Promise<Report>((resolve, reject) => {
     outgoing.on('error', reject).on('response', async (response) => {
@@ -33,7 +34,8 @@ export async function untilReport(
   fits: (report: Report) => boolean,
 ): Promise<Report> {
   for (;;) {
-    const report = (await (await fetch(`${appUrl}/v1/reports/${id}`)).json()) as Report
+    const answer = await fetch(`${appUrl}/v1/reports/${id}`, { headers: AS_OPERATOR })
+    const report = (await answer.json()) as Report
     if (fits(report)) return report
     if (report.state === 'failed') throw new Error(`The report failed: ${report.error}`)
     await sleep(POLL_MS)
@@ -41,7 +43,10 @@ export async function untilReport(
 }
 
 export async function cancel(appUrl: string, id: string): Promise<void> {
-  const response = await fetch(`${appUrl}/v1/reports/${id}`, { method: 'DELETE' })
+  const response = await fetch(`${appUrl}/v1/reports/${id}`, {
+    method: 'DELETE',
+    headers: AS_OPERATOR,
+  })
   if (response.status !== 202) throw new Error(await response.text())
 }
 

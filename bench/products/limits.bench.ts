@@ -2,7 +2,7 @@ import { request as send } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { atLeast, atMost, type Bench } from '../support/bench.ts'
 import { ClosedLoop } from '../support/closed-loop.ts'
-import { openBenchDatabase } from '../support/database.ts'
+import { API_KEY, openBenchDatabase } from '../support/database.ts'
 import { machine } from '../support/machine.ts'
 import { type Prober, startProber } from '../support/prober.ts'
 import { type App, readMetric, startApp } from '../support/servers.ts'
@@ -88,11 +88,11 @@ let addresses = 0
 const nextAddress = () => `127.1.${(++addresses >> 8) & 255}.${addresses & 255}`
 
 async function compareReads(on: App, off: App): Promise<ReadRatios & { readsPerSecond: number }> {
-  const { key, cookie } = await signUp(off.url)
+  const cookie = await signUp(off.url)
   const variants = [
     [off, toRequest()],
     [on, toRequest()],
-    [off, toRequest(`Authorization: Bearer ${key}\r\n`)],
+    [off, toRequest(`Authorization: Bearer ${API_KEY}\r\n`)],
     [off, toRequest(`Cookie: ${cookie}\r\n`)],
   ] as const
   for (const [app, request] of variants) await countReads(app, request, WARM_UP_MS)
@@ -107,20 +107,14 @@ async function compareReads(on: App, off: App): Promise<ReadRatios & { readsPerS
   return { readsPerSecond: median(anonymous), limited, byKey, bySession }
 }
 
-/** Signs somebody up, and makes an API key. */
-async function signUp(url: string) {
-  const post = (path: string, body: object, headers = {}) =>
-    fetch(url + path, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', origin: url, ...headers },
-      body: JSON.stringify(body),
-    })
-  const email = `bench${Date.now()}@example.com`
-  const created = await post('/v1/accounts', { email, password: 'correct horse battery staple' })
-  const cookie = created.headers.get('set-cookie')?.split(';')[0] ?? ''
-  const made = await post('/v1/keys', { name: 'bench', scopes: ['account'] }, { cookie })
-  const { key } = (await made.json()) as { key: string }
-  return { key, cookie }
+/** Returns the cookie of a new session. */
+async function signUp(url: string): Promise<string> {
+  const answer = await fetch(`${url}/v1/accounts`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ email: 'bench@example.com', password: 'correct horse battery staple' }),
+  })
+  return answer.headers.get('set-cookie')?.split(';')[0] ?? ''
 }
 
 /** @throws Error when any answer was not a 2xx. */
