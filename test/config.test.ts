@@ -128,7 +128,7 @@ test('what is set is taken', () => {
 
 test('in development nothing limits this machine, where that is said', () => {
   const unlimited = (env: object) => loadConfig({ DATABASE_URL, ...env }).limits.unlimited
-  expect(unlimited({ NODE_ENV: 'development' })).toBe('loopback')
+  expect(unlimited({ NODE_ENV: 'development' })).toBe('local')
   expect(unlimited({})).toBe('none')
 })
 

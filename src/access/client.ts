@@ -15,6 +15,7 @@ const FORWARDED_FOR = /(?:^|;)\s*for="?([^";]+)/i
 /** A port is left out; IPv6 has brackets before one. */
 const NODE = /^\[(.+)\](?::\d+)?$|^([\d.]+):\d+$/
 const MAPPED = '::ffff:'
+const LOCAL_RANGES = new Set(['loopback', 'private', 'uniqueLocal', 'linkLocal'])
 /** A network of IPv6 is one client's, who has 2^64 addresses in it. */
 const NETWORK_GROUPS = 4
 
@@ -45,7 +46,9 @@ export function toNetwork(client: string): string {
   return `${ipaddr.IPv6.parse(client).parts.slice(0, NETWORK_GROUPS).map(toHex).join(':')}::/64`
 }
 
-export const isLoopback = (client: string): boolean => client.startsWith('127.') || client === '::1'
+/** Whether it is on this machine, such as a client of a container here, or in the same network. */
+export const isLocal = (client: string): boolean =>
+  isIP(client) > 0 && LOCAL_RANGES.has(ipaddr.parse(client).range())
 
 function trustIn(proxies: number | readonly string[]): (client: string, hop: number) => boolean {
   if (typeof proxies === 'number') return (_, hop) => hop < proxies

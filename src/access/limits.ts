@@ -5,7 +5,7 @@ import { AppError, withoutStack } from '../errors.ts'
 import { type AppContext, getContext, type Limit, type Limiter } from '../http/context.ts'
 import type { AppResponse } from '../http/headers.ts'
 import type { Subject } from '../roles.ts'
-import { isLoopback, toNetwork } from './client.ts'
+import { isLocal, toNetwork } from './client.ts'
 import type { SharedCounters } from './shared-counters.ts'
 
 /** How much one caller may do, and in how many seconds: change it here. */
@@ -41,7 +41,7 @@ export interface Usage {
 }
 
 interface LimitsOptions {
-  unlimited: 'all' | 'loopback' | 'none'
+  unlimited: 'all' | 'local' | 'none'
   /** What all processes have counted. */
   shared?: SharedCounters | undefined
 }
@@ -60,7 +60,7 @@ export class RateLimits implements Limiter {
     const { unlimited } = this.#options
     // Tests that call `app.request()` have no client.
     if (client === undefined || unlimited === 'all') return true
-    return unlimited === 'loopback' && isLoopback(client)
+    return unlimited === 'local' && isLocal(client)
   }
 
   /** @throws AppError `rate_limited`. */

@@ -112,14 +112,14 @@ describe('a limit', () => {
     expect(Math.max(...waits)).toBeLessThan(LIMITS.manyGuesses.seconds)
   })
 
-  test('does not hold for loopback where that is said, or for anybody', () => {
-    const isUnlimited = (unlimited: 'all' | 'loopback' | 'none') =>
-      ['127.0.0.1', '::1', '192.0.2.1'].map((client) =>
+  test('does not hold for this machine and its network where that is said, or for anybody', () => {
+    const isUnlimited = (unlimited: 'all' | 'local' | 'none') =>
+      ['127.0.0.1', '::1', '172.18.0.1', '203.0.113.1'].map((client) =>
         new RateLimits({ unlimited }).isUnlimited(client),
       )
-    expect(isUnlimited('none')).toEqual([false, false, false])
-    expect(isUnlimited('loopback')).toEqual([true, true, false])
-    expect(isUnlimited('all')).toEqual([true, true, true])
+    expect(isUnlimited('none')).toEqual([false, false, false, false])
+    expect(isUnlimited('local')).toEqual([true, true, true, false])
+    expect(isUnlimited('all')).toEqual([true, true, true, true])
   })
 })
 
