@@ -298,6 +298,8 @@ class ChunkScheduler<Input, Output> {
   async #serve(items: Input[], firstIndex: number): Promise<Output[]> {
     const chunk = await this.#run(items, firstIndex)
     this.#finished(chunk)
+    // What the chunk had no time for would wait for ever.
+    if (this.#failure) throw this.#failure.reason
     const { output, items: served } = chunk
     const rest = this.#addRemainders(items.slice(served), firstIndex + served)
     this.#advance()

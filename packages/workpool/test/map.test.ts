@@ -424,6 +424,21 @@ describe('cancelling a map', () => {
     await expectFullSize(pool, 1)
   })
 
+  test('ends it also where a chunk comes back with items that it had no time for', async () => {
+    const items = [...Array(40).fill(0), ...Array(60).fill(30)]
+    // One of the first chunks has light items and heavy ones.
+    for (let chunk = 1; chunk <= 8; chunk++) {
+      const { pool } = await usePool({ threads: 1 })
+      const client = new AbortController()
+      let chunks = 0
+      const onProgress = () => {
+        if (++chunks === chunk) client.abort()
+      }
+      const map = pool.map(computeFor, items, { signal: client.signal, onProgress })
+      expect(await failure(map)).toHaveProperty('name', 'AbortError')
+    }
+  })
+
   test('a deadline is for the whole', async () => {
     const { pool } = await usePool()
     const endless = counting()
