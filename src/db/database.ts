@@ -31,7 +31,7 @@ const CLOSE_TIMEOUT_MS = 1_000
 
 const PING = CompiledQuery.raw('select 1')
 
-export interface DatabaseOptions extends Pick<WaitLimits, 'onWait'> {
+interface DatabaseOptions extends Pick<WaitLimits, 'onWait'> {
   url: string
   poolSize: number
   maxWaitMs?: number
