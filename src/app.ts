@@ -38,8 +38,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   if (corsOrigins.length > 0) app.use(allowOrigins(corsOrigins))
   const uploads = features.filter(({ takesUploads }) => takesUploads).map(({ path }) => path)
   const limitBody = bodyLimit(MAX_BODY_BYTES, uploads)
-  // One middleware, because each costs every request; after CORS, so that other origins can read
-  // errors.
+  // After CORS, so that other origins can read errors.
   app.use((c, next) => {
     const refusal = c.env?.outgoing?.refusal
     if (refusal) throw refusal

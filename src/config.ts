@@ -5,7 +5,7 @@ import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import { AppError } from './errors.ts'
 
-/** From `docker-compose.yml`; refused in production. */
+/** From `docker-compose.yml`. */
 const DEVELOPMENT_PASSWORD = 'offloop-development'
 
 /** Set by `bin/node` (docs/decisions/008 and 011). */
@@ -13,7 +13,6 @@ const V8_FLAGS = ['--no-allocation-site-pretenuring', ...REQUIRED_NODE_FLAGS]
 
 const DAY_MS = 86_400_000
 
-/** The rest of a request's time is for its statements. */
 const CONNECTION_WAIT_SHARE = 0.4
 const MAX_CONNECTION_WAIT_MS = 2_000
 

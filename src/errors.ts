@@ -1,4 +1,4 @@
-/** The codes of the HTTP contract; `cancelled` is only logged. */
+/** `cancelled` is only logged. */
 const STATUS = {
   bad_request: 400,
   unauthenticated: 401,
@@ -37,14 +37,11 @@ interface AppErrorOptions extends ErrorOptions {
   headers?: Record<string, string>
   /** In seconds; becomes `Retry-After`. */
   retryAfter?: number
-  /** False makes a job fail at once, because a retry cannot help. */
+  /** False makes a job fail at once. */
   retryable?: boolean
 }
 
-/**
- * An error whose message is sent to clients, so it must contain no secrets. Its `cause` is only
- * logged.
- */
+/** Clients get its message, so it must contain no secrets. Its `cause` is only logged. */
 export class AppError extends Error {
   override readonly name = 'AppError'
   readonly code: ErrorCode

@@ -25,7 +25,7 @@ export interface Deps {
   stopping: AbortSignal
 }
 
-/** A topic, and whether a subject who has its scope may read this one of a pattern. */
+/** A topic whose `allows` gets the `Deps`, too. */
 export interface FeatureTopic extends Omit<Topic, 'allows'> {
   allows?(deps: Deps, subject: Subject, topic: string): Promise<boolean>
 }
@@ -35,23 +35,21 @@ export interface Feature {
   name: string
   /** The prefix of its routes, such as `/v1/orders`. */
   path: string
-  /** Builds the router, and starts nothing. */
+  /** Starts nothing. */
   routes(deps: Deps): Hono<Env>
-  /** `[handle(sendReceipt, (input, context) => …)]`. */
   jobs?(deps: Deps): readonly JobHandler[]
-  /** Jobs enqueued by cron expressions. */
   schedules?: readonly JobSchedule[]
   /** `[{ name: 'orders', access: 'public' }]`. */
   topics?: readonly FeatureTopic[]
   /** What subscribers receive, for `/docs`. */
   events?: readonly Event[]
-  /** Starts background work, and returns the function that stops it. */
+  /** Starts background work, and returns what stops it. */
   start?(deps: Deps): () => void | Promise<void>
-  /** Whether its requests wait in the database's backlog under load. */
+  /** Whether its requests wait in the backlog under load. */
   usesDatabase?: boolean
-  /** Whether POST to `path` uses `receiveUpload`, which has its own limits. */
+  /** Whether POST to `path` uses `receiveUpload`. */
   takesUploads?: boolean
-  /** Fills empty tables for development; returns the number of rows. */
+  /** Fills empty tables; returns the number of rows. */
   seed?(db: Db): Promise<number>
   /** What `npm start` suggests to try, with a key where it takes a scope; `$URL` is the service. */
   suggestions?: readonly { curl: string; scope?: Scope }[]

@@ -12,17 +12,14 @@ const MAX_UNREAD_BYTES = 32 * 1024 ** 2
 const REPEATS_MS = 5_000
 
 const SECRETS = ['authorization', 'cookie', 'set-cookie', 'password', 'newPassword', 'token']
-/** Where they are redacted, besides the top of a line; wildcards would cost many times the line. */
+/** Where secrets are redacted; wildcards would cost many times the line. */
 const PLACES = ['', 'headers', 'body', 'err']
 const redact = PLACES.flatMap((place) => SECRETS.map((name) => `${place}["${name}"]`))
-/** Of sessions and API keys, wherever they are. */
+/** Of sessions and API keys. */
 const TOKENS = /of[sl]_[\w-]{43}/g
 const hooks = { streamWrite: (line: string) => line.replace(TOKENS, '[Redacted]') }
 
-/**
- * Opens the log on standard output. JSON lines are collected, because a write costs more than a
- * line.
- */
+/** JSON lines are collected, because a write costs more than a line. */
 export function openLog({ level, format }: Config['log']): Log {
   const stream =
     format === 'pretty'
@@ -31,7 +28,7 @@ export function openLog({ level, format }: Config['log']): Log {
   return pino({ level, base: null, redact, hooks }, stream)
 }
 
-/** Limits frequent lines: writes the first of a kind and counts the others. */
+/** Writes the first line of a kind and counts the others. */
 export class Repeats {
   readonly #counts = new Map<string, number>()
 
@@ -55,8 +52,8 @@ export class Repeats {
 }
 
 /**
- * Collects lines, because pino's `minLength` measures all that waits for each new line. A full disk
- * or a stalled reader costs lines, never the service.
+ * Replaces pino's `minLength`, which measures all that waits for each new line. A full disk or a
+ * stalled reader costs lines, never the service.
  */
 class LineBuffer {
   readonly #output = pino.destination({ sync: false, maxLength: MAX_UNREAD_BYTES })

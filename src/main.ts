@@ -25,11 +25,7 @@ import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
 import type { Subject } from './roles.ts'
 import { runService, type Service } from './shutdown.ts'
 
-/**
- * Opens everything in order, and closes it again if a step fails.
- *
- * @param threadEntry the file that worker threads run.
- */
+/** Opens everything in order, and closes it again if a step fails. */
 export async function openService(
   env: NodeJS.ProcessEnv,
   features: readonly Feature[],

@@ -1,4 +1,4 @@
-/** What each role may do. A new scope is added here, and to the routes that ask for it. */
+/** What each role may do. Add new scopes here. */
 export const ROLES = {
   member: [
     'account',
@@ -28,7 +28,7 @@ export type Access = 'public' | Scope
 
 /** Who calls, known by a session or an API key. */
 export interface Subject {
-  /** In logs, jobs and limits, and as the key of the pool's fair turns: `account:7`. */
+  /** In logs, jobs, limits and as the pool's key: `account:7`. */
   id: string
   accountId: number
   scopes: ReadonlySet<string>

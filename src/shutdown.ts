@@ -6,7 +6,7 @@ export interface Service {
   url: string
   /** Serves health probes and metrics; absent with OPS_PORT=off. */
   opsUrl: string | undefined
-  /** Signs an operator in, once; in development. */
+  /** In development. */
   signInUrl?: string | undefined
   log: Log
   /** Accepted work that is not finished. */

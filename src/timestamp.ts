@@ -11,8 +11,8 @@ let lastDay = Number.NaN
 let lastDayText = ''
 
 /**
- * Like `toISOString()` for the years 1000 to 9999 that MySQL has, but five times as fast. This
- * saves a tenth of a list's cost.
+ * Like `toISOString()` for MySQL's years 1000 to 9999, but five times as fast: a tenth of a list's
+ * cost.
  */
 export function toTimestamp(date: Date): string {
   const at = date.getTime()

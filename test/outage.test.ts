@@ -5,6 +5,7 @@ import { Database } from '../src/db/database.ts'
 import { migrateUp } from '../src/db/migrate.ts'
 import { openFixture, useFixture } from './support/fixture/features.ts'
 import { createItemTable } from './support/fixture/item-table.ts'
+import { addOperator } from './support/operator.ts'
 import { canOwnServer, useOwnServer } from './support/own-server.ts'
 import { metric, request } from './support/service.ts'
 import { until } from './support/until.ts'
@@ -216,6 +217,7 @@ async function prepareDatabase(url: string) {
   const db = database.withSignal()
   await migrateUp(db)
   await createItemTable(db)
+  await addOperator(db)
   await db.insertInto('item').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
 }
 

@@ -19,7 +19,7 @@ export interface EnqueueOptions {
   runAt?: Date
   /** An integer from -32 768 to 32 767, 0 by default; smaller ones go first. */
   priority?: number
-  /** Returns the unfinished job of this kind and key, if any. At most 200 characters. */
+  /** At most 200 characters. While a job of this kind and key is unfinished, it is returned. */
   dedupeKey?: string
   /** 1 to 128 ASCII characters without spaces. */
   requestId?: string | null

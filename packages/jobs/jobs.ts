@@ -38,7 +38,7 @@ export interface JobsOptions extends Omit<StoreOptions, 'open'> {
 interface Listener {
   notify(change: JobChange): void
   watched(): Iterable<string>
-  /** Watched jobs by id, as JSON. */
+  /** As JSON, by job id. */
   lastSent: Map<string, string>
 }
 
@@ -110,8 +110,8 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Ends an unfinished job, in the caller's transaction if `db` is one. In whichever process, its
-   * signal aborts within a second.
+   * Ends an unfinished job, in the caller's transaction if `db` is one. Its signal aborts within a
+   * second.
    *
    * @throws JobError `not_found`; `conflict` when it has succeeded or failed.
    */
@@ -126,8 +126,7 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Queues a failed or cancelled job again with all attempts, in the caller's transaction if `db`
-   * is one.
+   * Queues a failed or cancelled job again with all attempts.
    *
    * @throws JobError `not_found`; `conflict` for other states.
    */
@@ -153,8 +152,6 @@ export class Jobs implements AsyncDisposable {
   /**
    * Calls `notify` after each change that this process makes or notices; jobs that `watched` names
    * are read every second.
-   *
-   * @returns a function that unsubscribes.
    */
   onChange(
     notify: (change: JobChange) => void,
@@ -166,7 +163,7 @@ export class Jobs implements AsyncDisposable {
     return () => this.#listeners.delete(listener)
   }
 
-  /** Leaves all further jobs to other processes; those that run go on. */
+  /** Leaves further jobs to other processes. */
   stopClaiming(): void {
     this.#worker?.stopClaiming()
   }

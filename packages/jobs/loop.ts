@@ -10,7 +10,6 @@ export const TIMING = {
   pollMs: 500,
   /** How often a worker checks its claims, and writes progress. */
   watchMs: 250,
-  /** The longest pause after failures. */
   maxBackoffMs: 5_000,
   /** On stop: how long jobs may continue, then how long aborted ones may. */
   graceMs: 1_000,

@@ -30,10 +30,6 @@ export class Maintenance {
   #lastAt = Number.NEGATIVE_INFINITY
   #rescuesFrom = 0
 
-  /**
-   * @throws Error for a wrong cron expression or duplicate name; TypeError or JobError for an
-   * invalid input.
-   */
   constructor(options: MaintenanceOptions) {
     const { log, timing, schedules } = options
     const twice = findDuplicate(schedules.map(({ name }) => name))

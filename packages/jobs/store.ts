@@ -61,7 +61,6 @@ export interface StoreOptions {
   open(reserved: boolean): Db
   /** Runs a transaction, again after a deadlock. */
   transaction<T>(db: Db, story: (trx: Trx) => Promise<T>, isolation: 'read committed'): Promise<T>
-  /** How long finished jobs are kept. */
   keepMs: number
 }
 
@@ -185,7 +184,7 @@ export class JobStore {
     return changeFrom(trx, id, ['failed', 'cancelled'], queued)
   }
 
-  /** Deletes a batch of finished jobs; returns their number. */
+  /** Deletes a batch of finished jobs. */
   async prune(): Promise<number> {
     let pruned = 0n
     for (const state of FINISHED) {
@@ -260,14 +259,14 @@ const LONG_WALK_MS = 10
 const RETRY_WALK_MS = 2_000
 const SHORT_READ_MS = 5
 const READ_AHEAD = 500
-/** Ids read ahead are used this long, or this multiple of the reading time if longer. */
+/** How long ids read ahead are used, or this multiple of the reading time if longer. */
 const MIN_FRESH_MS = 100
 const FRESH_PER_READ = 10
 
 /**
  * Finds the head of the queue. A claim usually walks the index and locks the first free jobs. If
- * many entries are in the way, of other kinds or kept for an old transaction such as a backup, ids
- * are read ahead without locks, twenty times as fast.
+ * many entries of other kinds or of old transactions are in the way, ids are read ahead without
+ * locks, twenty times as fast.
  */
 class Queue {
   readonly #kinds: readonly string[]
@@ -285,7 +284,6 @@ class Queue {
     if (now >= this.#walkAgainAt && this.#readMs < SHORT_READ_MS) return this.#walk(trx, limit)
     if (this.#ids.length === 0 || now >= this.#freshUntil) await this.#read(trx)
     let rows: Claim[] = []
-    // Other processes may have claimed some.
     while (rows.length === 0 && this.#ids.length > 0)
       rows = await lockNamed(trx, this.#ids.splice(0, limit))
     return { rows, more: this.#ids.length > 0 }
@@ -431,7 +429,6 @@ export async function readChanges(db: Db, ids: readonly string[]): Promise<JobCh
 
 export interface ListOptions {
   limit: number
-  /** An id. */
   before?: string | undefined
   state?: JobState | undefined
   kind?: string | undefined

@@ -15,7 +15,7 @@ import {
 } from './store.ts'
 
 const FINISH_BATCH = 100
-/** Including claims whose results are not written yet. */
+/** Jobs are claimed while results are written, up to this number. */
 const MAX_CLAIMS_PER_PLACE = 2
 const SEARCH_EVERY_MS = 10_000
 const MAX_RESULT_BYTES = 4 * 1024 * 1024
@@ -41,7 +41,7 @@ export interface WorkerOptions {
   onChange(changes: readonly JobChange[]): void
 }
 
-/** Claims and runs jobs in three loops; each turn is a public method. */
+/** Claims and runs jobs in three loops. */
 export class Worker {
   /** Unique per process lifetime: a reused name could pass a previous owner's fencing check. */
   readonly name = `${hostname().slice(0, 60)}:${process.pid}:${randomBytes(4).toString('hex')}`
@@ -100,10 +100,7 @@ export class Worker {
     void this.#claimLoop.stop()
   }
 
-  /**
-   * Lets jobs that are nearly done finish, aborts the rest, and releases them unless this process
-   * crashed.
-   */
+  /** Lets jobs finish for a moment, then aborts and releases them. */
   async stop(crashed: boolean): Promise<void> {
     await this.#claimLoop.stop()
     this.#releasesOnStop = !crashed
@@ -115,7 +112,6 @@ export class Worker {
     await this.#release()
   }
 
-  /** Resolves with whether there are more jobs, and room for them. */
   async claimOnce(): Promise<boolean> {
     // Attempts that end together share one claim.
     await immediate()
@@ -127,7 +123,7 @@ export class Worker {
     return more && this.#room > 0
   }
 
-  /** Writes a batch of results; resolves with whether there are more. */
+  /** Writes a batch of results. */
   async finishOnce(): Promise<boolean> {
     await immediate()
     const batch = [...this.#attempts].filter(isUnwritten).slice(0, FINISH_BATCH)
@@ -150,7 +146,6 @@ export class Worker {
     return false
   }
 
-  /** Jobs are claimed while results are written, up to MAX_CLAIMS_PER_PLACE. */
   get #room(): number {
     const { concurrency } = this.#options
     const running = this.#count(({ isExtra, ended }) => !isExtra && !ended)
@@ -193,7 +188,7 @@ export class Worker {
     this.#finishLoop.wake()
   }
 
-  /** Lets another job have the place, or the claim, that this one no longer needs. */
+  /** Frees the place once the handler ended, the claim once its result is written. */
   #free(attempt: Attempt): void {
     if (attempt.ended && attempt.isWritten) this.#attempts.delete(attempt)
     this.wake()

@@ -5,7 +5,7 @@ import { type Frame, parseFrames, type StackSample } from './stack-sample.ts'
 
 const PROJECT = process.cwd() + sep
 
-/** The function that blocked the event loop, and its request. */
+/** What blocked the event loop, and its request. */
 export interface BlockingFrame {
   /** `(anonymous)` without a name, `(unknown)` without a sample. */
   function: string

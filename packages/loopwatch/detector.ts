@@ -30,13 +30,11 @@ const send = (message: DetectorMessage) => thread.postMessage(message)
 
 let lastBeat: bigint | undefined
 let runQueueDelayAtBeatNs = 0n
-/** How long the process was stopped since the beat. */
 let stoppedNs = 0n
 let polledAt = process.hrtime.bigint()
 let ownTimeNs = heartbeat.readOwnThreadTime().totalNs
 let mainTimeNs = heartbeat.readMainThreadTime().totalNs
 let openBlock: OpenBlock | undefined
-/** Samples must not slow down a loop that is often blocked. */
 let samplesLeft = sampleEveryBlock ? Number.POSITIVE_INFINITY : MAX_SAMPLES
 /** Blocks are reported in their order. */
 let reported: Promise<unknown> = Promise.resolve()
@@ -116,7 +114,6 @@ async function sample(block: OpenBlock, beat: bigint) {
 }
 
 function endBlock(beat: bigint | undefined) {
-  // The main thread may have waited for a core since the beat.
   const runQueueDelayNs = heartbeat.readRunQueueDelayAtBeat(cells)
   if (lastBeat !== undefined && beat !== undefined) {
     const betweenMs = heartbeat.toMs(beat - lastBeat - stoppedNs)

@@ -21,7 +21,7 @@ export const readBeat = (cells: Cells): bigint | undefined => Atomics.load(cells
 
 export const readRunQueueDelayAtBeat = (cells: Cells): bigint => Atomics.load(cells, 1)
 
-/** Shows the watchdog's thread that the event loop turns. */
+/** Shows another thread that the event loop turns. */
 export class Heartbeat {
   readonly #cells: Cells
   readonly #periodMs: number

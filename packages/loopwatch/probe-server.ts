@@ -8,11 +8,10 @@ import { type BlockingFrame, formatFrame } from './blocking-frame.ts'
 
 export interface ProbeServerOptions {
   host: string
-  /** 0 for any free port. */
   port: number
   /** `/health/live` fails once the event loop has been blocked for longer. */
   maxBlockedMs: number
-  /** More members of the problem+json bodies, by status. */
+  /** More members of the problem+json bodies. */
   problems?: Partial<Record<404 | 405 | 503, object>>
 }
 
@@ -132,8 +131,8 @@ interface Known<Answer> {
 }
 
 /**
- * Returns a function that asks the main thread and waits for up to 2 s. While the event loop is
- * blocked for over `patienceMs`, an answer of at most `maxAgeMs` will do.
+ * Returns a function that asks the main thread. While the event loop is blocked for over
+ * `patienceMs`, an answer of at most `maxAgeMs` will do.
  */
 export function connectToMainThread(port: MessagePort, readBlockedMs: () => number) {
   const newest: { [Topic in keyof Answers]?: Known<Answers[Topic]> } = {}

@@ -24,8 +24,6 @@ export interface StackSample {
 /**
  * For the main thread: answers `sampleStack` amid whatever runs, so it must be quick and change
  * nothing. Only text has the original lines of transformed sources.
- *
- * @returns a function that stops it.
  */
 export function answerSamples(
   channelName: string,
@@ -47,7 +45,7 @@ export function answerSamples(
 
 /**
  * For another thread: interrupts the main thread for 0.1 ms, which V8 allows at calls, loop turns
- * and inside regular expressions. No debugger is enabled.
+ * and inside regular expressions.
  *
  * @returns undefined while the main thread ends.
  */

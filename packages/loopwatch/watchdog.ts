@@ -13,7 +13,7 @@ const MIN_PERIOD_MS = 4
 const MAX_PERIOD_MS = 20
 
 export interface WatchdogOptions extends Partial<Sources> {
-  /** An event loop that does not turn for longer is blocked; 0 reports no block. */
+  /** The event loop is blocked if it does not turn for longer; 0 reports no block. */
   thresholdMs: number
   /** Called with each block once it is over. */
   onBlock: (block: Block) => void
@@ -44,10 +44,7 @@ export type DetectorMessage =
   | { kind: 'block'; block: Block }
   | { kind: 'flushed' }
 
-/**
- * A thread that watches the event loop: it names the function that blocks the loop, and answers
- * probes meanwhile. It attaches to the main thread only then.
- */
+/** A thread that names the function that blocks the event loop, and answers probes meanwhile. */
 export class Watchdog implements AsyncDisposable {
   url: string | undefined
   readonly #heartbeat: Heartbeat

@@ -28,12 +28,11 @@ export interface CallOptions extends WorkOptions {
   onProgress?: ((fraction: number) => void) | undefined
 }
 
-/** Node's timers fire at once when the delay is longer. */
+/** Node's timers fire at once for longer delays. */
 export const MAX_TIMER_MS = 2 ** 31 - 1
 
 export const now = () => performance.timeOrigin + performance.now()
 
-/** A place in a linked list. */
 export interface Link {
   previous: Link
   next: Link
@@ -55,7 +54,7 @@ abstract class QueueEntry {
   estimateMs: number | undefined = undefined
   outcome: Outcome | undefined = undefined
   stopWatching: (() => void) | undefined = undefined
-  /** The list that holds the entry, and its neighbours there. */
+  /** The list that holds the entry. */
   list: object | undefined = undefined
   previous: Link = this
   next: Link = this

@@ -21,7 +21,7 @@ import type { Task, TaskOptions } from './task.ts'
 export type Items<Item> = Iterable<Item> | AsyncIterable<Item>
 
 export interface MapOptions extends WorkOptions {
-  /** Maximum threads, at least one; all if absent. */
+  /** Maximum threads; all if absent. */
   concurrency?: number
   /** Called after each chunk. */
   onProgress?: (progress: { done: number; total: number | undefined }) => void
@@ -306,7 +306,7 @@ class ChunkScheduler<Input, Output> {
     return rest.length > 0 ? [output, ...(await Promise.all(rest))].flat() : output
   }
 
-  /** Splits the inputs that a chunk had no time for into chunks of the present size. */
+  /** Makes new chunks of the inputs that a chunk had no time for. */
   #addRemainders(items: Input[], firstIndex: number): Promise<Output[]>[] {
     const size = this.#nextSize()
     const outputs: Promise<Output[]>[] = []
@@ -336,7 +336,7 @@ class ChunkScheduler<Input, Output> {
     } catch (error) {
       if (!this.#failure && error instanceof TaskError && error.item !== undefined)
         throw new TaskError(task.name, error.cause, this.#toItemIndex(firstIndex + error.item))
-      // Fail now, before more chunks are launched.
+      // Fails before more chunks are launched.
       this.#fail(error)
       throw error
     } finally {

@@ -1,4 +1,4 @@
-/** The scheduling policy. README.md explains each threshold. */
+/** README.md explains each threshold. */
 
 // Admission: work is refused once it has waited too long.
 export const MAX_WAIT_SHARE = 0.5
@@ -62,6 +62,6 @@ export function maxWaitMs(
   return Math.max(mostMs, timeoutMs * MIN_WAIT_SHARE, MIN_WAIT_MS)
 }
 
-/** Whether a map of similar items will clearly miss its deadline, once its code is compiled. */
+/** Whether a map of similar items will clearly miss its deadline. */
 export const willMissDeadline = (chunksPerThread: number, expectedMs: number, timeLeftMs: number) =>
   chunksPerThread >= MIN_CHUNKS_TO_JUDGE && expectedMs > CLEAR_MISS * timeLeftMs

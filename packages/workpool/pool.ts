@@ -13,7 +13,6 @@ const MAX_HEAP_MB = 1_024
 export interface PoolOptions extends Partial<Limits> {
   /** The file of each worker: it loads the tasks, then calls `serveTasks()`. */
   entry: URL
-  /** Maximum threads. */
   threads: number
   /** Threads kept while idle; all if absent. */
   minThreads?: number
@@ -107,9 +106,8 @@ export class Pool implements AsyncDisposable {
   }
 
   /**
-   * Runs a task for each item on all threads. Items may be endless: only as many are taken as the
-   * threads need. The map starts when its results are wanted; maps of one caller run one after the
-   * other.
+   * Runs a task for each item on all threads. Items may be endless: they are taken as needed. The
+   * map starts when its results are wanted; maps of one caller run one after the other.
    *
    * The first error ends the rest: a TaskError that names the item, or an error of `run`.
    *
@@ -138,7 +136,7 @@ export class Pool implements AsyncDisposable {
     return new type(buffer) as unknown as SharedArray<Name>
   }
 
-  /** Ends all workers and rejects all work with PoolClosedError. */
+  /** Rejects all work with PoolClosedError. */
   async [Symbol.asyncDispose]() {
     await Promise.all([
       this.#threads[Symbol.asyncDispose](),

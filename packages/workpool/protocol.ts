@@ -66,13 +66,12 @@ export interface ThreadData {
 interface Receiver<Message> {
   onMessage: (message: Message) => void
   onUnreadable: (error: Error) => void
-  /** Called when no message is left: whether to look again. */
+  /** Whether to look again when no message is left. */
   awaitNext?: () => boolean
 }
 
 /**
- * Receives the first message of a burst by an event, which costs more than a short task, the rest
- * without.
+ * Receives only the first message of a burst by an event, which costs more than a short task.
  *
  * @returns a function that receives what is left once the other end is gone.
  */

@@ -8,8 +8,8 @@ import {
 } from './policy.ts'
 
 /**
- * What waits, in order: each priority gets its share of the workers' time (stride scheduling), each
- * caller an equal share of that (start-time fair queueing).
+ * Each priority gets its share of the workers' time (stride scheduling), each caller an equal share
+ * of that (start-time fair queueing).
  */
 export class Queue {
   readonly #interactive = new PriorityQueue(INTERACTIVE_SHARE)
@@ -37,7 +37,7 @@ export class Queue {
     queue.add(entry)
   }
 
-  /** Puts revoked calls back in front of their callers' others. */
+  /** Puts revoked calls back in front. */
   unshift(calls: readonly Call[]): void {
     for (const call of calls.toReversed()) this.of(call.priority).add(call, true)
   }
@@ -165,7 +165,7 @@ class PriorityQueue {
   }
 }
 
-/** One caller's entries; its runs and maps get equal time. */
+/** A caller, whose runs and maps get equal time. */
 export class Caller {
   readonly key: string | undefined
   readonly run = new EntryList()
@@ -204,7 +204,7 @@ export class Caller {
   }
 }
 
-/** Callers by used time, least first; equals in the order added. */
+/** Callers by used time, least first. */
 export class CallerOrder {
   readonly #callers: Caller[] = []
 
@@ -233,7 +233,6 @@ export class CallerOrder {
     else this.#callers.splice(index, 1)
   }
 
-  /** The index of the first match, or the length. */
   #bisect(matches: (usedMs: number) => boolean): number {
     let low = 0
     let high = this.#callers.length
@@ -272,7 +271,7 @@ class EntryList {
     entry.previous.next = entry.next
     entry.next.previous = entry.previous
     entry.list = undefined
-    // Otherwise it would keep its neighbours in memory.
+    // A finished entry must not keep its neighbours in memory.
     entry.previous = entry.next = entry
     return true
   }

@@ -21,9 +21,9 @@ import { Queue } from './queue.ts'
 import type { PoolWorker, WorkerEvents } from './worker.ts'
 
 export interface Limits {
-  /** Idle time after which workers beyond the minimum end. */
+  /** After this, idle workers beyond the minimum end. */
   idleMs: number
-  /** Maximum waiting entries per priority, to bound memory. */
+  /** Per priority, to bound memory. */
   maxQueued: number
   /** Once aborted, refuses new work; accepted work has 90 % of `drainMs` to end. */
   stopping?: AbortSignal
@@ -39,7 +39,7 @@ interface SchedulerOptions extends Limits {
   maxWorkers: number
 }
 
-/** What a run or chunk took of a worker. */
+/** The times of a run or chunk. */
 export interface Timing {
   task: string
   thread: string
@@ -58,8 +58,8 @@ let lastId = 0
 
 /**
  * The workers of one kind and their queue. Short calls are sent ahead, so that workers need not
- * wait for the event loop between calls. Calls not begun can be revoked: they are neither stuck
- * behind another nor lost with their worker.
+ * wait for the event loop. Calls not begun can be revoked, so none is stuck behind another or lost
+ * with its worker.
  */
 export class Scheduler implements AsyncDisposable {
   readonly #options: SchedulerOptions
@@ -213,7 +213,7 @@ export class Scheduler implements AsyncDisposable {
     return true
   }
 
-  /** Keeps one worker for requests, which might wait for long jobs. */
+  /** Keeps one worker for requests. */
   #mayServeBatch(): boolean {
     let serving = 0
     for (const { calls } of this.#workers) if (calls[0]?.priority === 'batch') serving++
@@ -329,7 +329,7 @@ export class Scheduler implements AsyncDisposable {
     if (call?.id === id && !call.outcome) call.options.onProgress?.(fraction)
   }
 
-  /** Asks a call to end, otherwise terminates its worker, without its other calls. */
+  /** Asks a call to end, otherwise terminates its worker. */
   #cancel(call: Call, worker: PoolWorker) {
     this.#queue.unshift(this.#revoke(worker))
     // Another call has begun: this one's answer is on its way.
@@ -360,7 +360,7 @@ export class Scheduler implements AsyncDisposable {
     this.#dispatch()
   }
 
-  /** Requeues calls not begun, but fails one whose receipt has ended several workers. */
+  /** Requeues calls not begun, except one whose receipt ended several workers. */
   #rescueCalls(worker: PoolWorker, error: Error) {
     const [first] = worker.calls
     const revoked = this.#revoke(worker)
@@ -503,7 +503,7 @@ class RunTimes {
     chunk: new Map<string, RunTime>(),
     map: new Map<string, RunTime>(),
   }
-  /** The average of all calls, for new tasks. */
+  /** For new tasks. */
   #overallMs = 0
 
   find({ kind, task }: Pick<Entry, 'kind' | 'task'>): RunTime | undefined {
@@ -527,7 +527,7 @@ class RunTimes {
       return
     }
     time.averageMs += RUN_TIME_WEIGHT * (newest - time.averageMs)
-    // Inputs may differ widely: longer runs raise it slowly.
+    // Inputs may differ: longer runs raise it slowly.
     time.leastMs = Math.min(newest, time.leastMs + LEAST_TIME_WEIGHT * (newest - time.leastMs))
   }
 }

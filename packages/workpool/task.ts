@@ -33,17 +33,17 @@ export function task<Input, Output>(
 }
 
 export interface TaskContext {
-  /** Whether the caller has stopped waiting; takes a few nanoseconds. */
+  /** Whether the caller has stopped waiting; cheap to read. */
   readonly cancelled: boolean
   /** Ends a cancelled task, whose worker would otherwise be terminated. */
   throwIfCancelled(): void
-  /** Reports the fraction done, from 0 to 1, as often as you like. */
+  /** Reports the fraction done, from 0 to 1. */
   progress(fraction: number): void
   /** Moves buffers: `return context.transfer(bytes, [bytes.buffer])`. */
   transfer<Value>(value: Value, buffers: readonly Transferable[]): Value
 }
 
-/** For calling a task's function directly, as in tests. */
+/** For calling a task's function directly. */
 export const detachedContext: TaskContext = {
   cancelled: false,
   throwIfCancelled() {},

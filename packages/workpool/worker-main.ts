@@ -42,7 +42,7 @@ export function serveTasks(): void {
   connection.post([])
 }
 
-/** Prefers the event loop. Only on Linux can Node address a single thread. */
+/** Only on Linux can Node address a single thread. */
 function lowerPriority() {
   if (process.platform !== 'linux') return
   try {
@@ -87,7 +87,7 @@ const WATCH_PARENT = `
   setInterval(() => process.ppid === parent || process.kill(process.pid, 'SIGKILL'), 1_000)
 `
 
-/** The pool sends one call at a time, and a message to cancel it. */
+/** The pool sends one call at a time. */
 function connectProcess(): Connection {
   if (!process.send) throw new Error('Tasks are served by worker threads and child processes only')
   const cells = createCells(1)
@@ -106,7 +106,6 @@ function connectProcess(): Connection {
   }
 }
 
-/** Serves messages one after the other. */
 function inSequence(
   serve: (message: protocol.RunMessage) => Promise<void> | undefined,
 ): (message: protocol.RunMessage) => boolean {

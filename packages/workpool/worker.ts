@@ -12,12 +12,12 @@ import type * as protocol from './protocol.ts'
 import { CELL, createCells, postMessage, receiveMessages } from './protocol.ts'
 
 /**
- * V8 flags for node's command line: without them some loops cannot be terminated
- * (docs/decisions/011-threads-that-end.md). Threads have the flags of their process.
+ * For node's command line: without them some loops cannot be terminated
+ * (docs/decisions/011-threads-that-end.md).
  */
 export const REQUIRED_NODE_FLAGS = ['--no-turboshaft-loop-unrolling'] as const
 
-/** With more, a thread at its memory limit may end the process: see the same decision. */
+/** With more, a thread at its memory limit may end the process (the same decision). */
 const MAX_YOUNG_GENERATION_MB = 36
 
 export interface WorkerOptions {
@@ -42,7 +42,6 @@ export abstract class PoolWorker {
   /** `cancelling`: gets no call until the cancelled one has ended. */
   state: 'starting' | 'serving' | 'cancelling' | 'terminating' = 'starting'
   exitOwner: protocol.Owner | undefined = undefined
-  /** Maximum messages, begun or not. */
   abstract readonly capacity: number
   /** The index of the chunk's current input. */
   abstract readonly item: number
@@ -121,7 +120,7 @@ export class ThreadWorker extends PoolWorker {
   readonly #thread: Worker
   readonly #port: MessagePort
   readonly #cells = createCells(MAX_IN_FLIGHT)
-  /** The slot taken last; those before it are mostly taken. */
+  /** Taken last; slots before it are mostly taken. */
   #slot: number = CELL.slots
 
   constructor({ name, entry, maxHeapMb }: WorkerOptions, events: WorkerEvents) {
@@ -187,7 +186,7 @@ export class ThreadWorker extends PoolWorker {
   }
 }
 
-/** For native code that may crash: shares no memory. */
+/** For native code that may crash. */
 export class ProcessWorker extends PoolWorker {
   readonly capacity = 1
   readonly item = 0

@@ -9,7 +9,7 @@ declare module '../db/tables.ts' {
     account: {
       id: GeneratedAlways<number>
       email: string
-      /** Null for an account that signs in by a link only. */
+      /** Null if the account signs in by a link only. */
       password_hash: string | null
       role: Role
       created_at: Generated<Date>
@@ -17,7 +17,7 @@ declare module '../db/tables.ts' {
   }
 }
 
-/** Whom development signs in: an address that no mail reaches. */
+/** An address that no mail reaches. */
 const LOCAL_OPERATOR = 'operator@localhost'
 
 const COLUMNS = ['id', 'email', 'role', 'password_hash as passwordHash'] as const
@@ -42,7 +42,7 @@ export async function createAccount(
   }
 }
 
-/** Returns the id of the operator of a development machine, who has no password. */
+/** Returns the id of the local operator, who has no password. */
 export async function findOrCreateOperator(db: Db): Promise<number> {
   const found = await findByEmail(db, LOCAL_OPERATOR)
   if (found) return found.id

@@ -4,7 +4,7 @@ import type { Subject } from '../roles.ts'
 import { deleteCredentials, findSubject, findValid, isToken } from './credentials.ts'
 import type { RateLimits } from './limits.ts'
 
-/** A credential that another process revoked opens this one for as long. */
+/** A credential revoked by another process is valid here for as long. */
 const CACHED_MS = 10_000
 const MAX_CACHED = 10_000
 const CHECK_OPEN_MS = 5_000
@@ -16,7 +16,7 @@ interface Entry {
   until: number
 }
 
-/** Finds out whose a token is, from memory where it was found lately. */
+/** Finds out whose a token is, and remembers it. */
 export class Authenticator {
   readonly #db: Db
   readonly #cache = createLRU<string, Entry>({ max: MAX_CACHED })
@@ -35,7 +35,7 @@ export class Authenticator {
    * @throws AppError `rate_limited` for a client that has sent many of them.
    */
   identify(token: string, client?: string): Found | Promise<Found> {
-    // Not remembered, because it may be of any length.
+    // Not remembered: it may be of any length.
     if (!isToken(token)) return undefined
     const cached = this.#cache.get(token)
     if (cached && cached.until > Date.now()) return cached.found
@@ -43,7 +43,6 @@ export class Authenticator {
     return this.#load(token, client)
   }
 
-  /** What is in memory. */
   findCached(token: string): Found {
     const found = this.#cache.peek(token)?.found
     return found instanceof Promise ? undefined : found
@@ -59,15 +58,13 @@ export class Authenticator {
   /**
    * Checks now and then whether another process has revoked what clients are connected by, or has
    * taken scopes from their accounts.
-   *
-   * @returns a function that stops it.
    */
   watch(listOpen: () => Subject[]): () => void {
     const timer = setInterval(() => void this.#check(listOpen()), CHECK_OPEN_MS).unref()
     return () => clearInterval(timer)
   }
 
-  /** Returns the function that unsubscribes. */
+  /** Calls `listener` with each credential that is revoked. */
   onRevoke(listener: (credentialId: string) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
@@ -82,7 +79,7 @@ export class Authenticator {
       })
       this.#drop(new Set(ended.map(toId)))
     } catch {
-      // Without its database the service keeps its connections, and checks them again later.
+      // Without its database the service keeps its connections.
     }
   }
 
@@ -114,7 +111,7 @@ export class Authenticator {
     return found
   }
 
-  /** Looks again if something was revoked meanwhile, which the answer may not know. */
+  /** Looks again if something was revoked meanwhile. */
   async #find(token: string): Promise<Found> {
     for (;;) {
       const before = this.#revocations

@@ -8,7 +8,7 @@ export interface ProxyTrust {
   header: 'x-forwarded-for' | 'forwarded'
 }
 
-/** Finds the address of a request's client; empty once its socket is gone. */
+/** Finds a client's address; empty once its socket is gone. */
 export type FindClient = (request: Pick<IncomingMessage, 'headers' | 'socket'>) => string
 
 const FORWARDED_FOR = /(?:^|;)\s*for="?([^";]+)/i
@@ -16,12 +16,12 @@ const FORWARDED_FOR = /(?:^|;)\s*for="?([^";]+)/i
 const NODE = /^\[(.+)\](?::\d+)?$|^([\d.]+):\d+$/
 const MAPPED = '::ffff:'
 const LOCAL_RANGES = new Set(['loopback', 'private', 'uniqueLocal', 'linkLocal'])
-/** A network of IPv6 is one client's, who has 2^64 addresses in it. */
+/** An IPv6 client has a whole /64. */
 const NETWORK_GROUPS = 4
 
 /**
- * Reads the header from the right: each proxy adds who sent to it. What is left of the entries of
- * trusted ones may be the client's invention.
+ * Reads the header from the right, where each proxy adds who sent to it. What is left of trusted
+ * entries may be invented.
  */
 export function clientFinder({ proxies, header }: ProxyTrust): FindClient {
   const isTrusted = trustIn(proxies)

@@ -4,13 +4,13 @@ import { ARGON2, checkPassword, hashPassword, toPhc } from './password.ts'
 
 const PHC = /^\$argon2id\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$([\w+/]+)\$([\w+/]+)$/
 
-/** Blocks its thread meanwhile: the service calls it on worker threads. */
+/** Blocks its thread: call it on a worker thread. */
 export const hashNow = (password: string, salt: Uint8Array): string =>
   toPhc(salt, argon2Sync('argon2id', { ...ARGON2, message: password, nonce: salt }))
 
 implement(hashPassword, ({ password, salt }) => hashNow(password, salt))
 
-// By the stored parameters, so that new passwords may get stronger ones.
+// By the stored parameters: new passwords may have stronger ones.
 implement(checkPassword, ({ password, hash }) => {
   const [, memory, passes, parallelism, salt = '', expected = ''] = hash.match(PHC) ?? []
   const wanted = Buffer.from(expected, 'base64')

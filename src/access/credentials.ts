@@ -21,7 +21,7 @@ declare module '../db/tables.ts' {
   }
 }
 
-/** What a token begins with, so that scanners recognise a leaked one. */
+/** Scanners recognise a leaked token by them. */
 const PREFIXES = { session: 'ofs_', key: 'ofl_' }
 const TOKEN = /^of[sl]_[\w-]{43}$/
 const TOKEN_BYTES = 32
@@ -34,7 +34,7 @@ const TOUCH_AFTER_MS = 60_000
 interface NewCredential {
   kind: 'session' | 'key'
   accountId: number
-  /** Of a key, or the browser of a session. */
+  /** A key's name, or a session's browser. */
   name: string
   /** Null for all that the account's role may do. */
   scopes?: readonly Scope[] | null
@@ -68,7 +68,7 @@ export async function createCredential(
 
 export const isToken = (text: string) => TOKEN.test(text)
 
-/** Finds out who has a token; undefined for one that is unknown, revoked or expired. */
+/** Returns undefined for a token that is unknown, revoked or expired. */
 export async function findSubject(db: Db, token: string): Promise<Subject | undefined> {
   const [row] = await selectByToken(db, toHash(token))
   if (!row) return undefined
@@ -115,7 +115,7 @@ export async function findValid(
   return new Map(rows.map(({ id, role }) => [id, new Set<string>(ROLES[role])]))
 }
 
-/** Removes those of an account, or one of them, and returns their ids. */
+/** Removes some or all of an account, and returns their ids. */
 export async function deleteCredentials(
   db: Db,
   accountId: number,
@@ -132,7 +132,7 @@ export async function deleteCredentials(
   return deleteByIds(db, await found.execute())
 }
 
-/** Removes up to `limit` that have expired; by id, because a range would lock valid ones. */
+/** Deletes by id, because a range would lock valid ones. */
 export async function deleteExpired(db: Db, limit: number): Promise<void> {
   const expired = await db
     .selectFrom('credential')

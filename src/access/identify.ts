@@ -10,7 +10,7 @@ import type { FindClient } from './client.ts'
 const BEARER = /^Bearer +([\w.~+/-]+=*)$/i
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-/** The headers that say who calls; Node's names are in lower case. */
+/** Node's names are in lower case. */
 interface CallerHeaders {
   authorization?: string | undefined
   cookie?: string | undefined
@@ -19,7 +19,7 @@ interface CallerHeaders {
   'sec-fetch-site'?: string | undefined
 }
 
-/** Sets the subject of a request, at once where it returns no promise. */
+/** Sets the subject of a request. */
 export type Identify = (c: AppContext) => Promise<void> | undefined
 
 /** `__Host-` makes browsers refuse the cookie from other hosts and without TLS. */
@@ -28,8 +28,8 @@ export const cookieName = (behindTls: boolean) => (behindTls ? '__Host-session' 
 /**
  * Identifies the caller of a request by its API key or session.
  *
- * @throws AppError `unauthenticated` for an invalid Authorization header; `forbidden` for a cookie
- * that another site has a browser send with a change.
+ * @throws AppError `unauthenticated` for an invalid Authorization header; `forbidden` for a change
+ * by another site's page.
  */
 export function identifyBy(authenticator: Authenticator, behindTls: boolean): Identify {
   const name = cookieName(behindTls)
@@ -56,7 +56,7 @@ export function identifyBy(authenticator: Authenticator, behindTls: boolean): Id
   }
 }
 
-/** Identifies the caller of a request that has not begun, from memory only. */
+/** Identifies the caller of a request from memory only. */
 export function identifyCachedBy(authenticator: Authenticator, behindTls: boolean) {
   const name = cookieName(behindTls)
   return ({ headers: { authorization, cookie } }: IncomingMessage): Subject | undefined => {

@@ -8,7 +8,7 @@ import type { Subject } from '../roles.ts'
 import { isLocal, toNetwork } from './client.ts'
 import type { SharedCounters } from './shared-counters.ts'
 
-/** How much one caller may do, and in how many seconds: change it here. */
+/** How much one caller may do. */
 export const LIMITS = {
   read: { points: 6_000, seconds: 60 },
   write: { points: 600, seconds: 60 },
@@ -29,24 +29,23 @@ export const LIMITS = {
 export type LimitName = keyof typeof LIMITS
 
 const GUESSES = ['guess', 'guesses', 'manyGuesses'] as const
-/** Of each limit. Beyond it the counts of the callers idle longest are dropped. */
+/** Per limit. Beyond it the counts of the callers idle longest are dropped. */
 const MAX_COUNTED = 100_000
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 /** What a caller has used of a limit. */
 export interface Usage {
   count: number
-  /** When it resets, in milliseconds since 1970. */
+  /** In milliseconds since 1970. */
   endsAt: number
 }
 
 interface LimitsOptions {
   unlimited: 'all' | 'local' | 'none'
-  /** What all processes have counted. */
   shared?: SharedCounters | undefined
 }
 
-/** Counts what callers do, in memory and among processes. */
+/** Counts what callers do, in this process and in all. */
 export class RateLimits implements Limiter {
   readonly #options: LimitsOptions
   readonly #usages = mapLimits(() => createLRU<string, Usage>({ max: MAX_COUNTED }))
@@ -55,7 +54,7 @@ export class RateLimits implements Limiter {
     this.#options = options
   }
 
-  /** Whether nothing limits a client, so that load tests measure the service. */
+  /** Whether nothing limits a client, as in load tests. */
   isUnlimited(client: string | undefined): boolean {
     const { unlimited } = this.#options
     // Tests that call `app.request()` have no client.
@@ -73,7 +72,7 @@ export class RateLimits implements Limiter {
     return usage.then((found) => admit(limit, found, outgoing))
   }
 
-  /** Finds out whether a request that has no route yet is one too many, and does not count it. */
+  /** Why a request is refused before it has a route; does not count it. */
   findRefusal(outgoing: AppResponse, subject: Subject | undefined): AppError | undefined {
     const { client, req } = outgoing
     if (this.isUnlimited(client)) return undefined
@@ -85,12 +84,11 @@ export class RateLimits implements Limiter {
   }
 
   /**
-   * Counts an attempt to guess a password before it is checked, so that attempts at once are
-   * counted, too. An account that does not exist is like any other.
+   * Counts an attempt before the password is checked, so that concurrent ones are counted, too.
    *
    * @param isKnown whether the owner has a session in the client's network: strangers then cannot
    * lock the owner out.
-   * @returns the function that forgets the attempts when the password was right.
+   * @returns a function for a right password, which forgets the attempts.
    * @throws AppError `rate_limited`.
    */
   async countGuess(email: string, client: string | undefined, isKnown: boolean) {
@@ -120,7 +118,7 @@ export class RateLimits implements Limiter {
     return usage && usage.endsAt > Date.now() ? usage : undefined
   }
 
-  /** What this process knows refuses without asking the others. */
+  /** Refuses by its own count without asking the others. */
   #add(limit: LimitName, key: string): Usage | Promise<Usage> {
     const usage = this.#addOwn(limit, key)
     const { shared } = this.#options
@@ -149,8 +147,8 @@ export class RateLimits implements Limiter {
 }
 
 /**
- * Limits what each client has open: its connections, or behind a proxy, which shares its own among
- * clients, its requests in progress, event streams and websockets.
+ * Limits each client's connections, or behind a proxy its requests in progress, event streams and
+ * websockets.
  */
 export class Connections {
   readonly #limits: RateLimits
@@ -172,7 +170,6 @@ export class Connections {
     return !this.#behindProxy || this.#admit(client, outgoing)
   }
 
-  /** A websocket takes its connection over. */
   admitUpgrade = this.admitRequest
 
   #admit(client: string | undefined, opened: EventEmitter): boolean {

@@ -7,7 +7,7 @@ import { overloaded } from '../errors.ts'
 export const ARGON2 = { memory: 19 * 1024, passes: 2, parallelism: 1, tagLength: 32 }
 
 const TIMEOUT_MS = 3_000
-/** More would wait longer than people do. Light requests never wait for them. */
+/** More would wait longer than people do. */
 const MAX_WAITING = 100
 
 /** Returns a PHC string of argon2id. */
@@ -16,10 +16,10 @@ export const hashPassword = task<{ password: string; salt: Uint8Array }, string>
 /** Compares in constant time. */
 export const checkPassword = task<{ password: string; hash: string }, boolean>('password.check')
 
-/** Of no password, at the cost of any other. */
+/** The hash of no password. */
 const NOBODYS = toPhc(Buffer.alloc(16), Buffer.alloc(ARGON2.tagLength))
 
-/** Hashes and checks passwords on worker threads, of which they are one fair share. */
+/** Hashes and checks passwords on worker threads. */
 export class Passwords {
   readonly #compute: Pool
   #waiting = 0
@@ -54,7 +54,7 @@ export class Passwords {
   }
 }
 
-/** Encodes a hash by the format of the Password Hashing Competition. */
+/** By the format of the Password Hashing Competition. */
 export function toPhc(salt: Uint8Array, hash: Uint8Array): string {
   const { memory, passes, parallelism } = ARGON2
   const [saltText, hashText] = [salt, hash].map((bytes) =>

@@ -21,7 +21,7 @@ const MAX_EXPIRED = 100
 
 const SCOPES = [...new Set(Object.values(ROLES).flat())] as [Scope, ...Scope[]]
 
-/** Lower case and ASCII, so that no two accounts look alike; other domains are in punycode. */
+/** Lower case and ASCII, so that no two accounts look alike. */
 const Email = z
   .string()
   .trim()
@@ -126,7 +126,7 @@ export function accessRoutes(deps: AccessDeps) {
   ): Promise<FoundAccount> {
     const { client = '', signal } = getContext(c)
     const network = toNetwork(client)
-    // For an unknown account as well, so that the time does not tell.
+    // Also for an unknown account, so that the time does not tell.
     const sessions = await listCredentials(open(c), account?.id ?? 0, 'session')
     const isKnown = sessions.some(({ address }) => toNetwork(address ?? '') === network)
     const forget = await limits.countGuess(email, client, isKnown)
@@ -210,7 +210,7 @@ export function accessRoutes(deps: AccessDeps) {
       const checked = await checkPassword(c, await findByEmail(db, email), email, password)
       const { id } = checked
       const session = await startSession(c, db, id, behindTls)
-      // A change of the password meanwhile did not see this session, and so did not end it.
+      // A change of the password meanwhile did not end this session.
       if ((await findAccount(db, id))?.passwordHash !== checked.passwordHash) {
         await authenticator.revoke(db, id, 'session', { id: session })
         throw wrongPassword()

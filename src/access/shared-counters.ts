@@ -4,7 +4,7 @@ import { type Log, Repeats } from '../log.ts'
 import { LIMITS, type LimitName, mapLimits, type Usage } from './limits.ts'
 
 const TIMEOUT_MS = 200
-/** After a failure, so that requests do not wait for each timeout. */
+/** After a failure, so that requests do not all wait. */
 const PAUSE_MS = 2_000
 
 /** Counts in Valkey for all processes. While that fails, each process counts for itself. */
@@ -15,7 +15,6 @@ export class SharedCounters implements Disposable {
   readonly #failures = new Repeats()
   #pausedUntil = 0
 
-  /** Does not wait for the connection. */
   constructor(url: string, log: Log) {
     this.#log = log
     this.#valkey = new Redis(url, {
@@ -33,7 +32,6 @@ export class SharedCounters implements Disposable {
     })
   }
 
-  /** Undefined while Valkey is not connected, or fails. */
   async add(limit: LimitName, key: string): Promise<Usage | undefined> {
     if (this.#valkey.status !== 'ready' || Date.now() < this.#pausedUntil) return undefined
     try {

@@ -9,7 +9,7 @@ import { type AccessDeps, startSession } from './routes.ts'
 const PATH = '/sign-in'
 const VALID_MS = 10 * 60_000
 
-/** Signs the local operator in without a password, once. It is in this process's memory only. */
+/** Signs the local operator in without a password, once. */
 export class SignInLink {
   readonly #token = randomBytes(32).toString('base64url')
   readonly #expiresAt = Date.now() + VALID_MS
@@ -19,7 +19,7 @@ export class SignInLink {
     return `${serviceUrl}${PATH}?token=${this.#token}`
   }
 
-  /** Whether the token is right. It is so only once. */
+  /** Whether the token is right; true only once. */
   use(token: string): boolean {
     const isRight = timingSafeEqual(digest(token), digest(this.#token))
     if (!isRight || this.#isUsed || Date.now() >= this.#expiresAt) return false

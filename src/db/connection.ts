@@ -11,7 +11,7 @@ import {
 import { AppError } from '../errors.ts'
 import { isDisconnect, isRetryable, isUnavailable, outcomeUnknown, translate } from './errors.ts'
 
-/** For an answer that says, after an abort, whether a change was made. */
+/** After an abort, for the answer that says whether a change was made. */
 const ANSWER_GRACE_MS = 1_000
 /** For the end of a killed session. */
 const STOP_TIMEOUT_MS = 10_000
@@ -45,7 +45,7 @@ export function prepareSession(connection: PoolConnection): void {
 
 export function answersPing(connection: PoolConnection): Promise<boolean> {
   return new Promise((resolve) => {
-    // An answer that came while the event loop was blocked is read before the immediate.
+    // The immediate lets an answer be read that came while the event loop was blocked.
     const timer = setTimeout(() => setImmediate(() => resolve(false)), PING_TIMEOUT_MS)
     connection.ping((error) => {
       clearTimeout(timer)
@@ -54,7 +54,7 @@ export function answersPing(connection: PoolConnection): Promise<boolean> {
   })
 }
 
-/** Closes a connection at once. What waits for an answer on it fails. */
+/** Closes a connection at once. */
 export function discard(connection: PoolConnection): void {
   connection.destroy()
   socketOf(connection).destroy(Object.assign(new Error('No answer'), { code: 'ETIMEDOUT' }))
@@ -62,13 +62,13 @@ export function discard(connection: PoolConnection): void {
 
 /**
  * Adapts a mysql2 connection to Kysely. An abort of its signal rejects at once and kills the
- * session with its locks and transaction: a late `KILL QUERY` would hit the next borrower.
+ * session (docs/decisions/002).
  */
 export class MysqlConnection implements DatabaseConnection {
   readonly #raw: PoolConnection
   readonly #url: string
   readonly #signal: AbortSignal | undefined
-  /** Set by an abort; resolves when the server has ended the session. */
+  /** Resolves when the server has ended an aborted session. */
   #stopped: PromiseWithResolvers<void> | undefined
   isInTransaction = false
 
@@ -79,7 +79,6 @@ export class MysqlConnection implements DatabaseConnection {
     this.#signal = signal
   }
 
-  /** A statement with parameters is prepared on the server. */
   executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
     const signal = this.#signal
     return new Promise((resolve, reject) => {
@@ -132,7 +131,7 @@ export class MysqlConnection implements DatabaseConnection {
     )
   }
 
-  /** Gives the connection back; after an abort, resolves at the session's end. */
+  /** Resolves at an aborted session's end. */
   release(): Promise<void> | undefined {
     if (!this.#stopped) this.#raw.release()
     return this.#stopped?.promise
@@ -167,7 +166,7 @@ export class MysqlConnection implements DatabaseConnection {
   }
 }
 
-/** mysql2 would store U+FFFD for a lone surrogate, so that different texts become equal. */
+/** mysql2 would store U+FFFD for any lone surrogate. */
 const isStorable = (value: unknown) => typeof value !== 'string' || value.isWellFormed()
 
 function toQueryResult<R>(result: unknown): QueryResult<R> {
@@ -184,10 +183,8 @@ const hasEnded = (session: PoolConnection) => socketOf(session).destroyed
 
 /**
  * Kills a session through a new connection, retried until it reaches the right server: on others,
- * the id is another client's.
- *
- * @returns false when the session's server is not known yet, so that nothing was sent, or no server
- * can be reached. Never rejects.
+ * the id is another client's. Returns false when the session's server is unknown or cannot be
+ * reached. Never rejects.
  */
 async function killSession(url: string, session: PoolConnection) {
   const server = servers.get(session)
@@ -195,7 +192,7 @@ async function killSession(url: string, session: PoolConnection) {
   for (let attempt = 1; attempt <= MAX_KILL_ATTEMPTS && !hasEnded(session); attempt++) {
     const outcome = await tryKill(url, server, session)
     if (outcome !== 'other server') return outcome === 'killed'
-    // Random, so that two callers do not alternate at a balancer.
+    // Random, or two callers might alternate at a balancer.
     await sleep(Math.random() * KILL_RETRY_MS * attempt)
   }
   return true

@@ -15,12 +15,11 @@ import { unavailable } from './errors.ts'
 import { Backlog, Semaphore, type WaitLimits } from './semaphore.ts'
 import type { Tables } from './tables.ts'
 
-/** A handle of the database, or a transaction on it. */
+/** The database, or a transaction on it. */
 export type Db = Kysely<Tables>
 
 const MAX_WAITERS = 10_000
 const MAX_WAIT_MS = 2_000
-/** For what must not wait behind requests. */
 const RESERVED_CONNECTIONS = 3
 /** Per connection; the server allows 16 382 in all. */
 const MAX_PREPARED_STATEMENTS = 200
@@ -32,10 +31,9 @@ const CLOSE_TIMEOUT_MS = 1_000
 
 const PING = CompiledQuery.raw('select 1')
 
-export interface DatabaseOptions extends Pick<WaitLimits, 'onWait'> {
+interface DatabaseOptions extends Pick<WaitLimits, 'onWait'> {
   url: string
   poolSize: number
-  /** 2 s by default. */
   maxWaitMs?: number
 }
 
@@ -80,8 +78,8 @@ export class Database implements AsyncDisposable {
   }
 
   /**
-   * Creates a handle whose statements and transactions end when `signal` aborts. They throw the
-   * signal's reason, or AppError `overloaded` or `unavailable`.
+   * Creates a handle whose statements end when `signal` aborts. They throw its reason, or AppError
+   * `overloaded` or `unavailable`.
    *
    * @param options `reserved` is for probes and the leases of jobs.
    */
@@ -100,7 +98,7 @@ export class Database implements AsyncDisposable {
             stopped = connection.release()
           }
         } finally {
-          // The permit, unlike the caller, waits for the end of a killed session.
+          // The permit waits for the end of a killed session.
           if (stopped) void stopped.then(() => semaphore.release())
           else semaphore.release()
         }
@@ -140,8 +138,8 @@ export class Database implements AsyncDisposable {
   }
 
   /**
-   * Whether an idle connection still reaches its server. If not, others idle then are closed
-   * without a ping: a failover or firewall has most likely cut them all.
+   * If a connection is dead, others idle then are closed without a ping: a failover or firewall has
+   * most likely cut them all.
    */
   async #isAlive(raw: PoolConnection, idleSince: number): Promise<boolean> {
     const askedAt = Date.now()

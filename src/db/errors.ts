@@ -13,7 +13,7 @@ const READ_ONLY = new Set([1290, 1792, 1836])
 
 /**
  * Too many connections, shutdown, node outside its cluster, broken network, used-up quota, killed
- * session (MySQL and MariaDB).
+ * session.
  */
 const REFUSING = new Set([
   1040, 1047, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1927, 3168, 3169, 4031,

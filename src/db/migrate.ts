@@ -9,17 +9,16 @@ export const MIGRATIONS = path.join(import.meta.dirname, '../../migrations')
 /**
  * Runs pending migrations, one process at a time, and returns their names.
  *
- * @throws AppError `conflict` when the database is newer than this checkout; the error of a failed
- * migration.
+ * @throws AppError `conflict` when the database is newer than this checkout.
  */
 export const migrateUp = (db: Db, folder?: string) =>
   run(db, folder, (migrator) => migrator.migrateToLatest())
 
-/** Undoes the newest migration; throws as `migrateUp` does. */
+/** Undoes the newest; throws as `migrateUp` does. */
 export const migrateDown = (db: Db, folder?: string) =>
   run(db, folder, (migrator) => migrator.migrateDown())
 
-/** Returns all migrations and when each ran. */
+/** All migrations and when each ran. */
 export const migrationStatus = (db: Db, folder = MIGRATIONS) =>
   createMigrator(db, folder).getMigrations()
 

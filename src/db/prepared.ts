@@ -38,7 +38,6 @@ export function preparedWrite<Params extends Parameters, Row>(build: Build<Param
 }
 
 function compile<Params extends Parameters, Row>(db: Db, build: Build<Params, Row>, count: number) {
-  // Stand-ins have no value: a query that depends on one cannot be compiled once.
   const standIns = Array.from({ length: count }, () => ({ [Symbol.toPrimitive]: refuseValue }))
   const query = build(db, ...(standIns as readonly unknown[] as Params)).compile()
   const bound = query.parameters

@@ -5,10 +5,10 @@ import { type AppError, overloaded } from '../errors.ts'
 const WAITING_PER_PERMIT = 4
 
 export interface WaitLimits {
-  /** Protects memory only; under load, `maxWaitMs` applies first. */
+  /** Protects memory; `maxWaitMs` usually applies first. */
   maxWaiters: number
   maxWaitMs: number
-  /** Called with each wait's duration, admitted or not. */
+  /** Called with each wait, admitted or not. */
   onWait?: ((ms: number) => void) | undefined
 }
 
@@ -24,13 +24,13 @@ interface Place extends Waiter {
   isLeft: boolean
 }
 
-/** Refuses after a wait, not at once by an estimate: clients would return immediately. */
+/** Refuses after a wait: refused at once, clients would return immediately. */
 class WaitQueue {
   readonly #limits: WaitLimits
   /** The first one is not left. Not a `Set`, whose first element is slow to find. */
   readonly #places: Place[] = []
   #waiting = 0
-  /** For the first waiter, whose wait ends first. */
+  /** For the first waiter. */
   #timer: NodeJS.Timeout | undefined
 
   constructor(limits: WaitLimits) {
@@ -124,10 +124,7 @@ export class Semaphore extends WaitQueue {
   }
 }
 
-/**
- * Delays requests while many callers wait for a permit: one not begun takes less memory and is
- * cheaper to refuse (docs/decisions/014).
- */
+/** Delays requests while many callers wait for a permit (docs/decisions/014). */
 export class Backlog extends WaitQueue {
   readonly #semaphore: Semaphore
   #turn: NodeJS.Immediate | undefined
@@ -137,13 +134,13 @@ export class Backlog extends WaitQueue {
     this.#semaphore = semaphore
   }
 
-  /** Admits a request once few callers wait, or refuses it as `acquire` does. */
+  /** Admits or refuses a request, as `acquire` does. */
   add(waiter: Waiter): void {
     if (this.waiting === 0 && this.#room > 0) waiter.admit()
     else this.wait(waiter)
   }
 
-  /** Call it when a caller leaves the semaphore's queue. */
+  /** For each caller that leaves the semaphore's queue. */
   wake(): void {
     if (this.waiting > 0) this.#turn ??= setImmediate(this.#admit)
   }

@@ -38,7 +38,7 @@ export const transaction = <T>(
     return result
   })
 
-/** Runs a single statement, and again after a lock conflict; throws as `transaction` does. */
+/** Runs a single statement as `transaction` does. */
 export async function retryLocked<T>(attempt: () => Promise<T>): Promise<T> {
   for (let count = 1; ; count++) {
     try {

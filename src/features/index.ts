@@ -4,5 +4,4 @@ import { primes } from './primes/routes.ts'
 import { products } from './products/routes.ts'
 import { reports } from './reports/routes.ts'
 
-/** The features of the service. */
 export const features = [products, primes, mandelbrot, reports, jobsAdmin]

@@ -11,8 +11,7 @@ const PROGRESS_BYTES = 64 * 1024
 const PROGRESS_MS = 30_000
 
 /**
- * Rejects larger bodies. Hono's middleware creates a stream, so only chunked bodies pass through
- * it.
+ * Rejects larger bodies. Only chunked ones pass through Hono's middleware, which creates a stream.
  *
  * @param uploads paths whose handlers call `receiveUpload`.
  */
@@ -38,7 +37,7 @@ export function bodyLimit(maxBytes: number, uploads: readonly string[]): Middlew
 }
 
 /**
- * Yields the body of an upload, without a deadline. A reader may stop early and still answer.
+ * Yields the body of an upload, without a deadline. A reader may stop early.
  *
  * @throws AppError `too_large`, `request_timeout` for a stalled or `cancelled` for an aborted
  * upload.

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net'
 import type { AppResponse } from './headers.ts'
 
 const MAX_SERVED = 8
-/** The socket is paused only at this many, because it then does not notice a close. */
+/** At this many the socket is paused, and does not notice a close. */
 const MAX_WAITING = 1_000
 
 /** These may run in parallel (RFC 9112, 9.3.2). */
@@ -10,10 +10,7 @@ const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 const isSafe = ({ req }: AppResponse) => SAFE_METHODS.has(req.method ?? '')
 
-/**
- * Serves a client's pipelined requests in order, a few at a time and unsafe ones alone; Node would
- * start all at once.
- */
+/** Serves a client's pipelined requests in order; Node would start all at once. */
 export class Connection {
   readonly #socket: Socket
   readonly #serve: (outgoing: AppResponse) => void
@@ -40,7 +37,6 @@ export class Connection {
     return this.#waiting.length >= MAX_WAITING
   }
 
-  /** The response in flight that ends last. */
   get last(): AppResponse | undefined {
     return this.#waiting.at(-1) ?? [...this.#served].at(-1)
   }
@@ -52,7 +48,7 @@ export class Connection {
       this.#socket.on('resume', this.#pause).pause()
   }
 
-  /** Closes the connection once calls have found it idle for `quietMs`. */
+  /** Closes the connection once it was idle for `quietMs`. */
   closeIfQuiet(now: number, quietMs: number): void {
     const { bytesRead } = this.#socket
     if (this.inFlight > 0 || bytesRead !== this.#seenBytes) {

@@ -46,7 +46,7 @@ export class RequestContext {
   readonly startedAt: number
   /** Undefined for an anonymous client. */
   subject: Subject | undefined
-  /** Why nobody knows who calls; public routes are served all the same. */
+  /** Why the caller is unknown; public routes are served all the same. */
   identityError: AppError | undefined
   limiter: Limiter | undefined
   readonly #timeoutMs: number
@@ -99,7 +99,7 @@ export class RequestContext {
     this.#abortUnanswered()
   }
 
-  /** HEAD gets no body, so whatever produces one must be aborted. */
+  /** HEAD gets no body, so its producer must be aborted. */
   #abortUnanswered() {
     if (!this.#outgoing?.writableFinished || this.#outgoing.req.method === 'HEAD')
       this.#controller?.abort(clientClosedRequest())
@@ -118,7 +118,6 @@ export class RequestContext {
   }
 }
 
-// Both are frequent under overload.
 const clientClosedRequest = () =>
   withoutStack(() => new AppError('cancelled', 'The client closed the connection'))
 const deadlineExceeded = (ms: number) =>
@@ -129,7 +128,7 @@ export const getContext = (c: AppContext): RequestContext => c.get('requestConte
 /** Who calls a route that is not public. */
 export const expectSubject = (c: AppContext) => getContext(c).subject as Subject
 
-/** The options of `compute.run` and `map`. */
+/** Options of `compute.run` and `map`. */
 export function taskOptions(c: AppContext) {
   const { signal, timeLeftMs, subject, client, requestId } = getContext(c)
   return { signal, timeoutMs: timeLeftMs, key: subject?.id ?? client, requestId }
@@ -138,7 +137,6 @@ export function taskOptions(c: AppContext) {
 /** Emptied when a request ends: the timer of an idle connection keeps the object alive. */
 const current = new AsyncLocalStorage<{ context: AppContext | undefined }>()
 
-/** The request that the running code serves. */
 export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
   const c = current.getStore()?.context
   return c && { requestId: getContext(c).requestId, route: routePath(c, -1) }
@@ -147,8 +145,8 @@ export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> 
 /**
  * Must be the first middleware.
  *
- * @param onEnd gets the requests that ended in one turn of the event loop: taken one by one, lists
- * were served at 0.84 of the rate, and reads at 0.90.
+ * @param onEnd gets the requests that ended in one turn of the event loop: one by one would cost a
+ * tenth of the rate or more.
  */
 export function requestContext(
   timeoutMs: number,
@@ -183,8 +181,8 @@ export function requestContext(
 }
 
 /**
- * Logs routine requests at `debug`, and repeated 429s and 503s as a count: more lines would add to
- * the overload.
+ * Logs routine requests at `debug`, and counts repeated 429s and 503s: lines would add to the
+ * overload.
  */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()

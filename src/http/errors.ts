@@ -51,7 +51,7 @@ export function problemResponse(error: AppError, instance: string, requestId?: s
   return new Response(body, { status: error.status, headers })
 }
 
-/** Writes an error that occurs before the app, and closes the connection. */
+/** Writes an error that occurs before the app. */
 export function writeProblem(outgoing: AppResponse, error: AppError): void {
   const { body, headers } = encodeProblem(error, outgoing.req.url ?? '', outgoing.requestId)
   outgoing.shouldKeepAlive = false
@@ -66,10 +66,7 @@ export function problemBytes(error: AppError): string {
   return [statusLine, ...lines, '', body].join('\r\n')
 }
 
-/**
- * Answers 404, 405, or 204 to OPTIONS. Hono's middleware runs only here, so that other requests do
- * not pay for it.
- */
+/** Answers 404, 405, or 204 to OPTIONS. Elsewhere, Hono's middleware would cost every request. */
 export function notFound(app: Hono<Env>): NotFoundHandler<Env> {
   const allowMethods = methodNotAllowed({
     app,
@@ -90,7 +87,7 @@ export function notFound(app: Hono<Env>): NotFoundHandler<Env> {
   }
 }
 
-/** Turns what a handler threw into a problem, and logs server errors. */
+/** Makes a problem of what was thrown, and logs server errors. */
 export const errorHandler = (log: Log): ErrorHandler<Env> => {
   const repeats = new Repeats()
   return (thrown, c) => {
@@ -98,7 +95,6 @@ export const errorHandler = (log: Log): ErrorHandler<Env> => {
     const { code, status, message, cause } = error
     const { requestId } = getContext(c)
     const fields = { code, reason: cause instanceof Error ? cause.message : undefined }
-    // Repeated refusals are counted, as in `accessLog`.
     const logOthers = (refused: number) => log.warn({ ...fields, refused }, message)
     if (code === 'internal') log.error({ err: thrown, requestId }, 'Request failed')
     else if (status >= 500)

@@ -35,7 +35,7 @@ export const isFresh = (ifNoneMatch: string | undefined, tag: string) =>
   (ifNoneMatch.trim() === '*' ||
     parseTags(ifNoneMatch).some((other) => other.replace(/^W\//, '') === tag))
 
-/** Checks `If-Match` against the version that the change has locked. */
+/** Checks `If-Match` against the locked version. */
 export function checkIfMatch(c: AppContext): CheckVersion {
   const ifMatch = c.req.header('if-match')
   return (version) => {

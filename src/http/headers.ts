@@ -18,7 +18,7 @@ const SECURITY_HEADERS = {
   'x-frame-options': 'DENY',
 }
 
-/** Keeps browsers on TLS, for a service that is behind it. */
+/** Keeps browsers on TLS. */
 const STRICT_TRANSPORT = {
   'strict-transport-security': 'max-age=31536000; includeSubDomains',
 }
@@ -41,7 +41,7 @@ let requests = 0
 
 export const newRequestId = () => `${PROCESS_ID}.${(++requests).toString(36)}`
 
-/** Admits pages of these origins. OPTIONS requests other than preflights reach the app. */
+/** OPTIONS requests other than preflights reach the app. */
 export function allowOrigins(origin: string[]): MiddlewareHandler {
   const allow = cors({ origin, exposeHeaders: EXPOSED_HEADERS })
   return (c, next) => {
@@ -52,12 +52,12 @@ export function allowOrigins(origin: string[]): MiddlewareHandler {
 
 type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[]
 
-/** Adds the request id and the security headers to every response (docs/decisions/003). */
+/** Adds request id and security headers to every response (docs/decisions/003). */
 export class AppResponse extends ServerResponse<IncomingMessage> {
   readonly requestId: string
   /** By `performance.now()`, after any wait in its connection. */
   startedAt = 0
-  /** Why the server refused the request. */
+  /** Why the request is refused. */
   refusal: AppError | undefined
   /** The address of the client, behind any proxies. */
   client = ''

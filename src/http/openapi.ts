@@ -27,7 +27,7 @@ type Document = ReturnType<Router['getOpenAPI31Document']>
 type Operation = NonNullable<NonNullable<Document['paths']>[string]['get']>
 type Responses = Record<string, { description: string; content?: object; headers?: object }>
 
-/** Serves `/openapi.json` and `/docs`, a page to try it. */
+/** Serves `/openapi.json` and `/docs`. */
 export function serveDocs(app: Router, events: readonly Event[], access: Access): void {
   let document: string | undefined
   const serve = (path: string, handler: Handler<Env>) => app.get(path, withAccess(access, handler))
@@ -82,7 +82,7 @@ const docsPolicy = (nonce: string) =>
   `default-src 'self'; script-src 'self' 'nonce-${nonce}'; style-src 'self' 'unsafe-inline'; ` +
   "img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 
-/** Adds the tags, responses and headers that routes imply but do not declare. */
+/** Adds what routes imply but do not declare. */
 function describeApi(app: Router, events: readonly Event[]) {
   const { openAPIRegistry: registry } = app
   registry.register('Problem', Problem)

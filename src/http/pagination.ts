@@ -15,8 +15,8 @@ export const pageFields = <Item extends z.ZodType>(item: Item) => ({
 })
 
 /**
- * Cursor pagination: a cursor holds the id of a page's last item, so items inserted or deleted
- * meanwhile shift nothing.
+ * A cursor holds the id of a page's last item, so items inserted or deleted meanwhile shift
+ * nothing.
  */
 export class Pager {
   readonly #prefix: string
@@ -32,7 +32,7 @@ export class Pager {
   }
 
   /**
-   * Reads a page, and one more item to see whether another follows.
+   * Reads one more item to see whether another page follows.
    *
    * @param read returns at most `limit` items after the id `after`.
    * @throws AppError `invalid` for a cursor of another list.

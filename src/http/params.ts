@@ -3,7 +3,7 @@ import { z } from '@hono/zod-openapi'
 // zod's own messages name its types and no remedy.
 z.config({ customError: explain })
 
-/** Free text without lone surrogates, which UTF-8 cannot encode. */
+/** Text without lone surrogates, which UTF-8 cannot encode. */
 export const text = () =>
   z
     .string()

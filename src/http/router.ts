@@ -69,10 +69,7 @@ export function createRouter(): Router {
 
 const accesses = new WeakMap<object, Access>()
 
-/**
- * Lets only those through to a handler who have its scope, and are within the limit. Every route
- * needs it.
- */
+/** Lets only those through who have the scope, within the limit. Every route needs it. */
 export function withAccess(access: Access, handler: Handler<Env>, limit?: Limit): Handler<Env> {
   const enter: Handler<Env> = (c, next) => {
     if (access === 'public') return handler(c, next)
@@ -88,7 +85,7 @@ export function withAccess(access: Access, handler: Handler<Env>, limit?: Limit)
   return guarded
 }
 
-/** What each route asks of its callers. @throws Error for a route that does not say. */
+/** @throws Error for a route without `access`. */
 export function listAccess(app: Hono<Env>) {
   return app.routes.flatMap(({ method, path, handler }) => {
     const access = accesses.get(handler)

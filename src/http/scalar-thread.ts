@@ -2,8 +2,8 @@ import { parentPort } from 'node:worker_threads'
 import apiReference from '@scalar/fastify-api-reference'
 
 /*
- * Posts the API reference's script, which takes 100 ms to load. Of Scalar's packages, only the
- * Fastify plugin is small and contains it, hence the stand-in for Fastify.
+ * Posts the API reference's script. It is in Scalar's plugin for Fastify (docs/decisions/004),
+ * hence the stand-in for Fastify.
  */
 
 interface Route {

@@ -14,19 +14,18 @@ import { AppResponse } from './headers.ts'
 
 const HEADERS_TIMEOUT_MS = 10_000
 const BODY_TIMEOUT_MS = 60_000
-/** Longer than a load balancer's minute, so that the balancer closes first. */
+/** Longer than a load balancer's minute: the balancer closes first. */
 const KEEP_ALIVE_TIMEOUT_MS = 65_000
 const DRAIN_POLL_MS = 20
 const QUIET_SHARE = 0.1
 const MAX_QUIET_MS = 1_000
-/** Protects memory: above it, each connection may have one request. */
+/** Above it, each connection may have one request. */
 const MAX_IN_FLIGHT = 10_000
 /** The rest is for files, probes and killing statements. */
 const CLIENTS_SHARE_OF_FILES = 0.75
 
 export interface Backlog {
   readonly waiting: number
-  /** Calls one of them, at once or later. */
   add(waiter: { admit: () => void; refuse: (error: AppError) => void }): void
 }
 
@@ -36,23 +35,20 @@ interface HttpServerOptions {
   /** Other requests are served as they are (RFC 9110, 7.8). */
   shouldUpgrade?: (request: IncomingMessage) => boolean
   maxConnections?: number
-  /** Requests to these paths wait in it under load. */
   backlog?: Backlog
   backlogPaths?: readonly string[]
   /** Behind TLS, browsers are told to stay with it. */
   behindTls?: boolean
-  /** By default the address of its socket. */
   findClient?: (request: IncomingMessage) => string
   clients?: ClientConnections
-  /** Asked before a request waits: why it is refused, if it is. */
+  /** Asked before a request waits. */
   findRefusal?: (outgoing: AppResponse) => AppError | undefined
 }
 
-/** Limits what each client has open. */
 interface ClientConnections {
   /** False if it is one too many, to be closed. */
   admitSocket(socket: Socket): boolean
-  /** False if it is one too many; the same for the clients of a proxy, which shares its sockets. */
+  /** The same for clients of a proxy, which shares its sockets. */
   admitRequest(client: string, outgoing: AppResponse): boolean
 }
 
@@ -120,7 +116,7 @@ export class HttpServer implements AsyncDisposable {
 
   /**
    * Resolves when all connections are closed, or after `timeoutMs`. Idle ones close after a quiet
-   * period: a request may be on its way, and its response asks to close.
+   * period: a request may be on its way.
    */
   async drain(timeoutMs: number): Promise<void> {
     const closed = new AbortController()

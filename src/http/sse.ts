@@ -3,7 +3,7 @@ import type { Subject } from '../roles.ts'
 import { type AppContext, getContext } from './context.ts'
 
 const HEARTBEAT_MS = 15_000
-/** After as many that a client has no room for, it is disconnected. */
+/** A client without room for more is disconnected. */
 const MAX_UNREAD_BEATS = 4
 /** A comment, which keeps proxies from closing the stream. */
 const HEARTBEAT = ':\n\n'

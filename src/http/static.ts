@@ -46,7 +46,7 @@ export function servePage(app: Hono<Env>): void {
   }
 }
 
-/** Links `public/panels/`, by which the page finds its panels. */
+/** The page finds its panels by these links. */
 function linkPanels(html: string, files: [path: string, file: URL][]) {
   const paths = files.map(([path]) => path).filter((path) => /^\/panels\/[^/]+$/.test(path))
   const links = paths.map((path) =>

@@ -11,11 +11,10 @@ import { type Metrics, trackUtilization } from './metrics.ts'
 export const OPS = 'ops'
 
 const SAMPLE_EVERY_MS = 1_000
-/** Two minutes, for a page that was just opened. */
 const MAX_SAMPLES = 120
 const MAX_THREADS = 64
 const MAX_BLOCKS = 5
-/** In characters: names and paths must not make a sample large. */
+/** In characters. */
 const MAX_TEXT = 200
 
 const Milliseconds = z.number().min(0)
@@ -100,7 +99,7 @@ export class LiveSamples {
       .slice(0, MAX_BLOCKS)
   }
 
-  /** Takes a sample once a second. @returns a function that stops it. */
+  /** Takes a sample once a second. */
   start(parts: Parts): () => void {
     const { realtime, log } = parts
     const sample = this.#sampler(parts)
@@ -117,7 +116,7 @@ export class LiveSamples {
     )
   }
 
-  /** Returns a function that samples the time since its last call. */
+  /** The function samples the time since its last call. */
   #sampler({ metrics, watchdog, compute, database, realtime }: Parts): () => OpsSample {
     const readUtilization = trackUtilization()
     let sampledAt = performance.now()
@@ -158,10 +157,7 @@ export class LiveSamples {
   }
 }
 
-/**
- * Calls `act` every `ms`. An exception, which would end the process in a plain timer, goes to
- * `onError`. @returns a function that stops it.
- */
+/** An exception, which would end the process in a plain timer, goes to `onError`. */
 export function every(ms: number, act: () => void, onError: (error: unknown) => void) {
   const attempt = () => {
     try {
@@ -185,7 +181,7 @@ const shorten = (block: Block): Block => ({
 /** To three decimal places. */
 export const round = (value: number) => Math.round(value * 1_000) / 1_000
 
-/** `/v1/ops`: past samples, for a page that was just opened or reconnected. */
+/** `/v1/ops`: past samples. */
 export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
   const { node, v8 } = process.versions
   const versions = { node, v8, database: databaseVersion }

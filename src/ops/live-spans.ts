@@ -7,7 +7,7 @@ import { every, OPS, round } from './live-samples.ts'
 const PUBLISH_EVERY_MS = 250
 /** Per batch, which then has some 10 KiB. */
 const MAX_SPANS = 50
-/** At this number, they are reduced before the next batch is due. */
+/** More are reduced before the next batch is due. */
 const MAX_COLLECTED = 500
 
 const Span = z.object({
@@ -51,7 +51,7 @@ export class LiveSpans {
   #spans: TaskSpan[] = []
   #leftOut = 0
 
-  /** Publishes four times a second. @returns a function that stops it. */
+  /** Publishes four times a second. */
   start(realtime: Pick<Realtime, 'hasSubscribers' | 'emitLatest'>, log: Pick<Log, 'warn'>) {
     const publish = () => {
       this.isSubscribed = realtime.hasSubscribers(OPS)
@@ -69,7 +69,7 @@ export class LiveSpans {
     this.#spans.push(toSpan(ended))
   }
 
-  /** Returns the tasks that ended since the last call. */
+  /** The tasks that ended since the last call. */
   take(): SpanBatch | undefined {
     if (this.#spans.length === 0) return undefined
     this.#reduce()

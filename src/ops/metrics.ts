@@ -4,7 +4,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { RequestRecord } from '../http/context.ts'
 import type { TaskSpan } from './live-spans.ts'
 
-/** Upper bounds in seconds, from a read by key to the deadline of a request. */
+/** In seconds, from a read by key to a request's deadline. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
 interface Parts {
@@ -79,7 +79,7 @@ export class Metrics {
     this.#blockedSeconds.inc(blockedMs / 1_000)
   }
 
-  /** Adds gauges that are read at each scrape. */
+  /** Adds what is read at each scrape. */
   addGauges({ database, compute, jobs, realtime }: Parts): void {
     const { semaphore } = database
     this.#gauge('database_pool_size', 'Maximum pool size', () => semaphore.permits)

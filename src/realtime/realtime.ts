@@ -37,7 +37,7 @@ export interface Topic {
   /** A name or a pattern, whose flag `i` makes one topic of any case. */
   name: string | RegExp
   access: Access
-  /** Whether the subject, who has the scope, may read this one of the topics of a pattern. */
+  /** Whether a subject with the scope may read this topic of a pattern. */
   allows?: ((subject: Subject, topic: string) => Promise<boolean>) | undefined
 }
 
@@ -67,7 +67,7 @@ export class Realtime implements AsyncDisposable {
   readonly #expiry: NodeJS.Timeout
   readonly #connections = new Set<Connection>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
-  /** What ends the event streams of clients that are known. */
+  /** Each ends the event stream of a known client. */
   readonly #streams = new Map<() => void, Subject>()
   #closing = false
 
@@ -119,7 +119,7 @@ export class Realtime implements AsyncDisposable {
     this.#publish(topic, name, payload, this.#io.volatile)
   }
 
-  /** Subscribes code of this process, and returns the function that unsubscribes. */
+  /** Subscribes code of this process. */
   listen(topic: string, listener: (name: string, payload: unknown) => void): () => void {
     this.#listeners.on(topic, listener)
     return () => this.#listeners.off(topic, listener)
@@ -147,11 +147,7 @@ export class Realtime implements AsyncDisposable {
     for (const [end, { credential }] of this.#streams) if (credential.id === credentialId) end()
   }
 
-  /**
-   * Calls `end` when the session or API key of `subject` is revoked or has expired.
-   *
-   * @returns a function that unsubscribes.
-   */
+  /** Calls `end` when the session or API key of `subject` is revoked or has expired. */
   onSignOut(subject: Subject | undefined, end: () => void): () => void {
     if (subject) this.#streams.set(end, subject)
     return () => this.#streams.delete(end)
@@ -299,7 +295,7 @@ function isAllowedOrigin(
   return corsOrigins.includes(URL.parse(origin)?.origin ?? '')
 }
 
-/** Case and default ports do not distinguish origins (RFC 6454); extensions have no host. */
+/** Case and default ports make no difference (RFC 6454); extensions have no host. */
 export function isOwnOrigin(origin: string, host: string | undefined): boolean {
   const url = URL.parse(origin)
   if (!url || !/^https?:$/.test(url.protocol)) return false

@@ -7,6 +7,7 @@ import type { SpanBatch, TaskSpan } from '../../src/ops/live-spans.ts'
 import type { ClientEvents } from '../../src/realtime/realtime.ts'
 import { type fixtureFeatures, startFixture } from '../support/fixture/features.ts'
 import { startSamples } from '../support/live-samples.ts'
+import { OPERATOR_AUTH } from '../support/operator.ts'
 import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
@@ -192,6 +193,7 @@ async function listen() {
   const socket: Socket<ServerEvents<typeof fixtureFeatures>, ClientEvents> = io(service.url, {
     transports: ['websocket'],
     forceNew: true,
+    ...OPERATOR_AUTH,
   })
   onTestFinished(() => void socket.close())
   const samples: OpsSample[] = []

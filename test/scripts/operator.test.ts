@@ -49,7 +49,7 @@ describe('npm run operator', () => {
     expect(await findSubject(db, token)).toBe(undefined)
     expect((await run(url, ['remove', email])).output).toBe('member@example.com is a member')
     expect((await findByEmail(db, email))?.role).toBe('member')
-    expect((await run(url, ['list'])).output).toBe('There are no operators')
+    expect((await run(url, ['list'])).output).toBe('operator@test.example')
   })
 
   test('leaves the sessions of one who is an operator already', async () => {

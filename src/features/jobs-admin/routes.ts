@@ -76,7 +76,7 @@ const JobsQuery = z.strictObject({
   ...PageQuery.shape,
 })
 
-/** The topic of all jobs of the process that a client is connected to. */
+/** The topic of the jobs of this process. */
 const JOBS = 'jobs'
 
 const PUBLISH_EVERY_MS = 200
@@ -178,7 +178,6 @@ function jobRoutes({ database, jobs }: Deps) {
   return router
 }
 
-/** Leaves out what may be large. */
 const toBrief = ({ input: _, result: __, ...job }: JobRow & { input: unknown; result: unknown }) =>
   job
 

@@ -5,13 +5,12 @@ import { colourRow, encodePng } from './picture.ts'
 
 implement(drawTile, (tile, context) => {
   drawRows(tile, context)
-  // The atomic countdown reaches 0 in one thread, which sees what the others drew before counting.
+  // The countdown reaches 0 in one thread, which sees what the others drew before.
   if (Atomics.sub(tile.canvas.missing, 0, 1) > 1) return undefined
   const png = encodePng(tile.view, tile.canvas.pixels)
   return context.transfer(png, [png.buffer])
 })
 
-/** Draws a tile's rows onto its canvas. */
 export function drawRows(
   { view, kernel, first, every, canvas: { pixels } }: Tile,
   context: TaskContext,

@@ -6,7 +6,7 @@ import { integerParameter, numberParameter, withDefault } from '../../http/param
 export const MAX_SIZE = 2_048
 export const MAX_ITERATIONS = 5_000
 
-/** Part of the ETag: raise it when the same view is drawn differently. */
+/** Part of the ETag: raise it when pictures change. */
 export const DRAWING_VERSION = 1
 
 const Size = integerParameter(1, MAX_SIZE)
@@ -26,18 +26,18 @@ export const Picture = z.strictObject({
   kernel: z.enum(['wasm', 'typescript']).default('wasm'),
 })
 
-/** The part of the plane that a picture shows. */
+/** The part of the plane that is shown. */
 export type View = Omit<z.infer<typeof Picture>, 'kernel'>
 
 /** Memory that all threads share. */
 export interface Canvas {
   /** One palette index per pixel. */
   pixels: Uint8Array
-  /** One number: the tiles that are not drawn yet. */
+  /** One number: the tiles not drawn yet. */
   missing: Int32Array
 }
 
-/** Every `every`th row from `first` on, because the cost of blocks would differ widely. */
+/** Every `every`th row from `first` on: the cost of blocks would differ widely. */
 export interface Tile {
   view: View
   kernel: z.infer<typeof Picture>['kernel']

@@ -9,7 +9,7 @@ interface Line {
   iterations: number
 }
 
-/** The next row overwrites it, because copying takes time. */
+/** The next row overwrites it: copying takes time. */
 export interface EscapedRow {
   /** Iterations before the escape; all of them for a point of the set. */
   counts: Int32Array
@@ -17,13 +17,13 @@ export interface EscapedRow {
   norms: Float32Array
 }
 
-/** The squared distance at which a point has escaped; large, for smooth colours. */
+/** The squared distance of an escape; large, for smooth colours. */
 export const BAILOUT = 2 ** 16
 
 let counts = new Int32Array(0)
 let norms = new Float32Array(0)
 
-/** Iterates z ← z² + c without shortcuts, as heavy work. `escape-row.kernel.ts` does the same. */
+/** Iterates z ← z² + c without shortcuts, as `escape-row.kernel.ts` does. */
 export function escapeRow({ left, step, imaginary, width, iterations }: Line): EscapedRow {
   if (counts.length < width) {
     counts = new Int32Array(width)
@@ -59,7 +59,7 @@ interface Kernel {
   escapeRow(...lineAndBailout: number[]): void
 }
 
-/** `escapeRow` in WebAssembly; undefined if the kernel is not built. */
+/** `escapeRow` in WebAssembly, if it is built. */
 export const escapeRowWasm = loadEscapeRow()
 
 function loadEscapeRow(): ((line: Line) => EscapedRow) | undefined {
@@ -76,7 +76,7 @@ function loadEscapeRow(): ((line: Line) => EscapedRow) | undefined {
   }
 }
 
-/** TypeScript declares this global only for browsers. */
+/** TypeScript declares it only for browsers. */
 declare const WebAssembly: {
   Module: new (code: Uint8Array) => object
   Instance: new (module: object) => { exports: object }

@@ -10,7 +10,7 @@ const COLOURS = 255
 const DOUBLINGS = 4
 const START = 0.52
 
-/** Places from 0 to 1, and red, green and blue there. */
+/** Places from 0 to 1, with red, green and blue. */
 const STOPS = [
   [0, 0, 7, 100],
   [0.16, 32, 107, 203],
@@ -20,7 +20,6 @@ const STOPS = [
   [1, 0, 7, 100],
 ] as const
 
-/** Red, green and blue of each palette index. */
 export const PALETTE = new Uint8Array(3 * (COLOURS + 1))
 for (let colour = 0; colour < COLOURS; colour++)
   PALETTE.set(mixAt(colour / COLOURS), 3 * (INSIDE + 1 + colour))
@@ -36,7 +35,7 @@ function mixAt(place: number): number[] {
 /** Steps per iteration, so that colours fade into each other. */
 const STEPS = 32
 
-/** Palette indices by step; logarithmic, because steps lie dense near the set. */
+/** Palette indices by step: logarithmic, because steps are dense near the set. */
 const COLOUR_AT = Uint8Array.from({ length: MAX_ITERATIONS * STEPS }, (_, step) => {
   const rounds = Math.log2((step + 1) / STEPS) / DOUBLINGS + START
   return INSIDE + 1 + Math.floor((rounds - Math.floor(rounds)) * COLOURS)
@@ -50,7 +49,7 @@ const FIRST_BUCKET = toBits(BAILOUT) >> SHIFT
 /** No point is further out when it escapes. */
 const LAST_BUCKET = toBits(2 * BAILOUT ** 2) >> SHIFT
 
-/** Steps between an escape and the end of its iteration. A table is faster than logarithms. */
+/** Steps between an escape and the end of its iteration. */
 const EARLY_BY = Uint8Array.from({ length: LAST_BUCKET - FIRST_BUCKET + 1 }, (_, bucket) => {
   const norm = toFloat((FIRST_BUCKET + bucket + 0.5) * 2 ** SHIFT)
   return Math.min(STEPS - 1, Math.floor(STEPS * Math.log2(Math.log(norm) / Math.log(BAILOUT))))
@@ -102,7 +101,6 @@ export function encodePng(
 const BITS_PER_PIXEL = 8
 const WITH_PALETTE = 3
 
-/** Length, type, data, and a checksum. */
 function toChunk(type: string, data: Uint8Array): Buffer {
   const bytes = Buffer.alloc(data.length + 12)
   bytes.writeUInt32BE(data.length, 0)

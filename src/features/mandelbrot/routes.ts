@@ -12,10 +12,10 @@ const CACHE_CONTROL = 'public, max-age=86400'
 /** Many per thread, so that threads finish together; `map` batches small ones. */
 const TILES = 128
 
-/** Canvases of 4 MB each that are kept for reuse. */
+/** Of 4 MB each. */
 const MAX_SPARE_CANVASES = 4
 
-/** One request on all threads, in memory that they share. */
+/** One request on all threads, in shared memory. */
 export const mandelbrot = feature({
   name: 'mandelbrot',
   path: '/v1/mandelbrot.png',
@@ -25,8 +25,7 @@ export const mandelbrot = feature({
 
 function mandelbrotRoutes({ compute }: Deps) {
   const router = createRouter()
-  // Reused: shared memory is freed only once every thread has collected it, and busy threads rarely
-  // do.
+  // Reused: shared memory is freed only once every thread has collected it.
   const spare: Canvas[] = []
 
   router.openapi({

@@ -24,7 +24,7 @@ const PrimeCount = z
   .object({ from: z.int(), to: z.int(), count: z.int(), mode: Mode, elapsedMs: z.int() })
   .openapi('PrimeCount')
 
-/** CPU-heavy work on worker threads, or on the event loop to see what that costs. */
+/** CPU work on worker threads, or on the event loop to see what that costs. */
 export const primes = feature({
   name: 'primes',
   path: '/v1/primes',

@@ -24,7 +24,7 @@ export const ProductPatch = ProductInput.partial()
   .refine((patch) => Object.keys(patch).length > 0, 'Give at least one of name, price and stock')
   .openapi('ProductPatch')
 
-// Not `extend`: OpenAPI would combine two schemas that each refuse the other's keys.
+// Not `extend`: in OpenAPI each schema would refuse the other's keys.
 export const Product = z
   .strictObject({
     ...ProductInput.shape,

@@ -59,7 +59,7 @@ export async function createProduct(
   input: ProductInput,
 ): Promise<Product> {
   const { name, price, stock } = input
-  // Set here, so that the product need not be read back.
+  // Set here: the product need not be read back.
   const now = new Date()
   const { insertId } = await retryLocked(() => insert(db, name, price, stock, now, now)).catch(
     refuseTakenName(name),

@@ -9,11 +9,11 @@ for (const [index, character] of [...CHARACTERS].entries())
   KINDS[character.charCodeAt(0)] = index + 1
 const [ZERO, NINE] = [1, 2]
 KINDS.fill(NINE, DIGIT_0 + 1, DIGIT_0 + 10)
-/** A power of two, because others are slower to divide by. */
+/** A power of two is faster to divide by. */
 const WIDTH = 32
 /** A column of numbers needs fewer nodes. */
 const MAX_NODES = 4_096
-/** Longer numbers are text, so that the scan may cut long values. */
+/** Longer numbers are text, so that the scan may cut them. */
 const MAX_NUMBER_BYTES = 200
 /** The digits that HUGEINT and DECIMAL can always hold. */
 const MAX_DIGITS = 38
@@ -34,7 +34,7 @@ const MOMENT = new RegExp(`^((${YEAR_FIRST}|${YEAR_LAST})([T ]${TIME}${ZONE}?)?|
 
 export interface Column {
   name: string
-  /** Generated, which keeps the file's own names out of SQL. */
+  /** Generated: the file's own names stay out of SQL. */
   sql: string
   type: ColumnSummary['type']
   format?: string
@@ -44,7 +44,7 @@ export interface Column {
   sqlType: string
   /** Of `strptime`, where a cast does not convert a text to `sqlType`. */
   pattern?: string
-  /** Whether a double cannot hold all digits. */
+  /** No double holds all digits. */
   isLong?: boolean
   nulls: number
 }
@@ -63,15 +63,13 @@ type DateOrder = 'day' | 'month'
 const TEXT: Type = { type: 'text', sqlType: 'VARCHAR' }
 
 /**
- * Finds a column's type from all of its values: each must be written as that type is printed, so
- * `007`, `+1`, `1e5`, `NaN`, `T` or ` 1` make the column text.
+ * Finds a column's type from all of its values: each must be written as that type is printed.
  *
- * A column has few shapes: that of `12.50` is `99.99`. A trie finds the shape of a value, and each
- * shape is classified once.
+ * A column has few shapes: that of `12.50` is `99.99`. A trie finds a value's shape, and each shape
+ * is classified once.
  */
 export class ColumnTypes {
   missing = 0
-  /** Set while the column holds only dates or times. */
   moments: Moments | undefined
   #family: Family | undefined
   #wholeDigits = 0
@@ -84,7 +82,7 @@ export class ColumnTypes {
   readonly #prefixes = ['']
   readonly #shapes: (Shape | undefined)[] = []
 
-  /** Takes the value from `start` to `stop`, which must not be empty. */
+  /** The value from `start` to `stop` must not be empty. */
   note(bytes: Buffer, start: number, stop: number): void {
     if (this.#family === 'text') return
     const children = this.#children
@@ -103,7 +101,7 @@ export class ColumnTypes {
     if (this.#family === 'text') this.moments = undefined
   }
 
-  /** @param rows their number, because the type must hold the sum, too. */
+  /** The type must hold the sum of all `rows`, too. */
   toType(rows: number, orders: ReadonlyMap<string, DateOrder>): Type {
     if (this.#family === 'boolean') return { type: 'boolean', sqlType: 'BOOLEAN' }
     if (this.#family === 'moment') return this.moments?.toType(orders) ?? TEXT
@@ -172,7 +170,7 @@ const toDigits = (number: string) =>
     .replace(/[-.]/g, '')
     .replace(/^0+|0+$/g, '')
 
-/** The layout of a shape, and where its parts are; undefined if it is no date or time. */
+/** Undefined if the shape is no date or time. */
 function toMoment(shape: string) {
   const { groups, indices } = MOMENT.exec(shape) ?? {}
   if (!groups || !indices?.groups) return undefined
@@ -190,7 +188,6 @@ function toMoment(shape: string) {
 
 type Moment = NonNullable<ReturnType<typeof toMoment>>
 
-/** By the letter that `format` has for it. */
 const STRPTIME: Record<string, string> = { Y: '%Y', M: '%m', D: '%d', H: '%H', m: '%M', s: '%S' }
 
 /** Dates, times or timestamps that are all written alike. */
@@ -211,7 +208,7 @@ class Moments {
     this.#zone = bytes.toString('latin1', stop - zone.length, stop)
   }
 
-  /** Returns false if the value is written differently or does not exist. */
+  /** False if the value is written differently or does not exist. */
   note(moment: Moment, bytes: Buffer, start: number, stop: number): boolean {
     if (moment.layout !== this.#layout) return false
     const zone = this.#zone
@@ -266,7 +263,6 @@ export function findDateOrders(columns: readonly ColumnTypes[]): Map<string, Dat
   return orders
 }
 
-/** 0 if there is no such part. */
 function parseDigits(bytes: Buffer, start: number, part: readonly [number, number] | undefined) {
   let value = 0
   if (part)

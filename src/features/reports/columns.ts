@@ -48,7 +48,7 @@ function selectDistinct({ sql }: Column, rows: number): string {
 
 type Figures = Omit<ColumnSummary, 'name' | 'type' | 'format' | 'nulls'>
 
-/** Summarises a column of numbers, dates or timestamps, which has a value at least. */
+/** Expects a column with at least one value. */
 async function summariseScalars(duck: Queries, column: Column, rows: number): Promise<Figures> {
   const { sql, isLong, nulls } = column
   const [isExact, present] = [rows <= MAX_EXACT_ROWS, rows - nulls]
@@ -172,7 +172,6 @@ function selectSum({ sql, sqlType }: Column): string {
     sum(${sql} // ${PART}::hugeint)::varchar as parts`
 }
 
-/** Null without values, or if the sum overflows. */
 function readSum({ sum, parts }: Row, count: number): { sum: Value; mean: number | null } {
   if (typeof sum !== 'string') return { sum: null, mean: null }
   const text = typeof parts === 'string' ? String(BigInt(parts) * PART + BigInt(sum)) : sum
@@ -190,7 +189,6 @@ const readText = (value: unknown) => (typeof value === 'string' ? value.slice(1)
 const toFinite = (value: unknown) =>
   typeof value === 'number' && Number.isFinite(value) ? value : null
 
-/** Text if a double cannot hold all digits. */
 function showNumber(text: string): Value {
   const value = Number(text)
   if (!Number.isFinite(value)) return null
@@ -208,7 +206,7 @@ function showMoment(text: string, { fractionDigits = 0, zone = '' }: Column): st
   return `${date}T${seconds}${decimals}${zone}`
 }
 
-/** Has the precision of the file, or milliseconds if that is too coarse. */
+/** In the precision of the file, at least milliseconds. */
 function showSeconds(seconds: number | null, column: Column): Value {
   const { type, fractionDigits = 0, zone = '' } = column
   const micros = Math.round((seconds ?? Number.NaN) * 1e6)

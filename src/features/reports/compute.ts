@@ -15,9 +15,9 @@ import { type ScannedCsv, scanCsv, VECTOR_ROWS } from './scan.ts'
 import { isDiskFull } from './storage.ts'
 
 const MAX_THREADS = 4
-/** With less memory, DuckDB's threads slow each other down. */
+/** With less, DuckDB's threads slow each other down. */
 const MEMORY_MB_PER_THREAD = 64
-/** DuckDB takes about twice its limit, and more for long rows, which it copies. */
+/** DuckDB takes about twice its limit, more for long rows. */
 const LIMIT_SHARE = 0.5
 const LIMIT_SHARE_OF_LONG_ROWS = 0.4
 /** DuckDB's default takes about 100 MiB more and saves no time. */
@@ -27,7 +27,7 @@ const BLOCK_BYTES = 262_144
 const SMALL_BLOCK_BYTES = 16_384
 /** Larger row groups are read a few columns at a time. */
 const MAX_ROW_GROUP_BYTES = 16 * 1024 ** 2
-/** Shares of the progress: the scan, and reading in the rest. */
+/** Shares of the progress. */
 const SCANNED = 0.3
 const READ = 0.43
 
@@ -42,7 +42,7 @@ implement(summariseCsv, async (input, context): Promise<SummaryOutcome> => {
   }
 })
 
-/** The limit excludes rows that are being read, so long rows get small row groups. */
+/** DuckDB's limit excludes rows being read, so long rows get small row groups. */
 function toDuckOptions(csv: ScannedCsv, memoryMb: number) {
   const rowGroupRows = toRowGroupRows(csv)
   if (rowGroupRows === VECTOR_ROWS) {

@@ -80,7 +80,7 @@ const Summary = z
 export type ColumnSummary = z.infer<typeof ColumnSummary>
 export type Summary = z.infer<typeof Summary>
 
-/** A report that waits for a retry is `queued`. */
+/** `queued` also while it waits for a retry. */
 const ReportState = z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled'])
 
 const ReportBrief = z
@@ -113,7 +113,7 @@ export type Report = z.infer<typeof Report>
 
 export const ReportPage = z.object(pageFields(ReportBrief)).openapi('ReportPage')
 
-/** All that a summary depends on besides the file. */
+/** What a summary depends on besides the file. */
 export interface SummaryOptions {
   /** The column to count rows by. */
   groupBy: string | null

@@ -12,10 +12,9 @@ const QUOTED_BYTES = 2_000
 const START_BYTES = 1_000
 const SAMPLE_ROWS = 1_000
 const DELIMITERS = [',', ';', '\t', '|']
-/** Delimiters that `sep=` and `?delimiter=` may name. */
 export const DELIMITER = /^([\t !#$%&'()*+,./:;<=>?@[\\\]^_`{|}~-]|tab)$/
 
-/** The message tells the file's owner why it cannot be summarised. */
+/** The file's owner gets the message. */
 export class InvalidCsvError extends Error {
   override readonly name = 'InvalidCsvError'
 }
@@ -71,7 +70,7 @@ async function* readUpload(
   }
 }
 
-/** Reasons to reject a record. */
+/** Why a record is rejected. */
 export const FLAWS = {
   long: 'It is too long',
   encoding: 'It is not valid UTF-8',
@@ -248,7 +247,6 @@ export class RecordReader {
     return this.bytes[at + 1] === CR && this.bytes[at + 2] === LF ? 3 : 1
   }
 
-  /** Returns where the next record begins. */
   #finish(stop: number, next: number, isBroken: boolean): number {
     this.stop = stop
     this.flaw = this.#findFlaw() ?? (isBroken ? 'quote' : null)
@@ -276,7 +274,7 @@ export class RecordReader {
 }
 
 /**
- * Reads the head by the requested delimiter, that of a first line `sep=;` as in Excel, or a guess.
+ * The delimiter is the requested one, that of a first line `sep=;` as in Excel, or a guess.
  *
  * @throws InvalidCsvError if it is not CSV in UTF-8.
  */
@@ -326,7 +324,7 @@ function findWideEncoding(bytes: Buffer): 'UTF-32' | 'UTF-16' | undefined {
   return bytes.includes(0) && isUtf16 ? 'UTF-16' : undefined
 }
 
-/** Whether all characters are assigned, and none but white space is a control character. */
+/** Whether all characters are assigned, and none is a control character but white space. */
 function isText(decode: () => string): boolean {
   try {
     return /^[\P{C}\p{Cf}\t\n\r]+$/u.test(decode())

@@ -4,17 +4,17 @@ import type { Column } from './column-types.ts'
 import type { ScannedCsv } from './scan.ts'
 
 const PROGRESS_EVERY_MS = 200
-/** DuckDB's default of 32 MB blocks light requests (docs/decisions/009-duckdb-in-a-process.md). */
+/** DuckDB's default of 32 MB blocks light requests (docs/decisions/009). */
 const READ_BYTES = 2 * 1024 * 1024
 /** DuckDB does not read in parallel with a much larger `max_line_size`. */
 const SPARE_LINE_BYTES = 1_000
-/** The column to group by, as written in the file. */
+/** The column to group by. */
 export const KEY = 'key'
 
 interface DuckOptions {
   limitMb: number
   threads: number
-  /** Rows of a table that are kept in memory; a multiple of 2 048. */
+  /** Rows kept in memory; a multiple of 2 048. */
   rowGroupRows: number
   /** The minimum size of a column in a row group: a power of two from 16 384. */
   blockBytes: number
@@ -38,7 +38,7 @@ export class Duck implements Disposable {
   /** @param folder empty, for the database and what does not fit into memory. */
   static async open(folder: string, options: DuckOptions): Promise<Duck> {
     const { limitMb, threads, rowGroupRows, blockBytes, freedMb } = options
-    // Imported on first use, because most threads never need it.
+    // Most threads never need it.
     const { DuckDBInstance } = await import('@duckdb/node-api')
     const instance = await DuckDBInstance.create(':memory:', {
       threads: String(threads),
@@ -65,7 +65,7 @@ export class Duck implements Disposable {
     this.#connection = connection
   }
 
-  /** Runs a statement; `onProgress` gets the fraction that is done. @throws DuckError */
+  /** `onProgress` gets the fraction done. @throws DuckError */
   async rows(sql: string, onProgress?: (fraction: number) => void): Promise<Row[]> {
     const report = () => {
       const { percentage } = this.#connection.progress

@@ -18,8 +18,8 @@ import { getReport, toState } from './reports.ts'
 type Progress = z.infer<typeof reportProgress.payload>
 
 /**
- * Publishes changes of reports that have subscribers, wherever they run. A finished report
- * publishes nothing until it is retried: a cancelled task may still report progress.
+ * Publishes changes of reports that have subscribers. A finished report publishes nothing until it
+ * is retried: a cancelled task may still report progress.
  */
 export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
   const lastSent = new Map<string, Progress>()
@@ -66,5 +66,4 @@ export function streamReport(c: AppContext, deps: Deps, db: Db, id: string) {
   })
 }
 
-/** Leaves out all other fields. */
 const toProgress = (report: Progress): Progress => reportProgress.payload.parse(report)

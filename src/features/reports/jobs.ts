@@ -40,8 +40,8 @@ export async function summariseUpload(
   if (earlier) return earlier
 
   const file = await storage.locate(report.upload)
-  // Cancelling removes the file, and its last close may then take seconds. This handle keeps that
-  // wait out of the child process.
+  // The last close of a removed file may take seconds. This handle keeps that wait out of the child
+  // process.
   await using _open = await open(file)
   const { groupBy, value, delimiter } = report
   const outcome = await withFolder(spillDirectory, id, (folder) =>
@@ -127,8 +127,8 @@ const removeFolder = (folder: string) =>
 const toId = (folder: string) => folder.split('.')[0] ?? ''
 
 /**
- * Removes uploads after a day, those of cancelled jobs after an hour (until then operators may
- * retry them), those without a report, and folders of reports that are not running.
+ * Removes old uploads (docs/reports.md), those without a report, and folders of reports that are
+ * not running.
  */
 export async function sweep(
   { database, storage, spillDirectory }: Omit<JobDeps, 'compute' | 'memoryMb'>,
@@ -149,7 +149,7 @@ export async function sweep(
     if (!running.has(toId(folder))) await removeFolder(join(spillDirectory, folder))
 }
 
-/** Finds uploads of finished reports created a day or cancelled an hour ago. */
+/** Uploads of reports created a day or cancelled an hour ago. */
 const listOldUploads = (db: Db) =>
   fromReports(db)
     .select(['report.id', 'report.upload'])

@@ -53,12 +53,12 @@ interface NewReport extends SummaryOptions {
 }
 
 /**
- * Stores an upload and enqueues its report; the owner's repeat under the same Idempotency-Key gets
- * the first.
+ * Stores an upload and enqueues its report. A repeat under the owner's Idempotency-Key gets the
+ * first.
  *
- * @param open is called again after the upload, which may take long.
- * @throws AppError `conflict` if the key was used for something else; `rate_limited` beyond the owner's
- * quota; `storage_full`; what the body throws.
+ * @param open is called again after the upload.
+ * @throws AppError `conflict` if the key was used for something else; `rate_limited` beyond the
+ * owner's quota; `storage_full`; what the body throws.
  */
 export async function createReport(
   deps: ReportDeps,
@@ -99,7 +99,7 @@ interface Upload extends SummaryOptions {
 }
 
 /**
- * Commits the report with its job. The response is read before, so that nothing can fail after the
+ * Commits the report with its job. Reads the response before, so that nothing can fail after the
  * commit.
  */
 async function commitReport(
@@ -122,8 +122,8 @@ async function commitReport(
       return report
     })
   } catch (error) {
-    // A commit whose reply was lost may have succeeded, so the upload stays. If it did not, the
-    // sweep removes it.
+    // A commit whose reply was lost may have succeeded. If it did not, the sweep removes the
+    // upload.
     if (!mayBeCommitted) await storage.remove(upload.upload)
     if (!isDuplicateKey(error, 'report_idempotency_key')) throw error
     return repeatReport(open(), request, upload.sha256)
@@ -150,7 +150,6 @@ export async function getReport(db: Db, id: string, reader: Subject) {
   return { ...toBrief(row), ...(hasResult && { result: JSON.parse(result) as Summary }) }
 }
 
-/** Whether there is a report that `reader` may read. */
 export async function canRead(db: Db, id: string, reader: Subject): Promise<boolean> {
   const query = db.selectFrom('report').select('owner').where('id', '=', id)
   const report = await query.executeTakeFirst()
@@ -166,7 +165,7 @@ const isReadable = ({ owner }: { owner: string | null }, { id, scopes }: Subject
   owner === id || scopes.has('operate')
 
 /**
- * One page of the reports that `reader` may read, newest first.
+ * Newest first.
  *
  * @throws AppError `invalid` for a cursor of another list.
  */
@@ -288,7 +287,7 @@ async function findRepeated(db: Db, { idempotencyKey, owner }: NewReport) {
     .executeTakeFirst()
 }
 
-/** Violates the key `report_idempotency_key` if the owner has a report with the same key. */
+/** Violates `report_idempotency_key` if the owner has a report with the same key. */
 const insert = (
   trx: Transaction<Tables>,
   columns: { id: string; owner: string; idempotency_key: string | null },

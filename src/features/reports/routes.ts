@@ -266,7 +266,7 @@ function checkEncoding({ req }: AppContext): boolean {
   return encoding !== 'identity'
 }
 
-/** Passes on the body. @throws AppError `bad_request` if it is not gzip. */
+/** @throws AppError `bad_request` if the body is not gzip. */
 async function* expectGzip(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   let start = Buffer.alloc(0)
   for await (const chunk of body) {

@@ -5,7 +5,7 @@ import { type Column, ColumnTypes, findDateOrders } from './column-types.ts'
 import { MAX_TEXT_CHARACTERS, type Summary } from './contract.ts'
 import { FLAWS, InvalidCsvError, MAX_COLUMNS, type RecordReader, readCsv } from './csv.ts'
 
-/** Longer fields are cut in the copy, because DuckDB does not bound their memory. */
+/** Longer fields are cut, because DuckDB does not bound their memory. */
 const MAX_FIELD_BYTES = 256
 /** Larger than any row. */
 const WRITE_BYTES = 2 * 1024 * 1024
@@ -35,7 +35,7 @@ export async function scanCsv(
 }
 
 class Scan implements Disposable {
-  /** A line to skip, then rows by RFC 4180 with equally many fields, each ended by `\n`. */
+  /** Rows by RFC 4180 with equally many fields, each ended by `\n`. */
   readonly #file: string
   readonly #descriptor: number
   readonly #buffer = Buffer.allocUnsafe(WRITE_BYTES)
@@ -188,7 +188,6 @@ function shorten(text: string): string {
   return shown.length === text.length ? text : shown + hash('sha256', text, 'base64')
 }
 
-/** Gives missing and repeated names a unique one. */
 function toUniqueNames(names: readonly string[]): string[] {
   const given = new Set<string>()
   return names.map((name, index) => {

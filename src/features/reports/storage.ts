@@ -8,9 +8,9 @@ export type Storage = Pick<DirectoryStorage, 'save' | 'locate' | 'remove' | 'lis
 /** Stores uploads in a local directory, which processes may share. */
 export class DirectoryStorage {
   readonly #directory: string
-  /** Oldest first: what aborts an upload to make room, and what resolves when it has ended. */
+  /** Oldest first: what aborts an upload, and what resolves when it has ended. */
   readonly #arriving = new Map<AbortController, Promise<void>>()
-  /** The number of failed uploads, which freed space. */
+  /** Failed uploads, which freed space. */
   #removed = 0
 
   constructor(directory: string) {
@@ -18,8 +18,7 @@ export class DirectoryStorage {
   }
 
   /**
-   * Stores all bytes or none and returns the size. On a full disk the youngest upload fails, so
-   * that older ones fit.
+   * Stores all bytes or none and returns the size. On a full disk the youngest upload fails.
    *
    * @param expectedBytes if known: what cannot fit is refused at once.
    * @throws AppError `storage_full`; `overloaded` if too many files are open; what `bytes` throws.
@@ -125,7 +124,7 @@ export async function listOldNames(directory: string, ms: number): Promise<strin
   return old
 }
 
-/** Yields the items of `source`; throws when `signal` aborts, even while waiting. */
+/** Throws when `signal` aborts, even while waiting. */
 async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
   const { promise: aborted, reject } = Promise.withResolvers<never>()
   aborted.catch(() => {})
@@ -138,19 +137,18 @@ async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): Asy
   }
 }
 
-/** What each owner may have: change it here. */
+/** What each owner may have. */
 export const QUOTA = { unfinished: 100, bytes: 10 * 1024 ** 3 }
 const RETRY_SECONDS = 10
 
 /** Limits the reports and the bytes on disk of each owner. */
 export class Quota {
-  /** Uploads that arrive in this process: they have no report yet. */
+  /** Uploads without a report yet. */
   readonly #arriving = new Set<{ owner: string; bytes: number }>()
 
   /**
    * Reserves room for an upload, until it is disposed of.
    *
-   * @param stored what the owner has.
    * @param bytes how much comes at most.
    * @throws AppError `rate_limited`.
    */

@@ -25,6 +25,7 @@ test('clients that leave at any moment of their uploads lose no committed report
     DATABASE_URL,
     REPORT_DIR,
     LOG_LEVEL: 'info',
+    RATE_LIMITS: 'off',
     OPS_PORT: 'off',
   })
   const url = await service.url()

@@ -26,12 +26,12 @@ async function useReports(
   const directory = await mkdtemp(join(tmpdir(), 'offloop-create-'))
   onTestFinished(() => rm(directory, { recursive: true }))
   const storage = new DirectoryStorage(directory)
-  const wrapped = { enqueue: wrap(jobs.enqueue.bind(jobs)) } as Jobs
+  const cancelJob: Jobs['cancel'] = jobs.cancel.bind(jobs)
+  const wrapped = { enqueue: wrap(jobs.enqueue.bind(jobs)), cancel: cancelJob } as Jobs
   const deps = { jobs: wrapped, storage, quota: new Quota() }
   const createOn = (db: Db, request = newReport()) => createReport(deps, () => db, request)
   const create = (signal?: AbortSignal) => createOn(database.withSignal(signal))
-  const cancel = (id: string) =>
-    cancelReport({ ...deps, jobs }, database.withSignal(), id, OPERATOR)
+  const cancel = (id: string) => cancelReport(deps, database.withSignal(), id, OPERATOR)
   const countReports = async () =>
     (await database.withSignal().selectFrom('report').select('id').execute()).length
   return {
