@@ -33,9 +33,9 @@ async function openAsNewMember(email: string) {
   await page.reload()
   await untilText(who(page), new RegExp(`^${email}, member$`))
   const endSessions = () =>
-    request(`${site.url}/v1/sessions`, 'DELETE', undefined, {
-      cookie: `session=${session}`,
-      origin: site.url,
+    fetch(`${site.url}/v1/sessions`, {
+      method: 'DELETE',
+      headers: { cookie: `session=${session}`, origin: site.url },
     })
   return { page, endSessions }
 }
