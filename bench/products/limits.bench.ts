@@ -97,9 +97,12 @@ async function compareReads(on: App, off: App): Promise<ReadRatios & { readsPerS
   ] as const
   for (const [app, request] of variants) await countReads(app, request, WARM_UP_MS)
   const rates = variants.map(() => [] as number[])
-  for (let round = 0; round < ROUNDS; round++)
-    for (const [index, [app, request]] of variants.entries())
-      rates[index]?.push(await countReads(app, request, ROUND_MS))
+  for (let turn = 0; turn < ROUNDS * variants.length; turn++) {
+    // Each is the first of a round in turn: it makes a difference.
+    const index = (turn + Math.floor(turn / variants.length)) % variants.length
+    const [app, request] = variants[index] as (typeof variants)[number]
+    rates[index]?.push(await countReads(app, request, ROUND_MS))
+  }
   const [anonymous = [], ...others] = rates
   const [limited = NaN, byKey = NaN, bySession = NaN] = others.map((rate) =>
     medianRatio(rate, anonymous),

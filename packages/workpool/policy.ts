@@ -14,6 +14,7 @@ export const DRAIN_SHARE = 0.9
 export const INTERACTIVE_SHARE = 0.8
 export const MAX_PRIORITY_DEBT_MS = 10_000
 export const MAX_CALLER_DEBT_MS = 1_000
+export const MAX_CALLER_CREDIT_MS = 100
 export const MAX_RUN_MAP_IMBALANCE_MS = 100
 export const MAX_CALLERS_WITH_MAPS = 2
 

@@ -1,6 +1,7 @@
 import { type Call, type Entry, type Link, MapEntry, type Priority } from './call.ts'
 import {
   INTERACTIVE_SHARE,
+  MAX_CALLER_CREDIT_MS,
   MAX_CALLER_DEBT_MS,
   MAX_CALLERS_WITH_MAPS,
   MAX_PRIORITY_DEBT_MS,
@@ -146,12 +147,17 @@ class PriorityQueue {
     }
   }
 
+  /** A caller that asks one thing after the other loses no share between two of them. */
+  get #settledMs() {
+    return this.#clockMs - MAX_CALLER_CREDIT_MS
+  }
+
   #findCaller({ options: { key } }: Entry): Caller {
     let caller = this.#callers.get(key)
     if (!caller) {
       caller = new Caller(key, this.#clockMs)
       this.#callers.set(key, caller)
-    } else if (caller.isEmpty) caller.usedMs = Math.max(caller.usedMs, this.#clockMs)
+    } else if (caller.isEmpty) caller.usedMs = Math.max(caller.usedMs, this.#settledMs)
     return caller
   }
 
@@ -161,7 +167,7 @@ class PriorityQueue {
   }
 
   #forgetIfSettled(caller: Caller) {
-    if (caller.isEmpty && caller.usedMs <= this.#clockMs) this.#callers.delete(caller.key)
+    if (caller.isEmpty && caller.usedMs <= this.#settledMs) this.#callers.delete(caller.key)
   }
 }
 

@@ -1,14 +1,20 @@
 import { randomBytes } from 'node:crypto'
 import type { Pool } from '@offloop/workpool/pool'
 import { type Task, task } from '@offloop/workpool/task'
-import { overloaded } from '../errors.ts'
+import { Semaphore } from '../db/semaphore.ts'
 
 /** OWASP's recommendation for argon2id: 19 MiB, two passes. */
 export const ARGON2 = { memory: 19 * 1024, passes: 2, parallelism: 1, tagLength: 32 }
 
+/** Of the threads: a flood of log-ins leaves cores to others. */
+const THREADS_SHARE = 0.5
 const TIMEOUT_MS = 3_000
 /** More would wait longer than people do. */
-const MAX_WAITING = 100
+const LIMITS = {
+  maxWaiters: 100,
+  maxWaitMs: 2_000,
+  refusal: 'Too many passwords are being checked: try again later',
+}
 
 /** Returns a PHC string of argon2id. */
 export const hashPassword = task<{ password: string; salt: Uint8Array }, string>('password.hash')
@@ -22,10 +28,11 @@ const NOBODYS = toPhc(Buffer.alloc(16), Buffer.alloc(ARGON2.tagLength))
 /** Hashes and checks passwords on worker threads. */
 export class Passwords {
   readonly #compute: Pool
-  #waiting = 0
+  readonly #turns: Semaphore
 
   constructor(compute: Pool) {
     this.#compute = compute
+    this.#turns = new Semaphore(Math.ceil(compute.threads * THREADS_SHARE), LIMITS)
   }
 
   hash(password: string, signal: AbortSignal): Promise<string> {
@@ -39,9 +46,7 @@ export class Passwords {
   }
 
   async #run<Input, Output>(task: Task<Input, Output>, input: Input, signal: AbortSignal) {
-    if (this.#waiting >= MAX_WAITING)
-      throw overloaded('Too many passwords are being checked: try again later')
-    this.#waiting++
+    await this.#turns.acquire(signal)
     try {
       return await this.#compute.run(task, input, {
         signal,
@@ -49,7 +54,7 @@ export class Passwords {
         key: 'password',
       })
     } finally {
-      this.#waiting--
+      this.#turns.release()
     }
   }
 }

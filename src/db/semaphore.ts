@@ -3,11 +3,14 @@ import { type AppError, overloaded } from '../errors.ts'
 
 /** Enough to keep every permit in use. */
 const WAITING_PER_PERMIT = 4
+const BUSY = 'The database is busy: try again shortly'
 
 export interface WaitLimits {
   /** Protects memory; `maxWaitMs` usually applies first. */
   maxWaiters: number
   maxWaitMs: number
+  /** What is said after that. */
+  refusal?: string
   /** Called with each wait, admitted or not. */
   onWait?: ((ms: number) => void) | undefined
 }
@@ -87,7 +90,8 @@ class WaitQueue {
   }
 
   #refusal() {
-    return overloaded('The database is busy: try again shortly', this.#limits.maxWaitMs)
+    const { refusal = BUSY, maxWaitMs } = this.#limits
+    return overloaded(refusal, maxWaitMs)
   }
 }
 

@@ -160,6 +160,20 @@ describe('the time of the threads', () => {
     expect(serve(queue, 5, 10)).toBe('b1 b2 b3 b4 a2')
   })
 
+  test('that a caller missed between two calls is made up for, up to a tenth of a second', () => {
+    const queue = queueOf('b')
+    for (let index = 0; index < 100; index++) push(queue, `a${index}`)
+    expect(serve(queue, 1, 10)).toBe('b')
+    serve(queue, 5, 10)
+    for (let index = 0; index < 4; index++) push(queue, `b${index}`)
+    expect(serve(queue, 4, 10)).toBe('b0 b1 b2 b3')
+    serve(queue, 40, 10)
+    for (let index = 0; index < 40; index++) push(queue, `b${index}`)
+    const names = serve(queue, 30, 10).split(' ')
+    // Ten, and then every second one.
+    expect(names.filter((name) => name.startsWith('b')).length).toBe(20)
+  })
+
   test('is shared by a second at most: no caller pays longer for a long call', () => {
     const queue = queueOf('a1 a2')
     for (let index = 0; index < 100; index++) push(queue, `b${index}`)
