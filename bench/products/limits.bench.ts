@@ -12,12 +12,12 @@ import { number } from '../support/table.ts'
 const CONNECTIONS = 50
 const LEAD_IN_MS = 300
 const WARM_UP_MS = 3_000
-const ROUNDS = 15
-const ROUND_MS = 700
-const FLOOD_ROUNDS = 3
+const ROUNDS = 32
+const ROUND_MS = 500
+const FLOOD_ROUNDS = 5
 const FLOOD_MS = 8_000
-/** Far below the limit of an address. */
-const LIGHT_PER_SECOND = 50
+/** Below the limit of an address. */
+const LIGHT_PER_SECOND = 90
 const LOGINS_PER_SECOND = 50
 /** Of one client whose requests are refused soon. */
 const FLOOD_CONNECTIONS = 200
@@ -41,7 +41,7 @@ interface LimitsFigures extends ReadRatios {
 }
 
 export const bench: Bench<LimitsFigures> = {
-  description: 'what access and limits cost a read, and floods the others; four minutes',
+  description: 'what access and limits cost a read, and floods the others; five minutes',
   packages: ['hono', 'lru.min'],
 
   async run({ started, progress }) {
