@@ -46,7 +46,7 @@ export function toNetwork(client: string): string {
   return `${ipaddr.IPv6.parse(client).parts.slice(0, NETWORK_GROUPS).map(toHex).join(':')}::/64`
 }
 
-/** Whether it is on this machine, such as a client of a container here, or in the same network. */
+/** Whether it is on this machine, in a container of it, or nearby. */
 export const isLocal = (client: string): boolean =>
   isIP(client) > 0 && LOCAL_RANGES.has(ipaddr.parse(client).range())
 

@@ -189,7 +189,7 @@ export class Realtime implements AsyncDisposable {
   #serve(socket: ClientSocket) {
     const { subject } = socket.data
     if (subject) socket.join(toRoom(subject.credential.id))
-    // One after the other: an `unsubscribe` must not overtake a `subscribe` that asks the database.
+    // An `unsubscribe` must not overtake a `subscribe` that asks the database.
     let turn = Promise.resolve()
     // Without a topic, the acknowledgement is the first argument.
     socket.on('subscribe', (topic, acknowledge: unknown = topic) => {

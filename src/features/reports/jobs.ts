@@ -28,7 +28,7 @@ interface JobDeps {
   memoryMb: number
 }
 
-/** Summarises an upload, or reuses its owner's result for the same bytes, columns and delimiter. */
+/** Reuses its owner's result for the same bytes, columns and delimiter. */
 export async function summariseUpload(
   { database, compute, storage, spillDirectory, memoryMb }: JobDeps,
   { id, signal, progress, requestId, subject }: JobContext,
