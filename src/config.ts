@@ -143,7 +143,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     },
     proxy: { proxies: data.TRUST_PROXY, header: data.TRUST_PROXY_HEADER },
     limits: {
-      // Without NODE_ENV this may be production, where a proxy is a neighbour.
+      // Otherwise a client nearby may be a proxy.
       unlimited: !data.RATE_LIMITS ? 'all' : env['NODE_ENV'] === 'development' ? 'local' : 'none',
       maxConnections: data.MAX_CLIENT_CONNECTIONS,
       valkeyUrl: data.VALKEY_URL,

@@ -29,7 +29,7 @@ export const LIMITS = {
 export type LimitName = keyof typeof LIMITS
 
 const GUESSES = ['guess', 'guesses', 'manyGuesses'] as const
-/** Per limit. Beyond it the counts of the callers idle longest are dropped. */
+/** Per limit; beyond it those idle longest are forgotten. */
 const MAX_COUNTED = 100_000
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 

@@ -287,7 +287,6 @@ async function findRepeated(db: Db, { idempotencyKey, owner }: NewReport) {
     .executeTakeFirst()
 }
 
-/** Violates `report_idempotency_key` if the owner has a report with the same key. */
 const insert = (
   trx: Transaction<Tables>,
   columns: { id: string; owner: string; idempotency_key: string | null },

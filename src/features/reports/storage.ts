@@ -147,9 +147,8 @@ export class Quota {
   readonly #arriving = new Set<{ owner: string; bytes: number }>()
 
   /**
-   * Reserves room for an upload, until it is disposed of.
+   * Reserves room for an upload of at most `bytes`, until it is disposed of.
    *
-   * @param bytes how much comes at most.
    * @throws AppError `rate_limited`.
    */
   reserve(owner: string, stored: { unfinished: number; bytes: number }, bytes: number): Disposable {
