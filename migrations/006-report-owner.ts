@@ -9,7 +9,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     alter table report
       add column owner varchar(64) character set ascii collate ascii_bin,
       add key report_owner (owner, id),
-      add key report_stored (owner, upload, bytes),
       drop key report_sha256,
       add key report_sha256 (sha256, owner),
       drop key report_idempotency_key,
@@ -23,7 +22,6 @@ export async function down(db: Kysely<unknown>): Promise<void> {
   await sql`
     alter table report
       drop key report_owner,
-      drop key report_stored,
       drop key report_sha256,
       add key report_sha256 (sha256),
       drop key report_idempotency_key,
