@@ -20,7 +20,7 @@ export interface Job<Input, Result> {
 const MAX_ATTEMPTS = 65_535
 
 /**
- * Declares a job: `job<{ id: string }, Summary>('report.build', { attempts: 3 })`.
+ * Declares a job: `job<{ id: string }, Receipt>('mail.send', { attempts: 3 })`.
  *
  * @throws TypeError for an invalid name; RangeError for an option out of range.
  */
@@ -94,7 +94,7 @@ export interface JobSchedule {
 }
 
 /**
- * `schedule('reports.sweep', '0 3 * * *', sweepReports, {})`: daily at 03:00 UTC, in one process. A
+ * `schedule('carts.sweep', '0 3 * * *', sweepCarts, {})`: daily at 03:00 UTC, in one process. A
  * slot is skipped while the job of an earlier one is unfinished.
  *
  * @throws TypeError for an invalid name.

@@ -20,7 +20,7 @@ export interface TaskOptions<Input, Output> {
 }
 
 /**
- * Declares a task: `task<{ from: number; to: number }, number>('primes.count')`.
+ * Declares a task: `task<{ text: string }, string>('text.hash')`.
  *
  * @throws Error when it has `split` without `join`.
  */
