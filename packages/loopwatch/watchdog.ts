@@ -61,7 +61,7 @@ export class Watchdog implements AsyncDisposable {
   readonly #stopSamples: () => void
   readonly #flushing: (() => void)[] = []
   readonly #ended: Promise<unknown>
-  #isProfiling = false
+  #profiling: AbortController | undefined
 
   /** @throws NodeJS.ErrnoException when it cannot listen for probes. */
   static async open(options: WatchdogOptions): Promise<Watchdog> {
@@ -141,14 +141,23 @@ export class Watchdog implements AsyncDisposable {
    * @returns the JSON of a `.cpuprofile`.
    * @throws ProfileError while another one is recorded, or if the thread exits.
    */
-  async profile(options: ProfileOptions): Promise<Uint8Array<ArrayBuffer>> {
-    if (this.#isProfiling) throw new ProfileError('conflict', 'A profile is already being recorded')
-    this.#isProfiling = true
+  async profile({ signal, ...options }: ProfileOptions): Promise<Uint8Array<ArrayBuffer>> {
+    if (this.#profiling)
+      throw new ProfileError('conflict', 'Another profile is being recorded: end it, or wait')
+    const ending = new AbortController()
+    this.#profiling = ending
     try {
-      return await requestProfile(this.#thread, options)
+      const signals = AbortSignal.any([signal, ending.signal])
+      return await requestProfile(this.#thread, { ...options, signal: signals })
     } finally {
-      this.#isProfiling = false
+      this.#profiling = undefined
     }
+  }
+
+  /** Ends the recording early. Returns false if there is none. */
+  endProfile(): boolean {
+    this.#profiling?.abort()
+    return this.#profiling !== undefined
   }
 
   async [Symbol.asyncDispose]() {

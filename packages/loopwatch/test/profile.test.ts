@@ -121,6 +121,15 @@ test('ended early, a profile has what came before', async () => {
   expect(samples.length).toBeLessThan(1_000)
 })
 
+test('whoever wants may end the recording', async () => {
+  const { watchdog, record } = await openWatchdog()
+  expect(watchdog.endProfile()).toBe(false)
+  const recording = record({ durationMs: TOO_LONG_MS })
+  expect(watchdog.endProfile()).toBe(true)
+  expect((await recording).nodes.length).toBeGreaterThan(0)
+  expect(watchdog.endProfile()).toBe(false)
+})
+
 test('there is one profile at a time', async () => {
   const { record } = await openWatchdog()
   const ending = new AbortController()
