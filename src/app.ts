@@ -11,6 +11,7 @@ import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
 import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
 import { opsSpans } from './ops/live-spans.ts'
+import { type Profiler, profileRoutes } from './ops/profiles.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
 
@@ -18,6 +19,7 @@ interface AppDeps extends Deps {
   access: AccessDeps
   identify: Identify
   samples: LiveSamples
+  watchdog: Profiler
 }
 
 /** Builds the HTTP app and starts nothing; tests call `app.request()`. */
@@ -51,6 +53,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.route('/v1', accessRoutes(access))
   if (access.link) serveSignInLink(app, access.link, access)
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
+  app.route('/v1/ops', profileRoutes(deps))
   const events = [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans]
   serveDocs(app, events, deps.config.http.docsAccess)
   servePage(app)

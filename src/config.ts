@@ -157,6 +157,8 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     // feature: reports
     reports: { directory: resolve(data.REPORT_DIR), memoryMb: data.REPORT_MEMORY_MB },
     // /feature
+    // They hold secrets, and block the event loop.
+    heapSnapshots: isDevelopment,
     watchdog: {
       thresholdMs: data.WATCHDOG_MS,
       probes:

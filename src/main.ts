@@ -133,7 +133,7 @@ export async function openService(
 
   const opened = { config, database, compute, jobs, realtime, log, metrics }
   const deps: Deps = { ...opened, stopping: stopping.signal }
-  const app = createApp({ ...deps, access, identify, samples }, features)
+  const app = createApp({ ...deps, access, identify, samples, watchdog }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),

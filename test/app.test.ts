@@ -74,6 +74,10 @@ test('each route says who may call it, and only these are public besides the fil
       'POST /v1/jobs/:id/retry',
       'DELETE /v1/jobs/:id',
       'GET /v1/ops',
+      'POST /v1/ops/profiles',
+      'DELETE /v1/ops/profiles/current',
+      'GET /v1/ops/heap',
+      'POST /v1/ops/heap-snapshot',
     ],
     account: [
       'GET /v1/accounts/me',

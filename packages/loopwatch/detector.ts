@@ -2,8 +2,9 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { type BlockingFrame, findBlockingFrame, UNKNOWN } from './blocking-frame.ts'
 import * as heartbeat from './heartbeat.ts'
 import { connectToMainThread, listenForProbes } from './probe-server.ts'
+import { recordProfile } from './profile.ts'
 import { sampleStack } from './stack-sample.ts'
-import type { DetectorData, DetectorMessage } from './watchdog.ts'
+import type { DetectorData, DetectorMessage, DetectorRequest } from './watchdog.ts'
 
 /**
  * The watchdog's thread: checks the last beat once per period, samples the main thread's stack when
@@ -43,7 +44,8 @@ setInterval(poll, periodMs)
 setInterval(() => {
   if (samplesLeft < MAX_SAMPLES) samplesLeft++
 }, MS_PER_SAMPLE)
-thread.on('message', async () => {
+thread.on('message', async (request: DetectorRequest) => {
+  if (request.kind === 'profile') return recordProfile(request)
   poll()
   await reported
   send({ kind: 'flushed' })

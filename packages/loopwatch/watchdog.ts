@@ -6,6 +6,12 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Block } from './blocking-frame.ts'
 import { type Cells, createCells, Heartbeat, readBeat } from './heartbeat.ts'
 import { answerQuestions, type ProbeServerOptions, type Sources } from './probe-server.ts'
+import {
+  ProfileError,
+  type ProfileOptions,
+  type ProfileRequest,
+  requestProfile,
+} from './profile.ts'
 import { answerSamples, type CurrentRequest } from './stack-sample.ts'
 
 const BEATS_PER_THRESHOLD = 5
@@ -38,7 +44,10 @@ export interface DetectorData {
   probes: { port: MessagePort; options: ProbeServerOptions } | undefined
 }
 
-/** What `detector.ts` sends. It answers any message with `flushed`, in order. */
+/** What `detector.ts` is sent. It answers `flush` with `flushed`, in order. */
+export type DetectorRequest = { kind: 'flush' } | ProfileRequest
+
+/** What `detector.ts` sends. */
 export type DetectorMessage =
   | { kind: 'open'; url: string | undefined }
   | { kind: 'block'; block: Block }
@@ -52,6 +61,7 @@ export class Watchdog implements AsyncDisposable {
   readonly #stopSamples: () => void
   readonly #flushing: (() => void)[] = []
   readonly #ended: Promise<unknown>
+  #profiling: AbortController | undefined
 
   /** @throws NodeJS.ErrnoException when it cannot listen for probes. */
   static async open(options: WatchdogOptions): Promise<Watchdog> {
@@ -121,8 +131,33 @@ export class Watchdog implements AsyncDisposable {
     const { promise: flushed, resolve } = Promise.withResolvers<void>()
     this.#flushing.push(resolve)
     this.#heartbeat.beat()
-    this.#thread.postMessage('flush')
+    this.#thread.postMessage({ kind: 'flush' } satisfies DetectorRequest)
     await Promise.race([flushed, this.#ended])
+  }
+
+  /**
+   * Records what a thread runs, whether or not it is blocked.
+   *
+   * @returns the JSON of a `.cpuprofile`.
+   * @throws ProfileError while another one is recorded, or if the thread exits.
+   */
+  async profile({ signal, ...options }: ProfileOptions): Promise<Uint8Array<ArrayBuffer>> {
+    if (this.#profiling)
+      throw new ProfileError('conflict', 'Another profile is being recorded: end it, or wait')
+    const ending = new AbortController()
+    this.#profiling = ending
+    try {
+      const signals = AbortSignal.any([signal, ending.signal])
+      return await requestProfile(this.#thread, { ...options, signal: signals })
+    } finally {
+      this.#profiling = undefined
+    }
+  }
+
+  /** Ends the recording early. Returns false if there is none. */
+  endProfile(): boolean {
+    this.#profiling?.abort()
+    return this.#profiling !== undefined
   }
 
   async [Symbol.asyncDispose]() {

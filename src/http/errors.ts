@@ -1,6 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import { z } from '@hono/zod-openapi'
 import { JobError } from '@offloop/jobs/errors'
+import { ProfileError } from '@offloop/loopwatch/profile'
 import { PoolError } from '@offloop/workpool/errors'
 import type { ErrorHandler, Hono, NotFoundHandler } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
@@ -107,7 +108,7 @@ export const errorHandler = (log: Log): ErrorHandler<Env> => {
 /** Maps errors of packages and Node to the HTTP contract. */
 export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown
-  if (thrown instanceof JobError)
+  if (thrown instanceof JobError || thrown instanceof ProfileError)
     return new AppError(thrown.code, thrown.message, { cause: thrown })
   if (isOutOfFiles(thrown))
     return overloaded('Too many files and connections are open: try again later', undefined, thrown)

@@ -1,3 +1,4 @@
+import { ProfileError } from '@offloop/loopwatch/profile'
 import { DeadlineError, OverloadedError, PoolClosedError } from '@offloop/workpool/errors'
 import { pino } from 'pino'
 import { expect, onTestFinished, test, vi } from 'vitest'
@@ -23,6 +24,8 @@ function failingApp() {
         cause: new Error('connect ECONNREFUSED'),
       }),
     late: () => new AppError('deadline_exceeded', 'No answer within 5 ms'),
+    'profile-busy': () => new ProfileError('conflict', 'Another profile is being recorded'),
+    'profile-lost': () => new ProfileError('unavailable', 'The thread compute-1 exited'),
     'pool-overloaded': () => new OverloadedError(5_000),
     'pool-closed': () => new PoolClosedError(),
     'pool-late': () => new DeadlineError('The task took longer than 5 ms'),
@@ -72,11 +75,13 @@ test('each missed deadline has a line of its own', async () => {
 })
 
 test.each([
+  ['profile-busy', 409, 'conflict', /^none$/],
+  ['profile-lost', 503, 'unavailable', /^none$/],
   ['pool-overloaded', 503, 'overloaded', /^([5-9]|10)$/],
   ['pool-closed', 503, 'unavailable', /^1$/],
   ['pool-late', 504, 'deadline_exceeded', /^none$/],
 ])(
-  'an error of the worker pool has a code of the contract: %s',
+  'an error of a package has a code of the contract: %s',
   async (kind, status, code, retryAfter) => {
     const response = await failingApp().app.request(`/${kind}`)
     expect([response.status, await response.json()]).toMatchObject([status, { code }])

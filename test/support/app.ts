@@ -64,6 +64,7 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
     },
     metrics: new Metrics(),
     samples: new LiveSamples(),
+    watchdog: { profile: async () => new Uint8Array(), endProfile: () => false },
   }
   return {
     deps,

@@ -105,6 +105,7 @@ const SOON: Record<string, number> = {
   width: 32,
   height: 32,
   iterations: 50,
+  seconds: 5,
 }
 const SAFE_HEADER = /^[\x20-\x7e]*$/
 
