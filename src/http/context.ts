@@ -225,13 +225,13 @@ export function accessLog(log: Log): (record: RequestRecord) => void {
 }
 
 /**
- * `X-Background` must not hide a change or a failure. An anonymous visitor's page, which asks who
- * is signed in, is no failure.
+ * `X-Background` must not hide a change or a failure. A page that its reader left is none, nor is
+ * one that asks who is signed in when nobody is.
  */
 export const isRoutine = ({ method, status, background, hasCredentials }: RequestRecord): boolean =>
   background &&
-  (status < 400 || (status === 401 && !hasCredentials)) &&
-  (method === 'GET' || method === 'HEAD')
+  (method === 'GET' || method === 'HEAD') &&
+  (status < 400 || status === CLIENT_CLOSED_REQUEST || (status === 401 && !hasCredentials))
 
 function toRecord(c: AppContext, context: RequestContext, outgoing: AppResponse): RequestRecord {
   const { startedAt, requestId, client, subject, statements, statementCount } = context

@@ -280,9 +280,10 @@ describe('the access log', () => {
     expect(levelOf({ method: 'POST', status: 201 })).toBe('info')
   })
 
-  test('a background read that succeeded is logged at debug, and so absent at the default level', () => {
+  test('a background read that succeeded, or whose page was left, is logged at debug, and so absent at the default level', () => {
     expect(levelOf({ background: true })).toBe('debug')
     expect(levelOf({ background: true, status: 304 })).toBe('debug')
+    expect(levelOf({ background: true, status: 499 })).toBe('debug')
     expect(levelOf({ background: true }, 'info')).toBeUndefined()
   })
 
@@ -293,7 +294,7 @@ describe('the access log', () => {
 
   test.each([
     ['a background read that failed', { background: true, status: 404 }],
-    ['a background read that its client left', { background: true, status: 499 }],
+    ['a read that its client left', { status: 499 }],
     [
       'a change that claims to be in the background',
       { background: true, method: 'DELETE', status: 204 },
