@@ -1,6 +1,6 @@
 import { element } from '../element.js'
 import { duration, number } from '../format.js'
-import { requestLog } from './http/log.js'
+import { nameRoute, requestLog } from './http/log.js'
 
 /** @typedef {import('../../src/ops/live-requests.ts').OpsRequests} OpsRequests */
 
@@ -16,7 +16,7 @@ function mount(section, { api, live }) {
   const routes = figuresTable(
     'Routes in the last minute',
     /** @type {Column<OpsRequests['routes'][0]>[]} */ ([
-      ['Route', ({ route }) => route],
+      ['Route', ({ route }) => nameRoute(route)],
       ['Requests/s', ({ perSecond }) => number(perSecond)],
       ['p50', ({ p50 }) => duration(p50)],
       ['p99', ({ p99 }) => duration(p99)],

@@ -8,6 +8,7 @@ import { duration, number, timeOfDay } from '../../format.js'
 const MAX_SHOWN = 200
 const MAX_JOBS = 20
 const HEADS = ['Request', 'Status', 'Took', 'SQL', 'Caller', 'Request id', 'Time']
+const NUMBERS = ['Took', 'SQL']
 /** A status such as `503`, or a class of them such as `5xx`. */
 const STATUS = /^[1-5](\d\d|xx)$/i
 
@@ -39,9 +40,9 @@ export function requestLog({ api, read }) {
     'Pause',
   )
   const hint = element('span', { className: 'hint' })
-  const message = element('p', { className: 'error', role: 'status' })
+  const message = element('span', { className: 'error', role: 'status' })
   const heads = HEADS.map((head) =>
-    element('th', { scope: 'col', className: head === 'Took' ? 'number' : '' }, head),
+    element('th', { scope: 'col', className: NUMBERS.includes(head) ? 'number' : '' }, head),
   )
   const table = element('table', {}, element('thead', {}, element('tr', {}, ...heads)))
   const empty = element('p', { className: 'empty' })
@@ -140,26 +141,33 @@ export function requestLog({ api, read }) {
   }
 
   draw()
-  const tools = element('div', { className: 'row' }, filter, pause, hint)
-  return { blocks: [element('h3', {}, title), tools, message, scroll], add, draw, find }
+  const tools = element('div', { className: 'row' }, filter, pause, hint, message)
+  return { blocks: [element('h3', {}, title), tools, scroll], add, draw, find }
 }
 
 /** Request ids are the clients', and may repeat. @param {LoggedRequest} request */
 const toKey = ({ startedAt, requestId }) => `${startedAt} ${requestId}`
 
+/** @param {LoggedRequest} request */
+const toName = ({ method, route }) => nameRoute(`${method} ${route}`)
+
+/** Where no route matches, only the service's middleware does. @param {string} route */
+export const nameRoute = (route) => route.replace(/ \/\*$/, ' (no such route)')
+
 /** @param {LoggedRequest} request @param {string} term in lower case */
-function matches({ method, route, status, requestId, subject, client }, term) {
+function matches(request, term) {
+  const { status, requestId, subject, client } = request
   if (STATUS.test(term))
     return term.endsWith('xx') ? `${status}`[0] === term[0] : `${status}` === term
-  return [`${method} ${route}`, requestId, subject, client].some((text) =>
+  return [toName(request), requestId, subject, client].some((text) =>
     text?.toLowerCase().includes(term),
   )
 }
 
 /** @param {LoggedRequest} request @param {(entry: Entry) => void} toggle */
 function toEntry(request, toggle) {
-  const { method, route, status, ms, requestId, client, subject, startedAt } = request
-  const name = `${method} ${route}`
+  const { status, ms, requestId, client, subject, startedAt } = request
+  const name = toName(request)
   const button = element(
     'button',
     {
@@ -179,7 +187,7 @@ function toEntry(request, toggle) {
     element('th', { scope: 'row' }, button),
     element('td', {}, badge),
     element('td', { className: 'number' }, duration(ms)),
-    element('td', {}, request.statementCount > 0 ? number(request.statementCount) : ''),
+    element('td', { className: 'number' }, number(request.statementCount)),
     element('td', {}, subject ?? client ?? ''),
     element('td', {}, element('code', {}, requestId)),
     element('td', {}, timeOfDay(startedAt)),
@@ -195,7 +203,8 @@ function toEntry(request, toggle) {
     details: undefined,
     /** @param {import('../../live.js').PanelContext['api']} api */
     open(api) {
-      const cell = element('td', { colSpan: HEADS.length }, ...details(request, api))
+      const all = element('div', {}, ...details(request, api))
+      const cell = element('td', { colSpan: HEADS.length }, all)
       entry.details = element('tr', { className: 'details' }, cell)
       body.append(entry.details)
       button.setAttribute('aria-expanded', 'true')
