@@ -9,6 +9,7 @@ import { allowOrigins } from './http/headers.ts'
 import { serveDocs } from './http/openapi.ts'
 import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
+import { type LiveRequests, opsRequests, requestRoutes } from './ops/live-requests.ts'
 import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
 import { opsSpans } from './ops/live-spans.ts'
 import { type Profiler, profileRoutes } from './ops/profiles.ts'
@@ -20,11 +21,12 @@ interface AppDeps extends Deps {
   identify: Identify
   samples: LiveSamples
   watchdog: Profiler
+  requests: LiveRequests
 }
 
 /** Builds the HTTP app and starts nothing; tests call `app.request()`. */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
-  const { access, identify, log, metrics, samples } = deps
+  const { access, identify, log, metrics, samples, requests } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
@@ -34,6 +36,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.use(
     requestContext(requestTimeoutMs, (records) => {
       for (const record of records) metrics.observeRequest(record)
+      requests.observe(records)
       records.forEach(logRequest)
     }),
   )
@@ -54,7 +57,9 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   if (access.link) serveSignInLink(app, access.link, access)
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
   app.route('/v1/ops', profileRoutes(deps))
-  const events = [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans]
+  app.route('/v1/ops', requestRoutes(requests))
+  const own = [opsSample, opsSpans, opsRequests]
+  const events = [...features.flatMap(({ events = [] }) => events), ...own]
   serveDocs(app, events, deps.config.http.docsAccess)
   servePage(app)
   listAccess(app)

@@ -17,6 +17,7 @@ import { features } from './features/index.ts'
 import { toAppError } from './http/errors.ts'
 import { connectionLimit, HttpServer } from './http/server.ts'
 import { type Log, openLog } from './log.ts'
+import { LiveRequests } from './ops/live-requests.ts'
 import { LiveSamples, OPS } from './ops/live-samples.ts'
 import { LiveSpans } from './ops/live-spans.ts'
 import { Metrics } from './ops/metrics.ts'
@@ -39,6 +40,7 @@ export async function openService(
   const metrics = new Metrics()
   const samples = new LiveSamples()
   const spans = new LiveSpans()
+  const requests = new LiveRequests()
   // `leaving` asks for no more traffic, `stopping` accepts no more.
   const leaving = new AbortController()
   const stopping = new AbortController()
@@ -50,7 +52,11 @@ export async function openService(
     await openWatchdog(config.watchdog, { readiness, metrics, samples, log }),
   )
   const database = opening.use(
-    await Database.open({ ...config.database, onWait: metrics.observeConnectionWait }),
+    await Database.open({
+      ...config.database,
+      onWait: metrics.observeConnectionWait,
+      onStatement: requests.observeStatement,
+    }),
   )
   await assertMigrated(database.withSignal())
   const compute = opening.use(
@@ -62,6 +68,7 @@ export async function openService(
       onTiming(timing) {
         metrics.observeTask(timing)
         spans.observe(timing)
+        requests.observeTask(timing)
       },
       onCrash: (error, thread, task) =>
         log.error({ err: error, thread, task }, 'A worker thread ended'),
@@ -130,10 +137,11 @@ export async function openService(
   metrics.addGauges({ database, compute, jobs, realtime })
   opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
   opening.defer(spans.start(realtime, log))
+  opening.defer(requests.start(realtime, log))
 
   const opened = { config, database, compute, jobs, realtime, log, metrics }
   const deps: Deps = { ...opened, stopping: stopping.signal }
-  const app = createApp({ ...deps, access, identify, samples, watchdog }, features)
+  const app = createApp({ ...deps, access, identify, samples, requests, watchdog }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),

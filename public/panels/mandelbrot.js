@@ -85,7 +85,7 @@ function mount(section, { api }) {
     )
     picture.setAttribute('aria-busy', 'true')
     try {
-      const response = await api('GET', toUrl(view, size), { signal })
+      const response = await api('GET', toUrl(view, size), { signal, background: view === HOME })
       const bitmap = await createImageBitmap(await response.blob())
       if (signal.aborted) return
       paint(canvas, bitmap)

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { Pool } from '@offloop/workpool/pool'
 import { type Task, task } from '@offloop/workpool/task'
 import { Semaphore } from '../db/semaphore.ts'
+import { currentContext } from '../http/context.ts'
 
 /** OWASP's recommendation for argon2id: 19 MiB, two passes. */
 export const ARGON2 = { memory: 19 * 1024, passes: 2, parallelism: 1, tagLength: 32 }
@@ -52,6 +53,7 @@ export class Passwords {
         signal,
         timeoutMs: TIMEOUT_MS,
         key: 'password',
+        requestId: currentContext()?.requestId,
       })
     } finally {
       this.#turns.release()

@@ -60,6 +60,9 @@ export function discard(connection: PoolConnection): void {
   socketOf(connection).destroy(Object.assign(new Error('No answer'), { code: 'ETIMEDOUT' }))
 }
 
+/** Called when a statement is sent; what it returns, when the statement has ended. */
+export type OnStatement = (sql: string) => () => void
+
 /**
  * Adapts a mysql2 connection to Kysely. An abort of its signal rejects at once and kills the
  * session (docs/decisions/002).
@@ -68,15 +71,22 @@ export class MysqlConnection implements DatabaseConnection {
   readonly #raw: PoolConnection
   readonly #url: string
   readonly #signal: AbortSignal | undefined
+  readonly #onStatement: OnStatement | undefined
   /** Resolves when the server has ended an aborted session. */
   #stopped: PromiseWithResolvers<void> | undefined
   isInTransaction = false
 
   /** @param url for killing the session. */
-  constructor(raw: PoolConnection, url: string, signal: AbortSignal | undefined) {
+  constructor(
+    raw: PoolConnection,
+    url: string,
+    signal: AbortSignal | undefined,
+    onStatement?: OnStatement,
+  ) {
     this.#raw = raw
     this.#url = url
     this.#signal = signal
+    this.#onStatement = onStatement
   }
 
   executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
@@ -90,7 +100,9 @@ export class MysqlConnection implements DatabaseConnection {
         else reject(signal?.reason)
       }
       signal?.addEventListener('abort', onAbort)
+      const onEnd = this.#onStatement?.(sql)
       const onResult = (error: Error | null, result: unknown) => {
+        onEnd?.()
         signal?.removeEventListener('abort', onAbort)
         this.#stopped?.resolve()
         if (this.#stopped && error) return reject(signal?.reason)
@@ -161,8 +173,12 @@ export class MysqlConnection implements DatabaseConnection {
       timer = setTimeout(discard, ANSWER_GRACE_MS, this.#raw)
     }
     using _listener = this.#signal && addAbortListener(this.#signal, onAbort)
+    const onEnd = this.#onStatement?.(sql)
     this.#raw.query(sql, (error) => (error ? reject(error) : resolve()))
-    await promise.finally(() => clearTimeout(timer))
+    await promise.finally(() => {
+      onEnd?.()
+      clearTimeout(timer)
+    })
   }
 }
 

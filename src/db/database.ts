@@ -10,7 +10,13 @@ import {
 } from 'kysely'
 import { createPool, type Pool, type PoolConnection, type PoolOptions } from 'mysql2'
 import { AppError } from '../errors.ts'
-import { answersPing, discard, MysqlConnection, prepareSession } from './connection.ts'
+import {
+  answersPing,
+  discard,
+  MysqlConnection,
+  type OnStatement,
+  prepareSession,
+} from './connection.ts'
 import { unavailable } from './errors.ts'
 import { Backlog, Semaphore, type WaitLimits } from './semaphore.ts'
 import type { Tables } from './tables.ts'
@@ -35,6 +41,7 @@ interface DatabaseOptions extends Pick<WaitLimits, 'onWait'> {
   url: string
   poolSize: number
   maxWaitMs?: number
+  onStatement?: OnStatement
 }
 
 /** The connection pool. Its handles replace Kysely's driver (docs/decisions/002). */
@@ -44,6 +51,7 @@ export class Database implements AsyncDisposable {
   readonly #reserved: Semaphore
   readonly #url: string
   readonly #pool: Pool
+  readonly #onStatement: OnStatement | undefined
   /** Such as `9.7.0` or `10.11.14-MariaDB`. */
   serverVersion = ''
   /** When a connection last failed to answer. */
@@ -63,7 +71,8 @@ export class Database implements AsyncDisposable {
     }
   }
 
-  private constructor({ url, poolSize, maxWaitMs = MAX_WAIT_MS, onWait }: DatabaseOptions) {
+  private constructor(options: DatabaseOptions) {
+    const { url, poolSize, maxWaitMs = MAX_WAIT_MS, onWait, onStatement } = options
     const limits = { maxWaiters: MAX_WAITERS, maxWaitMs }
     const onPermitWait = (ms: number) => {
       onWait?.(ms)
@@ -73,6 +82,7 @@ export class Database implements AsyncDisposable {
     this.backlog = new Backlog(this.semaphore, { ...limits, onWait })
     this.#reserved = new Semaphore(RESERVED_CONNECTIONS, limits)
     this.#url = url
+    this.#onStatement = onStatement
     this.#pool = createPool(poolOptions(url, poolSize + RESERVED_CONNECTIONS))
     this.#pool.on('connection', prepareSession)
   }
@@ -91,7 +101,8 @@ export class Database implements AsyncDisposable {
         if (acquired) await acquired
         let stopped: Promise<void> | undefined
         try {
-          const connection = new MysqlConnection(await this.#borrow(), this.#url, signal)
+          const raw = await this.#borrow()
+          const connection = new MysqlConnection(raw, this.#url, signal, this.#onStatement)
           try {
             return await use(connection)
           } finally {

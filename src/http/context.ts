@@ -26,11 +26,27 @@ export interface RequestRecord {
   requestId: string
   client: string | undefined
   subject: string | undefined
-  /** Set by `X-Background: 1`, which polling pages send. */
+  /** For the page's files, and by `X-Background: 1`, which polling pages send. */
   background: boolean
+  /** Whether it came with a session or key, valid or not. */
+  hasCredentials: boolean
+  /** In milliseconds since the epoch. */
+  startedAt: number
+  /** The first 20, of `statementCount`. */
+  statements: readonly Statement[]
+  statementCount: number
+}
+
+/** An SQL statement without its values. */
+export interface Statement {
+  text: string
+  /** Undefined while it runs. */
+  ms: number | undefined
 }
 
 const CLIENT_CLOSED_REQUEST = 499
+const MAX_STATEMENTS = 20
+const TIME_ORIGIN = performance.timeOrigin
 
 /** Which of a caller's limits a route counts against. */
 export type Limit = 'read' | 'write' | 'heavy' | 'upload' | 'login'
@@ -49,6 +65,9 @@ export class RequestContext {
   /** Why the caller is unknown; public routes are served all the same. */
   identityError: AppError | undefined
   limiter: Limiter | undefined
+  isBackground = false
+  readonly statements: Statement[] = []
+  statementCount = 0
   readonly #timeoutMs: number
   readonly #outgoing: AppResponse | undefined
   #deadline: number
@@ -83,6 +102,10 @@ export class RequestContext {
     if (this.#isEnded) this.#abortUnanswered()
     else this.#startTimer()
     return this.#controller.signal
+  }
+
+  addStatement(statement: Statement): void {
+    if (++this.statementCount <= MAX_STATEMENTS) this.statements.push(statement)
   }
 
   clearDeadline(): void {
@@ -136,6 +159,11 @@ export function taskOptions(c: AppContext) {
 
 /** Emptied when a request ends: the timer of an idle connection keeps the object alive. */
 const current = new AsyncLocalStorage<{ context: AppContext | undefined }>()
+
+export function currentContext(): RequestContext | undefined {
+  const c = current.getStore()?.context
+  return c && getContext(c)
+}
 
 export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
   const c = current.getStore()?.context
@@ -196,15 +224,18 @@ export function accessLog(log: Log): (record: RequestRecord) => void {
   }
 }
 
-/** `X-Background` must not hide a change or a failure. */
-const isRoutine = ({ method, status, background }: RequestRecord): boolean =>
-  background && status < 400 && (method === 'GET' || method === 'HEAD')
+/**
+ * `X-Background` must not hide a change or a failure. A page that its reader left is none, nor is
+ * one that asks who is signed in when nobody is.
+ */
+export const isRoutine = ({ method, status, background, hasCredentials }: RequestRecord): boolean =>
+  background &&
+  (method === 'GET' || method === 'HEAD') &&
+  (status < 400 || status === CLIENT_CLOSED_REQUEST || (status === 401 && !hasCredentials))
 
-function toRecord(
-  c: AppContext,
-  { startedAt, requestId, client, subject }: RequestContext,
-  outgoing: AppResponse,
-): RequestRecord {
+function toRecord(c: AppContext, context: RequestContext, outgoing: AppResponse): RequestRecord {
+  const { startedAt, requestId, client, subject, statements, statementCount } = context
+  const { headers } = outgoing.req
   return {
     method: c.req.method,
     route: routePath(c, -1),
@@ -213,6 +244,10 @@ function toRecord(
     requestId,
     client,
     subject: subject?.id,
-    background: outgoing.req.headers['x-background'] === '1',
+    background: context.isBackground || headers['x-background'] === '1',
+    hasCredentials: headers.authorization !== undefined || headers.cookie !== undefined,
+    startedAt: TIME_ORIGIN + startedAt,
+    statements,
+    statementCount,
   }
 }

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { extname } from 'node:path'
 import type { Hono } from 'hono'
-import type { AppContext, Env } from './context.ts'
+import { type AppContext, type Env, getContext } from './context.ts'
 import { bodyTag, isFresh } from './etag.ts'
 import { withAccess } from './router.ts'
 
@@ -38,10 +38,12 @@ export function servePage(app: Hono<Env>): void {
     const headers = { 'content-security-policy': POLICY, 'Cache-Control': 'no-cache', ETag: tag }
     const type = TYPES[extname(file.pathname)] as string
     // Anybody may see the page, and what it shows takes a scope.
-    const respond = (c: AppContext) =>
-      isFresh(c.req.header('if-none-match'), tag)
+    const respond = (c: AppContext) => {
+      getContext(c).isBackground = true
+      return isFresh(c.req.header('if-none-match'), tag)
         ? c.body(null, 304, headers)
         : c.body(body, 200, { ...headers, 'Content-Type': type })
+    }
     app.get(path, withAccess('public', respond))
   }
 }

@@ -110,6 +110,9 @@ test('no secret is logged or answered, but for the answer that shows a key', asy
   const change = { password: PASSWORD, newPassword: NEW_PASSWORD }
   expect((await listen('PUT', '/v1/accounts/me/password', change, as)).status).toBe(204)
   await listen('GET', '/v1/jobs', undefined, AS_OPERATOR)
+  const { text: requests } = await listen('GET', '/v1/ops/requests', undefined, AS_OPERATOR)
+  expect(requests).toContain('"route":"/v1/accounts/me/password","status":204')
+  expect(requests).toContain('update account set password_hash = ?')
 
   const accounts = await db.selectFrom('account').select('password_hash').execute()
   const credentials = await db.selectFrom('credential').select('token_hash').execute()

@@ -65,9 +65,10 @@ test('a request is recorded once, with its pattern, status, time and id', async 
   const requestId = response.headers.get('x-request-id')
   const route = '/things/:id'
   const ms = expect.any(Number)
-  const who = { client: '127.0.0.1', subject: OPERATOR.id }
+  const who = { client: '127.0.0.1', subject: OPERATOR.id, hasCredentials: false }
+  const did = { statements: [], statementCount: 0, startedAt: expect.any(Number) }
   expect(records).toEqual([
-    { method: 'GET', route, status: 203, ms, requestId, ...who, background: false },
+    { method: 'GET', route, status: 203, ms, requestId, ...who, background: false, ...did },
   ])
 })
 
@@ -76,6 +77,16 @@ test('a request with X-Background is recorded as a background request', async ()
   await fetch(`${url}/things/7`, { headers: { 'X-Background': '1' } })
   await until(() => records.length > 0, 'it is recorded')
   expect(records).toMatchObject([{ status: 200, background: true }])
+})
+
+test.each([
+  ['cookie', 'session=unknown'],
+  ['authorization', 'Bearer unknown'],
+])('a request with %s is recorded as one with credentials', async (name, value) => {
+  const { url, records } = await serve(() => new Response('a thing'))
+  await fetch(`${url}/things/7`, { headers: { [name]: value } })
+  await until(() => records.length > 0, 'it is recorded')
+  expect(records).toMatchObject([{ hasCredentials: true }])
 })
 
 test('a streamed answer is recorded when its end is out, not before', async () => {
@@ -219,6 +230,15 @@ test('an idle connection keeps nothing of the request before in memory', async (
   expect(socket.destroyed).toBe(false)
 })
 
+test('a request keeps its first 20 statements, and their number', () => {
+  const context = new RequestContext(LONG_MS, undefined)
+  for (let ms = 1; ms <= 1_000; ms++) context.addStatement({ text: 'select ?', ms })
+  expect(context.statementCount).toBe(1_000)
+  expect(context.statements.map(({ ms }) => ms)).toEqual(
+    Array.from({ length: 20 }, (_, i) => i + 1),
+  )
+})
+
 describe('the access log', () => {
   const REQUEST: RequestRecord = {
     method: 'GET',
@@ -229,6 +249,10 @@ describe('the access log', () => {
     client: '192.0.2.1',
     subject: undefined,
     background: false,
+    hasCredentials: false,
+    startedAt: 0,
+    statements: [],
+    statementCount: 0,
   }
 
   /** At which level a request is logged, or nothing if it is not. */
@@ -256,15 +280,21 @@ describe('the access log', () => {
     expect(levelOf({ method: 'POST', status: 201 })).toBe('info')
   })
 
-  test('a background read that succeeded is logged at debug, and so absent at the default level', () => {
+  test('a background read that succeeded, or whose page was left, is logged at debug, and so absent at the default level', () => {
     expect(levelOf({ background: true })).toBe('debug')
     expect(levelOf({ background: true, status: 304 })).toBe('debug')
+    expect(levelOf({ background: true, status: 499 })).toBe('debug')
     expect(levelOf({ background: true }, 'info')).toBeUndefined()
+  })
+
+  test("an anonymous visitor's page that asks who is signed in is logged at debug, a wrong key at info", () => {
+    expect(levelOf({ background: true, status: 401 })).toBe('debug')
+    expect(levelOf({ background: true, status: 401, hasCredentials: true })).toBe('info')
   })
 
   test.each([
     ['a background read that failed', { background: true, status: 404 }],
-    ['a background read that its client left', { background: true, status: 499 }],
+    ['a read that its client left', { status: 499 }],
     [
       'a change that claims to be in the background',
       { background: true, method: 'DELETE', status: 204 },

@@ -12,6 +12,7 @@ import { features } from '../../src/features/index.ts'
 import { getContext } from '../../src/http/context.ts'
 import { toAppError } from '../../src/http/errors.ts'
 import { openLog } from '../../src/log.ts'
+import { LiveRequests } from '../../src/ops/live-requests.ts'
 import { LiveSamples } from '../../src/ops/live-samples.ts'
 import { Metrics } from '../../src/ops/metrics.ts'
 import { Realtime } from '../../src/realtime/realtime.ts'
@@ -65,6 +66,7 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
     metrics: new Metrics(),
     samples: new LiveSamples(),
     watchdog: { profile: async () => new Uint8Array(), endProfile: () => false },
+    requests: new LiveRequests(),
   }
   return {
     deps,

@@ -1,0 +1,401 @@
+import { performance } from 'node:perf_hooks'
+import { z } from '@hono/zod-openapi'
+import { currentContext, isRoutine, type RequestRecord, type Statement } from '../http/context.ts'
+import { createRouter, json } from '../http/router.ts'
+import type { Log } from '../log.ts'
+import { event } from '../realtime/event.ts'
+import type { Realtime } from '../realtime/realtime.ts'
+import { every, OPS, round } from './live-samples.ts'
+import type { TaskSpan } from './live-spans.ts'
+
+const PUBLISH_EVERY_MS = 1_000
+/** Requests with their details. */
+const MAX_LATEST = 200
+/** Per event. */
+const MAX_PUBLISHED = 50
+/** Of routes and of statements. */
+const MAX_NAMES = 100
+/** Counts what is beyond them. */
+const OTHERS = 'other'
+/** Per request. */
+const MAX_TASKS = 20
+
+const ROUTE_SLICE_MS = 10_000
+const ROUTE_SLICES = 6
+const STATEMENT_SLICE_MS = 60_000
+const STATEMENT_SLICES = 10
+
+/** Each bucket is 9 % wide; they reach from 10 µs to some two minutes. */
+const BUCKETS_PER_OCTAVE = 8
+const BUCKETS = 24 * BUCKETS_PER_OCTAVE
+const MIN_MS = 0.01
+
+/** In characters. */
+const MAX_TEXT = 200
+const MAX_SEARCHED = 1_000
+const MAX_KNOWN_LENGTH = 4_000
+const MAX_KNOWN = 500
+
+const Count = z.int().min(0)
+const Milliseconds = z.number().min(0)
+
+const TaskRuns = z.object({
+  task: z.string(),
+  outcome: z.string(),
+  count: Count,
+  queuedMs: Milliseconds.describe('The longest wait for a thread'),
+  runMs: Milliseconds.describe('Time on threads, in sum'),
+})
+
+const LoggedRequest = z
+  .object({
+    startedAt: z.number().describe('In milliseconds since the epoch'),
+    method: z.string(),
+    route: z.string().describe('A pattern, such as `/v1/orders/:id`'),
+    status: z.int(),
+    ms: Milliseconds,
+    requestId: z.string(),
+    client: z.string().optional(),
+    subject: z.string().optional(),
+    statements: z
+      .array(z.object({ text: z.string(), ms: Milliseconds.optional() }))
+      .describe('The first 20, without values; one that still runs has no `ms`'),
+    statementCount: Count,
+    tasks: z.array(TaskRuns).describe('At most 20, by task and outcome'),
+  })
+  .openapi('LoggedRequest')
+
+const RouteFigures = z.object({
+  route: z.string().describe('Method and pattern'),
+  count: Count,
+  perSecond: z.number(),
+  p50: Milliseconds.optional().describe('Of requests that were not refused'),
+  p99: Milliseconds.optional(),
+  errors: Count.describe('5xx other than 503'),
+  refused: Count.describe('429 and 503'),
+})
+
+const StatementFigures = z.object({
+  text: z.string().describe('Without values, cut at 200 characters'),
+  count: Count,
+  totalMs: Milliseconds,
+  p50: Milliseconds,
+  p99: Milliseconds,
+  max: Milliseconds,
+})
+
+const Batch = z
+  .object({
+    routes: z
+      .array(RouteFigures)
+      .describe(
+        'at most 100, with `perSecond`, `p50`, `p99`, `errors` and `refused` of the last minute',
+      ),
+    statements: z
+      .array(StatementFigures)
+      .describe(
+        'at most 100, with `count`, `totalMs`, `p50`, `p99` and `max` of the last ten minutes',
+      ),
+    latest: z
+      .array(LoggedRequest)
+      .describe('new requests, the newest last, with their `statements` and `tasks`'),
+    leftOut: Count.describe('further new requests, for which there was no room'),
+  })
+  .openapi('OpsRequests')
+
+export type OpsRequests = z.infer<typeof Batch>
+
+export const opsRequests = event('ops.requests', {
+  topic: OPS,
+  when: 'Up to once a second. Earlier requests are at `GET /v1/ops/requests`.',
+  payload: Batch,
+})
+
+type EndedTask = Pick<TaskSpan, 'task' | 'outcome' | 'queuedMs' | 'runMs' | 'requestId'> & {
+  items: number
+}
+
+/** The latest requests with what they did, and how long routes and SQL statements take. */
+export class LiveRequests {
+  readonly #routes = new RecentTimes(ROUTE_SLICE_MS, ROUTE_SLICES)
+  readonly #statements = new RecentTimes(STATEMENT_SLICE_MS, STATEMENT_SLICES)
+  /** By the full SQL. */
+  readonly #texts = new LatestMap<string>(MAX_KNOWN)
+  /** A ring. */
+  readonly #latest: RequestRecord[] = []
+  /** By request id. */
+  readonly #tasks = new LatestMap<z.infer<typeof TaskRuns>[]>(MAX_LATEST)
+  #logged = 0
+  #published = 0
+  #hasChanged = false
+
+  /** Publishes once a second. */
+  start(realtime: Pick<Realtime, 'hasSubscribers' | 'emitLatest'>, log: Pick<Log, 'warn'>) {
+    let slice = 0
+    const publish = () => {
+      const current = Math.floor(performance.now() / ROUTE_SLICE_MS)
+      if (realtime.hasSubscribers(OPS) && (this.#hasChanged || slice !== current))
+        realtime.emitLatest(OPS, opsRequests, this.#readSince(this.#published, MAX_PUBLISHED))
+      slice = current
+      this.#published = this.#logged
+      this.#hasChanged = false
+    }
+    return every(PUBLISH_EVERY_MS, publish, (error) =>
+      log.warn({ err: error }, 'Requests for the live page failed'),
+    )
+  }
+
+  /** Requests that have ended. */
+  observe(records: readonly RequestRecord[]): void {
+    const now = performance.now()
+    this.#hasChanged = true
+    for (const record of records) {
+      const { method, route, status, ms } = record
+      const slice = this.#routes.find(`${method} ${route}`, now)
+      if (status === 429 || status === 503) slice.refused++
+      else slice.add(ms)
+      if (status >= 500 && status !== 503) slice.errors++
+      if (!isRoutine(record)) this.#latest[this.#logged++ % MAX_LATEST] = record
+    }
+  }
+
+  observeStatement = (sql: string): (() => void) => {
+    const sentAt = performance.now()
+    const statement: Statement = { text: this.#withoutValues(sql), ms: undefined }
+    currentContext()?.addStatement(statement)
+    return () => {
+      const now = performance.now()
+      statement.ms = now - sentAt
+      this.#statements.find(statement.text, now).add(statement.ms)
+      this.#hasChanged = true
+    }
+  }
+
+  observeTask({ task, outcome, queuedMs, runMs, requestId, items }: EndedTask): void {
+    if (requestId === undefined) return
+    const all = this.#tasks.get(requestId) ?? this.#tasks.set(requestId, [])
+    const alike = all.find((other) => other.task === task && other.outcome === outcome)
+    if (alike) {
+      alike.count += items
+      alike.queuedMs = Math.max(alike.queuedMs, queuedMs)
+      alike.runMs += runMs
+    } else if (all.length < MAX_TASKS) {
+      all.push({ task, outcome, count: items, queuedMs: Math.max(0, queuedMs), runMs })
+    }
+  }
+
+  read(): OpsRequests {
+    return this.#readSince(Math.max(0, this.#logged - MAX_LATEST), MAX_LATEST)
+  }
+
+  #readSince(since: number, limit: number): OpsRequests {
+    const now = performance.now()
+    const first = Math.max(since, this.#logged - limit)
+    return {
+      routes: this.#routes
+        .read(now)
+        .map(({ name, total, perSecond }) => ({ route: name, ...toRouteFigures(total, perSecond) }))
+        .sort((one, other) => other.count - one.count),
+      statements: this.#statements
+        .read(now)
+        .map(({ name, total }) => ({ text: name, ...toStatementFigures(total) }))
+        .sort((one, other) => other.totalMs - one.totalMs),
+      latest: Array.from({ length: this.#logged - first }, (_, index) =>
+        this.#toLogged(this.#latest[(first + index) % MAX_LATEST] as RequestRecord),
+      ),
+      leftOut: first - since,
+    }
+  }
+
+  #toLogged({ background, hasCredentials, startedAt, statements, ...record }: RequestRecord) {
+    return {
+      ...record,
+      startedAt: round(startedAt),
+      statements: statements.map(({ text, ms }) => ({ text, ms: ms && round(ms) })),
+      tasks: (this.#tasks.get(record.requestId) ?? []).map(({ queuedMs, runMs, ...task }) => ({
+        ...task,
+        queuedMs: round(queuedMs),
+        runMs: round(runMs),
+      })),
+    }
+  }
+
+  #withoutValues(sql: string): string {
+    const known = this.#texts.get(sql)
+    if (known !== undefined) return known
+    const text = withoutValues(sql)
+    return sql.length > MAX_KNOWN_LENGTH ? text : this.#texts.set(sql, text)
+  }
+}
+
+/** Keeps the entries set last, at most `2 * max`: to delete them one by one would cost more. */
+class LatestMap<Value> {
+  readonly #max: number
+  #entries = new Map<string, Value>()
+  #earlier = this.#entries
+
+  constructor(max: number) {
+    this.#max = max
+  }
+
+  get(key: string): Value | undefined {
+    return this.#entries.get(key) ?? this.#earlier.get(key)
+  }
+
+  set(key: string, value: Value): Value {
+    if (this.#entries.size >= this.#max) {
+      this.#earlier = this.#entries
+      this.#entries = new Map()
+    }
+    this.#entries.set(key, value)
+    return value
+  }
+}
+
+const LITERALS = /`([^`]*)`|'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)|\b\d[\w.]*/g
+
+/** Lists become `?, …`, so that their length makes no other statement. */
+const withoutValues = (sql: string): string =>
+  sql
+    .slice(0, MAX_SEARCHED)
+    .replace(LITERALS, (_, identifier?: string) => identifier ?? '?')
+    .replace(/\s+/g, ' ')
+    .replace(/\?(?:, ?\?)+/g, '?, …')
+    .replace(/(\([^()]*\))(?:, ?\1)+/g, '$1, …')
+    .trim()
+    .slice(0, MAX_TEXT)
+
+/** Durations by name in a window that moves by slices. */
+class RecentTimes {
+  readonly #sliceMs: number
+  readonly #slices: number
+  readonly #openedAt = performance.now()
+  readonly #rings = new Map<string, Slice[]>()
+  #sweptAt = 0
+
+  constructor(sliceMs: number, slices: number) {
+    this.#sliceMs = sliceMs
+    this.#slices = slices
+  }
+
+  /** The slice of now. */
+  find(name: string, now: number): Slice {
+    const number = Math.floor(now / this.#sliceMs)
+    const ring = this.#rings.get(name) ?? this.#open(name, number)
+    // One more, because the first and the last are not complete.
+    const place = number % (this.#slices + 1)
+    const known = ring[place]
+    if (known?.number === number) return known
+    const slice = new Slice(number)
+    ring[place] = slice
+    return slice
+  }
+
+  read(now: number) {
+    const number = Math.floor(now / this.#sliceMs)
+    const windowMs = this.#slices * this.#sliceMs + (now % this.#sliceMs)
+    const seconds = Math.max(1_000, Math.min(windowMs, now - this.#openedAt)) / 1_000
+    return [...this.#rings].flatMap(([name, ring]) => {
+      const total = new Slice(number)
+      for (const slice of ring) if (slice && this.#isRecent(slice, number)) total.merge(slice)
+      const count = total.count + total.refused
+      return count === 0 ? [] : [{ name, total, perSecond: round(count / seconds) }]
+    })
+  }
+
+  #open(name: string, number: number): Slice[] {
+    if (this.#rings.size >= MAX_NAMES && this.#sweptAt !== number) this.#sweep(number)
+    const kept = this.#rings.size < MAX_NAMES ? name : OTHERS
+    const ring = this.#rings.get(kept) ?? []
+    this.#rings.set(kept, ring)
+    return ring
+  }
+
+  #sweep(number: number) {
+    this.#sweptAt = number
+    for (const [name, ring] of this.#rings)
+      if (!ring.some((slice) => slice && this.#isRecent(slice, number))) this.#rings.delete(name)
+  }
+
+  #isRecent = (slice: Slice, number: number) => slice.number >= number - this.#slices
+}
+
+class Slice {
+  readonly number: number
+  readonly #buckets = new Uint32Array(BUCKETS)
+  count = 0
+  refused = 0
+  errors = 0
+  totalMs = 0
+  maxMs = 0
+
+  constructor(number: number) {
+    this.number = number
+  }
+
+  add(ms: number): void {
+    const exact = Math.ceil(Math.log2(ms / MIN_MS) * BUCKETS_PER_OCTAVE)
+    const bucket = Math.max(0, Math.min(BUCKETS - 1, exact))
+    this.#buckets[bucket] = this.#at(bucket) + 1
+    this.count++
+    this.totalMs += ms
+    if (ms > this.maxMs) this.maxMs = ms
+  }
+
+  merge(other: Slice): void {
+    for (let bucket = 0; bucket < BUCKETS; bucket++)
+      this.#buckets[bucket] = this.#at(bucket) + other.#at(bucket)
+    this.count += other.count
+    this.refused += other.refused
+    this.errors += other.errors
+    this.totalMs += other.totalMs
+    this.maxMs = Math.max(this.maxMs, other.maxMs)
+  }
+
+  /** At most 9 % too high. */
+  percentile(share: number): number {
+    const rank = this.count * share
+    let bucket = 0
+    for (let sum = this.#at(0); sum < rank; sum += this.#at(bucket)) bucket++
+    return Math.min(this.maxMs, MIN_MS * 2 ** (bucket / BUCKETS_PER_OCTAVE))
+  }
+
+  #at(bucket: number): number {
+    return this.#buckets[bucket] as number
+  }
+}
+
+const toRouteFigures = (total: Slice, perSecond: number) => ({
+  count: total.count + total.refused,
+  perSecond,
+  ...(total.count > 0 && {
+    p50: round(total.percentile(0.5)),
+    p99: round(total.percentile(0.99)),
+  }),
+  errors: total.errors,
+  refused: total.refused,
+})
+
+const toStatementFigures = (total: Slice) => ({
+  count: total.count,
+  totalMs: round(total.totalMs),
+  p50: round(total.percentile(0.5)),
+  p99: round(total.percentile(0.99)),
+  max: round(total.maxMs),
+})
+
+/** `/v1/ops/requests`: what a page that opens shows. */
+export function requestRoutes(requests: LiveRequests) {
+  const router = createRouter()
+  router.openapi({
+    method: 'get',
+    path: '/requests',
+    operationId: 'readOpsRequests',
+    access: 'operate',
+    summary: 'Read the latest requests, and the times of routes and SQL statements',
+    description: 'Successful reads with `X-Background: 1` count, but are not among the latest.',
+    responses: { 200: json(Batch, 'At most 200 requests') },
+    handler: (c) => c.json(requests.read(), 200, { 'Cache-Control': 'no-store' }),
+  })
+  return router
+}
