@@ -10,7 +10,7 @@ import { serveDocs } from './http/openapi.ts'
 import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
 import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
-import { opsSpans } from './ops/live-spans.ts'
+import { type LiveSpans, opsSpans, spanRoutes } from './ops/live-spans.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
 
@@ -18,11 +18,12 @@ interface AppDeps extends Deps {
   access: AccessDeps
   identify: Identify
   samples: LiveSamples
+  spans: LiveSpans
 }
 
 /** Builds the HTTP app and starts nothing; tests call `app.request()`. */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
-  const { access, identify, log, metrics, samples } = deps
+  const { access, identify, log, metrics, samples, spans } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
@@ -51,6 +52,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.route('/v1', accessRoutes(access))
   if (access.link) serveSignInLink(app, access.link, access)
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
+  app.route('/v1/ops/spans', spanRoutes(spans))
   const events = [...features.flatMap(({ events = [] }) => events), opsSample, opsSpans]
   serveDocs(app, events, deps.config.http.docsAccess)
   servePage(app)

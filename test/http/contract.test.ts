@@ -335,6 +335,7 @@ describe('operations', () => {
       '/v1/keys',
       '/v1/keys/{id}',
       '/v1/ops',
+      '/v1/ops/spans',
       '/v1/sessions',
       '/v1/sessions/{id}',
       '/v1/work',

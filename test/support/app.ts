@@ -13,6 +13,7 @@ import { getContext } from '../../src/http/context.ts'
 import { toAppError } from '../../src/http/errors.ts'
 import { openLog } from '../../src/log.ts'
 import { LiveSamples } from '../../src/ops/live-samples.ts'
+import { LiveSpans } from '../../src/ops/live-spans.ts'
 import { Metrics } from '../../src/ops/metrics.ts'
 import { Realtime } from '../../src/realtime/realtime.ts'
 import { createDatabase } from './database.ts'
@@ -64,6 +65,7 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
     },
     metrics: new Metrics(),
     samples: new LiveSamples(),
+    spans: new LiveSpans(),
   }
   return {
     deps,
