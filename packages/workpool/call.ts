@@ -102,7 +102,7 @@ export class MapEntry extends QueueEntry {
   readonly kind = 'map'
   readonly items = 1
   readonly begin: () => void
-  /** The number of known items that are in no chunk. */
+  /** Known items that are in no chunk. */
   readonly countUnsent: () => number
 
   constructor(
@@ -131,7 +131,6 @@ export class Call extends QueueEntry {
   slot = 0
   /** The time to send to an idle worker; receiving takes about as long. */
   sendMs = 0
-  /** The fraction done, once reported. */
   progress: number | undefined = undefined
   lostWorkers = 0
 

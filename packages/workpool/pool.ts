@@ -89,13 +89,13 @@ export class Pool implements AsyncDisposable {
     return [...this.#threads.states(), ...this.#processes.states()]
   }
 
-  /** Asks all workers for their memory, which `workerStates` has once they have answered. */
+  /** For `workerStates`, once the workers have answered. */
   measureMemory(): void {
     this.#threads.measureMemory()
     this.#processes.measureMemory()
   }
 
-  /** The items that wait and run, of a map's source as far as they are known. */
+  /** Of a map, the items that are known. */
   countItems(): ItemCounts {
     const counts: ItemCounts = new Map()
     this.#threads.countItems(counts)

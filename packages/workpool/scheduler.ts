@@ -54,7 +54,7 @@ export interface Timing {
   requestId: string | undefined
 }
 
-/** By task. A worker runs one item of its chunk at a time. */
+/** By task. */
 export type ItemCounts = Map<string, { queued: number; running: number }>
 
 let lastId = 0
@@ -108,7 +108,6 @@ export class Scheduler implements AsyncDisposable {
     for (const worker of this.#workers) void worker.measureMemory()
   }
 
-  /** Adds to `counts` what waits and runs. */
   countItems(counts: ItemCounts): void {
     const maps = new Set<MapEntry>()
     for (const priority of ['interactive', 'batch'] as const)

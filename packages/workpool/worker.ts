@@ -36,9 +36,8 @@ export interface WorkerEvents {
 export interface WorkerState {
   name: string
   kind: 'thread' | 'process'
-  /** Total time in which it ran tasks. */
   busyMs: number
-  /** A thread's used heap, a process's resident memory, by the last `measureMemory`. */
+  /** Used heap of a thread, resident memory of a process. */
   memoryBytes: number | undefined
   running: RunningTask | undefined
 }
@@ -47,9 +46,8 @@ interface RunningTask {
   task: string
   /** Milliseconds since the epoch. */
   startedAt: number
-  /** More than one in a chunk of a map. */
   items: number
-  /** From 0 to 1, if the task reports it. */
+  /** From 0 to 1. */
   progress: number | undefined
   requestId: string | undefined
 }
@@ -106,7 +104,6 @@ export abstract class PoolWorker {
     }
   }
 
-  /** Waits for native code that the worker is in, so that one measurement may last. */
   async measureMemory(): Promise<void> {
     if (this.#isMeasuring) return
     this.#isMeasuring = true
@@ -238,7 +235,7 @@ export class ThreadWorker extends PoolWorker {
     await this.#thread.terminate()
   }
 
-  /** Also while it runs a task, which this interrupts for some microseconds. */
+  /** Interrupts a running task for microseconds. */
   protected async readMemory(): Promise<number> {
     return (await this.#thread.getHeapStatistics()).used_heap_size
   }
@@ -288,7 +285,6 @@ export class ProcessWorker extends PoolWorker {
     await exited
   }
 
-  /** Only on Linux can another process's memory be read. */
   protected async readMemory(): Promise<number | undefined> {
     if (process.platform !== 'linux') return undefined
     const status = await readFile(`/proc/${this.#child.pid}/status`, 'utf8')

@@ -16,7 +16,6 @@ const SAMPLE_EVERY_MS = 1_000
 const MAX_SAMPLES = 600
 const MAX_WORKERS = 64
 const MAX_BLOCKS = 5
-/** In all samples together. */
 const MAX_KEPT_BLOCKS = 300
 const MAX_KINDS = 50
 /** In characters. */
@@ -24,9 +23,8 @@ const MAX_TEXT = 200
 const OTHER_KINDS = 'other'
 const MINUTE_MS = 60_000
 const KEPT_MINUTES = 10
-/** A rate is that of so many seconds, less one. */
 const RATE_READS = 6
-/** Run times are counted in steps of 9 %, from a microsecond to eleven days. */
+/** A microsecond to eleven days, in steps of 9 %. */
 const LEAST_MS = 0.001
 const TIMES_PER_DOUBLE = 8
 const TIMES = 320
@@ -125,7 +123,7 @@ interface Parts {
 
 /** Keeps ten minutes of samples, and publishes new ones. */
 export class LiveSamples {
-  /** Oldest first. Only the newest has workers and kinds of tasks. */
+  /** Oldest first; only the newest has workers and kinds. */
   readonly all: OpsSample[] = []
   #blocks: Block[] = []
   readonly #kinds = new TaskKinds()
@@ -217,7 +215,6 @@ export class LiveSamples {
   }
 }
 
-/** The function reads the time since its last call. */
 function workerReader(compute: Parts['compute']) {
   let busyMs = new Map<string, number>()
   return (elapsedMs: number) => {
@@ -243,7 +240,6 @@ function workerReader(compute: Parts['compute']) {
   }
 }
 
-/** Counts tasks by kind. */
 class TaskKinds {
   readonly #kinds = new Map<string, TaskKind>()
 
@@ -303,7 +299,7 @@ class TaskKind {
   readonly rate = new Rate()
 }
 
-/** A sum over the last ten minutes, minute by minute. */
+/** A sum over the last ten minutes. */
 export class RecentSum {
   total = 0
   readonly #minutes = new Float64Array(KEPT_MINUTES)
@@ -329,7 +325,6 @@ export class RecentSum {
   }
 }
 
-/** The rate of a growing total. */
 class Rate {
   readonly #reads: { total: number; at: number }[] = []
 

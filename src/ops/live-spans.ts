@@ -12,14 +12,13 @@ const PUBLISH_EVERY_MS = 250
 const MAX_SPANS = 50
 /** More are reduced before the next batch is due. */
 const MAX_COLLECTED = 500
-/** While there are many, shorter ones are merged at once. */
+/** Shorter ones are merged at once if there are many. */
 const SHORT_MS = 1
 const MERGED_MS = 1_024
 
 const KEPT_MS = 600_000
-/** They have some 400 KiB as JSON. */
+/** Some 400 KiB as JSON. */
 const MAX_KEPT = 2_000
-/** The newest are kept as they are. */
 const THINNED_SHARE = 0.75
 const THINNED_MS = 16_384
 
@@ -40,7 +39,6 @@ const Span = z
 /** A task on its thread, or several short ones of a kind in a row. */
 export type TaskSpan = z.infer<typeof Span>
 
-/** `items` is the number of tasks: of a chunk, more than one. */
 export type EndedTask = Omit<TaskSpan, 'count'> & { items: number }
 
 const Running = z
@@ -93,10 +91,9 @@ interface Parts {
 export class LiveSpans {
   /** Ended since the last batch. */
   #ended: TaskSpan[] = []
-  /** The last of them on each thread. */
-  readonly #last = new Map<string, TaskSpan>()
+  readonly #lastByThread = new Map<string, TaskSpan>()
   #leftOut = 0
-  /** The longest that was left out: there is no room for shorter ones either. */
+  /** There is no room for shorter ones either. */
   #leftOutMs = Number.NEGATIVE_INFINITY
   #running: RunningTask[] = []
   #number = 0
@@ -116,7 +113,7 @@ export class LiveSpans {
   }
 
   observe(ended: EndedTask): void {
-    const last = this.#ended.length < MAX_SPANS ? undefined : this.#last.get(ended.thread)
+    const last = this.#ended.length < MAX_SPANS ? undefined : this.#lastByThread.get(ended.thread)
     if (last && mayMerge(last, ended, SHORT_MS)) extend(last, ended, ended.items)
     else if (ended.runMs <= this.#leftOutMs) this.#leftOut += ended.items
     else this.#add(toSpan(ended))
@@ -141,7 +138,6 @@ export class LiveSpans {
     return batch
   }
 
-  /** The last ten minutes. */
   past(now = Date.now()): PastSpans {
     return {
       startedAt: Math.round(performance.timeOrigin),
@@ -155,7 +151,7 @@ export class LiveSpans {
   #add(span: TaskSpan) {
     if (this.#ended.length >= MAX_COLLECTED) this.#reduce()
     this.#ended.push(span)
-    this.#last.set(span.thread, span)
+    this.#lastByThread.set(span.thread, span)
   }
 
   #reduce() {
@@ -163,11 +159,11 @@ export class LiveSpans {
     this.#ended = spans
     this.#leftOut += leftOut
     this.#leftOutMs = Math.max(this.#leftOutMs, leftOutMs)
-    this.#last.clear()
+    this.#lastByThread.clear()
   }
 
   #keep({ spans, leftOut }: SpanBatch, now: number) {
-    // Copies: what is merged later must not change what was published.
+    // Merging must not change what was published.
     for (const span of spans) this.#kept.push({ ...span })
     this.#leftOutOfKept.add(leftOut, now)
     if (this.#kept.length <= MAX_KEPT) return
@@ -194,7 +190,7 @@ const isSame = (one: RunningTask[], other: RunningTask[]) =>
       progress === other[index].progress,
   )
 
-/** Merges ever longer neighbours until at most `most` are left; otherwise keeps the longest. */
+/** Merges ever longer neighbours until they fit; otherwise keeps the longest. */
 function reduce(spans: TaskSpan[], most: number, mergedMs: number) {
   for (let maxMs = SHORT_MS; spans.length > most && maxMs <= mergedMs; maxMs *= 4)
     spans = merge(spans, maxMs)
