@@ -11,7 +11,7 @@ import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
 import { type LiveRequests, opsRequests, requestRoutes } from './ops/live-requests.ts'
 import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
-import { opsSpans } from './ops/live-spans.ts'
+import { type LiveSpans, opsSpans, spanRoutes } from './ops/live-spans.ts'
 import { type Profiler, profileRoutes } from './ops/profiles.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
@@ -22,11 +22,12 @@ interface AppDeps extends Deps {
   samples: LiveSamples
   watchdog: Profiler
   requests: LiveRequests
+  spans: LiveSpans
 }
 
 /** Builds the HTTP app and starts nothing; tests call `app.request()`. */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
-  const { access, identify, log, metrics, samples, requests } = deps
+  const { access, identify, log, metrics, samples, spans, requests } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
@@ -56,6 +57,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.route('/v1', accessRoutes(access))
   if (access.link) serveSignInLink(app, access.link, access)
   app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
+  app.route('/v1/ops/spans', spanRoutes(spans))
   app.route('/v1/ops', profileRoutes(deps))
   app.route('/v1/ops', requestRoutes(requests))
   const own = [opsSample, opsSpans, opsRequests]

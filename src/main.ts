@@ -67,6 +67,7 @@ export async function openService(
       drainMs: config.http.drainTimeoutMs,
       onTiming(timing) {
         metrics.observeTask(timing)
+        samples.observeTask(timing)
         spans.observe(timing)
         requests.observeTask(timing)
       },
@@ -136,12 +137,13 @@ export async function openService(
   opening.defer(authenticator.watch(() => realtime.subjects))
   metrics.addGauges({ database, compute, jobs, realtime })
   opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
-  opening.defer(spans.start(realtime, log))
+  opening.defer(spans.start({ compute, realtime, log }))
   opening.defer(requests.start(realtime, log))
 
   const opened = { config, database, compute, jobs, realtime, log, metrics }
   const deps: Deps = { ...opened, stopping: stopping.signal }
-  const app = createApp({ ...deps, access, identify, samples, requests, watchdog }, features)
+  const live = { samples, spans, requests, watchdog }
+  const app = createApp({ ...deps, access, identify, ...live }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),

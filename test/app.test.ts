@@ -78,6 +78,7 @@ test('each route says who may call it, and only these are public besides the fil
       'DELETE /v1/ops/profiles/current',
       'GET /v1/ops/heap',
       'POST /v1/ops/heap-snapshot',
+      'GET /v1/ops/spans',
     ],
     account: [
       'GET /v1/accounts/me',

@@ -102,15 +102,18 @@ export class MapEntry extends QueueEntry {
   readonly kind = 'map'
   readonly items = 1
   readonly begin: () => void
+  /** Known items that are in no chunk. */
+  readonly countUnsent: () => number
 
   constructor(
     task: string,
     options: WorkOptions,
-    begin: () => void,
+    { begin, countUnsent }: Pick<MapEntry, 'begin' | 'countUnsent'>,
     reject: (reason: unknown) => void,
   ) {
     super(task, options, reject)
     this.begin = begin
+    this.countUnsent = countUnsent
   }
 }
 
@@ -128,6 +131,7 @@ export class Call extends QueueEntry {
   slot = 0
   /** The time to send to an idle worker; receiving takes about as long. */
   sendMs = 0
+  progress: number | undefined = undefined
   lostWorkers = 0
 
   constructor(

@@ -138,8 +138,8 @@ class ChunkScheduler<Input, Output> {
     this.#mode = mode
     this.#maxAhead = maxAhead
     this.#maxInFlight = options.concurrency === undefined ? threads * CHUNKS_PER_THREAD : threads
-    const begin = () => this.#begin()
-    this.#entry = new MapEntry(task.name, options, begin, (reason) => this.#fail(reason))
+    const parts = { begin: () => this.#begin(), countUnsent: () => this.#countUnsent() }
+    this.#entry = new MapEntry(task.name, options, parts, (reason) => this.#fail(reason))
     this.#turn.promise.catch(() => {})
   }
 
@@ -217,6 +217,14 @@ class ChunkScheduler<Input, Output> {
       return end
     })
     return pieces.flat()
+  }
+
+  #countUnsent(): number {
+    const { items } = this.#work
+    if (!this.#source) return Array.isArray(items) ? items.length : 0
+    let unsent = (this.#source.total ?? this.#taken) - this.#taken
+    for (const remainder of this.#remainders) unsent += remainder.items.length
+    return unsent
   }
 
   #fail(reason: unknown) {

@@ -2,11 +2,11 @@ import { stat } from 'node:fs/promises'
 import { Call, type CallOptions } from './call.ts'
 import { type Items, type MapOptions, ParallelMap } from './map.ts'
 import { IDLE_TIMEOUT_MS, MAX_QUEUED } from './policy.ts'
-import { type Limits, Scheduler, type Timing } from './scheduler.ts'
+import { type ItemCounts, type Limits, Scheduler, type Timing } from './scheduler.ts'
 import type { Task } from './task.ts'
-import { ProcessWorker, ThreadWorker } from './worker.ts'
+import { ProcessWorker, ThreadWorker, type WorkerState } from './worker.ts'
 
-export type { Timing }
+export type { ItemCounts, Timing, WorkerState }
 
 const MAX_HEAP_MB = 1_024
 
@@ -85,8 +85,22 @@ export class Pool implements AsyncDisposable {
     return this.#threads.running + this.#processes.running
   }
 
-  threadStates(): { name: string; task: string | null }[] {
-    return this.#threads.states()
+  workerStates(): WorkerState[] {
+    return [...this.#threads.states(), ...this.#processes.states()]
+  }
+
+  /** For `workerStates`, once the workers have answered. */
+  measureMemory(): void {
+    this.#threads.measureMemory()
+    this.#processes.measureMemory()
+  }
+
+  /** Of a map, the items that are known. */
+  countItems(): ItemCounts {
+    const counts: ItemCounts = new Map()
+    this.#threads.countItems(counts)
+    this.#processes.countItems(counts)
+    return counts
   }
 
   /**

@@ -12,7 +12,6 @@ export type RunMessage = readonly [
   task: string,
   mode: Mode,
   input: unknown,
-  wantsProgress: boolean,
 ]
 
 /** Only for child processes: threads read shared memory. */

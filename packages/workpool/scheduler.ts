@@ -18,7 +18,7 @@ import {
 } from './policy.ts'
 import type { DoneMessage, ProgressMessage } from './protocol.ts'
 import { Queue } from './queue.ts'
-import type { PoolWorker, WorkerEvents } from './worker.ts'
+import type { PoolWorker, WorkerEvents, WorkerState } from './worker.ts'
 
 export interface Limits {
   /** After this, idle workers beyond the minimum end. */
@@ -53,6 +53,9 @@ export interface Timing {
   runMs: number
   requestId: string | undefined
 }
+
+/** By task. */
+export type ItemCounts = Map<string, { queued: number; running: number }>
 
 let lastId = 0
 
@@ -97,8 +100,30 @@ export class Scheduler implements AsyncDisposable {
     return this.#workers.size - this.#idle.length
   }
 
-  states(): { name: string; task: string | null }[] {
-    return Array.from(this.#workers, ({ name, calls }) => ({ name, task: calls[0]?.task ?? null }))
+  states(): WorkerState[] {
+    return Array.from(this.#workers, (worker) => worker.describe())
+  }
+
+  measureMemory(): void {
+    for (const worker of this.#workers) void worker.measureMemory()
+  }
+
+  countItems(counts: ItemCounts): void {
+    const maps = new Set<MapEntry>()
+    for (const priority of ['interactive', 'batch'] as const)
+      for (const map of this.#queue.of(priority).activeMaps) maps.add(map)
+    for (const entry of this.#queue) {
+      if (entry instanceof MapEntry) maps.add(entry)
+      else addItems(counts, entry, entry.items, 0)
+    }
+    for (const { calls } of this.#workers) {
+      for (const call of calls) {
+        const running = call === calls[0] ? 1 : 0
+        addItems(counts, call, call.items - running, running)
+        if (call.map) maps.add(call.map)
+      }
+    }
+    for (const map of maps) addItems(counts, map, map.countUnsent(), 0)
   }
 
   /**
@@ -326,7 +351,9 @@ export class Scheduler implements AsyncDisposable {
 
   #progress(worker: PoolWorker, [id, fraction]: ProgressMessage) {
     const [call] = worker.calls
-    if (call?.id === id && !call.outcome) call.options.onProgress?.(fraction)
+    if (call?.id !== id || call.outcome) return
+    call.progress = fraction
+    call.options.onProgress?.(fraction)
   }
 
   /** Asks a call to end, otherwise terminates its worker. */
@@ -379,11 +406,12 @@ export class Scheduler implements AsyncDisposable {
     this.#report(call, worker, startedAt, performance.now() - worker.since)
   }
 
-  #report(call: Call, { name }: PoolWorker, startedAt: number, runMs: number, items = call.items) {
+  #report(call: Call, worker: PoolWorker, startedAt: number, runMs: number, items = call.items) {
     this.#queue.charge(call, runMs)
+    worker.busyMs += runMs
     this.#options.onTiming?.({
       task: call.task,
-      thread: name,
+      thread: worker.name,
       outcome: call.outcome ?? 'crashed',
       items,
       queuedAt: call.queuedAt,
@@ -481,6 +509,11 @@ export class Scheduler implements AsyncDisposable {
     for (const entry of this.#queue)
       if (this.#delete(entry)) entry.fail('cancelled', new PoolClosedError())
   }
+}
+
+function addItems(counts: ItemCounts, { task }: Entry, queued: number, running: number) {
+  const count = counts.get(task) ?? { queued: 0, running: 0 }
+  counts.set(task, { queued: count.queued + queued, running: count.running + running })
 }
 
 function describeCrash(call: Call, { exitOwner, item }: PoolWorker, cause: Error): TaskError {

@@ -135,7 +135,7 @@ class Execution implements TaskContext {
   readonly #outputs: unknown[] = []
   readonly #transfers: Transferable[] = []
   #served = 0
-  #reportedAt = 0
+  #reportedAt = this.#begunAt
 
   constructor(message: protocol.RunMessage, connection: Connection) {
     this.#message = message
@@ -171,8 +171,9 @@ class Execution implements TaskContext {
   }
 
   progress(fraction: number) {
-    const [id, , , , , wantsProgress] = this.#message
-    if (!wantsProgress) return
+    const [id, , , mode] = this.#message
+    // That of one item says little about its chunk.
+    if (mode !== 'one') return
     const time = performance.now()
     if (time < this.#reportedAt + PROGRESS_INTERVAL_MS) return
     this.#reportedAt = time

@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
 import { enableCompileCache, getCompileCacheDir } from 'node:module'
 import { dirname } from 'node:path'
 import { performance } from 'node:perf_hooks'
@@ -32,26 +33,49 @@ export interface WorkerEvents {
   exited: (worker: PoolWorker, error: Error) => void
 }
 
+export interface WorkerState {
+  name: string
+  kind: 'thread' | 'process'
+  busyMs: number
+  /** Used heap of a thread, resident memory of a process. */
+  memoryBytes: number | undefined
+  running: RunningTask | undefined
+}
+
+interface RunningTask {
+  task: string
+  /** Milliseconds since the epoch. */
+  startedAt: number
+  items: number
+  /** From 0 to 1. */
+  progress: number | undefined
+  requestId: string | undefined
+}
+
 /** A thread or child process, which runs its first call. */
 export abstract class PoolWorker {
   readonly name: string
+  readonly kind: 'thread' | 'process'
   readonly calls: Call[] = []
   expectedMs = 0
   /** When it began its first call, or became idle. */
   since = performance.now()
+  /** Without its current call. */
+  busyMs = 0
   /** `cancelling`: gets no call until the cancelled one has ended. */
   state: 'starting' | 'serving' | 'cancelling' | 'terminating' = 'starting'
   exitOwner: protocol.Owner | undefined = undefined
   abstract readonly capacity: number
   /** The index of the chunk's current input. */
   abstract readonly item: number
-  readonly #kind: string
   readonly #events: WorkerEvents
+  #memoryBytes: number | undefined
+  #isMeasuring = false
   protected readonly started = Promise.withResolvers<void>()
 
   constructor(name: string, kind: 'thread' | 'process', events: WorkerEvents) {
     this.name = name
-    this.#kind = kind
+    this.kind = kind
     this.#events = events
   }
 
@@ -60,6 +84,32 @@ export abstract class PoolWorker {
   abstract revoke(call: Call): boolean
   abstract cancel(call: Call): void
   abstract terminate(): Promise<void>
+  protected abstract readMemory(): Promise<number | undefined>
+
+  describe(): WorkerState {
+    const { name, kind, calls, since } = this
+    const [call] = calls
+    return {
+      name,
+      kind,
+      busyMs: this.busyMs + (call ? performance.now() - since : 0),
+      memoryBytes: this.#memoryBytes,
+      running: call && {
+        task: call.task,
+        startedAt: performance.timeOrigin + since,
+        items: call.items,
+        progress: call.progress,
+        requestId: call.options.requestId,
+      },
+    }
+  }
+
+  async measureMemory(): Promise<void> {
+    if (this.#isMeasuring) return
+    this.#isMeasuring = true
+    this.#memoryBytes = await this.readMemory().catch(() => undefined)
+    this.#isMeasuring = false
+  }
 
   get isIdle() {
     return this.calls.length === 0 && this.state !== 'terminating'
@@ -91,7 +141,7 @@ export abstract class PoolWorker {
   async untilReady(): Promise<void> {
     const timer = setTimeout(() => {
       void this.terminate()
-      const late = `The ${this.#kind} was not ready within ${START_TIMEOUT_MS} ms`
+      const late = `The ${this.kind} was not ready within ${START_TIMEOUT_MS} ms`
       this.started.reject(new Error(late))
     }, START_TIMEOUT_MS)
     await this.started.promise.finally(() => clearTimeout(timer))
@@ -109,7 +159,7 @@ export abstract class PoolWorker {
   protected exited(code: number | null, killedBy?: string | null, error?: Error): void {
     const how = killedBy ? `was killed by ${killedBy}` : `exited with code ${code}`
     const when = this.state === 'starting' ? ' before it was ready' : ''
-    const reason = error ?? new Error(`The ${this.#kind} ${how}${when}`)
+    const reason = error ?? new Error(`The ${this.kind} ${how}${when}`)
     this.started.reject(reason)
     this.#events.exited(this, reason)
   }
@@ -184,6 +234,11 @@ export class ThreadWorker extends PoolWorker {
   async terminate(): Promise<void> {
     await this.#thread.terminate()
   }
+
+  /** Interrupts a running task for microseconds. */
+  protected async readMemory(): Promise<number> {
+    return (await this.#thread.getHeapStatistics()).used_heap_size
+  }
 }
 
 /** For native code that may crash. */
@@ -229,11 +284,22 @@ export class ProcessWorker extends PoolWorker {
     this.#child.kill('SIGKILL')
     await exited
   }
+
+  protected async readMemory(): Promise<number | undefined> {
+    if (process.platform !== 'linux') return undefined
+    const status = await readFile(`/proc/${this.#child.pid}/status`, 'utf8')
+    const [, kibibytes] = status.match(/^VmRSS:\s+(\d+) kB$/m) ?? []
+    return kibibytes === undefined ? undefined : Number(kibibytes) * 1_024
+  }
 }
 
-function toMessage({ id, slot, task, mode, input, options }: Call): protocol.RunMessage {
-  return [id, slot, task, mode, input, options.onProgress !== undefined]
-}
+const toMessage = ({ id, slot, task, mode, input }: Call): protocol.RunMessage => [
+  id,
+  slot,
+  task,
+  mode,
+  input,
+]
 
 /** @throws DataCloneError, also for shared memory, which would be copied. */
 function assertCloneable(input: unknown) {

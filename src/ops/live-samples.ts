@@ -1,21 +1,33 @@
 import { performance } from 'node:perf_hooks'
 import { z } from '@hono/zod-openapi'
 import type { Block } from '@offloop/loopwatch/blocking-frame'
+import type { ItemCounts, Pool, WorkerState } from '@offloop/workpool/pool'
 import { createRouter, json } from '../http/router.ts'
 import type { Log } from '../log.ts'
 import { event } from '../realtime/event.ts'
 import type { Realtime } from '../realtime/realtime.ts'
+import type { EndedTask } from './live-spans.ts'
 import { type Metrics, trackUtilization } from './metrics.ts'
 
 /** The topic of the live page. */
 export const OPS = 'ops'
 
 const SAMPLE_EVERY_MS = 1_000
-const MAX_SAMPLES = 120
-const MAX_THREADS = 64
+const MAX_SAMPLES = 600
+const MAX_WORKERS = 64
 const MAX_BLOCKS = 5
+const MAX_KEPT_BLOCKS = 300
+const MAX_KINDS = 50
 /** In characters. */
 const MAX_TEXT = 200
+const OTHER_KINDS = 'other'
+const MINUTE_MS = 60_000
+const KEPT_MINUTES = 10
+const RATE_READS = 6
+/** A microsecond to eleven days, in steps of 9 %. */
+const LEAST_MS = 0.001
+const TIMES_PER_DOUBLE = 8
+const TIMES = 320
 
 const Milliseconds = z.number().min(0)
 const Count = z.int().min(0)
@@ -32,6 +44,27 @@ const BlockSchema = z
     route: z.string().optional(),
   })
   .openapi('Block')
+
+const WorkerSchema = z
+  .object({
+    name: z.string(),
+    task: z.string().nullable(),
+    busy: z.number().describe('Share of the second in which it ran tasks, 0 to 1'),
+    memoryBytes: Count.nullable().describe('Used heap of a thread, resident memory of a process'),
+  })
+  .openapi('Worker')
+
+const TaskKindSchema = z
+  .object({
+    task: z.string().describe('`other` for those beyond the first 50 kinds'),
+    queued: Count,
+    running: Count,
+    done: Count.describe('In the last ten minutes'),
+    failed: Count.describe('In the last ten minutes'),
+    perSecond: z.number().describe('Done and failed, in the last seconds'),
+    medianMs: Milliseconds.nullable().describe('Run time of those that were done'),
+  })
+  .openapi('TaskKind')
 
 const Sample = z
   .object({
@@ -51,10 +84,12 @@ const Sample = z
       .object({
         queued: Count,
         running: Count,
-        threads: z.array(z.object({ name: z.string(), task: z.string().nullable() })),
+        threads: z.array(WorkerSchema),
+        processes: z.array(WorkerSchema),
+        kinds: z.array(TaskKindSchema),
       })
       .describe(
-        'tasks that are `queued` and `running`; the first 64 `threads` with `name` and `task`',
+        'tasks that are `queued` and `running`; the first 64 `threads` and child `processes` with `name`, `task`, `busy` and `memoryBytes`; numbers of tasks by kind (`kinds`)',
       ),
     database: z
       .object({ size: Count, inUse: Count, waiting: Count })
@@ -73,30 +108,35 @@ export type OpsSample = z.infer<typeof Sample>
 
 export const opsSample = event('ops.sample', {
   topic: OPS,
-  when: 'Once a second. The last two minutes are at `GET /v1/ops`.',
+  when: 'Once a second. The last ten minutes are at `GET /v1/ops`.',
   payload: Sample,
 })
 
 interface Parts {
   metrics: Pick<Metrics, 'requestCount'>
   watchdog: { readDelay(): { p50: number; p99: number; max: number } }
-  compute: { queued: number; running: number; threadStates(): OpsSample['compute']['threads'] }
+  compute: Pick<Pool, 'queued' | 'running' | 'workerStates' | 'measureMemory' | 'countItems'>
   database: { semaphore: { permits: number; inUse: number }; waiting: number }
   realtime: Pick<Realtime, 'connections' | 'hasSubscribers' | 'emitLatest'>
   log: Pick<Log, 'warn'>
 }
 
-/** Keeps two minutes of samples, and publishes new ones. */
+/** Keeps ten minutes of samples, and publishes new ones. */
 export class LiveSamples {
-  /** Oldest first. */
+  /** Oldest first; only the newest has workers and kinds. */
   readonly all: OpsSample[] = []
   #blocks: Block[] = []
+  readonly #kinds = new TaskKinds()
 
   /** Keeps the longest blocks for the next sample. */
   observeBlock(block: Block): void {
     this.#blocks = [...this.#blocks, block]
       .sort((one, other) => other.blockedMs - one.blockedMs)
       .slice(0, MAX_BLOCKS)
+  }
+
+  observeTask(ended: EndedTask): void {
+    this.#kinds.observe(ended)
   }
 
   /** Takes a sample once a second. */
@@ -107,8 +147,7 @@ export class LiveSamples {
       SAMPLE_EVERY_MS,
       () => {
         const latest = sample()
-        this.all.push(latest)
-        if (this.all.length > MAX_SAMPLES) this.all.shift()
+        this.#keep(latest)
         if (realtime.hasSubscribers(OPS)) realtime.emitLatest(OPS, opsSample, latest)
       },
       // Reading memory usage fails without a free file descriptor.
@@ -116,9 +155,27 @@ export class LiveSamples {
     )
   }
 
+  #keep(latest: OpsSample) {
+    const { all } = this
+    const previous = all.pop()
+    if (previous) {
+      const { queued, running } = previous.compute
+      const compute = { queued, running, threads: [], processes: [], kinds: [] }
+      all.push({ ...previous, compute })
+    }
+    all.push(latest)
+    if (all.length > MAX_SAMPLES) all.shift()
+    let blocks = 0
+    for (const sample of all.toReversed()) {
+      blocks += sample.blocks.length
+      if (blocks > MAX_KEPT_BLOCKS) sample.blocks = []
+    }
+  }
+
   /** The function samples the time since its last call. */
   #sampler({ metrics, watchdog, compute, database, realtime }: Parts): () => OpsSample {
     const readUtilization = trackUtilization()
+    const readWorkers = workerReader(compute)
     let sampledAt = performance.now()
     let requestCount = metrics.requestCount
     let cpu = process.cpuUsage()
@@ -141,7 +198,8 @@ export class LiveSamples {
         compute: {
           queued: compute.queued,
           running: compute.running,
-          threads: compute.threadStates().slice(0, MAX_THREADS),
+          ...readWorkers(elapsedMs),
+          kinds: this.#kinds.read(compute.countItems(), performance.timeOrigin + now),
         },
         database: {
           size: database.semaphore.permits,
@@ -154,6 +212,157 @@ export class LiveSamples {
         sockets: realtime.connections,
       }
     }
+  }
+}
+
+function workerReader(compute: Parts['compute']) {
+  let busyMs = new Map<string, number>()
+  return (elapsedMs: number) => {
+    const workers = compute.workerStates()
+    const toWorker = (worker: WorkerState) => {
+      const newMs = worker.busyMs - (busyMs.get(worker.name) ?? 0)
+      return {
+        name: worker.name,
+        task: worker.running?.task.slice(0, MAX_TEXT) ?? null,
+        busy: round(Math.max(0, Math.min(newMs / elapsedMs, 1))),
+        memoryBytes: worker.memoryBytes ?? null,
+      }
+    }
+    const read = (wanted: WorkerState['kind']) =>
+      workers
+        .filter(({ kind }) => kind === wanted)
+        .slice(0, MAX_WORKERS)
+        .map(toWorker)
+    const state = { threads: read('thread'), processes: read('process') }
+    busyMs = new Map(workers.map(({ name, busyMs }) => [name, busyMs]))
+    compute.measureMemory()
+    return state
+  }
+}
+
+class TaskKinds {
+  readonly #kinds = new Map<string, TaskKind>()
+
+  observe({ task, outcome, items, runMs, endedAt }: EndedTask): void {
+    if (outcome === 'cancelled') return
+    const kind = this.#find(task)
+    if (outcome !== 'succeeded') kind.failed.add(1, endedAt)
+    else {
+      kind.done.add(items, endedAt)
+      kind.runTimes.add(runMs / items, items, endedAt)
+    }
+  }
+
+  read(counts: ItemCounts, now: number): OpsSample['compute']['kinds'] {
+    const waiting = new Map<TaskKind, { queued: number; running: number }>()
+    for (const [task, { queued, running }] of counts) {
+      const kind = this.#find(task)
+      const sum = waiting.get(kind) ?? { queued: 0, running: 0 }
+      waiting.set(kind, { queued: sum.queued + queued, running: sum.running + running })
+    }
+    const kinds = []
+    for (const [name, kind] of this.#kinds) {
+      const { queued, running } = waiting.get(kind) ?? { queued: 0, running: 0 }
+      const [done, failed] = [kind.done.read(now), kind.failed.read(now)]
+      if (queued + running + done + failed === 0) this.#kinds.delete(name)
+      else {
+        const task = name.slice(0, MAX_TEXT)
+        const perSecond = round(kind.rate.read(kind.done.total + kind.failed.total, now))
+        kinds.push({
+          task,
+          queued,
+          running,
+          done,
+          failed,
+          perSecond,
+          medianMs: kind.runTimes.median,
+        })
+      }
+    }
+    return kinds
+  }
+
+  #find(task: string): TaskKind {
+    const known = this.#kinds.get(task)
+    if (known) return known
+    const name = this.#kinds.size < MAX_KINDS - 1 ? task : OTHER_KINDS
+    const kind = this.#kinds.get(name) ?? new TaskKind()
+    this.#kinds.set(name, kind)
+    return kind
+  }
+}
+
+class TaskKind {
+  readonly done = new RecentSum()
+  readonly failed = new RecentSum()
+  readonly runTimes = new RunTimes()
+  readonly rate = new Rate()
+}
+
+/** A sum over the last ten minutes. */
+export class RecentSum {
+  total = 0
+  readonly #minutes = new Float64Array(KEPT_MINUTES)
+  #minute = 0
+
+  add(amount: number, at: number): void {
+    this.#advance(at)
+    const index = this.#minute % KEPT_MINUTES
+    this.#minutes[index] = (this.#minutes[index] ?? 0) + amount
+    this.total += amount
+  }
+
+  read(now: number): number {
+    this.#advance(now)
+    return this.#minutes.reduce((sum, amount) => sum + amount, 0)
+  }
+
+  #advance(at: number) {
+    const minute = Math.floor(at / MINUTE_MS)
+    for (let passed = Math.min(minute - this.#minute, KEPT_MINUTES); passed > 0; passed--)
+      this.#minutes[(minute - passed + 1) % KEPT_MINUTES] = 0
+    this.#minute = Math.max(minute, this.#minute)
+  }
+}
+
+class Rate {
+  readonly #reads: { total: number; at: number }[] = []
+
+  read(total: number, at: number): number {
+    const reads = this.#reads
+    reads.push({ total, at })
+    if (reads.length > RATE_READS) reads.shift()
+    const [first = { total, at }] = reads
+    return at > first.at ? ((total - first.total) * 1_000) / (at - first.at) : 0
+  }
+}
+
+/** The median of recent times, within 5 %. */
+class RunTimes {
+  readonly #counts = new Float64Array(TIMES)
+  #minute = 0
+
+  add(ms: number, count: number, at: number): void {
+    const minute = Math.floor(at / MINUTE_MS)
+    if (minute > this.#minute) {
+      this.#minute = minute
+      // Old times fade.
+      for (let index = 0; index < TIMES; index++)
+        this.#counts[index] = (this.#counts[index] ?? 0) / 2
+    }
+    const index = Math.round(Math.log2(Math.max(ms, LEAST_MS) / LEAST_MS) * TIMES_PER_DOUBLE)
+    const bounded = Math.min(index, TIMES - 1)
+    this.#counts[bounded] = (this.#counts[bounded] ?? 0) + count
+  }
+
+  get median(): number | null {
+    let left = this.#counts.reduce((sum, count) => sum + count, 0) / 2
+    if (left === 0) return null
+    const index = this.#counts.findIndex((count) => {
+      left -= count
+      return left <= 0
+    })
+    return round(LEAST_MS * 2 ** (index / TIMES_PER_DOUBLE))
   }
 }
 
@@ -191,8 +400,9 @@ export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
     path: '/',
     operationId: 'readOps',
     access: 'operate',
-    summary: 'Read the last two minutes of the process',
-    description: 'The payloads of `ops.sample`, second by second, oldest first.',
+    summary: 'Read the last ten minutes of the process',
+    description:
+      'The payloads of `ops.sample`, second by second, oldest first. Only the last one has `threads`, `processes` and `kinds`.',
     responses: {
       200: json(
         z
@@ -201,7 +411,7 @@ export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
             samples: z.array(Sample),
           })
           .openapi('Ops'),
-        'At most 120 samples',
+        'At most 600 samples',
       ),
     },
     handler: (c) =>

@@ -65,7 +65,9 @@ export function profileRoutes({ watchdog, compute, config, stopping }: Parts) {
     },
     handler: async (c) => {
       const { target, seconds } = c.req.valid('json')
-      const names = compute.threadStates().map(({ name }) => name)
+      const names = compute
+        .workerStates()
+        .flatMap(({ name, kind }) => (kind === 'thread' ? name : []))
       if (target !== EVENT_LOOP && !names.includes(target)) throw unknownTarget(names)
       const context = getContext(c)
       context.clearDeadline()

@@ -1,9 +1,10 @@
+import type { Block } from '@offloop/loopwatch/blocking-frame'
 import { readMainThreadTime } from '@offloop/loopwatch/heartbeat'
 import { io, type Socket } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { ServerEvents } from '../../src/feature.ts'
-import type { OpsSample } from '../../src/ops/live-samples.ts'
-import type { SpanBatch, TaskSpan } from '../../src/ops/live-spans.ts'
+import { type OpsSample, RecentSum } from '../../src/ops/live-samples.ts'
+import type { EndedTask, PastSpans, SpanBatch, TaskSpan } from '../../src/ops/live-spans.ts'
 import type { ClientEvents } from '../../src/realtime/realtime.ts'
 import { type fixtureFeatures, startFixture } from '../support/fixture/features.ts'
 import { startSamples } from '../support/live-samples.ts'
@@ -11,7 +12,8 @@ import { OPERATOR_AUTH } from '../support/operator.ts'
 import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
-const MAX_SAMPLE_BYTES = 8 * 1_024
+const MAX_SAMPLE_BYTES = 32 * 1_024
+const MAX_SAMPLES = 600
 
 let service: Awaited<ReturnType<typeof startFixture>>
 
@@ -115,27 +117,125 @@ describe('ops.sample', () => {
     await Promise.all(endless)
   })
 
-  test('stays below 8 KiB, however many threads there are and whatever happened', async () => {
+  test('stays below 32 KiB, however many threads and tasks there are and whatever happened', async () => {
     const { samples, published } = startSamples({ threads: 256 })
+    for (let index = 0; index < 100; index++)
+      samples.observeTask(ended({ task: `${index}-${'long'.repeat(1_000)}` }))
     for (let index = 0; index < 1_000; index++)
-      samples.observeBlock({
-        at: Date.now(),
-        blockedMs: index,
-        function: 'f'.repeat(3_000),
-        file: `/${'deep/'.repeat(1_000)}end.ts`,
-        line: 1,
-        requestId: 'r'.repeat(128),
-        route: `/${'r'.repeat(3_000)}`,
-      })
+      samples.observeBlock(
+        block({
+          blockedMs: index,
+          function: 'f'.repeat(3_000),
+          file: `/${'deep/'.repeat(1_000)}end.ts`,
+          requestId: 'r'.repeat(128),
+          route: `/${'r'.repeat(3_000)}`,
+        }),
+      )
     const sample = await until(() => published[0], 'a sample')
     expect(JSON.stringify(['ops.sample', sample]).length).toBeLessThan(MAX_SAMPLE_BYTES)
     expect(sample.blocks.map(({ blockedMs }) => blockedMs)).toEqual([999, 998, 997, 996, 995])
     expect(sample.blocks[0]?.file).toMatch(/deep\/end\.ts$/)
     expect(sample.compute.threads).toHaveLength(64)
+    expect(sample.compute.kinds).toHaveLength(50)
+    expect(sample.compute.kinds.at(-1)).toMatchObject({ task: 'other', done: 51 })
+    expect(sample.compute.kinds[0]?.task).toHaveLength(200)
+  })
+
+  test('has occupancy and memory of each thread', async () => {
+    const { samples } = await listen()
+    const controller = new AbortController()
+    const endless = fetch(`${service.url}/v1/work?ms=600000`, { signal: controller.signal })
+    endless.catch(() => {})
+    await until(
+      () =>
+        samples.some(({ compute: { threads } }) => {
+          const busy = threads.map(({ busy }) => busy).toSorted()
+          return busy[0] === 0 && (busy[1] ?? 0) > 0.9
+        }),
+      'one is busy',
+    )
+    controller.abort()
+    const [thread] = samples.at(-1)?.compute.threads ?? []
+    expect(thread?.memoryBytes).toBeGreaterThan(1_000_000)
+    await until(
+      () => samples.at(-1)?.compute.threads.every(({ busy }) => busy === 0),
+      'none is busy any more',
+    )
   })
 })
 
-test('GET /v1/ops has the last two minutes, and the versions', async () => {
+describe('kinds of tasks', () => {
+  test('are counted by items, with their median run time and what waits', async () => {
+    const { samples, published } = startSamples({
+      threads: 1,
+      counts: [['waiting', { queued: 7, running: 1 }]],
+    })
+    for (const runMs of [8, 9, 10, 30, 4_000]) samples.observeTask(ended({ task: 'a', runMs }))
+    samples.observeTask(ended({ task: 'a', outcome: 'failed' }))
+    samples.observeTask(ended({ task: 'a', outcome: 'cancelled' }))
+    samples.observeTask(ended({ task: 'map', items: 10_000, runMs: 100 }))
+    const { kinds } = (await until(() => published[0], 'a sample')).compute
+    expect(kinds).toEqual([
+      expect.objectContaining({ task: 'a', queued: 0, running: 0, done: 5, failed: 1 }),
+      expect.objectContaining({ task: 'map', queued: 0, running: 0, done: 10_000, failed: 0 }),
+      expect.objectContaining({ task: 'waiting', queued: 7, running: 1, done: 0, failed: 0 }),
+    ])
+    expect(kinds[0]?.medianMs).toBeGreaterThan(9.5)
+    expect(kinds[0]?.medianMs).toBeLessThan(10.5)
+    expect(kinds[1]?.medianMs).toBeCloseTo(0.01, 3)
+    expect(kinds[2]?.medianMs).toBeNull()
+  })
+
+  test('have a rate, which is zero some seconds after the last task', async () => {
+    const { samples, published } = startSamples({ threads: 1 })
+    samples.observeTask(ended())
+    await until(() => published.length > 0, 'a sample')
+    samples.observeTask(ended({ items: 50 }))
+    const rate = () => published.at(-1)?.compute.kinds[0]?.perSecond
+    expect(await until(rate, 'the rate rises')).toBeGreaterThan(20)
+    await until(() => rate() === 0, 'the rate falls', 15_000)
+  })
+
+  test('are those of the last ten minutes', () => {
+    const done = new RecentSum()
+    const [begin, minuteMs] = [1_800_000_000_000, 60_000]
+    done.add(3, begin)
+    done.add(4, begin + 5 * minuteMs)
+    expect(done.read(begin + 9 * minuteMs)).toBe(7)
+    expect(done.read(begin + 10 * minuteMs)).toBe(4)
+    expect(done.read(begin + 90 * minuteMs)).toBe(0)
+    done.add(1, begin + 90 * minuteMs)
+    expect(done.read(begin + 90 * minuteMs)).toBe(1)
+  })
+})
+
+describe('what is kept', () => {
+  test('is ten minutes by any clock, and below 500 KiB', () => {
+    vi.useFakeTimers()
+    onTestFinished(() => void vi.useRealTimers())
+    const { samples, published } = startSamples({ threads: 64 })
+    for (let second = 0; second < 60 * 60; second++) {
+      samples.observeTask(ended({ task: `kind-${second % 60}` }))
+      if (second % 2 === 0)
+        samples.observeBlock(block({ blockedMs: 60, requestId: crypto.randomUUID() }))
+      vi.advanceTimersByTime(1_000)
+      published.splice(0, published.length - 1)
+    }
+    expect(samples.all).toHaveLength(MAX_SAMPLES)
+    expect(JSON.stringify(samples.all).length).toBeLessThan(500 * 1_024)
+    expect(samples.all.flatMap(({ blocks }) => blocks)).toHaveLength(300)
+    expect(samples.all.at(-1)?.compute.threads).toHaveLength(64)
+    expect(samples.all.at(-2)?.compute).toEqual({
+      queued: 0,
+      running: 64,
+      threads: [],
+      processes: [],
+      kinds: [],
+    })
+  })
+})
+
+test('GET /v1/ops has the last ten minutes, and the versions', async () => {
   await until(
     async () => (await request(`${service.url}/v1/ops`)).body.samples.length >= 2,
     'two samples',
@@ -146,14 +246,12 @@ test('GET /v1/ops has the last two minutes, and the versions', async () => {
   expect(body.samples.map(({ at }: OpsSample) => at)).toEqual(
     body.samples.map(({ at }: OpsSample) => at).toSorted(),
   )
-  expect(body.samples.length).toBeLessThanOrEqual(120)
+  expect(body.samples.length).toBeLessThanOrEqual(MAX_SAMPLES)
 })
 
 describe('ops.spans', () => {
   test('has every task that ended, with its request', async () => {
     const { spans, samples } = await listen()
-    // Only from then on is the subscription known.
-    await until(() => samples.length > 0, 'a sample')
     const response = await fetch(`${service.url}/v1/work?ms=1`, {
       headers: { 'x-request-id': 'who-asked' },
     })
@@ -185,6 +283,61 @@ describe('ops.spans', () => {
   })
 })
 
+describe('GET /v1/ops/spans', () => {
+  test('has tasks that ended before anybody asked, and what runs', async () => {
+    const headers = { 'x-request-id': 'before-anybody-asked' }
+    expect((await fetch(`${service.url}/v1/work?ms=1`, { headers })).status).toBe(200)
+    const controller = new AbortController()
+    const endless = fetch(`${service.url}/v1/work?ms=600000`, { signal: controller.signal })
+    endless.catch(() => {})
+    const past = await until(async () => {
+      const body: PastSpans = (await request(`${service.url}/v1/ops/spans`)).body
+      return body.running.length > 0 ? body : undefined
+    }, 'the running task is there')
+    controller.abort()
+    expect(past.spans).toContainEqual(
+      expect.objectContaining({ requestId: 'before-anybody-asked' }),
+    )
+    expect(past.running).toMatchObject([
+      { task: 'work.spin', thread: expect.any(String), count: 1 },
+    ])
+    expect(Math.abs((past.running[0]?.startedAt ?? 0) - Date.now())).toBeLessThan(30_000)
+    expect(past.startedAt).toBeLessThan(past.spans[0]?.startedAt ?? 0)
+  })
+
+  test('continues in `ops.spans` without a gap', async () => {
+    const { batches } = await listen()
+    const { body: past } = await request(`${service.url}/v1/ops/spans`)
+    await request(`${service.url}/v1/work?ms=1`)
+    await until(() => batches.some(({ spans }) => spans.length > 0), 'a batch')
+    const numbers = batches.map(({ number }) => number).filter((number) => number > past.number)
+    expect(numbers).toEqual(numbers.map((_, index) => past.number + 1 + index))
+  })
+})
+
+const block = (rest: Partial<Block>): Block => ({
+  at: Date.now(),
+  blockedMs: 100,
+  function: 'isPrime',
+  file: '/work/src/features/primes/compute.ts',
+  line: 12,
+  route: '/v1/primes',
+  ...rest,
+})
+
+const ended = ({ runMs = 1, ...rest }: Partial<EndedTask> = {}): EndedTask => ({
+  task: 'a.task',
+  thread: 'compute-1',
+  outcome: 'succeeded',
+  startedAt: Date.now(),
+  endedAt: Date.now() + runMs,
+  queuedMs: 1,
+  runMs,
+  items: 1,
+  requestId: undefined,
+  ...rest,
+})
+
 const allRun = (threads: OpsSample['compute']['threads']) =>
   threads.every(({ task }) => task === 'work.spin')
 
@@ -198,10 +351,14 @@ async function listen() {
   onTestFinished(() => void socket.close())
   const samples: OpsSample[] = []
   const spans: TaskSpan[] = []
+  const batches: SpanBatch[] = []
   socket.on('ops.sample', (sample: OpsSample) => samples.push(sample))
-  socket.on('ops.spans', (batch: SpanBatch) => spans.push(...batch.spans))
+  socket.on('ops.spans', (batch: SpanBatch) => {
+    batches.push(batch)
+    spans.push(...batch.spans)
+  })
   expect(await socket.emitWithAck('subscribe', 'ops')).toEqual({ ok: true })
-  return { socket, samples, spans }
+  return { socket, samples, spans, batches }
 }
 
 /**

@@ -14,6 +14,7 @@ import { toAppError } from '../../src/http/errors.ts'
 import { openLog } from '../../src/log.ts'
 import { LiveRequests } from '../../src/ops/live-requests.ts'
 import { LiveSamples } from '../../src/ops/live-samples.ts'
+import { LiveSpans } from '../../src/ops/live-spans.ts'
 import { Metrics } from '../../src/ops/metrics.ts'
 import { Realtime } from '../../src/realtime/realtime.ts'
 import { createDatabase } from './database.ts'
@@ -67,6 +68,7 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
     samples: new LiveSamples(),
     watchdog: { profile: async () => new Uint8Array(), endProfile: () => false },
     requests: new LiveRequests(),
+    spans: new LiveSpans(),
   }
   return {
     deps,

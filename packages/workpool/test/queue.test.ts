@@ -283,7 +283,8 @@ const pushChunk = (queue: Queue, name: string, map: MapEntry, key = name[0]) =>
   push(queue, name, 'interactive', 0, key, map)
 
 function pushMap(queue: Queue, name: string): MapEntry {
-  const map = new MapEntry(name, { key: name[0] }, noop, noop)
+  const parts = { begin: noop, countUnsent: () => 0 }
+  const map = new MapEntry(name, { key: name[0] }, parts, noop)
   queue.push(map)
   return map
 }
