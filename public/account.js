@@ -29,20 +29,23 @@ export function whyNot(account, access) {
 }
 
 /**
- * Shows who is signed in, or a form to sign in. Panels restart with each change, so that none
- * keeps what its reader may not see any more.
+ * Shows who is signed in, or a form to sign in before the first panel that takes it. Panels restart
+ * with each change, so that none keeps what its reader may not see any more.
  *
  * @param {Account | undefined} account
- * @param {string} [problem] why it is not known
+ * @param {import('./live.js').PanelContext} context
+ * @param {Error} [problem] why it is not known
  */
-export function showAccount(account, problem) {
+export function showAccount(account, context, problem) {
   const notice = sessionStorage.getItem(NOTICE)
   sessionStorage.removeItem(NOTICE)
   const main = /** @type {HTMLElement} */ (document.querySelector('main'))
   if (!account) {
-    const { section, email, status } = signInForm()
-    main.prepend(section)
-    status.textContent = problem ?? notice
+    const { section, email, show } = signInForm(context)
+    const refused = main.querySelector('.panel[data-refused]')
+    if (refused) refused.before(section)
+    else main.append(section)
+    if (problem ?? notice) show(problem ?? notice ?? '')
     if (notice) email.focus()
     return
   }
@@ -76,7 +79,8 @@ async function signOut() {
   reload('Signed out.')
 }
 
-function signInForm() {
+/** @param {import('./live.js').PanelContext} context */
+function signInForm(context) {
   const email = element('input', { type: 'email', autocomplete: 'username', required: true })
   const password = element('input', {
     type: 'password',
@@ -85,6 +89,7 @@ function signInForm() {
   })
   const submit = element('button', { className: 'primary' }, 'Sign in')
   const status = element('p', { role: 'alert' })
+  const show = context.status(status)
   const form = element(
     'form',
     { className: 'sign-in row', onsubmit: send },
@@ -106,19 +111,17 @@ function signInForm() {
   async function send(event) {
     event.preventDefault()
     submit.disabled = true
-    status.textContent = ''
+    show('')
     try {
       const body = { email: email.value, password: password.value }
       await api('POST', '/v1/sessions', { body })
       reload('Signed in.')
     } catch (error) {
-      const { message, errors } = /** @type {import('./api.js').ApiError} */ (error)
-      status.textContent = errors ? errors.map(({ message }) => message).join('. ') : message
-      status.classList.add('error')
+      show(/** @type {Error} */ (error))
       submit.disabled = false
       password.focus()
       password.select()
     }
   }
-  return { section, email, status }
+  return { section, email, show }
 }

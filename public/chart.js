@@ -5,6 +5,11 @@ import { timeOfDay } from './format.js'
 const HEIGHT = 200
 const FONT = '12px system-ui, sans-serif'
 
+const themes = [matchMedia('(prefers-color-scheme: dark)'), matchMedia('(forced-colors: active)')]
+/** Of the theme: canvases ask for a colour with each bar. @type {Map<string, string>} */
+const colours = new Map()
+onThemeChange(() => colours.clear())
+
 /**
  * @typedef {object} Line
  * @property {string} label
@@ -22,12 +27,14 @@ const FONT = '12px system-ui, sans-serif'
  * @property {number} [atLeast] the value axis reaches at least so far, so that noise does not look
  * like a mountain
  * @property {number} [height] in pixels
+ * @property {boolean} [hasLegend] true if absent
  * @property {uPlot.Plugin[]} [plugins]
  */
 
 /**
  * Draws lines over the last `windowMs`, in the colours of the theme, as wide as its container. The
- * legend below shows the newest values, or those under the pointer.
+ * legend below shows the newest values, or those under the pointer. New data are drawn with the
+ * next frame, and so not in a hidden tab.
  *
  * `container.chart` is the uPlot instance.
  *
@@ -38,7 +45,17 @@ const FONT = '12px system-ui, sans-serif'
  */
 export function timeChart(
   container,
-  { label, lines, format, windowMs, now = Date.now, atLeast = 0, height = HEIGHT, plugins = [] },
+  {
+    label,
+    lines,
+    format,
+    windowMs,
+    now = Date.now,
+    atLeast = 0,
+    height = HEIGHT,
+    hasLegend = true,
+    plugins = [],
+  },
 ) {
   const canvas = element('div', { className: 'chart', role: 'img', 'aria-label': label })
   const figures = lines.map(() => element('b', {}, '–'))
@@ -48,7 +65,7 @@ export function timeChart(
     key.style.setProperty('background', `var(${colour})`)
     legend.append(element('li', {}, key, `${label} `, figures[index]))
   }
-  container.append(canvas, legend)
+  container.append(canvas, ...(hasLegend ? [legend] : []))
 
   const chart = new uPlot(
     {
@@ -62,7 +79,7 @@ export function timeChart(
         y: { range: (_, __, max) => [0, Math.max(atLeast, (max ?? 0) * 1.1)] },
       },
       axes: [
-        axis({ space: 80, values: (_, ticks) => ticks.map(timeOfDay) }),
+        axis({ size: 28, space: 80, values: (_, ticks) => ticks.map(timeOfDay) }),
         axis({ size: 60, space: 36, values: (_, ticks) => ticks.map((tick) => format(tick)) }),
       ],
       series: [
@@ -95,17 +112,42 @@ export function timeChart(
 
   new ResizeObserver(() => chart.setSize({ width: readWidth(canvas), height })).observe(canvas)
   onThemeChange(() => chart.redraw())
-  return (data) => chart.setData(data)
+  /** @type {uPlot.AlignedData | undefined} */
+  let next
+  return (data) => {
+    if (!next) requestAnimationFrame(draw)
+    next = data
+  }
+
+  function draw() {
+    if (next) chart.setData(next)
+    next = undefined
+  }
 }
 
-/** The current value of a custom property. @param {string} name */
-export const themeColour = (name) =>
-  getComputedStyle(document.documentElement).getPropertyValue(name).trim()
+/**
+ * The colour of a custom property such as `--chart-1`, for a canvas: the reader's own where they
+ * force it.
+ *
+ * @param {string} name
+ */
+export function themeColour(name) {
+  const known = colours.get(name)
+  if (known) return known
+  const swatch = element('i', { hidden: true })
+  swatch.style.setProperty('color', `var(${name})`)
+  swatch.style.setProperty('forced-color-adjust', 'none')
+  document.body.append(swatch)
+  const { color } = getComputedStyle(swatch)
+  swatch.remove()
+  colours.set(name, color)
+  return color
+}
 
 /** @param {() => void} redraw a canvas does not follow the theme by itself */
-export const onThemeChange = (redraw) =>
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw)
-
+export function onThemeChange(redraw) {
+  for (const theme of themes) theme.addEventListener('change', redraw)
+}
 /** @param {Partial<uPlot.Axis>} options @returns {uPlot.Axis} */
 const axis = (options) => ({
   font: FONT,

@@ -11,6 +11,7 @@ import { io } from '/vendor/socket.io.js'
  * @typedef {object} PanelContext
  * @property {ReturnType<typeof openLive>} live
  * @property {typeof import('./api.js').api} api
+ * @property {ReturnType<typeof openLive>['status']} status
  * @property {(scope: string) => string | undefined} whyNot why the visitor may not use what takes
  * the scope; undefined where they may
  */
@@ -23,6 +24,7 @@ import { io } from '/vendor/socket.io.js'
  * @property {number} order panels with lower numbers come first
  * @property {string} access who sees it: `public`, or those with this scope
  * @property {'full' | 'wide' | 'half' | 'narrow'} width all, two thirds, half or a third of a row
+ * @property {boolean} [example] it stands among the examples, which fold away
  * @property {(section: HTMLElement, context: PanelContext) => void} mount fills the section, which
  * has its title, and keeps it up to date
  */
@@ -41,17 +43,26 @@ export function openLive() {
   const topics = new Map()
   /** @type {Set<() => void>} */
   const reconnectListeners = new Set()
-  /** @type {Set<(state: LiveState) => void>} */
+  /** @type {Set<(state: LiveState, lostAt: number | undefined) => void>} */
   const stateListeners = new Set()
-  let wasLost = false
+  /** @type {number | undefined} */
+  let lostAt
+  /** @type {LiveState} */
+  let state = 'connecting'
 
-  const state = () => {
+  const readState = () => {
     if (document.hidden) return 'paused'
     if (socket.connected) return 'live'
-    return wasLost ? 'offline' : 'connecting'
+    return lostAt === undefined ? 'connecting' : 'offline'
   }
   const notifyState = () => {
-    for (const listener of stateListeners) listener(state())
+    if (state === readState()) return
+    state = readState()
+    for (const listener of stateListeners) listener(state, lostAt)
+  }
+  const noteLoss = () => {
+    lostAt ??= Date.now()
+    notifyState()
   }
   /** @param {'subscribe' | 'unsubscribe'} verb @param {string} topic */
   const send = async (verb, topic) => {
@@ -67,17 +78,16 @@ export function openLive() {
     for (const refetch of reconnectListeners) refetch()
   }
 
-  socket.on('connect', resume)
+  socket.on('connect', () => {
+    lostAt = undefined
+    void resume()
+  })
   socket.on('disconnect', (reason) => {
-    wasLost = true
-    notifyState()
+    noteLoss()
     // The session has ended. Socket.IO does not reconnect by itself then.
     if (reason === 'io server disconnect') socket.connect()
   })
-  socket.on('connect_error', () => {
-    wasLost = true
-    notifyState()
-  })
+  socket.on('connect_error', noteLoss)
   document.addEventListener('visibilitychange', () => {
     if (!document.hidden) return void resume()
     for (const topic of topics.keys()) send('unsubscribe', topic)
@@ -124,10 +134,42 @@ export function openLive() {
       reconnectListeners.add(refetch)
     },
 
-    /** Calls the listener now and on every change. @param {(state: LiveState) => void} listener */
+    /**
+     * Calls the listener now and on every change.
+     *
+     * @param {(state: LiveState, lostAt: number | undefined) => void} listener `lostAt` in
+     * milliseconds since the epoch, while there is no connection
+     */
     onState(listener) {
       stateListeners.add(listener)
-      listener(state())
+      listener(state, lostAt)
+    },
+
+    /**
+     * The function shows a message in the element, errors as such. An error of an outage goes with
+     * it: the element has its first text again.
+     *
+     * @param {HTMLElement} element one that stays as long as the page
+     * @returns {(message: string | Error) => void}
+     */
+    status(element) {
+      const first = element.textContent ?? ''
+      let isOutage = false
+      /** @param {string | Error} message */
+      const show = (message) => {
+        const error = /** @type {import('./api.js').ApiError | false} */ (
+          message instanceof Error && message
+        )
+        isOutage = error && error.status === 0
+        element.textContent = error ? explain(error) : /** @type {string} */ (message)
+        element.classList.toggle('error', error !== false)
+      }
+      reconnectListeners.add(() => isOutage && show(first))
+      return show
     },
   }
 }
+
+/** @param {import('./api.js').ApiError} error */
+const explain = ({ message, errors }) =>
+  errors ? errors.map(({ message }) => message).join('. ') : message

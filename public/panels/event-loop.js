@@ -15,7 +15,7 @@ const REACH = 8
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Event loop', order: 10, access: 'operate', width: 'wide', mount }
+export const panel = { title: 'Event loop', order: 21, access: 'operate', width: 'narrow', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, context) {

@@ -29,7 +29,7 @@ const TONES = {
  */
 
 /** @type {import('../live.js').Panel} */
-export const panel = { title: 'Jobs', order: 60, access: 'operate', width: 'wide', mount }
+export const panel = { title: 'Jobs', order: 60, access: 'operate', width: 'full', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, { api, live }) {

@@ -21,10 +21,17 @@ const RESIZE_PAUSE_MS = 250
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Mandelbrot', order: 40, access: 'public', width: 'half', mount }
+export const panel = {
+  title: 'Mandelbrot',
+  order: 80,
+  access: 'public',
+  width: 'half',
+  example: true,
+  mount,
+}
 
 /** @type {import('../live.js').Panel['mount']} */
-function mount(section, { api }) {
+function mount(section, { api, status }) {
   const canvas = element('canvas')
   const picture = element(
     'button',
@@ -33,17 +40,33 @@ function mount(section, { api }) {
   )
   const zoomOut = element(
     'button',
-    { type: 'button', onclick: () => go({ ...view, scale: view.scale * ZOOM }) },
+    {
+      type: 'button',
+      'aria-label': 'Zoom out of the Mandelbrot set',
+      onclick: () => go({ ...view, scale: view.scale * ZOOM }),
+    },
     'Zoom out',
   )
   const reset = element(
     'button',
-    { type: 'button', disabled: true, onclick: () => go(HOME) },
+    {
+      type: 'button',
+      'aria-label': 'Reset the Mandelbrot set',
+      disabled: true,
+      onclick: () => go(HOME),
+    },
     'Reset',
   )
   const caption = element('p', { className: 'hint', role: 'status' })
+  const showCaption = status(caption)
   const buttons = element('div', { className: 'row' }, zoomOut, reset)
-  section.append(picture, element('div', { className: 'toolbar' }, caption, buttons))
+  const hint = element(
+    'p',
+    { className: 'hint' },
+    element('span', { className: 'by-mouse' }, 'Click a place to zoom in; the arrow keys move.'),
+    element('span', { className: 'by-touch' }, 'Tap a place to zoom in.'),
+  )
+  section.append(picture, element('div', { className: 'toolbar' }, caption, buttons), hint)
 
   let view = HOME
   let drawnWidth = 0
@@ -73,6 +96,8 @@ function mount(section, { api }) {
   }
 
   async function draw() {
+    // Folded away. It is drawn when it is shown.
+    if (picture.clientWidth === 0) return
     drawing?.abort()
     drawing = new AbortController()
     const { signal } = drawing
@@ -92,18 +117,12 @@ function mount(section, { api }) {
       const details = `${size.width} × ${size.height} pixels in ${duration(performance.now() - startedAt)}`
       showCaption(`${number(HOME.scale / view.scale)} ×, ${details}`)
     } catch (error) {
-      if (!signal.aborted) showCaption(/** @type {Error} */ (error).message, true)
+      if (!signal.aborted) showCaption(/** @type {Error} */ (error))
     } finally {
       if (!signal.aborted) picture.removeAttribute('aria-busy')
+      zoomOut.disabled = view.scale >= MAX_SCALE
+      reset.disabled = view === HOME
     }
-  }
-
-  /** @param {string} text @param {boolean} [isError] */
-  function showCaption(text, isError = false) {
-    caption.textContent = text
-    caption.classList.toggle('error', isError)
-    zoomOut.disabled = view.scale >= MAX_SCALE
-    reset.disabled = view === HOME
   }
 
   /** @type {ReturnType<typeof setTimeout> | undefined} */

@@ -1,194 +1,242 @@
-import { timeChart } from '../chart.js'
 import { element } from '../element.js'
 import { duration, number } from '../format.js'
+import { percentile, recordLatencies } from '../light-requests.js'
+import { onSamples, serviceNow } from '../samples.js'
 
+/** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
+
+/** One lucky run decides nothing. */
+const RUNS = 3
 /** About half a second for one thread. */
 const COUNT_UP_TO = 4_000_000
-const DEFAULT_AT_A_TIME = 3
-/** A browser opens six connections to a server. The probe must not queue for one. */
-const MAX_AT_A_TIME = 4
-
-const PROBE_EVERY_MS = 200
-const WINDOW_MS = 120_000
-/** Of the page itself, which every visitor may read. */
-const PROBED_PATH = '/'
+/** A browser opens six connections to a server. The light request must not wait for one. */
+const COUNTS_AT_A_TIME = 3
+/** A sample comes once a second, and later while the event loop is blocked. */
+const SAMPLE_TIMEOUT_MS = 5_000
 
 const MODES = {
-  offload: { button: 'On worker threads', where: 'on worker threads' },
-  inline: { button: 'On the event loop', where: 'on the event loop' },
+  offload: { name: 'On worker threads', where: 'on worker threads' },
+  inline: { name: 'On the event loop', where: 'on the event loop' },
 }
+/** Up to which latency of the slowest light request the others do not notice. */
+const UNNOTICED_MS = 100
 
 /**
- * Heavy work at the press of a button, and the latency of other requests meanwhile.
+ * @typedef {object} Run
+ * @property {number} startedAt by the service's clock
+ * @property {number} tookMs
+ * @property {number | undefined} slowestMs of the light requests meanwhile
+ * @property {number} [blockedMs] of the event loop, in all; absent for visitors who may not see it
+ */
+
+/**
+ * The same work on threads and on the event loop at the press of a button, and what all others feel
+ * of it.
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Try it', order: 20, access: 'public', width: 'narrow', mount }
+export const panel = { title: 'Try it', order: 11, access: 'public', width: 'half', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, context) {
-  section.append(...tryOut(context))
-  probe(section, context)
-}
-
-/** @param {import('../live.js').PanelContext} context */
-function tryOut({ api }) {
-  const atATime = element('input', {
-    type: 'number',
-    id: 'try-at-a-time',
-    min: '1',
-    max: `${MAX_AT_A_TIME}`,
-    value: `${DEFAULT_AT_A_TIME}`,
-    required: true,
-  })
+  const addBlocks = blockReader(context)
+  const stop = element(
+    'button',
+    { type: 'button', className: 'small', hidden: true, onclick: () => running?.abort() },
+    'Stop the run',
+  )
   const status = element(
     'p',
     { className: 'hint', role: 'status' },
-    'Watch the latency below and the event loop.',
+    `Each button counts primes ${COUNTS_AT_A_TIME} times at once, in ${RUNS} runs.`,
   )
-  const buttons = Object.entries(MODES).map(([mode, { button }]) =>
-    element(
-      'button',
-      {
-        type: 'button',
-        'data-mode': mode,
-        onclick: () => run(/** @type {keyof typeof MODES} */ (mode)),
-      },
-      button,
-    ),
+  const showStatus = context.status(status)
+  const columns = Object.fromEntries(
+    Object.entries(MODES).map(([mode, { name, where }]) => [
+      mode,
+      createColumn({ mode, name, where, refusal: context.whyNot('operate') }, () =>
+        measure(/** @type {keyof typeof MODES} */ (mode)),
+      ),
+    ]),
   )
-  const stop = element(
-    'button',
-    { type: 'button', disabled: true, onclick: () => running?.abort(new Error('Stopped')) },
-    'Stop',
+  section.append(
+    element('div', { className: 'toolbar' }, section.firstElementChild ?? '', stop),
+    element('div', { className: 'modes' }, ...Object.values(columns).map(({ section }) => section)),
+    status,
   )
   /** @type {AbortController | undefined} */
   let running
 
   /** @param {keyof typeof MODES} mode */
-  async function run(mode) {
-    if (!atATime.reportValidity()) return
-    const { where } = MODES[mode]
-    const times = atATime.valueAsNumber
-    const { signal } = begin()
-    const startedAt = performance.now()
-    let done = 0
-    const showProgress = () => showStatus(`Counting primes ${where}: ${done} of ${times} done`)
-    const count = async () => {
-      const answer = await api('GET', `/v1/primes?to=${COUNT_UP_TO}&mode=${mode}`, { signal })
-      done++
-      showProgress()
-      return answer
-    }
-    showProgress()
-    try {
-      const [{ count: primes }] = await Promise.all(Array.from({ length: times }, count))
-      const took = duration(performance.now() - startedAt)
-      showStatus(
-        `Counted ${number(primes)} primes ${times === 1 ? 'once' : `${times} times`} ${where}, in ${took}`,
-      )
-    } catch (error) {
-      showStatus(
-        signal.aborted
-          ? `Stopped after ${done} of ${times}`
-          : explain(/** @type {Error} */ (error)),
-        !signal.aborted,
-      )
-    } finally {
-      end()
-    }
-  }
-
-  function begin() {
+  async function measure(mode) {
+    if (running) return
     running = new AbortController()
-    for (const button of buttons) button.disabled = true
-    stop.disabled = false
-    return running
+    const { signal } = running
+    setBusy(true)
+    /** @type {Run[]} */
+    const runs = []
+    try {
+      while (runs.length < RUNS) {
+        showStatus(`Counting primes ${MODES[mode].where}: run ${runs.length + 1} of ${RUNS}`)
+        runs.push(await runOnce(mode, signal))
+      }
+      await addBlocks(runs, signal)
+      signal.throwIfAborted()
+      columns[mode].show(runs)
+      showStatus(`Counted primes ${MODES[mode].where}, in ${RUNS} runs`)
+    } catch (error) {
+      showStatus(signal.aborted ? `Stopped in run ${runs.length + 1} of ${RUNS}` : explain(error))
+    } finally {
+      // Aborts the other counts once one has failed.
+      running.abort()
+      running = undefined
+      if (document.activeElement === stop) columns[mode].button.focus()
+      setBusy(false)
+    }
   }
 
-  /** Aborts the others once one has failed. */
-  function end() {
-    running?.abort()
-    running = undefined
-    for (const button of buttons) button.disabled = false
-    stop.disabled = true
+  /** @param {keyof typeof MODES} mode @param {AbortSignal} signal @returns {Promise<Run>} */
+  async function runOnce(mode, signal) {
+    const count = () => context.api('GET', `/v1/primes?to=${COUNT_UP_TO}&mode=${mode}`, { signal })
+    const startedAt = serviceNow()
+    const startedHere = performance.now()
+    let tookMs = 0
+    const latencies = await recordLatencies(context, async () => {
+      await Promise.all(Array.from({ length: COUNTS_AT_A_TIME }, count))
+      tookMs = performance.now() - startedHere
+    })
+    return { startedAt, tookMs, slowestMs: percentile(latencies, 1) }
   }
 
-  /** @param {string} text @param {boolean} [isError] */
-  function showStatus(text, isError = false) {
-    status.textContent = text
-    status.classList.toggle('error', isError)
+  /** @param {boolean} isBusy */
+  function setBusy(isBusy) {
+    // Not disabled: the focus would leave the button that was pressed.
+    for (const { button } of Object.values(columns))
+      button.setAttribute('aria-disabled', `${isBusy}`)
+    stop.hidden = !isBusy
   }
-
-  const label = element('label', { htmlFor: atATime.id }, 'at a time')
-  return [
-    element('h3', {}, 'Count primes'),
-    element('div', { className: 'row' }, ...buttons, stop, atATime, label),
-    status,
-  ]
 }
 
-/** @param {Error & { status?: number }} error */
-const explain = ({ status, message }) =>
-  status === 403
+/**
+ * What one mode showed; before, what it will show.
+ *
+ * @param {{ mode: string, name: string, where: string, refusal: string | undefined }} options
+ * @param {() => void} start
+ */
+function createColumn({ mode, name, where, refusal }, start) {
+  const title = element('h3', { id: `try-${mode}` }, name)
+  const button = element(
+    'button',
+    { type: 'button', 'data-mode': mode, 'aria-label': `Count primes ${where}`, onclick: start },
+    'Count primes',
+  )
+  const slowest = element('p', { className: 'display' }, '–')
+  const meaning = element('p', {}, `the slowest light request while primes are counted ${where}`)
+  const body = element('tbody')
+  const head = ['', 'Median', 'Worst'].map((text) =>
+    text === '' ? element('td') : element('th', { scope: 'col', className: 'number' }, text),
+  )
+  const table = element(
+    'table',
+    { 'aria-label': `${RUNS} runs ${where}` },
+    element('thead', {}, element('tr', {}, ...head)),
+    body,
+  )
+  const section = element(
+    'section',
+    { className: 'mode', 'aria-labelledby': title.id },
+    title,
+    button,
+    element('div', {}, slowest, meaning),
+    table,
+  )
+
+  /** @param {Run[]} runs */
+  function show(runs) {
+    const [took, latency, blocked] = [
+      runs.map(({ tookMs }) => tookMs),
+      runs.map(({ slowestMs }) => slowestMs),
+      runs.map(({ blockedMs }) => blockedMs),
+    ].map(summarise)
+    if (latency.median !== undefined) {
+      const isUnnoticed = latency.median <= UNNOTICED_MS
+      slowest.textContent = milliseconds(latency.median)
+      slowest.className = `display ${isUnnoticed ? 'good' : 'bad'}`
+      meaning.textContent = `the slowest light request meanwhile: ${isUnnoticed ? 'nobody noticed' : 'everybody waited'}`
+    }
+    body.replaceChildren(
+      row('Took', ...[took.median, took.worst].map(duration)),
+      row('Slowest light request', ...[latency.median, latency.worst].map(milliseconds)),
+      refusal
+        ? row('Event loop blocked', refusal)
+        : row('Event loop blocked', ...[blocked.median, blocked.worst].map(milliseconds)),
+    )
+  }
+  show([])
+  return { section, button, show }
+}
+
+/** The last cell reaches to the end. @param {string} name @param {...string} values */
+const row = (name, ...values) =>
+  element(
+    'tr',
+    {},
+    element('th', { scope: 'row' }, name),
+    ...values.map((value) =>
+      element('td', { className: 'number', colSpan: 3 - values.length }, value),
+    ),
+  )
+
+/** @param {(number | undefined)[]} values */
+function summarise(values) {
+  const known = values.filter((value) => value !== undefined)
+  return { median: percentile(known, 0.5), worst: percentile(known, 1) }
+}
+
+/** One unit for all, so that 8 ms and 1,100 ms compare at a glance. @param {number} [value] */
+const milliseconds = (value) => (value === undefined ? '–' : `${number(Math.round(value))} ms`)
+
+/** @param {any} error */
+const explain = (error) =>
+  error.status === 403
     ? 'This service runs no heavy work on its event loop. To see what that would cost, start it with DEMO_INLINE=true.'
-    : message
+    : error
 
 /**
- * Measures a light request over and over while the page is visible and connected.
+ * The function adds for how long the event loop was blocked in each run, as samples say.
  *
- * @param {HTMLElement} section
  * @param {import('../live.js').PanelContext} context
+ * @returns {(runs: Run[], signal: AbortSignal) => Promise<void>}
  */
-function probe(section, { api, live }) {
-  const container = element('div')
-  section.append(element('h3', {}, `Latency of HEAD ${PROBED_PATH} from this page`), container)
-  const show = timeChart(container, {
-    label: 'Latency of a light request over the last two minutes',
-    lines: [{ label: 'Latency', colour: '--chart-1', area: true }],
-    format: duration,
-    windowMs: WINDOW_MS,
-    atLeast: 20,
-    height: 160,
-  })
-  /** @type {number[]} */
-  let times = []
-  /** @type {(number | null)[]} */
-  let latencies = []
-  let isLive = false
-  let isMeasuring = false
-
-  live.onState((state) => {
-    isLive = state === 'live'
-    if (!isLive) keep(null)
+function blockReader(context) {
+  if (context.whyNot('operate')) return async () => {}
+  /** @type {Sample[]} */
+  let samples = []
+  let check = () => {}
+  onSamples(context, (past) => {
+    samples = past
+    check()
   })
 
-  /** @param {number | null} latency null leaves a gap in the line */
-  function keep(latency) {
-    const now = Date.now()
-    const first = times.findIndex((time) => time > now - WINDOW_MS)
-    times = [...times.slice(first), now]
-    latencies = [...latencies.slice(first), latency]
-    show([times, latencies])
-  }
+  /** Resolves once the time is sampled; after a while, also without. */
+  const untilSampled = (/** @type {number} */ time, /** @type {AbortSignal} */ signal) =>
+    new Promise((resolve) => {
+      const ended = AbortSignal.any([signal, AbortSignal.timeout(SAMPLE_TIMEOUT_MS)])
+      check = () => {
+        const isSampled = (samples.at(-1)?.at ?? 0) >= time
+        if (isSampled || ended.aborted) resolve(isSampled)
+      }
+      ended.addEventListener('abort', check)
+      check()
+    })
 
-  async function measure() {
-    // One at a time: a second one would wait behind the first.
-    if (!isLive || isMeasuring) return
-    isMeasuring = true
-    const startedAt = performance.now()
-    try {
-      const response = await api('HEAD', PROBED_PATH, { background: true })
-      // Browsers count an answer as aborted whose empty body nobody reads.
-      await response.text()
-      keep(performance.now() - startedAt)
-    } catch (error) {
-      const { status } = /** @type {import('../api.js').ApiError} */ (error)
-      // A refusal that took long counts like a response.
-      keep(status === 0 ? null : performance.now() - startedAt)
-    } finally {
-      isMeasuring = false
-    }
+  return async (runs, signal) => {
+    const last = runs[runs.length - 1]
+    if (!(await untilSampled(last.startedAt + last.tookMs, signal))) return
+    const blocks = samples.flatMap(({ blocks }) => blocks)
+    for (const run of runs)
+      run.blockedMs = blocks
+        .filter(({ at }) => at >= run.startedAt && at <= run.startedAt + run.tookMs)
+        .reduce((sum, { blockedMs }) => sum + blockedMs, 0)
   }
-  setInterval(measure, PROBE_EVERY_MS)
 }

@@ -54,8 +54,8 @@ const FIGURES = [
  * @type {import('../live.js').Panel}
  */
 export const panel = {
-  title: 'Pool and process',
-  order: 80,
+  title: 'Process and database pool',
+  order: 70,
   access: 'operate',
   width: 'full',
   mount,

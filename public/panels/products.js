@@ -25,18 +25,28 @@ const FRESH_MS = 1_500
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Products', order: 70, access: 'public', width: 'narrow', mount }
+export const panel = {
+  title: 'Products',
+  order: 85,
+  access: 'public',
+  width: 'half',
+  example: true,
+  mount,
+}
 
 /** @type {import('../live.js').Panel['mount']} */
-function mount(section, { api, live, whyNot }) {
-  const sell = element('button', { type: 'button', onclick: () => change(-1) }, 'Sell one')
-  const restock = element('button', { type: 'button', onclick: () => change(20) }, 'Restock 20')
-  const list = element('ul', { className: 'products' })
-  const status = element(
-    'p',
-    { className: 'hint', role: 'status' },
-    whyNot('products:write') ?? 'Changes one product; every open page shows it.',
+function mount(section, context) {
+  const { api, live, whyNot } = context
+  const sell = element('button', { type: 'button', onclick: () => change(-1) }, 'Sell one product')
+  const restock = element(
+    'button',
+    { type: 'button', onclick: () => change(20) },
+    'Restock a product by 20',
   )
+  const list = element('ul', { className: 'products' })
+  const hint = whyNot('products:write') ?? 'Changes one product; every open page shows it.'
+  const status = element('p', { className: 'hint', role: 'status' }, hint)
+  const showStatus = context.status(status)
   sell.disabled = restock.disabled = whyNot('products:write') !== undefined
   section.append(element('div', { className: 'row' }, sell, restock), status, list)
 
@@ -45,15 +55,20 @@ function mount(section, { api, live, whyNot }) {
   /** Changed and not read yet. @type {Map<number, string>} */
   const changed = new Map()
   let isReading = false
+  let hasFailed = false
 
   /** Retries until it succeeds: a service that has just started may not answer yet. */
   async function readAll() {
     try {
       put((await api('GET', `/v1/products?limit=${CANDIDATES}`, { background: true })).items)
       show()
+      if (hasFailed) showStatus(hint)
+      hasFailed = false
     } catch (error) {
-      showStatus(/** @type {Error} */ (error).message, true)
-      setTimeout(readAll, RETRY_MS)
+      showStatus(/** @type {Error} */ (error))
+      hasFailed = true
+      // A tab that is shown again reads by itself.
+      if (!document.hidden) setTimeout(readAll, RETRY_MS)
     }
   }
 
@@ -77,15 +92,19 @@ function mount(section, { api, live, whyNot }) {
     )
   }
 
+  function readSoon() {
+    if (!isReading) setTimeout(readChanged, READ_EVERY_MS)
+    isReading = true
+  }
+
   async function readChanged() {
-    if (changed.size === 0 || isReading) return
     const latest = [...changed].slice(-SHOWN)
     changed.clear()
-    isReading = true
     const read = await Promise.all(
       latest.map(([id, change]) => (change === 'deleted' ? undefined : readOne(id))),
     )
     isReading = false
+    if (changed.size > 0) readSoon()
     const gone = new Set(latest.filter((_, place) => read[place] === undefined).map(([id]) => id))
     products = products.filter(({ id }) => !gone.has(id))
     show(put(read.filter(Boolean)))
@@ -100,7 +119,7 @@ function mount(section, { api, live, whyNot }) {
   /** @param {number} by added to the stock */
   async function change(by) {
     const product = pickRandom(products.filter(({ stock }) => stock + by >= 0))
-    if (!product) return showStatus('There is no product to change: create one first', true)
+    if (!product) return showStatus(new Error('There is no product to change: create one first'))
     const { id, name, stock, version } = product
     try {
       await api('PATCH', `/v1/products/${id}`, {
@@ -109,28 +128,24 @@ function mount(section, { api, live, whyNot }) {
       })
       showStatus(`${name}: ${stock} became ${stock + by}`)
     } catch (error) {
-      const { status, message } = /** @type {import('../api.js').ApiError} */ (error)
+      const { status } = /** @type {import('../api.js').ApiError} */ (error)
       showStatus(
-        status === 412 ? `Somebody else changed ${name} meanwhile. Try again` : message,
-        true,
+        status === 412
+          ? new Error(`Somebody else changed ${name} meanwhile. Try again`)
+          : /** @type {Error} */ (error),
       )
       changed.set(id, 'updated')
+      readSoon()
     }
-  }
-
-  /** @param {string} text @param {boolean} [isError] */
-  function showStatus(text, isError = false) {
-    status.textContent = text
-    status.classList.toggle('error', isError)
   }
 
   live.subscribe('products')
   live.on('product.changed', ({ id, change }) => {
     changed.delete(id)
     changed.set(id, change)
+    readSoon()
   })
   live.onReconnect(readAll)
-  setInterval(readChanged, READ_EVERY_MS)
 }
 
 /** @param {Product} product @param {boolean} isFresh it has just changed */

@@ -24,7 +24,14 @@ const STATES = {
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Reports', order: 50, access: 'reports:write', width: 'half', mount }
+export const panel = {
+  title: 'Reports',
+  order: 90,
+  access: 'reports:write',
+  width: 'full',
+  example: true,
+  mount,
+}
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, { api, live }) {

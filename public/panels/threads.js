@@ -20,7 +20,7 @@ const LATEST = 8
  *
  * @type {import('../live.js').Panel}
  */
-export const panel = { title: 'Threads', order: 30, access: 'operate', width: 'full', mount }
+export const panel = { title: 'Threads', order: 20, access: 'operate', width: 'wide', mount }
 
 /** For tests, `section.lanes` has all spans and the timeline. */
 function mount(
