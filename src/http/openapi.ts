@@ -12,6 +12,7 @@ import { type Router, withAccess } from './router.ts'
 
 const DESCRIPTION = `An async backend whose event loop stays free.
 Every error is \`application/problem+json\` (RFC 9457).
+Malformed HTTP gets 400, 408, 413 or 431 before it reaches an operation.
 
 ## Push over Socket.IO
 
@@ -134,10 +135,9 @@ function complete(path: string, method: string, operation: Operation) {
   const responses: Responses = {
     ...impliedResponses(path, method, operation),
     ...(operation.responses as Responses),
-    default: { description: 'Any other error' },
   }
   for (const [status, response] of Object.entries(responses)) {
-    if (status === 'default' || Number(status) >= 400)
+    if (Number(status) >= 400)
       response.content ??= {
         'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
       }
@@ -179,10 +179,9 @@ function impliedResponses(
     ...((requestBody || names.length > 0) && {
       422: { description: 'Validation failed: `errors` names each place and reason' },
     }),
-    ...(path.startsWith('/v1/') && {
-      429: { description: 'The caller has used up a limit' },
-      503: { description: 'The service is overloaded, stopping, or without its database' },
-      504: { description: 'The deadline of the request has passed' },
-    }),
+    429: { description: 'The caller has used up a limit' },
+    500: { description: 'Something went wrong on our side' },
+    503: { description: 'The service is overloaded, stopping, or without its database' },
+    504: { description: 'The deadline of the request has passed' },
   }
 }
