@@ -116,6 +116,7 @@ export function accessRoutes(deps: AccessDeps) {
   const router = createRouter()
   const open = (c: AppContext) => database.withSignal(getContext(c).signal)
   const wrong = { 401: { description: 'The address or the password is wrong' } }
+  const gone = { 404: { description: 'Your account does not exist any more' } }
 
   /** @throws AppError `unauthenticated`, and `rate_limited` after several wrong passwords. */
   async function checkPassword(
@@ -166,7 +167,7 @@ export function accessRoutes(deps: AccessDeps) {
     operationId: 'readAccount',
     summary: 'Read who you are, and what you may do',
     access: 'account',
-    responses: { 200: json(Account, 'Your account') },
+    responses: { 200: json(Account, 'Your account'), ...gone },
     handler: async (c) => {
       const { accountId, scopes } = expectSubject(c)
       return c.json(await readAccount(open(c), accountId, scopes), 200)
@@ -181,7 +182,7 @@ export function accessRoutes(deps: AccessDeps) {
     access: 'account',
     limit: 'login',
     request: jsonBody(PasswordChange),
-    responses: { 204: { description: 'Changed' }, ...wrong },
+    responses: { 204: { description: 'Changed' }, ...wrong, ...gone },
     handler: async (c) => {
       const { accountId, credential } = expectSubject(c)
       const { password, newPassword } = c.req.valid('json')
@@ -276,6 +277,7 @@ export function accessRoutes(deps: AccessDeps) {
     responses: {
       201: json(CreatedApiKey, 'Created; the key is shown this once'),
       403: { description: 'It takes a session, not another key' },
+      404: { description: 'The key has been revoked already' },
     },
     handler: async (c) => {
       const { accountId, scopes: own, credential } = expectSubject(c)

@@ -344,7 +344,7 @@ describe('operations', () => {
       '/v1/sessions/{id}',
       '/v1/work',
     ])
-    expect(body.paths['/v1/items/{id}'].get.responses.default.content).toHaveProperty([
+    expect(body.paths['/v1/items/{id}'].get.responses[404].content).toHaveProperty([
       'application/problem+json',
     ])
     expect(body.components.schemas.Problem.properties.code.enum).toContain('overloaded')

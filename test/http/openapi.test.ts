@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { serveApi } from '../support/api.ts'
+import { features } from '../../src/features/index.ts'
+import { type Operation, serveApi } from '../support/api.ts'
 import { openAllAndFixture } from '../support/fixture/features.ts'
 import { until } from '../support/until.ts'
 
@@ -10,6 +11,29 @@ describe('the OpenAPI document', () => {
     const names = operations().map(({ operationId }) => operationId)
     expect(names).toEqual(names.filter(Boolean))
     expect(new Set(names).size).toBe(names.length)
+  })
+
+  test('declares for each operation the errors that its parts can cause', () => {
+    const missing = operations().flatMap((operation) =>
+      causedBy(operation)
+        .filter((status) => !(status in operation.responses))
+        .map((status) => `${operation.operationId}: ${status}`),
+    )
+    expect(missing).toEqual([])
+  })
+
+  test('declares no error that cannot occur, nor one for all', () => {
+    const paths = features.map(({ path }) => path)
+    const unfounded = operations()
+      .filter(({ path }) => !paths.some((start) => path.startsWith(start)))
+      .flatMap((operation) => {
+        const { operationId, responses } = operation
+        const known = [...causedBy(operation), ...(OWN_ERRORS[operationId] ?? [])]
+        return Object.keys(responses)
+          .filter((status) => !/^[23]/.test(status) && !known.includes(status))
+          .map((status) => `${operationId}: ${status}`)
+      })
+    expect(unfounded).toEqual([])
   })
 
   test('has no allOf of strict schemas, which nothing could satisfy', () => {
@@ -32,6 +56,29 @@ describe('the OpenAPI document', () => {
     expect(statusesOf(name)).toEqual(statuses)
   })
 })
+
+/** What handlers themselves throw. */
+const OWN_ERRORS: Record<string, string[]> = {
+  signUp: ['409'],
+  readAccount: ['404'],
+  changePassword: ['404'],
+  createKey: ['404'],
+  createItem: ['409'],
+  updateItem: ['409'],
+}
+
+/** Everybody may send an unknown key, use up a limit, and meet an overload. */
+function causedBy({ method, path, parameters, body, security }: Operation): string[] {
+  const names = parameters.map(({ name }) => name)
+  return [
+    ...['401', '429', '500', '503', '504'],
+    ...(security.length > 0 || method !== 'get' ? ['403'] : []),
+    ...(body ? ['400', '413', '415'] : []),
+    ...(body || names.length > 0 ? ['422'] : []),
+    ...(path.includes('{id}') ? ['404'] : []),
+    ...(names.includes('if-match') ? ['412'] : []),
+  ]
+}
 
 describe('answers fit the document', () => {
   test('of every operation on items', async () => {

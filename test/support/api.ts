@@ -9,6 +9,7 @@ export interface Operation {
   operationId: string
   method: string
   path: string
+  security: object[]
   parameters: Parameter[]
   /** The media type of its body, and its schema. */
   body: { type: string; schema: Schema } | undefined
@@ -121,9 +122,9 @@ export function serveApi(open?: Parameters<typeof startService>[1]) {
   return {
     document: () => api.document,
     operations: () => api.operations,
-    /** The statuses that the document has for an operation. */
+    /** The statuses that the document has for an operation, but the 500 that all have. */
     statusesOf: (name: string) =>
-      Object.keys(find(name).responses).filter((status) => status !== 'default'),
+      Object.keys(find(name).responses).filter((status) => status !== '500'),
     /** The defaults of an operation's parameters. */
     defaultsOf: (name: string) =>
       Object.fromEntries(
@@ -159,6 +160,7 @@ const toPointer = (key: string) =>
 function toOperation(path: string, method: string, operation: Record<string, unknown>): Operation {
   const {
     operationId,
+    security,
     parameters = [],
     requestBody,
     responses,
@@ -166,5 +168,6 @@ function toOperation(path: string, method: string, operation: Record<string, unk
     requestBody?: { content: Record<string, { schema: Schema }> }
   }
   const [[type, { schema }] = ['', { schema: {} }]] = Object.entries(requestBody?.content ?? {})
-  return { operationId, method, path, parameters, body: requestBody && { type, schema }, responses }
+  const body = requestBody && { type, schema }
+  return { operationId, method, path, security, parameters, body, responses }
 }
