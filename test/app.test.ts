@@ -74,6 +74,7 @@ test('each route says who may call it, and only these are public besides the fil
       'POST /v1/jobs/:id/retry',
       'DELETE /v1/jobs/:id',
       'GET /v1/ops',
+      'GET /v1/ops/requests',
     ],
     account: [
       'GET /v1/accounts/me',
