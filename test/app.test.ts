@@ -79,6 +79,7 @@ test('each route says who may call it, and only these are public besides the fil
       'GET /v1/ops/heap',
       'POST /v1/ops/heap-snapshot',
       'GET /v1/ops/spans',
+      'GET /v1/ops/requests',
     ],
     account: [
       'GET /v1/accounts/me',

@@ -60,7 +60,7 @@ export function discard(connection: PoolConnection): void {
   socketOf(connection).destroy(Object.assign(new Error('No answer'), { code: 'ETIMEDOUT' }))
 }
 
-/** Called when a statement is sent; what it returns, when the statement has ended. */
+/** Called when a statement begins; returns what to call at its end. */
 export type OnStatement = (sql: string) => () => void
 
 /**

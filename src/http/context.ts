@@ -20,24 +20,24 @@ export interface RequestRecord {
   method: string
   /** A pattern, such as `/v1/orders/:id`. */
   route: string
-  /** 499, as in nginx, if the client left early. */
+  /** 499 if the client left early. */
   status: number
   ms: number
   requestId: string
   client: string | undefined
   subject: string | undefined
-  /** For the page's files, and by `X-Background: 1`, which polling pages send. */
+  /** The page's files, and `X-Background: 1`, which polling pages send. */
   background: boolean
-  /** Whether it came with a session or key, valid or not. */
+  /** Valid or not. */
   hasCredentials: boolean
   /** In milliseconds since the epoch. */
   startedAt: number
-  /** The first 20, of `statementCount`. */
+  /** The first 20. */
   statements: readonly Statement[]
   statementCount: number
 }
 
-/** An SQL statement without its values. */
+/** SQL without values. */
 export interface Statement {
   text: string
   /** Undefined while it runs. */
@@ -151,7 +151,6 @@ export const getContext = (c: AppContext): RequestContext => c.get('requestConte
 /** Who calls a route that is not public. */
 export const expectSubject = (c: AppContext) => getContext(c).subject as Subject
 
-/** Options of `compute.run` and `map`. */
 export function taskOptions(c: AppContext) {
   const { signal, timeLeftMs, subject, client, requestId } = getContext(c)
   return { signal, timeoutMs: timeLeftMs, key: subject?.id ?? client, requestId }
@@ -191,7 +190,7 @@ export function requestContext(
     const context = new RequestContext(timeoutMs, outgoing)
     c.set('requestContext', context)
     const store: { context: AppContext | undefined } = { context: c }
-    // `run()` costs twice as much, and each request has an async context of its own.
+    // `run()` costs twice as much.
     current.enterWith(store)
     const end = (outgoing: AppResponse) => {
       context.end()
@@ -224,10 +223,7 @@ export function accessLog(log: Log): (record: RequestRecord) => void {
   }
 }
 
-/**
- * `X-Background` must not hide a change or a failure. A page that its reader left is none, nor is
- * one that asks who is signed in when nobody is.
- */
+/** `X-Background` must not hide a change or a failure. Anonymous pages and those left are none. */
 export const isRoutine = ({ method, status, background, hasCredentials }: RequestRecord): boolean =>
   background &&
   (method === 'GET' || method === 'HEAD') &&

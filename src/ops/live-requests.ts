@@ -9,32 +9,26 @@ import { every, OPS, round } from './live-samples.ts'
 import type { TaskSpan } from './live-spans.ts'
 
 const PUBLISH_EVERY_MS = 1_000
-/** Requests with their details. */
 const MAX_LATEST = 200
-/** Per event. */
-const MAX_PUBLISHED = 50
-/** Of routes and of statements. */
+const MAX_PER_EVENT = 50
 const MAX_NAMES = 100
-/** Counts what is beyond them. */
 const OTHERS = 'other'
-/** Per request. */
-const MAX_TASKS = 20
+const MAX_TASKS_PER_REQUEST = 20
 
 const ROUTE_SLICE_MS = 10_000
 const ROUTE_SLICES = 6
 const STATEMENT_SLICE_MS = 60_000
 const STATEMENT_SLICES = 10
 
-/** Each bucket is 9 % wide; they reach from 10 µs to some two minutes. */
+/** From 10 µs to two minutes. */
 const BUCKETS_PER_OCTAVE = 8
 const BUCKETS = 24 * BUCKETS_PER_OCTAVE
 const MIN_MS = 0.01
 
-/** In characters. */
-const MAX_TEXT = 200
-const MAX_SEARCHED = 1_000
-const MAX_KNOWN_LENGTH = 4_000
-const MAX_KNOWN = 500
+const MAX_TEXT_LENGTH = 200
+const MAX_SEARCHED_LENGTH = 1_000
+const MAX_REMEMBERED_LENGTH = 4_000
+const MAX_REMEMBERED = 500
 
 const Count = z.int().min(0)
 const Milliseconds = z.number().min(0)
@@ -115,27 +109,23 @@ type EndedTask = Pick<TaskSpan, 'task' | 'outcome' | 'queuedMs' | 'runMs' | 'req
   items: number
 }
 
-/** The latest requests with what they did, and how long routes and SQL statements take. */
+/** What requests and SQL statements did lately, and how long it took. */
 export class LiveRequests {
   readonly #routes = new RecentTimes(ROUTE_SLICE_MS, ROUTE_SLICES)
   readonly #statements = new RecentTimes(STATEMENT_SLICE_MS, STATEMENT_SLICES)
-  /** By the full SQL. */
-  readonly #texts = new LatestMap<string>(MAX_KNOWN)
-  /** A ring. */
-  readonly #latest: RequestRecord[] = []
-  /** By request id. */
-  readonly #tasks = new LatestMap<z.infer<typeof TaskRuns>[]>(MAX_LATEST)
+  readonly #textsBySql = new LatestMap<string>(MAX_REMEMBERED)
+  readonly #ring: RequestRecord[] = []
+  readonly #tasksByRequest = new LatestMap<z.infer<typeof TaskRuns>[]>(MAX_LATEST)
   #logged = 0
   #published = 0
   #hasChanged = false
 
-  /** Publishes once a second. */
   start(realtime: Pick<Realtime, 'hasSubscribers' | 'emitLatest'>, log: Pick<Log, 'warn'>) {
     let slice = 0
     const publish = () => {
       const current = Math.floor(performance.now() / ROUTE_SLICE_MS)
       if (realtime.hasSubscribers(OPS) && (this.#hasChanged || slice !== current))
-        realtime.emitLatest(OPS, opsRequests, this.#readSince(this.#published, MAX_PUBLISHED))
+        realtime.emitLatest(OPS, opsRequests, this.#readSince(this.#published, MAX_PER_EVENT))
       slice = current
       this.#published = this.#logged
       this.#hasChanged = false
@@ -145,17 +135,16 @@ export class LiveRequests {
     )
   }
 
-  /** Requests that have ended. */
   observe(records: readonly RequestRecord[]): void {
     const now = performance.now()
     this.#hasChanged = true
     for (const record of records) {
       const { method, route, status, ms } = record
-      const slice = this.#routes.find(`${method} ${route}`, now)
+      const slice = this.#routes.currentSlice(`${method} ${route}`, now)
       if (status === 429 || status === 503) slice.refused++
       else slice.add(ms)
       if (status >= 500 && status !== 503) slice.errors++
-      if (!isRoutine(record)) this.#latest[this.#logged++ % MAX_LATEST] = record
+      if (!isRoutine(record)) this.#ring[this.#logged++ % MAX_LATEST] = record
     }
   }
 
@@ -166,20 +155,20 @@ export class LiveRequests {
     return () => {
       const now = performance.now()
       statement.ms = now - sentAt
-      this.#statements.find(statement.text, now).add(statement.ms)
+      this.#statements.currentSlice(statement.text, now).add(statement.ms)
       this.#hasChanged = true
     }
   }
 
   observeTask({ task, outcome, queuedMs, runMs, requestId, items }: EndedTask): void {
     if (requestId === undefined) return
-    const all = this.#tasks.get(requestId) ?? this.#tasks.set(requestId, [])
+    const all = this.#tasksByRequest.get(requestId) ?? this.#tasksByRequest.set(requestId, [])
     const alike = all.find((other) => other.task === task && other.outcome === outcome)
     if (alike) {
       alike.count += items
       alike.queuedMs = Math.max(alike.queuedMs, queuedMs)
       alike.runMs += runMs
-    } else if (all.length < MAX_TASKS) {
+    } else if (all.length < MAX_TASKS_PER_REQUEST) {
       all.push({ task, outcome, count: items, queuedMs: Math.max(0, queuedMs), runMs })
     }
   }
@@ -201,7 +190,7 @@ export class LiveRequests {
         .map(({ name, total }) => ({ text: name, ...toStatementFigures(total) }))
         .sort((one, other) => other.totalMs - one.totalMs),
       latest: Array.from({ length: this.#logged - first }, (_, index) =>
-        this.#toLogged(this.#latest[(first + index) % MAX_LATEST] as RequestRecord),
+        this.#toLogged(this.#ring[(first + index) % MAX_LATEST] as RequestRecord),
       ),
       leftOut: first - since,
     }
@@ -212,23 +201,25 @@ export class LiveRequests {
       ...record,
       startedAt: round(startedAt),
       statements: statements.map(({ text, ms }) => ({ text, ms: ms && round(ms) })),
-      tasks: (this.#tasks.get(record.requestId) ?? []).map(({ queuedMs, runMs, ...task }) => ({
-        ...task,
-        queuedMs: round(queuedMs),
-        runMs: round(runMs),
-      })),
+      tasks: (this.#tasksByRequest.get(record.requestId) ?? []).map(
+        ({ queuedMs, runMs, ...task }) => ({
+          ...task,
+          queuedMs: round(queuedMs),
+          runMs: round(runMs),
+        }),
+      ),
     }
   }
 
   #withoutValues(sql: string): string {
-    const known = this.#texts.get(sql)
+    const known = this.#textsBySql.get(sql)
     if (known !== undefined) return known
     const text = withoutValues(sql)
-    return sql.length > MAX_KNOWN_LENGTH ? text : this.#texts.set(sql, text)
+    return sql.length > MAX_REMEMBERED_LENGTH ? text : this.#textsBySql.set(sql, text)
   }
 }
 
-/** Keeps the entries set last, at most `2 * max`: to delete them one by one would cost more. */
+/** Keeps the newest, at most `2 * max`. Deleting one by one would cost more. */
 class LatestMap<Value> {
   readonly #max: number
   #entries = new Map<string, Value>()
@@ -254,18 +245,18 @@ class LatestMap<Value> {
 
 const LITERALS = /`([^`]*)`|'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)|\b\d[\w.]*/g
 
-/** Lists become `?, …`, so that their length makes no other statement. */
+/** A list of any length is one statement: `?, …`. */
 const withoutValues = (sql: string): string =>
   sql
-    .slice(0, MAX_SEARCHED)
+    .slice(0, MAX_SEARCHED_LENGTH)
     .replace(LITERALS, (_, identifier?: string) => identifier ?? '?')
     .replace(/\s+/g, ' ')
     .replace(/\?(?:, ?\?)+/g, '?, …')
     .replace(/(\([^()]*\))(?:, ?\1)+/g, '$1, …')
     .trim()
-    .slice(0, MAX_TEXT)
+    .slice(0, MAX_TEXT_LENGTH)
 
-/** Durations by name in a window that moves by slices. */
+/** Times by name in a sliding window. */
 class RecentTimes {
   readonly #sliceMs: number
   readonly #slices: number
@@ -278,11 +269,10 @@ class RecentTimes {
     this.#slices = slices
   }
 
-  /** The slice of now. */
-  find(name: string, now: number): Slice {
+  currentSlice(name: string, now: number): Slice {
     const number = Math.floor(now / this.#sliceMs)
     const ring = this.#rings.get(name) ?? this.#open(name, number)
-    // One more, because the first and the last are not complete.
+    // The first and last are incomplete.
     const place = number % (this.#slices + 1)
     const known = ring[place]
     if (known?.number === number) return known
@@ -384,7 +374,6 @@ const toStatementFigures = (total: Slice) => ({
   max: round(total.maxMs),
 })
 
-/** `/v1/ops/requests`: what a page that opens shows. */
 export function requestRoutes(requests: LiveRequests) {
   const router = createRouter()
   router.openapi({

@@ -16,7 +16,7 @@ beforeAll(async () => {
 afterAll(() => site.close())
 
 async function openHttp() {
-  const page = await site.open({ tolerate: [/status of 422/] })
+  const page = await site.open()
   await untilLive(page)
   const http = panel(page, 'http')
   return {
@@ -95,6 +95,21 @@ describe('the log of requests', () => {
     }
     await filter.fill('there is no such request')
     await untilText(log, /No request matches the filter\.$/)
+  })
+
+  test('shows twenty, and all on demand', async () => {
+    const { http, log, filter } = await openHttp()
+    const last = await Promise.all(
+      Array.from({ length: 30 }, () => request(`${site.url}/v1/thirty`)),
+    )
+    await filter.fill('no such route')
+    await until(async () => (await shownRows(log)).length === 20, 'twenty are shown')
+    const expand = http.getByRole('button', { name: /^Show all \d+ requests$/ })
+    await until(async () => /[3-9]\d/.test((await expand.textContent()) ?? ''), 'all have come')
+    await expand.press('Enter')
+    expect(await expand.isVisible()).toBe(false)
+    const rows = await shownRows(log)
+    expect(last.every(({ headers }) => rows.includes(headers.get('x-request-id')))).toBe(true)
   })
 
   test('stands still while it is paused', async () => {

@@ -345,6 +345,16 @@ describe('a service', () => {
     expect((await read(url)).routes.filter(({ count }) => count === 11)).toHaveLength(1)
   })
 
+  test('does not log the files of the page', async () => {
+    const { url } = await useFixture()
+    await (await fetch(`${url}/page.js`)).text()
+    const last = await request(`${url}/v1/items`)
+    await readLatest(url, last)
+    const { routes, latest } = await read(url)
+    expect(routes.map(({ route }) => route)).toContain('GET /page.js')
+    expect(latest.map(({ route }) => route)).not.toContain('/page.js')
+  })
+
   test('publishes requests to those who subscribe', async () => {
     const { url } = await useFixture()
     const socket = io(url, { transports: ['websocket'], ...OPERATOR_AUTH })

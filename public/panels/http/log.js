@@ -5,7 +5,9 @@ import { duration, number, timeOfDay } from '../../format.js'
 /** @typedef {OpsRequests['latest'][0]} LoggedRequest */
 /** @typedef {ReturnType<typeof toEntry>} Entry */
 
-const MAX_SHOWN = 200
+const MAX_KEPT = 200
+/** Otherwise the keyboard would pass 200 rows on its way. */
+const SHOWN_FIRST = 20
 const MAX_JOBS = 20
 const HEADS = ['Request', 'Status', 'Took', 'SQL', 'Caller', 'Request id', 'Time']
 const NUMBERS = ['Took', 'SQL']
@@ -54,17 +56,20 @@ export function requestLog({ api, read }) {
     empty,
   )
 
+  const showAll = element('button', { type: 'button', className: 'small', onclick: expand })
+
   /** The newest first. @type {Entry[]} */
   let entries = []
   /** Came while paused. @type {LoggedRequest[]} */
   let waiting = []
   let isPaused = false
+  let isExpanded = false
   let leftOut = 0
 
   /** @param {Pick<OpsRequests, 'latest' | 'leftOut'>} batch */
   function add(batch) {
     leftOut = batch.leftOut
-    waiting = [...waiting, ...batch.latest].slice(-MAX_SHOWN)
+    waiting = [...waiting, ...batch.latest].slice(-MAX_KEPT)
     if (!isPaused) takeWaiting()
   }
 
@@ -75,28 +80,38 @@ export function requestLog({ api, read }) {
     entries = [...added.map((request) => toEntry(request, toggle)), ...entries].sort(
       (one, other) => other.endedAt - one.endedAt,
     )
-    for (const { body } of entries.slice(MAX_SHOWN)) body.remove()
-    entries = entries.slice(0, MAX_SHOWN)
+    for (const { body } of entries.slice(MAX_KEPT)) body.remove()
+    entries = entries.slice(0, MAX_KEPT)
   }
 
   function draw() {
     const terms = filter.value.toLowerCase().split(/\s+/).filter(Boolean)
-    for (const [place, { body, request }] of entries.entries()) {
-      body.hidden = !terms.every((term) => matches(request, term))
+    const found = entries.filter(({ request }) => terms.every((term) => matches(request, term)))
+    const shown = new Set(isExpanded ? found : found.slice(0, SHOWN_FIRST))
+    for (const [place, entry] of entries.entries()) {
+      const { body } = entry
+      body.hidden = !shown.has(entry)
       // After the head.
       const before = table.children[place + 1]
       if (before !== body) table.insertBefore(body, before ?? null)
     }
-    const visible = entries.filter(({ body }) => !body.hidden).length
-    empty.hidden = visible > 0
+    showAll.hidden = shown.size === found.length
+    showAll.textContent = `Show all ${number(found.length)} requests`
+    empty.hidden = found.length > 0
     empty.textContent = terms.length > 0 ? 'No request matches the filter.' : 'No requests yet.'
     hint.textContent = [
-      `${number(visible)} shown`,
+      `${number(found.length)} of ${number(entries.length)}`,
       isPaused ? `${number(waiting.length)} new while paused` : '',
       leftOut > 0 ? `${number(leftOut)} left out in the last second` : '',
     ]
       .filter(Boolean)
       .join(', ')
+  }
+
+  function expand() {
+    isExpanded = true
+    draw()
+    scroll.focus()
   }
 
   /** @param {boolean} value */
@@ -135,14 +150,14 @@ export function requestLog({ api, read }) {
       entry.button.scrollIntoView({ block: 'center' })
       entry.button.focus()
     } else {
-      message.textContent = `Request ${requestId} is not among the latest ${MAX_SHOWN}`
+      message.textContent = `Request ${requestId} is not among the latest ${MAX_KEPT}`
       filter.focus()
     }
   }
 
   draw()
   const tools = element('div', { className: 'row' }, filter, pause, hint, message)
-  return { blocks: [element('h3', {}, title), tools, scroll], add, draw, find }
+  return { blocks: [element('h3', {}, title), tools, scroll, showAll], add, draw, find }
 }
 
 /** Request ids are the clients', and may repeat. @param {LoggedRequest} request */
