@@ -1,5 +1,4 @@
 import { Readable } from 'node:stream'
-import type { ReadableStream } from 'node:stream/web'
 import { getHeapSnapshot, getHeapSpaceStatistics, getHeapStatistics } from 'node:v8'
 import { z } from '@hono/zod-openapi'
 import type { Watchdog } from '@offloop/loopwatch/watchdog'
@@ -130,7 +129,7 @@ export function profileRoutes({ watchdog, compute, config, stopping }: Parts) {
         isTakingSnapshot = false
       })
       isTakingSnapshot = true
-      const body = Readable.toWeb(snapshot) as ReadableStream<Uint8Array>
+      const body = Readable.toWeb(snapshot) as ReadableStream
       return c.body(body, 200, fileHeaders('heap', 'heapsnapshot'))
     },
   })
