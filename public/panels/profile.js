@@ -155,10 +155,14 @@ function listTargets(select, targets) {
 const describeTarget = (target) => (target === EVENT_LOOP ? 'the event loop' : target)
 
 /** @param {string} target @param {CallTree} tree */
-function summarise(target, { busyMs, idleMs, samples }) {
-  const allMs = busyMs + idleMs
-  const times = `busy for ${formatTime(busyMs, allMs)} and idle for ${formatTime(idleMs, allMs)}`
-  return `${describeTarget(target)}: ${times}, which is left out. ${number(samples)} samples.`
+function summarise(target, { busyMs, idleMs, withoutCoreMs, samples }) {
+  const allMs = busyMs + idleMs + withoutCoreMs
+  const times = [
+    `busy for ${formatTime(busyMs, allMs)}, which is drawn below`,
+    `idle for ${formatTime(idleMs, allMs)}`,
+    ...(withoutCoreMs > 0 ? [`without a core for ${formatTime(withoutCoreMs, allMs)}`] : []),
+  ]
+  return `${describeTarget(target)}: ${times.join('; ')}. ${number(samples)} samples.`
 }
 
 /** @typedef {{ tree: CallTree, blob: Blob, fileName: string }} Recorded */

@@ -127,4 +127,3 @@ test('the heap is listed, and a snapshot says why it cannot be taken', async () 
   expect(await button(profile, 'Take a heap snapshot').isEnabled()).toBe(false)
   await untilText(profile, /Only in development \(NODE_ENV=development\)/)
 })
-// /feature

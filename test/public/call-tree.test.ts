@@ -68,14 +68,22 @@ describe('a call tree', () => {
     expect([busyMs, idleMs]).toEqual([5, 2])
   })
 
-  test('gives a sample the time until the next one, however long', () => {
+  test('gives a sample the time until the next one', () => {
     const profile = toProfile(BUSY, ['parse', 'render', 'parse'])
-    profile.timeDeltas = [1_000, 40_000, 1_000]
-    profile.endTime = 5_000 + 42_000 + 500
+    profile.timeDeltas = [1_000, 4_000, 1_000]
+    profile.endTime = 5_000 + 6_000 + 500
     expect(toText(buildTree(profile).root)).toEqual([
-      '(root) 0/41.5',
-      ['serve 0/41.5', ['parse 40.5/40.5'], ['render 1/1']],
+      '(root) 0/5.5',
+      ['serve 0/5.5', ['parse 4.5/4.5'], ['render 1/1']],
     ])
+  })
+
+  test('does not blame a function for the time without a core, in which nothing is sampled', () => {
+    const profile = toProfile(BUSY, ['parse', 'render'])
+    profile.timeDeltas = [1_000, 250_000]
+    profile.endTime = 5_000 + 251_000 + 1_000
+    const { busyMs, withoutCoreMs } = buildTree(profile)
+    expect([busyMs, withoutCoreMs]).toEqual([11, 240])
   })
 
   test('is not confused by a clock that goes back', () => {

@@ -40,12 +40,15 @@
  * @property {Callee[]} callees the longest by themselves first
  * @property {number} busyMs
  * @property {number} idleMs not in the tree
+ * @property {number} withoutCoreMs not in the tree either
  * @property {number} samples
  */
 
 /** @typedef {{ frame: Frame, left: number, width: number, row: number }} Bar in pixels and rows */
 
 const IDLE = '(idle)'
+/** Samples are taken each millisecond: for longer, the thread had no core. */
+const MAX_SAMPLE_MS = 10
 /** In pixels: nobody sees less. */
 const MIN_WIDTH = 0.5
 /** Below the frame that is zoomed into. */
@@ -59,11 +62,11 @@ const MAX_ROWS = 100
  */
 export function buildTree(profile) {
   const nodes = new Map(profile.nodes.map((node) => [node.id, node]))
-  const selfMs = readSelfTimes(profile)
+  const { selfMs, withoutCoreMs } = readSelfTimes(profile)
   const findCallee = calleeFinder(profile.folder)
   let idleMs = 0
 
-  /** @param {Node[]} same V8 has several for a function that it compiled anew @param {Callee} callee @param {Frame} [parent] */
+  /** @param {Node[]} same V8 has several for a function that it compiled again @param {Callee} callee @param {Frame} [parent] */
   function build(same, callee, parent) {
     /** @type {Frame} */
     const frame = { callee, parent, children: [], selfMs: 0, totalMs: 0 }
@@ -102,20 +105,24 @@ export function buildTree(profile) {
   const [first] = profile.nodes
   const root = build([first], findCallee(first.callFrame))
   const callees = addUpCallees(root).sort((one, other) => other.selfMs - one.selfMs)
-  return { root, callees, busyMs: root.totalMs, idleMs, samples: profile.samples.length }
+  const { length: samples } = profile.samples
+  return { root, callees, busyMs: root.totalMs, idleMs, withoutCoreMs, samples }
 }
 
 /** A sample stands for the time until the next one. @param {CpuProfile} profile */
 function readSelfTimes({ samples, timeDeltas, startTime, endTime }) {
   /** @type {Map<number, number>} */
-  const times = new Map()
+  const selfMs = new Map()
+  let withoutCoreMs = 0
   let time = startTime + (timeDeltas[0] ?? 0)
   for (const [index, id] of samples.entries()) {
     const next = index + 1 < samples.length ? time + timeDeltas[index + 1] : endTime
-    times.set(id, (times.get(id) ?? 0) + Math.max(0, next - time) / 1_000)
+    const ms = Math.max(0, next - time) / 1_000
+    selfMs.set(id, (selfMs.get(id) ?? 0) + Math.min(ms, MAX_SAMPLE_MS))
+    withoutCoreMs += Math.max(0, ms - MAX_SAMPLE_MS)
     time = next
   }
-  return times
+  return { selfMs, withoutCoreMs }
 }
 
 /** Finds the same object for the same function. @param {string} folder */

@@ -114,7 +114,7 @@ export class FlameGraph {
     const width = this.#canvas.parentElement?.clientWidth ?? 0
     if (!this.zoomed || width === 0) return
     this.bars = layOut(this.zoomed, width)
-    const rows = Math.max(...this.bars.map(({ row }) => row)) + 1
+    const rows = this.bars.reduce((most, { row }) => Math.max(most, row + 1), 0)
     const context = resize(this.#canvas, width, rows * this.#rowHeight)
     if (!context) return
     const colours = readColours()

@@ -92,10 +92,10 @@ function listSpaces({ spaces, used, total, limit }) {
 }
 
 /** @param {Heap['snapshot']} snapshot */
-const describeCost = ({ allowed, blockedMs, fileBytes }) =>
+const describeCost = ({ allowed, blockedMs }) =>
   allowed
-    ? `It blocks the event loop for about ${duration(blockedMs)}, makes a file of about ${bytes(fileBytes)}, and holds secrets: whatever is in memory.`
-    : 'Only in development (NODE_ENV=development): a heap snapshot blocks the event loop, and holds secrets.'
+    ? `It blocks the event loop for about ${duration(blockedMs)}. The file holds whatever is in memory, secrets included.`
+    : 'Only in development (NODE_ENV=development): a heap snapshot blocks the event loop and holds secrets.'
 
 /** @param {Response} response */
 export const readFileName = ({ headers }) =>
