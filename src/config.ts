@@ -157,7 +157,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     // feature: reports
     reports: { directory: resolve(data.REPORT_DIR), memoryMb: data.REPORT_MEMORY_MB },
     // /feature
-    // They hold secrets, and block the event loop.
+    // They hold secrets.
     heapSnapshots: isDevelopment,
     watchdog: {
       thresholdMs: data.WATCHDOG_MS,

@@ -28,6 +28,7 @@ describe('what is not set has a default', () => {
     // feature: reports
     reports: { directory: resolve('.data/reports'), memoryMb: 256 },
     // /feature
+    heapSnapshots: false,
     watchdog: { thresholdMs: 100, probes: { host: '127.0.0.1', port: 9464, maxBlockedMs: 10_000 } },
     // feature: primes
     demoInline: false,
@@ -118,6 +119,7 @@ test('what is set is taken', () => {
     // feature: reports
     reports: { directory: '/data/reports', memoryMb: 512 },
     // /feature
+    heapSnapshots: false,
     watchdog: { thresholdMs: 250, probes: { host: '10.0.0.7', port: 9_000, maxBlockedMs: 30_000 } },
     log: { level: 'warn', format: 'json' },
     // feature: primes
@@ -228,6 +230,16 @@ describe('DATABASE_URL', () => {
     expect(message).toContain('DATABASE_URL: still has the development password')
     expect(message).not.toContain('offloop-development')
   })
+})
+
+test('heap snapshots are taken only where it is said that this is development', () => {
+  const allows = (env: NodeJS.ProcessEnv) => loadConfig({ DATABASE_URL, ...env }).heapSnapshots
+  expect([{}, { NODE_ENV: 'test' }, { NODE_ENV: 'production' }].map(allows)).toEqual([
+    false,
+    false,
+    false,
+  ])
+  expect(allows({ NODE_ENV: 'development' })).toBe(true)
 })
 
 // feature: primes

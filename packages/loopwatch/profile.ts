@@ -4,22 +4,20 @@ import { pathToFileURL } from 'node:url'
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads'
 
 const SAMPLING_INTERVAL_US = 1_000
-/** What Node gives for the id of a thread that has exited. */
-const EXITED = -1
-/** A native call cannot be interrupted. */
+const EXITED_THREAD_ID = -1
+/** Native calls cannot be interrupted. */
 const ANSWER_TIMEOUT_MS = 10_000
 
 export interface ProfileOptions {
-  /** The name of a worker thread; the main thread if absent. */
+  /** A worker's name; the main thread if absent. */
   thread?: string | undefined
   durationMs: number
-  /** Ends the recording early: the profile has what came before. */
+  /** Ends the recording early. */
   signal: AbortSignal
 }
 
 export class ProfileError extends Error {
   override readonly name = 'ProfileError'
-  /** `conflict` while another one is recorded. */
   readonly code: 'conflict' | 'unavailable'
 
   constructor(code: ProfileError['code'], message: string) {
@@ -28,7 +26,7 @@ export class ProfileError extends Error {
   }
 }
 
-/** A message to `detector.ts`. One to the port ends the recording. */
+/** For `detector.ts`. A message to the port ends the recording. */
 export interface ProfileRequest extends Omit<ProfileOptions, 'signal'> {
   kind: 'profile'
   port: MessagePort
@@ -36,7 +34,6 @@ export interface ProfileRequest extends Omit<ProfileOptions, 'signal'> {
 
 type ProfileAnswer = { profile: Uint8Array<ArrayBuffer> } | { error: string }
 
-/** For the main thread. @throws ProfileError. */
 export async function requestProfile(
   watchdog: Worker,
   { thread, durationMs, signal }: ProfileOptions,
@@ -49,7 +46,7 @@ export async function requestProfile(
   signal.addEventListener('abort', stop)
   const { promise, resolve } = Promise.withResolvers<ProfileAnswer>()
   const onEnd = () => resolve({ error: 'The watchdog has ended' })
-  if (watchdog.threadId === EXITED) onEnd()
+  if (watchdog.threadId === EXITED_THREAD_ID) onEnd()
   port1.once('message', resolve)
   port1.once('close', onEnd)
   const answer = await promise
@@ -59,7 +56,7 @@ export async function requestProfile(
   return answer.profile
 }
 
-/** For the watchdog's thread, which can profile others while they are busy. */
+/** For the watchdog's thread, which can interrupt others. */
 export async function recordProfile({ thread, durationMs, port }: ProfileRequest): Promise<void> {
   const ending = new AbortController()
   port.once('message', () => ending.abort())
@@ -76,23 +73,18 @@ export async function recordProfile({ thread, durationMs, port }: ProfileRequest
     await ask('Profiler.start')
     await sleep(durationMs, undefined, { signal: ending.signal }).catch(() => {})
     const { profile } = (await ask('Profiler.stop')) as { profile: object }
-    // Tools ignore what they do not know; the live page shortens URLs by it.
+    // By which the live page shortens URLs.
     const folder = pathToFileURL(`${process.cwd()}/`).href
     const bytes = new TextEncoder().encode(JSON.stringify({ ...profile, folder }))
     port.postMessage({ profile: bytes } satisfies ProfileAnswer, [bytes.buffer])
   } catch (error) {
     port.postMessage({ error: (error as Error).message } satisfies ProfileAnswer)
   } finally {
-    // An open session would delay the exit of the process.
     session.disconnect()
   }
 }
 
-/**
- * Reaches a worker by way of the main thread, which passes messages on even while it is blocked.
- *
- * @param onExit called if the worker exits; what was asked rejects.
- */
+/** The main thread passes messages on even while it is blocked. */
 async function connectToWorker(session: Session, name: string, onExit: () => void) {
   const asked = new Map<number, PromiseWithResolvers<unknown>>()
   let sessionId: string | undefined

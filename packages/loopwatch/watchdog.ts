@@ -44,10 +44,9 @@ export interface DetectorData {
   probes: { port: MessagePort; options: ProbeServerOptions } | undefined
 }
 
-/** What `detector.ts` is sent. It answers `flush` with `flushed`, in order. */
+/** It answers `flush` with `flushed`, in order. */
 export type DetectorRequest = { kind: 'flush' } | ProfileRequest
 
-/** What `detector.ts` sends. */
 export type DetectorMessage =
   | { kind: 'open'; url: string | undefined }
   | { kind: 'block'; block: Block }
@@ -136,10 +135,9 @@ export class Watchdog implements AsyncDisposable {
   }
 
   /**
-   * Records what a thread runs, whether or not it is blocked.
+   * Records a `.cpuprofile`, whether or not the thread is blocked.
    *
-   * @returns the JSON of a `.cpuprofile`.
-   * @throws ProfileError while another one is recorded, or if the thread exits.
+   * @throws ProfileError.
    */
   async profile({ signal, ...options }: ProfileOptions): Promise<Uint8Array<ArrayBuffer>> {
     if (this.#profiling)
@@ -154,7 +152,7 @@ export class Watchdog implements AsyncDisposable {
     }
   }
 
-  /** Ends the recording early. Returns false if there is none. */
+  /** Returns false if there is none. */
   endProfile(): boolean {
     this.#profiling?.abort()
     return this.#profiling !== undefined

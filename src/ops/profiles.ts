@@ -1,16 +1,15 @@
 import { Readable } from 'node:stream'
-import type { ReadableStream } from 'node:stream/web'
 import { getHeapSnapshot, getHeapSpaceStatistics, getHeapStatistics } from 'node:v8'
 import { z } from '@hono/zod-openapi'
 import type { Watchdog } from '@offloop/loopwatch/watchdog'
+import type { Pool } from '@offloop/workpool/pool'
+import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
-import type { Deps } from '../feature.ts'
 import { getContext } from '../http/context.ts'
 import { createRouter, json, jsonBody, validationFailed } from '../http/router.ts'
 
 const EVENT_LOOP = 'event-loop'
-/** Per byte in use. */
-const SNAPSHOT_COST = { ms: 40 / 2 ** 20, fileBytes: 2 }
+const SNAPSHOT_MS_PER_MIB = 40
 
 const ProfileInput = z
   .strictObject({
@@ -31,19 +30,24 @@ const Heap = z
     limit: Bytes,
     spaces: z.array(z.strictObject({ name: z.string(), used: Bytes, total: Bytes })),
     snapshot: z
-      .strictObject({ allowed: z.boolean(), blockedMs: z.int(), fileBytes: Bytes })
+      .strictObject({ allowed: z.boolean(), blockedMs: z.int() })
       .describe('Whether one may be taken, and about how long it would block the event loop'),
   })
   .openapi('Heap')
 
-/** Figures of V8's heap of the event loop, in bytes. */
+/** In bytes. */
 export type Heap = z.infer<typeof Heap>
 
 export type Profiler = Pick<Watchdog, 'profile' | 'endProfile'>
 
-type Parts = Pick<Deps, 'compute' | 'config' | 'stopping'> & { watchdog: Profiler }
+interface Parts {
+  watchdog: Profiler
+  compute: Pick<Pool, 'threadStates'>
+  config: Pick<Config, 'heapSnapshots'>
+  stopping: AbortSignal
+}
 
-/** `/v1/ops/profiles` and `/v1/ops/heap`: where time and memory go. */
+/** Where time and memory go. */
 export function profileRoutes({ watchdog, compute, config, stopping }: Parts) {
   const router = createRouter()
   let isTakingSnapshot = false
@@ -124,7 +128,7 @@ export function profileRoutes({ watchdog, compute, config, stopping }: Parts) {
       if (!config.heapSnapshots)
         throw new AppError(
           'not_found',
-          'Heap snapshots hold secrets and block the event loop: take them in development, with NODE_ENV=development',
+          'Heap snapshots hold secrets and block the event loop: they take NODE_ENV=development',
         )
       if (isTakingSnapshot) throw new AppError('conflict', 'Another heap snapshot is being sent')
       getContext(c).clearDeadline()
@@ -132,7 +136,7 @@ export function profileRoutes({ watchdog, compute, config, stopping }: Parts) {
         isTakingSnapshot = false
       })
       isTakingSnapshot = true
-      const body = Readable.toWeb(snapshot) as ReadableStream<Uint8Array>
+      const body = Readable.toWeb(snapshot) as ReadableStream
       return c.body(body, 200, fileHeaders('heap', 'heapsnapshot'))
     },
   })
@@ -147,7 +151,7 @@ const file = (description: string) => ({
   },
 })
 
-/** Names the file by what it shows and when: `compute-1-20260131T120000Z.cpuprofile`. */
+/** `compute-1-20260131T120000Z.cpuprofile`. */
 function fileHeaders(name: string, extension: string) {
   const time = new Date().toISOString().replaceAll(/[-:]|\.\d+/g, '')
   return {
@@ -169,10 +173,12 @@ function describeHeap(allowed: boolean): Heap {
     used: space_used_size,
     total: space_size,
   }))
-  const snapshot = {
-    allowed,
-    blockedMs: Math.round(used * SNAPSHOT_COST.ms),
-    fileBytes: used * SNAPSHOT_COST.fileBytes,
+  const blockedMs = Math.round((used / 2 ** 20) * SNAPSHOT_MS_PER_MIB)
+  return {
+    used,
+    total: total_heap_size,
+    limit: heap_size_limit,
+    spaces,
+    snapshot: { allowed, blockedMs },
   }
-  return { used, total: total_heap_size, limit: heap_size_limit, spaces, snapshot }
 }

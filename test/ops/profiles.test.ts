@@ -83,7 +83,8 @@ describe('POST /v1/ops/profiles', () => {
 
   test('names the targets that there are', async () => {
     const { body } = await record({ target: 'compute-99' })
-    expect(body.errors[0].message).toBe('Must be one of event-loop, compute-1')
+    // A thread that was terminated has a successor with another name, or none yet.
+    expect(body.errors[0].message).toMatch(/^Must be one of event-loop(, compute-\d+)*$/)
   })
 
   test('records one profile at a time', async () => {
