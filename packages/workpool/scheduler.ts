@@ -34,7 +34,7 @@ export interface Limits {
 }
 
 interface SchedulerOptions extends Limits {
-  start: (events: WorkerEvents) => PoolWorker
+  start: (number: number, events: WorkerEvents) => PoolWorker
   minWorkers: number
   maxWorkers: number
 }
@@ -69,6 +69,8 @@ export class Scheduler implements AsyncDisposable {
   readonly #queue = new Queue()
   readonly runTimes = new RunTimes()
   readonly #workers = new Set<PoolWorker>()
+  /** A replacement gets the number, and so the name, of a worker that has ended. */
+  readonly #numbers = new Map<PoolWorker, number>()
   /** The worker that was busy last is at the end, and gets the next call. */
   readonly #idle: PoolWorker[] = []
   readonly #closing = new AbortController()
@@ -373,6 +375,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #exited(worker: PoolWorker, error: Error) {
+    this.#numbers.delete(worker)
     if (this.#isClosing || !this.#workers.has(worker)) return
     this.#rescueCalls(worker, error)
     // One call, unless answers were lost.
@@ -448,12 +451,19 @@ export class Scheduler implements AsyncDisposable {
   }
 
   async #start() {
-    const worker = this.#options.start({
+    const taken = new Set(this.#numbers.values())
+    let number = 1
+    while (taken.has(number)) number++
+    const worker = this.#options.start(number, {
       done: (worker, message) => this.#done(worker, message),
       progress: (worker, message) => this.#progress(worker, message),
       exited: (worker, error) => this.#exited(worker, error),
     })
-    await worker.untilReady()
+    this.#numbers.set(worker, number)
+    await worker.untilReady().catch((error) => {
+      this.#numbers.delete(worker)
+      throw error
+    })
     if (this.#isClosing) return worker.terminate()
     this.#workers.add(worker)
     this.#idle.push(worker)
