@@ -95,7 +95,7 @@ export class Pool implements AsyncDisposable {
     this.#processes.measureMemory()
   }
 
-  /** Of a map, the items that are known. */
+  /** Of a map, known items only. */
   countItems(): ItemCounts {
     const counts: ItemCounts = new Map()
     this.#threads.countItems(counts)
@@ -141,10 +141,7 @@ export class Pool implements AsyncDisposable {
     })
   }
 
-  /**
-   * Zeros in shared memory. Reuse large arrays: they are freed only after each thread that saw them
-   * has collected garbage.
-   */
+  /** Zeros in shared memory. Reuse large arrays: each thread that saw them delays their end. */
   share<Name extends ArrayName>(type: ArrayClass<Name>, length: number): SharedArray<Name> {
     const buffer = new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT)
     return new type(buffer) as unknown as SharedArray<Name>
