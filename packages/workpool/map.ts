@@ -200,7 +200,7 @@ class ChunkScheduler<Input, Output> {
     this.#turn.resolve()
   }
 
-  /** Splits items that are too few to keep all threads busy. */
+  /** Splits items that are too few for all threads. */
   #split(): Items<Input> {
     const { task, items, threads } = this.#work
     if (!task.split || !Array.isArray(items)) return items
@@ -371,7 +371,7 @@ class ChunkScheduler<Input, Output> {
     return item === -1 ? this.#ends.length : item
   }
 
-  /** A map that will miss its deadline only takes threads from others. */
+  /** It would only take threads from others. */
   #failIfHopeless(newestMs: number) {
     const { task, threads, options } = this.#work
     const { timeoutMs } = options

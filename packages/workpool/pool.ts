@@ -60,20 +60,20 @@ export class Pool implements AsyncDisposable {
   private constructor(options: PoolOptions) {
     const { entry, threads, minThreads = threads, maxHeapMb = MAX_HEAP_MB } = options
     this.threads = threads
-    let started = 0
-    const nameWorker = (kind: string) => ({ name: `${kind}-${++started}`, entry, maxHeapMb })
     const limits = { maxQueued: MAX_QUEUED, idleMs: IDLE_TIMEOUT_MS, ...options }
     this.#threads = new Scheduler({
       ...limits,
       minWorkers: Math.min(minThreads, threads),
       maxWorkers: threads,
-      start: (events) => new ThreadWorker(nameWorker('compute'), events),
+      start: (number, events) =>
+        new ThreadWorker({ name: `compute-${number}`, entry, maxHeapMb }, events),
     })
     this.#processes = new Scheduler({
       ...limits,
       minWorkers: 0,
       maxWorkers: threads,
-      start: (events) => new ProcessWorker(nameWorker('process'), events),
+      start: (number, events) =>
+        new ProcessWorker({ name: `process-${number}`, entry, maxHeapMb }, events),
     })
   }
 
@@ -95,7 +95,7 @@ export class Pool implements AsyncDisposable {
     this.#processes.measureMemory()
   }
 
-  /** Of a map, the items that are known. */
+  /** Of a map, known items only. */
   countItems(): ItemCounts {
     const counts: ItemCounts = new Map()
     this.#threads.countItems(counts)
@@ -141,10 +141,7 @@ export class Pool implements AsyncDisposable {
     })
   }
 
-  /**
-   * Zeros in shared memory. Reuse large arrays: they are freed only after each thread that saw them
-   * has collected garbage.
-   */
+  /** Zeros in shared memory. Reuse large arrays: each thread that saw them delays their end. */
   share<Name extends ArrayName>(type: ArrayClass<Name>, length: number): SharedArray<Name> {
     const buffer = new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT)
     return new type(buffer) as unknown as SharedArray<Name>

@@ -34,7 +34,7 @@ export interface Limits {
 }
 
 interface SchedulerOptions extends Limits {
-  start: (events: WorkerEvents) => PoolWorker
+  start: (number: number, events: WorkerEvents) => PoolWorker
   minWorkers: number
   maxWorkers: number
 }
@@ -54,21 +54,21 @@ export interface Timing {
   requestId: string | undefined
 }
 
-/** By task. */
 export type ItemCounts = Map<string, { queued: number; running: number }>
 
 let lastId = 0
 
 /**
- * The workers of one kind and their queue. Short calls are sent ahead, so that workers need not
- * wait for the event loop. Calls not begun can be revoked, so none is stuck behind another or lost
- * with its worker.
+ * The workers of one kind and their queue. Short calls are sent ahead, because workers must not
+ * wait for the event loop. Those not begun can be revoked: none is stuck or lost with its worker.
  */
 export class Scheduler implements AsyncDisposable {
   readonly #options: SchedulerOptions
   readonly #queue = new Queue()
   readonly runTimes = new RunTimes()
   readonly #workers = new Set<PoolWorker>()
+  /** A replacement takes over the number, and so the name. */
+  readonly #numbers = new Map<PoolWorker, number>()
   /** The worker that was busy last is at the end, and gets the next call. */
   readonly #idle: PoolWorker[] = []
   readonly #closing = new AbortController()
@@ -144,7 +144,7 @@ export class Scheduler implements AsyncDisposable {
     this.#enqueue(call)
   }
 
-  /** Lets others begin while this map has no chunk to add. */
+  /** Lets others begin meanwhile. */
   pauseMap(map: MapEntry): void {
     if (this.#queue.of(map.priority).activeMaps.delete(map)) this.#dispatch()
   }
@@ -373,6 +373,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #exited(worker: PoolWorker, error: Error) {
+    this.#numbers.delete(worker)
     if (this.#isClosing || !this.#workers.has(worker)) return
     this.#rescueCalls(worker, error)
     // One call, unless answers were lost.
@@ -448,12 +449,19 @@ export class Scheduler implements AsyncDisposable {
   }
 
   async #start() {
-    const worker = this.#options.start({
+    const taken = new Set(this.#numbers.values())
+    let number = 1
+    while (taken.has(number)) number++
+    const worker = this.#options.start(number, {
       done: (worker, message) => this.#done(worker, message),
       progress: (worker, message) => this.#progress(worker, message),
       exited: (worker, error) => this.#exited(worker, error),
     })
-    await worker.untilReady()
+    this.#numbers.set(worker, number)
+    await worker.untilReady().catch((error) => {
+      this.#numbers.delete(worker)
+      throw error
+    })
     if (this.#isClosing) return worker.terminate()
     this.#workers.add(worker)
     this.#idle.push(worker)
@@ -512,8 +520,12 @@ export class Scheduler implements AsyncDisposable {
 }
 
 function addItems(counts: ItemCounts, { task }: Entry, queued: number, running: number) {
-  const count = counts.get(task) ?? { queued: 0, running: 0 }
-  counts.set(task, { queued: count.queued + queued, running: count.running + running })
+  const count = counts.get(task)
+  if (!count) counts.set(task, { queued, running })
+  else {
+    count.queued += queued
+    count.running += running
+  }
 }
 
 function describeCrash(call: Call, { exitOwner, item }: PoolWorker, cause: Error): TaskError {

@@ -47,7 +47,6 @@ interface RunningTask {
   /** Milliseconds since the epoch. */
   startedAt: number
   items: number
-  /** From 0 to 1. */
   progress: number | undefined
   requestId: string | undefined
 }
@@ -115,7 +114,7 @@ export abstract class PoolWorker {
     return this.calls.length === 0 && this.state !== 'terminating'
   }
 
-  /** Calls are sent in batches: waking a worker costs more than a call. */
+  /** Batches: waking a worker costs more than a call. */
   get hasPlenty() {
     return this.calls.length > this.capacity / 2
   }

@@ -1,61 +1,51 @@
 import { onThemeChange } from '../chart.js'
 import { element } from '../element.js'
-import { duration, number } from '../format.js'
-import { onSamples, serviceNow } from '../samples.js'
-import { AXIS_HEIGHT, drawLanes, pickColour, QUEUE_HEIGHT } from './threads/lanes.js'
-import { firstEndingAfter, KEPT_MS, SpanStore } from './threads/spans.js'
-import { control, Timeline } from './threads/timeline.js'
+import { bytes, number, percent } from '../format.js'
+import { KEPT_MS, onSamples, serviceNow } from '../samples.js'
+import { LOOP, toBlockBar, toOpenBar } from './threads/bars.js'
+import { Lanes } from './threads/lanes.js'
+import { SpanStore } from './threads/spans.js'
+import { kindsTable, latestTable } from './threads/tables.js'
+import { control, Timeline, toolbar } from './threads/timeline.js'
 
-/** @typedef {import('../../src/ops/live-spans.ts').TaskSpan} Span */
+/** @typedef {import('./threads/bars.js').Bar} Bar */
 /** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
 
-const LANE_HEIGHT = 30
-/** With many threads. */
-const LOW_LANE_HEIGHT = 18
-const MANY_THREADS = 12
-const LATEST = 8
+/** A worker's occupancy is that of so many seconds. */
+const OCCUPANCY_SAMPLES = 5
 
 /**
- * A lane for each worker thread, with its tasks as bars in time.
+ * A lane for the event loop and each worker thread, with blocks and tasks as bars in time.
  *
  * @type {import('../live.js').Panel}
  */
 export const panel = { title: 'Threads', order: 20, access: 'operate', width: 'wide', mount }
 
-/** For tests, `section.lanes` has all spans and the timeline. */
+/** For tests, `section.lanes` has what is shown. */
 function mount(
-  /** @type {HTMLElement & { lanes?: { spans: Span[], timeline: Timeline } }} */ section,
+  /** @type {HTMLElement & { lanes?: object }} */ section,
   /** @type {import('../live.js').PanelContext} */ context,
 ) {
   const store = new SpanStore()
-  const timeline = new Timeline(() => changed())
   /** @type {Sample[]} */
   let samples = []
-  /** When the page was not subscribed; at first, all time before. @type {{ from: number, to: number }[]} */
-  const gaps = [{ from: 0, to: Number.POSITIVE_INFINITY }]
-  /** @type {Span | undefined} */
-  let chosen
-  let leftOut = 0
+  const occupancy = new Occupancy()
   let isDirty = true
 
-  const canvas = element('canvas', { 'aria-hidden': 'true' })
-  const tip = element('div', { className: 'tip', hidden: true })
-  const names = element('ul', { className: 'lane-names' })
-  const surface = element(
-    'div',
-    {
-      className: 'lane-surface',
-      tabIndex: 0,
-      role: 'group',
-      'aria-label': 'Timeline of the worker threads',
-      'aria-describedby': 'threads-keys',
-    },
-    canvas,
-    tip,
-  )
-  const legend = element('ul', { className: 'legend' })
-  const latest = latestTasks(() => store.all)
+  const timeline = new Timeline(() => {
+    isDirty = true
+    showState()
+  })
   const { bar, showState } = toolbar(timeline)
+  const lanes = new Lanes(timeline, () => {
+    isDirty = true
+  })
+  lanes.surface.setAttribute('aria-label', 'Timeline of the event loop and the worker threads')
+  lanes.surface.setAttribute('aria-describedby', 'threads-keys')
+  control(lanes.surface, timeline)
+  const legend = new Legend()
+  const kinds = kindsTable()
+  const latest = latestTable(() => allBars(store, samples))
   section.append(
     element('div', { className: 'toolbar' }, section.firstElementChild ?? '', bar),
     element(
@@ -63,210 +53,160 @@ function mount(
       { className: 'hint', id: 'threads-keys' },
       'Each bar is a task on its thread. Drag or ← → to move, + − or the wheel to zoom, space to pause.',
     ),
-    element('div', { className: 'lanes' }, names, surface),
-    legend,
-    latest.details,
+    lanes.element,
+    legend.element,
+    kinds.element,
+    latest.element,
   )
   section.lanes = {
+    timeline,
     get spans() {
       return store.all
     },
-    timeline,
+    get running() {
+      return store.running
+    },
+    get gaps() {
+      return store.gaps
+    },
+    get blocks() {
+      return toBlockBars(samples)
+    },
   }
 
-  function changed() {
-    isDirty = true
-    showState()
-  }
-
-  /** Updates names and heights after a change of threads or tasks. */
-  function layOut() {
-    const height = laneHeight()
-    const newest = samples.at(-1)
-    names.style.setProperty('--lane', `${height}px`)
-    names.replaceChildren(
-      ...[...store.lanes.keys()].map((thread) => element('li', {}, thread)),
-      element(
-        'li',
-        { className: 'queue' },
-        'queue ',
-        element('b', {}, number(newest?.compute.queued)),
-      ),
-    )
-    canvas.style.setProperty(
-      'height',
-      `${store.lanes.size * height + QUEUE_HEIGHT + AXIS_HEIGHT}px`,
-    )
-    const tasks = [...new Set(store.all.map(({ task }) => task))].sort()
-    legend.replaceChildren(
-      ...tasks.map((task) => {
-        const key = element('i', { className: 'key tall' })
-        key.style.setProperty('background', `var(${pickColour(task)})`)
-        return element('li', {}, key, task)
-      }),
-      ...(tasks.length === 0
-        ? [element('li', {}, 'No task has run since this page was opened.')]
-        : []),
-      ...(leftOut > 0 ? [element('li', {}, `${number(leftOut)} short tasks not shown`)] : []),
-    )
-    isDirty = true
-  }
-
-  const laneHeight = () => (store.lanes.size > MANY_THREADS ? LOW_LANE_HEIGHT : LANE_HEIGHT)
-
-  /** Chooses the span under the pointer. @param {PointerEvent} event */
-  function point({ offsetX, offsetY, clientX, clientY }) {
-    const time = timeline.start + (offsetX / surface.clientWidth) * timeline.widthMs
-    const reach = (2 / surface.clientWidth) * timeline.widthMs
-    const spans = [...store.lanes.values()][Math.floor(offsetY / laneHeight())] ?? []
-    const span = spans[firstEndingAfter(spans, time - reach)]
-    choose(span && span.startedAt <= time + reach ? span : undefined)
-    if (!chosen) return
-    const isLeft = offsetX < surface.clientWidth / 2
-    tip.style.left = isLeft ? `${clientX + 12}px` : 'auto'
-    tip.style.right = isLeft ? 'auto' : `${document.documentElement.clientWidth - clientX + 12}px`
-    tip.style.top = `${clientY + 12}px`
-  }
-
-  /** @param {Span | undefined} span */
-  function choose(span) {
-    if (span === chosen) return
-    chosen = span
-    isDirty = true
-    tip.hidden = !span
-    if (span) tip.replaceChildren(...describe(span))
-  }
-
-  surface.addEventListener('pointermove', point)
-  surface.addEventListener('pointerleave', () => choose(undefined))
-  control(surface, timeline)
-
-  const { live } = context
-  live.on('ops.spans', (/** @type {import('../../src/ops/live-spans.ts').SpanBatch} */ batch) => {
-    store.add(batch.spans)
-    leftOut += batch.leftOut
-    layOut()
+  function show() {
+    lanes.show({ lanes: toLanes(store, samples, occupancy), samples, gaps: store.gaps })
+    legend.show(store.leftOut)
     latest.show()
+  }
+
+  const { live, api } = context
+  live.on('ops.spans', (/** @type {import('./threads/spans.js').SpanBatch} */ batch) => {
+    store.add(batch)
+    show()
+  })
+  live.onReconnect(async () => {
+    store.expectPast()
+    const past = await api('GET', '/v1/ops/spans', { background: true }).catch(() => undefined)
+    store.load(past, serviceNow())
+    show()
+  })
+  live.onState((state) => {
+    if (state !== 'live') store.disconnect(serviceNow())
   })
   onSamples(context, (past) => {
     samples = past
-    const present = samples.at(-1)?.compute.threads.map(({ name }) => name) ?? []
-    for (const thread of present) store.addThread(thread)
-    store.forgetBefore(serviceNow() - KEPT_MS)
-    store.forgetThreads(new Set(present))
-    layOut()
+    occupancy.add(samples.at(-1))
+    store.keepSince(serviceNow() - KEPT_MS, occupancy.workers)
+    kinds.show(samples.at(-1)?.compute.kinds ?? [])
+    show()
   })
-  live.onState((state) => {
-    const last = gaps.at(-1)
-    const isOpen = last?.to === Number.POSITIVE_INFINITY
-    if (state === 'live' && isOpen && last) last.to = serviceNow()
-    if (state !== 'live' && !isOpen) gaps.push({ from: serviceNow(), to: Number.POSITIVE_INFINITY })
+  onThemeChange(() => {
+    isDirty = true
   })
-  onThemeChange(changed)
-  new ResizeObserver(changed).observe(surface)
+  new ResizeObserver(() => {
+    isDirty = true
+  }).observe(lanes.surface)
 
   const isCalm = matchMedia('(prefers-reduced-motion: reduce)')
   let shownEnd = 0
   /** Draws whenever the lanes move by a pixel; with reduced motion, once a second. */
   function animate() {
     const movedBy = Math.abs(timeline.end - shownEnd)
-    const minimumMs = isCalm.matches ? 1_000 : timeline.widthMs / Math.max(1, surface.clientWidth)
-    if (isDirty || movedBy >= minimumMs) {
+    const pixelMs = timeline.widthMs / Math.max(1, lanes.surface.clientWidth)
+    if (isDirty || movedBy >= (isCalm.matches ? 1_000 : pixelMs)) {
       isDirty = false
       shownEnd = timeline.end
-      drawLanes(canvas, {
-        lanes: store.lanes,
-        laneHeight: laneHeight(),
-        samples,
-        gaps,
-        start: timeline.start,
-        end: timeline.end,
-        chosen,
-      })
+      lanes.draw()
     }
     requestAnimationFrame(animate)
   }
-  layOut()
+  show()
   animate()
 }
 
-/** @param {Timeline} timeline */
-function toolbar(timeline) {
-  /** @param {string} text @param {string} label @param {() => void} onclick */
-  const button = (text, label, onclick) =>
-    element('button', { type: 'button', className: 'small', 'aria-label': label, onclick }, text)
-  const pause = element('button', {
-    type: 'button',
-    className: 'small',
-    onclick: () => (timeline.isLive ? timeline.pause() : timeline.follow()),
-  })
-  const width = element('span', { className: 'aside' })
-  const showState = () => {
-    pause.textContent = timeline.isLive ? 'Pause' : 'Go live'
-    width.textContent = duration(timeline.widthMs)
-  }
-  showState()
-  const bar = element(
-    'div',
-    { className: 'row' },
-    width,
-    button('←', 'Earlier', () => timeline.step(-1)),
-    button('→', 'Later', () => timeline.step(1)),
-    button('−', 'Zoom out', () => timeline.zoom(-1)),
-    button('+', 'Zoom in', () => timeline.zoom(1)),
-    pause,
-  )
-  return { bar, showState }
-}
+/** @param {Sample[]} samples */
+const toBlockBars = (samples) =>
+  samples
+    .flatMap(({ blocks }) => blocks.map(toBlockBar))
+    .sort((one, other) => one.startedAt - other.startedAt)
 
-/** @param {Span} span */
-const describe = ({ task, count, thread, runMs, queuedMs, outcome, requestId }) => [
-  element('b', {}, count === 1 ? task : `${task} × ${number(count)}`),
-  element('span', {}, `${duration(runMs)} on ${thread}`),
-  element('span', {}, `waited ${duration(queuedMs)}`),
-  element('span', {}, outcome.replace('_', ' ')),
-  element('code', {}, requestId ?? (count === 1 ? 'no request' : 'several requests')),
+/** @param {SpanStore} store @param {Sample[]} samples @returns {Bar[]} */
+const allBars = (store, samples) => [
+  ...toBlockBars(samples),
+  ...store.all,
+  ...store.running.map(toOpenBar),
 ]
 
-/**
- * The latest spans as text, for screen readers; filled only while it is open.
- *
- * @param {() => Span[]} read
- */
-function latestTasks(read) {
-  const body = element('tbody')
-  const head = ['Task', 'Thread', 'Run', 'Waited', 'Outcome', 'Request'].map((name) =>
-    element('th', { scope: 'col' }, name),
-  )
-  const table = element('table', {}, element('thead', {}, element('tr', {}, ...head)), body)
-  const details = element(
-    'details',
-    {},
-    element('summary', {}, 'Latest tasks'),
-    element('div', { className: 'scroll' }, table),
-  )
-  const show = () => {
-    if (!details.open) return
-    const newest = read()
-      .sort((one, other) => other.endedAt - one.endedAt)
-      .slice(0, LATEST)
-    body.replaceChildren(
-      ...newest.map(({ task, thread, runMs, queuedMs, outcome, requestId, count }) =>
-        element(
-          'tr',
-          {},
-          ...[
-            count === 1 ? task : `${task} × ${count}`,
-            thread,
-            duration(runMs),
-            duration(queuedMs),
-            outcome,
-            requestId ?? '–',
-          ].map((text) => element('td', {}, text)),
-        ),
-      ),
+/** @param {SpanStore} store @param {Sample[]} samples @param {Occupancy} occupancy */
+function toLanes(store, samples, occupancy) {
+  const newest = samples.at(-1)
+  const note = newest && `${percent(newest.loop.utilization)} · ${bytes(newest.memory.heapUsed)}`
+  return [
+    { name: LOOP, note: note ?? '', bars: toBlockBars(samples), open: undefined },
+    ...[...store.lanes].map(([name, bars]) => {
+      const running = store.running.find(({ thread }) => thread === name)
+      return {
+        name,
+        note: occupancy.describe(name),
+        bars,
+        open: running && toOpenBar(running),
+      }
+    }),
+  ]
+}
+
+/** How busy each worker was in the last seconds, and its memory. */
+class Occupancy {
+  /** @type {Map<string, { shares: number[], memoryBytes: number | null }>} */
+  #workers = new Map()
+
+  get workers() {
+    return [...this.#workers.keys()]
+  }
+
+  /** @param {Sample | undefined} sample */
+  add(sample) {
+    if (!sample) return
+    const { threads, processes } = sample.compute
+    this.#workers = new Map(
+      [...threads, ...processes].map(({ name, busy, memoryBytes }) => {
+        const before = this.#workers.get(name)?.shares ?? []
+        return [name, { shares: [...before, busy].slice(-OCCUPANCY_SAMPLES), memoryBytes }]
+      }),
     )
   }
-  details.addEventListener('toggle', show)
-  return { details, show }
+
+  /** @param {string} name */
+  describe(name) {
+    const worker = this.#workers.get(name)
+    if (!worker) return 'ended'
+    const { shares, memoryBytes } = worker
+    const busy = shares.reduce((sum, share) => sum + share, 0) / shares.length
+    return `${percent(Math.round(busy * 100) / 100)} · ${bytes(memoryBytes)}`
+  }
+}
+
+/** What on the lanes is no single task. */
+class Legend {
+  #leftOut = element('li', { hidden: true })
+  element = element(
+    'ul',
+    { className: 'legend' },
+    ...[
+      ['open', 'running'],
+      ['merged', 'several short tasks, the paler the less busy'],
+      ['unsuccessful', 'failed or cancelled'],
+      ['block', 'event loop blocked'],
+      ['gap', 'not connected'],
+    ].map(([key, text]) => element('li', {}, element('i', { className: `key tall ${key}` }), text)),
+    element('li', {}, 'by the names: share of time in use · memory'),
+    this.#leftOut,
+  )
+
+  /** @param {number} leftOut */
+  show(leftOut) {
+    this.#leftOut.hidden = leftOut === 0
+    this.#leftOut.textContent = `${number(leftOut)} short tasks not shown`
+  }
 }

@@ -24,7 +24,7 @@ const OTHER_KINDS = 'other'
 const MINUTE_MS = 60_000
 const KEPT_MINUTES = 10
 const RATE_READS = 6
-/** A microsecond to eleven days, in steps of 9 %. */
+/** In steps of 9 %. */
 const LEAST_MS = 0.001
 const TIMES_PER_DOUBLE = 8
 const TIMES = 320
@@ -337,7 +337,7 @@ class Rate {
   }
 }
 
-/** The median of recent times, within 5 %. */
+/** Within 5 %. */
 class RunTimes {
   readonly #counts = new Float64Array(TIMES)
   #minute = 0

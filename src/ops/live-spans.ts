@@ -12,7 +12,7 @@ const PUBLISH_EVERY_MS = 250
 const MAX_SPANS = 50
 /** More are reduced before the next batch is due. */
 const MAX_COLLECTED = 500
-/** Shorter ones are merged at once if there are many. */
+/** Shorter ones are merged at once. */
 const SHORT_MS = 1
 const MERGED_MS = 1_024
 
@@ -36,7 +36,7 @@ const Span = z
   })
   .openapi('TaskSpan')
 
-/** A task on its thread, or several short ones of a kind in a row. */
+/** A task, or several short ones of a kind in a row. */
 export type TaskSpan = z.infer<typeof Span>
 
 export type EndedTask = Omit<TaskSpan, 'count'> & { items: number }
@@ -104,7 +104,7 @@ export class LiveSpans {
   start({ compute, realtime, log }: Parts): () => void {
     const publish = () => {
       const batch = this.take(compute.workerStates())
-      // Not `emitLatest`: the next batch does not supersede it.
+      // No `emitLatest`: the next batch does not supersede it.
       if (batch && realtime.hasSubscribers(OPS)) realtime.emit(OPS, opsSpans, batch)
     }
     return every(PUBLISH_EVERY_MS, publish, (error) =>
@@ -119,7 +119,7 @@ export class LiveSpans {
     else this.#add(toSpan(ended))
   }
 
-  /** What has changed since the last call. */
+  /** What has changed. */
   take(workers: WorkerState[], now = Date.now()): SpanBatch | undefined {
     const running = workers.flatMap(toRunning)
     if (this.#ended.length === 0 && isSame(running, this.#running)) return undefined
@@ -246,7 +246,6 @@ const toSpan = ({ task, thread, outcome, requestId, items, ...times }: EndedTask
   count: items,
 })
 
-/** `/v1/ops/spans`: past tasks. */
 export function spanRoutes(spans: LiveSpans) {
   const router = createRouter()
   router.openapi({

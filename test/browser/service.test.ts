@@ -12,6 +12,7 @@ const READ_IN_THE_BACKGROUND = [
   'GET /v1/products',
   'GET /v1/jobs',
   'GET /v1/ops',
+  'GET /v1/ops/spans',
 ]
 
 let site: Awaited<ReturnType<typeof startSite>>

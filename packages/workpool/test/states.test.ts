@@ -2,7 +2,17 @@ import { describe, expect, test } from 'vitest'
 import { until } from '../../../test/support/until.ts'
 import type { Pool } from '../pool.ts'
 import { blockEventLoop, failure, occupy, usePool } from './support/pool.ts'
-import { computeFor, double, echo, give, Latch, progressFor, spin, write } from './support/tasks.ts'
+import {
+  computeFor,
+  double,
+  echo,
+  exit,
+  give,
+  Latch,
+  progressFor,
+  spin,
+  write,
+} from './support/tasks.ts'
 
 const isolated = { isolation: 'process' } as const
 
@@ -31,6 +41,16 @@ describe('the states of workers', () => {
     latch.release()
     await occupied
     expect(pool.workerStates()[0]?.running).toBeUndefined()
+  })
+
+  test('name a replacement like the thread that it replaces', async () => {
+    const { pool } = await usePool({ threads: 2 })
+    const names = () => pool.workerStates().map(({ name }) => name)
+    for (let crash = 0; crash < 3; crash++) {
+      await failure(pool.run(exit, 1))
+      await until(() => names().length === 2, 'there is a replacement')
+    }
+    expect(names().toSorted()).toEqual(['compute-1', 'compute-2'])
   })
 
   test('have the progress, also of a task whose caller does not ask for it', async () => {

@@ -1,161 +1,309 @@
 import { themeColour } from '../../chart.js'
-import { timeOfDay } from '../../format.js'
+import { element } from '../../element.js'
+import { number, timeOfDay } from '../../format.js'
+import { serviceNow } from '../../samples.js'
+import { LOOP, pickColour, toSteps, toTip } from './bars.js'
 import { firstEndingAfter } from './spans.js'
 
-/** @typedef {import('../../../src/ops/live-spans.ts').TaskSpan} Span */
+/** @typedef {import('./bars.js').Bar} Bar */
 /** @typedef {import('../../../src/ops/live-samples.ts').OpsSample} Sample */
 
-export const AXIS_HEIGHT = 22
-export const QUEUE_HEIGHT = 44
-const PADDING = 3
-const COLOURS = 8
+/**
+ * @typedef {object} Lane
+ * @property {string} name
+ * @property {string} note beside the name
+ * @property {Bar[]} bars by time
+ * @property {Bar | undefined} open what runs
+ */
+
+/**
+ * @typedef {object} Scene
+ * @property {Lane[]} lanes
+ * @property {Sample[]} samples for the queue's depth
+ * @property {{ from: number, to: number }[]} gaps without data
+ */
+
+const LANE_HEIGHT = 36
+/** With many threads. */
+const LOW_LANE_HEIGHT = 20
+const MANY_LANES = 12
+const AXIS_HEIGHT = 22
+const QUEUE_HEIGHT = 44
+const PADDING = 4
 /** Maximum lines of the time axis, and the intervals between them. */
 const MAX_TICKS = 8
 const TICKS_MS = [
   10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000,
 ]
 const FONT = '11px system-ui, sans-serif'
+const MIN_LABEL_WIDTH = 40
+/** Distance of the pointer from a bar, in pixels, at which its tip is shown. */
+const REACH = 2
+
+/** The lanes of a timeline: their names, a canvas, and a tip for the bar under the pointer. */
+export class Lanes {
+  #canvas = element('canvas', { 'aria-hidden': 'true' })
+  #tip = element('div', { className: 'tip', hidden: true })
+  #names = element('ul', { className: 'lane-names' })
+  surface = element(
+    'div',
+    { className: 'lane-surface', tabIndex: 0, role: 'group' },
+    this.#canvas,
+    this.#tip,
+  )
+  element = element('div', { className: 'lanes' }, this.#names, this.surface)
+  /** @type {Scene} */
+  #scene = { lanes: [], samples: [], gaps: [] }
+  /** @type {Bar | undefined} */
+  #chosen
+  #timeline
+  #onChange
+
+  /**
+   * @param {import('./timeline.js').Timeline} timeline
+   * @param {() => void} onChange when it should be drawn again
+   */
+  constructor(timeline, onChange) {
+    this.#timeline = timeline
+    this.#onChange = onChange
+    const point = (/** @type {PointerEvent} */ event) => this.#point(event)
+    this.surface.addEventListener('pointermove', point)
+    this.surface.addEventListener('pointerdown', point)
+    this.surface.addEventListener('pointerleave', ({ pointerType }) => {
+      // A finger covers its tip.
+      if (pointerType !== 'touch') this.#choose(undefined)
+    })
+  }
+
+  get #laneHeight() {
+    return this.#scene.lanes.length > MANY_LANES ? LOW_LANE_HEIGHT : LANE_HEIGHT
+  }
+
+  /** @param {Scene} scene */
+  show(scene) {
+    this.#scene = scene
+    const { lanes, samples } = scene
+    const height = this.#laneHeight
+    this.#names.style.setProperty('--lane', `${height}px`)
+    const queued = number(samples.at(-1)?.compute.queued)
+    const rows = [...lanes.map(({ name, note }) => [name, note]), ['queue', queued]]
+    this.#names.replaceChildren(
+      ...rows.map(([name, note]) => element('li', {}, name, ' ', element('small', {}, note))),
+    )
+    this.#names.lastElementChild?.classList.add('queue')
+    this.#canvas.style.height = `${lanes.length * height + QUEUE_HEIGHT + AXIS_HEIGHT}px`
+    this.#onChange()
+  }
+
+  /** In the size in which the canvas is shown. */
+  draw() {
+    const context = this.#canvas.getContext('2d')
+    if (!context) return
+    const { clientWidth: width, clientHeight: height } = this.#canvas
+    const ratio = devicePixelRatio
+    if (this.#canvas.width !== Math.round(width * ratio))
+      this.#canvas.width = Math.round(width * ratio)
+    if (this.#canvas.height !== Math.round(height * ratio))
+      this.#canvas.height = Math.round(height * ratio)
+    context.setTransform(ratio, 0, 0, ratio, 0, 0)
+    context.clearRect(0, 0, width, height)
+    context.font = FONT
+    const { start, end } = this.#timeline
+    /** @type {View} */
+    const view = {
+      context,
+      width,
+      height,
+      start,
+      end,
+      now: serviceNow(),
+      toX: (time) => ((time - start) / (end - start)) * width,
+    }
+    drawGaps(view, this.#scene.gaps)
+    drawTime(view)
+    let top = 0
+    for (const lane of this.#scene.lanes) {
+      drawLane(view, lane, { top, height: this.#laneHeight, chosen: this.#chosen })
+      top += this.#laneHeight
+    }
+    drawQueue(view, this.#scene.samples, top)
+  }
+
+  /** Chooses the bar under the pointer. @param {PointerEvent} event */
+  #point({ offsetX, offsetY, clientX, clientY }) {
+    const { start, widthMs } = this.#timeline
+    const { clientWidth } = this.surface
+    const time = start + (offsetX / clientWidth) * widthMs
+    const reach = (REACH / clientWidth) * widthMs
+    const lane = this.#scene.lanes[Math.floor(offsetY / this.#laneHeight)]
+    const ended = lane?.bars[firstEndingAfter(lane.bars, time - reach)]
+    const bar = [ended, lane?.open].find((bar) => bar && bar.startedAt <= time + reach)
+    this.#choose(bar && time - reach <= Math.max(bar.startedAt, serviceNow()) ? bar : undefined)
+    const isLeft = offsetX < clientWidth / 2
+    this.#tip.style.left = isLeft ? `${clientX + 12}px` : 'auto'
+    this.#tip.style.right = isLeft
+      ? 'auto'
+      : `${document.documentElement.clientWidth - clientX + 12}px`
+    this.#tip.style.top = `${clientY + 12}px`
+  }
+
+  /** @param {Bar | undefined} bar */
+  #choose(bar) {
+    this.#tip.hidden = !bar
+    if (bar) this.#tip.replaceChildren(...toTip(bar, serviceNow()))
+    if (bar === this.#chosen) return
+    this.#chosen = bar
+    this.#onChange()
+  }
+}
 
 /**
- * @typedef {object} Scene
- * @property {Map<string, Span[]>} lanes
- * @property {number} laneHeight
- * @property {Sample[]} samples for the queue's depth
- * @property {{ from: number, to: number }[]} gaps when the page was not subscribed
+ * @typedef {object} View
+ * @property {CanvasRenderingContext2D} context
+ * @property {number} width
+ * @property {number} height
  * @property {number} start of the visible time
  * @property {number} end
- * @property {Span | undefined} chosen
+ * @property {number} now
+ * @property {(time: number) => number} toX
  */
-
-/** The same colour for a task every time, by its name. @param {string} task */
-export function pickColour(task) {
-  let hash = 0
-  for (const character of task) hash = (hash * 5 + character.charCodeAt(0)) | 0
-  return `--task-${(Math.abs(hash) % COLOURS) + 1}`
-}
 
 /**
- * @param {HTMLCanvasElement} canvas drawn in the size in which it is shown
- * @param {Scene} scene
+ * @param {View} view
+ * @param {Lane} lane
+ * @param {{ top: number, height: number, chosen: Bar | undefined }} place
  */
-export function drawLanes(canvas, scene) {
-  const context = canvas.getContext('2d')
-  if (!context) return
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight]
-  const ratio = devicePixelRatio
-  if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio)
-  if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio)
-  context.setTransform(ratio, 0, 0, ratio, 0, 0)
-  context.clearRect(0, 0, width, height)
-  const toX = (/** @type {number} */ time) =>
-    ((time - scene.start) / (scene.end - scene.start)) * width
-
-  drawGaps(context, scene, toX, height - AXIS_HEIGHT)
-  drawTime(context, scene, toX, height)
-  const brush = { context, width, toX }
-  let top = 0
-  for (const spans of scene.lanes.values()) {
-    drawLane(brush, scene, spans, top)
-    top += scene.laneHeight
-  }
-  drawQueue(brush, scene, top)
-}
-
-/**
- * @param {{ context: CanvasRenderingContext2D, width: number, toX: (time: number) => number
- * }} brush
- * @param {Scene} scene
- * @param {Span[]} spans
- * @param {number} top
- */
-function drawLane({ context, width, toX }, { start, end, laneHeight, chosen }, spans, top) {
+function drawLane(view, { name, bars, open }, { top, height, chosen }) {
+  const { context, start, end, toX, width } = view
   context.fillStyle = themeColour('--line')
-  context.fillRect(0, top + laneHeight - 1, width, 1)
-  const bad = themeColour('--bad')
-  const ink = themeColour('--ink')
+  context.fillRect(0, top + height - 1, width, 1)
+  const box = { top: top + PADDING, height: height - 2 * PADDING - 1 }
   /** @type {Map<string, string>} */
   const colours = new Map()
-  // The right end of the last bar: further spans on the same pixel are skipped.
+  const findColour = (/** @type {string | undefined} */ task) => {
+    const property = name === LOOP || task === undefined ? '--bad' : pickColour(task)
+    const colour = colours.get(property) ?? themeColour(property)
+    colours.set(property, colour)
+    return colour
+  }
+  // The right end of the last bar: further ones on the same pixel are skipped.
   let drawn = -1
-  for (let index = firstEndingAfter(spans, start); index < spans.length; index++) {
-    const span = spans[index]
-    if (span.startedAt > end) break
-    const left = toX(span.startedAt)
-    const right = Math.max(toX(span.endedAt), left + 1)
-    if (right <= drawn && span.outcome === 'succeeded') continue
-    const colour = colours.get(span.task) ?? themeColour(pickColour(span.task))
-    colours.set(span.task, colour)
+  for (let index = firstEndingAfter(bars, start); index < bars.length; index++) {
+    const bar = bars[index]
+    if (bar.startedAt > end) break
+    const left = toX(bar.startedAt)
+    const right = Math.max(toX(bar.endedAt), left + (bar.block ? 2 : 1))
+    const isBad = bar.outcome !== undefined && bar.outcome !== 'succeeded'
+    if (right <= drawn && !isBad) continue
     // A pixel between neighbours, where there is room for it.
-    const bar = right - left > 4 ? right - left - 1 : right - left
-    context.globalAlpha =
-      span.count === 1
-        ? 1
-        : Math.max(0.35, Math.min(1, span.runMs / (span.endedAt - span.startedAt || 1)))
-    context.fillStyle = colour
-    context.fillRect(left, top + PADDING, bar, laneHeight - 2 * PADDING - 1)
+    const length = right - left > 4 ? right - left - 1 : right - left
+    const busy = (bar.runMs ?? 0) / (bar.endedAt - bar.startedAt || 1)
+    context.globalAlpha = bar.count === 1 ? 1 : Math.max(0.35, Math.min(1, busy))
+    context.fillStyle = findColour(bar.task)
+    context.fillRect(left, box.top, length, box.height)
     context.globalAlpha = 1
-    if (span.outcome !== 'succeeded') {
-      context.fillStyle = bad
-      context.fillRect(left, top + laneHeight - PADDING - 5, Math.max(bar, 2), 4)
+    if (bar.count === 1) drawLabel(view, bar.task, { left, length, ...box }, '--panel')
+    if (isBad) {
+      context.fillStyle = themeColour('--bad')
+      context.fillRect(left, box.top + box.height - 4, Math.max(length, 2), 4)
     }
-    if (span === chosen) {
-      context.strokeStyle = ink
-      context.lineWidth = 1.5
-      context.strokeRect(left, top + PADDING, bar, laneHeight - 2 * PADDING - 1)
-    }
+    if (bar === chosen) drawOutline(view, { left, length, ...box })
     drawn = right
   }
+  if (open && open.startedAt <= end) drawOpen(view, open, box, findColour(open.task))
 }
 
 /**
- * The number of queued tasks, as steps.
+ * A pale bar up to now, as far as its progress is known a full one, with an edge at its open end.
  *
- * @param {{ context: CanvasRenderingContext2D, width: number, toX: (time: number) => number
- * }} brush
- * @param {Scene} scene
+ * @param {View} view
+ * @param {Bar} bar
+ * @param {{ top: number, height: number }} box
+ * @param {string} colour
+ */
+function drawOpen(view, bar, { top, height }, colour) {
+  const { context, end, now, toX } = view
+  const left = toX(bar.startedAt)
+  const length = Math.max(toX(Math.min(now, end)) - left, 2)
+  context.fillStyle = colour
+  context.globalAlpha = 0.45
+  context.fillRect(left, top, length, height)
+  context.globalAlpha = 1
+  if (bar.progress) context.fillRect(left, top + height - 6, length * bar.progress, 6)
+  context.fillStyle = themeColour('--ink')
+  context.fillRect(left + length - 2, top - 2, 2, height + 4)
+  drawLabel(view, bar.task, { left, length, top, height }, '--ink')
+}
+
+/**
+ * @param {View} view
+ * @param {string | undefined} text
+ * @param {{ left: number, length: number, top: number, height: number }} box
+ * @param {string} colour
+ */
+function drawLabel({ context }, text, { left, length, top, height }, colour) {
+  const from = Math.max(left, 0) + 6
+  const room = left + length - 6 - from
+  if (text === undefined || room < MIN_LABEL_WIDTH || context.measureText(text).width > room) return
+  context.fillStyle = themeColour(colour)
+  context.textAlign = 'left'
+  context.fillText(text, from, top + height / 2 + 4)
+}
+
+/**
+ * @param {View} view
+ * @param {{ left: number, length: number, top: number, height: number }} box
+ */
+function drawOutline({ context }, { left, length, top, height }) {
+  context.strokeStyle = themeColour('--ink')
+  context.lineWidth = 1.5
+  context.strokeRect(left, top, length, height)
+}
+
+/**
+ * The number of queued tasks as steps, interrupted where samples are missing.
+ *
+ * @param {View} view
+ * @param {Sample[]} samples each of the time since the one before
  * @param {number} top
  */
-function drawQueue({ context, width, toX }, { samples }, top) {
-  const most = Math.max(4, ...samples.map(({ compute }) => compute.queued))
+function drawQueue({ context, width, start, end, toX }, samples, top) {
+  const steps = toSteps(samples).filter(({ to, from }) => to > start && from < end)
+  const most = Math.max(4, ...steps.map(({ queued }) => queued))
   const bottom = top + QUEUE_HEIGHT - 1
   context.fillStyle = themeColour('--line')
   context.fillRect(0, bottom, width, 1)
-  context.fillStyle = themeColour('--chart-3')
-  context.globalAlpha = 0.55
-  for (const [index, { at, compute }] of samples.entries()) {
-    if (compute.queued === 0) continue
-    const from = toX(samples[index - 1]?.at ?? at - 1_000)
-    const height = (compute.queued / most) * (QUEUE_HEIGHT - 8)
-    context.fillRect(from, bottom - height, Math.max(1, toX(at) - from), height)
+  const colour = themeColour('--chart-3')
+  context.fillStyle = colour
+  context.strokeStyle = colour
+  context.lineWidth = 1.5
+  context.beginPath()
+  for (const [index, { from, to, queued }] of steps.entries()) {
+    const y = bottom - 1 - (queued / most) * (QUEUE_HEIGHT - 10)
+    if (steps[index - 1]?.to === from) context.lineTo(toX(from), y)
+    else context.moveTo(toX(from), y)
+    context.lineTo(toX(to), y)
+    context.globalAlpha = 0.25
+    context.fillRect(toX(from), y, toX(to) - toX(from), bottom - y)
+    context.globalAlpha = 1
   }
-  context.globalAlpha = 1
+  context.stroke()
 }
 
-/**
- * @param {CanvasRenderingContext2D} context
- * @param {Scene} scene
- * @param {(time: number) => number} toX
- * @param {number} height
- */
-function drawGaps(context, { gaps, start, end }, toX, height) {
+/** @param {View} view @param {Scene['gaps']} gaps */
+function drawGaps({ context, height, start, end, toX }, gaps) {
   context.fillStyle = themeColour('--raised')
   for (const { from, to } of gaps) {
     if (to < start || from > end) continue
     const left = Math.max(0, toX(from))
-    context.fillRect(left, 0, toX(Math.min(to, end)) - left, height)
+    context.fillRect(left, 0, toX(Math.min(to, end)) - left, height - AXIS_HEIGHT)
   }
 }
 
-/**
- * @param {CanvasRenderingContext2D} context
- * @param {Scene} scene
- * @param {(time: number) => number} toX
- * @param {number} height
- */
-function drawTime(context, { start, end }, toX, height) {
-  const most = Math.max(2, Math.min(MAX_TICKS, Math.floor(context.canvas.clientWidth / 90)))
+/** @param {View} view */
+function drawTime({ context, width, height, start, end, toX }) {
+  const most = Math.max(2, Math.min(MAX_TICKS, Math.floor(width / 90)))
   const every = TICKS_MS.find((ms) => (end - start) / ms <= most) ?? 120_000
-  context.font = FONT
   context.textAlign = 'center'
   const [line, muted] = [themeColour('--line'), themeColour('--muted')]
   for (let time = Math.ceil(start / every) * every; time < end; time += every) {
@@ -163,8 +311,7 @@ function drawTime(context, { start, end }, toX, height) {
     context.fillStyle = line
     context.fillRect(x, 0, 1, height - AXIS_HEIGHT)
     context.fillStyle = muted
-    if (x > 28 && x < context.canvas.clientWidth - 28)
-      context.fillText(formatTick(time, every), x, height - 6)
+    if (x > 28 && x < width - 28) context.fillText(formatTick(time, every), x, height - 6)
   }
 }
 

@@ -1,46 +1,121 @@
 /** @typedef {import('../../../src/ops/live-spans.ts').TaskSpan} Span */
+/** @typedef {import('../../../src/ops/live-spans.ts').RunningTask} RunningTask */
+/** @typedef {import('../../../src/ops/live-spans.ts').SpanBatch} SpanBatch */
+/** @typedef {import('../../../src/ops/live-spans.ts').PastSpans} PastSpans */
 
-export const KEPT_MS = 600_000
 /** Beyond that, old spans are merged with their neighbours. */
 const MAX_SPANS = 30_000
 const MERGED_MS = 500
+const FORGOTTEN_PARTS = 16
 
-/** The tasks of the last ten minutes, by thread. */
+/** The tasks of the last ten minutes, by worker, and what runs. */
 export class SpanStore {
-  /** The spans of each thread, by start time. @type {Map<string, Span[]>} */
+  /** The ended tasks of each worker, by time. @type {Map<string, Span[]>} */
   lanes = new Map()
+  /** @type {RunningTask[]} */
+  running = []
+  /**
+   * When nothing was received; until the past is read, all time before.
+   *
+   * @type {{ from: number, to: number }[]}
+   */
+  gaps = [{ from: 0, to: Number.POSITIVE_INFINITY }]
+  /** Batches since the past was asked for. @type {SpanBatch[] | undefined} */
+  #newer
+  /** Tasks for which there was no room. @type {{ at: number, count: number }[]} */
+  #leftOut = []
   #count = 0
 
+  /** @param {SpanBatch} batch */
+  add(batch) {
+    this.#newer?.push(batch)
+    this.running = batch.running
+    this.#append(batch.spans)
+    this.#leaveOut(batch.leftOut, batch.spans.at(-1)?.endedAt ?? 0)
+  }
+
+  /** To be called before the past is read, so that no batch is missed. */
+  expectPast() {
+    this.#newer = []
+  }
+
+  /**
+   * Replaces what `past` includes, and closes the gaps for which it has the tasks.
+   *
+   * @param {PastSpans | undefined} past undefined if it could not be read
+   * @param {number} now
+   */
+  load(past, now) {
+    const newer = this.#newer ?? []
+    this.#newer = undefined
+    if (!past) return this.#reconnect(now)
+    // Of the process before, only the page knows.
+    const earlier = this.all.filter(({ endedAt }) => endedAt < past.startedAt)
+    for (const thread of this.lanes.keys()) this.lanes.set(thread, [])
+    this.#count = 0
+    this.#leftOut = []
+    this.running = past.running
+    this.#append([...earlier, ...past.spans])
+    this.#leaveOut(past.leftOut, past.spans.at(-1)?.endedAt ?? 0)
+    this.#reconnect(past.startedAt)
+    for (const batch of newer) if (batch.number > past.number) this.add(batch)
+  }
+
+  /** @param {number} time */
+  disconnect(time) {
+    if (this.gaps.at(-1)?.to === Number.POSITIVE_INFINITY) return
+    this.running = []
+    this.gaps.push({ from: time, to: Number.POSITIVE_INFINITY })
+  }
+
+  /** @param {number} time from which on nothing is missing */
+  #reconnect(time) {
+    this.gaps = this.gaps
+      .filter(({ from }) => from < time)
+      .map(({ from, to }) => ({ from, to: Math.min(to, time) }))
+  }
+
+  /**
+   * Forgets what ended before `time`, and ended workers of which nothing is left.
+   *
+   * @param {number} time in milliseconds since the epoch
+   * @param {string[]} workers that there are, also those that have run nothing
+   */
+  keepSince(time, workers) {
+    for (const [thread, spans] of this.lanes) {
+      const first = firstEndingAfter(spans, time)
+      const isEmpty = first === spans.length
+      // A few old ones at a time would cost a copy of all others.
+      if (isEmpty || first > spans.length / FORGOTTEN_PARTS) {
+        this.lanes.set(thread, spans.slice(first))
+        this.#count -= first
+      }
+      if (isEmpty && !workers.includes(thread)) this.lanes.delete(thread)
+    }
+    for (const worker of workers) this.#findLane(worker)
+    this.gaps = this.gaps.filter(({ to }) => to > time)
+    this.#leftOut = this.#leftOut.filter(({ at }) => at > time)
+  }
+
+  /** All ended tasks, worker by worker. */
+  get all() {
+    return [...this.lanes.values()].flat()
+  }
+
+  get leftOut() {
+    return this.#leftOut.reduce((sum, { count }) => sum + count, 0)
+  }
+
   /** @param {Span[]} spans */
-  add(spans) {
+  #append(spans) {
     for (const span of spans) this.#findLane(span.thread).push(span)
     this.#count += spans.length
     if (this.#count > MAX_SPANS) this.#shrink()
   }
 
-  /** Shows a thread even if it has run nothing. @param {string} thread */
-  addThread(thread) {
-    this.#findLane(thread)
-  }
-
-  /** @param {number} time in milliseconds since the epoch */
-  forgetBefore(time) {
-    for (const [thread, spans] of this.lanes) {
-      const first = firstEndingAfter(spans, time)
-      if (first > 0) this.lanes.set(thread, spans.slice(first))
-      this.#count -= first
-    }
-  }
-
-  /** Forgets ended threads without spans. @param {Set<string>} present */
-  forgetThreads(present) {
-    for (const [thread, spans] of this.lanes)
-      if (spans.length === 0 && !present.has(thread)) this.lanes.delete(thread)
-  }
-
-  /** All of them, thread by thread. */
-  get all() {
-    return [...this.lanes.values()].flat()
+  /** @param {number} count @param {number} at */
+  #leaveOut(count, at) {
+    if (count > 0) this.#leftOut.push({ at, count })
   }
 
   /** @param {string} thread */
@@ -69,7 +144,12 @@ export class SpanStore {
   }
 }
 
-/** Index of the first span that ends at or after `time`. @param {Span[]} spans @param {number} time */
+/**
+ * Index of the first that ends at or after `time`.
+ *
+ * @param {{ endedAt: number }[]} spans
+ * @param {number} time
+ */
 export function firstEndingAfter(spans, time) {
   let [low, high] = [0, spans.length]
   while (low < high) {

@@ -1,5 +1,6 @@
-import { serviceNow } from '../../samples.js'
-import { KEPT_MS } from './spans.js'
+import { element } from '../../element.js'
+import { duration } from '../../format.js'
+import { KEPT_MS, serviceNow } from '../../samples.js'
 
 const MIN_WIDTH_MS = 100
 const FIRST_WIDTH_MS = 30_000
@@ -40,6 +41,12 @@ export class Timeline {
     this.#onChange()
   }
 
+  /** All that is kept, up to the present. */
+  showAll() {
+    this.widthMs = KEPT_MS
+    this.follow()
+  }
+
   /** Negative goes to the past; it stops at the present. @param {number} ms */
   move(ms) {
     const now = serviceNow()
@@ -73,6 +80,7 @@ const KEYS = {
   '+': (timeline) => timeline.zoom(1),
   '=': (timeline) => timeline.zoom(1),
   '-': (timeline) => timeline.zoom(-1),
+  Home: (timeline) => timeline.showAll(),
   End: (timeline) => timeline.follow(),
   ' ': (timeline) => (timeline.isLive ? timeline.pause() : timeline.follow()),
 }
@@ -119,4 +127,32 @@ export function control(surface, timeline) {
       { once: true },
     )
   })
+}
+
+/** Buttons that move a timeline, and its width. @param {Timeline} timeline */
+export function toolbar(timeline) {
+  /** @param {string} text @param {string} label @param {() => void} onclick */
+  const button = (text, label, onclick) =>
+    element('button', { type: 'button', className: 'small', 'aria-label': label, onclick }, text)
+  const pause = button('', '', () => (timeline.isLive ? timeline.pause() : timeline.follow()))
+  const width = element('span', { className: 'aside' })
+  const showState = () => {
+    const text = timeline.isLive ? 'Pause' : 'Go live'
+    pause.textContent = text
+    pause.setAttribute('aria-label', `${text}: timeline of the threads`)
+    width.textContent = duration(timeline.widthMs)
+  }
+  showState()
+  const bar = element(
+    'div',
+    { className: 'row' },
+    width,
+    button('←', 'Earlier on the timeline', () => timeline.step(-1)),
+    button('→', 'Later on the timeline', () => timeline.step(1)),
+    button('−', 'Show more time', () => timeline.zoom(-1)),
+    button('+', 'Show less time', () => timeline.zoom(1)),
+    button('10 min', 'Show all ten minutes of the timeline', () => timeline.showAll()),
+    pause,
+  )
+  return { bar, showState }
 }
