@@ -37,7 +37,7 @@ function mount(section, context) {
     format: duration,
     windowMs: WINDOW_MS,
     atLeast: 20,
-    height: 128,
+    height: 160,
     hasLegend: false,
   })
 
