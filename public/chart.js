@@ -33,8 +33,7 @@ onThemeChange(() => colours.clear())
 
 /**
  * Draws lines over the last `windowMs`, in the colours of the theme, as wide as its container. The
- * legend below shows the newest values, or those under the pointer. New data are drawn with the
- * next frame, and so not in a hidden tab.
+ * legend below shows the newest values, or those under the pointer.
  *
  * `container.chart` is the uPlot instance.
  *
@@ -112,16 +111,29 @@ export function timeChart(
 
   new ResizeObserver(() => chart.setSize({ width: readWidth(canvas), height })).observe(canvas)
   onThemeChange(() => chart.redraw())
-  /** @type {uPlot.AlignedData | undefined} */
-  let next
-  return (data) => {
-    if (!next) requestAnimationFrame(draw)
-    next = data
-  }
+  return oncePerFrame((/** @type {uPlot.AlignedData} */ data) => chart.setData(data))
+}
 
-  function draw() {
-    if (next) chart.setData(next)
-    next = undefined
+/**
+ * The function calls `draw` in the next frame, with its last argument: once, however often it is
+ * called until then, and not while the tab is hidden.
+ *
+ * @template Argument
+ * @param {(argument: Argument) => void} draw
+ * @returns {(argument: Argument) => void}
+ */
+export function oncePerFrame(draw) {
+  let isPlanned = false
+  /** @type {Argument} */
+  let last
+  return (argument) => {
+    last = argument
+    if (!isPlanned)
+      requestAnimationFrame(() => {
+        isPlanned = false
+        draw(last)
+      })
+    isPlanned = true
   }
 }
 

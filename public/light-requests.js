@@ -6,7 +6,8 @@
 /** Of the page itself, which every visitor may read. */
 export const LIGHT_PATH = '/'
 export const WINDOW_MS = 120_000
-const EVERY_MS = 1_000
+/** Of one page. Many may be open, and each request costs the service. */
+const EVERY_MS = 2_000
 /** While their latency is recorded. */
 const OFTEN_MS = 50
 

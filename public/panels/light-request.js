@@ -29,7 +29,7 @@ function mount(section, context) {
     element('div', { className: 'toolbar' }, section.firstElementChild ?? '', word),
     element('dl', { className: 'headline' }, now.item, p99.item, busy.item),
     container,
-    element('p', { className: 'hint' }, `HEAD ${LIGHT_PATH} from this page, once a second.`),
+    element('p', { className: 'hint' }, `HEAD ${LIGHT_PATH} from this page, every two seconds.`),
   )
   const show = timeChart(container, {
     label: 'Latency of a light request over the last two minutes',
@@ -37,7 +37,7 @@ function mount(section, context) {
     format: duration,
     windowMs: WINDOW_MS,
     atLeast: 20,
-    height: 128,
+    height: 160,
     hasLegend: false,
   })
 

@@ -18,8 +18,12 @@ const MODES = {
   offload: { name: 'On worker threads', where: 'on worker threads' },
   inline: { name: 'On the event loop', where: 'on the event loop' },
 }
-/** Up to which latency of the slowest light request the others do not notice. */
-const UNNOTICED_MS = 100
+/** What all others feel of it, by the slowest light request. */
+const FEELINGS = [
+  { upToMs: 100, tone: 'good', words: 'nobody noticed' },
+  { upToMs: 300, tone: 'warn', words: 'somebody may have noticed' },
+  { upToMs: Number.POSITIVE_INFINITY, tone: 'bad', words: 'everybody waited' },
+]
 
 /**
  * @typedef {object} Run
@@ -158,11 +162,11 @@ function createColumn({ mode, name, where, refusal }, start) {
       runs.map(({ slowestMs }) => slowestMs),
       runs.map(({ blockedMs }) => blockedMs),
     ].map(summarise)
-    if (latency.median !== undefined) {
-      const isUnnoticed = latency.median <= UNNOTICED_MS
+    const feeling = FEELINGS.find(({ upToMs }) => latency.median <= upToMs)
+    if (feeling) {
       slowest.textContent = milliseconds(latency.median)
-      slowest.className = `display ${isUnnoticed ? 'good' : 'bad'}`
-      meaning.textContent = `the slowest light request meanwhile: ${isUnnoticed ? 'nobody noticed' : 'everybody waited'}`
+      slowest.className = `display ${feeling.tone}`
+      meaning.textContent = `the slowest light request meanwhile: ${feeling.words}`
     }
     body.replaceChildren(
       row('Took', ...[took.median, took.worst].map(duration)),

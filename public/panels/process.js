@@ -1,4 +1,4 @@
-import { onThemeChange, themeColour } from '../chart.js'
+import { oncePerFrame, onThemeChange, themeColour } from '../chart.js'
 import { element } from '../element.js'
 import { bytes, duration, number } from '../format.js'
 import { onSamples } from '../samples.js'
@@ -65,6 +65,8 @@ export const panel = {
 function mount(section, context) {
   /** @type {Sample[]} */
   let samples = []
+  /** @type {string[]} */
+  let known = []
   const facts = element('p', { className: 'hint' })
   const rows = FIGURES.map((figure) => ({
     ...figure,
@@ -77,25 +79,24 @@ function mount(section, context) {
     list.append(element('div', {}, element('dt', {}, label), shown, spark))
   }
   section.append(list, facts)
-  function draw() {
+  const draw = oncePerFrame(() => {
     const newest = samples.at(-1)
     if (!newest) return
+    facts.textContent = [`Up for ${duration(newest.uptime)}`, ...known].join(' · ')
     for (const { text, value, shown, spark } of rows) {
       shown.textContent = text(newest)
-      if (value) drawSpark(spark, samples.map(value))
+      if (value) drawSpark(spark, samples.slice(-MAX_SAMPLES).map(value))
     }
-  }
+  })
 
   onSamples(context, (past, versions) => {
     samples = past
-    const known = versions
-      ? [`Node ${versions.node}`, `V8 ${versions.v8}`, `database ${versions.database}`]
-      : []
-    facts.textContent = [`Up for ${duration(samples.at(-1)?.uptime)}`, ...known].join(' · ')
-    draw()
+    if (versions)
+      known = [`Node ${versions.node}`, `V8 ${versions.v8}`, `database ${versions.database}`]
+    draw(undefined)
   })
-  onThemeChange(draw)
-  new ResizeObserver(draw).observe(list)
+  onThemeChange(() => draw(undefined))
+  new ResizeObserver(() => draw(undefined)).observe(list)
 }
 
 /** A line without axes, from zero up: its right end is now. */

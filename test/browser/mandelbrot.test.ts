@@ -69,10 +69,10 @@ test('a click zooms in on the place; zooming out and resetting lead back', async
   expect(y).toBeCloseTo(0.6, 1)
   expect((await lookAt(page)).text).not.toBe(home.text)
 
-  await button(panel(page, 'mandelbrot'), 'Zoom out').click()
+  await button(panel(page, 'mandelbrot'), 'Zoom out of the Mandelbrot set').click()
   await untilDrawn(page, 1)
   expect(numbersOf(asked.at(-1), 'x', 'scale')).toEqual([x, expect.closeTo(3.6)])
-  await button(panel(page, 'mandelbrot'), 'Reset').click()
+  await button(panel(page, 'mandelbrot'), 'Reset the Mandelbrot set').click()
   await until(async () => (await lookAt(page)).text === home.text, 'the first picture is back')
 })
 

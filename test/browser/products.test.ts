@@ -40,7 +40,7 @@ test('a change that anybody makes is pushed, and comes first', async () => {
 
 test('a change made here is heard of on another page', async () => {
   const [here, there] = [await openProducts(), await openProducts()]
-  await button(here.products, 'Restock 20').click()
+  await button(here.products, 'Restock a product by 20').click()
   const [, name = '', stock] = await untilText(
     here.products.getByRole('status'),
     /^(.+): \d+ became (\d+)$/,

@@ -30,6 +30,7 @@ export async function startSite(env: NodeJS.ProcessEnv = {}) {
       host = 'localhost',
       as = 'operator',
       tolerate = [],
+      init,
       ...options
     }: OpenOptions = {}): Promise<Page> {
       const url = service.url.replace('localhost', host)
@@ -43,6 +44,7 @@ export async function startSite(env: NodeJS.ProcessEnv = {}) {
           [],
         )
       })
+      if (init) await context.addInitScript(init)
       const page = await context.newPage()
       await page.goto(url + path)
       return page
@@ -62,6 +64,8 @@ interface OpenOptions extends BrowserContextOptions {
   as?: Role | 'nobody'
   /** What the test itself brings about, such as the browser's word on an answer of 403. */
   tolerate?: RegExp[]
+  /** A script that runs before those of the page. */
+  init?: string
 }
 
 async function startMain(env: NodeJS.ProcessEnv) {

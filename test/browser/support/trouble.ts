@@ -6,6 +6,13 @@ import type { BrowserContext } from 'playwright-core'
  */
 export const REFUSED_WHILE_BLOCKED = /status of 503/
 
+/**
+ * For tests that kill the service. The browser complains of every call that nobody answers, and
+ * there is no way to keep it from that.
+ */
+export const NOBODY_ANSWERS =
+  /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_FAILED|closed before/
+
 /** Collects what a page must not do: errors, policy violations, requests to other hosts. */
 export async function watchForTrouble(context: BrowserContext, url: string): Promise<string[]> {
   const trouble: string[] = []
