@@ -1,6 +1,6 @@
 import { element } from '../element.js'
-import { bytes, percent } from '../format.js'
-import { exampleOrders } from './reports/example.js'
+import { percent } from '../format.js'
+import { createForm } from './reports/form.js'
 import { showResult } from './reports/result.js'
 import { upload } from './reports/upload.js'
 
@@ -14,10 +14,8 @@ const STATES = {
   cancelled: 'Cancelled',
 }
 
-/**
- * @typedef {{ id: string, state: keyof typeof STATES, progress: number, note: string | null,
- * error?: string | null, result?: any }} Report
- */
+/** @typedef {import('../../src/features/reports/contract.ts').Report} Report */
+/** @typedef {import('../api.js').ApiError} ApiError */
 
 /**
  * A CSV is uploaded, a job summarises it, and its summary is shown.
@@ -35,38 +33,56 @@ export const panel = {
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, { api, live }) {
-  const { form, setBusy } = createForm(start)
+  const { form, setBusy } = createForm({ onChoose: clear, onInput: clearStatus, onSend: start })
   const status = element('p', { role: 'status' })
-  const progress = element('progress', { max: 1, 'aria-label': 'Progress of the report' })
+  // Outside of the status, which screen readers would read aloud for each percent.
+  const share = element('span', { 'aria-hidden': 'true' })
+  const progress = element('progress', { max: 1 })
   const cancel = element(
     'button',
     { type: 'button', className: 'small', onclick: () => stop() },
     'Cancel',
   )
-  const work = element('div', { className: 'work', hidden: true }, status, cancel, progress)
+  const work = element('div', { className: 'work', hidden: true }, status, share, cancel, progress)
   const result = element('div', { className: 'result' })
   section.append(form, work, result)
 
+  /** The name of the file that is under way, or was last. */
+  let name = ''
   /** The report that is waited for. @type {string | undefined} */
   let waiting
   let stop = () => {}
+  let isGoing = false
+  /** Whether what is said will be wrong once the connection is back. */
+  let isOutage = false
 
   /** @param {File} file @param {URLSearchParams} query */
   async function start(file, query) {
-    leave()
-    result.replaceChildren()
+    clear()
+    name = file.name
+    cancel.setAttribute('aria-label', `Cancel report of ${name}`)
+    progress.setAttribute('aria-label', `Progress of the report of ${name}`)
     const controller = new AbortController()
     stop = () => controller.abort()
     const onProgress = (/** @type {number} */ fraction) =>
-      setStatus(`Uploading ${file.name}, ${bytes(file.size)}`, { fraction })
+      setStatus(`Uploading ${name}`, { fraction })
     onProgress(0)
     try {
       follow(await upload(`/v1/reports?${query}`, file, { signal: controller.signal, onProgress }))
     } catch (error) {
-      setStatus(controller.signal.aborted ? 'Cancelled' : explain(/** @type {any} */ (error)), {
-        isError: !controller.signal.aborted,
-      })
+      if (controller.signal.aborted) setStatus(STATES.cancelled)
+      else showError(/** @type {ApiError} */ (error))
     }
+  }
+
+  /** What was found out about the last file, unless one is under way. */
+  function clear() {
+    clearStatus()
+    if (!isGoing) result.replaceChildren()
+  }
+
+  function clearStatus() {
+    if (!isGoing) work.hidden = true
   }
 
   /** @param {Report} report */
@@ -83,110 +99,62 @@ function mount(section, { api, live }) {
   }
 
   /** @param {Report} report */
-  function show({ id, state, progress, note, error, result: summary }) {
+  function show(report) {
+    const { id, state, note, error, result: summary } = report
     // It may have been finished, or another one begun, since this was asked for.
     if (id !== waiting) return
-    const isGoing = state === 'queued' || state === 'running'
     // One that is queued again says why its last attempt failed.
     const reason = state === 'queued' ? error : note
-    if (isGoing)
-      return setStatus([STATES[state], reason].filter(Boolean).join(': '), { fraction: progress })
+    if (state === 'queued' || state === 'running')
+      return setStatus([`${STATES[state]} ${name}`, reason].filter(Boolean).join(': '), {
+        fraction: report.progress,
+      })
     leave()
     setStatus(state === 'failed' && error ? error : STATES[state], { isError: state === 'failed' })
-    if (summary) result.replaceChildren(...showResult(summary))
+    if (summary) result.replaceChildren(...showResult(name, summary, report))
+  }
+
+  /**
+   * One that concerns a report leaves it to go on: the next read says how it is.
+   *
+   * @param {ApiError} error
+   */
+  function showError({ message, status, errors }) {
+    if (status === 404) leave()
+    setStatus(errors ? errors.map(({ message }) => message).join('. ') : message, {
+      fraction: waiting === undefined ? undefined : progress.value,
+      isError: true,
+    })
+    isOutage = status === 0 || status >= 500
   }
 
   /** @param {string} text @param {{ fraction?: number, isError?: boolean }} [options] */
   function setStatus(text, { fraction, isError = false } = {}) {
-    const isGoing = fraction !== undefined
+    isGoing = fraction !== undefined
+    isOutage = false
     work.hidden = false
-    status.textContent = isGoing ? `${text}, ${percent(Math.floor(fraction * 100) / 100)}` : text
+    if (status.textContent !== text) status.textContent = text
     status.classList.toggle('error', isError)
+    share.textContent = fraction === undefined ? '' : percent(Math.floor(fraction * 100) / 100)
     progress.value = fraction ?? 0
     progress.hidden = !isGoing
     cancel.hidden = !isGoing
-    setBusy(isGoing)
+    setBusy(isGoing ? name : undefined)
   }
-
-  const showError = (/** @type {Error} */ error) => setStatus(error.message, { isError: true })
 
   /** Reads the report. If the service is unavailable for a moment, the next read will do. */
   const read = () =>
-    waiting && api('GET', `/v1/reports/${waiting}`, { background: true }).then(show, () => {})
+    waiting &&
+    api('GET', `/v1/reports/${waiting}`, { background: true }).then(
+      show,
+      (error) => error.status === 404 && showError(error),
+    )
 
   live.on('report.progress', show)
   live.on('report.finished', ({ id }) => id === waiting && read())
-  live.onReconnect(read)
+  live.onReconnect(() => {
+    if (isOutage) clearStatus()
+    read()
+  })
   setInterval(() => document.hidden || read(), READ_EVERY_MS)
 }
-
-/** @param {(file: File, query: URLSearchParams) => void} start */
-function createForm(start) {
-  const file = element('input', {
-    type: 'file',
-    className: 'visually-hidden',
-    accept: '.csv,.tsv,.txt,text/csv',
-    required: true,
-  })
-  const chosen = element('span', {}, 'Drop a CSV here, or choose one')
-  const drop = element('label', { className: 'drop' }, file, chosen)
-  const groupBy = element('input', { name: 'groupBy', placeholder: 'region', autocomplete: 'off' })
-  const value = element('input', { name: 'value', placeholder: 'total', autocomplete: 'off' })
-  const submit = element('button', { className: 'primary' }, 'Summarise')
-  const example = element('button', { type: 'button', onclick: takeExample }, 'Take an example')
-  const form = element(
-    'form',
-    { className: 'report-form', onsubmit: send },
-    drop,
-    element('label', {}, 'Group by ', groupBy),
-    element('label', {}, 'Sum up ', value),
-    element('div', { className: 'row' }, submit, example),
-  )
-
-  file.onchange = () => choose(file.files)
-  drop.ondragover = (event) => {
-    event.preventDefault()
-    drop.dataset.over = ''
-  }
-  drop.ondragleave = () => delete drop.dataset.over
-  drop.ondrop = (event) => {
-    event.preventDefault()
-    delete drop.dataset.over
-    choose(event.dataTransfer?.files ?? null)
-  }
-
-  /** @param {FileList | null} files */
-  function choose(files) {
-    const [first] = files ?? []
-    if (!first) return
-    file.files = files
-    chosen.textContent = `${first.name}, ${bytes(first.size)}`
-  }
-
-  function takeExample() {
-    const transfer = new DataTransfer()
-    transfer.items.add(exampleOrders())
-    choose(transfer.files)
-    groupBy.value = 'region'
-    value.value = 'total'
-  }
-
-  /** @param {SubmitEvent} event */
-  function send(event) {
-    event.preventDefault()
-    const [first] = file.files ?? []
-    const columns = [groupBy, value]
-      .filter((field) => field.value !== '')
-      .map((field) => [field.name, field.value])
-    if (first) start(first, new URLSearchParams(columns))
-  }
-
-  const setBusy = (/** @type {boolean} */ isBusy) => {
-    submit.disabled = isBusy
-  }
-  return { form, setBusy }
-}
-
-/** @param {Error & { errors?: { message: string }[] }} error */
-const explain = ({ message, errors }) =>
-  errors ? errors.map(({ message }) => message).join('. ') : message

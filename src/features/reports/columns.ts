@@ -24,6 +24,7 @@ const DEVIATION =
 type Value = ColumnSummary['min']
 type Show = (value: number | null) => Value
 
+export const isApproximate = (rows: number) => rows > MAX_EXACT_ROWS
 const isNumeric = ({ type }: Column) => type === 'integer' || type === 'number'
 const isMoment = ({ type }: Column) => type === 'date' || type === 'timestamp'
 
@@ -41,8 +42,7 @@ export async function summariseColumn(
 }
 
 function selectDistinct({ sql }: Column, rows: number): string {
-  const isExact = rows <= MAX_EXACT_ROWS
-  const count = isExact ? `count(distinct ${sql})` : `approx_count_distinct(${sql})`
+  const count = isApproximate(rows) ? `approx_count_distinct(${sql})` : `count(distinct ${sql})`
   return `${count}::double as "distinct"`
 }
 
@@ -51,12 +51,12 @@ type Figures = Omit<ColumnSummary, 'name' | 'type' | 'format' | 'nulls'>
 /** Expects a column with at least one value. */
 async function summariseScalars(duck: Queries, column: Column, rows: number): Promise<Figures> {
   const { sql, isLong, nulls } = column
-  const [isExact, present] = [rows <= MAX_EXACT_ROWS, rows - nulls]
+  const present = rows - nulls
   const v = isMoment(column) ? `epoch(${sql})` : `${sql}::double`
   const source = `(select ${v} as v, ${sql} from data)`
   // Interpolation would round numbers that a double cannot hold.
   const exact = isLong ? `quantile_disc(${sql}` : 'quantile_cont(v'
-  const quantiled = `${isExact ? exact : 'approx_quantile(v'}, [${SHARES}])`
+  const quantiled = `${isApproximate(rows) ? 'approx_quantile(v' : exact}, [${SHARES}])`
   const figures = await duck.row(`select min(${sql})::varchar as min, max(${sql})::varchar as max,
     min(v) as low, max(v) as high, ${selectDistinct(column, rows)},
     ${isMoment(column) ? 'avg(v) as mean' : `${selectSum(column)}, ${DEVIATION}`},

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { implement } from '@offloop/workpool/task'
 import type { Column } from './column-types.ts'
-import { findGroupColumns, summariseColumn, summariseGroups } from './columns.ts'
+import { findGroupColumns, isApproximate, summariseColumn, summariseGroups } from './columns.ts'
 import {
   type ColumnSummary,
   SUMMARY_VERSION,
@@ -90,7 +90,9 @@ export async function summariseScanned(
     if (isGrouped) groups = await summariseGroups(duck, grouped)
     await duck.rows('drop table data')
   }
-  return { version: SUMMARY_VERSION, delimiter, rows, columns: summaries, rejected, groups }
+  const approximate = isApproximate(rows)
+  const figures = { rows, approximate, columns: summaries, rejected, groups }
+  return { version: SUMMARY_VERSION, delimiter, ...figures }
 }
 
 /** Returns the reason for the file's owner. @throws all other errors. */

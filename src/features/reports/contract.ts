@@ -5,7 +5,7 @@ import { pageFields } from '../../http/pagination.ts'
 import { event } from '../../realtime/event.ts'
 
 /** Raise it when summaries change: results of other versions are not reused. */
-export const SUMMARY_VERSION = 3
+export const SUMMARY_VERSION = 4
 /** Longer texts are cut and end in an ellipsis. */
 export const MAX_TEXT_CHARACTERS = 200
 
@@ -21,14 +21,15 @@ const ColumnSummary = z.object({
     .describe('How dates and times are written in the file')
     .openapi({ example: 'DD/MM/YYYY' }),
   nulls: z.int().describe('Fields that are empty'),
-  distinct: z
-    .int()
-    .describe('Approximate in files of more than a million rows, and so are the quantiles'),
+  distinct: z.int().describe('How many different values there are; see `approximate`'),
   min: Value,
   max: Value,
   mean: Value.optional(),
   standardDeviation: z.number().nullable().optional().describe('Of the sample'),
-  quantiles: z.record(z.string(), Value).optional().describe('By share: `0.5` is the median'),
+  quantiles: z
+    .record(z.string(), Value)
+    .optional()
+    .describe('By share: `0.5` is the median; see `approximate`'),
   histogram: z
     .array(z.object({ from: Value, to: Value, count: z.int() }))
     .optional()
@@ -58,6 +59,9 @@ const Summary = z
     version: z.int(),
     delimiter: z.string().describe('The character between the fields of a row'),
     rows: z.int(),
+    approximate: z
+      .boolean()
+      .describe('Whether `distinct` and `quantiles` are estimates: beyond a million rows'),
     columns: z.array(ColumnSummary),
     rejected: z
       .object({
