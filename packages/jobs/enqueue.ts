@@ -8,9 +8,9 @@ import { type JobState, type Trx, typed } from './tables.ts'
 const MAX_INPUT_BYTES = 64 * 1024
 const MIN_PRIORITY = -32_768
 const MAX_PRIORITY = 32_767
-const MAX_KEY_CHARACTERS = 200
+export const MAX_KEY_CHARACTERS = 200
 const MAX_RUN_AT = new Date('9999-12-31T23:59:59.999Z')
-const REQUEST_ID = /^[!-~]{1,128}$/
+export const REQUEST_ID = /^[!-~]{1,128}$/
 const SUBJECT = /^[!-~]{1,64}$/
 const DUPLICATE_KEY = 1062
 
@@ -94,11 +94,15 @@ function toColumnDate(runAt: unknown): Date {
 }
 
 /** The column ignores trailing spaces: such keys get a bar, as do those that end in a bar. */
+export const encodeKey = (key: string) => (/[ |]$/.test(key) ? `${key}|` : key)
+
+export const decodeKey = (column: string) => column.replace(/\|$/, '')
+
 function toColumnKey(key: unknown): string {
   // A lone surrogate would equal any other.
   if (typeof key !== 'string' || !key.isWellFormed())
     throw unexpected(TypeError, 'dedupeKey', 'be a string without lone surrogates', key)
-  const column = /[ |]$/.test(key) ? `${key}|` : key
+  const column = encodeKey(key)
   const { length } = [...column]
   if (length <= MAX_KEY_CHARACTERS) return column
   throw unexpected(RangeError, 'dedupeKey', `have at most ${MAX_KEY_CHARACTERS} characters`, length)

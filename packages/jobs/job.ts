@@ -125,6 +125,8 @@ export const FINISHED = ['succeeded', 'failed', 'cancelled'] as const satisfies 
 
 export const UNFINISHED = ['scheduled', 'queued', 'running'] as const satisfies JobState[]
 
+export const RETRYABLE = ['failed', 'cancelled'] as const satisfies JobState[]
+
 export const STATES = [...UNFINISHED, ...FINISHED] as const
 
 export const isFinished = (state: JobState) => (FINISHED as readonly JobState[]).includes(state)

@@ -1,18 +1,19 @@
 import { type EnqueueOptions, insertJob, toNewJob } from './enqueue.ts'
 import { JobError } from './errors.ts'
-import type { Job, JobChange, JobHandler, JobSchedule } from './job.ts'
+import type { Job, JobChange, JobHandler, JobSchedule, RETRYABLE, UNFINISHED } from './job.ts'
 import { type Log, Loop, TIMING, type Timing } from './loop.ts'
 import { Maintenance, pruning } from './maintenance.ts'
 import {
   countJobs,
+  findIds,
   findJob,
   type JobDetail,
-  JobStore,
+  type JobFilter,
   listAttempts,
   listJobs,
-  readChanges,
-  type StoreOptions,
-} from './store.ts'
+  listKinds,
+} from './query.ts'
+import { JobStore, readChanges, type StoreOptions } from './store.ts'
 import type { Db, JobState, Trx } from './tables.ts'
 import { Worker } from './worker.ts'
 
@@ -21,6 +22,8 @@ const CALL_TIMEOUT_MS = 15_000
 const STOP_TIMEOUT_MS = 1_000
 const COUNT_TIMEOUT_MS = 1_000
 const READ_WATCHED_EVERY_MS = 1_000
+const BULK_BATCH = 500
+const MAX_BULK = 10_000
 
 export interface JobsOptions extends Omit<StoreOptions, 'open'> {
   /** Opens a handle whose statements end with `signal`; `reserved` ones do not wait for others. */
@@ -42,7 +45,7 @@ interface Listener {
   lastSent: Map<string, string>
 }
 
-type Changed = { job: JobDetail | undefined; changed: boolean }
+type Change = (trx: Trx, ids: readonly string[]) => Promise<JobChange[]>
 
 /** Durable jobs, shared by all processes. */
 export class Jobs implements AsyncDisposable {
@@ -83,8 +86,9 @@ export class Jobs implements AsyncDisposable {
     const worker = new Worker({ ...common, concurrency, publicMessage, handlers })
     const enqueue = async (trx: Trx, { name, job, input }: JobSchedule) => {
       const dedupeKey = `schedule:${name}`
-      const { id } = await this.enqueue(trx, job, input as never, { dedupeKey })
-      this.#options.afterCommit(trx, () => worker.claimScheduled(id))
+      const enqueued = await this.enqueue(trx, job, input as never, { dedupeKey })
+      this.#options.afterCommit(trx, () => worker.claimScheduled(enqueued.id))
+      return enqueued
     }
     this.#maintenance = new Maintenance({ ...common, schedules, enqueue })
     this.#worker = worker
@@ -116,11 +120,7 @@ export class Jobs implements AsyncDisposable {
    * @throws JobError `not_found`; `conflict` when it has succeeded or failed.
    */
   async cancel(db: Db, id: string): Promise<JobDetail> {
-    const { job } = await this.#change(db, id, async (trx) => {
-      const cancelled = await this.#store.cancel(trx, id)
-      this.#options.afterCommit(trx, () => this.#worker?.abort(id))
-      return cancelled
-    })
+    const { job } = await this.#changeOne(db, id, this.#cancel)
     if (job.state === 'cancelled') return job
     throw new JobError('conflict', `The job has ${job.state} already`)
   }
@@ -131,15 +131,31 @@ export class Jobs implements AsyncDisposable {
    * @throws JobError `not_found`; `conflict` for other states.
    */
   async retry(db: Db, id: string): Promise<JobDetail> {
-    const { job, changed } = await this.#change(db, id, (trx) => this.#store.retry(trx, id))
+    const { job, changed } = await this.#changeOne(db, id, this.#retry)
     if (changed) return job
     const expected = 'Only a failed or cancelled job can be retried'
     throw new JobError('conflict', `${expected}: this one is ${job.state}`)
   }
 
+  /** Cancels the newest 10 000 that match, in short transactions. */
+  readonly cancelAll = (db: Db, filter: JobFilter & { state: (typeof UNFINISHED)[number] }) =>
+    this.#changeAll(db, filter, this.#cancel)
+
+  readonly retryAll = (db: Db, filter: JobFilter & { state: (typeof RETRYABLE)[number] }) =>
+    this.#changeAll(db, filter, this.#retry)
+
   readonly find: (db: Db, id: string) => Promise<JobDetail | undefined> = findJob
   readonly list = listJobs
+  readonly count = countJobs
   readonly attempts = listAttempts
+
+  async kinds(db: Db): Promise<{ kind: string; isHandled: boolean }[]> {
+    const handled = new Set(this.#worker?.kinds)
+    const all = handled.union(new Set(await listKinds(db)))
+    return [...all].sort().map((kind) => ({ kind, isHandled: handled.has(kind) }))
+  }
+
+  readonly schedules = async (db: Db) => (await this.#maintenance?.list(db)) ?? []
 
   /** Jobs by state in all processes, each up to 100 000. */
   counts(): Promise<Record<JobState, number>> {
@@ -203,15 +219,46 @@ export class Jobs implements AsyncDisposable {
     return this.#options.open(AbortSignal.any([this.#closing.signal, timeout]), { reserved })
   }
 
-  #change(db: Db, id: string, change: (trx: Trx) => Promise<Changed>) {
-    const { transaction, afterCommit } = this.#options
+  readonly #cancel: Change = async (trx, ids) => {
+    const changes = await this.#store.cancel(trx, ids)
+    const cancelled = new Set(changes.map(({ id }) => id))
+    this.#options.afterCommit(trx, () => this.#worker?.abort(cancelled))
+    return changes
+  }
+
+  readonly #retry: Change = (trx, ids) => this.#store.retry(trx, ids)
+
+  async #changeOne(db: Db, id: string, change: Change) {
     const story = async (trx: Trx) => {
-      const { job, changed } = await change(trx)
+      const changed = (await this.#change(trx, [id], change)) > 0
+      // A plain read may see an older snapshot.
+      const job = await findJob(trx, id, true)
       if (!job) throw new JobError('not_found', `There is no job ${id}`)
-      if (changed) afterCommit(trx, () => this.#notify([job]))
       return { job, changed }
     }
+    const { transaction } = this.#options
     return db.isTransaction ? story(db as Trx) : transaction(db, story, 'read committed')
+  }
+
+  /** Newest first, so that jobs that fail again at once are retried only once. */
+  async #changeAll(db: Db, filter: JobFilter & { state: JobState }, change: Change) {
+    const story = (ids: string[]) => (trx: Trx) => this.#change(trx, ids, change)
+    let changed = 0
+    let before: string | undefined
+    for (let seen = 0; seen < MAX_BULK; seen += BULK_BATCH) {
+      const ids = await findIds(db, filter, { limit: BULK_BATCH, before })
+      if (ids.length > 0)
+        changed += await this.#options.transaction(db, story(ids), 'read committed')
+      if (ids.length < BULK_BATCH) return { changed, more: false }
+      before = ids.at(-1)
+    }
+    return { changed, more: (await findIds(db, filter, { limit: 1, before })).length > 0 }
+  }
+
+  async #change(trx: Trx, ids: readonly string[], change: Change): Promise<number> {
+    const changes = await change(trx, ids)
+    if (changes.length > 0) this.#options.afterCommit(trx, () => this.#notify(changes))
+    return changes.length
   }
 
   async #count(): Promise<Record<JobState, number>> {

@@ -5,7 +5,7 @@ import { toNewJob } from './enqueue.ts'
 import { findDuplicate, handle, type JobSchedule, job, schedule } from './job.ts'
 import { Loop } from './loop.ts'
 import { type JobStore, MAINTENANCE_BATCH } from './store.ts'
-import { type Db, type Trx, typed } from './tables.ts'
+import { type Db, type JobState, type Trx, typed } from './tables.ts'
 import type { WorkerOptions } from './worker.ts'
 
 const SLOT_BATCH = 1_000
@@ -16,7 +16,14 @@ export interface MaintenanceOptions
   extends Pick<WorkerOptions, 'store' | 'log' | 'timing' | 'onChange'> {
   schedules: readonly JobSchedule[]
   /** Enqueues a schedule's job in the transaction that marks its slot as fired. */
-  enqueue(trx: Trx, schedule: JobSchedule): Promise<unknown>
+  enqueue(trx: Trx, schedule: JobSchedule): Promise<{ id: string }>
+}
+
+interface LastRun {
+  slot: Date
+  jobId: string
+  /** Null once the job was pruned. */
+  state: JobState | null
 }
 
 /**
@@ -80,7 +87,28 @@ export class Maintenance {
     if (newest && newest.slot >= slot) return
     const insert = typed(trx).insertInto('job_slot').ignore().values({ schedule: entry.name, slot })
     const { numInsertedOrUpdatedRows = 0n } = await insert.executeTakeFirstOrThrow()
-    if (newest && numInsertedOrUpdatedRows > 0n) await this.#options.enqueue(trx, entry)
+    if (!newest || numInsertedOrUpdatedRows === 0n) return
+    const { id: job_id } = await this.#options.enqueue(trx, entry)
+    const fired = typed(trx).updateTable('job_slot').set({ job_id })
+    await fired.where('schedule', '=', entry.name).where('slot', '=', slot).execute()
+  }
+
+  async list(db: Db) {
+    const { rows } = await sql<LastRun & { schedule: string }>`
+      select fired.schedule, fired.slot, fired.job_id as jobId, job.state
+      from (select schedule, max(slot) as slot from job_slot group by schedule) as newest
+      join job_slot as fired on fired.schedule = newest.schedule and fired.slot = newest.slot
+      left join job on job.id = fired.job_id
+      where fired.job_id is not null
+    `.execute(db)
+    const runs = new Map(rows.map(({ schedule, ...run }) => [schedule, run]))
+    return this.#entries.map(({ schedule: { name, job, cron: expression }, cron }) => ({
+      name,
+      kind: job.name,
+      cron: expression,
+      lastRun: runs.get(name) ?? null,
+      nextRun: cron.nextRun() as Date,
+    }))
   }
 
   /**

@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks'
 import { type RawBuilder, sql, type UpdateObject } from 'kysely'
-import { FINISHED, type JobChange, STATES, UNFINISHED } from './job.ts'
+import { FINISHED, type JobChange, RETRYABLE, UNFINISHED } from './job.ts'
+import { CHANGE } from './query.ts'
 import {
   type AttemptOutcome,
   type Db,
@@ -16,8 +17,6 @@ const KINDS_LOOKAHEAD = 1_000
 const MAX_QUEUES = 16
 const LOSS_BACKOFF_MS = 1_000
 const MAX_LOSS_BACKOFF_MS = 60_000
-/** Reading so many entries of an index takes about 10 ms. */
-const MAX_COUNTED = 100_000
 
 /** Valid while the row is running and has this fencing token. */
 export interface Claim {
@@ -170,18 +169,18 @@ export class JobStore {
     })
   }
 
-  /** Its worker notices that the claim is invalid. */
-  async cancel(trx: Trx, id: string) {
+  /** Workers notice that their claims are invalid. */
+  async cancel(trx: Trx, ids: readonly string[]): Promise<JobChange[]> {
     const cancelled: JobUpdate = { state: 'cancelled', ...this.#ending }
-    const result = await changeFrom(trx, id, UNFINISHED, cancelled)
-    if (result.changed) await closeAttempts(trx, [id], 'cancelled')
-    return result
+    const changes = await changeFrom(trx, ids, UNFINISHED, cancelled)
+    if (changes.length > 0) await closeAttempts(trx, toIds(changes), 'cancelled')
+    return changes
   }
 
-  retry(trx: Trx, id: string) {
+  retry(trx: Trx, ids: readonly string[]): Promise<JobChange[]> {
     const fresh = { attempt: 0, progress: 0, note: null, error: null }
     const queued: JobUpdate = { state: 'queued', due_at: null, finished_at: null, ...fresh }
-    return changeFrom(trx, id, ['failed', 'cancelled'], queued)
+    return changeFrom(trx, ids, RETRYABLE, queued)
   }
 
   /** Deletes a batch of finished jobs. */
@@ -365,12 +364,19 @@ async function lockClaimed(trx: Trx, claims: readonly Claim[]): Promise<Set<Clai
   return new Set(claims.filter(({ id, fence }) => fences.get(id) === fence))
 }
 
-async function changeFrom(trx: Trx, id: string, states: readonly JobState[], columns: JobUpdate) {
-  const query = update(trx, [id], columns).where('state', 'in', states)
-  const { numUpdatedRows } = await query.executeTakeFirst()
-  // A plain read may see an older snapshot.
-  const job = await findJob(trx, id, true)
-  return { job, changed: numUpdatedRows > 0n }
+async function changeFrom(
+  trx: Trx,
+  ids: readonly string[],
+  states: readonly JobState[],
+  columns: JobUpdate,
+): Promise<JobChange[]> {
+  const { rows } = await sql<{ id: string }>`
+    select id from job force index (primary)
+    where id in (${idList(ids)}) and state in (${sql.join(states)}) order by id for update
+  `.execute(trx)
+  if (rows.length === 0) return []
+  await update(trx, toIds(rows), columns).execute()
+  return readChanges(trx, toIds(rows))
 }
 
 /** Ordered by both columns of the index: MariaDB takes no enum for a constant, and would sort. */
@@ -399,70 +405,10 @@ const update = (trx: Trx, ids: readonly string[], columns: JobUpdate) =>
     .set(columns)
     .where(sql<boolean>`id in (${idList(ids)})`)
 
-const CHANGE_COLUMNS = ['id', 'kind', 'state', 'progress', 'note', 'attempt', 'error'] as const
-const CHANGE = sql.join(CHANGE_COLUMNS.map((name) => sql.ref(name)))
-
-/** A job without input and result. */
-export type JobRow = Awaited<ReturnType<typeof listJobs>>[number]
-
-export type JobDetail = JobRow & { input: unknown; result: unknown }
-
-const jobQuery = (db: Db) =>
-  typed(db)
-    .selectFrom('job')
-    .select([...CHANGE_COLUMNS, 'priority', 'subject'])
-    .select(['max_attempts as maxAttempts', 'request_id as requestId', 'created_at as createdAt'])
-    .select(['started_at as startedAt', 'finished_at as finishedAt'])
-    .select(sql<Date | null>`if(state = 'scheduled', due_at, null)`.as('runAt'))
-
-export async function findJob(db: Db, id: string, lock = false): Promise<JobDetail | undefined> {
-  const query = jobQuery(db).select(['input', 'result']).where('id', '=', id)
-  const row = await (lock ? query.forUpdate() : query).executeTakeFirst()
-  return row && { ...row, input: JSON.parse(row.input), result: JSON.parse(row.result ?? 'null') }
-}
-
 export async function readChanges(db: Db, ids: readonly string[]): Promise<JobChange[]> {
   if (ids.length === 0) return []
   const list = idList(ids)
   return (await sql<JobChange>`select ${CHANGE} from job where id in (${list})`.execute(db)).rows
-}
-
-export interface ListOptions {
-  limit: number
-  before?: string | undefined
-  state?: JobState | undefined
-  kind?: string | undefined
-}
-
-/** Newest first. */
-export function listJobs(db: Db, { limit, before, state, kind }: ListOptions) {
-  let query = jobQuery(db).orderBy('id', 'desc').limit(limit)
-  if (before !== undefined) query = query.where('id', '<', before)
-  if (state !== undefined) query = query.where('state', '=', state)
-  if (kind !== undefined) query = query.where('kind', '=', kind)
-  return query.execute()
-}
-
-export const listAttempts = (db: Db, id: string) =>
-  typed(db)
-    .selectFrom('job_attempt')
-    .select(['attempt', 'worker', 'outcome', 'error'])
-    .select(['started_at as startedAt', 'finished_at as finishedAt'])
-    .where('job_id', '=', id)
-    .orderBy('fence')
-    .execute()
-
-export async function countJobs(db: Db): Promise<Record<JobState, number>> {
-  const counts = STATES.map(
-    (state) => sql`(
-      select count(*) from (
-        select 1 as one from job where state = ${sql.lit(state)} limit ${sql.lit(MAX_COUNTED)}
-      ) as jobs
-    ) as ${sql.ref(state)}`,
-  )
-  const { rows } = await sql<Record<JobState, string>>`select ${sql.join(counts)}`.execute(db)
-  const entries = STATES.map((state) => [state, Number(rows[0]?.[state])])
-  return Object.fromEntries(entries) as Record<JobState, number>
 }
 
 const later = (ms: number) => sql<Date>`now(3) + interval (${ms} * 1000) microsecond`

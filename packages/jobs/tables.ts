@@ -4,7 +4,7 @@ import type { Generated, GeneratedAlways, Kysely, Transaction } from 'kysely'
 export interface JobTables {
   job: JobTable
   job_attempt: AttemptTable
-  job_slot: { schedule: string; slot: Date }
+  job_slot: { schedule: string; slot: Date; job_id: string | null }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: the tables of the app are not known here.

@@ -76,6 +76,10 @@ export class Worker {
     return this.#count(({ ended }) => !ended)
   }
 
+  get kinds(): Iterable<string> {
+    return this.#handlers.keys()
+  }
+
   start(): void {
     if (this.#options.concurrency === 0) return
     for (const loop of [this.#claimLoop, this.#finishLoop, this.#watchLoop]) loop.start()
@@ -91,9 +95,9 @@ export class Worker {
     this.wake()
   }
 
-  abort(id: string): void {
-    for (const attempt of this.#attempts)
-      if (attempt.claim.id === id) attempt.controller.abort(CANCELLED)
+  abort(ids: ReadonlySet<string>): void {
+    for (const { claim, controller } of this.#attempts)
+      if (ids.has(claim.id)) controller.abort(CANCELLED)
   }
 
   stopClaiming(): void {

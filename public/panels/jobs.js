@@ -1,80 +1,160 @@
 import { element } from '../element.js'
-import { percent, timeOfDay } from '../format.js'
+import { bulkAction } from './jobs/bulk.js'
+import { jobFilter, toQuery } from './jobs/filter.js'
+import { rowFor } from './jobs/row.js'
+import { schedules } from './jobs/schedules.js'
+import { throttled } from './jobs/throttled.js'
 
 const SHOWN = 12
 /** Other processes do not notify of their jobs, and messages may be lost. */
-const READ_EVERY_MS = 3_000
-/** However fast jobs come and go. */
-const MIN_READ_PAUSE_MS = 1_000
-const TONES = {
-  scheduled: 'warn',
-  queued: '',
-  running: 'info',
-  succeeded: 'good',
-  failed: 'bad',
-  cancelled: '',
-}
+const READ_EVERY_MS = 5_000
+const READ_KINDS_EVERY_MS = 5_000
 
-/**
- * @typedef {object} Job
- * @property {string} id
- * @property {string} kind
- * @property {keyof typeof TONES} state
- * @property {number} progress
- * @property {string | null} note
- * @property {string | null} error
- * @property {number} attempt
- * @property {number} maxAttempts
- * @property {string} createdAt
- */
+/** @typedef {import('../../src/features/jobs-admin/routes.ts').Job} Job */
+/** @typedef {import('../../src/features/jobs-admin/routes.ts').JobCounts} Counts */
 
 /** @type {import('../live.js').Panel} */
 export const panel = { title: 'Jobs', order: 60, access: 'operate', width: 'full', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, { api, live }) {
-  const body = element('tbody')
-  const heads = ['Job', 'State', 'Progress', 'Attempts', 'Created', ''].map((text) =>
-    text
-      ? element('th', { scope: 'col' }, text)
-      : element('td', {}, element('span', { className: 'visually-hidden' }, 'Actions')),
-  )
-  const table = element('table', {}, element('thead', {}, element('tr', {}, ...heads)), body)
-  const empty = element('p', { className: 'empty' }, 'No jobs yet.')
+  const filter = jobFilter(restart)
+  const bulk = bulkAction({ api, filter, onDone: () => read() })
+  const list = jobList({ api, onEnd: () => read() })
+  const older = element('button', { type: 'button', hidden: true }, 'Older')
+  const newer = element('button', { type: 'button', hidden: true }, 'Newer')
+  const pageNumber = element('span', { className: 'hint', role: 'status' })
+  const problem = element('p', { className: 'error', role: 'status' })
+  section.append(filter.form, bulk.part, list.part, problem)
+  section.append(element('nav', { className: 'row', 'aria-label': 'Pages of jobs' }))
+  section.lastElementChild?.append(newer, pageNumber, older)
+  const scheduleTable = schedules(api)
+  section.append(scheduleTable.part)
+
+  /** Of the pages from the second to this one. @type {string[]} */
+  let cursors = []
+  /** @type {string | null} */
+  let nextCursor = null
+  /** What the rows answer. */
+  let shown = ''
+
+  const read = throttled(async () => {
+    const asked = identify()
+    const query = toQuery({ ...filter.value(), limit: SHOWN, cursor: cursors.at(-1) })
+    try {
+      const [page, counts] = await Promise.all([
+        api('GET', `/v1/jobs?${query}`, { background: true }),
+        readCounts(),
+      ])
+      // Others were chosen meanwhile, which are read next.
+      if (asked !== identify()) return
+      problem.textContent = ''
+      show(page, counts)
+      shown = asked
+    } catch (error) {
+      // An outage leaves what was read, which only another choice makes wrong.
+      if (shown !== asked) problem.textContent = explain(/** @type {Error} */ (error))
+    }
+  })
+  const readKinds = throttled(async () => {
+    const { items } = await api('GET', '/v1/jobs/kinds', { background: true })
+    filter.showKinds(items)
+    list.showKinds(items)
+  }, READ_KINDS_EVERY_MS)
+
+  const identify = () => JSON.stringify([filter.value(), cursors])
+  const readCounts = () => {
+    const { state: _, ...others } = filter.value()
+    return api('GET', `/v1/jobs/counts?${toQuery(others)}`, { background: true })
+  }
+
+  /** @param {{ items: Job[], nextCursor: string | null }} page @param {Counts} counts */
+  function show(page, counts) {
+    nextCursor = page.nextCursor
+    filter.showCounts(counts)
+    bulk.showCounts(counts)
+    list.show(page.items, filter.isAny())
+    if (!list.hasKindsOf(page.items)) readKinds()
+    for (const [button, isUseful, other] of /** @type {const} */ ([
+      [older, nextCursor !== null, newer],
+      [newer, cursors.length > 0, older],
+    ])) {
+      other.hidden = other === newer ? cursors.length === 0 : nextCursor === null
+      if (!isUseful && document.activeElement === button) other.focus()
+      button.hidden = !isUseful
+    }
+    pageNumber.textContent = cursors.length > 0 ? `Page ${cursors.length + 1}` : ''
+  }
+
+  function restart() {
+    cursors = []
+    turn()
+  }
+
+  function turn() {
+    list.close()
+    read.now()
+  }
+  older.onclick = () => {
+    if (nextCursor) cursors.push(nextCursor)
+    turn()
+  }
+  newer.onclick = () => {
+    cursors.pop()
+    turn()
+  }
+
+  live.subscribe('jobs')
+  live.on('job.changed', (/** @type {{ jobs: Job[], more: boolean }} */ { jobs, more }) => {
+    if (list.change(jobs) || more) read()
+  })
+  live.onReconnect(() => {
+    list.clearFailure()
+    readKinds()
+    read()
+  })
+  setInterval(() => {
+    if (document.hidden) return
+    read()
+    scheduleTable.read()
+  }, READ_EVERY_MS)
+}
+
+/** @param {Error & { errors?: { message: string }[] }} error */
+const explain = ({ message, errors }) =>
+  errors ? `${message}: ${errors.map((each) => each.message).join('. ')}` : message
+
+/**
+ * The table. Rows stay where they are while they change, and so does the focus.
+ *
+ * @param {{ api: typeof import('../api.js').api, onEnd: () => void }} options `onEnd` after what a
+ * reader did
+ */
+function jobList({ api, onEnd }) {
+  const names = ['Job', 'State', 'Attempts', 'Created']
+  const heads = names.map((text) => element('th', { scope: 'col' }, text))
+  heads[2]?.classList.add('number')
+  const actions = element('span', { className: 'visually-hidden' }, 'Actions')
+  const head = element('tr', {}, ...heads, element('td', {}, actions))
+  const table = element('table', {}, element('thead', {}, head))
+  const empty = element('p', { className: 'empty', hidden: true })
   const failure = element('p', { className: 'error', role: 'status' })
-  section.append(
-    element(
-      'div',
-      { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Jobs' },
-      table,
-    ),
-    empty,
-    failure,
-  )
+  const scroll = {
+    className: 'scroll list',
+    tabIndex: 0,
+    role: 'region',
+    'aria-label': 'List of jobs',
+  }
+  const part = element('div', {}, element('div', scroll, table), empty, failure)
 
   /** @type {Map<string, ReturnType<typeof rowFor>>} */
   const rows = new Map()
-  const read = reader(async () =>
-    show((await api('GET', `/v1/jobs?limit=${SHOWN}`, { background: true })).items),
-  )
-
-  /** Rows stay where they are while they change, and so does the focus. @param {Job[]} jobs */
-  function show(jobs) {
-    const ids = new Set(jobs.map(({ id }) => id))
-    for (const [id, { row }] of rows) {
-      if (ids.has(id)) continue
-      row.remove()
-      rows.delete(id)
-    }
-    for (const [place, job] of jobs.entries()) {
-      const shown = rows.get(job.id) ?? rowFor(job, act)
-      rows.set(job.id, shown)
-      if (body.children[place] !== shown.row)
-        body.insertBefore(shown.row, body.children[place] ?? null)
-      shown.update(job)
-    }
-    empty.hidden = jobs.length > 0
-  }
+  /** Whether this process handles each kind. @type {Map<string, boolean>} */
+  let kinds = new Map()
+  /** Drawn with the next frame. @type {Map<string, Partial<Job>>} */
+  const changes = new Map()
+  /** Whether the rows answer another question. */
+  let isOld = false
 
   /** @param {string} method @param {string} path */
   async function act(method, path) {
@@ -84,84 +164,62 @@ function mount(section, { api, live }) {
       rows.get(job.id)?.update(job)
     } catch (error) {
       failure.textContent = /** @type {Error} */ (error).message
-      read()
     }
+    onEnd()
+  }
+  const isHandled = (/** @type {string} */ kind) => kinds.get(kind) ?? true
+
+  function draw() {
+    for (const [id, change] of changes) rows.get(id)?.update(change)
+    changes.clear()
   }
 
-  live.subscribe('jobs')
-  live.on('job.changed', (/** @type {{ jobs: Job[], more: boolean }} */ { jobs, more }) => {
-    for (const job of jobs) rows.get(job.id)?.update(job)
-    // A new job's times are only in the list.
-    if (more || jobs.some(({ id }) => !rows.has(id))) read()
-  })
-  live.onReconnect(read)
-  setInterval(() => document.hidden || read(), READ_EVERY_MS)
-}
-
-/**
- * Reads at once, but never twice within the pause: then once more at its end.
- *
- * @param {() => Promise<void>} readOnce
- */
-function reader(readOnce) {
-  let isResting = false
-  let isWanted = false
-  return async function read() {
-    if (isResting) {
-      isWanted = true
-      return
+  /** @param {Job[]} jobs @param {boolean} isAny whether there is no filter */
+  function show(jobs, isAny) {
+    draw()
+    for (const job of jobs) {
+      const row = rows.get(job.id) ?? rowFor(job, { act, api, isHandled })
+      rows.set(job.id, row)
+      row.update(job)
     }
-    isResting = true
-    isWanted = false
-    // After an outage everything is read again.
-    await readOnce().catch(() => {})
-    setTimeout(() => {
-      isResting = false
-      if (isWanted) read()
-    }, MIN_READ_PAUSE_MS)
+    const ids = new Set(jobs.map(({ id }) => id))
+    for (const [id, row] of rows) {
+      if (ids.has(id) || (row.isInUse() && !isOld)) continue
+      row.body.remove()
+      rows.delete(id)
+    }
+    isOld = false
+    const newestFirst = [...rows].sort(([a], [b]) => (a < b ? 1 : -1))
+    for (const [place, [, { body }]] of newestFirst.entries()) {
+      const there = table.tBodies[place] ?? null
+      if (there !== body) table.insertBefore(body, there)
+    }
+    empty.hidden = rows.size > 0
+    empty.textContent = isAny ? 'No jobs yet.' : 'No jobs match.'
   }
-}
 
-/**
- * @param {Job} first
- * @param {(method: string, path: string) => void} act
- */
-function rowFor(first, act) {
-  let job = first
-  const error = element('div', { className: 'error' })
-  const state = element('span', { className: 'badge' })
-  const progress = element('progress', { max: 1, 'aria-label': `Progress of ${job.kind}` })
-  const note = element('div', { className: 'hint' })
-  const attempts = element('td', { className: 'number' })
-  const cancel = element('button', { type: 'button', className: 'small' }, 'Cancel')
-  cancel.onclick = () => act('DELETE', `/v1/jobs/${job.id}`)
-  const retry = element('button', { type: 'button', className: 'small' }, 'Retry')
-  retry.onclick = () => act('POST', `/v1/jobs/${job.id}/retry`)
-  const row = element(
-    'tr',
-    { 'data-job': job.id },
-    element('th', { scope: 'row' }, element('span', { title: job.id }, job.kind), error),
-    element('td', {}, state),
-    element('td', { className: 'progress' }, progress, note),
-    attempts,
-    element('td', {}, timeOfDay(job.createdAt)),
-    element('td', { className: 'actions' }, cancel, retry),
-  )
-
-  /** @param {Partial<Job>} changes */
-  function update(changes) {
-    job = { ...job, ...changes }
-    const isFinished = ['succeeded', 'failed', 'cancelled'].includes(job.state)
-    state.textContent = job.state
-    state.dataset.tone = TONES[job.state]
-    progress.value = job.progress
-    progress.hidden = job.state !== 'running'
-    note.textContent =
-      job.state === 'running' ? [percent(job.progress), job.note].filter(Boolean).join(', ') : ''
-    attempts.textContent = `${job.attempt} of ${job.maxAttempts}`
-    error.textContent = job.state === 'succeeded' ? '' : (job.error ?? '')
-    cancel.hidden = isFinished
-    retry.hidden = job.state !== 'failed' && job.state !== 'cancelled'
+  return {
+    part,
+    show,
+    /** Lets go of rows in use, too, when others are shown. */
+    close() {
+      isOld = true
+    },
+    /** @param {Job[]} jobs @returns {boolean} whether some are new or in another state */
+    change(jobs) {
+      if (changes.size === 0) requestAnimationFrame(draw)
+      for (const job of jobs) changes.set(job.id, { ...changes.get(job.id), ...job })
+      return jobs.some(({ id, state }) => rows.get(id)?.state() !== state)
+    },
+    /** @param {{ kind: string, isHandled: boolean }[]} items */
+    showKinds(items) {
+      kinds = new Map(items.map((item) => [item.kind, item.isHandled]))
+      for (const row of rows.values()) row.update({})
+    },
+    /** @param {Job[]} jobs */
+    hasKindsOf: (jobs) => jobs.every(({ kind }) => kinds.has(kind)),
+    clearFailure() {
+      failure.textContent = ''
+    },
   }
-  return { row, update }
 }

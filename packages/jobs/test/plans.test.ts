@@ -7,7 +7,16 @@ import { useDatabase } from '../../../test/support/database.ts'
 import { insertJob, toNewJob } from '../enqueue.ts'
 import { job, STATES, schedule } from '../job.ts'
 import { pruneSlots } from '../maintenance.ts'
-import { type Claim, countJobs, findJob, JobStore, listAttempts, listJobs } from '../store.ts'
+import {
+  countJobs,
+  findIds,
+  findJob,
+  type JobFilter,
+  listAttempts,
+  listJobs,
+  listKinds,
+} from '../query.ts'
+import { type Claim, JobStore } from '../store.ts'
 import { useMaintenance } from './support/maintenance.ts'
 
 const ROWS_PER_STATE = 600
@@ -37,6 +46,8 @@ async function useManyJobs() {
       priority: row % 3,
       max_attempts: 2,
       fence: 1,
+      dedupe_key: `${state}-${row}`,
+      request_id: `r-${row % 50}`,
       input: 'null',
     }))
     await db.insertInto('job').values(rows).execute()
@@ -95,8 +106,8 @@ async function doEverything(db: Db) {
   await store.findOtherKinds(new Set(ROOMS.keys()))
   expect(await store.promote()).not.toHaveLength(0)
   expect(await store.rescue()).not.toHaveLength(0)
-  await transaction(db, (trx) => store.cancel(trx, third.id))
-  await transaction(db, (trx) => store.retry(trx, third.id))
+  await transaction(db, (trx) => store.cancel(trx, [third.id]))
+  await transaction(db, (trx) => store.retry(trx, [third.id]))
   expect(await store.prune()).toBeGreaterThan(0)
   const keyed = toNewJob(some, null, { dedupeKey: 'key' })
   for (let time = 0; time < 2; time++) await transaction(db, (trx) => insertJob(trx, keyed))
@@ -110,17 +121,66 @@ async function doEverything(db: Db) {
   await pruneSlots(() => db)
 }
 
+/** Each combination of what a list can be filtered by. */
+function everyFilter(): JobFilter[] {
+  const [now, earlier] = [new Date(), new Date(Date.now() - 60_000)]
+  const all = Object.entries({
+    state: 'failed',
+    kind: 'test.some',
+    key: 'failed-7',
+    requestId: 'r-7',
+    createdAfter: earlier,
+    createdBefore: now,
+  } satisfies JobFilter)
+  return Array.from({ length: 2 ** all.length }, (_, chosen) =>
+    Object.fromEntries(all.filter((_, bit) => chosen & (1 << bit))),
+  )
+}
+
+/** What the server would do, for the tables of the jobs. */
+async function explain(db: Db, { sql: text, parameters }: CompiledQuery) {
+  const { rows } = await db.executeQuery<Record<string, string | null>>(
+    CompiledQuery.raw(`explain format = traditional ${text}`, [...parameters]),
+  )
+  const plan = rows.filter(({ table }) => /^job/.test(table ?? ''))
+  return plan.map(({ type, Extra }) => `${type} ${Extra}`).join('\n')
+}
+
 test('no statement of the jobs sorts rows or reads a whole table, as the service itself sends it', async () => {
   const db = await useManyJobs()
   const statements = await statementsOf(() => doEverything(db))
   expect(statements.length).toBeGreaterThan(25)
-  for (const { sql: text, parameters } of statements) {
-    const { rows } = await db.executeQuery<Record<string, string | null>>(
-      CompiledQuery.raw(`explain format = traditional ${text}`, [...parameters]),
-    )
-    const plan = rows.filter(({ table }) => /^job/.test(table ?? ''))
+  for (const statement of statements)
     expect
-      .soft(plan.map(({ type, Extra }) => `${type} ${Extra}`).join(', '), text)
+      .soft(await explain(db, statement), statement.sql)
       .not.toMatch(/\bALL\b|filesort|temporary/)
+})
+
+test('each combination of filters is a range of an index, of which no more is read than it takes', async () => {
+  const db = await useManyJobs()
+  const before = '0100000f-0000-7000-8000-000000000000'
+  const statements = await statementsOf(async () => {
+    for (const filter of everyFilter()) {
+      await listJobs(db, { ...filter, limit: 20 })
+      await listJobs(db, { ...filter, limit: 20, before })
+      if (!('state' in filter)) await countJobs(db, filter)
+      else await findIds(db, { ...filter, state: 'failed' }, { limit: 500, before })
+    }
+  })
+  expect(statements.length).toBeGreaterThan(150)
+  for (const statement of statements) {
+    const plan = await explain(db, statement)
+    expect.soft(plan, statement.sql).not.toMatch(/^ALL|temporary/m)
+    // At most one job of each kind has a key: those are sorted.
+    if (!statement.sql.includes('(job_dedupe)'))
+      expect.soft(plan, statement.sql).not.toMatch(/filesort/)
+    // Of all jobs, the first of the primary key are read.
+    if (statement.sql.includes(' = ?')) expect.soft(plan, statement.sql).not.toMatch(/^index /m)
   }
+})
+
+test('the kinds are read without reading their jobs', async () => {
+  const db = await useManyJobs()
+  const [statement] = await statementsOf(() => listKinds(db))
+  expect(await explain(db, statement as CompiledQuery)).toMatch(/^range .*for group-by/)
 })

@@ -12,7 +12,7 @@ const sweep = job<{ of: string }>('test.sweep')
 const daily = schedule('test.daily', '0 3 * * *', sweep, { of: 'files' })
 
 const insertSlot = (database: Database, ago: string) =>
-  sql`insert into job_slot values (${daily.name}, date_format(now() - interval ${sql.raw(ago)}, '%Y-%m-%d 03:00:00'))`.execute(
+  sql`insert into job_slot (schedule, slot) values (${daily.name}, date_format(now() - interval ${sql.raw(ago)}, '%Y-%m-%d 03:00:00'))`.execute(
     database.withSignal(),
   )
 
@@ -71,6 +71,25 @@ describe('a schedule', () => {
     const slots = (await slotsOf(database)).filter((row) => row.schedule === 'test.often')
     expect(rows.length).toBe(slots.length - 1)
     expect(new Set(done)).toEqual(new Set(['uploads']))
+  })
+
+  test('is listed with its next slot, and its last with the job that it enqueued', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const often = schedule('test.often', '* * * * * *', sweep, { of: 'uploads' })
+    const handlers = [handle(sweep, () => {})]
+    const timing = { pollMs: 50 }
+    const { jobs } = useJobs(database, { handlers, schedules: [often, daily], timing })
+    const list = async () => (await jobs.schedules(db)).slice(-2)
+    const [first, second] = await until(async () => {
+      const schedules = await list()
+      return schedules[0]?.lastRun?.state === 'succeeded' ? schedules : undefined
+    }, 'one has run')
+    expect(first).toMatchObject({ name: 'test.often', kind: sweep.name, cron: '* * * * * *' })
+    expect(second).toMatchObject({ name: 'test.daily', lastRun: null })
+    expect(second?.nextRun.toISOString()).toMatch(/T03:00:00/)
+    const lastRun = (first as NonNullable<typeof first>).lastRun
+    expect(await jobs.find(db, lastRun?.jobId ?? '')).toMatchObject({ kind: sweep.name })
   })
 
   test('leaves out its slots while the job of an earlier one is unfinished', async () => {

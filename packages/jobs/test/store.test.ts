@@ -3,7 +3,8 @@ import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
 import { insertJob, toNewJob } from '../enqueue.ts'
 import { job } from '../job.ts'
-import { type AttemptResult, type Claim, findJob, JobStore, listAttempts } from '../store.ts'
+import { findJob, listAttempts } from '../query.ts'
+import { type AttemptResult, type Claim, JobStore } from '../store.ts'
 
 const ROOMS = new Map([['test.some', 1]])
 const LEASE_MS = 30_000
@@ -33,8 +34,8 @@ async function useStore({ attempts = 5 } = {}) {
     id,
     claim,
     finish,
-    cancel: () => transaction(db, (trx) => store.cancel(trx, id)),
-    retry: () => transaction(db, (trx) => store.retry(trx, id)),
+    cancel: () => transaction(db, (trx) => store.cancel(trx, [id])),
+    retry: () => transaction(db, (trx) => store.retry(trx, [id])),
     find: () => findJob(db, id),
     attempts: () => listAttempts(db, id),
   }
@@ -114,7 +115,7 @@ describe('a job that is cancelled while it runs', () => {
   test('stays cancelled, whatever its worker says later, and is over in its history', async () => {
     const { claim, cancel, finish, find, attempts } = await useStore()
     const first = await claim('one')
-    expect(await cancel()).toMatchObject({ changed: true, job: { state: 'cancelled' } })
+    expect(await cancel()).toMatchObject([{ state: 'cancelled' }])
     expect(await finish(first, done)).toEqual([])
     expect(await find()).toMatchObject({ state: 'cancelled', result: null })
     expect(await attempts()).toMatchObject([{ outcome: 'cancelled' }])

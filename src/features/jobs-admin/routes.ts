@@ -1,15 +1,17 @@
 import { z } from '@hono/zod-openapi'
-import { type JobChange, NAME } from '@offloop/jobs/job'
-import type { JobRow } from '@offloop/jobs/store'
+import { MAX_KEY_CHARACTERS, REQUEST_ID } from '@offloop/jobs/enqueue'
+import { type JobChange, NAME, RETRYABLE, STATES, UNFINISHED } from '@offloop/jobs/job'
+import { type JobRow, MAX_COUNTED } from '@offloop/jobs/query'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
 import { type AppContext, getContext } from '../../http/context.ts'
 import { PageQuery, Pager, pageFields } from '../../http/pagination.ts'
-import { createRouter, json } from '../../http/router.ts'
+import { text } from '../../http/params.ts'
+import { createRouter, json, jsonBody } from '../../http/router.ts'
 import { event } from '../../realtime/event.ts'
 
 const State = z
-  .enum(['scheduled', 'queued', 'running', 'succeeded', 'failed', 'cancelled'])
+  .enum(STATES)
   .describe('`scheduled` jobs wait for their time or a retry; `failed` ones used up their attempts')
 
 const time = z.iso.datetime()
@@ -25,6 +27,7 @@ const Job = z
     maxAttempts: z.int(),
     progress: z.number().min(0).max(1),
     note: z.string().nullable(),
+    key: z.string().nullable().describe('The dedupe key, until it is finished'),
     requestId: z.string().nullable().describe('Of the request that enqueued it'),
     subject: z
       .string()
@@ -37,6 +40,8 @@ const Job = z
     finishedAt: time.nullable(),
   })
   .openapi('Job')
+
+export type Job = z.infer<typeof Job>
 
 const Attempt = z
   .strictObject({
@@ -62,19 +67,97 @@ const JobDetail = z
   })
   .openapi('JobDetail')
 
+export type JobDetail = z.infer<typeof JobDetail>
+
 const JobPage = z.strictObject(pageFields(Job)).openapi('JobPage')
 
 const JobId = z.strictObject({ id: z.uuid().toLowerCase() })
 
-const JobsQuery = z.strictObject({
-  state: State.optional(),
+const pastTime = (which: string) =>
+  time
+    .transform((value) => new Date(value))
+    .optional()
+    .openapi({ type: 'string', format: 'date-time', description: `Created ${which}` })
+
+const Filter = z.strictObject({
   kind: z
     .string()
     .regex(NAME, 'must be 1 to 100 ASCII characters without spaces')
     .optional()
     .openapi({ example: KIND_EXAMPLE }),
+  key: text()
+    .min(1)
+    .max(2 * MAX_KEY_CHARACTERS)
+    .optional()
+    .describe('The dedupe key, which only unfinished jobs have'),
+  requestId: z
+    .string()
+    .regex(REQUEST_ID, 'must be 1 to 128 ASCII characters without spaces')
+    .optional()
+    .describe('Of the request that enqueued them; of more than 10 000, the newest are found'),
+  createdAfter: pastTime('then or later'),
+  createdBefore: pastTime('earlier'),
+})
+
+const JobsQuery = z.strictObject({
+  state: State.optional(),
+  ...Filter.shape,
   ...PageQuery.shape,
 })
+
+const count = z.int().min(0).max(MAX_COUNTED)
+
+const JobCounts = z
+  .strictObject(Object.fromEntries(STATES.map((state) => [state, count])) as StateCounts)
+  .describe(`Jobs that match by state, each counted up to ${MAX_COUNTED}`)
+  .openapi('JobCounts')
+
+export type JobCounts = z.infer<typeof JobCounts>
+
+type StateCounts = Record<(typeof STATES)[number], typeof count>
+
+const JobKinds = z
+  .strictObject({
+    items: z.array(
+      z.strictObject({
+        kind: z.string(),
+        isHandled: z.boolean().describe('Whether this process has a handler for it'),
+      }),
+    ),
+  })
+  .openapi('JobKinds')
+
+const JobSchedules = z
+  .strictObject({
+    items: z.array(
+      z.strictObject({
+        name: z.string(),
+        kind: z.string(),
+        cron: z.string().describe('Five fields in UTC, or six that begin with seconds'),
+        lastRun: z
+          .strictObject({
+            slot: time,
+            jobId: z.uuid().describe('An earlier one if that was unfinished'),
+            state: State.nullable().describe('Null once the job was pruned'),
+          })
+          .nullable(),
+        nextRun: time,
+      }),
+    ),
+  })
+  .openapi('JobSchedules')
+
+export type JobSchedules = z.infer<typeof JobSchedules>
+
+const RetryFilter = z.strictObject({ state: z.enum(RETRYABLE), ...Filter.shape })
+const CancelFilter = z.strictObject({ state: z.enum(UNFINISHED), ...Filter.shape })
+
+const JobsChanged = z
+  .strictObject({
+    changed: z.int().min(0),
+    more: z.boolean().describe('Whether more match: a call changes at most 10 000'),
+  })
+  .openapi('JobsChanged')
 
 /** The topic of the jobs of this process. */
 const JOBS = 'jobs'
@@ -122,11 +205,64 @@ function jobRoutes({ database, jobs }: Deps) {
     request: { query: JobsQuery },
     responses: { 200: json(JobPage, 'One page') },
     handler: async (c) => {
-      const { state, kind, ...page } = c.req.valid('query')
+      const { limit, cursor, ...filter } = c.req.valid('query')
       const read = (before: string | undefined, limit: number) =>
-        jobs.list(open(c), { state, kind, limit, before })
-      return c.json(await pager.read(page, read), 200)
+        jobs.list(open(c), { ...filter, limit, before })
+      return c.json(await pager.read({ limit, cursor }, read), 200)
     },
+  })
+
+  router.openapi({
+    method: 'get',
+    path: '/counts',
+    operationId: 'countJobs',
+    access: 'operate',
+    summary: 'Count jobs by state',
+    request: { query: Filter },
+    responses: { 200: json(JobCounts, 'The counts') },
+    handler: async (c) => c.json(await jobs.count(open(c), c.req.valid('query')), 200),
+  })
+
+  router.openapi({
+    method: 'get',
+    path: '/kinds',
+    operationId: 'listJobKinds',
+    access: 'operate',
+    summary: 'List the kinds that have jobs, up to 200, or a handler',
+    responses: { 200: json(JobKinds, 'The kinds') },
+    handler: async (c) => c.json({ items: await jobs.kinds(open(c)) }, 200),
+  })
+
+  router.openapi({
+    method: 'get',
+    path: '/schedules',
+    operationId: 'listJobSchedules',
+    access: 'operate',
+    summary: 'List the schedules with their last and next run',
+    responses: { 200: json(JobSchedules, 'The schedules') },
+    handler: async (c) => c.json({ items: await jobs.schedules(open(c)) }, 200),
+  })
+
+  router.openapi({
+    method: 'post',
+    path: '/retry',
+    operationId: 'retryJobs',
+    access: 'operate',
+    summary: 'Queue all failed or cancelled jobs that match again, newest first',
+    request: jsonBody(RetryFilter),
+    responses: { 200: json(JobsChanged, 'Queued') },
+    handler: async (c) => c.json(await jobs.retryAll(open(c), c.req.valid('json')), 200),
+  })
+
+  router.openapi({
+    method: 'post',
+    path: '/cancel',
+    operationId: 'cancelJobs',
+    access: 'operate',
+    summary: 'Cancel all unfinished jobs that match, newest first',
+    request: jsonBody(CancelFilter),
+    responses: { 200: json(JobsChanged, 'Cancelled') },
+    handler: async (c) => c.json(await jobs.cancelAll(open(c), c.req.valid('json')), 200),
   })
 
   router.openapi({

@@ -84,6 +84,182 @@ describe('the list', () => {
   })
 })
 
+describe('the filters of the list', () => {
+  const HOUR_MS = 3_600_000
+
+  test('combine: by kind, state, key, request and time', async () => {
+    const kind = 'test.filtered'
+    const id = await create(kind, { dedupeKey: 'order 7', requestId: 'r-7' })
+    await create(kind, { dedupeKey: 'order 8', requestId: 'r-8' })
+    await create('test.filtered-too', { dedupeKey: 'order 7', requestId: 'r-7' })
+    const hourAgo = new Date(Date.now() - HOUR_MS).toISOString()
+    const inAnHour = new Date(Date.now() + HOUR_MS).toISOString()
+    const matching = {
+      kind,
+      state: 'queued',
+      key: 'order 7',
+      requestId: 'r-7',
+      createdAfter: hourAgo,
+      createdBefore: inAnHour,
+    }
+    const failing = {
+      kind: 'test.filtered-too',
+      state: 'failed',
+      key: 'order 9',
+      requestId: 'r-9',
+      createdAfter: inAnHour,
+      createdBefore: hourAgo,
+    }
+    expect(await find(matching)).toEqual([id])
+    for (const [name, value] of Object.entries(failing))
+      expect(await find({ ...matching, [name]: value }), name).not.toContain(id)
+    const names = Object.keys(matching) as (keyof typeof matching)[]
+    for (const name of names) expect(await find({ [name]: matching[name] }), name).toContain(id)
+    expect(await find({ key: 'order 7' })).toHaveLength(2)
+    expect(await find({ requestId: 'r-7', kind })).toEqual([id])
+  })
+
+  test('take keys literally, with spaces and bars at their ends, and show them so', async () => {
+    for (const key of ['a', 'a ', 'a|', 'a |', '_', '%']) {
+      const id = await create('test.keys', { dedupeKey: key })
+      const { body } = await request(`${url}?${new URLSearchParams({ kind: 'test.keys', key })}`)
+      expect(body.items).toMatchObject([{ id, key }])
+    }
+  })
+
+  test('split by time at the millisecond: what was created then is after it', async () => {
+    const id = await create('test.moment')
+    const at = Number.parseInt(id.replace('-', '').slice(0, 12), 16)
+    const time = (ms: number) => new Date(ms).toISOString()
+    expect(await find({ kind: 'test.moment', createdAfter: time(at) })).toEqual([id])
+    expect(await find({ kind: 'test.moment', createdAfter: time(at + 1) })).toEqual([])
+    expect(await find({ kind: 'test.moment', createdBefore: time(at) })).toEqual([])
+    expect(await find({ kind: 'test.moment', createdBefore: time(at + 1) })).toEqual([id])
+    expect(await find({ kind: 'test.moment', createdAfter: '0001-01-01T00:00:00Z' })).toEqual([id])
+  })
+
+  test('keep the order over all states when only the kind is given', async () => {
+    const ids: string[] = []
+    for (let index = 0; index < 3; index++)
+      ids.unshift(await create('test.mixed'), await createFailed('test.mixed'))
+    const first = (await request(`${url}?kind=test.mixed&limit=4`)).body
+    const rest = (await request(`${url}?kind=test.mixed&limit=4&cursor=${first.nextCursor}`)).body
+    const found = [...first.items, ...rest.items].map(({ id }: { id: string }) => id)
+    expect(found).toEqual(ids.toSorted().toReversed())
+    expect(rest.nextCursor).toBeNull()
+  })
+
+  test.each(['requestId=a%20b', 'createdAfter=yesterday', 'key=', 'colour=red'])(
+    'refuse %s',
+    async (query) => {
+      const { status, body } = await request(`${url}?${query}`)
+      expect([status, body.errors[0].path]).toEqual([422, `query.${query.split('=')[0]}`])
+    },
+  )
+
+  const find = async (filter: Record<string, string>): Promise<string[]> => {
+    const { body } = await request(`${url}?limit=100&${new URLSearchParams(filter)}`)
+    return body.items.map(({ id }: { id: string }) => id)
+  }
+})
+
+describe('the counts', () => {
+  test('are by state, of what the filters match', async () => {
+    await create('test.counts', { requestId: 'r-counts' })
+    await create('test.counts')
+    await createFailed('test.counts')
+    const none = { scheduled: 0, running: 0, succeeded: 0, cancelled: 0 }
+    const count = async (query: string) => (await request(`${url}/counts?${query}`)).body
+    expect(await count('kind=test.counts')).toEqual({ ...none, queued: 2, failed: 1 })
+    expect(await count('requestId=r-counts')).toEqual({ ...none, queued: 1, failed: 0 })
+    const later = new Date(Date.now() + 60_000).toISOString()
+    expect(await count(`createdAfter=${later}`)).toEqual({ ...none, queued: 0, failed: 0 })
+    expect((await count('')).queued).toBeGreaterThan(2)
+    expect((await request(`${url}/counts?state=failed`)).status).toBe(422)
+  })
+})
+
+test('the kinds are those that have jobs or a handler, and say which', async () => {
+  await create('test.kinds')
+  const { items } = (await request(`${url}/kinds`)).body
+  expect(items).toContainEqual({ kind: 'test.kinds', isHandled: false })
+  expect(items).toContainEqual({ kind: 'jobs.prune', isHandled: true })
+  const kinds = items.map(({ kind }: { kind: string }) => kind)
+  expect(kinds).toEqual([...new Set(kinds)].toSorted())
+})
+
+describe('retrying and cancelling all that match', () => {
+  const post = (verb: string, body: unknown) => request(`${url}/${verb}`, 'POST', body)
+  const counts = async (kind: string) => (await request(`${url}/counts?kind=${kind}`)).body
+
+  test('changes 2500 jobs in one call, and leaves others alone', async () => {
+    const rows = Array.from({ length: 2_500 }, (_, index) => ({
+      id: `01a1fc0d-0000-7000-8000-${String(index).padStart(12, '0')}`,
+      kind: 'test.many',
+      state: 'failed' as const,
+      due_at: new Date(Date.now() + 60_000),
+      priority: 0,
+      max_attempts: 1,
+      attempt: 1,
+      error: 'It cannot be done',
+      input: 'null',
+      finished_at: new Date(),
+    }))
+    await service.database.withSignal().insertInto('job').values(rows).execute()
+    const other = await createFailed('test.few')
+    const filter = { state: 'failed', kind: 'test.many' }
+    expect((await post('retry', filter)).body).toEqual({ changed: 2_500, more: false })
+    expect(await counts('test.many')).toMatchObject({ failed: 0, queued: 2_500 })
+    const { body } = await request(`${url}?kind=test.many&limit=1`)
+    expect(body.items).toMatchObject([{ state: 'queued', attempt: 0, error: null }])
+    expect((await request(`${url}/${other}`)).body.state).toBe('failed')
+    expect((await post('retry', filter)).body).toEqual({ changed: 0, more: false })
+    const queued = { state: 'queued', kind: 'test.many' }
+    expect((await post('cancel', queued)).body).toEqual({ changed: 2_500, more: false })
+    expect(await counts('test.many')).toMatchObject({ queued: 0, cancelled: 2_500 })
+  })
+
+  test('takes the same filters as the list', async () => {
+    const kind = 'test.some-of'
+    const first = await create(kind, { dedupeKey: 'one', requestId: 'r-some-of' })
+    await create(kind, { dedupeKey: 'two', requestId: 'r-some-of' })
+    const body = { state: 'queued', kind, key: 'one', requestId: 'r-some-of' }
+    expect((await post('cancel', body)).body.changed).toBe(1)
+    expect((await request(`${url}/${first}`)).body).toMatchObject({ state: 'cancelled', key: null })
+    const later = { state: 'queued', kind, createdAfter: new Date(Date.now() + 1_000) }
+    expect((await post('cancel', later)).body.changed).toBe(0)
+    expect((await post('cancel', { ...later, createdAfter: new Date(0) })).body.changed).toBe(1)
+  })
+
+  test.each([
+    ['retry', {}],
+    ['cancel', {}],
+    ['retry', { state: 'queued' }],
+    ['retry', { state: 'succeeded' }],
+    ['cancel', { state: 'failed' }],
+    ['cancel', { state: 'queued', limit: 3 }],
+  ])('refuses to %s by %j: a state that it helps must be chosen', async (verb, body) => {
+    expect((await post(verb, body)).status).toBe(422)
+  })
+})
+
+test('the schedules have their cron, their next run, and the last with its job', async () => {
+  const read = async () => {
+    const { items } = (await request(`${url}/schedules`)).body
+    return items.find(({ name }: { name: string }) => name === 'jobs.prune')
+  }
+  const schedule = await read()
+  expect(schedule).toMatchObject({ kind: 'jobs.prune', cron: '17 * * * *' })
+  expect(schedule.nextRun).toMatch(/:17:00\.000Z$/)
+  expect(Date.parse(schedule.nextRun)).toBeGreaterThan(Date.now())
+  const id = await createFailed('jobs.prune')
+  const db = service.database.withSignal()
+  const slot = new Date('2098-01-01T00:17:00Z')
+  await db.insertInto('job_slot').values({ schedule: 'jobs.prune', slot, job_id: id }).execute()
+  const lastRun = { slot: slot.toISOString(), jobId: id, state: 'failed' }
+  expect(await read()).toMatchObject({ lastRun })
+})
+
 describe('one job', () => {
   test('has its attempts and what went wrong the last time', async () => {
     const id = await createFailed('test.read')

@@ -14,7 +14,10 @@ export function useMaintenance(db: Db, schedules: JobSchedule[]) {
     log: pino({ level: 'silent' }),
     timing: TIMING,
     schedules,
-    enqueue: async (_, { name }) => fired.push(name),
+    enqueue: async (_, { name }) => {
+      fired.push(name)
+      return { id: `job of ${name}` }
+    },
     onChange: () => {},
   })
   return { fired, maintenance }
