@@ -14,7 +14,7 @@ export function startSamples({ threads }: { threads: number }) {
   const samples = new LiveSamples()
   const stop = samples.start({
     metrics: { requestCount: 0 },
-    watchdog: { readDelay: () => ({ p50: 0, p99: 0, max: 0 }) },
+    watchdog: { readDelay: () => ({ p50: 0, p99: 0, max: 0, withoutCoreMs: 0 }) },
     compute: { queued: 0, running: threads, threadStates: () => states },
     database: { semaphore: { permits: 10, inUse: 0 }, waiting: 0 },
     realtime: {
