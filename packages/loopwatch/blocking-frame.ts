@@ -5,14 +5,14 @@ import { type Frame, parseFrames, type StackSample } from './stack-sample.ts'
 
 const PROJECT = process.cwd() + sep
 
-/** What blocked the event loop, and its request. */
+/** What blocked the event loop, and its request. Without a sample, all of it is absent. */
 export interface BlockingFrame {
-  /** `(anonymous)` without a name, `(unknown)` without a sample. */
-  function: string
+  /** `(anonymous)` without a name. */
+  function?: string
   /** Relative inside the working directory, otherwise absolute or a URL: `node:fs`. */
-  file: string
-  /** From 1; 0 if unknown. */
-  line: number
+  file?: string
+  /** From 1. */
+  line?: number
   /** Native code ran, called at `line` or before. */
   inNativeCall?: true
   /** Absent if what ran belongs to no request. */
@@ -28,16 +28,14 @@ export interface Block extends BlockingFrame {
   blockedMs: number
 }
 
-export const UNKNOWN: BlockingFrame = { function: '(unknown)', file: '', line: 0 }
-
-/** `render (src/page.ts:15)`, or `parse (src/a.ts, at or before line 15)`. */
-export function formatFrame({ function: name, file, line, inNativeCall }: BlockingFrame): string {
-  if (!file) return name
-  return `${name} (${file}${inNativeCall ? `, at or before line ${line}` : `:${line}`})`
+/** ` by render (src/page.ts:15)`, ` by parse (src/a.ts, at or before line 15)` or ` (not sampled)`. */
+export function formatCause({ function: name, file, line, inNativeCall }: BlockingFrame): string {
+  if (name === undefined) return ' (not sampled)'
+  return ` by ${name} (${file}${inNativeCall ? `, at or before line ${line}` : `:${line}`})`
 }
 
 export const describeBlock = (block: Block) =>
-  `The event loop was blocked for ${block.blockedMs} ms by ${formatFrame(block)}`
+  `The event loop was blocked for ${block.blockedMs} ms${formatCause(block)}`
 
 /**
  * The innermost function of the working directory, otherwise of a package, otherwise of Node.
@@ -52,7 +50,7 @@ export function findBlockingFrame(sample: StackSample, isLate: boolean): Blockin
   const running = frames.slice(1).filter(({ isAwaiting }) => !isAwaiting)
   const candidates = isAfterNative ? running : frames
   const frame = candidates.find(isOwn) ?? candidates.find((one) => !isNode(one)) ?? candidates[0]
-  if (!frame) return { ...UNKNOWN, ...sample.request }
+  if (!frame) return { ...sample.request }
   return {
     function: frame.name || '(anonymous)',
     file: isInside(frame) ? relative(PROJECT, toPath(frame)) : toPath(frame),

@@ -1,5 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads'
-import { type BlockingFrame, findBlockingFrame, UNKNOWN } from './blocking-frame.ts'
+import { type BlockingFrame, findBlockingFrame } from './blocking-frame.ts'
 import * as heartbeat from './heartbeat.ts'
 import { connectToMainThread, listenForProbes } from './probe-server.ts'
 import { recordProfile } from './profile.ts'
@@ -8,45 +8,53 @@ import type { DetectorData, DetectorMessage, DetectorRequest } from './watchdog.
 
 /**
  * The watchdog's thread: checks the last beat once per period, samples the main thread's stack when
- * it is overdue, and reports the block when the event loop turns again.
+ * it is overdue, and reports the block when the late beat has come.
  */
 /** A slower sample had to wait for a native call. */
-const LATE_MS = 25
-/** Blocks in a row that are sampled; then one per MS_PER_SAMPLE. */
-const MAX_SAMPLES = 10
-const MS_PER_SAMPLE = 5_000
+const LATE_MS = 15
+/** A block that just reaches the threshold is over by then, so samples are taken earlier. */
+const SAMPLED_SHARE = 0.5
+const MS_PER_SAMPLE = 200
+/** Samples of which the end of their block is awaited. */
+const MAX_OPEN = 10
+const MAX_STOPS = 10
 
-/** A block that is not over, or not reported. */
-interface OpenBlock {
-  at: number
+/** What blocks the event loop since a beat. */
+interface Sampling {
   frame?: BlockingFrame
-  sampling?: Promise<void>
+  taken?: Promise<void>
+}
+
+/** Time in which neither thread could run. */
+interface Stop {
+  from: bigint
+  to: bigint
+  awayNs: bigint
 }
 
 if (!parentPort) throw new Error('detector.ts is the entry of a worker thread')
 const thread = parentPort
-const { cells, periodMs, thresholdMs, channelName, sampleEveryBlock, probes }: DetectorData =
-  workerData
+const { cells, periodMs, thresholdMs, channelName, maxSamples, probes }: DetectorData = workerData
 const send = (message: DetectorMessage) => thread.postMessage(message)
 
-let lastBeat: bigint | undefined
-let runQueueDelayAtBeatNs = 0n
-let stoppedNs = 0n
 let polledAt = process.hrtime.bigint()
 let ownTimeNs = heartbeat.readOwnThreadTime().totalNs
 let mainTimeNs = heartbeat.readMainThreadTime().totalNs
-let openBlock: OpenBlock | undefined
-let samplesLeft = sampleEveryBlock ? Number.POSITIVE_INFINITY : MAX_SAMPLES
+let samplesLeft = maxSamples
+/** By the last beat. */
+const samplings = new Map<bigint, Sampling>()
+const stops: Stop[] = []
 /** Blocks are reported in their order. */
 let reported: Promise<unknown> = Promise.resolve()
 
 setInterval(poll, periodMs)
 setInterval(() => {
-  if (samplesLeft < MAX_SAMPLES) samplesLeft++
+  if (samplesLeft < maxSamples) samplesLeft++
 }, MS_PER_SAMPLE)
 thread.on('message', async (request: DetectorRequest) => {
   if (request.kind === 'profile') return recordProfile(request)
   poll()
+  if (request.kind === 'late') return report(request.late)
   await reported
   send({ kind: 'flushed' })
 })
@@ -56,19 +64,21 @@ send({ kind: 'open', url: ask && (await listenForProbes(probes.options, ask, rea
 function poll() {
   const now = process.hrtime.bigint()
   const mainTime = heartbeat.readMainThreadTime()
-  const awayNs = awaySincePoll(now, mainTime.totalNs)
-  const wasStopped = heartbeat.toMs(awayNs) > periodMs * 2
-  if (wasStopped) stoppedNs += awayNs
+  noteStop(now, mainTime.totalNs)
   const beat = heartbeat.readBeat(cells)
-  if (beat !== lastBeat) endBlock(beat)
-  // The stop may have followed a beat that is new here.
-  if (wasStopped && beat !== undefined && stoppedNs === 0n) stoppedNs = now - beat
-  if (beat === undefined || openBlock) return
-  const overdueMs = readOverdueMs(now)
-  if (isBlock(overdueMs - withoutCoreMs(mainTime.runQueueDelayNs))) beginBlock(overdueMs, beat)
+  if (beat === undefined || thresholdMs === 0 || samplings.has(beat)) return
+  const delayNs = mainTime.runQueueDelayNs - heartbeat.readRunQueueDelayAtBeat(cells)
+  const delayMs = readOverdueMs(now) - heartbeat.toMs(delayNs)
+  if (delayMs >= thresholdMs * SAMPLED_SHARE) beginSampling(beat)
 }
 
-const isBlock = (ms: number) => thresholdMs > 0 && ms >= thresholdMs
+function noteStop(now: bigint, newMainTimeNs: bigint) {
+  const from = polledAt
+  const awayNs = awaySincePoll(now, newMainTimeNs)
+  if (heartbeat.toMs(awayNs) <= periodMs * 2) return
+  stops.push({ from, to: now, awayNs })
+  if (stops.length > MAX_STOPS) stops.shift()
+}
 
 /** Time since the last poll in which neither thread could run. */
 function awaySincePoll(now: bigint, newMainTimeNs: bigint): bigint {
@@ -85,55 +95,55 @@ function awaySincePoll(now: bigint, newMainTimeNs: bigint): bigint {
 function readOverdueMs(now: bigint): number {
   const beat = heartbeat.readBeat(cells)
   if (beat === undefined) return 0
-  const elapsedNs = now - beat - (beat === lastBeat ? stoppedNs : 0n)
-  return Math.max(0, heartbeat.toMs(elapsedNs) - periodMs)
+  return Math.max(0, heartbeat.toMs(now - beat) - readStoppedMs(beat, now) - periodMs)
 }
+
+function readStoppedMs(from: bigint, to: bigint): number {
+  let stoppedNs = 0n
+  for (const stop of stops) {
+    const overlapNs = min(to, stop.to) - (from > stop.from ? from : stop.from)
+    if (overlapNs > 0n) stoppedNs += min(overlapNs, stop.awayNs)
+  }
+  return heartbeat.toMs(stoppedNs)
+}
+
+const min = (one: bigint, other: bigint) => (one < other ? one : other)
 
 function readBlockage() {
+  const beat = heartbeat.readBeat(cells)
   const blockedMs = readOverdueMs(process.hrtime.bigint())
-  return blockedMs < periodMs
+  return beat === undefined || blockedMs < periodMs
     ? { blockedMs: 0, blockingFrame: undefined }
-    : { blockedMs, blockingFrame: openBlock?.frame }
+    : { blockedMs, blockingFrame: samplings.get(beat)?.frame }
 }
 
-/** How long the main thread waited for a core since the beat. */
-const withoutCoreMs = (runQueueDelayNs: bigint) =>
-  heartbeat.toMs(runQueueDelayNs - runQueueDelayAtBeatNs)
-
-function beginBlock(overdueMs: number, beat: bigint) {
-  openBlock = { at: Date.now() - overdueMs }
+function beginSampling(beat: bigint) {
+  const sampling: Sampling = {}
+  samplings.set(beat, sampling)
+  for (const oldest of samplings.keys()) if (samplings.size > MAX_OPEN) samplings.delete(oldest)
   if (samplesLeft < 1) return
   samplesLeft--
-  openBlock.sampling = sample(openBlock, beat).catch(() => {})
+  sampling.taken = sample(sampling, beat).catch(() => {})
 }
 
-async function sample(block: OpenBlock, beat: bigint) {
+async function sample(sampling: Sampling, beat: bigint) {
   const askedAt = process.hrtime.bigint()
+  const before = heartbeat.readMainThreadTime()
   const taken = await sampleStack(channelName)
   if (!taken || taken.beat !== String(beat)) return
-  const tookMs = heartbeat.toMs(BigInt(taken.at) - askedAt)
-  block.frame = findBlockingFrame(taken, tookMs > LATE_MS)
+  const { runQueueDelayNs } = heartbeat.readMainThreadTime()
+  const withoutCoreNs = runQueueDelayNs - before.runQueueDelayNs
+  const tookMs = heartbeat.toMs(BigInt(taken.at) - askedAt - withoutCoreNs)
+  sampling.frame = findBlockingFrame(taken, tookMs > LATE_MS)
 }
 
-function endBlock(beat: bigint | undefined) {
-  const runQueueDelayNs = heartbeat.readRunQueueDelayAtBeat(cells)
-  if (lastBeat !== undefined && beat !== undefined) {
-    const betweenMs = heartbeat.toMs(beat - lastBeat - stoppedNs)
-    const blockedMs = betweenMs - periodMs - withoutCoreMs(runQueueDelayNs)
-    // Checked again: Linux counts a run-queue delay only once it is over. A block between two polls
-    // has no sample.
-    if (isBlock(blockedMs)) report(openBlock ?? { at: Date.now() - blockedMs }, blockedMs)
-  }
-  openBlock = undefined
-  lastBeat = beat
-  stoppedNs = 0n
-  runQueueDelayAtBeatNs = runQueueDelayNs
-}
-
-function report(block: OpenBlock, blockedMs: number) {
-  reported = Promise.all([reported, block.sampling]).then(() => {
-    const { at, frame = UNKNOWN } = block
+function report({ lastBeat, beat, at, blockedMs: unstoppedMs }: heartbeat.LateBeat) {
+  const sampling = samplings.get(lastBeat)
+  samplings.delete(lastBeat)
+  const blockedMs = unstoppedMs - readStoppedMs(lastBeat, beat)
+  if (blockedMs < thresholdMs) return
+  reported = Promise.all([reported, sampling?.taken]).then(() => {
     const rounded = { at: Math.round(at), blockedMs: Math.round(blockedMs) }
-    send({ kind: 'block', block: { ...rounded, ...frame } })
+    send({ kind: 'block', block: { ...rounded, ...sampling?.frame } })
   })
 }

@@ -1,4 +1,4 @@
-import { type Block, formatFrame } from './blocking-frame.ts'
+import { type Block, formatCause } from './blocking-frame.ts'
 import { Watchdog } from './watchdog.ts'
 
 /**
@@ -18,7 +18,7 @@ export async function expectNonBlocking<Result>(
   await using watchdog = await Watchdog.open({
     thresholdMs: maxMs,
     onBlock,
-    sampleEveryBlock: true,
+    maxSamples: Number.POSITIVE_INFINITY,
   })
   watchdog.start()
   const result = await code()
@@ -30,5 +30,5 @@ export async function expectNonBlocking<Result>(
 export const describeBlocks = (blocks: readonly Block[], maxMs: number) =>
   [
     `Expected the event loop not to be blocked for longer than ${maxMs} ms:`,
-    ...blocks.map((block) => `  ${block.blockedMs} ms by ${formatFrame(block)}`),
+    ...blocks.map((block) => `  ${block.blockedMs} ms${formatCause(block)}`),
   ].join('\n')

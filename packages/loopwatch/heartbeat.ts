@@ -21,61 +21,111 @@ export const readBeat = (cells: Cells): bigint | undefined => Atomics.load(cells
 
 export const readRunQueueDelayAtBeat = (cells: Cells): bigint => Atomics.load(cells, 1)
 
+/** In milliseconds. */
+export interface LoopDelay {
+  p50: number
+  p99: number
+  max: number
+  /** Time ready to run, but without a core, which is not part of the delay. */
+  withoutCoreMs: number
+}
+
+/** The time between two beats, in which the event loop was blocked. */
+export interface LateBeat {
+  /** Of `process.hrtime.bigint()`, as in the cells. */
+  lastBeat: bigint
+  beat: bigint
+  /** When the block began, in milliseconds since the epoch. */
+  at: number
+  /** Without the time in which no core was available. */
+  blockedMs: number
+}
+
+interface HeartbeatOptions {
+  cells: Cells
+  periodMs: number
+  /** A beat that is later is reported; 0 reports none. */
+  thresholdMs: number
+  onLate: (late: LateBeat) => void
+  readThreadTime?: () => Pick<ThreadTime, 'runQueueDelayNs'>
+}
+
 /** Shows another thread that the event loop turns. */
 export class Heartbeat {
-  readonly #cells: Cells
-  readonly #periodMs: number
+  readonly #options: HeartbeatOptions
   readonly #readThreadTime: () => Pick<ThreadTime, 'runQueueDelayNs'>
   #timer: NodeJS.Timeout | undefined
   #delaysMs: number[] = []
   #measuredAt = performance.now()
   #runQueueDelayNs: bigint
+  #runQueueDelayAtReadNs: bigint
 
-  constructor(cells: Cells, periodMs: number, readThreadTime = readMainThreadTime) {
-    this.#cells = cells
-    this.#periodMs = periodMs
+  constructor({ readThreadTime = readMainThreadTime, ...options }: HeartbeatOptions) {
+    this.#options = options
     this.#readThreadTime = readThreadTime
     this.#runQueueDelayNs = readThreadTime().runQueueDelayNs
+    this.#runQueueDelayAtReadNs = this.#runQueueDelayNs
   }
 
   start(): void {
-    this.#timer ??= setInterval(() => this.beat(), this.#periodMs).unref()
+    this.#timer ??= setInterval(() => this.beat(), this.#options.periodMs).unref()
     this.beat()
   }
 
   stop(): void {
     clearInterval(this.#timer)
-    Atomics.store(this.#cells, 0, NOT_WATCHED)
+    Atomics.store(this.#options.cells, 0, NOT_WATCHED)
   }
 
   beat(): void {
     this.#measureDelay()
-    Atomics.store(this.#cells, 1, this.#runQueueDelayNs)
-    Atomics.store(this.#cells, 0, inspectorUrl() ? NOT_WATCHED : process.hrtime.bigint())
+    const { cells, onLate } = this.#options
+    const beat = inspectorUrl() ? NOT_WATCHED : process.hrtime.bigint()
+    const late = beat && this.#findLate(beat)
+    Atomics.store(cells, 1, this.#runQueueDelayNs)
+    Atomics.store(cells, 0, beat)
+    if (late) onLate(late)
   }
 
-  /** How late beats were since the last call, in milliseconds, without waiting for a core. */
-  readDelay(): { p50: number; p99: number; max: number } {
+  /** Found here, because the other thread misses beats for want of a core. */
+  #findLate(beat: bigint): LateBeat | undefined {
+    const { cells, periodMs, thresholdMs } = this.#options
+    const lastBeat = readBeat(cells)
+    if (!lastBeat || thresholdMs === 0) return
+    const lateMs = toMs(beat - lastBeat) - periodMs
+    const blockedMs = lateMs - toMs(this.#runQueueDelayNs - readRunQueueDelayAtBeat(cells))
+    return blockedMs < thresholdMs
+      ? undefined
+      : { lastBeat, beat, at: Date.now() - lateMs, blockedMs }
+  }
+
+  /** How late beats were since the last call. */
+  readDelay(): LoopDelay {
     // The caller's timer may run before a late beat.
     this.#measureDelay()
     const sorted = this.#delaysMs.toSorted((a, b) => a - b)
     this.#delaysMs = []
-    const quantile = (share: number) =>
-      Math.round((sorted[Math.floor(share * (sorted.length - 1))] ?? 0) * 1_000) / 1_000
-    return { p50: quantile(0.5), p99: quantile(0.99), max: quantile(1) }
+    const quantile = (share: number) => round(sorted[Math.floor(share * (sorted.length - 1))] ?? 0)
+    const withoutCoreMs = round(toMs(this.#runQueueDelayNs - this.#runQueueDelayAtReadNs))
+    this.#runQueueDelayAtReadNs = this.#runQueueDelayNs
+    return { p50: quantile(0.5), p99: quantile(0.99), max: quantile(1), withoutCoreMs }
   }
 
   #measureDelay() {
     const now = performance.now()
     const { runQueueDelayNs } = this.#readThreadTime()
     const withoutCoreMs = toMs(runQueueDelayNs - this.#runQueueDelayNs)
-    const delayMs = Math.max(0, now - this.#measuredAt - withoutCoreMs - this.#periodMs)
+    const { periodMs } = this.#options
+    const delayMs = Math.max(0, now - this.#measuredAt - withoutCoreMs - periodMs)
     // A long block counts once for each beat that it delayed.
-    for (let late = delayMs; late >= 0; late -= this.#periodMs) this.#delaysMs.push(late)
+    for (let late = delayMs; late >= 0; late -= periodMs) this.#delaysMs.push(late)
     this.#measuredAt = now
     this.#runQueueDelayNs = runQueueDelayNs
   }
 }
+
+/** To microseconds. */
+const round = (ms: number) => Math.round(ms * 1_000) / 1_000
 
 /** What Linux counts for a thread; always 0 elsewhere. */
 interface ThreadTime {

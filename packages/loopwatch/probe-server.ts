@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MessagePort } from 'node:worker_threads'
-import { type BlockingFrame, formatFrame } from './blocking-frame.ts'
+import { type BlockingFrame, formatCause } from './blocking-frame.ts'
 
 export interface ProbeServerOptions {
   host: string
@@ -61,9 +61,9 @@ export async function listenForProbes(
       const { blockedMs, blockingFrame } = readBlockage()
       if (blockedMs <= maxBlockedMs)
         return sendOk(response, { blockedMs: Math.round(blockedMs), blockingFrame })
-      const by = blockingFrame ? ` by ${formatFrame(blockingFrame)}` : ''
+      const cause = blockingFrame ? formatCause(blockingFrame) : ''
       const seconds = (blockedMs / 1_000).toFixed(1)
-      sendProblem(response, 503, `The event loop has been blocked for ${seconds} s${by}`)
+      sendProblem(response, 503, `The event loop has been blocked for ${seconds} s${cause}`)
     },
     async '/health/ready'(response) {
       const known = await ask('readiness', READINESS)

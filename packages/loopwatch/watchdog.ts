@@ -4,7 +4,7 @@ import { enableCompileCache, getCompileCacheDir } from 'node:module'
 import { dirname } from 'node:path'
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Block } from './blocking-frame.ts'
-import { type Cells, createCells, Heartbeat, readBeat } from './heartbeat.ts'
+import { type Cells, createCells, Heartbeat, type LateBeat, readBeat } from './heartbeat.ts'
 import { answerQuestions, type ProbeServerOptions, type Sources } from './probe-server.ts'
 import {
   ProfileError,
@@ -17,6 +17,7 @@ import { answerSamples, type CurrentRequest } from './stack-sample.ts'
 const BEATS_PER_THRESHOLD = 5
 const MIN_PERIOD_MS = 4
 const MAX_PERIOD_MS = 20
+const MAX_SAMPLES = 200
 
 export interface WatchdogOptions extends Partial<Sources> {
   /** The event loop is blocked if it does not turn for longer; 0 reports no block. */
@@ -24,8 +25,8 @@ export interface WatchdogOptions extends Partial<Sources> {
   /** Called with each block once it is over. */
   onBlock: (block: Block) => void
   currentRequest?: () => CurrentRequest | undefined
-  /** For tests: by default, some of many blocks are not sampled. */
-  sampleEveryBlock?: boolean
+  /** Samples in a row, then five a second: each takes up to 1 ms of the event loop. */
+  maxSamples?: number
   /** Where to answer probes and scrapes; nowhere if absent. */
   probes?: ProbeServerOptions | undefined
   /** Called if the thread ends by itself: blocks then go unnoticed. */
@@ -39,13 +40,13 @@ export interface DetectorData {
   thresholdMs: number
   /** The channel that `answerSamples` listens to. */
   channelName: string
-  sampleEveryBlock: boolean
+  maxSamples: number
   /** The port leads to `answerQuestions`. */
   probes: { port: MessagePort; options: ProbeServerOptions } | undefined
 }
 
 /** It answers `flush` with `flushed`, in order. */
-export type DetectorRequest = { kind: 'flush' } | ProfileRequest
+export type DetectorRequest = { kind: 'late'; late: LateBeat } | { kind: 'flush' } | ProfileRequest
 
 export type DetectorMessage =
   | { kind: 'open'; url: string | undefined }
@@ -81,7 +82,7 @@ export class Watchdog implements AsyncDisposable {
     thresholdMs,
     onBlock,
     currentRequest = () => undefined,
-    sampleEveryBlock = false,
+    maxSamples = MAX_SAMPLES,
     probes,
     readiness = async () => ({ ready: true }),
     metrics = async () => '',
@@ -96,10 +97,11 @@ export class Watchdog implements AsyncDisposable {
       periodMs,
       thresholdMs,
       channelName,
-      sampleEveryBlock,
+      maxSamples,
       probes: probes && { port: port2, options: probes },
     }
-    this.#heartbeat = new Heartbeat(cells, periodMs)
+    const onLate = (late: LateBeat) => this.#send({ kind: 'late', late })
+    this.#heartbeat = new Heartbeat({ cells, periodMs, thresholdMs, onLate })
     this.#stopSamples = answerSamples(channelName, () => readBeat(cells), currentRequest)
     enableCompileCache()
     const folder = getCompileCacheDir()
@@ -122,7 +124,7 @@ export class Watchdog implements AsyncDisposable {
     this.#heartbeat.start()
   }
 
-  /** The event loop's delay since the last call, in milliseconds. */
+  /** The event loop's delay since the last call. */
   readDelay = () => this.#heartbeat.readDelay()
 
   /** Resolves once `onBlock` has received all blocks that are over. */
@@ -130,7 +132,7 @@ export class Watchdog implements AsyncDisposable {
     const { promise: flushed, resolve } = Promise.withResolvers<void>()
     this.#flushing.push(resolve)
     this.#heartbeat.beat()
-    this.#thread.postMessage({ kind: 'flush' } satisfies DetectorRequest)
+    this.#send({ kind: 'flush' })
     await Promise.race([flushed, this.#ended])
   }
 
@@ -156,6 +158,10 @@ export class Watchdog implements AsyncDisposable {
   endProfile(): boolean {
     this.#profiling?.abort()
     return this.#profiling !== undefined
+  }
+
+  #send(request: DetectorRequest) {
+    this.#thread.postMessage(request)
   }
 
   async [Symbol.asyncDispose]() {

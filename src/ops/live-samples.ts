@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks'
 import { z } from '@hono/zod-openapi'
 import type { Block } from '@offloop/loopwatch/blocking-frame'
+import type { Watchdog } from '@offloop/loopwatch/watchdog'
 import type { ItemCounts, Pool, WorkerState } from '@offloop/workpool/pool'
 import { createRouter, json } from '../http/router.ts'
 import type { Log } from '../log.ts'
@@ -36,9 +37,9 @@ const BlockSchema = z
   .object({
     at: z.number().describe('When it began, in milliseconds since the epoch'),
     blockedMs: Milliseconds,
-    function: z.string(),
-    file: z.string(),
-    line: z.int(),
+    function: z.string().optional().describe('Absent, with `file` and `line`, if not sampled'),
+    file: z.string().optional(),
+    line: z.int().optional(),
     inNativeCall: z.literal(true).optional(),
     requestId: z.string().optional(),
     route: z.string().optional(),
@@ -70,14 +71,23 @@ const Sample = z
   .object({
     at: z.int().describe('end of the second, in milliseconds since the epoch'),
     loop: z
-      .object({ p50: Milliseconds, p99: Milliseconds, max: Milliseconds, utilization: z.number() })
+      .object({
+        p50: Milliseconds,
+        p99: Milliseconds,
+        max: Milliseconds,
+        withoutCoreMs: Milliseconds,
+        utilization: z.number(),
+        blockCount: Count,
+      })
       .describe(
-        'delay of the event loop in ms: `p50`, `p99`, `max`; its `utilization` from 0 to 1',
+        'delay of the event loop in ms: `p50`, `p99`, `max`, each without the time for which no ' +
+          'core was available, `withoutCoreMs`; its `utilization` from 0 to 1; `blockCount`',
       ),
     blocks: z
       .array(BlockSchema)
       .describe(
-        'the longest blocks of the event loop, with `function`, `file`, `line`, `route` and more',
+        'the longest blocks of the event loop, in their order, with `function`, `file`, `line`, ' +
+          '`route` and more',
       ),
     http: z.object({ requestsPerSecond: z.number() }).describe('`requestsPerSecond`'),
     compute: z
@@ -114,7 +124,7 @@ export const opsSample = event('ops.sample', {
 
 interface Parts {
   metrics: Pick<Metrics, 'requestCount'>
-  watchdog: { readDelay(): { p50: number; p99: number; max: number } }
+  watchdog: Pick<Watchdog, 'readDelay'>
   compute: Pick<Pool, 'queued' | 'running' | 'workerStates' | 'measureMemory' | 'countItems'>
   database: { semaphore: { permits: number; inUse: number }; waiting: number }
   realtime: Pick<Realtime, 'connections' | 'hasSubscribers' | 'emitLatest'>
@@ -127,9 +137,11 @@ export class LiveSamples {
   readonly all: OpsSample[] = []
   #blocks: Block[] = []
   readonly #kinds = new TaskKinds()
+  #blockCount = 0
 
   /** Keeps the longest blocks for the next sample. */
   observeBlock(block: Block): void {
+    this.#blockCount++
     this.#blocks = [...this.#blocks, block]
       .sort((one, other) => other.blockedMs - one.blockedMs)
       .slice(0, MAX_BLOCKS)
@@ -185,14 +197,16 @@ export class LiveSamples {
       const elapsedMs = now - sampledAt
       const { user, system } = process.cpuUsage(cpu)
       const requests = metrics.requestCount - requestCount
-      const blocks = this.#blocks.map(shorten)
+      const blocks = this.#blocks.map(shorten).sort((one, other) => one.at - other.at)
+      const blockCount = this.#blockCount
       sampledAt = now
       requestCount += requests
       cpu = process.cpuUsage()
       this.#blocks = []
+      this.#blockCount = 0
       return {
         at: Math.round(performance.timeOrigin + now),
-        loop: { ...watchdog.readDelay(), utilization: round(readUtilization()) },
+        loop: { ...watchdog.readDelay(), utilization: round(readUtilization()), blockCount },
         blocks,
         http: { requestsPerSecond: round((requests * 1_000) / elapsedMs) },
         compute: {
@@ -382,8 +396,8 @@ export function every(ms: number, act: () => void, onError: (error: unknown) => 
 /** The end of a path says more than its beginning. */
 const shorten = (block: Block): Block => ({
   ...block,
-  function: block.function.slice(0, MAX_TEXT),
-  file: block.file.slice(-MAX_TEXT),
+  ...(block.function !== undefined && { function: block.function.slice(0, MAX_TEXT) }),
+  ...(block.file !== undefined && { file: block.file.slice(-MAX_TEXT) }),
   ...(block.route !== undefined && { route: block.route.slice(0, MAX_TEXT) }),
 })
 

@@ -42,7 +42,7 @@ export type Profiler = Pick<Watchdog, 'profile' | 'endProfile'>
 
 interface Parts {
   watchdog: Profiler
-  compute: Pick<Pool, 'threadStates'>
+  compute: Pick<Pool, 'workerStates'>
   config: Pick<Config, 'heapSnapshots'>
   stopping: AbortSignal
 }

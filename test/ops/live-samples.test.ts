@@ -61,6 +61,7 @@ describe('ops.sample', () => {
     expect(sample.sockets).toBe(1)
     expect(sample.loop.p50).toBeLessThanOrEqual(sample.loop.p99)
     expect(sample.loop.p99).toBeLessThanOrEqual(sample.loop.max)
+    expect(sample.loop.withoutCoreMs).toBeGreaterThanOrEqual(0)
     expect(sample.loop.utilization).toBeGreaterThan(0)
     expect(sample.loop.utilization).toBeLessThanOrEqual(1)
   })
@@ -124,6 +125,7 @@ describe('ops.sample', () => {
     for (let index = 0; index < 1_000; index++)
       samples.observeBlock(
         block({
+          at: 1_000 - index,
           blockedMs: index,
           function: 'f'.repeat(3_000),
           file: `/${'deep/'.repeat(1_000)}end.ts`,
@@ -134,6 +136,8 @@ describe('ops.sample', () => {
     const sample = await until(() => published[0], 'a sample')
     expect(JSON.stringify(['ops.sample', sample]).length).toBeLessThan(MAX_SAMPLE_BYTES)
     expect(sample.blocks.map(({ blockedMs }) => blockedMs)).toEqual([999, 998, 997, 996, 995])
+    expect(sample.blocks.map(({ at }) => at)).toEqual([1, 2, 3, 4, 5])
+    expect(sample.loop.blockCount).toBe(1_000)
     expect(sample.blocks[0]?.file).toMatch(/deep\/end\.ts$/)
     expect(sample.compute.threads).toHaveLength(64)
     expect(sample.compute.kinds).toHaveLength(50)
@@ -162,6 +166,13 @@ describe('ops.sample', () => {
       'none is busy any more',
     )
   })
+})
+
+test('a block that was not sampled is published as it is', async () => {
+  const { samples, published } = startSamples({ threads: 1 })
+  samples.observeBlock({ at: 1, blockedMs: 150 })
+  await until(() => published.length > 0, 'a sample')
+  expect(published[0]?.blocks).toEqual([{ at: 1, blockedMs: 150 }])
 })
 
 describe('kinds of tasks', () => {

@@ -29,7 +29,7 @@ export function startSamples({
   const samples = new LiveSamples()
   const stop = samples.start({
     metrics: { requestCount: 0 },
-    watchdog: { readDelay: () => ({ p50: 0, p99: 0, max: 0 }) },
+    watchdog: { readDelay: () => ({ p50: 0, p99: 0, max: 0, withoutCoreMs: 0 }) },
     compute: {
       queued: 0,
       running: threads,

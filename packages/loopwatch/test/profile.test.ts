@@ -29,7 +29,6 @@ async function openWatchdog() {
   const watchdog = await Watchdog.open({
     thresholdMs: 100,
     onBlock: (block) => blocks.push(block),
-    sampleEveryBlock: true,
   })
   onTestFinished(() => watchdog[Symbol.asyncDispose]())
   watchdog.start()

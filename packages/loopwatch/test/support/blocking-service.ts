@@ -64,7 +64,7 @@ const server = createServer((request, response) => {
 const watchdog = await Watchdog.open({
   thresholdMs: Number(process.env['THRESHOLD_MS'] ?? 100),
   onBlock: (block) => console.log(JSON.stringify(block)),
-  sampleEveryBlock: process.env['SAMPLE_EVERY_BLOCK'] === 'true',
+  ...(process.env['MAX_SAMPLES'] && { maxSamples: Number(process.env['MAX_SAMPLES']) }),
   currentRequest: () => requests.getStore(),
   probes: {
     host: '127.0.0.1',
