@@ -84,9 +84,11 @@ function showGroups({ groupBy, value, total, first }) {
 }
 
 /** @param {ReturnType<typeof toBars>[0]} place */
-function drawBar(place) {
+function drawBar({ from, length, zero }) {
   const bar = element('span', { className: 'bar' })
-  for (const [name, share] of Object.entries(place)) bar.style.setProperty(`--${name}`, `${share}`)
+  bar.style.setProperty('--from', `${from}`)
+  bar.style.setProperty('--length', `${length}`)
+  bar.style.setProperty('--zero', `${zero}`)
   return bar
 }
 
