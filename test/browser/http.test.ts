@@ -112,6 +112,19 @@ describe('the log of requests', () => {
     expect(last.every(({ headers }) => rows.includes(headers.get('x-request-id')))).toBe(true)
   })
 
+  test('keeps the row that has the focus, however many come', async () => {
+    const { log } = await openHttp()
+    const row = rowOf(log, await signUp())
+    await untilVisible(row)
+    await row.getByRole('button').focus()
+    const later = await Promise.all(
+      Array.from({ length: 30 }, () => request(`${site.url}/v1/thirty`)),
+    )
+    const last = later.at(-1)?.headers.get('x-request-id') ?? ''
+    await until(async () => (await rowOf(log, last).count()) === 1, 'they have come')
+    expect(await row.getByRole('button').evaluate((button) => button.matches(':focus'))).toBe(true)
+  })
+
   test('stands still while it is paused', async () => {
     const { http, log } = await openHttp()
     const pause = button(http, 'Pause the latest requests')

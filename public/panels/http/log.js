@@ -74,12 +74,13 @@ export function requestLog({ api, read }) {
   }
 
   function takeWaiting() {
-    const known = new Set(entries.map(({ key }) => key))
-    const added = waiting.filter((request) => !known.has(toKey(request)))
+    const known = new Map(entries.map((entry) => [entry.key, entry]))
+    for (const request of waiting) {
+      const key = toKey(request)
+      if (!known.has(key)) known.set(key, toEntry(request, toggle))
+    }
     waiting = []
-    entries = [...added.map((request) => toEntry(request, toggle)), ...entries].sort(
-      (one, other) => other.endedAt - one.endedAt,
-    )
+    entries = [...known.values()].sort((one, other) => other.endedAt - one.endedAt)
     for (const { body } of entries.slice(MAX_KEPT)) body.remove()
     entries = entries.slice(0, MAX_KEPT)
   }
@@ -87,7 +88,12 @@ export function requestLog({ api, read }) {
   function draw() {
     const terms = filter.value.toLowerCase().split(/\s+/).filter(Boolean)
     const found = entries.filter(({ request }) => terms.every((term) => matches(request, term)))
-    const shown = new Set(isExpanded ? found : found.slice(0, SHOWN_FIRST))
+    // What is read or has the focus stays.
+    const isInUse = (/** @type {Entry} */ { body, details }) =>
+      details || body.contains(document.activeElement)
+    const shown = new Set(
+      found.filter((entry, place) => isExpanded || place < SHOWN_FIRST || isInUse(entry)),
+    )
     for (const [place, entry] of entries.entries()) {
       const { body } = entry
       body.hidden = !shown.has(entry)
