@@ -198,9 +198,9 @@ class Legend {
       ['merged', 'several short tasks, the paler the less busy'],
       ['unsuccessful', 'failed or cancelled'],
       ['block', 'event loop blocked'],
-      ['gap', 'not connected'],
+      ['gap', 'not connected, or not started'],
     ].map(([key, text]) => element('li', {}, element('i', { className: `key tall ${key}` }), text)),
-    element('li', {}, 'by the names: share of time in use · memory'),
+    element('li', {}, 'beside each name: share of time in use · memory'),
     this.#leftOut,
   )
 

@@ -85,18 +85,25 @@ describe('when there are many', () => {
     expect(counted + (batch?.leftOut ?? 0)).toBe(20_000)
   })
 
-  test.each([400, 4_000])(
-    'of %d that are not alike the longest are sent, and the number of the others',
-    (tasks) => {
+  test.each([
+    { order: 'the longest last', tasks: 400, toMs: (place: number) => place / 1_000 },
+    { order: 'the longest first', tasks: 400, toMs: (place: number) => (399 - place) / 1_000 },
+    { order: 'many, the longest first', tasks: 4_000, toMs: (place: number) => 4 - place / 1_000 },
+  ])(
+    'those that are not alike are sent by length, and the number of the others: $order',
+    ({ tasks, toMs }) => {
       const spans = new LiveSpans()
       for (let place = 0; place < tasks; place++)
         spans.observe(
-          ended({ task: `task-${place % 2}`, startedAt: BEGIN + place, runMs: place / 1_000 }),
+          ended({ task: `task-${place % 2}`, startedAt: BEGIN + place * 5, runMs: toMs(place) }),
         )
       const batch = spans.take([])
       expect(batch?.spans).toHaveLength(MAX_SPANS)
+      const lengths = Array.from({ length: tasks }, (_, place) => toMs(place)).toSorted(
+        (a, b) => b - a,
+      )
       expect(Math.min(...(batch?.spans.map(({ runMs }) => runMs) ?? []))).toBeCloseTo(
-        (tasks - MAX_SPANS) / 1_000,
+        lengths[MAX_SPANS - 1] ?? 0,
         2,
       )
       expect(batch?.leftOut).toBe(tasks - MAX_SPANS)

@@ -151,7 +151,7 @@ export function toolbar(timeline) {
     button('→', 'Later on the timeline', () => timeline.step(1)),
     button('−', 'Show more time', () => timeline.zoom(-1)),
     button('+', 'Show less time', () => timeline.zoom(1)),
-    button('10 min', 'Show all ten minutes of the timeline', () => timeline.showAll()),
+    button('10 min', '10 min: the whole timeline of the threads', () => timeline.showAll()),
     pause,
   )
   return { bar, showState }
