@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { type EnqueueOptions, insertJob, toNewJob } from './enqueue.ts'
 import { JobError } from './errors.ts'
 import type { Job, JobChange, JobHandler, JobSchedule, RETRYABLE, UNFINISHED } from './job.ts'
@@ -137,7 +138,7 @@ export class Jobs implements AsyncDisposable {
     throw new JobError('conflict', `${expected}: this one is ${job.state}`)
   }
 
-  /** Cancels the newest 10 000 that match, in short transactions. */
+  /** Cancels the newest that match, up to 10 000 or `bulkMs`, in short transactions. */
   readonly cancelAll = (db: Db, filter: JobFilter & { state: (typeof UNFINISHED)[number] }) =>
     this.#changeAll(db, filter, this.#cancel)
 
@@ -240,19 +241,21 @@ export class Jobs implements AsyncDisposable {
     return db.isTransaction ? story(db as Trx) : transaction(db, story, 'read committed')
   }
 
-  /** Newest first, so that jobs that fail again at once are retried only once. */
+  /** Newest first: none is retried twice. */
   async #changeAll(db: Db, filter: JobFilter & { state: JobState }, change: Change) {
     const story = (ids: string[]) => (trx: Trx) => this.#change(trx, ids, change)
+    const deadline = performance.now() + this.#timing.bulkMs
     let changed = 0
     let before: string | undefined
-    for (let seen = 0; seen < MAX_BULK; seen += BULK_BATCH) {
+    for (let seen = BULK_BATCH; ; seen += BULK_BATCH) {
       const ids = await findIds(db, filter, { limit: BULK_BATCH, before })
       if (ids.length > 0)
         changed += await this.#options.transaction(db, story(ids), 'read committed')
       if (ids.length < BULK_BATCH) return { changed, more: false }
       before = ids.at(-1)
+      if (seen >= MAX_BULK || performance.now() >= deadline)
+        return { changed, more: (await findIds(db, filter, { limit: 1, before })).length > 0 }
     }
-    return { changed, more: (await findIds(db, filter, { limit: 1, before })).length > 0 }
   }
 
   async #change(trx: Trx, ids: readonly string[], change: Change): Promise<number> {

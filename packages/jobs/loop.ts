@@ -13,6 +13,8 @@ export const TIMING = {
   maxBackoffMs: 5_000,
   /** On stop: how long jobs may continue, then how long aborted ones may. */
   graceMs: 1_000,
+  /** How long a bulk change may take. */
+  bulkMs: 2_000,
 }
 
 export type Timing = typeof TIMING

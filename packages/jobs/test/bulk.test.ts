@@ -9,6 +9,8 @@ import type { JobState } from '../tables.ts'
 import { enqueue, useJobs } from './support/jobs.ts'
 
 const some = job<null>('test.some', { attempts: 1 })
+/** On a slow machine, too, all that a call may change. */
+const SLOW = { bulkMs: 60_000 }
 const filter = { state: 'failed', kind: some.name } as const
 
 async function insert(database: Database, state: JobState, count: number) {
@@ -32,13 +34,22 @@ async function insert(database: Database, state: JobState, count: number) {
 test('one call retries the newest 10 000 and says that there are more', async () => {
   const { database } = await useDatabase()
   const db = database.withSignal()
-  const { jobs } = useJobs(database, { concurrency: 0 })
+  const { jobs } = useJobs(database, { concurrency: 0, timing: SLOW })
   await insert(database, 'failed', 10_050)
   expect(await jobs.retryAll(db, filter)).toEqual({ changed: 10_000, more: true })
   const [oldest] = await jobs.list(db, { state: 'failed', limit: 1 })
   expect(oldest?.id).toMatch(/000000000049$/)
   expect(await jobs.retryAll(db, filter)).toEqual({ changed: 50, more: false })
   expect(await countJobs(db)).toMatchObject({ failed: 0, queued: 10_050 })
+})
+
+test('a call that takes long stops after a batch and says that there are more', async () => {
+  const { database } = await useDatabase()
+  const db = database.withSignal()
+  const { jobs } = useJobs(database, { concurrency: 0, timing: { bulkMs: 0 } })
+  await insert(database, 'failed', 1_000)
+  expect(await jobs.retryAll(db, filter)).toEqual({ changed: 500, more: true })
+  expect(await jobs.retryAll(db, filter)).toEqual({ changed: 500, more: false })
 })
 
 test('a job that fails again at once is retried only once', async () => {
@@ -50,7 +61,11 @@ test('a job that fails again at once is retried only once', async () => {
     runs++
     throw new Error('Still broken')
   }
-  const { jobs } = useJobs(database, { handlers: [handle(some, fail)], concurrency: 50 })
+  const { jobs } = useJobs(database, {
+    handlers: [handle(some, fail)],
+    concurrency: 50,
+    timing: SLOW,
+  })
   expect(await jobs.retryAll(db, filter)).toEqual({ changed: 1_200, more: false })
   await until(async () => (await countJobs(db)).failed === 1_200, 'all have failed again')
   expect(runs).toBe(1_200)

@@ -155,7 +155,9 @@ const CancelFilter = z.strictObject({ state: z.enum(UNFINISHED), ...Filter.shape
 const JobsChanged = z
   .strictObject({
     changed: z.int().min(0),
-    more: z.boolean().describe('Whether more match: a call changes at most 10 000'),
+    more: z
+      .boolean()
+      .describe('Whether more match: a call changes up to 10 000, or what it can in 2 s'),
   })
   .openapi('JobsChanged')
 

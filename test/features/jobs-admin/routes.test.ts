@@ -190,9 +190,14 @@ test('the kinds are those that have jobs or a handler, and say which', async () 
 
 describe('retrying and cancelling all that match', () => {
   const post = (verb: string, body: unknown) => request(`${url}/${verb}`, 'POST', body)
+  /** A call on a slow machine changes less. */
+  async function postAll(verb: string, filter: object): Promise<number> {
+    const { changed, more } = (await post(verb, filter)).body
+    return more ? changed + (await postAll(verb, filter)) : changed
+  }
   const counts = async (kind: string) => (await request(`${url}/counts?kind=${kind}`)).body
 
-  test('changes 2500 jobs in one call, and leaves others alone', async () => {
+  test('changes all of 2500 jobs, and leaves others alone', async () => {
     const rows = Array.from({ length: 2_500 }, (_, index) => ({
       id: `01a1fc0d-0000-7000-8000-${String(index).padStart(12, '0')}`,
       kind: 'test.many',
@@ -208,14 +213,14 @@ describe('retrying and cancelling all that match', () => {
     await service.database.withSignal().insertInto('job').values(rows).execute()
     const other = await createFailed('test.few')
     const filter = { state: 'failed', kind: 'test.many' }
-    expect((await post('retry', filter)).body).toEqual({ changed: 2_500, more: false })
+    expect(await postAll('retry', filter)).toBe(2_500)
     expect(await counts('test.many')).toMatchObject({ failed: 0, queued: 2_500 })
     const { body } = await request(`${url}?kind=test.many&limit=1`)
     expect(body.items).toMatchObject([{ state: 'queued', attempt: 0, error: null }])
     expect((await request(`${url}/${other}`)).body.state).toBe('failed')
     expect((await post('retry', filter)).body).toEqual({ changed: 0, more: false })
     const queued = { state: 'queued', kind: 'test.many' }
-    expect((await post('cancel', queued)).body).toEqual({ changed: 2_500, more: false })
+    expect(await postAll('cancel', queued)).toBe(2_500)
     expect(await counts('test.many')).toMatchObject({ queued: 0, cancelled: 2_500 })
   })
 
