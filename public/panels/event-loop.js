@@ -3,10 +3,16 @@ import { element } from '../element.js'
 import { duration, percent, timeOfDay } from '../format.js'
 import { onSamples, serviceNow } from '../samples.js'
 
-/** @typedef {import('../../src/ops/live-samples.ts').OpsSample['blocks'][number]} Block */
+/** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
+/** @typedef {Sample['blocks'][number]} Block */
 
-const WINDOW_MS = 120_000
-const MAX_LISTED = 5
+const CHART_MS = 120_000
+const LIST_MS = 600_000
+const MAX_LISTED = 50
+/** Samples further apart have a gap in the line between them. */
+const MAX_STEP_MS = 2_500
+/** Less in a second is no reason to shade it. */
+const MIN_WITHOUT_CORE_MS = 50
 /** Distance of the pointer from a mark, in pixels, at which its tip is shown. */
 const REACH = 8
 
@@ -19,8 +25,8 @@ export const panel = { title: 'Event loop', order: 21, access: 'operate', width:
 
 /** @type {import('../live.js').Panel['mount']} */
 function mount(section, context) {
-  /** @type {Block[]} */
-  let blocks = []
+  /** @type {Sample[]} */
+  let charted = []
 
   const busy = element('p', { className: 'aside' })
   const head = element('div', { className: 'toolbar' }, section.firstElementChild ?? '', busy)
@@ -30,8 +36,7 @@ function mount(section, context) {
     'Delay of the event loop in each second. Low and flat is good.',
   )
   const container = element('div')
-  const list = element('div', { className: 'blocks', 'aria-live': 'polite' })
-  section.append(head, hint, container, list)
+  section.append(head, hint, container)
 
   const show = timeChart(container, {
     label: 'Event loop delay over the last two minutes, in milliseconds',
@@ -40,57 +45,181 @@ function mount(section, context) {
       { label: 'p99', colour: '--chart-1', area: true },
     ],
     format: duration,
-    windowMs: WINDOW_MS,
+    windowMs: CHART_MS,
     now: serviceNow,
     atLeast: 20,
-    plugins: [blockMarks(() => blocks)],
+    plugins: [
+      withoutCore(() => charted),
+      blockMarks(() => charted.flatMap(({ blocks }) => blocks)),
+    ],
   })
+  const showWithoutCore = withoutCoreLegend(container)
+  const list = blockList(section)
 
   onSamples(context, (samples) => {
-    blocks = samples.flatMap((sample) => sample.blocks)
+    charted = samples.filter(({ at }) => at > serviceNow() - CHART_MS)
+    const points = withGaps(charted)
     show([
-      samples.map(({ at }) => at),
-      samples.map(({ loop }) => loop.max),
-      samples.map(({ loop }) => loop.p99),
+      points.map(({ at }) => at),
+      points.map(({ loop }) => loop?.max),
+      points.map(({ loop }) => loop?.p99),
     ])
     busy.textContent = `${percent(samples.at(-1)?.loop.utilization)} busy`
-    listBlocks(list, blocks)
+    showWithoutCore(charted)
+    list(samples.filter(({ at }) => at > serviceNow() - LIST_MS))
   })
 }
 
 /**
- * The newest first; the list changes only when there is something new, so that it is not read out
- * every second.
+ * With a point that has no values wherever samples are missing.
+ *
+ * @param {Sample[]} samples
+ * @returns {{ at: number, loop?: Sample['loop'] }[]}
  */
-function listBlocks(/** @type {HTMLElement} */ list, /** @type {Block[]} */ blocks) {
-  const newest = blocks.toReversed().slice(0, MAX_LISTED)
-  const key = newest.map(({ at }) => at).join()
-  if (list.dataset.key === key) return
-  list.dataset.key = key
-  if (newest.length === 0) return list.replaceChildren()
-  list.replaceChildren(
-    element('h3', {}, 'Blocked by'),
-    element('ul', {}, ...newest.map((block) => element('li', {}, ...describe(block)))),
+const withGaps = (samples) =>
+  samples.flatMap((sample, index) => {
+    const before = samples[index - 1]?.at ?? sample.at
+    return sample.at - before > MAX_STEP_MS ? [{ at: before + 1 }, sample] : [sample]
+  })
+
+/**
+ * Shades the seconds in which the event loop waited for a core, the darker the longer.
+ *
+ * @param {() => Sample[]} read
+ * @returns {import('/vendor/uplot.js').Plugin}
+ */
+const withoutCore = (read) => ({
+  hooks: {
+    drawAxes(chart) {
+      const { ctx, bbox } = chart
+      ctx.save()
+      for (const { at, loop } of read()) {
+        if (loop.withoutCoreMs < MIN_WITHOUT_CORE_MS) continue
+        const left = Math.max(bbox.left, chart.valToPos(at - 1_000, 'x', true))
+        const share = Math.min(1, loop.withoutCoreMs / 1_000)
+        ctx.fillStyle = shade(20 + 40 * share)
+        ctx.fillRect(left, bbox.top, chart.valToPos(at, 'x', true) - left, bbox.height)
+      }
+      ctx.restore()
+    },
+  },
+})
+
+/** @param {number} share in percent */
+const shade = (share) => `color-mix(in srgb, ${themeColour('--muted')} ${share}%, transparent)`
+
+/**
+ * What the shading means, once there is some.
+ *
+ * @param {HTMLElement} container of the chart
+ */
+function withoutCoreLegend(container) {
+  const key = element('i', { className: 'key without-core' })
+  const figure = element('b')
+  const entry = element('li', { hidden: true }, key, 'no core available ', figure)
+  const hint = element(
+    'p',
+    { className: 'hint', hidden: true },
+    'Shaded: other threads or programs had all cores, and the event loop had to wait for one. ' +
+      'This is not counted as delay.',
   )
+  container.querySelector('.legend')?.append(entry)
+  container.append(hint)
+  return (/** @type {Sample[]} */ samples) => {
+    const hasShading = samples.some(({ loop }) => loop.withoutCoreMs >= MIN_WITHOUT_CORE_MS)
+    entry.hidden = hint.hidden = !hasShading
+    figure.textContent = duration(samples.at(-1)?.loop.withoutCoreMs)
+  }
+}
+
+/**
+ * The blocks, the newest first. It changes only when there is something new, so that it is not read
+ * out every second.
+ *
+ * @param {HTMLElement} section
+ */
+function blockList(section) {
+  const title = 'Blocks in the last ten minutes'
+  const list = element('ul', { 'aria-live': 'polite' })
+  const more = element('p', { className: 'hint' })
+  section.append(
+    element('h3', {}, title),
+    element(
+      'div',
+      { className: 'scroll blocks', tabIndex: 0, role: 'region', 'aria-label': title },
+      list,
+      more,
+    ),
+  )
+  /** Undefined before the first samples. @type {string | undefined} */
+  let shown
+  return (/** @type {Sample[]} */ samples) => {
+    const count = samples.reduce((sum, { loop }) => sum + loop.blockCount, 0)
+    const newest = samples
+      .flatMap(({ blocks }) => blocks)
+      .slice(-MAX_LISTED)
+      .toReversed()
+    const keys = newest.map(keyOf)
+    if (shown === [count, ...keys].join()) return
+    shown = [count, ...keys].join()
+    replaceRows(list, newest)
+    const left = count - newest.length
+    more.textContent = count === 0 ? 'None' : left > 0 ? `and ${left} more, not shown` : ''
+  }
 }
 
 /** @param {Block} block */
-const describe = (block) => [
-  element('time', {}, timeOfDay(block.at)),
-  element('b', {}, duration(block.blockedMs)),
-  element('code', {}, formatFrame(block)),
-  element(
-    'span',
-    { className: 'hint' },
-    [block.route, block.requestId].filter(Boolean).join(' · '),
-  ),
-]
+const keyOf = ({ at, blockedMs }) => `${at} ${blockedMs}`
 
-/** Function, file and line, as far as they are known. @param {Block} block */
-function formatFrame({ function: name, file, line, inNativeCall }) {
-  if (!file) return name
-  return inNativeCall ? `${name} ${file}, at or before line ${line}` : `${name} ${file}:${line}`
+/** Rows that stay keep the focus. @param {HTMLElement} list @param {Block[]} blocks */
+function replaceRows(list, blocks) {
+  const rows = new Map([...list.children].map((row) => [/** @type {any} */ (row).dataset.key, row]))
+  const focused = /** @type {HTMLElement} */ (document.activeElement)
+  list.replaceChildren(...blocks.map((block) => rows.get(keyOf(block)) ?? describe(block)))
+  if (list.contains(focused)) focused.focus({ preventScroll: true })
 }
+
+/** @param {Block} block */
+function describe(block) {
+  const { at, blockedMs, route, requestId } = block
+  const row = element(
+    'li',
+    {},
+    element('time', {}, timeOfDay(at)),
+    element('b', {}, duration(blockedMs)),
+    describeFrame(block),
+    ...(route ? [element('span', { className: 'hint' }, route)] : []),
+    ...(requestId ? [requestButton(requestId)] : []),
+  )
+  row.dataset.key = keyOf(block)
+  return row
+}
+
+/** @param {Block} block */
+const describeFrame = (block) =>
+  block.function === undefined
+    ? element('span', { className: 'hint', title: 'What ran is unknown' }, 'not sampled')
+    : element('code', {}, formatFrame(block))
+
+/** @param {Block} block */
+function formatFrame({ function: name, file, line, inNativeCall }) {
+  if (name === undefined) return 'something that was not sampled'
+  return inNativeCall ? `${name} (${file}, at or before line ${line})` : `${name} (${file}:${line})`
+}
+
+/** The panel of requests shows it. @param {string} requestId */
+const requestButton = (requestId) =>
+  element(
+    'button',
+    {
+      type: 'button',
+      className: 'small request',
+      'aria-label': `Show request ${requestId}`,
+      onclick: () =>
+        document.dispatchEvent(new CustomEvent('offloop:request', { detail: { requestId } })),
+    },
+    requestId,
+  )
 
 /**
  * A line through the chart at each block, with the function's name when the pointer is near.

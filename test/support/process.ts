@@ -58,8 +58,7 @@ export function startProcess(
     output: () => output.join(''),
     exitCode: exitCodeOf(child),
     /** The URL that it prints once it listens. */
-    url: () =>
-      until(() => output.join('').match(/http:\/\/localhost:\d+/)?.[0], 'it listens', 15_000),
+    url: () => until(() => output.join('').match(/http:\/\/localhost:\d+/)?.[0], 'it listens'),
     /** The URL of its ops port, once it listens. */
     opsUrl: () => output.join('').match(/"ops":"(.*?)"/)?.[1] ?? '',
   }

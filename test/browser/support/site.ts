@@ -102,6 +102,7 @@ async function startMain(env: NodeJS.ProcessEnv) {
     sessions: { operator: operator.session, member: member.session, nobody: undefined },
     /** What the service has printed since its last start. */
     output: () => main.output(),
+    pid: () => main.child.pid as number,
     /** At once, as a crash would. */
     async kill() {
       main.child.kill('SIGKILL')
