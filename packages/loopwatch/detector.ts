@@ -3,7 +3,7 @@ import { type BlockingFrame, findBlockingFrame } from './blocking-frame.ts'
 import * as heartbeat from './heartbeat.ts'
 import { connectToMainThread, listenForProbes } from './probe-server.ts'
 import { sampleStack } from './stack-sample.ts'
-import type { DetectorData, DetectorMessage, WatchdogMessage } from './watchdog.ts'
+import type { DetectorData, DetectorMessage, DetectorRequest } from './watchdog.ts'
 
 /**
  * The watchdog's thread: checks the last beat once per period, samples the main thread's stack when
@@ -50,9 +50,9 @@ setInterval(poll, periodMs)
 setInterval(() => {
   if (samplesLeft < maxSamples) samplesLeft++
 }, MS_PER_SAMPLE)
-thread.on('message', async (message: WatchdogMessage) => {
+thread.on('message', async (request: DetectorRequest) => {
   poll()
-  if (message.kind === 'late') return report(message.late)
+  if (request.kind === 'late') return report(request.late)
   await reported
   send({ kind: 'flushed' })
 })

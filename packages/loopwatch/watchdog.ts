@@ -40,7 +40,7 @@ export interface DetectorData {
 }
 
 /** What `detector.ts` receives. It answers `flush` with `flushed`, in order. */
-export type WatchdogMessage = { kind: 'late'; late: LateBeat } | { kind: 'flush' }
+export type DetectorRequest = { kind: 'late'; late: LateBeat } | { kind: 'flush' }
 
 /** What `detector.ts` sends. */
 export type DetectorMessage =
@@ -130,8 +130,8 @@ export class Watchdog implements AsyncDisposable {
     await Promise.race([flushed, this.#ended])
   }
 
-  #send(message: WatchdogMessage) {
-    this.#thread.postMessage(message)
+  #send(request: DetectorRequest) {
+    this.#thread.postMessage(request)
   }
 
   async [Symbol.asyncDispose]() {
