@@ -12,10 +12,10 @@ import type { DetectorData, DetectorMessage, DetectorRequest } from './watchdog.
  */
 /** A slower sample had to wait for a native call. */
 const LATE_MS = 15
-/** A block that just reaches the threshold is over by then, so samples are taken earlier. */
+/** At the threshold itself, many a block is over. */
 const SAMPLED_SHARE = 0.5
 const MS_PER_SAMPLE = 200
-/** Samples of which the end of their block is awaited. */
+/** Delays that have not been reported as blocks. */
 const MAX_OPEN = 10
 const MAX_STOPS = 10
 

@@ -26,18 +26,17 @@ export interface LoopDelay {
   p50: number
   p99: number
   max: number
-  /** Time ready to run, but without a core, which is not part of the delay. */
+  /** Not part of the delay. */
   withoutCoreMs: number
 }
 
 /** The time between two beats, in which the event loop was blocked. */
 export interface LateBeat {
-  /** Of `process.hrtime.bigint()`, as in the cells. */
   lastBeat: bigint
   beat: bigint
   /** When the block began, in milliseconds since the epoch. */
   at: number
-  /** Without the time in which no core was available. */
+  /** Without `withoutCoreMs`. */
   blockedMs: number
 }
 
@@ -70,6 +69,8 @@ export class Heartbeat {
   start(): void {
     this.#timer ??= setInterval(() => this.beat(), this.#options.periodMs).unref()
     this.beat()
+    // Delays before it kept no request waiting.
+    this.#delaysMs = []
   }
 
   stop(): void {
@@ -87,7 +88,7 @@ export class Heartbeat {
     if (late) onLate(late)
   }
 
-  /** Found here, because the other thread misses beats for want of a core. */
+  /** Found here: without a core, the other thread misses beats. */
   #findLate(beat: bigint): LateBeat | undefined {
     const { cells, periodMs, thresholdMs } = this.#options
     const lastBeat = readBeat(cells)

@@ -95,10 +95,12 @@ const withoutCore = (read) => ({
       ctx.save()
       for (const { at, loop } of read()) {
         if (loop.withoutCoreMs < MIN_WITHOUT_CORE_MS) continue
-        const left = Math.max(bbox.left, chart.valToPos(at - 1_000, 'x', true))
+        const [from, to] = [at - 1_000, at].map((time) =>
+          Math.max(bbox.left, Math.round(chart.valToPos(time, 'x', true))),
+        )
         const share = Math.min(1, loop.withoutCoreMs / 1_000)
-        ctx.fillStyle = shade(20 + 40 * share)
-        ctx.fillRect(left, bbox.top, chart.valToPos(at, 'x', true) - left, bbox.height)
+        ctx.fillStyle = shade(15 + 30 * share)
+        ctx.fillRect(from, bbox.top, to - from, bbox.height)
       }
       ctx.restore()
     },

@@ -129,7 +129,7 @@ describe('what the service says of the last ten minutes', () => {
 
 type Facts = Partial<OpsSample['loop']> & Pick<Partial<OpsSample>, 'blocks'>
 
-/** The page of a service that has had a minute like this; `age` is in seconds. */
+/** The page of a service that has had a minute like this, and says no more; `age` is in seconds. */
 async function openWith(factsAt: (at: number, age: number) => Facts): Promise<Page> {
   const page = await site.open()
   const { body } = await request(`${site.url}/v1/ops`, 'GET', undefined, site.operator)
@@ -147,6 +147,12 @@ async function openWith(factsAt: (at: number, age: number) => Facts): Promise<Pa
       }
     })
     return route.fulfill({ json: { ...body, samples } })
+  })
+  await page.routeWebSocket(/socket\.io/, (socket) => {
+    const server = socket.connectToServer()
+    server.onMessage((message) => {
+      if (!String(message).includes('ops.sample')) socket.send(message)
+    })
   })
   await page.reload()
   await untilLive(page)
