@@ -136,7 +136,6 @@ export async function openService(
   opening.defer(authenticator.onRevoke((credentialId) => realtime.disconnect(credentialId)))
   opening.defer(authenticator.watch(() => realtime.subjects))
   metrics.addGauges({ database, compute, jobs, realtime })
-  opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
   opening.defer(spans.start({ compute, realtime, log }))
   opening.defer(requests.start(realtime, log))
 
@@ -152,6 +151,7 @@ export async function openService(
   const url = await server.listen(app, config.http.host, config.http.port)
   readiness.begin((signal) => database.ping(signal))
   watchdog.start()
+  opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
   const { threads } = config.compute
   log.info({ url, ops: watchdog.url, threads, node: process.version }, 'listening')
 
