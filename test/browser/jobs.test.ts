@@ -4,6 +4,7 @@ import type { Locator } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { accept, untilFinished } from '../support/reports.ts'
 import { until } from '../support/until.ts'
+import { expectGoodLooks } from './support/looks.ts'
 import { newSlowCsv } from './support/new-slow-csv.ts'
 import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
@@ -263,6 +264,23 @@ test('schedules are listed with their next run', async () => {
   const { jobs } = await openJobs()
   await jobs.getByText('Schedules', { exact: true }).click()
   await untilText(jobs, /jobs\.prune.*17 \* \* \* \*.*\d\d:17:00/)
+})
+
+test('axe finds nothing serious in an open row, the schedules and the question', async () => {
+  const { page, jobs, rowOf } = await openJobs({ reducedMotion: 'reduce' })
+  const { id } = await accept(site.url, 'a,b\n1,2\n', {
+    query: '?groupBy=colour',
+    headers: site.operator,
+  })
+  await untilState(rowOf(id), 'failed')
+  await rowOf(id).getByRole('button', { expanded: false }).click()
+  await untilText(rowOf(id), /Last error.*Input/s)
+  await jobs.getByText('Schedules', { exact: true }).click()
+  await untilText(jobs, /jobs\.prune/)
+  await expectGoodLooks(page, 'jobs-open')
+  await jobs.getByRole('button', { name: /^Retry all/ }).click()
+  await page.getByRole('dialog').waitFor()
+  await expectGoodLooks(page, 'jobs-question')
 })
 
 test('rows stay when the service is away, and are up to date when it is back', async () => {
