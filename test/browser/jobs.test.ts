@@ -238,6 +238,7 @@ test('an older page stays as it is while new jobs come', async () => {
   const kind = 'elsewhere.paged'
   const ids = await insert(kind, 30)
   await jobs.getByLabel('Kind').fill(kind)
+  await page.waitForURL(/#jobs\?kind=elsewhere\.paged$/)
   await untilIds(jobs, ids.slice(0, 12))
   await button(jobs, 'Older').press('Enter')
   await untilIds(jobs, ids.slice(12, 24))
