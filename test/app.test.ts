@@ -70,15 +70,20 @@ test('each route says who may call it, and only these are public besides the fil
     // /feature
     operate: [
       'GET /v1/jobs',
+      'GET /v1/jobs/counts',
+      'GET /v1/jobs/kinds',
+      'GET /v1/jobs/schedules',
+      'POST /v1/jobs/retry',
+      'POST /v1/jobs/cancel',
       'GET /v1/jobs/:id',
       'POST /v1/jobs/:id/retry',
       'DELETE /v1/jobs/:id',
       'GET /v1/ops',
+      'GET /v1/ops/spans',
       'POST /v1/ops/profiles',
       'DELETE /v1/ops/profiles/current',
       'GET /v1/ops/heap',
       'POST /v1/ops/heap-snapshot',
-      'GET /v1/ops/spans',
       'GET /v1/ops/requests',
     ],
     account: [

@@ -339,6 +339,7 @@ describe('operations', () => {
       '/v1/ops/heap-snapshot',
       '/v1/ops/profiles',
       '/v1/ops/profiles/current',
+      '/v1/ops/requests',
       '/v1/ops/spans',
       '/v1/sessions',
       '/v1/sessions/{id}',

@@ -65,6 +65,9 @@ const OWN_ERRORS: Record<string, string[]> = {
   createKey: ['404'],
   createItem: ['409'],
   updateItem: ['409'],
+  recordProfile: ['409'],
+  endProfile: ['404'],
+  takeHeapSnapshot: ['404', '409'],
 }
 
 /** Everybody may send an unknown key, use up a limit, and meet an overload. */

@@ -330,9 +330,9 @@ const block = (rest: Partial<Block>): Block => ({
   at: Date.now(),
   blockedMs: 100,
   function: 'isPrime',
-  file: '/work/src/features/primes/compute.ts',
+  file: '/work/src/features/orders/compute.ts',
   line: 12,
-  route: '/v1/primes',
+  route: '/v1/orders',
   ...rest,
 })
 

@@ -145,12 +145,12 @@ describe('a bar in words', () => {
   })
 
   test('says what blocked the event loop, if that was sampled', () => {
-    const block = { at: BEGIN, blockedMs: 120, route: '/v1/primes' }
+    const block = { at: BEGIN, blockedMs: 120, route: '/v1/orders' }
     const sampled = { ...block, function: 'isPrime', file: '/src/features/compute.ts', line: 12 }
     expect(inWords(toBlockBar(sampled), BEGIN)).toMatchObject({
       what: 'Blocked by isPrime (compute.ts:12)',
       length: '120 ms',
-      outcome: '/v1/primes',
+      outcome: '/v1/orders',
     })
     expect(inWords(toBlockBar(block), BEGIN).what).toBe('Blocked by code that was not sampled')
   })

@@ -19,7 +19,8 @@ const isolated = { isolation: 'process' } as const
 describe('the states of workers', () => {
   test('are those of all threads, and say nothing of idle ones', async () => {
     const { pool } = await usePool({ threads: 2 })
-    expect(pool.workerStates()).toEqual(
+    const byName = pool.workerStates().toSorted((a, b) => a.name.localeCompare(b.name))
+    expect(byName).toEqual(
       ['compute-1', 'compute-2'].map((name) => ({
         name,
         kind: 'thread',
