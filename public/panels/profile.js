@@ -68,7 +68,7 @@ function recorder(context, show) {
       const profile = JSON.parse(await blob.text())
       // Each takes 0.1 s for 100,000 nodes.
       await new Promise((resume) => setTimeout(resume))
-      const tree = buildTree(profile)
+      const tree = buildTree(profile, input.target === EVENT_LOOP ? 'loop' : 'thread')
       show({ tree, blob, fileName: readFileName(response) })
       say(summarise(input.target, tree))
     } catch (error) {

@@ -85,7 +85,7 @@ test.each(['light', 'dark'] as const)(
     const path = '/docs#tag/jobs/GET/v1/jobs'
     const page = await site.open({ path, colorScheme, tolerate: TOLERATED })
     await page.getByRole('button', { name: 'Test Request' }).first().waitFor()
-    await expectGoodLooks(page, `docs-${colorScheme}`)
+    await expectGoodLooks(page, `docs-${colorScheme}`, 'foreign')
   },
 )
 

@@ -68,6 +68,12 @@ describe('a call tree', () => {
     expect([busyMs, idleMs]).toEqual([5, 2])
   })
 
+  test('of a worker thread has no native code of its own, because it waits in it', () => {
+    const profile = toProfile([...BUSY, { name: '(program)', url: '' }], ['parse', '(program)'])
+    expect(buildTree(profile, 'thread')).toMatchObject({ busyMs: 1, idleMs: 1 })
+    expect(buildTree(profile)).toMatchObject({ busyMs: 2, idleMs: 0 })
+  })
+
   test('gives a sample the time until the next one', () => {
     const profile = toProfile(BUSY, ['parse', 'render', 'parse'])
     profile.timeDeltas = [1_000, 4_000, 1_000]

@@ -46,7 +46,8 @@
 
 /** @typedef {{ frame: Frame, left: number, width: number, row: number }} Bar in pixels and rows */
 
-const IDLE = '(idle)'
+/** V8 does not tell a worker thread's wait for its next task from its native code. */
+const IDLE = { loop: ['(idle)'], thread: ['(idle)', '(program)'] }
 /** Samples are taken each millisecond: for longer, the thread had no core. */
 const MAX_SAMPLE_MS = 10
 /** In pixels: nobody sees less. */
@@ -58,9 +59,10 @@ const MAX_ROWS = 100
  * Adds up the samples of each path of calls.
  *
  * @param {CpuProfile} profile
+ * @param {keyof typeof IDLE} [of]
  * @returns {CallTree}
  */
-export function buildTree(profile) {
+export function buildTree(profile, of = 'loop') {
   const nodes = new Map(profile.nodes.map((node) => [node.id, node]))
   const { selfMs, withoutCoreMs } = readSelfTimes(profile)
   const findCallee = calleeFinder(profile.folder)
@@ -90,7 +92,7 @@ export function buildTree(profile) {
       for (const id of children) {
         const child = nodes.get(id)
         if (!child) continue
-        if (child.callFrame.functionName === IDLE) {
+        if (IDLE[of].includes(child.callFrame.functionName)) {
           idleMs += selfMs.get(id) ?? 0
           continue
         }
