@@ -341,7 +341,7 @@ const shorten = (block: Block): Block => ({
 /** To three decimal places. */
 export const round = (value: number) => Math.round(value * 1_000) / 1_000
 
-export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
+export function sampleRoutes(samples: LiveSamples, databaseVersion: string) {
   const { node, v8 } = process.versions
   const versions = { node, v8, database: databaseVersion }
   const router = createRouter()

@@ -253,7 +253,7 @@ export function spanRoutes(spans: LiveSpans) {
   const router = createRouter()
   router.openapi({
     method: 'get',
-    path: '/',
+    path: '/spans',
     operationId: 'readSpans',
     access: 'operate',
     summary: 'Read the tasks of the last ten minutes',
