@@ -110,7 +110,6 @@ const Sample = z
   })
   .openapi('OpsSample')
 
-/** One second of the process. */
 export type OpsSample = z.infer<typeof Sample>
 
 export const opsSample = event('ops.sample', {
@@ -136,7 +135,6 @@ export class LiveSamples {
   readonly #kinds = new TaskKinds()
   #blockCount = 0
 
-  /** Keeps the longest blocks for the next sample. */
   observeBlock(block: Block): void {
     this.#blockCount++
     this.#blocks = [...this.#blocks, block]
@@ -148,7 +146,6 @@ export class LiveSamples {
     this.#kinds.observe(ended)
   }
 
-  /** Takes a sample once a second. */
   start(parts: Parts): () => void {
     const { realtime, log } = parts
     const sample = this.#sampler(parts)

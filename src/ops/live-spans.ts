@@ -103,7 +103,6 @@ export class LiveSpans {
   #kept: TaskSpan[] = []
   readonly #leftOutOfKept = new Recent(KEPT_MS / 10, 10, () => ({ tasks: 0 }))
 
-  /** Publishes four times a second. */
   start({ compute, realtime, log }: Parts): () => void {
     const publish = () => {
       const batch = this.take(compute.workerStates())
@@ -122,7 +121,6 @@ export class LiveSpans {
     else this.#add(toSpan(ended))
   }
 
-  /** What has changed. */
   take(workers: WorkerState[], now = Date.now()): SpanBatch | undefined {
     const running = workers.flatMap(toRunning)
     if (this.#ended.length === 0 && isSame(running, this.#running)) return undefined

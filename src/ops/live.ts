@@ -23,7 +23,6 @@ export class Live {
     this.requests.observeTask(ended)
   }
 
-  /** Publishes. The function stops that. */
   start(parts: StartParts): () => void {
     const stops = [
       this.samples.start(parts),

@@ -6,7 +6,7 @@ const MIN_MS = 0.001
 const OTHERS = 'other'
 const SWEEP_EVERY_MS = 10_000
 
-/** What happened in a sliding window, slice by slice, of which the first and last are incomplete. */
+/** A sliding window, slice by slice; the first and last are incomplete. */
 export class Recent<Slice> {
   readonly #sliceMs: number
   readonly #ring: ({ number: number; slice: Slice } | undefined)[]
