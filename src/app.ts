@@ -9,25 +9,21 @@ import { allowOrigins } from './http/headers.ts'
 import { serveDocs } from './http/openapi.ts'
 import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
-import { type LiveRequests, opsRequests, requestRoutes } from './ops/live-requests.ts'
-import { type LiveSamples, opsRoutes, opsSample } from './ops/live-samples.ts'
-import { type LiveSpans, opsSpans, spanRoutes } from './ops/live-spans.ts'
-import { type Profiler, profileRoutes } from './ops/profiles.ts'
+import { type Live, opsEvents, opsRoutes } from './ops/live.ts'
+import type { Profiler } from './ops/profiles.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
 
 interface AppDeps extends Deps {
   access: AccessDeps
   identify: Identify
-  samples: LiveSamples
+  live: Live
   watchdog: Profiler
-  requests: LiveRequests
-  spans: LiveSpans
 }
 
 /** Builds the HTTP app and starts nothing; tests call `app.request()`. */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
-  const { access, identify, log, metrics, samples, spans, requests } = deps
+  const { access, identify, log, metrics, live } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
@@ -37,7 +33,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   app.use(
     requestContext(requestTimeoutMs, (records) => {
       for (const record of records) metrics.observeRequest(record)
-      requests.observe(records)
+      live.requests.observe(records)
       records.forEach(logRequest)
     }),
   )
@@ -56,12 +52,8 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
   for (const { path, routes } of features) app.route(path, routes(deps))
   app.route('/v1', accessRoutes(access))
   if (access.link) serveSignInLink(app, access.link, access)
-  app.route('/v1/ops', opsRoutes(samples, deps.database.serverVersion))
-  app.route('/v1/ops/spans', spanRoutes(spans))
-  app.route('/v1/ops', profileRoutes(deps))
-  app.route('/v1/ops', requestRoutes(requests))
-  const own = [opsSample, opsSpans, opsRequests]
-  const events = [...features.flatMap(({ events = [] }) => events), ...own]
+  app.route('/v1/ops', opsRoutes(deps))
+  const events = [...features.flatMap(({ events = [] }) => events), ...opsEvents]
   serveDocs(app, events, deps.config.http.docsAccess)
   servePage(app)
   listAccess(app)

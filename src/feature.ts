@@ -6,9 +6,7 @@ import type { Config } from './config.ts'
 import type { Database, Db } from './db/database.ts'
 import type { Env } from './http/context.ts'
 import type { Log } from './log.ts'
-import type { opsRequests } from './ops/live-requests.ts'
-import type { opsSample } from './ops/live-samples.ts'
-import type { opsSpans } from './ops/live-spans.ts'
+import type { opsEvents } from './ops/live.ts'
 import type { Metrics } from './ops/metrics.ts'
 import type { Event, Listeners } from './realtime/event.ts'
 import type { Realtime, Topic } from './realtime/realtime.ts'
@@ -65,7 +63,7 @@ export const feature = <const Definition extends Feature>(definition: Definition
 
 /** A client's socket is `io(url) as Socket<ServerEvents<typeof features>, ClientEvents>`. */
 export type ServerEvents<Features extends readonly Feature[]> = Listeners<
-  EventsOf<Features[number]> | typeof opsSample | typeof opsSpans | typeof opsRequests
+  EventsOf<Features[number]> | (typeof opsEvents)[number]
 > & { 'server.stopping': () => void }
 
 type EventsOf<F> = F extends { events: readonly (infer E extends Event)[] } ? E : never

@@ -17,9 +17,8 @@ import { features } from './features/index.ts'
 import { toAppError } from './http/errors.ts'
 import { connectionLimit, HttpServer } from './http/server.ts'
 import { type Log, openLog } from './log.ts'
-import { LiveRequests } from './ops/live-requests.ts'
-import { LiveSamples, OPS } from './ops/live-samples.ts'
-import { LiveSpans } from './ops/live-spans.ts'
+import { Live } from './ops/live.ts'
+import { OPS } from './ops/live-samples.ts'
 import { Metrics } from './ops/metrics.ts'
 import { openWatchdog, Readiness } from './ops/watchdog.ts'
 import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
@@ -38,9 +37,7 @@ export async function openService(
   if (missing.length > 0)
     log.warn({ missing }, 'V8 flags are missing: start with `bin/node src/main.ts`')
   const metrics = new Metrics()
-  const samples = new LiveSamples()
-  const spans = new LiveSpans()
-  const requests = new LiveRequests()
+  const live = new Live()
   // `leaving` asks for no more traffic, `stopping` accepts no more.
   const leaving = new AbortController()
   const stopping = new AbortController()
@@ -49,13 +46,13 @@ export async function openService(
   const readiness = new Readiness(leaving.signal)
   // Opened first and closed last, so that probes are always answered.
   const watchdog = opening.use(
-    await openWatchdog(config.watchdog, { readiness, metrics, samples, log }),
+    await openWatchdog(config.watchdog, { readiness, metrics, samples: live.samples, log }),
   )
   const database = opening.use(
     await Database.open({
       ...config.database,
       onWait: metrics.observeConnectionWait,
-      onStatement: requests.observeStatement,
+      onStatement: live.requests.observeStatement,
     }),
   )
   await assertMigrated(database.withSignal())
@@ -67,9 +64,7 @@ export async function openService(
       drainMs: config.http.drainTimeoutMs,
       onTiming(timing) {
         metrics.observeTask(timing)
-        samples.observeTask(timing)
-        spans.observe(timing)
-        requests.observeTask(timing)
+        live.observeTask(timing)
       },
       onCrash: (error, thread, task) =>
         log.error({ err: error, thread, task }, 'A worker thread ended'),
@@ -136,13 +131,10 @@ export async function openService(
   opening.defer(authenticator.onRevoke((credentialId) => realtime.disconnect(credentialId)))
   opening.defer(authenticator.watch(() => realtime.subjects))
   metrics.addGauges({ database, compute, jobs, realtime })
-  opening.defer(spans.start({ compute, realtime, log }))
-  opening.defer(requests.start(realtime, log))
 
   const opened = { config, database, compute, jobs, realtime, log, metrics }
   const deps: Deps = { ...opened, stopping: stopping.signal }
-  const live = { samples, spans, requests, watchdog }
-  const app = createApp({ ...deps, access, identify, ...live }, features)
+  const app = createApp({ ...deps, access, identify, live, watchdog }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
@@ -151,7 +143,7 @@ export async function openService(
   const url = await server.listen(app, config.http.host, config.http.port)
   readiness.begin((signal) => database.ping(signal))
   watchdog.start()
-  opening.defer(samples.start({ metrics, watchdog, compute, database, realtime, log }))
+  opening.defer(live.start({ metrics, watchdog, compute, database, realtime, log }))
   const { threads } = config.compute
   log.info({ url, ops: watchdog.url, threads, node: process.version }, 'listening')
 

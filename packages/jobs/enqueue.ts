@@ -29,7 +29,6 @@ export interface EnqueueOptions {
 
 export type NewJob = ReturnType<typeof toNewJob>
 
-/** @throws TypeError or RangeError for an invalid input or option; JobError `too_large`. */
 export function toNewJob<Input>(
   { name, attempts }: Job<Input, unknown>,
   input: Input,
@@ -54,7 +53,6 @@ export function toNewJob<Input>(
   }
 }
 
-/** Returns the new job, or the unfinished one with the same key. */
 export async function insertJob(
   trx: Trx,
   { runAt, ...columns }: NewJob,

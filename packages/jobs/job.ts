@@ -109,7 +109,6 @@ export function schedule<Input>(
   return { name, cron, job, input }
 }
 
-/** What listeners receive of a job. */
 export interface JobChange {
   id: string
   kind: string

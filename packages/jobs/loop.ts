@@ -4,16 +4,16 @@ import { setTimeout as sleep } from 'node:timers/promises'
 export const TIMING = {
   /** Validity of a claim after its last renewal. */
   leaseMs: 30_000,
-  /** How often a worker renews its leases. */
+  /** How often it is renewed. */
   heartbeatMs: 10_000,
-  /** How often a process looks for queued, due and orphaned jobs. */
+  /** For queued, due and orphaned jobs. */
   pollMs: 500,
   /** How often a worker checks its claims, and writes progress. */
   watchMs: 250,
   maxBackoffMs: 5_000,
   /** On stop: how long jobs may continue, then how long aborted ones may. */
   graceMs: 1_000,
-  /** How long a bulk change may take. */
+  /** The time of a bulk change. */
   bulkMs: 2_000,
 }
 

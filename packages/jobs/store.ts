@@ -47,7 +47,7 @@ export interface FinishedAttempt {
 
 export interface ClaimOptions {
   worker: string
-  /** Maximum claims of each kind. */
+  /** By kind. */
   rooms: ReadonlyMap<string, number>
   limit: number
   leaseMs: number
@@ -183,7 +183,6 @@ export class JobStore {
     return changeFrom(trx, ids, RETRYABLE, queued)
   }
 
-  /** Deletes a batch of finished jobs. */
   async prune(): Promise<number> {
     let pruned = 0n
     for (const state of FINISHED) {

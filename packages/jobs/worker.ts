@@ -127,7 +127,6 @@ export class Worker {
     return more && this.#room > 0
   }
 
-  /** Writes a batch of results. */
   async finishOnce(): Promise<boolean> {
     await immediate()
     const batch = [...this.#attempts].filter(isUnwritten).slice(0, FINISH_BATCH)

@@ -28,7 +28,7 @@ export interface Block extends BlockingFrame {
   blockedMs: number
 }
 
-/** ` by render (src/page.ts:15)`, ` by parse (src/a.ts, at or before line 15)` or ` (not sampled)`. */
+/** ` by render (src/page.ts:15)`, ` by parse (a.ts, at or before line 15)`, ` (not sampled)`. */
 export function formatCause({ function: name, file, line, inNativeCall }: BlockingFrame): string {
   if (name === undefined) return ' (not sampled)'
   return ` by ${name} (${file}${inNativeCall ? `, at or before line ${line}` : `:${line}`})`

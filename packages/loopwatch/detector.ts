@@ -80,7 +80,6 @@ function noteStop(now: bigint, newMainTimeNs: bigint) {
   if (stops.length > MAX_STOPS) stops.shift()
 }
 
-/** Time since the last poll in which neither thread could run. */
 function awaySincePoll(now: bigint, newMainTimeNs: bigint): bigint {
   const newOwnTimeNs = heartbeat.readOwnThreadTime().totalNs
   const ownNs = newOwnTimeNs - ownTimeNs

@@ -100,7 +100,6 @@ export class Heartbeat {
       : { lastBeat, beat, at: Date.now() - lateMs, blockedMs }
   }
 
-  /** How late beats were since the last call. */
   readDelay(): LoopDelay {
     // The caller's timer may run before a late beat.
     this.#measureDelay()

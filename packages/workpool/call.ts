@@ -54,7 +54,6 @@ abstract class QueueEntry {
   estimateMs: number | undefined = undefined
   outcome: Outcome | undefined = undefined
   stopWatching: (() => void) | undefined = undefined
-  /** The list that holds the entry. */
   list: object | undefined = undefined
   previous: Link = this
   next: Link = this

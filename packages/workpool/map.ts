@@ -50,7 +50,6 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
     this.#work = { ...work, threads: Math.max(1, atMost) }
   }
 
-  /** All results, in order. */
   // biome-ignore lint/suspicious/noThenProperty: a map is awaited for its results
   then<Result = Output[], Failure = never>(
     onFulfilled?: ((outputs: Output[]) => Result | PromiseLike<Result>) | null,

@@ -39,7 +39,6 @@ interface SchedulerOptions extends Limits {
   maxWorkers: number
 }
 
-/** The times of a run or chunk. */
 export interface Timing {
   task: string
   thread: string

@@ -4,7 +4,7 @@ import { duration, number } from '../format.js'
 import { LIGHT_PATH, onLightRequests, percentile, WINDOW_MS } from '../light-requests.js'
 import { onSamples } from '../samples.js'
 
-/** How it feels to whoever waits, by the latency up to which it does. */
+/** How a latency up to `upTo` feels to a person who waits. */
 const TONES = [
   { upTo: 50, tone: 'good', word: 'fast' },
   { upTo: 200, tone: 'warn', word: 'slow' },

@@ -64,7 +64,6 @@ export class Authenticator {
     return () => clearInterval(timer)
   }
 
-  /** Calls `listener` with each credential that is revoked. */
   onRevoke(listener: (credentialId: string) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)

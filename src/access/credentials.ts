@@ -68,7 +68,6 @@ export async function createCredential(
 
 export const isToken = (text: string) => TOKEN.test(text)
 
-/** Returns undefined for a token that is unknown, revoked or expired. */
 export async function findSubject(db: Db, token: string): Promise<Subject | undefined> {
   const [row] = await selectByToken(db, toHash(token))
   if (!row) return undefined

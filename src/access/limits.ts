@@ -8,7 +8,6 @@ import type { Subject } from '../roles.ts'
 import { isLocal, toNetwork } from './client.ts'
 import type { SharedCounters } from './shared-counters.ts'
 
-/** How much one caller may do. */
 export const LIMITS = {
   read: { points: 6_000, seconds: 60 },
   write: { points: 600, seconds: 60 },
@@ -102,7 +101,7 @@ export class RateLimits implements Limiter {
     }
   }
 
-  /** @throws AppError `rate_limited` for a client that has sent too many unknown tokens. */
+  /** @throws AppError `rate_limited`. */
   expectTokens(client: string | undefined): void {
     if (this.isUnlimited(client)) return
     const usage = this.#find('token', toNetwork(client as string))

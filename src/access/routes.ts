@@ -110,7 +110,6 @@ export interface AccessDeps {
   link?: SignInLink | undefined
 }
 
-/** Accounts, sessions and API keys. */
 export function accessRoutes(deps: AccessDeps) {
   const { database, passwords, authenticator, limits, behindTls } = deps
   const router = createRouter()
@@ -338,7 +337,6 @@ export function accessRoutes(deps: AccessDeps) {
   return router
 }
 
-/** Sets the cookie of a new session, and returns its id. */
 export async function startSession(c: AppContext, db: Db, accountId: number, behindTls: boolean) {
   await deleteExpired(db, MAX_EXPIRED)
   const name = c.req.header('user-agent') ?? ''

@@ -54,7 +54,6 @@ export function answersPing(connection: PoolConnection): Promise<boolean> {
   })
 }
 
-/** Closes a connection at once. */
 export function discard(connection: PoolConnection): void {
   connection.destroy()
   socketOf(connection).destroy(Object.assign(new Error('No answer'), { code: 'ETIMEDOUT' }))
@@ -143,7 +142,6 @@ export class MysqlConnection implements DatabaseConnection {
     )
   }
 
-  /** Resolves at an aborted session's end. */
   release(): Promise<void> | undefined {
     if (!this.#stopped) this.#raw.release()
     return this.#stopped?.promise

@@ -54,7 +54,6 @@ export class Database implements AsyncDisposable {
   readonly #onStatement: OnStatement | undefined
   /** Such as `9.7.0` or `10.11.14-MariaDB`. */
   serverVersion = ''
-  /** When a connection last failed to answer. */
   #silentSince = 0
 
   /** @throws AppError `unavailable` when the server cannot be reached or used. */

@@ -37,7 +37,6 @@ const CLOSED = /\bclosed\b/
 export const isRetryable = (error: unknown) =>
   isMysqlError(error) && RETRYABLE.has(error.errno ?? 0)
 
-/** Whether the database or connection cannot be used now. */
 export function isUnavailable(error: unknown): boolean {
   if (!isMysqlError(error) || !isServerError(error)) return isDisconnect(error)
   return READ_ONLY.has(error.errno) || REFUSING.has(error.errno)

@@ -18,7 +18,6 @@ export const migrateUp = (db: Db, folder?: string) =>
 export const migrateDown = (db: Db, folder?: string) =>
   run(db, folder, (migrator) => migrator.migrateDown())
 
-/** All migrations and when each ran. */
 export const migrationStatus = (db: Db, folder = MIGRATIONS) =>
   createMigrator(db, folder).getMigrations()
 

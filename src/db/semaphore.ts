@@ -9,7 +9,6 @@ export interface WaitLimits {
   /** Protects memory; `maxWaitMs` usually applies first. */
   maxWaiters: number
   maxWaitMs: number
-  /** What is said after that. */
   refusal?: string
   /** Called with each wait, admitted or not. */
   onWait?: ((ms: number) => void) | undefined

@@ -6,7 +6,7 @@ import { bodyLimit as countingBodyLimit } from 'hono/body-limit'
 import { AppError } from '../errors.ts'
 import { type AppContext, type Env, getContext } from './context.ts'
 
-/** The minimum rate of an upload. */
+/** An upload stalls below this rate. */
 const PROGRESS_BYTES = 64 * 1024
 const PROGRESS_MS = 30_000
 

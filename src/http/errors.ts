@@ -88,7 +88,6 @@ export function notFound(app: Hono<Env>): NotFoundHandler<Env> {
   }
 }
 
-/** Makes a problem of what was thrown, and logs server errors. */
 export const errorHandler = (log: Log): ErrorHandler<Env> => {
   const repeats = new Repeats()
   return (thrown, c) => {

@@ -19,10 +19,8 @@ export const notModified = {
 /** @throws AppError `precondition_failed` unless the client has seen this version. */
 export type CheckVersion = (version: number) => void
 
-/** The ETag of a versioned resource. */
 export const versionTag = (version: number) => `"${version}"`
 
-/** The ETag of an unversioned body. */
 export const bodyTag = (body: string | Uint8Array) => `"${hash('sha1', body, 'base64url')}"`
 
 /** Whether `If-Match` permits a change (RFC 9110, 13.1.1). */
@@ -58,7 +56,6 @@ export function answerTagged<Value>(c: AppContext, value: Value, tag?: string) {
     : (new Response(body, { headers }) as JsonResponse<Value, 200>)
 }
 
-/** Answers with a changed resource and its ETag. */
 export const answerChanged = <Value extends { version: number }, Status extends 200 | 201>(
   value: Value,
   status: Status,

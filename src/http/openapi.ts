@@ -53,7 +53,6 @@ type Document = ReturnType<Router['getOpenAPI31Document']>
 type Operation = NonNullable<NonNullable<Document['paths']>[string]['get']>
 type Responses = Record<string, { description: string; content?: object; headers?: object }>
 
-/** Serves `/openapi.json` and `/docs`. */
 export function serveDocs(app: Router, events: readonly Event[], access: Access): void {
   let document: string | undefined
   const serve = (path: string, handler: Handler<Env>) => app.get(path, withAccess(access, handler))

@@ -16,7 +16,6 @@ export const text = () =>
 export const integerParameter = (min: number, max: number) =>
   parameter('integer', /^\d{1,15}$/, min, max)
 
-/** A decimal number in a path or query. */
 export const numberParameter = (min: number, max: number) =>
   parameter('number', /^-?\d{1,20}(\.\d{1,40})?(e-?\d{1,3})?$/i, min, max)
 

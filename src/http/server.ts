@@ -37,7 +37,7 @@ interface HttpServerOptions {
   maxConnections?: number
   backlog?: Backlog
   backlogPaths?: readonly string[]
-  /** Behind TLS, browsers are told to stay with it. */
+  /** Sends `Strict-Transport-Security`. */
   behindTls?: boolean
   findClient?: (request: IncomingMessage) => string
   clients?: ClientConnections

@@ -6,24 +6,19 @@ import type { Log } from '../log.ts'
 import { event } from '../realtime/event.ts'
 import type { Realtime } from '../realtime/realtime.ts'
 import { every, OPS, round } from './live-samples.ts'
-import type { TaskSpan } from './live-spans.ts'
+import type { EndedTask } from './live-spans.ts'
+import { ByName, Durations, Recent } from './recent.ts'
 
 const PUBLISH_EVERY_MS = 1_000
 const MAX_LATEST = 200
 const MAX_PER_EVENT = 50
 const MAX_NAMES = 100
-const OTHERS = 'other'
 const MAX_TASKS_PER_REQUEST = 20
 
 const ROUTE_SLICE_MS = 10_000
 const ROUTE_SLICES = 6
 const STATEMENT_SLICE_MS = 60_000
 const STATEMENT_SLICES = 10
-
-/** From 10 µs to two minutes. */
-const BUCKETS_PER_OCTAVE = 8
-const BUCKETS = 24 * BUCKETS_PER_OCTAVE
-const MIN_MS = 0.01
 
 const MAX_TEXT_LENGTH = 200
 const MAX_SEARCHED_LENGTH = 1_000
@@ -105,14 +100,19 @@ export const opsRequests = event('ops.requests', {
   payload: Batch,
 })
 
-type EndedTask = Pick<TaskSpan, 'task' | 'outcome' | 'queuedMs' | 'runMs' | 'requestId'> & {
-  items: number
-}
+type RequestTask = Pick<
+  EndedTask,
+  'task' | 'outcome' | 'queuedMs' | 'runMs' | 'requestId' | 'items'
+>
 
 /** What requests and SQL statements did lately, and how long it took. */
 export class LiveRequests {
-  readonly #routes = new RecentTimes(ROUTE_SLICE_MS, ROUTE_SLICES)
-  readonly #statements = new RecentTimes(STATEMENT_SLICE_MS, STATEMENT_SLICES)
+  readonly #openedAt = performance.now()
+  readonly #routes = new ByName(MAX_NAMES, openRoute)
+  readonly #statements = new ByName(
+    MAX_NAMES,
+    () => new Recent(STATEMENT_SLICE_MS, STATEMENT_SLICES, () => new Durations()),
+  )
   readonly #textsBySql = new LatestMap<string>(MAX_REMEMBERED)
   readonly #ring: RequestRecord[] = []
   readonly #tasksByRequest = new LatestMap<z.infer<typeof TaskRuns>[]>(MAX_LATEST)
@@ -140,9 +140,9 @@ export class LiveRequests {
     this.#hasChanged = true
     for (const record of records) {
       const { method, route, status, ms } = record
-      const slice = this.#routes.currentSlice(`${method} ${route}`, now)
+      const slice = this.#routes.find(`${method} ${route}`, now).current(now)
       if (status === 429 || status === 503) slice.refused++
-      else slice.add(ms)
+      else slice.answered.add(ms)
       if (status >= 500 && status !== 503) slice.errors++
       if (!isRoutine(record)) this.#ring[this.#logged++ % MAX_LATEST] = record
     }
@@ -155,12 +155,12 @@ export class LiveRequests {
     return () => {
       const now = performance.now()
       statement.ms = now - sentAt
-      this.#statements.currentSlice(statement.text, now).add(statement.ms)
+      this.#statements.find(statement.text, now).current(now).add(statement.ms)
       this.#hasChanged = true
     }
   }
 
-  observeTask({ task, outcome, queuedMs, runMs, requestId, items }: EndedTask): void {
+  observeTask({ task, outcome, queuedMs, runMs, requestId, items }: RequestTask): void {
     if (requestId === undefined) return
     const all = this.#tasksByRequest.get(requestId) ?? this.#tasksByRequest.set(requestId, [])
     const alike = all.find((other) => other.task === task && other.outcome === outcome)
@@ -180,14 +180,14 @@ export class LiveRequests {
   #readSince(since: number, limit: number): OpsRequests {
     const now = performance.now()
     const first = Math.max(since, this.#logged - limit)
+    const windowMs = ROUTE_SLICES * ROUTE_SLICE_MS + (now % ROUTE_SLICE_MS)
+    const seconds = Math.max(1_000, Math.min(windowMs, now - this.#openedAt)) / 1_000
     return {
-      routes: this.#routes
-        .read(now)
-        .map(({ name, total, perSecond }) => ({ route: name, ...toRouteFigures(total, perSecond) }))
+      routes: recentByName(this.#routes, now)
+        .map(([route, slices]) => toRouteFigures(route, slices, seconds))
         .sort((one, other) => other.count - one.count),
-      statements: this.#statements
-        .read(now)
-        .map(({ name, total }) => ({ text: name, ...toStatementFigures(total) }))
+      statements: recentByName(this.#statements, now)
+        .map(([text, slices]) => toStatementFigures(text, Durations.sum(slices)))
         .sort((one, other) => other.totalMs - one.totalMs),
       latest: Array.from({ length: this.#logged - first }, (_, index) =>
         this.#toLogged(this.#ring[(first + index) % MAX_LATEST] as RequestRecord),
@@ -256,122 +256,47 @@ const withoutValues = (sql: string): string =>
     .trim()
     .slice(0, MAX_TEXT_LENGTH)
 
-/** Times by name in a sliding window. */
-class RecentTimes {
-  readonly #sliceMs: number
-  readonly #slices: number
-  readonly #openedAt = performance.now()
-  readonly #rings = new Map<string, Slice[]>()
-  #sweptAt = 0
+const recentByName = <Slice>(all: ByName<Recent<Slice>>, now: number) =>
+  [...all].flatMap(([name, recent]): [string, Slice[]][] => {
+    const slices = recent.read(now)
+    return slices.length > 0 ? [[name, slices]] : []
+  })
 
-  constructor(sliceMs: number, slices: number) {
-    this.#sliceMs = sliceMs
-    this.#slices = slices
-  }
+const openRoute = () =>
+  new Recent(ROUTE_SLICE_MS, ROUTE_SLICES, () => ({
+    answered: new Durations(),
+    errors: 0,
+    refused: 0,
+  }))
 
-  currentSlice(name: string, now: number): Slice {
-    const number = Math.floor(now / this.#sliceMs)
-    const ring = this.#rings.get(name) ?? this.#open(name, number)
-    // The first and last are incomplete.
-    const place = number % (this.#slices + 1)
-    const known = ring[place]
-    if (known?.number === number) return known
-    const slice = new Slice(number)
-    ring[place] = slice
-    return slice
-  }
-
-  read(now: number) {
-    const number = Math.floor(now / this.#sliceMs)
-    const windowMs = this.#slices * this.#sliceMs + (now % this.#sliceMs)
-    const seconds = Math.max(1_000, Math.min(windowMs, now - this.#openedAt)) / 1_000
-    return [...this.#rings].flatMap(([name, ring]) => {
-      const total = new Slice(number)
-      for (const slice of ring) if (slice && this.#isRecent(slice, number)) total.merge(slice)
-      const count = total.count + total.refused
-      return count === 0 ? [] : [{ name, total, perSecond: round(count / seconds) }]
-    })
-  }
-
-  #open(name: string, number: number): Slice[] {
-    if (this.#rings.size >= MAX_NAMES && this.#sweptAt !== number) this.#sweep(number)
-    const kept = this.#rings.size < MAX_NAMES ? name : OTHERS
-    const ring = this.#rings.get(kept) ?? []
-    this.#rings.set(kept, ring)
-    return ring
-  }
-
-  #sweep(number: number) {
-    this.#sweptAt = number
-    for (const [name, ring] of this.#rings)
-      if (!ring.some((slice) => slice && this.#isRecent(slice, number))) this.#rings.delete(name)
-  }
-
-  #isRecent = (slice: Slice, number: number) => slice.number >= number - this.#slices
-}
-
-class Slice {
-  readonly number: number
-  readonly #buckets = new Uint32Array(BUCKETS)
-  count = 0
-  refused = 0
-  errors = 0
-  totalMs = 0
-  maxMs = 0
-
-  constructor(number: number) {
-    this.number = number
-  }
-
-  add(ms: number): void {
-    const exact = Math.ceil(Math.log2(ms / MIN_MS) * BUCKETS_PER_OCTAVE)
-    const bucket = Math.max(0, Math.min(BUCKETS - 1, exact))
-    this.#buckets[bucket] = this.#at(bucket) + 1
-    this.count++
-    this.totalMs += ms
-    if (ms > this.maxMs) this.maxMs = ms
-  }
-
-  merge(other: Slice): void {
-    for (let bucket = 0; bucket < BUCKETS; bucket++)
-      this.#buckets[bucket] = this.#at(bucket) + other.#at(bucket)
-    this.count += other.count
-    this.refused += other.refused
-    this.errors += other.errors
-    this.totalMs += other.totalMs
-    this.maxMs = Math.max(this.maxMs, other.maxMs)
-  }
-
-  /** At most 9 % too high. */
-  percentile(share: number): number {
-    const rank = this.count * share
-    let bucket = 0
-    for (let sum = this.#at(0); sum < rank; sum += this.#at(bucket)) bucket++
-    return Math.min(this.maxMs, MIN_MS * 2 ** (bucket / BUCKETS_PER_OCTAVE))
-  }
-
-  #at(bucket: number): number {
-    return this.#buckets[bucket] as number
+function toRouteFigures(
+  route: string,
+  slices: { answered: Durations; errors: number; refused: number }[],
+  seconds: number,
+): z.infer<typeof RouteFigures> {
+  const answered = Durations.sum(slices.map(({ answered }) => answered))
+  const refused = slices.reduce((sum, { refused }) => sum + refused, 0)
+  const count = answered.count + refused
+  return {
+    route,
+    count,
+    perSecond: round(count / seconds),
+    ...(answered.count > 0 && {
+      p50: round(answered.percentile(0.5)),
+      p99: round(answered.percentile(0.99)),
+    }),
+    errors: slices.reduce((sum, { errors }) => sum + errors, 0),
+    refused,
   }
 }
 
-const toRouteFigures = (total: Slice, perSecond: number) => ({
-  count: total.count + total.refused,
-  perSecond,
-  ...(total.count > 0 && {
-    p50: round(total.percentile(0.5)),
-    p99: round(total.percentile(0.99)),
-  }),
-  errors: total.errors,
-  refused: total.refused,
-})
-
-const toStatementFigures = (total: Slice) => ({
-  count: total.count,
-  totalMs: round(total.totalMs),
-  p50: round(total.percentile(0.5)),
-  p99: round(total.percentile(0.99)),
-  max: round(total.maxMs),
+const toStatementFigures = (text: string, times: Durations) => ({
+  text,
+  count: times.count,
+  totalMs: round(times.totalMs),
+  p50: round(times.percentile(0.5)),
+  p99: round(times.percentile(0.99)),
+  max: round(times.maxMs),
 })
 
 export function requestRoutes(requests: LiveRequests) {

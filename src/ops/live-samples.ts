@@ -9,6 +9,7 @@ import { event } from '../realtime/event.ts'
 import type { Realtime } from '../realtime/realtime.ts'
 import type { EndedTask } from './live-spans.ts'
 import { type Metrics, trackUtilization } from './metrics.ts'
+import { ByName, Durations, Recent } from './recent.ts'
 
 /** The topic of the live page. */
 export const OPS = 'ops'
@@ -21,14 +22,9 @@ const MAX_KEPT_BLOCKS = 300
 const MAX_KINDS = 50
 /** In characters. */
 const MAX_TEXT = 200
-const OTHER_KINDS = 'other'
 const MINUTE_MS = 60_000
 const KEPT_MINUTES = 10
 const RATE_READS = 6
-/** In steps of 9 %. */
-const LEAST_MS = 0.001
-const TIMES_PER_DOUBLE = 8
-const TIMES = 320
 
 const Milliseconds = z.number().min(0)
 const Count = z.int().min(0)
@@ -99,7 +95,8 @@ const Sample = z
         kinds: z.array(TaskKindSchema),
       })
       .describe(
-        'tasks that are `queued` and `running`; the first 64 `threads` and child `processes` with `name`, `task`, `busy` and `memoryBytes`; numbers of tasks by kind (`kinds`)',
+        'tasks that are `queued` and `running`; the first 64 `threads` and child `processes` ' +
+          'with `name`, `task`, `busy` and `memoryBytes`; numbers of tasks by kind (`kinds`)',
       ),
     database: z
       .object({ size: Count, inUse: Count, waiting: Count })
@@ -113,7 +110,6 @@ const Sample = z
   })
   .openapi('OpsSample')
 
-/** One second of the process. */
 export type OpsSample = z.infer<typeof Sample>
 
 export const opsSample = event('ops.sample', {
@@ -139,7 +135,6 @@ export class LiveSamples {
   readonly #kinds = new TaskKinds()
   #blockCount = 0
 
-  /** Keeps the longest blocks for the next sample. */
   observeBlock(block: Block): void {
     this.#blockCount++
     this.#blocks = [...this.#blocks, block]
@@ -151,7 +146,6 @@ export class LiveSamples {
     this.#kinds.observe(ended)
   }
 
-  /** Takes a sample once a second. */
   start(parts: Parts): () => void {
     const { realtime, log } = parts
     const sample = this.#sampler(parts)
@@ -255,87 +249,56 @@ function workerReader(compute: Parts['compute']) {
 }
 
 class TaskKinds {
-  readonly #kinds = new Map<string, TaskKind>()
+  readonly #kinds = new ByName(MAX_KINDS - 1, () => new TaskKind())
 
   observe({ task, outcome, items, runMs, endedAt }: EndedTask): void {
     if (outcome === 'cancelled') return
-    const kind = this.#find(task)
-    if (outcome !== 'succeeded') kind.failed.add(1, endedAt)
-    else {
-      kind.done.add(items, endedAt)
-      kind.runTimes.add(runMs / items, items, endedAt)
-    }
+    const kind = this.#kinds.find(task, endedAt)
+    const slice = kind.recent.current(endedAt)
+    if (outcome === 'succeeded') slice.runTimes.add(runMs / items, items)
+    else slice.failed++
+    kind.ended += outcome === 'succeeded' ? items : 1
   }
 
   read(counts: ItemCounts, now: number): OpsSample['compute']['kinds'] {
     const waiting = new Map<TaskKind, { queued: number; running: number }>()
     for (const [task, { queued, running }] of counts) {
-      const kind = this.#find(task)
+      const kind = this.#kinds.find(task, now)
+      // Keeps its name while it waits.
+      kind.recent.current(now)
       const sum = waiting.get(kind) ?? { queued: 0, running: 0 }
       waiting.set(kind, { queued: sum.queued + queued, running: sum.running + running })
     }
-    const kinds = []
-    for (const [name, kind] of this.#kinds) {
+    return [...this.#kinds].flatMap(([task, kind]) => {
       const { queued, running } = waiting.get(kind) ?? { queued: 0, running: 0 }
-      const [done, failed] = [kind.done.read(now), kind.failed.read(now)]
-      if (queued + running + done + failed === 0) this.#kinds.delete(name)
-      else {
-        const task = name.slice(0, MAX_TEXT)
-        const perSecond = round(kind.rate.read(kind.done.total + kind.failed.total, now))
-        kinds.push({
-          task,
-          queued,
-          running,
-          done,
-          failed,
-          perSecond,
-          medianMs: kind.runTimes.median,
-        })
-      }
-    }
-    return kinds
-  }
-
-  #find(task: string): TaskKind {
-    const known = this.#kinds.get(task)
-    if (known) return known
-    const name = this.#kinds.size < MAX_KINDS - 1 ? task : OTHER_KINDS
-    const kind = this.#kinds.get(name) ?? new TaskKind()
-    this.#kinds.set(name, kind)
-    return kind
+      const { done, failed, medianMs } = kind.read(now)
+      const perSecond = round(kind.rate.read(kind.ended, now))
+      if (queued + running + done + failed === 0) return []
+      return [{ task: task.slice(0, MAX_TEXT), queued, running, done, failed, perSecond, medianMs }]
+    })
   }
 }
 
 class TaskKind {
-  readonly done = new RecentSum()
-  readonly failed = new RecentSum()
-  readonly runTimes = new RunTimes()
+  readonly recent = new Recent(MINUTE_MS, KEPT_MINUTES, () => ({
+    runTimes: new Durations(),
+    failed: 0,
+  }))
   readonly rate = new Rate()
-}
+  ended = 0
 
-/** A sum over the last ten minutes. */
-export class RecentSum {
-  total = 0
-  readonly #minutes = new Float64Array(KEPT_MINUTES)
-  #minute = 0
-
-  add(amount: number, at: number): void {
-    this.#advance(at)
-    const index = this.#minute % KEPT_MINUTES
-    this.#minutes[index] = (this.#minutes[index] ?? 0) + amount
-    this.total += amount
+  read(now: number) {
+    const slices = this.recent.read(now)
+    const runTimes = Durations.sum(slices.map(({ runTimes }) => runTimes))
+    return {
+      done: runTimes.count,
+      failed: slices.reduce((sum, { failed }) => sum + failed, 0),
+      medianMs: runTimes.count > 0 ? round(runTimes.percentile(0.5)) : null,
+    }
   }
 
-  read(now: number): number {
-    this.#advance(now)
-    return this.#minutes.reduce((sum, amount) => sum + amount, 0)
-  }
-
-  #advance(at: number) {
-    const minute = Math.floor(at / MINUTE_MS)
-    for (let passed = Math.min(minute - this.#minute, KEPT_MINUTES); passed > 0; passed--)
-      this.#minutes[(minute - passed + 1) % KEPT_MINUTES] = 0
-    this.#minute = Math.max(minute, this.#minute)
+  isEmpty(now: number): boolean {
+    return this.recent.isEmpty(now)
   }
 }
 
@@ -348,35 +311,6 @@ class Rate {
     if (reads.length > RATE_READS) reads.shift()
     const [first = { total, at }] = reads
     return at > first.at ? ((total - first.total) * 1_000) / (at - first.at) : 0
-  }
-}
-
-/** Within 5 %. */
-class RunTimes {
-  readonly #counts = new Float64Array(TIMES)
-  #minute = 0
-
-  add(ms: number, count: number, at: number): void {
-    const minute = Math.floor(at / MINUTE_MS)
-    if (minute > this.#minute) {
-      this.#minute = minute
-      // Old times fade.
-      for (let index = 0; index < TIMES; index++)
-        this.#counts[index] = (this.#counts[index] ?? 0) / 2
-    }
-    const index = Math.round(Math.log2(Math.max(ms, LEAST_MS) / LEAST_MS) * TIMES_PER_DOUBLE)
-    const bounded = Math.min(index, TIMES - 1)
-    this.#counts[bounded] = (this.#counts[bounded] ?? 0) + count
-  }
-
-  get median(): number | null {
-    let left = this.#counts.reduce((sum, count) => sum + count, 0) / 2
-    if (left === 0) return null
-    const index = this.#counts.findIndex((count) => {
-      left -= count
-      return left <= 0
-    })
-    return round(LEAST_MS * 2 ** (index / TIMES_PER_DOUBLE))
   }
 }
 
@@ -404,8 +338,7 @@ const shorten = (block: Block): Block => ({
 /** To three decimal places. */
 export const round = (value: number) => Math.round(value * 1_000) / 1_000
 
-/** `/v1/ops`: past samples. */
-export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
+export function sampleRoutes(samples: LiveSamples, databaseVersion: string) {
   const { node, v8 } = process.versions
   const versions = { node, v8, database: databaseVersion }
   const router = createRouter()
@@ -416,7 +349,8 @@ export function opsRoutes(samples: LiveSamples, databaseVersion: string) {
     access: 'operate',
     summary: 'Read the last ten minutes of the process',
     description:
-      'The payloads of `ops.sample`, second by second, oldest first. Only the last one has `threads`, `processes` and `kinds`.',
+      'The payloads of `ops.sample`, second by second, oldest first. Only the last one has ' +
+      '`threads`, `processes` and `kinds`.',
     responses: {
       200: json(
         z

@@ -5,7 +5,8 @@ import { createRouter, json } from '../http/router.ts'
 import type { Log } from '../log.ts'
 import { event } from '../realtime/event.ts'
 import type { Realtime } from '../realtime/realtime.ts'
-import { every, OPS, RecentSum, round } from './live-samples.ts'
+import { every, OPS, round } from './live-samples.ts'
+import { Recent } from './recent.ts'
 
 const PUBLISH_EVERY_MS = 250
 /** Per batch, which then has some 10 KiB. */
@@ -77,7 +78,9 @@ export type PastSpans = z.infer<typeof Past>
 
 export const opsSpans = event('ops.spans', {
   topic: OPS,
-  when: 'Up to four times a second, when tasks have begun, ended or progressed. Those of the last ten minutes are at `GET /v1/ops/spans`.',
+  when:
+    'Up to four times a second, when tasks have begun, ended or progressed. Those of the last ' +
+    'ten minutes are at `GET /v1/ops/spans`.',
   payload: Batch,
 })
 
@@ -98,9 +101,8 @@ export class LiveSpans {
   #running: RunningTask[] = []
   #number = 0
   #kept: TaskSpan[] = []
-  readonly #leftOutOfKept = new RecentSum()
+  readonly #leftOutOfKept = new Recent(KEPT_MS / 10, 10, () => ({ tasks: 0 }))
 
-  /** Publishes four times a second. */
   start({ compute, realtime, log }: Parts): () => void {
     const publish = () => {
       const batch = this.take(compute.workerStates())
@@ -119,7 +121,6 @@ export class LiveSpans {
     else this.#add(toSpan(ended))
   }
 
-  /** What has changed. */
   take(workers: WorkerState[], now = Date.now()): SpanBatch | undefined {
     const running = workers.flatMap(toRunning)
     if (this.#ended.length === 0 && isSame(running, this.#running)) return undefined
@@ -143,7 +144,7 @@ export class LiveSpans {
       startedAt: Math.round(performance.timeOrigin),
       number: this.#number,
       spans: this.#kept.filter(({ endedAt }) => endedAt > now - KEPT_MS),
-      leftOut: this.#leftOutOfKept.read(now),
+      leftOut: this.#leftOutOfKept.read(now).reduce((sum, { tasks }) => sum + tasks, 0),
       running: this.#running,
     }
   }
@@ -165,13 +166,13 @@ export class LiveSpans {
   #keep({ spans, leftOut }: SpanBatch, now: number) {
     // Merging must not change what was published.
     for (const span of spans) this.#kept.push({ ...span })
-    this.#leftOutOfKept.add(leftOut, now)
+    this.#leftOutOfKept.current(now).tasks += leftOut
     if (this.#kept.length <= MAX_KEPT) return
     const kept = this.#kept.filter(({ endedAt }) => endedAt > now - KEPT_MS)
     const older = Math.floor(kept.length * THINNED_SHARE)
     const thinned = reduce(kept.slice(0, older), older >> 1, THINNED_MS)
     this.#kept = [...thinned.spans, ...kept.slice(older)]
-    this.#leftOutOfKept.add(thinned.leftOut, now)
+    this.#leftOutOfKept.current(now).tasks += thinned.leftOut
   }
 }
 
@@ -250,12 +251,13 @@ export function spanRoutes(spans: LiveSpans) {
   const router = createRouter()
   router.openapi({
     method: 'get',
-    path: '/',
+    path: '/spans',
     operationId: 'readSpans',
     access: 'operate',
     summary: 'Read the tasks of the last ten minutes',
     description:
-      'At most 2 000 spans: with more, short neighbours of a kind become one. Batches of `ops.spans` with a higher `number` come after them.',
+      'At most 2 000 spans: with more, short neighbours of a kind become one. Batches of ' +
+      '`ops.spans` with a higher `number` come after them.',
     responses: { 200: json(Past, 'Tasks that ended, and what runs') },
     handler: (c) => c.json(spans.past(), 200, { 'Cache-Control': 'no-store' }),
   })

@@ -47,7 +47,6 @@ interface Parts {
   stopping: AbortSignal
 }
 
-/** Where time and memory go. */
 export function profileRoutes({ watchdog, compute, config, stopping }: Parts) {
   const router = createRouter()
   let isTakingSnapshot = false

@@ -57,7 +57,6 @@ const PROBLEMS = {
 
 type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
 
-/** Decides whether the service should get traffic. */
 export class Readiness {
   readonly #stopping: AbortSignal
   #check: ((signal: AbortSignal) => Promise<void>) | undefined

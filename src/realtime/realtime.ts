@@ -18,7 +18,6 @@ const CLOSE_TIMEOUT_MS = 1_000
 const CLOSE_POLL_MS = 10
 const EXPIRY_CHECK_MS = 500
 
-/** What a client may send. */
 export interface ClientEvents {
   subscribe: (topic: string, acknowledge?: (answer: Acknowledgement) => void) => void
   unsubscribe: (topic: string, acknowledge?: (answer: Acknowledgement) => void) => void
@@ -30,7 +29,6 @@ type Refusal = {
   message: string
 }
 
-/** The answer to `subscribe` and `unsubscribe`. */
 export type Acknowledgement = { ok: true } | Refusal
 
 export interface Topic {
@@ -141,7 +139,6 @@ export class Realtime implements AsyncDisposable {
     return [...sockets.flatMap(({ data }) => data.subject ?? []), ...this.#streams.values()]
   }
 
-  /** Disconnects the clients of a session or API key that was revoked. */
   disconnect(credentialId: string): void {
     this.#io.in(toRoom(credentialId)).disconnectSockets(true)
     for (const [end, { credential }] of this.#streams) if (credential.id === credentialId) end()

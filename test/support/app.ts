@@ -12,9 +12,7 @@ import { features } from '../../src/features/index.ts'
 import { getContext } from '../../src/http/context.ts'
 import { toAppError } from '../../src/http/errors.ts'
 import { openLog } from '../../src/log.ts'
-import { LiveRequests } from '../../src/ops/live-requests.ts'
-import { LiveSamples } from '../../src/ops/live-samples.ts'
-import { LiveSpans } from '../../src/ops/live-spans.ts'
+import { Live } from '../../src/ops/live.ts'
 import { Metrics } from '../../src/ops/metrics.ts'
 import { Realtime } from '../../src/realtime/realtime.ts'
 import { createDatabase } from './database.ts'
@@ -65,10 +63,8 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
       return undefined
     },
     metrics: new Metrics(),
-    samples: new LiveSamples(),
+    live: new Live(),
     watchdog: { profile: async () => new Uint8Array(), endProfile: () => false },
-    requests: new LiveRequests(),
-    spans: new LiveSpans(),
   }
   return {
     deps,

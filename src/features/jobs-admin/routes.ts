@@ -181,7 +181,6 @@ const jobChanged = event('job.changed', {
   }),
 })
 
-/** Jobs of every kind, for operators. */
 export const jobsAdmin = feature({
   name: 'jobs-admin',
   path: '/v1/jobs',

@@ -82,7 +82,6 @@ declare const WebAssembly: {
   Instance: new (module: object) => { exports: object }
 }
 
-/** Loads a compiled kernel; undefined if it is not built. */
 export function loadKernel<Exports>(file: URL): Exports | undefined {
   if (!existsSync(file)) return undefined
   const module = new WebAssembly.Module(readFileSync(file))

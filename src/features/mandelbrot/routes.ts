@@ -15,7 +15,6 @@ const TILES = 128
 /** Of 4 MB each. */
 const MAX_SPARE_CANVASES = 4
 
-/** One request on all threads, in shared memory. */
 export const mandelbrot = feature({
   name: 'mandelbrot',
   path: '/v1/mandelbrot.png',

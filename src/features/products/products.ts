@@ -2,13 +2,12 @@ import type { Generated, GeneratedAlways, Transaction } from 'kysely'
 import type { Db } from '../../db/database.ts'
 import { isDuplicateKey } from '../../db/errors.ts'
 import { prepared, preparedWrite } from '../../db/prepared.ts'
-import type { Tables } from '../../db/tables.ts'
+import { type Tables, toTimestamp } from '../../db/tables.ts'
 import { retryLocked, transaction } from '../../db/transaction.ts'
 import { AppError } from '../../errors.ts'
 import type { CheckVersion } from '../../http/etag.ts'
 import { type PageRequest, Pager } from '../../http/pagination.ts'
 import type { Realtime } from '../../realtime/realtime.ts'
-import { toTimestamp } from '../../timestamp.ts'
 import {
   PRODUCTS,
   type Product,
@@ -46,7 +45,7 @@ export async function getProduct(db: Db, id: number): Promise<Product> {
   return row ? toProduct(row) : missing(id)
 }
 
-/** One page in order of creation. @throws AppError `invalid` for a cursor of another list. */
+/** In order of creation. */
 export function listProducts(db: Db, page: PageRequest) {
   return pager.read(page, async (after = '0', limit) =>
     (await selectAfter(db, Number(after), limit)).map(toProduct),

@@ -70,7 +70,6 @@ async function* readUpload(
   }
 }
 
-/** Why a record is rejected. */
 export const FLAWS = {
   long: 'It is too long',
   encoding: 'It is not valid UTF-8',
@@ -273,11 +272,7 @@ export class RecordReader {
   }
 }
 
-/**
- * The delimiter is the requested one, that of a first line `sep=;` as in Excel, or a guess.
- *
- * @throws InvalidCsvError if it is not CSV in UTF-8.
- */
+/** The delimiter is the requested one, that of a first line `sep=;` as in Excel, or a guess. */
 function begin(
   head: Buffer,
   requested: string | null,

@@ -91,7 +91,6 @@ async function* hashing(body: AsyncIterable<Uint8Array>, hash: Hash) {
   }
 }
 
-/** A complete upload with the options of its report. */
 interface Upload extends SummaryOptions {
   upload: string
   bytes: number
@@ -164,11 +163,7 @@ async function findReadable(db: Db, id: string, reader: Subject) {
 const isReadable = ({ owner }: { owner: string | null }, { id, scopes }: Subject) =>
   owner === id || scopes.has('operate')
 
-/**
- * Newest first.
- *
- * @throws AppError `invalid` for a cursor of another list.
- */
+/** Newest first. */
 export const listReports = (db: Db, reader: Subject, page: PageRequest) =>
   pager.read(page, async (before, limit) =>
     (await selectBefore(db, reader, before, limit)).map(toBrief),

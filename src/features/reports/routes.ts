@@ -35,7 +35,6 @@ const GZIP_MAGIC = Buffer.from([0x1f, 0x8b])
 
 const sweepReports = job<null>('report.sweep')
 
-/** CSV uploads that jobs summarise. */
 export const reports = feature({
   name: 'reports',
   path: '/v1/reports',

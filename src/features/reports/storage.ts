@@ -100,7 +100,6 @@ export class DirectoryStorage {
     }
   }
 
-  /** @throws AppError `storage_full` if this upload is the youngest. */
   async #makeRoom(own: AbortController, cause: unknown): Promise<void> {
     const [youngest, ended] = [...this.#arriving].at(-1) ?? [own]
     if (youngest === own) throw storageFull(cause)
@@ -109,7 +108,6 @@ export class DirectoryStorage {
   }
 }
 
-/** Lists names that were not written to for `ms`. */
 export async function listOldNames(directory: string, ms: number): Promise<string[]> {
   const isOld = async (name: string) => {
     const found = await stat(join(directory, name)).catch(() => undefined)
@@ -137,7 +135,6 @@ async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): Asy
   }
 }
 
-/** What each owner may have. */
 export const QUOTA = { unfinished: 100, bytes: 10 * 1024 ** 3 }
 const RETRY_SECONDS = 10
 

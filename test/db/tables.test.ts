@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { toTimestamp } from '../src/timestamp.ts'
+import { toTimestamp } from '../../src/db/tables.ts'
 
 const YEARS = {
   min: new Date('1000-01-01T00:00:00.000Z'),
