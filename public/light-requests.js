@@ -7,7 +7,7 @@
 export const LIGHT_PATH = '/'
 export const WINDOW_MS = 120_000
 /** Of one page. Many may be open, and each request costs the service. */
-const EVERY_MS = 2_000
+const EVERY_MS = 3_000
 /** While their latency is recorded. */
 const OFTEN_MS = 50
 

@@ -6,15 +6,9 @@ import { schedules } from './jobs/schedules.js'
 import { throttled } from './jobs/throttled.js'
 
 const SHOWN = 12
-/**
- * Other processes do not notify of their jobs, and messages may be lost. Half as often while all
- * that is shown has finished.
- */
-const READ_EVERY_MS = 5_000
+/** Other processes do not notify of their jobs, and messages may be lost. */
+const READ_EVERY_MS = 15_000
 const READ_KINDS_EVERY_MS = 5_000
-
-/** @type {string[]} */
-const UNFINISHED = ['scheduled', 'queued', 'running']
 
 /** @typedef {import('../../src/features/jobs-admin/routes.ts').Job} Job */
 /** @typedef {import('../../src/features/jobs-admin/routes.ts').JobCounts} Counts */
@@ -119,10 +113,9 @@ function mount(section, { api, live }) {
     readKinds()
     read()
   })
-  let ticks = 0
   setInterval(() => {
     if (document.hidden) return
-    if (ticks++ % 2 === 0 || list.hasUnfinished()) read()
+    read()
     scheduleTable.read()
   }, READ_EVERY_MS)
 }
@@ -225,7 +218,6 @@ function jobList({ api, onEnd }) {
     },
     /** @param {Job[]} jobs */
     hasKindsOf: (jobs) => jobs.every(({ kind }) => kinds.has(kind)),
-    hasUnfinished: () => [...rows.values()].some((row) => UNFINISHED.includes(row.state())),
     clearFailure() {
       failure.textContent = ''
     },

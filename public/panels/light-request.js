@@ -29,7 +29,7 @@ function mount(section, context) {
     element('div', { className: 'toolbar' }, section.firstElementChild ?? '', word),
     element('dl', { className: 'headline' }, now.item, p99.item, busy.item),
     container,
-    element('p', { className: 'hint' }, `HEAD ${LIGHT_PATH} from this page, every two seconds.`),
+    element('p', { className: 'hint' }, `HEAD ${LIGHT_PATH} from this page, every three seconds.`),
   )
   const show = timeChart(container, {
     label: 'Latency of a light request over the last two minutes',
