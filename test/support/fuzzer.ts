@@ -138,8 +138,10 @@ export class Fuzzer {
     const operation = this.#operation()
     const isBroken = this.#chance(0.4)
     const path = operation.path.replace(/\{\w+\}/g, () => encode(this.#id(operation, isBroken)))
+    // A list with many filters is mostly empty, and shows no id.
+    const isPlain = this.#chance(0.2)
     const query = operation.parameters
-      .filter((parameter) => parameter.in === 'query')
+      .filter((parameter) => parameter.in === 'query' && (parameter.required || !isPlain))
       .flatMap((parameter) => this.#query(parameter, isBroken))
     if (isBroken && this.#chance(0.1)) query.push(`${encode(this.#pick(ODDITIES))}=1`)
     const headers = this.#headers(operation, isBroken)
