@@ -18,3 +18,16 @@ export function element(name, properties = {}, ...children) {
   made.append(...children)
   return made
 }
+
+/**
+ * What may be wider or longer than its place: keyboards must reach it, so it needs a name.
+ *
+ * @param {string} name
+ * @param {...(Node | string)} children
+ */
+export const scrollRegion = (name, ...children) =>
+  element(
+    'div',
+    { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': name },
+    ...children,
+  )

@@ -1,6 +1,7 @@
 import { themeColour, timeChart } from '../chart.js'
-import { element } from '../element.js'
+import { element, scrollRegion } from '../element.js'
 import { duration, percent, timeOfDay } from '../format.js'
+import { requestButton } from '../request-link.js'
 import { onSamples, serviceNow } from '../samples.js'
 
 /** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
@@ -144,15 +145,9 @@ function blockList(section) {
   const title = 'Blocks in the last ten minutes'
   const list = element('ul', { 'aria-live': 'polite' })
   const more = element('p', { className: 'hint' })
-  section.append(
-    element('h3', {}, title),
-    element(
-      'div',
-      { className: 'scroll blocks', tabIndex: 0, role: 'region', 'aria-label': title },
-      list,
-      more,
-    ),
-  )
+  const region = scrollRegion(title, list, more)
+  region.classList.add('blocks')
+  section.append(element('h3', {}, title), region)
   /** Undefined before the first samples. @type {string | undefined} */
   let shown
   return (/** @type {Sample[]} */ samples) => {
@@ -208,20 +203,6 @@ function formatFrame({ function: name, file, line, inNativeCall }) {
   if (name === undefined) return 'something that was not sampled'
   return inNativeCall ? `${name} (${file}, at or before line ${line})` : `${name} (${file}:${line})`
 }
-
-/** The panel of requests shows it. @param {string} requestId */
-const requestButton = (requestId) =>
-  element(
-    'button',
-    {
-      type: 'button',
-      className: 'small request',
-      'aria-label': `Show request ${requestId}`,
-      onclick: () =>
-        document.dispatchEvent(new CustomEvent('offloop:request', { detail: { requestId } })),
-    },
-    requestId,
-  )
 
 /**
  * A line through the chart at each block, with the function's name when the pointer is near.

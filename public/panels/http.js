@@ -1,5 +1,6 @@
-import { element } from '../element.js'
+import { element, scrollRegion } from '../element.js'
 import { duration, number } from '../format.js'
+import { onRequestChosen } from '../request-link.js'
 import { nameRoute, requestLog } from './http/log.js'
 
 /** @typedef {import('../../src/ops/live-requests.ts').OpsRequests} OpsRequests */
@@ -67,9 +68,9 @@ function mount(section, { api, live }) {
   live.on('ops.requests', show)
   live.onReconnect(read)
   live.subscribe('ops')
-  document.addEventListener('offloop:request', (event) => {
+  onRequestChosen((requestId) => {
     section.scrollIntoView()
-    log.find(/** @type {CustomEvent<{ requestId: string }>} */ (event).detail.requestId)
+    log.find(requestId)
   })
 }
 
@@ -98,9 +99,8 @@ function figuresTable(label, columns) {
     'div',
     {},
     element('h3', {}, label),
-    element(
-      'div',
-      { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': label },
+    scrollRegion(
+      label,
       element('table', {}, element('thead', {}, element('tr', {}, ...heads)), body),
       empty,
     ),

@@ -1,4 +1,4 @@
-import { element } from '../element.js'
+import { element, scrollRegion } from '../element.js'
 import { bulkAction } from './jobs/bulk.js'
 import { jobFilter, toQuery } from './jobs/filter.js'
 import { rowFor } from './jobs/row.js'
@@ -139,13 +139,9 @@ function jobList({ api, onEnd }) {
   const table = element('table', {}, element('thead', {}, head))
   const empty = element('p', { className: 'empty', hidden: true })
   const failure = element('p', { className: 'error', role: 'status' })
-  const scroll = {
-    className: 'scroll list',
-    tabIndex: 0,
-    role: 'region',
-    'aria-label': 'List of jobs',
-  }
-  const part = element('div', {}, element('div', scroll, table), empty, failure)
+  const scroll = scrollRegion('List of jobs', table)
+  scroll.classList.add('list')
+  const part = element('div', {}, scroll, empty, failure)
 
   /** @type {Map<string, ReturnType<typeof rowFor>>} */
   const rows = new Map()

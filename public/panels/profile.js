@@ -1,4 +1,4 @@
-import { element } from '../element.js'
+import { element, scrollRegion } from '../element.js'
 import { number } from '../format.js'
 import { onSamples } from '../samples.js'
 import { buildTree, search } from './profile/call-tree.js'
@@ -239,11 +239,7 @@ function resultSection() {
     element('p', { className: 'hint', id: 'profile-keys' }, keys),
     graph.element,
     element('ul', { className: 'legend' }, ...legend),
-    element(
-      'div',
-      { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Functions by time' },
-      table,
-    ),
+    scrollRegion('Functions by time', table),
   )
   return { section, graph, show }
 }

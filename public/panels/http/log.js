@@ -1,4 +1,4 @@
-import { element } from '../../element.js'
+import { element, scrollRegion } from '../../element.js'
 import { duration, number, timeOfDay } from '../../format.js'
 
 /** @typedef {import('../../../src/ops/live-requests.ts').OpsRequests} OpsRequests */
@@ -49,12 +49,8 @@ export function requestLog({ api, read }) {
   const table = element('table', {}, element('thead', {}, element('tr', {}, ...heads)))
   const empty = element('p', { className: 'empty' })
   const title = 'Latest requests'
-  const scroll = element(
-    'div',
-    { className: 'scroll log', tabIndex: 0, role: 'region', 'aria-label': title },
-    table,
-    empty,
-  )
+  const scroll = scrollRegion(title, table, empty)
+  scroll.classList.add('log')
 
   const showAll = element('button', { type: 'button', className: 'small', onclick: expand })
 

@@ -1,5 +1,6 @@
-import { element } from '../../element.js'
+import { element, scrollRegion } from '../../element.js'
 import { duration, number, timeOfDay } from '../../format.js'
+import { requestButton } from '../../request-link.js'
 
 /** Of the input, and of the result. */
 const MAX_CHARACTERS = 10_000
@@ -54,16 +55,6 @@ function facts({ subject, key, priority, requestId, ...job }) {
   return list
 }
 
-/** The panel of requests listens. @param {string} requestId @param {string} job */
-function requestButton(requestId, job) {
-  const name = `Show request ${requestId} of ${job}`
-  const button = element('button', { type: 'button', className: 'small', 'aria-label': name })
-  button.textContent = requestId
-  button.onclick = () =>
-    document.dispatchEvent(new CustomEvent('offloop:request', { detail: { requestId } }))
-  return button
-}
-
 /** From its creation to its end: waits and attempts as a bar, and in words. @param {JobDetail} job */
 function timeline({ createdAt, runAt, startedAt, finishedAt, state, attempts, ...job }) {
   const bar = element('div', { className: 'timeline', 'aria-hidden': 'true' })
@@ -110,9 +101,7 @@ function attemptTable({ attempts, ...job }) {
     element('thead', {}, element('tr', {}, ...heads)),
     element('tbody', {}, ...rows),
   )
-  const name = `Attempts of ${nameOf(job)}`
-  const scroll = { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': name }
-  return [element('div', scroll, table)]
+  return [scrollRegion(`Attempts of ${nameOf(job)}`, table)]
 }
 
 /** @param {Attempt} attempt */

@@ -1,4 +1,4 @@
-import { element } from '../../element.js'
+import { element, scrollRegion } from '../../element.js'
 import { moment } from './detail.js'
 import { TONES } from './row.js'
 
@@ -11,9 +11,8 @@ export function schedules(api) {
   )
   const body = element('tbody')
   const table = element('table', {}, element('thead', {}, element('tr', {}, ...heads)), body)
-  const scroll = { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Schedules' }
   const part = element('details', {}, element('summary', {}, 'Schedules'))
-  part.append(element('div', scroll, table))
+  part.append(scrollRegion('Schedules', table))
 
   async function read() {
     if (!part.open) return

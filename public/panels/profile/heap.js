@@ -1,4 +1,4 @@
-import { element } from '../../element.js'
+import { element, scrollRegion } from '../../element.js'
 import { bytes, duration } from '../../format.js'
 
 /** @typedef {import('../../../src/ops/profiles.ts').Heap} Heap */
@@ -63,11 +63,7 @@ export function heapSection({ api, live }) {
     'div',
     { className: 'profile heap' },
     element('h3', {}, 'Heap of the event loop'),
-    element(
-      'div',
-      { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Heap spaces' },
-      table,
-    ),
+    scrollRegion('Heap spaces', table),
     element('div', { className: 'row' }, readAgain, take),
     cost,
     status,

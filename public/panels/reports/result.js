@@ -1,4 +1,4 @@
-import { element } from '../../element.js'
+import { element, scrollRegion } from '../../element.js'
 import { duration, exactNumber, number, percent } from '../../format.js'
 import { toBars } from './bars.js'
 
@@ -153,12 +153,7 @@ function showTable(name, heads, lines) {
     element('thead', {}, element('tr', {}, ...head)),
     element('tbody', {}, ...body),
   )
-  // A region that scrolls must be reachable by keyboard, and have a name.
-  return element(
-    'div',
-    { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': name },
-    table,
-  )
+  return scrollRegion(name, table)
 }
 
 /** @param {Column} column */

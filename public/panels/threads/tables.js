@@ -1,5 +1,6 @@
-import { element } from '../../element.js'
+import { element, scrollRegion } from '../../element.js'
 import { duration, number } from '../../format.js'
+import { requestButton } from '../../request-link.js'
 import { serviceNow } from '../../samples.js'
 import { describe, pickColour } from './bars.js'
 
@@ -30,7 +31,7 @@ export function kindsTable() {
   )
   const table = element('table', { className: 'kinds' }, element('thead', {}, head), body)
   const empty = element('p', { className: 'hint' }, 'No task has run in the last ten minutes.')
-  const scroll = scrolling('Tasks by kind', table)
+  const scroll = scrollRegion('Tasks by kind', table)
   /** @param {Kind[]} kinds */
   const show = (kinds) => {
     const byName = kinds.toSorted((one, other) => one.task.localeCompare(other.task))
@@ -80,7 +81,7 @@ export function latestTable(read) {
     'details',
     {},
     element('summary', {}, 'Latest tasks and blocks'),
-    scrolling('Latest tasks and blocks', table),
+    scrollRegion('Latest tasks and blocks', table),
   )
   const show = () => {
     // A button that has the focus stays.
@@ -94,10 +95,6 @@ export function latestTable(read) {
   return { element: details, show }
 }
 
-/** @param {string} label @param {HTMLElement} table */
-const scrolling = (label, table) =>
-  element('div', { className: 'scroll', role: 'region', 'aria-label': label, tabIndex: 0 }, table)
-
 /** @param {import('./bars.js').Bar} bar */
 function toLatestRow(bar) {
   const { what, length, waited, outcome } = describe(bar, serviceNow())
@@ -108,17 +105,3 @@ function toLatestRow(bar) {
     element('td', {}, bar.requestId === undefined ? '–' : requestButton(bar.requestId)),
   )
 }
-
-/** Shows the request in the panel of requests. @param {string} requestId */
-const requestButton = (requestId) =>
-  element(
-    'button',
-    {
-      type: 'button',
-      className: 'small',
-      'aria-label': `Show request ${requestId}`,
-      onclick: () =>
-        document.dispatchEvent(new CustomEvent('offloop:request', { detail: { requestId } })),
-    },
-    element('code', {}, requestId),
-  )
