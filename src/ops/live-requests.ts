@@ -1,5 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import { z } from '@hono/zod-openapi'
+import { createLRU } from 'lru.min'
 import { currentContext, isRoutine, type RequestRecord, type Statement } from '../http/context.ts'
 import { createRouter, json } from '../http/router.ts'
 import type { Log } from '../log.ts'
@@ -113,9 +114,9 @@ export class LiveRequests {
     MAX_NAMES,
     () => new Recent(STATEMENT_SLICE_MS, STATEMENT_SLICES, () => new Durations()),
   )
-  readonly #textsBySql = new LatestMap<string>(MAX_REMEMBERED)
+  readonly #textsBySql = createLRU<string, string>({ max: MAX_REMEMBERED })
   readonly #ring: RequestRecord[] = []
-  readonly #tasksByRequest = new LatestMap<z.infer<typeof TaskRuns>[]>(MAX_LATEST)
+  readonly #tasksByRequest = createLRU<string, z.infer<typeof TaskRuns>[]>({ max: 2 * MAX_LATEST })
   #logged = 0
   #published = 0
   #hasChanged = false
@@ -162,7 +163,8 @@ export class LiveRequests {
 
   observeTask({ task, outcome, queuedMs, runMs, requestId, items }: RequestTask): void {
     if (requestId === undefined) return
-    const all = this.#tasksByRequest.get(requestId) ?? this.#tasksByRequest.set(requestId, [])
+    const all = this.#tasksByRequest.get(requestId) ?? []
+    if (all.length === 0) this.#tasksByRequest.set(requestId, all)
     const alike = all.find((other) => other.task === task && other.outcome === outcome)
     if (alike) {
       alike.count += items
@@ -215,31 +217,8 @@ export class LiveRequests {
     const known = this.#textsBySql.get(sql)
     if (known !== undefined) return known
     const text = withoutValues(sql)
-    return sql.length > MAX_REMEMBERED_LENGTH ? text : this.#textsBySql.set(sql, text)
-  }
-}
-
-/** Keeps the newest, at most `2 * max`. Deleting one by one would cost more. */
-class LatestMap<Value> {
-  readonly #max: number
-  #entries = new Map<string, Value>()
-  #earlier = this.#entries
-
-  constructor(max: number) {
-    this.#max = max
-  }
-
-  get(key: string): Value | undefined {
-    return this.#entries.get(key) ?? this.#earlier.get(key)
-  }
-
-  set(key: string, value: Value): Value {
-    if (this.#entries.size >= this.#max) {
-      this.#earlier = this.#entries
-      this.#entries = new Map()
-    }
-    this.#entries.set(key, value)
-    return value
+    if (sql.length <= MAX_REMEMBERED_LENGTH) this.#textsBySql.set(sql, text)
+    return text
   }
 }
 
