@@ -18,15 +18,20 @@ beforeAll(async () => {
 })
 afterAll(() => site.close())
 
-test('a first visit shows at a glance what the promise is, and both results stay side by side', {
-  timeout: 120_000,
-}, async () => {
+async function openDesktop() {
   const page = await site.open({
     reducedMotion: 'reduce',
     viewport: DESKTOP,
     tolerate: [REFUSED_WHILE_BLOCKED],
   })
   await untilLive(page)
+  return page
+}
+
+test('a first visit shows at a glance what the promise is, and both results stay side by side', {
+  timeout: 120_000,
+}, async () => {
+  const page = await openDesktop()
   await tryBoth(page)
   await page.screenshot({ path: join(SCREENSHOTS, 'readme.png') })
   for (const id of ['light-request', 'primes', 'threads', 'event-loop']) {
@@ -39,12 +44,7 @@ test('a first visit shows at a glance what the promise is, and both results stay
 test('whatever it shows, axe finds nothing serious, and nothing is wider than the screen', {
   timeout: 120_000,
 }, async () => {
-  const page = await site.open({
-    reducedMotion: 'reduce',
-    viewport: DESKTOP,
-    tolerate: [REFUSED_WHILE_BLOCKED],
-  })
-  await untilLive(page)
+  const page = await openDesktop()
   await expectGoodLooks(page, 'empty')
   await useEverything(page)
   await expectGoodLooks(page, 'operator')

@@ -37,10 +37,10 @@ test('a block counts in full, and is reported once', () => {
   expect(late.map(({ blockedMs }) => blockedMs)).toEqual([expect.closeTo(blockedMs - 10, -2)])
 })
 
-test('time without a core is no delay and no block, and is told once', () => {
-  const { delayMs, blockedMs, withoutCoreMs: told, late } = block(800)
+test('time without a core is no delay and no block, and is reported once', () => {
+  const { delayMs, blockedMs, withoutCoreMs: reported, late } = block(800)
   expect(late).toEqual([])
-  expect(told).toEqual([800, 0])
+  expect(reported).toEqual([800, 0])
   expect(delayMs).toBeGreaterThan(100)
   expect(delayMs).toBeLessThan(blockedMs - 800)
 })

@@ -121,7 +121,7 @@ test('ended early, a profile has what came before', async () => {
   expect(samples.length).toBeLessThan(1_000)
 })
 
-test('whoever wants may end the recording', async () => {
+test('`endProfile` ends the recording, if there is one', async () => {
   const { watchdog, record } = await openWatchdog()
   expect(watchdog.endProfile()).toBe(false)
   const recording = record({ durationMs: TOO_LONG_MS })
