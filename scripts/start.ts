@@ -66,7 +66,7 @@ function welcome({ url, opsUrl, signInUrl }: Service) {
     .filter(({ scope }) => key || !scope)
     .map(({ curl, scope }) => {
       const authorization = scope ? ` -H "authorization: Bearer ${key}"` : ''
-      return `curl ${curl.replace('$URL', url)}${authorization}`
+      return `curl ${curl.replace('$URL', url ?? '')}${authorization}`
     })
   if (opsUrl) commands.unshift(`curl ${opsUrl}/health/ready`)
   return `

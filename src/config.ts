@@ -47,6 +47,7 @@ const networks = z
 const environment = z
   .object({
     NODE_ENV: z.enum(['development', 'production', 'test']).default('development'),
+    ROLE: z.enum(['all', 'web', 'worker']).default('all'),
     DATABASE_URL: databaseUrl,
     DATABASE_POOL_SIZE: integer(1, 1_000).default(10),
     HOST: z.string().min(1).default('127.0.0.1'),
@@ -122,6 +123,8 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
   // Without NODE_ENV this may be production.
   const isDevelopment = env['NODE_ENV'] === 'development'
   return freeze({
+    role: data.ROLE,
+    valkeyUrl: data.VALKEY_URL,
     database: {
       url: data.DATABASE_URL,
       poolSize: data.DATABASE_POOL_SIZE,
@@ -146,14 +149,16 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       // Otherwise a client nearby may be a proxy.
       unlimited: !data.RATE_LIMITS ? 'all' : env['NODE_ENV'] === 'development' ? 'local' : 'none',
       maxConnections: data.MAX_CLIENT_CONNECTIONS,
-      valkeyUrl: data.VALKEY_URL,
     },
     compute: {
       threads: data.COMPUTE_THREADS,
       minThreads: Math.ceil(data.COMPUTE_THREADS / 2),
       maxHeapMb: data.COMPUTE_MAX_HEAP_MB,
     },
-    jobs: { concurrency: data.JOBS_CONCURRENCY, keepMs: data.JOBS_KEEP_DAYS * DAY_MS },
+    jobs: {
+      concurrency: data.ROLE === 'web' ? 0 : data.JOBS_CONCURRENCY,
+      keepMs: data.JOBS_KEEP_DAYS * DAY_MS,
+    },
     // feature: reports
     reports: { directory: resolve(data.REPORT_DIR), memoryMb: data.REPORT_MEMORY_MB },
     // /feature

@@ -1,13 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
-import { Authenticator } from './access/authenticator.ts'
-import { clientFinder } from './access/client.ts'
-import { identifyBy, identifyCachedBy, identifySocketBy } from './access/identify.ts'
-import { Connections, RateLimits } from './access/limits.ts'
-import { Passwords } from './access/password.ts'
-import { SignInLink } from './access/sign-in-link.ts'
-import { createApp } from './app.ts'
 import { loadConfig, missingV8Flags } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
@@ -15,15 +8,15 @@ import { afterCommit, transaction } from './db/transaction.ts'
 import type { Deps, Feature } from './feature.ts'
 import { features } from './features/index.ts'
 import { toAppError } from './http/errors.ts'
-import { connectionLimit, HttpServer } from './http/server.ts'
 import { type Log, openLog } from './log.ts'
 import { Live } from './ops/live.ts'
 import { OPS } from './ops/live-samples.ts'
 import { Metrics } from './ops/metrics.ts'
 import { openWatchdog, Readiness } from './ops/watchdog.ts'
-import { isRealtimeUpgrade, Realtime } from './realtime/realtime.ts'
+import { Realtime } from './realtime/realtime.ts'
 import type { Subject } from './roles.ts'
 import { runService, type Service } from './shutdown.ts'
+import { openWeb } from './web.ts'
 
 /** Opens everything in order, and closes it again if a step fails. */
 export async function openService(
@@ -56,6 +49,8 @@ export async function openService(
     }),
   )
   await assertMigrated(database.withSignal())
+  const { valkeyUrl } = config
+  const valkey = valkeyUrl ? opening.use(await openValkey(valkeyUrl, log)) : undefined
   const compute = opening.use(
     await Pool.open({
       ...config.compute,
@@ -80,40 +75,11 @@ export async function openService(
       ...config.jobs,
     }),
   )
-  const { signUp, behindTls, signInLink } = config.access
-  const link = signInLink ? new SignInLink() : undefined
-  const { unlimited, maxConnections, valkeyUrl } = config.limits
-  const findClient = clientFinder(config.proxy)
-  const shared = valkeyUrl && opening.use(await openShared(valkeyUrl, log))
-  const limits = new RateLimits({ unlimited, ...(shared && { shared }) })
-  const clients = new Connections(limits, maxConnections, config.proxy.proxies !== 0)
-  const authenticator = new Authenticator(database.withSignal(), limits)
-  const identifyCached = identifyCachedBy(authenticator, behindTls)
-  const identify = identifyBy(authenticator, behindTls)
-  const access = {
-    database,
-    passwords: new Passwords(compute),
-    authenticator,
-    limits,
-    signUp,
-    behindTls,
-    link,
-  }
-  const server = opening.use(
-    new HttpServer({
-      leaving: leaving.signal,
-      shouldUpgrade: isRealtimeUpgrade,
-      maxConnections: connectionLimit(config.database.poolSize),
-      backlog: database.backlog,
-      backlogPaths: features.filter(({ usesDatabase }) => usesDatabase).map(({ path }) => path),
-      behindTls,
-      findClient,
-      clients,
-      findRefusal: (outgoing) => limits.findRefusal(outgoing, identifyCached(outgoing.req)),
-    }),
-  )
+  const parts = { config, database, compute, features, valkey, leaving: leaving.signal }
+  const web = config.role === 'worker' ? undefined : await openWeb(parts)
+  if (web) opening.use(web.server)
   const realtime = opening.use(
-    new Realtime(server.node, {
+    new Realtime({
       topics: [
         ...features
           .flatMap(({ topics = [] }) => topics)
@@ -124,37 +90,35 @@ export async function openService(
         { name: OPS, access: 'operate' },
       ],
       corsOrigins: config.http.corsOrigins,
-      identify: identifySocketBy(authenticator, behindTls, findClient),
-      admit: (request) => clients.admitUpgrade(findClient(request), request.socket),
+      ...web?.sockets,
     }),
   )
-  opening.defer(authenticator.onRevoke((credentialId) => realtime.disconnect(credentialId)))
-  opening.defer(authenticator.watch(() => realtime.subjects))
+  if (web) opening.defer(web.watchCredentials(realtime))
   metrics.addGauges({ database, compute, jobs, realtime })
 
   const opened = { config, database, compute, jobs, realtime, log, metrics }
   const deps: Deps = { ...opened, stopping: stopping.signal }
-  const app = createApp({ ...deps, access, identify, live, watchdog }, features)
   for (const { start } of features) if (start) opening.defer(start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
     schedules: features.flatMap(({ schedules = [] }) => schedules),
   })
-  const url = await server.listen(app, config.http.host, config.http.port)
+  const url = await web?.listen(deps, { live, watchdog })
   readiness.begin((signal) => database.ping(signal))
   watchdog.start()
   opening.defer(live.start({ metrics, watchdog, compute, database, realtime, log }))
   const { threads } = config.compute
-  log.info({ url, ops: watchdog.url, threads, node: process.version }, 'listening')
+  const { role } = config
+  log.info({ role, url, ops: watchdog.url, threads, node: process.version }, 'listening')
 
   const resources = opening.move()
   return {
     url,
     opsUrl: watchdog.url,
-    signInUrl: link?.toUrl(url),
+    signInUrl: url && web?.signInLink?.toUrl(url),
     log,
     pending: () => ({
-      requests: server.inFlight,
+      requests: web?.server.inFlight ?? 0,
       tasks: compute.running + compute.queued,
       jobs: jobs.running,
       sockets: realtime.connections,
@@ -162,24 +126,24 @@ export async function openService(
     async stop(crashed = false) {
       leaving.abort()
       jobs.stopClaiming()
-      if (!crashed) await sleep(config.http.drainDelayMs)
+      if (web && !crashed) await sleep(config.http.drainDelayMs)
       stopping.abort()
       await Promise.all([
-        server.drain(config.http.drainTimeoutMs),
+        web?.server.drain(config.http.drainTimeoutMs),
         realtime[Symbol.asyncDispose](),
         jobs.stop(crashed),
       ])
-      const requests = server.inFlight
+      const requests = web?.server.inFlight ?? 0
       if (requests > 0) log.warn({ requests }, 'Unanswered after DRAIN_TIMEOUT_MS')
       await resources.disposeAsync()
     },
   }
 }
 
-/** Its packages are loaded only where they are used. */
-async function openShared(url: string, log: Log) {
-  const { SharedCounters } = await import('./access/shared-counters.ts')
-  return new SharedCounters(url, log)
+/** Its package is loaded only where it is used. */
+async function openValkey(url: string, log: Log) {
+  const { Valkey } = await import('./valkey.ts')
+  return new Valkey(url, log)
 }
 
 function announce({ signInUrl, log }: Service) {

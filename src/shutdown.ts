@@ -3,7 +3,8 @@ import { AppError } from './errors.ts'
 import type { Log } from './log.ts'
 
 export interface Service {
-  url: string
+  /** Absent for ROLE=worker. */
+  url: string | undefined
   /** Serves health probes and metrics; absent with OPS_PORT=off. */
   opsUrl: string | undefined
   /** In development. */

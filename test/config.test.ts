@@ -9,6 +9,8 @@ const DEVELOPMENT_URL = 'mysql://root:offloop-development@localhost:3306/offloop
 
 describe('what is not set has a default', () => {
   const defaults = {
+    role: 'all',
+    valkeyUrl: undefined,
     database: { url: DATABASE_URL, poolSize: 10, maxWaitMs: 2_000 },
     http: {
       host: '127.0.0.1',
@@ -18,7 +20,7 @@ describe('what is not set has a default', () => {
       drainTimeoutMs: 10_000,
     },
     proxy: { proxies: 0, header: 'x-forwarded-for' },
-    limits: { unlimited: 'none', maxConnections: 1_000, valkeyUrl: undefined },
+    limits: { unlimited: 'none', maxConnections: 1_000 },
     compute: {
       threads: availableParallelism(),
       minThreads: Math.ceil(availableParallelism() / 2),
@@ -65,6 +67,7 @@ describe('what is not set has a default', () => {
 
 test('what is set is taken', () => {
   const config = loadConfig({
+    ROLE: 'worker',
     DATABASE_URL,
     DATABASE_POOL_SIZE: '25',
     HOST: '0.0.0.0',
@@ -101,6 +104,8 @@ test('what is set is taken', () => {
     OF_ANOTHER_PROGRAM: 'left alone',
   })
   expect(config).toEqual({
+    role: 'worker',
+    valkeyUrl: 'redis://valkey:6379',
     database: { url: DATABASE_URL, poolSize: 25, maxWaitMs: 1_000 },
     http: {
       host: '0.0.0.0',
@@ -113,7 +118,7 @@ test('what is set is taken', () => {
     },
     access: { signUp: false, behindTls: true, signInLink: false },
     proxy: { proxies: ['10.0.0.0/8', 'fd00::/8'], header: 'forwarded' },
-    limits: { unlimited: 'all', maxConnections: 50, valkeyUrl: 'redis://valkey:6379' },
+    limits: { unlimited: 'all', maxConnections: 50 },
     compute: { threads: 3, minThreads: 2, maxHeapMb: 256 },
     jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
     // feature: reports

@@ -40,6 +40,8 @@ export interface Topic {
 }
 
 interface RealtimeOptions {
+  /** A process without one publishes, and has no clients of its own. */
+  server?: NodeServer
   topics: readonly Topic[]
   /** Whose pages may connect, besides our own. */
   corsOrigins: readonly string[]
@@ -69,9 +71,9 @@ export class Realtime implements AsyncDisposable {
   readonly #streams = new Map<() => void, Subject>()
   #closing = false
 
-  constructor(server: NodeServer, options: RealtimeOptions) {
+  constructor(options: RealtimeOptions) {
     this.#topics = options.topics
-    this.#io = new Server(server, {
+    this.#io = new Server({
       path: PATH,
       transports: ['websocket'],
       serveClient: false,
@@ -84,7 +86,10 @@ export class Realtime implements AsyncDisposable {
             options.admit?.(request) !== false,
         ),
     })
-    this.#io.engine.on('connection', (connection: Connection) => this.#limit(connection))
+    if (options.server) {
+      this.#io.attach(options.server)
+      this.#io.engine.on('connection', (connection: Connection) => this.#limit(connection))
+    }
     this.#io.use((socket, next) => {
       const { token } = socket.handshake.auth
       void (options.identify?.(socket.request, token) ?? Promise.resolve(undefined)).then(

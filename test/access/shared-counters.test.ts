@@ -1,18 +1,14 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { LIMITS, RateLimits } from '../../src/access/limits.ts'
 import { SharedCounters } from '../../src/access/shared-counters.ts'
+import { Valkey } from '../../src/valkey.ts'
 import { until } from '../support/until.ts'
+import { freePort, hasValkey, useValkey } from '../support/valkey.ts'
 
-const PROGRAM = ['valkey-server', 'redis-server'].find(
-  (name) => spawnSync(name, ['--version']).status === 0,
-)
 const CLIENT = '192.0.2.1'
 
-describe.runIf(PROGRAM)('processes that share a Valkey', () => {
+describe.runIf(hasValkey)('processes that share a Valkey', () => {
   test('count together', async () => {
     const { url } = await useValkey()
     const [one, other] = [await useLimits(url), await useLimits(url)]
@@ -32,13 +28,13 @@ describe.runIf(PROGRAM)('processes that share a Valkey', () => {
   })
 
   test('let requests pass while it fails, count for themselves, and say so once', async () => {
-    const { url, valkey } = await useValkey()
+    const { url, send } = await useValkey()
     const { guess, lines } = await useLimits(url)
-    valkey.kill('SIGSTOP')
+    send('SIGSTOP')
     for (let count = 0; count < LIMITS.guess.points; count++) await guess()
     await expect(guess()).rejects.toMatchObject({ code: 'rate_limited' })
     expect(lines.filter((line) => line.includes('Valkey fails'))).toHaveLength(1)
-    valkey.kill('SIGCONT')
+    send('SIGCONT')
   })
 })
 
@@ -50,31 +46,10 @@ test('a Valkey that is not there lets requests pass', async () => {
 
 async function useLimits(url: string, isThere = true) {
   const lines: string[] = []
-  const shared = new SharedCounters(url, pino({}, { write: (line) => void lines.push(line) }))
-  onTestFinished(() => shared[Symbol.dispose]())
+  const valkey = new Valkey(url, pino({}, { write: (line) => void lines.push(line) }))
+  onTestFinished(() => valkey[Symbol.dispose]())
+  const shared = new SharedCounters(valkey)
   if (isThere) await until(() => shared.add('read', 'ready'), 'it is connected')
   const limits = new RateLimits({ unlimited: 'none', shared })
   return { lines, guess: () => limits.countGuess('a@example.com', CLIENT, true) }
-}
-
-async function useValkey(): Promise<{ url: string; valkey: ChildProcess }> {
-  const port = await freePort()
-  const flags = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-  const valkey = spawn(PROGRAM ?? '', flags, { stdio: ['ignore', 'pipe', 'inherit'] })
-  onTestFinished(() => void valkey.kill('SIGKILL'))
-  let log = ''
-  valkey.stdout.on('data', (chunk) => {
-    log += chunk
-  })
-  await until(() => /ready to accept/i.test(log), 'Valkey listens')
-  return { url: `redis://127.0.0.1:${port}`, valkey }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }

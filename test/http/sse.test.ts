@@ -14,7 +14,7 @@ import { until } from '../support/until.ts'
 async function serve(subject = OPERATOR, heartbeatMs?: number) {
   const sinks = new Set<EventSink>()
   const sent: EventSink[] = []
-  const realtime = new Realtime(createServer(), { topics: [], corsOrigins: [] })
+  const realtime = new Realtime({ server: createServer(), topics: [], corsOrigins: [] })
   onTestFinished(() => realtime[Symbol.asyncDispose]())
   const app = createRouter()
   app.use(requestContext(1_000, () => {}))

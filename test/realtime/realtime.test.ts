@@ -422,7 +422,7 @@ const create = async (): Promise<{ id: number; name: string }> =>
 async function openRealtime(names: (string | RegExp)[] = ['load']) {
   const topics = names.map((name) => ({ name, access: 'public' as const }))
   const server = createServer()
-  const realtime = new Realtime(server, { topics, corsOrigins: [] })
+  const realtime = new Realtime({ server, topics, corsOrigins: [] })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   onTestFinished(async () => {

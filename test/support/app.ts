@@ -35,7 +35,7 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
   const stopping = new AbortController().signal
   const entry = new URL('../../src/thread.ts', import.meta.url)
   const compute = await Pool.open({ ...config.compute, entry, stopping })
-  const realtime = new Realtime(createServer(), { topics: [], corsOrigins: [] })
+  const realtime = new Realtime({ server: createServer(), topics: [], corsOrigins: [] })
   const deps: Parameters<typeof createApp>[0] = {
     config,
     database,

@@ -41,7 +41,7 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
   let stopped: Promise<void> | undefined
   const stop = () => (stopped ??= service.stop())
   return {
-    url: service.url,
+    url: service.url ?? '',
     opsUrl: service.opsUrl ?? '',
     signInUrl: service.signInUrl,
     databaseUrl,

@@ -1,0 +1,49 @@
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
+import { onTestFinished } from 'vitest'
+import { until } from './until.ts'
+
+const PROGRAM = ['valkey-server', 'redis-server'].find(
+  (name) => spawnSync(name, ['--version']).status === 0,
+)
+
+/** Tests of several processes need a Valkey or Redis on the machine. */
+export const hasValkey = PROGRAM !== undefined
+
+/** A Valkey of the test's own that it may stop and start again. */
+export async function useValkey() {
+  const port = await freePort()
+  let valkey = await startValkey(port)
+  onTestFinished(() => void valkey.kill('SIGKILL'))
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    send: (signal: NodeJS.Signals) => valkey.kill(signal),
+    /** On the same port, with nothing in it. */
+    async restart() {
+      valkey.kill('SIGKILL')
+      if (valkey.exitCode === null && valkey.signalCode === null) await once(valkey, 'exit')
+      valkey = await startValkey(port)
+    },
+  }
+}
+
+async function startValkey(port: number) {
+  const flags = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+  const valkey = spawn(PROGRAM ?? '', flags, { stdio: ['ignore', 'pipe', 'inherit'] })
+  let log = ''
+  valkey.stdout.on('data', (chunk) => {
+    log += chunk
+  })
+  await until(() => /ready to accept/i.test(log), 'Valkey listens')
+  return valkey
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
