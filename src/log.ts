@@ -1,3 +1,4 @@
+import cluster from 'node:cluster'
 import { type Logger, pino } from 'pino'
 import pretty from 'pino-pretty'
 import type { Config } from './config.ts'
@@ -25,7 +26,9 @@ export function openLog({ level, format }: Config['log']): Log {
     format === 'pretty'
       ? pretty({ sync: true, singleLine: true, translateTime: 'HH:MM:ss.l' })
       : new LineBuffer()
-  return pino({ level, base: null, redact, hooks }, stream)
+  // Processes of a supervisor write to one stream.
+  const base = cluster.isWorker ? { pid: process.pid } : null
+  return pino({ level, base, redact, hooks }, stream)
 }
 
 /** Writes the first line of a kind and counts the others. */

@@ -5,6 +5,7 @@ import { loadConfig, missingV8Flags } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
 import { afterCommit, transaction } from './db/transaction.ts'
+import { AppError } from './errors.ts'
 import type { Deps, Feature } from './feature.ts'
 import { features } from './features/index.ts'
 import { toAppError } from './http/errors.ts'
@@ -16,6 +17,7 @@ import { openWatchdog, Readiness } from './ops/watchdog.ts'
 import { Realtime } from './realtime/realtime.ts'
 import type { Subject } from './roles.ts'
 import { runService, type Service } from './shutdown.ts'
+import { readProcesses, reportListening, supervise } from './supervisor.ts'
 import { openWeb } from './web.ts'
 
 /** Opens everything in order, and closes it again if a step fails. */
@@ -147,8 +149,20 @@ async function openValkey(url: string, log: Log) {
 }
 
 function announce({ signInUrl, log }: Service) {
+  reportListening(log)
   if (signInUrl) log.info({ signInUrl }, 'Signs an operator in, once and within 10 minutes')
 }
 
-if (import.meta.main)
-  process.exit(await runService(() => openService(process.env, features), announce))
+/** `npm run serve`, or each process of `npm run serve -- --processes N`. */
+async function serve(): Promise<number> {
+  try {
+    const processes = readProcesses(process.argv.slice(2))
+    if (processes > 1) return await supervise(processes, process.env)
+  } catch (error) {
+    console.error(error instanceof AppError ? error.message : error)
+    return 1
+  }
+  return runService(() => openService(process.env, features), announce)
+}
+
+if (import.meta.main) process.exit(await serve())

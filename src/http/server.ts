@@ -1,3 +1,4 @@
+import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server } from 'node:http'
@@ -101,7 +102,8 @@ export class HttpServer implements AsyncDisposable {
         return problemResponse(new AppError('bad_request', message), '')
       },
     })
-    this.node.listen(port, host)
+    // With the other processes of a supervisor; elsewhere than on Linux, it hands connections out.
+    this.node.listen({ port, host, reusePort: cluster.isWorker && process.platform === 'linux' })
     await once(this.node, 'listening').catch((error) => {
       const message = listenErrorMessage(error, host, port, 'PORT')
       throw new AppError('unavailable', message, { cause: error })

@@ -31,11 +31,12 @@ export function startProcess(
   env: NodeJS.ProcessEnv = {},
   nodeOptions: string[] = [],
   maxFiles?: number,
+  args: string[] = [],
 ) {
   const limit = maxFiles === undefined ? '' : `ulimit -n ${maxFiles} && `
   const child = spawn(
     'sh',
-    ['-c', `${limit}exec "$0" "$@"`, NODE, ...nodeOptions, join(ROOT, file)],
+    ['-c', `${limit}exec "$0" "$@"`, NODE, ...nodeOptions, join(ROOT, file), ...args],
     {
       cwd: ROOT,
       env: {
