@@ -51,7 +51,7 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
 
   for (const { path, routes } of features) app.route(path, routes(deps))
   app.route('/v1', accessRoutes(access))
-  if (access.link) serveSignInLink(app, access.link, access)
+  if (deps.config.access.signInLink) serveSignInLink(app, access)
   app.route('/v1/ops', opsRoutes(deps))
   const events = [...features.flatMap(({ events = [] }) => events), ...opsEvents]
   serveDocs(app, events, deps.config.http.docsAccess)

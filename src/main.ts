@@ -117,7 +117,7 @@ export async function openService(
   return {
     url,
     opsUrl: watchdog.url,
-    signInUrl: url && web?.signInLink?.toUrl(url),
+    signInUrl: url && web?.link && url + web.link,
     log,
     pending: () => ({
       requests: web?.server.inFlight ?? 0,

@@ -3,7 +3,7 @@ import { clientFinder } from './access/client.ts'
 import { identifyBy, identifyCachedBy, identifySocketBy } from './access/identify.ts'
 import { Connections, RateLimits } from './access/limits.ts'
 import { Passwords } from './access/password.ts'
-import { SignInLink } from './access/sign-in-link.ts'
+import { createSignInLink } from './access/sign-in-link.ts'
 import { createApp } from './app.ts'
 import type { Deps, Feature } from './feature.ts'
 import { connectionLimit, HttpServer } from './http/server.ts'
@@ -26,7 +26,7 @@ interface WebParts {
 export async function openWeb({ config, database, compute, features, valkey, leaving }: WebParts) {
   const { signUp, behindTls, signInLink } = config.access
   const { unlimited, maxConnections } = config.limits
-  const link = signInLink ? new SignInLink() : undefined
+  const link = signInLink ? await createSignInLink(database.withSignal()) : undefined
   const findClient = clientFinder(config.proxy)
   const shared = valkey && (await openShared(valkey))
   const limits = new RateLimits({ unlimited, ...(shared && { shared }) })
@@ -34,7 +34,7 @@ export async function openWeb({ config, database, compute, features, valkey, lea
   const authenticator = new Authenticator(database.withSignal(), limits)
   const identifyCached = identifyCachedBy(authenticator, behindTls)
   const passwords = new Passwords(compute)
-  const access = { database, passwords, authenticator, limits, signUp, behindTls, link }
+  const access = { database, passwords, authenticator, limits, signUp, behindTls }
   const server = new HttpServer({
     leaving,
     shouldUpgrade: isRealtimeUpgrade,
@@ -48,7 +48,8 @@ export async function openWeb({ config, database, compute, features, valkey, lea
   })
   return {
     server,
-    signInLink: link,
+    /** The path of a sign-in link, in development. */
+    link,
     /** How sockets connect. */
     sockets: {
       server: server.node,

@@ -46,7 +46,13 @@ export async function createAccount(
 export async function findOrCreateOperator(db: Db): Promise<number> {
   const found = await findByEmail(db, LOCAL_OPERATOR)
   if (found) return found.id
-  return createAccount(db, { email: LOCAL_OPERATOR, password_hash: null, role: 'operator' })
+  // Several processes may start together.
+  await db
+    .insertInto('account')
+    .ignore()
+    .values({ email: LOCAL_OPERATOR, password_hash: null, role: 'operator' })
+    .execute()
+  return findOrCreateOperator(db)
 }
 
 export async function changeAccount(

@@ -8,7 +8,7 @@ declare module '../db/tables.ts' {
   interface Tables {
     credential: {
       id: string
-      kind: 'session' | 'key'
+      kind: 'session' | 'key' | 'link'
       token_hash: string
       account_id: number
       name: string
@@ -21,8 +21,8 @@ declare module '../db/tables.ts' {
   }
 }
 
-/** Scanners recognise a leaked token by them. */
-const PREFIXES = { session: 'ofs_', key: 'ofl_' }
+/** Scanners recognise a leaked token by them. A link is no token that identifies a client. */
+const PREFIXES = { session: 'ofs_', key: 'ofl_', link: '' }
 const TOKEN = /^of[sl]_[\w-]{43}$/
 const TOKEN_BYTES = 32
 const MAX_NAME_LENGTH = 200
@@ -32,7 +32,7 @@ const sessionEnd = sql<Date>`least(created_at + interval 30 day, now(3) + interv
 const TOUCH_AFTER_MS = 60_000
 
 interface NewCredential {
-  kind: 'session' | 'key'
+  kind: 'session' | 'key' | 'link'
   accountId: number
   /** A key's name, or a session's browser. */
   name: string
@@ -82,6 +82,21 @@ export async function findSubject(db: Db, token: string): Promise<Subject | unde
     credential: { kind, id },
     expiresAt: expiresAt?.getTime() ?? Number.POSITIVE_INFINITY,
   }
+}
+
+/** Uses a sign-in link up, and returns whose it was; undefined if it was used or has expired. */
+export async function takeLink(db: Db, token: string): Promise<number | undefined> {
+  const link = await db
+    .selectFrom('credential')
+    .select(['id', 'account_id as accountId'])
+    .where('token_hash', '=', toHash(token))
+    .where('kind', '=', 'link')
+    .where(isValid)
+    .executeTakeFirst()
+  if (!link) return undefined
+  const taken = db.deleteFrom('credential').where('id', '=', link.id)
+  const { numDeletedRows } = await taken.executeTakeFirstOrThrow()
+  return numDeletedRows > 0n ? link.accountId : undefined
 }
 
 /** Newest first. */
@@ -151,7 +166,9 @@ const selectByToken = prepared((db, tokenHash: string) =>
     .select(['credential.id', 'kind', 'scopes', 'role', 'account.id as accountId'])
     .select(['used_at as usedAt', 'expires_at as expiresAt', sql<Date>`now(3)`.as('now')])
     .where('token_hash', '=', tokenHash)
-    .where(isValid),
+    .where(isValid)
+    .where(sql<boolean>`kind != 'link'`)
+    .$narrowType<{ kind: 'session' | 'key' }>(),
 )
 
 async function deleteByIds(db: Db, rows: readonly { id: string }[]): Promise<string[]> {

@@ -13,7 +13,6 @@ import { createCredential, deleteExpired, listCredentials } from './credentials.
 import { cookieName } from './identify.ts'
 import type { RateLimits } from './limits.ts'
 import type { Passwords } from './password.ts'
-import type { SignInLink } from './sign-in-link.ts'
 
 const COOKIE_SECONDS = 30 * 86_400
 const DAY_MS = 86_400_000
@@ -106,8 +105,6 @@ export interface AccessDeps {
   limits: RateLimits
   signUp: boolean
   behindTls: boolean
-  /** In development. */
-  link?: SignInLink | undefined
 }
 
 export function accessRoutes(deps: AccessDeps) {

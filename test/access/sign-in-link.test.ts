@@ -1,5 +1,4 @@
-import { describe, expect, test, vi } from 'vitest'
-import { SignInLink } from '../../src/access/sign-in-link.ts'
+import { describe, expect, test } from 'vitest'
 import { useService } from '../support/service.ts'
 
 const useDevelopment = () => useService({ NODE_ENV: 'development', LOG_FORMAT: 'json' })
@@ -46,18 +45,37 @@ describe('the link of a development start', () => {
     expect((await open(`${url}/sign-in?token=a`)).status).toBe(404)
   })
 
-  test('ends after ten minutes', () => {
-    vi.useFakeTimers()
-    try {
-      const [early, late] = [new SignInLink(), new SignInLink()]
-      const tokenOf = (link: SignInLink) =>
-        new URL(link.toUrl('http://a')).searchParams.get('token')
-      vi.advanceTimersByTime(599_999)
-      expect(early.use(tokenOf(early) ?? '')).toBe(true)
-      vi.advanceTimersByTime(1)
-      expect(late.use(tokenOf(late) ?? '')).toBe(false)
-    } finally {
-      vi.useRealTimers()
+  test('signs in at another process than the one that printed it', async () => {
+    const { databaseUrl, signInUrl } = await useDevelopment()
+    const other = await useService({ NODE_ENV: 'development', DATABASE_URL: databaseUrl })
+    const path = signInUrl?.match(/[/]sign-in.*/)?.[0]
+    expect((await open(other.url + path)).status).toBe(303)
+    expect((await open(signInUrl)).status).toBe(401)
+  })
+
+  test('ends after ten minutes', async () => {
+    const { database, signInUrl } = await useDevelopment()
+    const db = database.withSignal()
+    const [link] = await db
+      .selectFrom('credential')
+      .where('kind', '=', 'link')
+      .selectAll()
+      .execute()
+    const validMs = (link?.expires_at?.getTime() ?? 0) - (link?.created_at.getTime() ?? 0)
+    expect(validMs / 60_000).toBeCloseTo(10, 1)
+    await db
+      .updateTable('credential')
+      .set({ expires_at: new Date(0) })
+      .execute()
+    expect((await open(signInUrl)).status).toBe(401)
+  })
+
+  test('is no token of a client', async () => {
+    const { url, signInUrl } = await useDevelopment()
+    const token = new URL(signInUrl ?? '').searchParams.get('token')
+    for (const each of [token, `ofs_${token}`, `ofl_${token}`]) {
+      const headers = { authorization: `Bearer ${each}` }
+      expect((await fetch(`${url}/v1/accounts/me`, { headers })).status).toBe(401)
     }
   })
 })

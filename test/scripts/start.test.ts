@@ -65,7 +65,8 @@ describe('npm start', () => {
     }
     await using database = await Database.open({ url: DATABASE_URL, poolSize: 1 })
     const db = database.withSignal()
-    const keys = await db.selectFrom('credential').select(['name', 'scopes']).execute()
+    const credentials = db.selectFrom('credential').select(['name', 'scopes'])
+    const keys = await credentials.where('kind', '=', 'key').execute()
     const suggested = features.flatMap(({ suggestions = [] }: Feature) => suggestions)
     const scopes = suggested.flatMap(({ scope = [] }) => scope)
     const key = { name: 'npm start', scopes: JSON.stringify(scopes) }
