@@ -1,5 +1,6 @@
 import cluster from 'node:cluster'
 import { once } from 'node:events'
+import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
@@ -30,26 +31,35 @@ export function readProcesses(args: readonly string[]): number {
  * Runs `count` processes of the service, which share its port and its threads, until a signal, and
  * returns the exit code. One that crashes is started again.
  *
+ * @param onReady called once all of them serve.
  * @throws AppError `invalid` for a configuration that several processes cannot have.
  */
-export async function supervise(count: number, env: NodeJS.ProcessEnv): Promise<number> {
+export async function supervise(
+  count: number,
+  env: NodeJS.ProcessEnv,
+  onReady: () => void = () => {},
+): Promise<number> {
   const config = loadConfig(env)
   assertShareable(config)
   const log = openLog(config.log)
   const stopping = new AbortController()
   let exitCode = 0
+  let starting = count
   const stop = (signal: NodeJS.Signals) => {
     stopping.abort()
     for (const worker of Object.values(cluster.workers ?? {})) worker?.process.kill(signal)
   }
   process.on('SIGTERM', stop).on('SIGINT', stop)
 
-  cluster.setupPrimary({ args: [] })
+  cluster.setupPrimary({ exec: join(import.meta.dirname, 'main.ts'), args: [] })
+  const onListening = () => {
+    if (--starting === 0) onReady()
+  }
   const keep = async (index: number) => {
     let delayMs = RESTART_DELAY_MS
     while (!stopping.signal.aborted) {
       const startedAt = performance.now()
-      const { code, hasListened } = await run(toEnv(env, config, index, count))
+      const { code, hasListened } = await run(toEnv(env, config, index, count), onListening)
       if (stopping.signal.aborted || !hasListened) {
         if (code !== 0) exitCode = 1
         if (!hasListened) stop('SIGTERM')
@@ -72,11 +82,12 @@ export function reportListening(log: Log): void {
   })
 }
 
-async function run(env: NodeJS.ProcessEnv) {
+async function run(env: NodeJS.ProcessEnv, onListening: () => void) {
   const worker = cluster.fork(env)
   let hasListened = false
   worker.once('message', () => {
     hasListened = true
+    onListening()
   })
   const [code, signal] = await once(worker, 'exit')
   return { code: code ?? signal, hasListened }

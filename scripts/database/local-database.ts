@@ -93,7 +93,7 @@ async function startTemporaryServer(program: string): Promise<LocalDatabase> {
 }
 
 /** Whether testcontainers finds Docker, Podman, Colima or a remote engine. */
-async function hasDocker(): Promise<boolean> {
+export async function hasDocker(): Promise<boolean> {
   const { getContainerRuntimeClient } = await import('testcontainers')
   return getContainerRuntimeClient().then(
     () => true,
@@ -133,20 +133,27 @@ async function untilReachable(url: string) {
 
 /** Installs MariaDB's programs without its service. */
 function installProgram(): string {
-  if (!existsSync('/etc/debian_version') || process.getuid?.() !== 0) throw noDatabase()
-  console.log(`Installing ${PACKAGES.join(' and ')}`)
-  for (const args of [
-    ['update', '-qq'],
-    ['install', '-y', '-qq', '--no-install-recommends', ...PACKAGES],
-  ])
-    execFileSync('apt-get', args, {
-      stdio: ['ignore', 'ignore', 'inherit'],
-      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-    })
+  if (!installPackages(PACKAGES)) throw noDatabase()
   const program = findProgram()
   if (!program)
     throw new AppError('unavailable', 'apt-get installed MariaDB, yet there is no mariadbd')
   return program
+}
+
+/** Whether this is a Debian on which we may install; then they are there. */
+export function installPackages(packages: readonly string[]): boolean {
+  if (!existsSync('/etc/debian_version') || process.getuid?.() !== 0) return false
+  console.log(`Installing ${packages.join(' and ')}`)
+  for (const args of [
+    ['update', '-qq'],
+    ['install', '-y', '-qq', '--no-install-recommends', ...packages],
+  ])
+    execFileSync('apt-get', args, {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      // At run level 1 no service is started.
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' },
+    })
+  return true
 }
 
 interface Machine {

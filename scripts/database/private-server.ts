@@ -35,7 +35,7 @@ export function findProgram(): string | undefined {
   return mariadb ? undefined : findInFolders('mysqld')
 }
 
-const findInFolders = (program: string) =>
+export const findInFolders = (program: string) =>
   FOLDERS.map((folder) => join(folder, program)).find((path) => existsSync(path))
 
 /** Whether a server accepts our connections. */
@@ -207,7 +207,7 @@ async function errorsIn(file: string): Promise<string> {
 }
 
 /** The port, or any free one for 0; undefined when the port is taken. */
-async function bindable(port: number): Promise<number | undefined> {
+export async function bindable(port: number): Promise<number | undefined> {
   const probe = createServer().listen(port, '127.0.0.1')
   try {
     await once(probe, 'listening')

@@ -9,6 +9,7 @@ import { features } from '../../src/features/index.ts'
 import { createEmptyDatabase } from '../support/database.ts'
 import { useProcess } from '../support/process.ts'
 import { until } from '../support/until.ts'
+import { freePort, hasValkey } from '../support/valkey.ts'
 
 const run = promisify(execFile)
 const names = readdirSync(MIGRATIONS).map((file) => file.replace('.ts', ''))
@@ -92,6 +93,25 @@ describe('npm start', () => {
     child.kill('SIGINT')
     expect(await exitCode).toBe(0)
     expect(output()).toContain('stopped')
+  })
+
+  test.runIf(hasValkey)('-- --processes 2 starts a Valkey, and both processes', async () => {
+    const { child, output, exitCode } = useProcess(
+      'scripts/start.ts',
+      {
+        DATABASE_URL: await useEmptyDatabase(),
+        PORT: String(await freePort()),
+        OPS_PORT: String(await freePort()),
+      },
+      [],
+      undefined,
+      ['--processes', '2'],
+    )
+    await until(() => output().includes('Ctrl-C'), 'both listen')
+    expect(output()).toMatch(/^Valkey: .*-server$/m)
+    child.kill('SIGINT')
+    expect(await exitCode).toBe(0)
+    expect(output().match(/"msg":"stopped"/g)).toHaveLength(2)
   })
 
   test('adds nothing to a database that it has filled', async () => {

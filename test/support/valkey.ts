@@ -1,12 +1,11 @@
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import { onTestFinished } from 'vitest'
+import { findValkey, VALKEY_OPTIONS } from '../../scripts/database/local-valkey.ts'
 import { until } from './until.ts'
 
-const PROGRAM = ['valkey-server', 'redis-server'].find(
-  (name) => spawnSync(name, ['--version']).status === 0,
-)
+const PROGRAM = findValkey()
 
 /** Tests of several processes need a Valkey or Redis on the machine. */
 export const hasValkey = PROGRAM !== undefined
@@ -29,8 +28,8 @@ export async function useValkey() {
 }
 
 async function startValkey(port: number) {
-  const flags = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-  const valkey = spawn(PROGRAM ?? '', flags, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const args = ['--port', String(port), ...VALKEY_OPTIONS]
+  const valkey = spawn(PROGRAM ?? '', args, { stdio: ['ignore', 'pipe', 'inherit'] })
   let log = ''
   valkey.stdout.on('data', (chunk) => {
     log += chunk
