@@ -78,7 +78,7 @@ describe('an upload', () => {
     const { s3, storage, key } = await useStorage()
     s3.disturb(({ method, url }, response) => {
       if (method === 'POST' && url?.includes('uploadId'))
-        vi.spyOn(response, 'write').mockImplementation(() => response.destroy() !== undefined)
+        vi.spyOn(response, 'end').mockImplementation(() => response.destroy())
       return false
     })
     expect(await storage.save(key, bodyOf(randomBytes(9 * MIB)))).toBe(9 * MIB)
