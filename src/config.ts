@@ -43,6 +43,17 @@ const networks = z
   .transform((text) => text.split(',').map((item) => item.trim()))
   .pipe(z.array(z.string().refine(ipaddr.isValidCIDR)))
 
+// feature: reports
+const STORAGE_FORM = 's3://bucket/folder'
+const storage = z
+  .string()
+  .regex(/^s3:\/\/[a-z\d][a-z\d.-]+\/[\w./-]*\w$/, `must look like ${STORAGE_FORM}`)
+  .transform((text) => {
+    const [, bucket = '', folder = ''] = /^s3:\/\/(.*?)\/(.*)$/.exec(text) ?? []
+    return { bucket, folder }
+  })
+// /feature
+
 /** `.env.example` explains each variable. */
 const environment = z
   .object({
@@ -79,6 +90,11 @@ const environment = z
     // feature: reports
     REPORT_DIR: z.string().min(1).default('.data/reports'),
     REPORT_MEMORY_MB: integer(64, 1_048_576).default(256),
+    REPORT_STORAGE: storage.optional(),
+    AWS_ENDPOINT_URL: z.url({ protocol: /^https?$/, error: 'must be an http(s) URL' }).optional(),
+    AWS_REGION: z.string().min(1).default('us-east-1'),
+    AWS_ACCESS_KEY_ID: z.string().min(1).optional(),
+    AWS_SECRET_ACCESS_KEY: z.string().min(1).optional(),
     // /feature
     WATCHDOG_MS: integer(0, 3_600_000).default(100),
     OPS_HOST: z.string().min(1).default('127.0.0.1'),
@@ -106,6 +122,16 @@ const environment = z
       when: () => true,
     },
   )
+  // feature: reports
+  .refine(
+    ({ REPORT_STORAGE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY }) =>
+      !REPORT_STORAGE || (AWS_ACCESS_KEY_ID && AWS_SECRET_ACCESS_KEY),
+    {
+      path: ['REPORT_STORAGE'],
+      message: 'also needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY',
+    },
+  )
+// /feature
 
 export type Config = ReturnType<typeof loadConfig>
 
@@ -160,7 +186,17 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       keepMs: data.JOBS_KEEP_DAYS * DAY_MS,
     },
     // feature: reports
-    reports: { directory: resolve(data.REPORT_DIR), memoryMb: data.REPORT_MEMORY_MB },
+    reports: {
+      directory: resolve(data.REPORT_DIR),
+      memoryMb: data.REPORT_MEMORY_MB,
+      s3: data.REPORT_STORAGE && {
+        ...data.REPORT_STORAGE,
+        endpoint: data.AWS_ENDPOINT_URL ?? `https://s3.${data.AWS_REGION}.amazonaws.com`,
+        region: data.AWS_REGION,
+        accessKeyId: data.AWS_ACCESS_KEY_ID ?? '',
+        secretAccessKey: data.AWS_SECRET_ACCESS_KEY ?? '',
+      },
+    },
     // /feature
     // They hold secrets.
     heapSnapshots: isDevelopment,

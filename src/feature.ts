@@ -29,6 +29,8 @@ export interface FeatureTopic extends Omit<Topic, 'allows'> {
   allows?(deps: Deps, subject: Subject, topic: string): Promise<boolean>
 }
 
+type Stop = () => void | Promise<void>
+
 /** A part of the service as data: to add one, change only `features/index.ts`. */
 export interface Feature {
   name: string
@@ -42,8 +44,8 @@ export interface Feature {
   topics?: readonly FeatureTopic[]
   /** What subscribers receive, for `/docs`. */
   events?: readonly Event[]
-  /** Starts background work, and returns what stops it. */
-  start?(deps: Deps): () => void | Promise<void>
+  /** Starts background work, and returns what stops it. If it throws, the service does not start. */
+  start?(deps: Deps): Stop | Promise<Stop>
   /** Whether its requests wait in the backlog under load. */
   usesDatabase?: boolean
   /** Whether POST to `path` uses `receiveUpload`. */

@@ -100,7 +100,7 @@ export async function openService(
 
   const opened = { config, database, compute, jobs, realtime, log, metrics }
   const deps: Deps = { ...opened, stopping: stopping.signal }
-  for (const { start } of features) if (start) opening.defer(start(deps))
+  for (const { start } of features) if (start) opening.defer(await start(deps))
   jobs.start({
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
     schedules: features.flatMap(({ schedules = [] }) => schedules),

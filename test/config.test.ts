@@ -28,7 +28,7 @@ describe('what is not set has a default', () => {
     },
     jobs: { concurrency: 5, keepMs: 7 * 86_400_000 },
     // feature: reports
-    reports: { directory: resolve('.data/reports'), memoryMb: 256 },
+    reports: { directory: resolve('.data/reports'), memoryMb: 256, s3: undefined },
     // /feature
     heapSnapshots: false,
     watchdog: { thresholdMs: 100, probes: { host: '127.0.0.1', port: 9464, maxBlockedMs: 10_000 } },
@@ -88,6 +88,11 @@ test('what is set is taken', () => {
     // feature: reports
     REPORT_DIR: '/data/reports',
     REPORT_MEMORY_MB: '512',
+    REPORT_STORAGE: 's3://shop-data/reports/uploads',
+    AWS_ENDPOINT_URL: 'http://minio:9000',
+    AWS_REGION: 'eu-central-1',
+    AWS_ACCESS_KEY_ID: 'shop',
+    AWS_SECRET_ACCESS_KEY: 'secret',
     // /feature
     COMPUTE_MAX_HEAP_MB: '256',
     JOBS_CONCURRENCY: '0',
@@ -122,7 +127,18 @@ test('what is set is taken', () => {
     compute: { threads: 3, minThreads: 2, maxHeapMb: 256 },
     jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
     // feature: reports
-    reports: { directory: '/data/reports', memoryMb: 512 },
+    reports: {
+      directory: '/data/reports',
+      memoryMb: 512,
+      s3: {
+        endpoint: 'http://minio:9000',
+        region: 'eu-central-1',
+        bucket: 'shop-data',
+        folder: 'reports/uploads',
+        accessKeyId: 'shop',
+        secretAccessKey: 'secret',
+      },
+    },
     // /feature
     heapSnapshots: false,
     watchdog: { thresholdMs: 250, probes: { host: '10.0.0.7', port: 9_000, maxBlockedMs: 30_000 } },
@@ -177,6 +193,12 @@ describe('an invalid value', () => {
     ['OPS_PORT', 'on'],
     ['OPS_PORT', '65536'],
     ['OPS_LIVE_LIMIT_MS', '0'],
+    // feature: reports
+    ['REPORT_STORAGE', 'bucket/folder'],
+    ['REPORT_STORAGE', 's3://bucket'],
+    ['REPORT_STORAGE', 's3://bucket/'],
+    ['AWS_ENDPOINT_URL', 'minio:9000'],
+    // /feature
     // feature: primes
     ['DEMO_INLINE', 'perhaps'],
     // /feature
@@ -246,6 +268,18 @@ test('heap snapshots are taken only where it is said that this is development', 
   ])
   expect(allows({ NODE_ENV: 'development' })).toBe(true)
 })
+
+// feature: reports
+test('a store of uploads needs a key, and is at Amazon by default', () => {
+  const env = { DATABASE_URL, REPORT_STORAGE: 's3://shop-data/reports' }
+  expect(namesRefused(env)).toEqual(['REPORT_STORAGE'])
+  const keys = { AWS_ACCESS_KEY_ID: 'shop', AWS_SECRET_ACCESS_KEY: 'secret' }
+  expect(loadConfig({ ...env, ...keys }).reports.s3).toMatchObject({
+    endpoint: 'https://s3.us-east-1.amazonaws.com',
+    region: 'us-east-1',
+  })
+})
+// /feature
 
 // feature: primes
 test('lets the page block the event loop only where it is said that this is development', () => {

@@ -1,23 +1,18 @@
-import { handle, job } from '@offloop/jobs/job'
-import { Jobs } from '@offloop/jobs/jobs'
-import { pino } from 'pino'
+import { handle } from '@offloop/jobs/job'
 import { Database } from '../../src/db/database.ts'
-import { afterCommit, transaction } from '../../src/db/transaction.ts'
+import { transaction } from '../../src/db/transaction.ts'
 import { atLeast, type Bench } from '../support/bench.ts'
 import { openBenchDatabase } from '../support/database.ts'
 import { median } from '../support/statistics.ts'
 import { number } from '../support/table.ts'
+import { enqueueAll, openJobs, POOL_SIZE } from './open-jobs.ts'
+import { nothing } from './work.ts'
 
 const JOBS = 10_000
 const ROUNDS = 5
 const SINGLE_JOBS = 200
-const ENQUEUE_BATCH = 500
-const POOL_SIZE = 10
 const CONCURRENCIES = [5, 20]
 const TARGET_PER_SECOND = 1_000
-const KEEP_MS = 86_400_000
-
-const nothing = job<number>('bench.nothing')
 
 interface JobsFigures {
   throughput: { concurrency: number; perSecond: number; rounds: number[] }[]
@@ -73,7 +68,7 @@ export const bench: Bench<JobsFigures> = {
 async function measureThroughput(database: Database, concurrency: number) {
   const rounds: number[] = []
   for (let round = 0; round < ROUNDS; round++) {
-    await enqueueAll(database)
+    await enqueueAll(database, nothing, Array(JOBS).fill(0))
     rounds.push(await drain(database, concurrency))
   }
   return { concurrency, perSecond: median(rounds), rounds }
@@ -107,24 +102,4 @@ async function measureLatency(database: Database) {
     latenciesMs.push(performance.now() - committedAt)
   }
   return { p50Ms: median(latenciesMs) }
-}
-
-async function enqueueAll(database: Database) {
-  await using jobs = openJobs(database, 0)
-  for (let first = 0; first < JOBS; first += ENQUEUE_BATCH)
-    await transaction(database.withSignal(), async (trx) => {
-      for (let index = 0; index < ENQUEUE_BATCH; index++)
-        await jobs.enqueue(trx, nothing, first + index)
-    })
-}
-
-function openJobs(database: Database, concurrency: number) {
-  return new Jobs({
-    open: (signal, options) => database.withSignal(signal, options),
-    transaction,
-    afterCommit,
-    log: pino({ level: 'silent' }),
-    concurrency,
-    keepMs: KEEP_MS,
-  })
 }

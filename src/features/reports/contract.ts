@@ -129,7 +129,7 @@ export interface SummaryOptions {
 
 interface SummaryInput extends SummaryOptions {
   file: string
-  /** An empty folder for temporary files. */
+  /** For temporary files. */
   folder: string
   memoryMb: number
 }

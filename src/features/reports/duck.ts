@@ -35,7 +35,7 @@ export class Duck implements Disposable {
   readonly #instance: DuckDBInstance
   readonly #connection: DuckDBConnection
 
-  /** @param folder empty, for the database and what does not fit into memory. */
+  /** @param folder for the database and what does not fit into memory. */
   static async open(folder: string, options: DuckOptions): Promise<Duck> {
     const { limitMb, threads, rowGroupRows, blockBytes, freedMb } = options
     // Most threads never need it.

@@ -15,7 +15,7 @@ import {
   summariseCsv,
 } from './contract.ts'
 import { findReport, forgetUploads, fromReports } from './reports.ts'
-import { isDiskFull, listOldNames, type Storage } from './storage.ts'
+import { isDiskFull, listOldNames, type Storage, uploadGone } from './storage.ts'
 
 const HOUR_MS = 3_600_000
 const SWEEP_BATCH = 500
@@ -35,17 +35,18 @@ export async function summariseUpload(
 ): Promise<Summary> {
   const db = database.withSignal(signal)
   const report = await findReport(db, id)
-  if (!report?.upload) throw new AppError('not_found', 'The upload is gone', { retryable: false })
+  const upload = report?.upload
+  if (!upload) throw uploadGone()
   const earlier = await findResult(db, report)
   if (earlier) return earlier
 
-  const file = await storage.locate(report.upload)
-  // The last close of a removed file may take seconds. This handle keeps that wait out of the child
-  // process.
-  await using _open = await open(file)
   const { groupBy, value, delimiter } = report
-  const outcome = await withFolder(spillDirectory, id, (folder) =>
-    compute.run(
+  const outcome = await withFolder(spillDirectory, id, async (folder) => {
+    const file = await storage.locate(upload, folder, signal)
+    // The last close of a removed file may take seconds. This handle keeps that wait out of the
+    // child process.
+    await using _open = await open(file)
+    return await compute.run(
       summariseCsv,
       { file, folder, memoryMb, groupBy, value, delimiter },
       {
@@ -58,8 +59,8 @@ export async function summariseUpload(
         key: subject ?? undefined,
         onProgress: progress,
       },
-    ),
-  ).catch(rethrow)
+    )
+  }).catch(rethrow)
   if (!outcome.ok) throw new AppError('invalid', outcome.reason, { retryable: false })
   return outcome.summary
 }
@@ -95,7 +96,7 @@ const isSameName = (column: 'report.group_by' | 'report.value_column', name: str
   sql<boolean>`cast(${sql.ref(column)} as binary) <=> cast(${name} as binary)`
 
 function rethrow(cause: unknown): never {
-  if (isDiskFull(String(cause)))
+  if (isDiskFull(String(cause)) || (cause instanceof AppError && cause.code === 'storage_full'))
     throw new AppError('storage_full', 'There is no room on the disk for this report', { cause })
   if (!(cause instanceof JobError && cause.code === 'deadline_exceeded')) throw cause
   const detail = 'The file takes too long to summarise'
@@ -136,13 +137,13 @@ export async function sweep(
 ): Promise<void> {
   const db = database.withSignal(signal)
   for (let old = await listOldUploads(db); old.length > 0; old = await listOldUploads(db)) {
-    for (const { upload } of old) await storage.remove(upload)
+    for (const { upload } of old) await storage.remove(upload, signal)
     const ids = old.map(({ id }) => id)
     await forgetUploads(db, ids)
   }
-  const uploads = await storage.listUntouched(HOUR_MS)
+  const uploads = await storage.listUntouched(HOUR_MS, signal)
   const known = await findKnownUploads(db, uploads)
-  for (const upload of uploads) if (!known.has(upload)) await storage.remove(upload)
+  for (const upload of uploads) if (!known.has(upload)) await storage.remove(upload, signal)
   const folders = await listOldNames(spillDirectory, HOUR_MS)
   const running = await findRunning(db, folders.map(toId))
   for (const folder of folders)

@@ -58,7 +58,7 @@ interface NewReport extends SummaryOptions {
  *
  * @param open is called again after the upload.
  * @throws AppError `conflict` if the key was used for something else; `rate_limited` beyond the
- * owner's quota; `storage_full`; what the body throws.
+ * owner's quota; `storage_full`; `unavailable`; what the body throws.
  */
 export async function createReport(
   deps: ReportDeps,
@@ -175,12 +175,13 @@ export async function cancelReport(
   db: Db,
   id: string,
   reader: Subject,
+  signal: AbortSignal,
 ) {
   const { upload } = await findReadable(db, id, reader)
   await jobs.cancel(db, id).catch(unlessFinished)
   if (upload !== null) {
     await forgetUploads(db, [id])
-    await storage.remove(upload)
+    await storage.remove(upload, signal)
   }
   return getReport(db, id, reader)
 }

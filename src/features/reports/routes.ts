@@ -8,6 +8,7 @@ import { type AppContext, expectSubject, getContext } from '../../http/context.t
 import { PageQuery } from '../../http/pagination.ts'
 import { createRouter, json, withHeaders } from '../../http/router.ts'
 import { hasSeenLast } from '../../http/sse.ts'
+import type { Log } from '../../log.ts'
 import {
   buildReport,
   REPORT_TOPIC,
@@ -28,6 +29,7 @@ import {
   listReports,
   toGroupsCsv,
 } from './reports.ts'
+import { S3Storage } from './s3.ts'
 import { DirectoryStorage, Quota } from './storage.ts'
 
 const MAX_UPLOAD_BYTES = 1024 ** 3
@@ -64,15 +66,25 @@ export const reports = feature({
     },
   ],
   events: [reportProgress, reportFinished],
-  start: publishReports,
+  async start(deps) {
+    const storage = openStorage(deps)
+    if (storage instanceof S3Storage) await storage.check().catch(unlessUnavailable(deps.log))
+    return publishReports(deps)
+  },
   usesDatabase: true,
   takesUploads: true,
   example: true,
   migrations: ['003-report', '004-report-delimiter', '006-report-owner'],
 })
 
-const openStorage = ({ config }: Deps) =>
-  new DirectoryStorage(join(config.reports.directory, 'uploads'))
+const openStorage = ({ config: { reports } }: Deps) =>
+  reports.s3 ? new S3Storage(reports.s3) : new DirectoryStorage(join(reports.directory, 'uploads'))
+
+/** Uploads wait for the storage, everything else need not. */
+const unlessUnavailable = (log: Log) => (error: AppError) => {
+  if (error.code !== 'unavailable') throw error
+  log.warn({ err: error }, error.message)
+}
 
 const ColumnName = z.string().min(1).max(200).optional()
 
@@ -216,7 +228,8 @@ function reportRoutes(deps: Deps) {
     responses: { 202: withHeaders(json(Report, 'Cancelled, or finished already'), 'Location') },
     handler: async (c) => {
       const { id } = c.req.valid('param')
-      const report = await cancelReport(reportDeps, open(c), id, expectSubject(c))
+      const { signal } = getContext(c)
+      const report = await cancelReport(reportDeps, open(c), id, expectSubject(c), signal)
       return c.json(report, 202, { Location: `/v1/reports/${id}` })
     },
   })

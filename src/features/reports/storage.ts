@@ -2,11 +2,19 @@ import { type FileHandle, mkdir, open, opendir, rename, rm, stat, statfs } from 
 import { join } from 'node:path'
 import { AppError, overloaded } from '../../errors.ts'
 
-/** Machines without a shared disk need one that downloads in `locate`. */
-export type Storage = Pick<DirectoryStorage, 'save' | 'locate' | 'remove' | 'listUntouched'>
+/** Where uploads are kept: in a directory, or in S3 for machines without a shared one. */
+export interface Storage {
+  /** Stores all bytes or none and returns the size. */
+  save(key: string, bytes: AsyncIterable<Uint8Array>, expectedBytes?: number): Promise<number>
+  /** The upload as a local file, if need be in `folder`. @throws AppError `not_found`. */
+  locate(key: string, folder: string, signal: AbortSignal): Promise<string>
+  remove(name: string, signal?: AbortSignal): Promise<void>
+  /** Names uploads, complete or not, that were not written to for `ms`, or longer. */
+  listUntouched(ms: number, signal: AbortSignal): Promise<string[]>
+}
 
 /** Stores uploads in a local directory, which processes may share. */
-export class DirectoryStorage {
+export class DirectoryStorage implements Storage {
   readonly #directory: string
   /** Oldest first: what aborts an upload, and what resolves when it has ended. */
   readonly #arriving = new Map<AbortController, Promise<void>>()
@@ -31,7 +39,7 @@ export class DirectoryStorage {
     const part = `${file}.part`
     try {
       await mkdir(this.#directory, { recursive: true })
-      await this.#assertRoom(expectedBytes)
+      await assertRoom(this.#directory, expectedBytes)
       const size = await this.#receive(part, bytes, giveWay)
       await rename(part, file)
       // A rename is durable once the directory is synced.
@@ -48,12 +56,10 @@ export class DirectoryStorage {
     }
   }
 
-  /** @throws AppError `not_found`. */
   async locate(key: string): Promise<string> {
     const file = join(this.#directory, key)
     await stat(file).catch((cause) => {
-      if (!isCode(cause, 'ENOENT')) throw cause
-      throw new AppError('not_found', 'The upload is gone', { cause, retryable: false })
+      throw isCode(cause, 'ENOENT') ? uploadGone(cause) : cause
     })
     return file
   }
@@ -62,15 +68,8 @@ export class DirectoryStorage {
     await rm(join(this.#directory, key), { force: true })
   }
 
-  /** Lists uploads, complete or not, that were not written to for `ms`. */
   listUntouched(ms: number): Promise<string[]> {
     return listOldNames(this.#directory, ms)
-  }
-
-  async #assertRoom(bytes: number): Promise<void> {
-    const { blocks, bavail, bsize } = await statfs(this.#directory)
-    // Some network file systems report no blocks.
-    if (blocks > 0 && bytes > bavail * bsize) throw storageFull()
   }
 
   async #receive(part: string, bytes: AsyncIterable<Uint8Array>, giveWay: AbortController) {
@@ -106,6 +105,13 @@ export class DirectoryStorage {
     youngest.abort(storageFull(cause))
     await ended
   }
+}
+
+/** @throws AppError `storage_full`. */
+export async function assertRoom(directory: string, bytes: number): Promise<void> {
+  const { blocks, bavail, bsize } = await statfs(directory)
+  // Some network file systems report no blocks.
+  if (blocks > 0 && bytes > bavail * bsize) throw storageFull()
 }
 
 export async function listOldNames(directory: string, ms: number): Promise<string[]> {
@@ -164,7 +170,10 @@ export class Quota {
 const exceeded = (what: string) =>
   new AppError('rate_limited', `You may have ${what}`, { retryAfter: RETRY_SECONDS })
 
-const storageFull = (cause?: unknown) =>
+export const uploadGone = (cause?: unknown) =>
+  new AppError('not_found', 'The upload is gone', { cause, retryable: false })
+
+export const storageFull = (cause?: unknown) =>
   new AppError('storage_full', 'There is no room for the upload: try later', { cause })
 
 function toAppError(error: unknown): unknown {

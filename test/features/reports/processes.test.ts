@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,6 +8,7 @@ import { useDatabase } from '../../support/database.ts'
 import { AS_OPERATOR } from '../../support/operator.ts'
 import { useProcess } from '../../support/process.ts'
 import { accept, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
+import { useS3 } from '../../support/s3-server.ts'
 import { request, untilThreadsFree } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
 
@@ -24,9 +26,16 @@ async function useProcesses() {
       LOG_LEVEL: 'info',
       ...env,
     })
-    return { ...process, url: await process.url() }
+    await until(process.opsUrl, 'it listens')
+    return { ...process, url: env['ROLE'] === 'worker' ? '' : await process.url() }
   }
-  return { start, spill: join(directory, 'spill'), uploads: join(directory, 'uploads'), database }
+  return {
+    start,
+    database,
+    directory,
+    spill: join(directory, 'spill'),
+    uploads: join(directory, 'uploads'),
+  }
 }
 
 const query = '?groupBy=word&value=number'
@@ -84,6 +93,19 @@ test('the report of a killed process is finished by another one, which removes w
   })
   expect(await readdir(spill)).toEqual([])
 }, 60_000)
+
+test('machines without a shared directory have their uploads in S3', async () => {
+  const { env } = await useS3()
+  const { start, directory } = await useProcesses()
+  const startAs = (ROLE: string) =>
+    start({ ...env, ROLE, REPORT_DIR: join(directory, randomUUID()) })
+  const [first, second] = await Promise.all([startAs('web'), startAs('web'), startAs('worker')])
+  const { id } = await accept(first.url, slowCsv(20), { query })
+  const { state, result } = await untilFinished(second.url, id, 60_000)
+  expect([state, result?.columns.length]).toEqual(['succeeded', 3])
+  const files = await readdir(directory, { recursive: true, withFileTypes: true })
+  expect(files.filter((file) => file.isFile())).toEqual([])
+}, 90_000)
 
 /** As if the half minute were over for which a killed process still holds its jobs. */
 const endLease = (db: Db, id: string) =>

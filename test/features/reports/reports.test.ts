@@ -14,6 +14,8 @@ import { DirectoryStorage, QUOTA, Quota } from '../../../src/features/reports/st
 import { useDatabase } from '../../support/database.ts'
 import { OPERATOR } from '../../support/operator.ts'
 
+const NEVER = new AbortController().signal
+
 /**
  * Creates reports whose job is enqueued by `enqueue`, which can make the transaction end in any
  * way.
@@ -31,7 +33,7 @@ async function useReports(
   const deps = { jobs: wrapped, storage, quota: new Quota() }
   const createOn = (db: Db, request = newReport()) => createReport(deps, () => db, request)
   const create = (signal?: AbortSignal) => createOn(database.withSignal(signal))
-  const cancel = (id: string) => cancelReport(deps, database.withSignal(), id, OPERATOR)
+  const cancel = (id: string) => cancelReport(deps, database.withSignal(), id, OPERATOR, NEVER)
   const countReports = async () =>
     (await database.withSignal().selectFrom('report').select('id').execute()).length
   return {

@@ -1,14 +1,19 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { mkdtemp, readdir, readFile, rm, utimes } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { S3Storage } from '../../../src/features/reports/s3.ts'
 import { DirectoryStorage, QUOTA, Quota } from '../../../src/features/reports/storage.ts'
+import { useS3 } from '../../support/s3-server.ts'
 import { useSmallDisk } from '../../support/small-disk.ts'
 
 const KIB = 1024
 const MIB = 1024 * KIB
+const NEVER = new AbortController().signal
+const HOUR_MS = 3_600_000
 
 const onSmallDisk = test.skipIf(!useSmallDisk.isPossible)
 
@@ -24,6 +29,103 @@ async function* stallAfter(bytes: number): AsyncGenerator<Uint8Array> {
   yield* chunksOf(bytes)
   await new Promise(() => {})
 }
+
+async function useFolder() {
+  const folder = await mkdtemp(join(tmpdir(), 'offloop-storage-'))
+  onTestFinished(() => rm(folder, { recursive: true }))
+  return folder
+}
+
+async function useDirectory() {
+  const directory = await useFolder()
+  const files = async () => (await readdir(directory)).sort()
+  return {
+    storage: new DirectoryStorage(directory),
+    keys: async () => (await files()).map((file) => file.replace('.part', '')),
+    async touch(date: Date) {
+      for (const file of await files()) await utimes(join(directory, file), date, date)
+    },
+  }
+}
+
+async function useBucket() {
+  const { options, keys, touch } = await useS3()
+  return { storage: new S3Storage(options), keys, touch }
+}
+
+describe.each([
+  ['a directory', useDirectory],
+  ['S3', useBucket],
+])('uploads in %s', (_, useStorage) => {
+  test.each([0, 1, 8 * MIB, 8 * MIB + 1, 20 * MIB])(
+    'of %i bytes are found again, byte for byte',
+    async (size) => {
+      const { storage, keys } = await useStorage()
+      const [key, content] = [randomUUID(), randomBytes(size)]
+      const body = (async function* () {
+        for (let start = 0; start < size; start += 300_001)
+          yield content.subarray(start, start + 300_001)
+      })()
+      expect(await storage.save(key, body)).toBe(size)
+      expect(await keys()).toEqual([key])
+      const file = await storage.locate(key, await useFolder(), NEVER)
+      expect(content.equals(await readFile(file))).toBe(true)
+    },
+  )
+
+  test.each([0, 1, 9 * MIB])('that end in an error after %i bytes leave nothing', async (size) => {
+    const { storage, keys } = await useStorage()
+    const body = (async function* () {
+      yield* chunksOf(size)
+      throw new Error('Upload aborted')
+    })()
+    await expect(storage.save(randomUUID(), body)).rejects.toThrow('Upload aborted')
+    expect(await keys()).toEqual([])
+  })
+
+  test('that are removed are gone, also if they were before', async () => {
+    const { storage, keys } = await useStorage()
+    const key = randomUUID()
+    await storage.save(key, chunksOf(1))
+    await storage.remove(key)
+    await storage.remove(key)
+    expect(await keys()).toEqual([])
+    await expect(storage.locate(key, await useFolder(), NEVER)).rejects.toMatchObject({
+      code: 'not_found',
+      retryable: false,
+    })
+  })
+
+  test('that are old are listed, complete or not, under names by which they can be removed', async () => {
+    const { storage, keys, touch } = await useStorage()
+    const [complete, stalled, fresh] = [randomUUID(), randomUUID(), randomUUID()]
+    expect(await storage.listUntouched(HOUR_MS, NEVER)).toEqual([])
+    await storage.save(complete, chunksOf(1))
+    const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>()
+    const { promise: left, reject: leave } = Promise.withResolvers<void>()
+    const saving = storage.save(
+      stalled,
+      (async function* () {
+        yield* chunksOf(9 * MIB)
+        arrive()
+        await left
+      })(),
+    )
+    onTestFinished(async () => {
+      leave(new Error('Upload aborted'))
+      await expect(saving).rejects.toThrow('Upload aborted')
+    })
+    await arrived
+    await touch(new Date(Date.now() - 26 * HOUR_MS))
+    await storage.save(fresh, chunksOf(1))
+    const old = await storage.listUntouched(HOUR_MS, NEVER)
+    expect(old.map((name) => name.slice(0, complete.length)).toSorted()).toEqual(
+      [complete, stalled].toSorted(),
+    )
+    for (const name of [...old, ...old]) await storage.remove(name)
+    expect(await keys()).toEqual([fresh])
+  })
+})
 
 onSmallDisk(
   'of many uploads that together do not fit on the disk, the oldest are kept',
