@@ -11,8 +11,8 @@ const PROGRAM = findValkey()
 export const hasValkey = PROGRAM !== undefined
 
 /** A Valkey of the test's own that it may stop and start again. */
-export async function useValkey() {
-  const port = await freePort()
+export async function useValkey(port?: number) {
+  port ??= await freePort()
   let valkey = await startValkey(port)
   onTestFinished(() => void valkey.kill('SIGKILL'))
   return {
