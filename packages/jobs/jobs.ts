@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import { type EnqueueOptions, insertJob, toNewJob } from './enqueue.ts'
 import { JobError } from './errors.ts'
@@ -23,8 +24,18 @@ const CALL_TIMEOUT_MS = 15_000
 const STOP_TIMEOUT_MS = 1_000
 const COUNT_TIMEOUT_MS = 1_000
 const READ_WATCHED_EVERY_MS = 1_000
+/** One signal for all changes within this time. */
+const SIGNAL_DELAY_MS = 5
 const BULK_BATCH = 500
 const MAX_BULK = 10_000
+
+/** What processes tell each other, so that none has to wait for its next poll. */
+export interface JobSignal {
+  from: string
+  /** Whether jobs were queued. */
+  queued: boolean
+  cancelled: string[]
+}
 
 export interface JobsOptions extends Omit<StoreOptions, 'open'> {
   /** Opens a handle whose statements end with `signal`; `reserved` ones do not wait for others. */
@@ -36,11 +47,18 @@ export interface JobsOptions extends Omit<StoreOptions, 'open'> {
   concurrency: number
   /** What people may see of an error; by default only a `JobError`'s message. */
   publicMessage?(error: unknown): string
+  /** A way to all other processes; signals may get lost, and come back to their sender. */
+  signals?:
+    | {
+        publish(signal: JobSignal): void
+        subscribe(listener: (signal: JobSignal) => void): () => void
+      }
+    | undefined
   timing?: Partial<Timing>
 }
 
 interface Listener {
-  notify(change: JobChange): void
+  notify(change: JobChange, isOwn: boolean): void
   watched(): Iterable<string>
   /** As JSON, by job id. */
   lastSent: Map<string, string>
@@ -61,6 +79,9 @@ export class Jobs implements AsyncDisposable {
   #stopped: Promise<void> | undefined
   #counting: Promise<Record<JobState, number>> | undefined
   #countFails = false
+  readonly #id = randomUUID()
+  #signal: JobSignal | undefined
+  #unsubscribe: (() => void) | undefined
 
   constructor(options: JobsOptions) {
     const { log } = options
@@ -84,7 +105,8 @@ export class Jobs implements AsyncDisposable {
     const common = { store: this.#store, log, timing: this.#timing, onChange: this.#notify }
     const handlers = [prune.handler, ...all.handlers]
     const schedules = [prune.schedule, ...all.schedules]
-    const worker = new Worker({ ...common, concurrency, publicMessage, handlers })
+    const onNotice = (change: JobChange) => this.#tell(change, false)
+    const worker = new Worker({ ...common, onNotice, concurrency, publicMessage, handlers })
     const enqueue = async (trx: Trx, { name, job, input }: JobSchedule) => {
       const dedupeKey = `schedule:${name}`
       const enqueued = await this.enqueue(trx, job, input as never, { dedupeKey })
@@ -93,6 +115,11 @@ export class Jobs implements AsyncDisposable {
     }
     this.#maintenance = new Maintenance({ ...common, schedules, enqueue })
     this.#worker = worker
+    this.#unsubscribe = this.#options.signals?.subscribe(({ from, queued, cancelled }) => {
+      if (from === this.#id) return
+      if (queued) worker.wake()
+      if (cancelled.length > 0) worker.abort(new Set(cancelled))
+    })
     for (const part of [worker, this.#maintenance.loop, this.#watchLoop]) part.start()
   }
 
@@ -167,11 +194,11 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Calls `notify` after each change that this process makes or notices; jobs that `watched` names
-   * are read every second.
+   * Calls `notify` after each change that this process makes (`isOwn`) or notices; jobs that
+   * `watched` names are read every second.
    */
   onChange(
-    notify: (change: JobChange) => void,
+    notify: (change: JobChange, isOwn: boolean) => void,
     watched: () => Iterable<string> = () => [],
   ): () => void {
     const listener = { notify, watched, lastSent: new Map<string, string>() }
@@ -210,6 +237,8 @@ export class Jobs implements AsyncDisposable {
       const text = 'Could not release all jobs: others take them over when their leases expire'
       this.#options.log.warn({ err: error }, text)
     } finally {
+      this.#unsubscribe?.()
+      this.#flushSignal()
       clearTimeout(timer)
       close()
     }
@@ -223,7 +252,10 @@ export class Jobs implements AsyncDisposable {
   readonly #cancel: Change = async (trx, ids) => {
     const changes = await this.#store.cancel(trx, ids)
     const cancelled = new Set(changes.map(({ id }) => id))
-    this.#options.afterCommit(trx, () => this.#worker?.abort(cancelled))
+    this.#options.afterCommit(trx, () => {
+      this.#worker?.abort(cancelled)
+      this.#publishSignal({ cancelled })
+    })
     return changes
   }
 
@@ -280,9 +312,29 @@ export class Jobs implements AsyncDisposable {
   }
 
   readonly #notify = (changes: readonly JobChange[]) => {
-    if (changes.some(({ state }) => state === 'queued')) this.#worker?.wake()
-    for (const change of changes.map(toChange))
-      for (const listener of this.#listeners) this.#send(listener, change)
+    if (changes.some(({ state }) => state === 'queued')) {
+      this.#worker?.wake()
+      this.#publishSignal({ queued: true })
+    }
+    for (const change of changes) this.#tell(change, true)
+  }
+
+  #tell(change: JobChange, isOwn: boolean) {
+    const plain = toChange(change)
+    for (const listener of this.#listeners) this.#send(listener, plain, isOwn)
+  }
+
+  #publishSignal({ queued = false, cancelled = new Set<string>() }) {
+    if (!this.#options.signals || (!queued && cancelled.size === 0)) return
+    if (!this.#signal) setTimeout(() => this.#flushSignal(), SIGNAL_DELAY_MS).unref()
+    this.#signal ??= { from: this.#id, queued: false, cancelled: [] }
+    this.#signal.queued ||= queued
+    this.#signal.cancelled.push(...cancelled)
+  }
+
+  #flushSignal() {
+    if (this.#signal) this.#options.signals?.publish(this.#signal)
+    this.#signal = undefined
   }
 
   async #readWatched(): Promise<boolean> {
@@ -294,16 +346,16 @@ export class Jobs implements AsyncDisposable {
         const sent = before.get(change.id)
         // A change that was sent meanwhile is newer than the row.
         const isNewest = listener.lastSent.get(change.id) === sent
-        if (isNewest && sent !== JSON.stringify(change)) this.#send(listener, change)
+        if (isNewest && sent !== JSON.stringify(change)) this.#send(listener, change, false)
       }
     }
     return false
   }
 
-  #send({ notify, lastSent }: Listener, change: JobChange) {
+  #send({ notify, lastSent }: Listener, change: JobChange, isOwn: boolean) {
     if (lastSent.has(change.id)) lastSent.set(change.id, JSON.stringify(change))
     try {
-      notify(change)
+      notify(change, isOwn)
     } catch (error) {
       this.#options.log.error({ err: error, job: change.id }, 'A listener of job changes failed')
     }

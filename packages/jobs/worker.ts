@@ -39,6 +39,8 @@ export interface WorkerOptions {
   handlers: readonly JobHandler[]
   publicMessage(error: unknown): string
   onChange(changes: readonly JobChange[]): void
+  /** Called with a change that another process made. */
+  onNotice(change: JobChange): void
 }
 
 /** Claims and runs jobs in three loops. */
@@ -239,7 +241,7 @@ export class Worker {
       const change = lost.get(attempt.claim)
       const isTaken = change?.state === 'running' || change?.state === 'queued'
       attempt.controller.abort(isTaken ? TAKEN_OVER : CANCELLED)
-      if (change) this.#options.onChange([change])
+      if (change) this.#options.onNotice(change)
     }
   }
 

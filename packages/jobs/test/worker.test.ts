@@ -156,6 +156,7 @@ async function useWorker(concurrency: number) {
     handlers: [untilAborted, single].map((kind) => handle(kind, () => goOn.promise)),
     publicMessage: String,
     onChange: (some) => changes.push(...some),
+    onNotice: (change) => changes.push(change),
   })
   const put = async (kind: typeof single) =>
     (await transaction(db, (trx) => insertJob(trx, toNewJob(kind, null)))).id

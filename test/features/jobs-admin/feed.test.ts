@@ -82,7 +82,7 @@ describe('many changes at once', () => {
 function useFeed() {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
   onTestFinished(() => void vi.useRealTimers())
-  const listeners = new Set<(change: JobChange) => void>()
+  const listeners = new Set<(change: JobChange, isOwn: boolean) => void>()
   const sent: JobsChange[] = []
   const onChange: Jobs['onChange'] = (listener) => {
     listeners.add(listener)
@@ -108,7 +108,7 @@ function useFeed() {
     sent,
     stop,
     change(fields: Partial<JobChange>) {
-      for (const listener of listeners) listener({ id: '1', ...fresh, ...fields })
+      for (const listener of listeners) listener({ id: '1', ...fresh, ...fields }, true)
     },
   }
 }
