@@ -31,7 +31,7 @@ export async function openWeb({ config, database, compute, features, valkey, lea
   const shared = valkey && (await openShared(valkey))
   const limits = new RateLimits({ unlimited, ...(shared && { shared }) })
   const clients = new Connections(limits, maxConnections, config.proxy.proxies !== 0)
-  const authenticator = new Authenticator(database.withSignal(), limits)
+  const authenticator = new Authenticator(database.withSignal(), limits, valkey)
   const identifyCached = identifyCachedBy(authenticator, behindTls)
   const passwords = new Passwords(compute)
   const access = { database, passwords, authenticator, limits, signUp, behindTls }

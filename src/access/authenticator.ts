@@ -1,13 +1,17 @@
 import { createLRU } from 'lru.min'
 import type { Db } from '../db/database.ts'
 import type { Subject } from '../roles.ts'
+import type { Valkey } from '../valkey.ts'
 import { deleteCredentials, findSubject, findValid, isToken } from './credentials.ts'
 import type { RateLimits } from './limits.ts'
 
-/** A credential revoked by another process is valid here for as long. */
+/** Without a word of the process that revoked it, a credential is valid here for as long. */
 const CACHED_MS = 10_000
 const MAX_CACHED = 10_000
 const CHECK_OPEN_MS = 5_000
+
+/** Where processes say what they have revoked. */
+const CHANNEL = 'access'
 
 type Found = Subject | undefined
 
@@ -16,17 +20,22 @@ interface Entry {
   until: number
 }
 
+type Signals = Pick<Valkey, 'publish' | 'subscribe'>
+
 /** Finds out whose a token is, and remembers it. */
 export class Authenticator {
   readonly #db: Db
   readonly #cache = createLRU<string, Entry>({ max: MAX_CACHED })
   readonly #listeners = new Set<(credentialId: string) => void>()
   readonly #limits: RateLimits | undefined
+  readonly #signals: Signals | undefined
   #revocations = 0
 
-  constructor(db: Db, limits?: RateLimits) {
+  constructor(db: Db, limits?: RateLimits, signals?: Signals) {
     this.#db = db
     this.#limits = limits
+    this.#signals = signals
+    signals?.subscribe(CHANNEL, (ids) => this.#drop(new Set(ids as string[])))
   }
 
   /**
@@ -48,10 +57,11 @@ export class Authenticator {
     return found instanceof Promise ? undefined : found
   }
 
-  /** Revokes credentials of an account, in this process at once; returns their number. */
+  /** Revokes credentials of an account in all processes; returns their number. */
   async revoke(...which: Parameters<typeof deleteCredentials>): Promise<number> {
     const ids = await deleteCredentials(...which)
     this.#drop(new Set(ids))
+    if (ids.length > 0) this.#signals?.publish(CHANNEL, ids)
     return ids.length
   }
 
