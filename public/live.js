@@ -88,6 +88,8 @@ export function openLive() {
     if (reason === 'io server disconnect') socket.connect()
   })
   socket.on('connect_error', noteLoss)
+  // Events of other processes may have been missed.
+  socket.on('server.resync', resume)
   document.addEventListener('visibilitychange', () => {
     if (!document.hidden) return void resume()
     for (const topic of topics.keys()) send('unsubscribe', topic)
@@ -126,7 +128,7 @@ export function openLive() {
 
     /**
      * Calls `refetch` whenever events may have been missed: on each connection, the first included,
-     * and when the tab is shown again. All topics are subscribed by then.
+     * when the tab is shown again, and when the service says so. All topics are subscribed by then.
      *
      * @param {() => void} refetch
      */

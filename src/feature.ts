@@ -66,6 +66,6 @@ export const feature = <const Definition extends Feature>(definition: Definition
 /** A client's socket is `io(url) as Socket<ServerEvents<typeof features>, ClientEvents>`. */
 export type ServerEvents<Features extends readonly Feature[]> = Listeners<
   EventsOf<Features[number]> | (typeof opsEvents)[number]
-> & { 'server.stopping': () => void }
+> & { 'server.stopping': () => void; 'server.resync': () => void }
 
 type EventsOf<F> = F extends { events: readonly (infer E extends Event)[] } ? E : never

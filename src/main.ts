@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Jobs } from '@offloop/jobs/jobs'
+import { type JobSignal, Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
 import { loadConfig, missingV8Flags } from './config.ts'
 import { Database } from './db/database.ts'
@@ -18,6 +18,7 @@ import { Realtime } from './realtime/realtime.ts'
 import type { Subject } from './roles.ts'
 import { runService, type Service } from './shutdown.ts'
 import { readProcesses, reportListening, supervise } from './supervisor.ts'
+import type { Valkey } from './valkey.ts'
 import { openWeb } from './web.ts'
 
 /** Opens everything in order, and closes it again if a step fails. */
@@ -74,14 +75,21 @@ export async function openService(
       afterCommit,
       publicMessage: (error) => toAppError(error).message,
       log,
+      signals: valkey && {
+        publish: (signal) => valkey.publish('jobs', signal),
+        subscribe: (listener) =>
+          valkey.subscribe('jobs', (signal) => listener(signal as JobSignal)),
+      },
       ...config.jobs,
     }),
   )
   const parts = { config, database, compute, features, valkey, leaving: leaving.signal }
   const web = config.role === 'worker' ? undefined : await openWeb(parts)
   if (web) opening.use(web.server)
+  const relay = valkey && opening.use(await openRelay(valkey))
   const realtime = opening.use(
     new Realtime({
+      relay,
       topics: [
         ...features
           .flatMap(({ topics = [] }) => topics)
@@ -96,7 +104,7 @@ export async function openService(
     }),
   )
   if (web) opening.defer(web.watchCredentials(realtime))
-  metrics.addGauges({ database, compute, jobs, realtime })
+  metrics.addGauges({ database, compute, jobs, realtime, valkey })
 
   const opened = { config, database, compute, jobs, realtime, log, metrics }
   const deps: Deps = { ...opened, stopping: stopping.signal }
@@ -106,7 +114,7 @@ export async function openService(
     schedules: features.flatMap(({ schedules = [] }) => schedules),
   })
   const url = await web?.listen(deps, { live, watchdog })
-  readiness.begin((signal) => database.ping(signal))
+  readiness.begin((signal) => database.ping(signal), valkey)
   watchdog.start()
   opening.defer(live.start({ metrics, watchdog, compute, database, realtime, log }))
   const { threads } = config.compute
@@ -146,6 +154,11 @@ export async function openService(
 async function openValkey(url: string, log: Log) {
   const { Valkey } = await import('./valkey.ts')
   return new Valkey(url, log)
+}
+
+async function openRelay(valkey: Valkey) {
+  const { Relay } = await import('./realtime/relay.ts')
+  return new Relay(valkey)
 }
 
 function announce({ signInUrl, log }: Service) {

@@ -17,7 +17,7 @@ export interface ProbeServerOptions {
 
 /** What only the main thread knows. */
 export interface Answers {
-  readiness: { ready: true } | { ready: false; reason: string }
+  readiness: { ready: true; facts?: object } | { ready: false; reason: string }
   /** Prometheus's text format. */
   metrics: string
 }
@@ -70,7 +70,7 @@ export async function listenForProbes(
       const blockedMs = Math.round(readBlockage().blockedMs)
       if (!known || blockedMs > STUCK_MS || performance.now() - known.at > READINESS.maxAgeMs)
         sendProblem(response, 503, `No answer: the event loop is blocked for ${blockedMs} ms`)
-      else if (known.answer.ready) sendOk(response)
+      else if (known.answer.ready) sendOk(response, known.answer.facts)
       else sendProblem(response, 503, known.answer.reason)
     },
     async '/metrics'(response) {

@@ -12,6 +12,7 @@ interface Parts {
   compute: { threads: number; queued: number; running: number }
   jobs: { running: number; counts(): Promise<Record<string, number>> }
   realtime: { connections: number }
+  valkey: { isReady: boolean } | undefined
 }
 
 /**
@@ -80,7 +81,7 @@ export class Metrics {
   }
 
   /** Adds what is read at each scrape. */
-  addGauges({ database, compute, jobs, realtime }: Parts): void {
+  addGauges({ database, compute, jobs, realtime, valkey }: Parts): void {
     const { semaphore } = database
     this.#gauge('database_pool_size', 'Maximum pool size', () => semaphore.permits)
     this.#gauge('database_pool_in_use', 'Connections in use', () => semaphore.inUse)
@@ -90,6 +91,8 @@ export class Metrics {
     this.#gauge('compute_queued', 'Tasks waiting for a worker thread', () => compute.queued)
     this.#gauge('jobs_running', 'Jobs running in this process', () => jobs.running)
     this.#gauge('realtime_connections', 'Socket.IO clients', () => realtime.connections)
+    if (valkey)
+      this.#gauge('valkey_up', 'Whether Valkey answers, 1 or 0', () => Number(valkey.isReady))
     new Gauge({
       name: 'jobs',
       help: 'Jobs by state, of all processes',

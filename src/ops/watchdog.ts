@@ -55,19 +55,24 @@ const PROBLEMS = {
   503: problem('unavailable'),
 }
 
-type ReadinessAnswer = { ready: true } | { ready: false; reason: string; cause?: unknown }
+type ReadinessAnswer =
+  | { ready: true; facts: object }
+  | { ready: false; reason: string; cause?: unknown }
 
 export class Readiness {
   readonly #stopping: AbortSignal
   #check: ((signal: AbortSignal) => Promise<void>) | undefined
+  #valkey: { isReady: boolean } | undefined
   #checking: Promise<ReadinessAnswer> | undefined
 
   constructor(stopping: AbortSignal) {
     this.#stopping = stopping
   }
 
-  begin(check: (signal: AbortSignal) => Promise<void>): void {
+  /** Without its Valkey the service is ready, and says that it goes on by itself. */
+  begin(check: (signal: AbortSignal) => Promise<void>, valkey?: { isReady: boolean }): void {
     this.#check = check
+    this.#valkey = valkey
   }
 
   /** Concurrent calls share one check. */
@@ -75,11 +80,16 @@ export class Readiness {
     if (this.#stopping.aborted) return { ready: false, reason: 'The service is stopping' }
     if (!this.#check) return { ready: false, reason: 'The service is starting' }
     this.#checking ??= this.#check(AbortSignal.timeout(CHECK_TIMEOUT_MS))
-      .then(() => ({ ready: true }) as const, toAnswer)
+      .then(() => this.#toReady(), toAnswer)
       .finally(() => {
         this.#checking = undefined
       })
     return this.#checking
+  }
+
+  #toReady(): ReadinessAnswer {
+    const valkey = this.#valkey && (this.#valkey.isReady ? 'ok' : 'unavailable')
+    return { ready: true, facts: { valkey } }
   }
 }
 

@@ -6,11 +6,14 @@ import type { z } from '@hono/zod-openapi'
 import { Server, type Socket } from 'socket.io'
 import type { Access, Subject } from '../roles.ts'
 import type { Event } from './event.ts'
+import type { Relay, RelayedEvent } from './relay.ts'
 
 const PATH = '/socket.io/'
 const MAX_MESSAGE_BYTES = 16 * 1024
 /** A client with more unread bytes is disconnected. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
+/** A client with more misses what is superseded anyway. */
+const MAX_LATEST_BYTES = 64 * 1024
 const MAX_TOPIC_LENGTH = 100
 /** Per client, because a pattern matches any number of topics. */
 const MAX_TOPICS = 100
@@ -43,6 +46,8 @@ interface RealtimeOptions {
   /** A process without one publishes, and has no clients of its own. */
   server?: NodeServer
   topics: readonly Topic[]
+  /** To the other processes, if there may be any. */
+  relay?: Relay | undefined
   /** Whose pages may connect, besides our own. */
   corsOrigins: readonly string[]
   /** Whether a client may open one more. */
@@ -55,6 +60,9 @@ interface SocketData {
   subject?: Subject | undefined
 }
 
+/** `local` is for what other processes find out themselves. */
+type Reach = 'all' | 'local'
+
 type ServerEvents = Record<string, (payload?: unknown) => void>
 type Io = Server<ClientEvents, ServerEvents, ServerEvents, SocketData>
 type ClientSocket = Socket<ClientEvents, ServerEvents, ServerEvents, SocketData>
@@ -64,15 +72,19 @@ type Connection = Socket['conn']
 export class Realtime implements AsyncDisposable {
   readonly #io: Io
   readonly #topics: readonly Topic[]
+  readonly #relay: Relay | undefined
   readonly #expiry: NodeJS.Timeout
-  readonly #connections = new Set<Connection>()
+  /** With the bytes that wait in Socket.IO's own buffer. */
+  readonly #connections = new Map<Connection, number>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
+  readonly #relayListeners = new Set<(event: RelayedEvent) => void>()
   /** Each ends the event stream of a known client. */
   readonly #streams = new Map<() => void, Subject>()
   #closing = false
 
   constructor(options: RealtimeOptions) {
     this.#topics = options.topics
+    this.#relay = options.relay
     this.#io = new Server({
       path: PATH,
       transports: ['websocket'],
@@ -102,6 +114,13 @@ export class Realtime implements AsyncDisposable {
     })
     this.#io.on('connection', (socket) => this.#serve(socket))
     this.#expiry = setInterval(() => this.#disconnectExpired(), EXPIRY_CHECK_MS).unref()
+    if (!options.relay) return
+    for (const change of ['create-room', 'delete-room'])
+      this.#io.of('/').adapter.on(change, (room: string) => this.#updateRelay(room))
+    options.relay.open({
+      receive: (event) => this.#receive(event),
+      resync: () => this.#io.emit('server.resync'),
+    })
   }
 
   get connections(): number {
@@ -113,26 +132,50 @@ export class Realtime implements AsyncDisposable {
   }
 
   /** Publishes to `topic`. Call it after the commit that the event reports. */
-  emit<E extends Event>(topic: string, { name }: E, payload: z.infer<E['payload']>): void {
-    this.#publish(topic, name, payload, this.#io)
+  emit<E extends Event>(
+    topic: string,
+    { name }: E,
+    payload: z.infer<E['payload']>,
+    reach: Reach = 'all',
+  ): void {
+    this.#publish({ topic, name, payload, latest: false }, reach)
   }
 
-  /** Like `emit`, but dropped for slow clients, because the next value supersedes it. */
-  emitLatest<E extends Event>(topic: string, { name }: E, payload: z.infer<E['payload']>): void {
-    this.#publish(topic, name, payload, this.#io.volatile)
+  /**
+   * Like `emit`, but dropped for slow clients, because the next value supersedes it, and for
+   * processes without subscribers.
+   */
+  emitLatest<E extends Event>(
+    topic: string,
+    { name }: E,
+    payload: z.infer<E['payload']>,
+    reach: Reach = 'all',
+  ): void {
+    this.#publish({ topic, name, payload, latest: true }, reach)
   }
 
   /** Subscribes code of this process. */
   listen(topic: string, listener: (name: string, payload: unknown) => void): () => void {
     this.#listeners.on(topic, listener)
-    return () => this.#listeners.off(topic, listener)
+    this.#updateRelay(topic)
+    return () => {
+      this.#listeners.off(topic, listener)
+      this.#updateRelay(topic)
+    }
   }
 
+  /** Calls `listener` with what other processes publish to topics with subscribers here. */
+  onRelayed(listener: (event: RelayedEvent) => void): () => void {
+    this.#relayListeners.add(listener)
+    return () => this.#relayListeners.delete(listener)
+  }
+
+  /** In any process. */
   hasSubscribers(topic: string): boolean {
-    return this.#rooms.has(topic) || this.#listeners.listenerCount(topic) > 0
+    return this.#hasLocal(topic) || this.#relay?.hasSubscribers(topic) === true
   }
 
-  /** The topics that match `pattern` and have subscribers. */
+  /** The topics that match `pattern` and have subscribers in this process. */
   subscribed(pattern: RegExp): string[] {
     const topics = new Set([...this.#rooms.keys(), ...(this.#listeners.eventNames() as string[])])
     return [...topics].filter((topic) => pattern.test(topic))
@@ -160,31 +203,68 @@ export class Realtime implements AsyncDisposable {
     this.#closing = true
     clearInterval(this.#expiry)
     this.#io.emit('server.stopping')
-    for (const connection of this.#connections) connection.close()
+    for (const connection of this.#connections.keys()) connection.close()
     const deadline = performance.now() + CLOSE_TIMEOUT_MS
     while (this.#connections.size > 0 && performance.now() < deadline) await sleep(CLOSE_POLL_MS)
-    for (const connection of this.#connections) terminate(connection)
+    for (const connection of this.#connections.keys()) terminate(connection)
   }
 
-  #publish(topic: string, name: string, payload: unknown, clients: Pick<Io, 'to'>) {
+  #publish(event: RelayedEvent, reach: Reach) {
+    this.#deliver(event)
+    if (!this.#relay || reach === 'local') return
+    if (!event.latest || this.#relay.hasSubscribers(event.topic)) this.#relay.publish(event)
+  }
+
+  #receive(event: RelayedEvent) {
+    this.#deliver(event)
+    for (const listener of this.#relayListeners) listener(event)
+  }
+
+  #deliver({ topic, name, payload, latest }: RelayedEvent) {
     if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
     // Socket.IO encodes a message before it looks for recipients.
-    if (this.#rooms.has(topic)) clients.to(topic).emit(name, payload)
+    if (!this.#rooms.has(topic)) return
+    const clients = this.#io.to(topic)
+    // Socket.IO's `volatile` would drop the second of two events at once for all clients.
+    if (latest) clients.except(this.#listSlow(topic)).emit(name, payload)
+    else clients.emit(name, payload)
+  }
+
+  #listSlow(topic: string): string[] {
+    const { sockets } = this.#io.of('/')
+    return [...(this.#rooms.get(topic) ?? [])].filter((id) => {
+      const connection = sockets.get(id)?.conn
+      return connection && this.#countUnread(connection) > MAX_LATEST_BYTES
+    })
+  }
+
+  #countUnread(connection: Connection): number {
+    return (this.#connections.get(connection) ?? 0) + toWebsocket(connection).bufferedAmount
+  }
+
+  #hasLocal(topic: string): boolean {
+    return this.#rooms.has(topic) || this.#listeners.listenerCount(topic) > 0
+  }
+
+  /** Sockets and credentials have rooms, too. */
+  #updateRelay(room: string) {
+    if (this.#relay && 'name' in this.#findTopic(room))
+      this.#relay.follow(room, this.#hasLocal(room))
   }
 
   /** Bounds a client's unread bytes, which Socket.IO and `ws` do not. */
   #limit(connection: Connection) {
-    this.#connections.add(connection)
+    this.#connections.set(connection, 0)
     // Engine.IO's own `close` comes too early.
     toWebsocket(connection).once('close', () => this.#connections.delete(connection))
-    let waiting = 0
     connection.on('packetCreate', ({ data }: { data?: string | Buffer }) => {
-      waiting += data?.length ?? 0
-      if (waiting + toWebsocket(connection).bufferedAmount > MAX_BUFFERED_BYTES)
-        terminate(connection)
+      const waiting = this.#connections.get(connection)
+      if (waiting === undefined) return
+      this.#connections.set(connection, waiting + (data?.length ?? 0))
+      if (this.#countUnread(connection) > MAX_BUFFERED_BYTES) terminate(connection)
     })
     connection.on('drain', () => {
-      waiting = 0
+      if (this.#connections.has(connection)) this.#connections.set(connection, 0)
     })
   }
 
@@ -220,6 +300,8 @@ export class Realtime implements AsyncDisposable {
     }
     if (isFull(socket, name)) return TOO_MANY
     socket.join(name)
+    // Who reads after the acknowledgement misses no event of another process.
+    await this.#relay?.following()
     return { ok: true }
   }
 

@@ -335,6 +335,42 @@ describe('a reader that stops reading', () => {
   })
 })
 
+describe('the latest value', () => {
+  const changed = event('test.changed', {
+    topic: 'load',
+    when: 'Now',
+    payload: z.object({ place: z.int(), text: z.string() }),
+  })
+
+  test('of several at the same moment reaches who reads', async () => {
+    const { realtime, url } = await openRealtime()
+    const reader = untyped(await connectTo('load', url))
+    const places: number[] = []
+    reader.on('test.changed', ({ place }) => places.push(place))
+    for (let place = 0; place < 3; place++)
+      realtime.emitLatest('load', changed, { place, text: '' })
+    await until(() => places.length === 3, 'all arrive')
+    expect(places).toEqual([0, 1, 2])
+  })
+
+  test('is not kept for who reads nothing, and others miss nothing', async () => {
+    const { realtime, url } = await openRealtime()
+    const slow = await connectStalled(url, 'load')
+    const reader = untyped(await connectTo('load', url))
+    const places: number[] = []
+    reader.on('test.changed', ({ place }) => places.push(place))
+    const text = 'x'.repeat(64 * KIB)
+    // 64 MiB are more than the kernel and this process would keep.
+    for (let place = 0; place < 1_000; place++) {
+      realtime.emitLatest('load', changed, { place, text })
+      await until(() => places.length > place, 'the reader has it')
+    }
+    expect(realtime.connections).toBe(2)
+    expect(places).toEqual(Array.from({ length: 1_000 }, (_, place) => place))
+    slow.destroy()
+  })
+})
+
 describe('when the service stops', () => {
   test('clients hear of it and are disconnected', async () => {
     const { url, stop } = await useFixture()

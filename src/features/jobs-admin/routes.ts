@@ -161,7 +161,7 @@ const JobsChanged = z
   })
   .openapi('JobsChanged')
 
-/** The topic of the jobs of this process. */
+/** The topic of the jobs of all processes. */
 const JOBS = 'jobs'
 
 const PUBLISH_EVERY_MS = 200
@@ -172,7 +172,9 @@ const { id, kind, state, progress, note, attempt, error } = Job.shape
 
 const jobChanged = event('job.changed', {
   topic: JOBS,
-  when: 'Up to five times a second, when jobs of the process that one is connected to change.',
+  when:
+    'When jobs change, up to five times a second for each process that changes some. Those of ' +
+    'different processes come in any order.',
   payload: z.object({
     jobs: z
       .array(z.object({ id, kind, state, progress, note, attempt, error }))
@@ -322,29 +324,41 @@ const toBrief = ({ input: _, result: __, ...job }: JobRow & { input: unknown; re
  * Publishes the latest change of each job, up to a limit. Slow clients miss some and read the list.
  */
 function publishJobChanges({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
+  const own = collectChanges((payload) => realtime.emitLatest(JOBS, jobChanged, payload))
+  // The process that made them publishes them, too, unless Valkey fails.
+  const noticed = collectChanges((payload) =>
+    realtime.emitLatest(JOBS, jobChanged, payload, 'local'),
+  )
+  const unsubscribe = jobs.onChange((change, isOwn) => (isOwn ? own : noticed).add(change))
+  return () => {
+    unsubscribe()
+    own.stop()
+    noticed.stop()
+  }
+}
+
+function collectChanges(publish: (payload: z.infer<typeof jobChanged.payload>) => void) {
   const latest = new Map<string, JobChange>()
   let more = false
   let timer: NodeJS.Timeout | undefined
 
-  const publish = () => {
+  const flush = () => {
     timer = undefined
-    realtime.emitLatest(JOBS, jobChanged, { jobs: [...latest.values()], more })
+    publish({ jobs: [...latest.values()], more })
     latest.clear()
     more = false
   }
 
-  const unsubscribe = jobs.onChange((change) => {
-    // Deleted first, so that the job moves to the end.
-    latest.delete(change.id)
-    latest.set(change.id, change)
-    timer ??= setTimeout(publish, PUBLISH_EVERY_MS).unref()
-    if (latest.size <= MAX_JOBS) return
-    more = true
-    latest.delete(latest.keys().next().value as string)
-  })
-
-  return () => {
-    unsubscribe()
-    clearTimeout(timer)
+  return {
+    add(change: JobChange) {
+      // Deleted first, so that the job moves to the end.
+      latest.delete(change.id)
+      latest.set(change.id, change)
+      timer ??= setTimeout(flush, PUBLISH_EVERY_MS).unref()
+      if (latest.size <= MAX_JOBS) return
+      more = true
+      latest.delete(latest.keys().next().value as string)
+    },
+    stop: () => clearTimeout(timer),
   }
 }

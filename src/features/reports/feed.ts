@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { isDeepStrictEqual } from 'node:util'
 import type { z } from '@hono/zod-openapi'
 import { isFinished } from '@offloop/jobs/job'
@@ -17,30 +18,55 @@ import { getReport, toState } from './reports.ts'
 
 type Progress = z.infer<typeof reportProgress.payload>
 
+/** A row read within this time may be older than what another process has published. */
+const RELAYED_MS = 1_000
+
+interface LastSent {
+  payload: Pick<Progress, 'state'>
+  /** When another process published it. */
+  relayedAt?: number
+}
+
 /**
- * Publishes changes of reports that have subscribers. A finished report publishes nothing until it
- * is retried: a cancelled task may still report progress.
+ * Publishes changes of reports that have subscribers: its own to all processes, those that it reads
+ * to its own clients. A finished report publishes nothing until it is retried: a cancelled task may
+ * still report progress.
  */
 export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
-  const lastSent = new Map<string, Progress>()
-  const hasFinished = (id: string) => isFinished(lastSent.get(id)?.state ?? 'queued')
+  const lastSent = new Map<string, LastSent>()
+  const hasFinished = (id: string) => isFinished(lastSent.get(id)?.payload.state ?? 'queued')
   const findWatched = () => {
-    const topics = realtime.subscribed(REPORT_TOPIC)
-    const watched = topics.map(toReportId)
-    for (const id of new Set(lastSent.keys()).difference(new Set(watched))) lastSent.delete(id)
-    return watched.filter((id) => !hasFinished(id))
+    for (const id of lastSent.keys()) if (!realtime.hasSubscribers(toTopic(id))) lastSent.delete(id)
+    return realtime
+      .subscribed(REPORT_TOPIC)
+      .map(toReportId)
+      .filter((id) => !hasFinished(id))
   }
-  return jobs.onChange(({ kind, ...change }) => {
-    const topic = toTopic(change.id)
-    if (kind !== buildReport.name || !realtime.hasSubscribers(topic)) return
-    const progress = toProgress({ ...change, state: toState(change.state) })
-    const { id, state } = progress
-    if (isDeepStrictEqual(lastSent.get(id), progress)) return
-    if (hasFinished(id) && state !== 'queued') return
-    lastSent.set(id, progress)
-    if (isFinished(state)) realtime.emit(topic, reportFinished, { id, state })
-    else realtime.emitLatest(topic, reportProgress, progress)
-  }, findWatched)
+  const stops = [
+    realtime.onRelayed(({ topic, payload }) => {
+      if (!REPORT_TOPIC.test(topic)) return
+      const relayedAt = performance.now()
+      lastSent.set(toReportId(topic), { payload: payload as Progress, relayedAt })
+    }),
+    jobs.onChange(({ kind, ...change }, isOwn) => {
+      const topic = toTopic(change.id)
+      if (kind !== buildReport.name || !realtime.hasSubscribers(topic)) return
+      const progress = toProgress({ ...change, state: toState(change.state) })
+      const { id, state } = progress
+      const last = lastSent.get(id)
+      const relayedAt = last?.relayedAt ?? Number.NEGATIVE_INFINITY
+      if (!isOwn && performance.now() - relayedAt < RELAYED_MS) return
+      if (isDeepStrictEqual(last?.payload, progress)) return
+      if (hasFinished(id) && state !== 'queued') return
+      lastSent.set(id, { payload: progress })
+      const reach = isOwn ? 'all' : 'local'
+      if (isFinished(state)) realtime.emit(topic, reportFinished, { id, state }, reach)
+      else realtime.emitLatest(topic, reportProgress, progress, reach)
+    }, findWatched),
+  ]
+  return () => {
+    for (const stop of stops) stop()
+  }
 }
 
 /** Streams a report's events, beginning with its present state. */

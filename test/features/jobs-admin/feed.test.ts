@@ -39,6 +39,17 @@ describe('job.changed', () => {
 })
 // /feature
 
+describe('a change that another process made', () => {
+  test('is published here only: the other one publishes it, too', () => {
+    const { change, sent, reaches } = useFeed()
+    change({ id: '1', state: 'cancelled' }, false)
+    change({ id: '2' })
+    vi.advanceTimersByTime(200)
+    expect(sent.map(({ jobs }) => jobs.map(({ id }) => id))).toEqual([['1'], ['2']])
+    expect(reaches).toEqual(['local', 'all'])
+  })
+})
+
 describe('many changes at once', () => {
   test('are published once in 200 ms: the latest of each job, and that there were more', () => {
     const { change, sent } = useFeed()
@@ -84,13 +95,15 @@ function useFeed() {
   onTestFinished(() => void vi.useRealTimers())
   const listeners = new Set<(change: JobChange, isOwn: boolean) => void>()
   const sent: JobsChange[] = []
+  const reaches: string[] = []
   const onChange: Jobs['onChange'] = (listener) => {
     listeners.add(listener)
     return () => listeners.delete(listener)
   }
-  const emitLatest: Realtime['emitLatest'] = (_, { name }, payload) => {
+  const emitLatest: Realtime['emitLatest'] = (_, { name }, payload, reach = 'all') => {
     expect(name).toBe(jobChanged.name)
     sent.push(payload as JobsChange)
+    reaches.push(reach)
   }
   const stop = jobsAdmin.start({
     jobs: { onChange } as Jobs,
@@ -106,9 +119,10 @@ function useFeed() {
   } as const
   return {
     sent,
+    reaches,
     stop,
-    change(fields: Partial<JobChange>) {
-      for (const listener of listeners) listener({ id: '1', ...fresh, ...fields }, true)
+    change(fields: Partial<JobChange>, isOwn = true) {
+      for (const listener of listeners) listener({ id: '1', ...fresh, ...fields }, isOwn)
     },
   }
 }
