@@ -170,6 +170,11 @@ export class Realtime implements AsyncDisposable {
     return () => this.#relayListeners.delete(listener)
   }
 
+  /** Whether events of other processes arrive. */
+  get isRelaying(): boolean {
+    return this.#relay?.isReady === true
+  }
+
   /** In any process. */
   hasSubscribers(topic: string): boolean {
     return this.#hasLocal(topic) || this.#relay?.hasSubscribers(topic) === true

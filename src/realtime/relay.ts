@@ -63,6 +63,10 @@ export class Relay implements Disposable {
     void this.#valkey.subscribed().then(() => this.#announce([...this.#followed.keys()], true))
   }
 
+  get isReady(): boolean {
+    return this.#valkey.isReady
+  }
+
   /** Whether another process has said that it has subscribers. */
   hasSubscribers(topic: string): boolean {
     const now = performance.now()

@@ -1,4 +1,3 @@
-import { performance } from 'node:perf_hooks'
 import { isDeepStrictEqual } from 'node:util'
 import type { z } from '@hono/zod-openapi'
 import { isFinished } from '@offloop/jobs/job'
@@ -18,14 +17,8 @@ import { getReport, toState } from './reports.ts'
 
 type Progress = z.infer<typeof reportProgress.payload>
 
-/** A row read within this time may be older than what another process has published. */
+/** An end that no other process has published within this time is published here. */
 const RELAYED_MS = 1_000
-
-interface LastSent {
-  payload: Pick<Progress, 'state'>
-  /** When another process published it. */
-  relayedAt?: number
-}
 
 /**
  * Publishes changes of reports that have subscribers: its own to all processes, those that it reads
@@ -33,8 +26,8 @@ interface LastSent {
  * still report progress.
  */
 export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
-  const lastSent = new Map<string, LastSent>()
-  const hasFinished = (id: string) => isFinished(lastSent.get(id)?.payload.state ?? 'queued')
+  const lastSent = new Map<string, Pick<Progress, 'state'>>()
+  const hasFinished = (id: string) => isFinished(lastSent.get(id)?.state ?? 'queued')
   const findWatched = () => {
     for (const id of lastSent.keys()) if (!realtime.hasSubscribers(toTopic(id))) lastSent.delete(id)
     return realtime
@@ -42,26 +35,26 @@ export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime
       .map(toReportId)
       .filter((id) => !hasFinished(id))
   }
+  const publish = (progress: Progress, reach: 'all' | 'local') => {
+    const { id, state } = progress
+    const topic = toTopic(id)
+    if (isDeepStrictEqual(lastSent.get(id), progress)) return
+    if (hasFinished(id) && state !== 'queued') return
+    lastSent.set(id, progress)
+    if (isFinished(state)) realtime.emit(topic, reportFinished, { id, state }, reach)
+    else realtime.emitLatest(topic, reportProgress, progress, reach)
+  }
   const stops = [
     realtime.onRelayed(({ topic, payload }) => {
-      if (!REPORT_TOPIC.test(topic)) return
-      const relayedAt = performance.now()
-      lastSent.set(toReportId(topic), { payload: payload as Progress, relayedAt })
+      if (REPORT_TOPIC.test(topic)) lastSent.set(toReportId(topic), payload as Progress)
     }),
     jobs.onChange(({ kind, ...change }, isOwn) => {
-      const topic = toTopic(change.id)
-      if (kind !== buildReport.name || !realtime.hasSubscribers(topic)) return
+      if (kind !== buildReport.name || !realtime.hasSubscribers(toTopic(change.id))) return
       const progress = toProgress({ ...change, state: toState(change.state) })
-      const { id, state } = progress
-      const last = lastSent.get(id)
-      const relayedAt = last?.relayedAt ?? Number.NEGATIVE_INFINITY
-      if (!isOwn && performance.now() - relayedAt < RELAYED_MS) return
-      if (isDeepStrictEqual(last?.payload, progress)) return
-      if (hasFinished(id) && state !== 'queued') return
-      lastSent.set(id, { payload: progress })
-      const reach = isOwn ? 'all' : 'local'
-      if (isFinished(state)) realtime.emit(topic, reportFinished, { id, state }, reach)
-      else realtime.emitLatest(topic, reportProgress, progress, reach)
+      if (isOwn) publish(progress, 'all')
+      else if (!realtime.isRelaying) publish(progress, 'local')
+      else if (isFinished(progress.state))
+        setTimeout(() => publish(progress, 'local'), RELAYED_MS).unref()
     }, findWatched),
   ]
   return () => {

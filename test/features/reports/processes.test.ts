@@ -2,15 +2,19 @@ import { randomUUID } from 'node:crypto'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { pino } from 'pino'
+import { io } from 'socket.io-client'
 import { expect, onTestFinished, test } from 'vitest'
 import type { Db } from '../../../src/db/database.ts'
+import { Valkey } from '../../../src/valkey.ts'
 import { useDatabase } from '../../support/database.ts'
-import { AS_OPERATOR } from '../../support/operator.ts'
+import { AS_OPERATOR, OPERATOR_AUTH } from '../../support/operator.ts'
 import { useProcess } from '../../support/process.ts'
 import { accept, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
 import { useS3 } from '../../support/s3-server.ts'
 import { request, untilThreadsFree } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
+import { hasValkey, useValkey } from '../../support/valkey.ts'
 
 /**
  * Processes on one database and one directory: the first runs jobs, the others do only if told so.
@@ -76,6 +80,40 @@ test('the events of a report come from a process that does not run it', async ()
   expect(events.filter((line) => line === 'event: report.finished')).toEqual([events.at(-1)])
 }, 60_000)
 
+test.runIf(hasValkey)(
+  'with a Valkey, the one that runs a report tells the clients of all, each thing once',
+  async () => {
+    const { url: VALKEY_URL } = await useValkey()
+    const { start } = await useProcesses()
+    const [one, other] = await Promise.all([
+      start({ VALKEY_URL, JOBS_CONCURRENCY: '0' }),
+      start({ VALKEY_URL, JOBS_CONCURRENCY: '0' }),
+    ])
+    const { id } = await accept(one.url, slowCsv(12), { query })
+    const senders = await recordSenders(VALKEY_URL, `report:${id}`)
+    const heard = await Promise.all([one.url, other.url].map((url) => listen(url, id)))
+    await start({ VALKEY_URL })
+    const isFinished = (events: Heard[]) => events.some(({ name }) => name === 'report.finished')
+    await until(() => heard.every(isFinished), 'both hear of its end')
+    // Meanwhile they would read the first one from the database, too.
+    const next = await accept(one.url, slowCsv(3), { query })
+    await untilFinished(one.url, next.id)
+    expect(senders.size).toBe(1)
+    for (const events of heard) {
+      expect(events.at(-1)).toEqual({
+        name: 'report.finished',
+        payload: { id, state: 'succeeded' },
+      })
+      const steps = events.slice(0, -1).map(({ payload }) => JSON.stringify(payload))
+      expect(new Set(steps).size).toBe(steps.length)
+      const progress = events.slice(0, -1).map(({ payload }) => payload.progress ?? 0)
+      expect(progress.length).toBeGreaterThan(1)
+      expect(progress).toEqual(progress.toSorted((a, b) => a - b))
+    }
+  },
+  120_000,
+)
+
 test('the report of a killed process is finished by another one, which removes what is left of it', async () => {
   const { start, spill, database } = await useProcesses()
   const victim = await start()
@@ -106,6 +144,32 @@ test('machines without a shared directory have their uploads in S3', async () =>
   const files = await readdir(directory, { recursive: true, withFileTypes: true })
   expect(files.filter((file) => file.isFile())).toEqual([])
 }, 90_000)
+
+interface Heard {
+  name: string
+  payload: { id: string; state: string; progress?: number }
+}
+
+/** All events of a report. */
+async function listen(url: string, id: string): Promise<Heard[]> {
+  const socket = io(url, { transports: ['websocket'], forceNew: true, ...OPERATOR_AUTH })
+  onTestFinished(() => void socket.close())
+  const heard: Heard[] = []
+  socket.onAny((name, payload) => heard.push({ name, payload }))
+  expect(await socket.timeout(5_000).emitWithAck('subscribe', `report:${id}`)).toEqual({ ok: true })
+  return heard
+}
+
+/** Which processes publish events of a topic to others. */
+async function recordSenders(url: string, topic: string): Promise<Set<string>> {
+  const valkey = new Valkey(url, pino({ level: 'silent' }))
+  onTestFinished(() => valkey[Symbol.dispose]())
+  const senders = new Set<string>()
+  await until(() => valkey.isReady, 'it is connected')
+  valkey.subscribe(`events:${topic}`, (event) => senders.add((event as { from: string }).from))
+  await valkey.subscribed()
+  return senders
+}
 
 /** As if the half minute were over for which a killed process still holds its jobs. */
 const endLease = (db: Db, id: string) =>
