@@ -7,6 +7,8 @@ const PREFIX = 'offloop:'
 const GAPS = 'gaps'
 const CONNECT_TIMEOUT_MS = 2_000
 const COMMAND_TIMEOUT_MS = 200
+/** No request waits for these. */
+const SUBSCRIBE_TIMEOUT_MS = 1_000
 const RETRY_MS = 1_000
 const PING_EVERY_MS = 1_000
 /** A connection without an answer for longer is opened again. */
@@ -38,7 +40,11 @@ export class Valkey implements Disposable {
       this.#hasDropped = false
     })
     // ioredis resubscribes only to what it could subscribe to before.
-    this.#subscriber = this.connect({ socketTimeout: SILENCE_MS, autoResubscribe: false })
+    this.#subscriber = this.connect({
+      commandTimeout: SUBSCRIBE_TIMEOUT_MS,
+      socketTimeout: SILENCE_MS,
+      autoResubscribe: false,
+    })
     this.#subscriber.on('message', this.#receive)
     this.#subscriber.on('ready', () => void this.#resubscribe())
     this.#subscriber.on('close', () => {

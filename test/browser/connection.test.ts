@@ -1,6 +1,7 @@
 import type { Page } from 'playwright-core'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { until } from '../support/until.ts'
+import { hasValkey, useValkey } from '../support/valkey.ts'
 import { expectGoodLooks } from './support/looks.ts'
 import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
@@ -50,6 +51,32 @@ describe('while the connection is lost', () => {
     expect(await dimmed()).toBe(0)
   })
 })
+
+test.runIf(hasValkey)(
+  'when Valkey is back, the page reads again what it may have missed',
+  async () => {
+    const valkey = await useValkey()
+    const shared = await startSite({ VALKEY_URL: valkey.url })
+    onTestFinished(() => shared.close())
+    const page = await shared.open()
+    let isTold = false
+    let reads = 0
+    page.on('websocket', (socket) =>
+      socket.on('framereceived', ({ payload }) => {
+        isTold ||= String(payload).includes('server.resync')
+      }),
+    )
+    page.on('request', (request) => {
+      if (isTold && request.url().endsWith('/v1/ops')) reads++
+    })
+    await page.reload()
+    await untilLive(page)
+    expect(isTold).toBe(false)
+    await valkey.restart()
+    await until(() => reads > 0, 'it reads again')
+    await untilLive(page)
+  },
+)
 
 describe('a hidden tab', () => {
   test('asks for nothing and hears of nothing; shown again, it does both', async () => {

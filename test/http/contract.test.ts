@@ -367,6 +367,7 @@ describe('operations', () => {
         expect(section).toMatch(new RegExp(`- \`${field}\`: (?!undefined)`))
     }
     expect(description).toContain('`server.stopping`')
+    expect(description).toContain('`server.resync`')
   })
 
   test('the docs load nothing from anywhere else', async () => {
