@@ -17,6 +17,8 @@ export interface WorkOptions {
   key?: string | undefined
   /** Copied to the Timing. */
   requestId?: string | undefined
+  /** Whether other processes take part, if there are any: see PoolOptions.remote. */
+  distributed?: boolean | undefined
 }
 
 export interface CallOptions extends WorkOptions {

@@ -6,22 +6,27 @@ import { DeadlineError, TaskError } from './errors.ts'
 import {
   CHUNK_MS,
   CHUNK_TIME_WEIGHT,
+  CHUNKS_AHEAD_OF_REMOTE,
   CHUNKS_PER_THREAD,
   MAX_CHUNK_GROWTH,
   MAX_CHUNK_ITEMS,
+  MAX_REMOTE_CHUNK_ITEMS,
+  MAX_REMOTE_CHUNK_MS,
   MIN_CHUNK_MS,
   PIECES_PER_THREAD,
+  REMOTE_CHUNK_MS,
   SOURCE_STALL_MS,
   STREAM_CHUNKS_PER_THREAD,
   willMissDeadline,
 } from './policy.ts'
+import type { Remote, RemoteAnswer, RemoteWork } from './remote.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Task, TaskOptions } from './task.ts'
 
 export type Items<Item> = Iterable<Item> | AsyncIterable<Item>
 
 export interface MapOptions extends WorkOptions {
-  /** Maximum threads; all if absent. */
+  /** Maximum threads, those of other processes included; all if absent. */
   concurrency?: number
   /** Called after each chunk. */
   onProgress?: (progress: { done: number; total: number | undefined }) => void
@@ -84,11 +89,35 @@ export class ParallelMap<Input, Output> implements PromiseLike<Output[]>, AsyncI
   }
 }
 
+/** Runs a chunk of another process's map. */
+export async function runChunk(
+  scheduler: Scheduler,
+  { task, mode, input }: RemoteWork,
+  options: WorkOptions,
+): Promise<RemoteAnswer> {
+  const name = { name: task, split: undefined, join: undefined }
+  let items = 0
+  const takeInTime = function* () {
+    const endAt = performance.now() + MAX_REMOTE_CHUNK_MS
+    for (const item of input as unknown[]) {
+      items++
+      yield item
+      if (performance.now() > endAt) return
+    }
+  }
+  const work = { scheduler, task: name, items: takeInTime(), threads: 1, options }
+  const chunks = new ChunkScheduler<unknown, unknown>(work, mode as 'each' | 'joined')
+  const outputs = await Array.fromAsync(chunks.chunks())
+  return { outcome: 'done', output: outputs.flat(), items, runMs: chunks.runMs }
+}
+
 interface ChunkResult<Output> {
   output: Output[]
-  /** Fewer than sent if the chunk took too long. */
+  /** Fewer than sent if the chunk took too long, or must be served elsewhere. */
   items: number
   runMs: number
+  /** About so many items would not have been too large for another process. */
+  fits?: number
 }
 
 interface Remainder<Input, Output> {
@@ -107,12 +136,15 @@ class ChunkScheduler<Input, Output> {
   /** Maximum chunks launched but not read. */
   readonly #maxAhead: number
   readonly #maxInFlight: number
+  readonly #remote: Remote | undefined
+  readonly #maxRemoteCalls: number
   readonly #entry: MapEntry
   readonly #turn = Promise.withResolvers<void>()
   /** The number of pieces up to the end of each item, once split. */
   #ends: number[] | undefined
   #source: Source<Input> | undefined
   readonly #calls = new Set<Call>()
+  readonly #remoteCalls = new Set<Call>()
   /** Unread outputs of chunks, in order. */
   readonly #results: Promise<Output[]>[] = []
   readonly #remainders: Remainder<Input, Output>[] = []
@@ -120,11 +152,15 @@ class ChunkScheduler<Input, Output> {
   #taking: PromiseWithResolvers<void> | undefined
   #failure: { reason: unknown } | undefined
   #startedAt = 0
+  #begunAt = 0
+  #remoteTimer: NodeJS.Timeout | undefined
   #taken = 0
   #done = 0
   #chunksDone = 0
-  #runMs = 0
+  runMs = 0
   #lastSize = 1
+  /** Known once a chunk was too large for another process. */
+  #maxRemoteItems: number | undefined
   #msPerItem: number | undefined
 
   constructor(
@@ -136,7 +172,10 @@ class ChunkScheduler<Input, Output> {
     this.#work = work
     this.#mode = mode
     this.#maxAhead = maxAhead
-    this.#maxInFlight = options.concurrency === undefined ? threads * CHUNKS_PER_THREAD : threads
+    const { concurrency } = options
+    this.#maxInFlight = concurrency === undefined ? threads * CHUNKS_PER_THREAD : threads
+    this.#remote = options.distributed ? work.scheduler.remote : undefined
+    this.#maxRemoteCalls = Math.floor(concurrency ?? Number.POSITIVE_INFINITY) - threads
     const parts = { begin: () => this.#begin(), countUnsent: () => this.#countUnsent() }
     this.#entry = new MapEntry(task.name, options, parts, (reason) => this.#fail(reason))
     this.#turn.promise.catch(() => {})
@@ -182,16 +221,21 @@ class ChunkScheduler<Input, Output> {
       }
     } finally {
       this.#entry.stopWatching?.()
+      clearTimeout(this.#remoteTimer)
       if (!this.#source?.isExhausted) this.#source?.close()
-      if (this.#calls.size > 0 || this.#taking) this.#fail(new Error('Nobody reads the rest'))
+      if (this.#calls.size + this.#remoteCalls.size > 0 || this.#taking)
+        this.#fail(new Error('Nobody reads the rest'))
       const isComplete = this.#source?.isExhausted && !this.#failure
-      scheduler.endMap(this.#entry, isComplete ? this.#runMs : undefined)
+      scheduler.endMap(this.#entry, isComplete ? this.runMs : undefined)
     }
   }
 
   #begin() {
     try {
       this.#source = openSource(this.#split())
+      this.#begunAt = performance.now()
+      // By then an item without a result is known to be worth sending.
+      if (this.#remote) this.#remoteTimer = setTimeout(() => this.#advance(), REMOTE_CHUNK_MS)
       this.#advance()
     } catch (error) {
       this.#fail(error)
@@ -203,7 +247,8 @@ class ChunkScheduler<Input, Output> {
   #split(): Items<Input> {
     const { task, items, threads } = this.#work
     if (!task.split || !Array.isArray(items)) return items
-    const parts = Math.ceil((threads * PIECES_PER_THREAD) / items.length)
+    const places = this.#remote?.places(task.name) ?? 0
+    const parts = Math.ceil(((threads + places) * PIECES_PER_THREAD) / items.length)
     if (parts <= 1) return items
     const split = task.split as NonNullable<TaskOptions<Input, Output>['split']>
     const pieces = items.map((item: Input) => {
@@ -232,37 +277,82 @@ class ChunkScheduler<Input, Output> {
     this.#turn.reject(reason)
     this.#taking?.reject(reason)
     for (const { resolve } of this.#remainders.splice(0)) resolve(Promise.reject(reason))
-    for (const call of this.#calls) this.#work.scheduler.stop(call, 'cancelled', reason)
+    for (const call of [...this.#calls, ...this.#remoteCalls])
+      this.#work.scheduler.stop(call, 'cancelled', reason)
   }
 
   #advance() {
-    while (this.#calls.size < this.#maxInFlight && !this.#failure) {
+    while (this.#calls.size < this.#maxLocalCalls && !this.#failure) {
       const remainder = this.#remainders.shift()
       if (remainder) remainder.resolve(this.#launch(remainder.items, remainder.firstIndex))
-      else if (this.#source && this.#mayTake) this.#take(this.#source)
+      else if (this.#source && this.#mayTake) this.#take(this.#source, this.#nextSize())
       else break
     }
+    if (this.#remote) this.#advanceRemotely(this.#remote)
     // Lets the caller's next map use idle threads.
     const isTail = this.#remainders.length === 0 && this.#source?.isExhausted
     if (this.#calls.size === 0 || isTail) this.#work.scheduler.pauseMap(this.#entry)
   }
 
+  /** Of long items, none waits for a thread here while others could serve it. */
+  get #maxLocalCalls() {
+    const isShort = this.#msPerItem !== undefined && this.#msPerItem < CHUNK_MS
+    return !this.#remote || isShort ? this.#maxInFlight : this.#work.threads
+  }
+
+  #advanceRemotely(remote: Remote) {
+    const { task } = this.#work
+    for (let places = remote.places(task.name); places > 0 && !this.#failure; places--) {
+      const size = this.#nextRemoteSize()
+      if (size === 0 || this.#remoteCalls.size >= this.#maxRemoteCalls) return
+      if (!this.#source || !this.#mayTake) return
+      this.#take(this.#source, size, true)
+    }
+  }
+
+  /** 0 if the items left are better served here. */
+  #nextRemoteSize(): number {
+    const { threads } = this.#work
+    const msPerItem = this.#expectedMsPerItem ?? this.#msSoFar
+    if (msPerItem === undefined) return 0
+    const worthSending = Math.ceil(REMOTE_CHUNK_MS / msPerItem)
+    // A few items say little of many.
+    const surelyLong = this.#done * MAX_CHUNK_GROWTH || MAX_REMOTE_CHUNK_ITEMS
+    if (worthSending > Math.min(surelyLong, MAX_REMOTE_CHUNK_ITEMS)) return 0
+    const size = Math.min(worthSending, this.#maxRemoteItems ?? worthSending)
+    const left = (this.#source?.total ?? Number.POSITIVE_INFINITY) - this.#taken
+    // Threads here would serve the last ones sooner.
+    return left >= (size === 1 ? 1 : size * (threads + 1)) ? size : 0
+  }
+
+  get #expectedMsPerItem(): number | undefined {
+    const { scheduler, task } = this.#work
+    return this.#msPerItem ?? scheduler.runTimes.find({ kind: 'chunk', task: task.name })?.averageMs
+  }
+
+  get #msSoFar(): number | undefined {
+    const ms = performance.now() - this.#begunAt
+    return ms < REMOTE_CHUNK_MS ? undefined : ms
+  }
+
   get #mayTake() {
-    return !this.#source?.isExhausted && !this.#taking && this.#results.length < this.#maxAhead
+    // Results here come sooner than those of chunks sent before them.
+    const maxAhead = this.#maxAhead + this.#remoteCalls.size * CHUNKS_AHEAD_OF_REMOTE
+    return !this.#source?.isExhausted && !this.#taking && this.#results.length < maxAhead
   }
 
-  #take(source: Source<Input>) {
-    const items = source.take(this.#nextSize())
-    if (items instanceof Promise) void this.#launchLater(items)
-    else this.#launchNext(items)
+  #take(source: Source<Input>, size: number, isRemote = false) {
+    const items = source.take(size)
+    if (items instanceof Promise) void this.#launchLater(items, isRemote)
+    else this.#launchNext(items, isRemote)
   }
 
-  async #launchLater(items: Promise<Input[]>) {
+  async #launchLater(items: Promise<Input[]>, isRemote: boolean) {
     const taking = Promise.withResolvers<void>()
     taking.promise.catch(() => {})
     this.#taking = taking
     try {
-      this.#launchNext(await items)
+      this.#launchNext(await items, isRemote)
     } catch (error) {
       this.#fail(error)
     }
@@ -273,9 +363,8 @@ class ChunkScheduler<Input, Output> {
 
   /** Chunks shrink towards the end, so that threads finish together. */
   #nextSize(): number {
-    const { scheduler, task, threads } = this.#work
-    const known = scheduler.runTimes.find({ kind: 'chunk', task: task.name })
-    const msPerItem = this.#msPerItem ?? known?.averageMs
+    const { threads } = this.#work
+    const msPerItem = this.#expectedMsPerItem
     if (msPerItem === undefined) return 1
     const left = (this.#source?.total ?? Number.POSITIVE_INFINITY) - this.#taken
     const share = left / (threads * CHUNKS_PER_THREAD)
@@ -288,23 +377,24 @@ class ChunkScheduler<Input, Output> {
     return Math.max(1, Math.floor(size))
   }
 
-  #launchNext(items: Input[]) {
+  #launchNext(items: Input[], isRemote: boolean) {
     if (items.length === 0) return
-    this.#results.push(this.#launch(items, this.#taken))
+    this.#results.push(this.#launch(items, this.#taken, isRemote))
     this.#taken += items.length
-    this.#lastSize = items.length
+    if (!isRemote) this.#lastSize = items.length
   }
 
-  #launch(items: Input[], firstIndex: number): Promise<Output[]> {
-    const outputs = this.#serve(items, firstIndex)
+  #launch(items: Input[], firstIndex: number, isRemote = false): Promise<Output[]> {
+    const outputs = this.#serve(items, firstIndex, isRemote)
     // The source or `onProgress` may throw.
     outputs.catch((error) => this.#fail(error))
     return outputs
   }
 
-  async #serve(items: Input[], firstIndex: number): Promise<Output[]> {
-    const chunk = await this.#run(items, firstIndex)
-    this.#finished(chunk)
+  async #serve(items: Input[], firstIndex: number, isRemote: boolean): Promise<Output[]> {
+    const chunk = await this.#run(items, firstIndex, isRemote)
+    if (chunk.items > 0) this.#finished(chunk)
+    if (chunk.fits) this.#maxRemoteItems = Math.min(chunk.fits, this.#maxRemoteItems ?? chunk.fits)
     // What the chunk had no time for would wait for ever.
     if (this.#failure) throw this.#failure.reason
     const { output, items: served } = chunk
@@ -327,7 +417,7 @@ class ChunkScheduler<Input, Output> {
     return outputs
   }
 
-  async #run(items: Input[], firstIndex: number): Promise<ChunkResult<Output>> {
+  async #run(items: Input[], firstIndex: number, isRemote: boolean): Promise<ChunkResult<Output>> {
     if (this.#failure) throw this.#failure.reason
     const { scheduler, task, options } = this.#work
     const { priority, key, requestId } = options
@@ -336,9 +426,11 @@ class ChunkScheduler<Input, Output> {
     // Without limits: watching them per chunk costs a tenth of its round trip.
     const callOptions = { priority, key, requestId }
     const call = new Call({ ...work, map: this.#entry }, callOptions, resolve, reject)
-    this.#calls.add(call)
+    const calls = isRemote ? this.#remoteCalls : this.#calls
+    calls.add(call)
     try {
-      scheduler.addChunk(call)
+      if (isRemote) scheduler.addRemoteChunk(call)
+      else scheduler.addChunk(call)
       return await promise
     } catch (error) {
       if (!this.#failure && error instanceof TaskError && error.item !== undefined)
@@ -347,14 +439,14 @@ class ChunkScheduler<Input, Output> {
       this.#fail(error)
       throw error
     } finally {
-      this.#calls.delete(call)
+      calls.delete(call)
     }
   }
 
   #finished({ items, runMs }: ChunkResult<Output>) {
     this.#done += items
     this.#chunksDone++
-    this.#runMs += runMs
+    this.runMs += runMs
     const newest = runMs / items
     const averageMs = this.#msPerItem ?? newest
     // Heavier items count at once, so that chunks stay short.
@@ -376,10 +468,10 @@ class ChunkScheduler<Input, Output> {
     const { timeoutMs } = options
     const total = this.#source?.total
     // Only pieces surely take similar times.
-    if (!this.#ends || timeoutMs === undefined || total === undefined) return
+    if (!this.#ends || timeoutMs === undefined || total === undefined || this.#remote) return
     const elapsedMs = performance.now() - this.#startedAt
     // The first chunks ran before V8 compiled their code.
-    const msPerItem = Math.min(newestMs, this.#runMs / this.#done)
+    const msPerItem = Math.min(newestMs, this.runMs / this.#done)
     const expectedMs = ((total - this.#done) * msPerItem) / threads
     if (!willMissDeadline(this.#chunksDone / threads, expectedMs, timeoutMs - elapsedMs)) return
     const percent = Math.round((100 * this.#done) / total)

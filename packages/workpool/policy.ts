@@ -39,6 +39,12 @@ export const SOURCE_STALL_MS = 4
 export const CLEAR_MISS = 2
 export const MIN_CHUNKS_TO_JUDGE = 4
 
+// Calls to other processes.
+export const REMOTE_CHUNK_MS = 250
+export const MAX_REMOTE_CHUNK_MS = 1_000
+export const MAX_REMOTE_CHUNK_ITEMS = 16_384
+export const CHUNKS_AHEAD_OF_REMOTE = 64
+
 export const RUN_TIME_WEIGHT = 0.1
 export const LEAST_TIME_WEIGHT = 0.02
 export const CHUNK_TIME_WEIGHT = 0.3

@@ -1,14 +1,18 @@
 import { stat } from 'node:fs/promises'
 import { Call, type CallOptions } from './call.ts'
-import { type Items, type MapOptions, ParallelMap } from './map.ts'
+import { PoolError, TaskError } from './errors.ts'
+import { type Items, type MapOptions, ParallelMap, runChunk } from './map.ts'
 import { IDLE_TIMEOUT_MS, MAX_QUEUED } from './policy.ts'
+import type { Remote, RemoteAnswer, RemoteOptions, RemoteWork } from './remote.ts'
 import { type ItemCounts, type Limits, Scheduler, type Timing } from './scheduler.ts'
-import type { Task } from './task.ts'
+import { listTasks, type Task, task } from './task.ts'
 import { ProcessWorker, ThreadWorker, type WorkerState } from './worker.ts'
 
 export type { ItemCounts, Timing, WorkerState }
 
 const MAX_HEAP_MB = 1_024
+/** The caller that all calls of other processes belong to. */
+const REMOTE_KEY = 'remote'
 
 export interface PoolOptions extends Partial<Limits> {
   /** The file of each worker: it loads the tasks, then calls `serveTasks()`. */
@@ -21,6 +25,10 @@ export interface PoolOptions extends Partial<Limits> {
    * beyond it ends the process: isolate such tasks.
    */
   maxHeapMb?: number
+  /** Threads that `batch` work may use at once; by default it leaves one to requests. */
+  batchThreads?: number
+  /** Other processes, for calls that are `distributed`. */
+  remote?: Remote | undefined
 }
 
 export interface RunOptions extends CallOptions {
@@ -40,6 +48,7 @@ interface ArrayClass<Name extends ArrayName> {
 /** Runs tasks on worker threads or in child processes. */
 export class Pool implements AsyncDisposable {
   readonly threads: number
+  readonly batchThreads: number
   readonly #threads: Scheduler
   readonly #processes: Scheduler
 
@@ -59,10 +68,14 @@ export class Pool implements AsyncDisposable {
 
   private constructor(options: PoolOptions) {
     const { entry, threads, minThreads = threads, maxHeapMb = MAX_HEAP_MB } = options
+    const { remote, batchThreads = Math.max(1, threads - 1), ...others } = options
     this.threads = threads
-    const limits = { maxQueued: MAX_QUEUED, idleMs: IDLE_TIMEOUT_MS, ...options }
+    this.batchThreads = batchThreads
+    const defaults = { maxQueued: MAX_QUEUED, idleMs: IDLE_TIMEOUT_MS }
+    const limits = { ...defaults, ...others, batchWorkers: batchThreads }
     this.#threads = new Scheduler({
       ...limits,
+      remote,
       minWorkers: Math.min(minThreads, threads),
       maxWorkers: threads,
       start: (number, events) =>
@@ -107,6 +120,9 @@ export class Pool implements AsyncDisposable {
    * Rejects at once when the signal aborts or the time is up. A running task is asked to end and,
    * after `graceMs`, terminated.
    *
+   * A `distributed` run is done by another process if no thread is idle here, and it takes long
+   * enough to be sent.
+   *
    * @throws PoolError; TaskError; the signal's reason; DataCloneError for an uncloneable input.
    */
   run<Input, Output>(
@@ -116,12 +132,15 @@ export class Pool implements AsyncDisposable {
   ): Promise<Output> {
     const scheduler = options.isolation === 'process' ? this.#processes : this.#threads
     const work = { task: task.name, mode: 'one', input, items: 1 } as const
+    if (options.distributed && options.transfer?.length) return Promise.reject(noTransfer(task))
     return new Promise((resolve, reject) => scheduler.add(new Call(work, options, resolve, reject)))
   }
 
   /**
    * Runs a task for each item on all threads. Items may be endless: they are taken as needed. The
    * map starts when its results are wanted; maps of one caller run one after the other.
+   *
+   * Of a `distributed` map, other processes take what is worth sending.
    *
    * The first error ends the rest: a TaskError that names the item, or an error of `run`.
    *
@@ -141,6 +160,27 @@ export class Pool implements AsyncDisposable {
     })
   }
 
+  /** Does what the pool of another process sends, as `batch` work. @throws the signal's reason. */
+  async serve(work: RemoteWork, { signal, onProgress }: RemoteOptions): Promise<RemoteAnswer> {
+    const { requestId } = work
+    const options = { signal, requestId, priority: 'batch', key: REMOTE_KEY } as const
+    try {
+      if (work.mode !== 'one') return await runChunk(this.#threads, work, options)
+      const output = await this.run(task(work.task), work.input, { ...options, onProgress })
+      return { outcome: 'done', output, items: 1, runMs: 0 }
+    } catch (error) {
+      if (error instanceof TaskError)
+        return { outcome: 'failed', error: error.cause, item: error.item }
+      if (error instanceof PoolError) return { outcome: 'lost' }
+      throw error
+    }
+  }
+
+  /** The names of the tasks that its threads implement. */
+  listTasks(): Promise<string[]> {
+    return this.run(listTasks, null)
+  }
+
   /** Zeros in shared memory. Reuse large arrays: each thread that saw them delays their end. */
   share<Name extends ArrayName>(type: ArrayClass<Name>, length: number): SharedArray<Name> {
     const buffer = new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT)
@@ -155,3 +195,9 @@ export class Pool implements AsyncDisposable {
     ])
   }
 }
+
+const noTransfer = ({ name }: { name: string }) =>
+  new DOMException(
+    `A distributed call of ${name} cannot move buffers: leave out \`transfer\` or \`distributed\``,
+    'DataCloneError',
+  )

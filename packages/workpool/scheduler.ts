@@ -11,6 +11,7 @@ import {
   MAX_RESEND_MS,
   MAX_RESTART_DELAY_MS,
   maxWaitMs,
+  REMOTE_CHUNK_MS,
   RESTART_DELAY_MS,
   RUN_TIME_WEIGHT,
   STARVED_MS,
@@ -18,6 +19,7 @@ import {
 } from './policy.ts'
 import type { DoneMessage, ProgressMessage } from './protocol.ts'
 import { Queue } from './queue.ts'
+import type { Remote, RemoteAnswer } from './remote.ts'
 import type { PoolWorker, WorkerEvents, WorkerState } from './worker.ts'
 
 export interface Limits {
@@ -37,6 +39,9 @@ interface SchedulerOptions extends Limits {
   start: (number: number, events: WorkerEvents) => PoolWorker
   minWorkers: number
   maxWorkers: number
+  /** Most workers that run batch work at once. */
+  batchWorkers: number
+  remote?: Remote | undefined
 }
 
 export interface Timing {
@@ -70,6 +75,8 @@ export class Scheduler implements AsyncDisposable {
   readonly #numbers = new Map<PoolWorker, number>()
   /** The worker that was busy last is at the end, and gets the next call. */
   readonly #idle: PoolWorker[] = []
+  /** What other processes do, and how to stop it. */
+  readonly #remoteCalls = new Map<Call, AbortController>()
   readonly #closing = new AbortController()
   #starting = 0
   #isDispatching = false
@@ -99,6 +106,10 @@ export class Scheduler implements AsyncDisposable {
     return this.#workers.size - this.#idle.length
   }
 
+  get remote(): Remote | undefined {
+    return this.#options.remote
+  }
+
   states(): WorkerState[] {
     return Array.from(this.#workers, (worker) => worker.describe())
   }
@@ -122,6 +133,10 @@ export class Scheduler implements AsyncDisposable {
         if (call.map) maps.add(call.map)
       }
     }
+    for (const call of this.#remoteCalls.keys()) {
+      addItems(counts, call, call.items - 1, 1)
+      if (call.map) maps.add(call.map)
+    }
     for (const map of maps) addItems(counts, map, map.countUnsent(), 0)
   }
 
@@ -134,13 +149,20 @@ export class Scheduler implements AsyncDisposable {
     entry.options.signal?.throwIfAborted()
     this.#admit(entry)
     entry.watchLimits((outcome, reason) => this.stop(entry, outcome, reason))
-    this.#enqueue(entry)
+    if (entry instanceof MapEntry || !this.#isWorthSending(entry)) this.#enqueue(entry)
+    else void this.#runRemotely(entry).then((answer) => this.#answerRun(entry, answer))
   }
 
   addChunk(call: Call): void {
     if (this.#isClosing) throw new PoolClosedError()
     if (call.map) this.#queue.of(call.priority).activeMaps.add(call.map)
     this.#enqueue(call)
+  }
+
+  /** The call serves no items if they must be served here. */
+  addRemoteChunk(call: Call): void {
+    if (this.#isClosing) throw new PoolClosedError()
+    void this.#runRemotely(call).then((answer) => this.#answerChunk(call, answer))
   }
 
   /** Lets others begin meanwhile. */
@@ -158,6 +180,7 @@ export class Scheduler implements AsyncDisposable {
     if (entry.outcome) return
     entry.fail(outcome, reason)
     if (this.#delete(entry) || entry instanceof MapEntry) return
+    this.#remoteCalls.get(entry)?.abort()
     const worker = [...this.#workers].find(({ calls }) => calls.includes(entry))
     if (!worker) return
     if (worker.revoke(entry)) this.#unassign(entry, worker)
@@ -170,6 +193,7 @@ export class Scheduler implements AsyncDisposable {
     clearInterval(this.#idleTimer)
     clearTimeout(this.#sweepTimer)
     this.#refuseAll()
+    this.#stopRemoteCalls()
     for (const worker of this.#workers) {
       for (const call of worker.calls) call.fail('cancelled', new PoolClosedError())
       this.#reportInterrupted(worker)
@@ -237,11 +261,70 @@ export class Scheduler implements AsyncDisposable {
     return true
   }
 
-  /** Keeps one worker for requests. */
+  /** Whether another process would probably begin a run sooner, and it is worth sending. */
+  #isWorthSending(call: Call): boolean {
+    const { remote } = this.#options
+    if (!remote || !call.options.distributed) return false
+    const mayRunHere = call.priority !== 'batch' || this.#mayServeBatch()
+    if (this.#idle.length > 0 && mayRunHere) return false
+    const expectedMs = this.runTimes.measuredMs(call) ?? REMOTE_CHUNK_MS
+    return expectedMs >= REMOTE_CHUNK_MS && remote.places(call.task) > 0
+  }
+
+  /** The answer to a call that has not ended; one that failed has. */
+  async #runRemotely(call: Call): Promise<RemoteAnswer | undefined> {
+    const { task, mode, input } = call
+    const { requestId, onProgress } = call.options
+    const controller = new AbortController()
+    this.#remoteCalls.set(call, controller)
+    // It waits elsewhere.
+    call.latestStartAt = Number.POSITIVE_INFINITY
+    const onRemoteProgress = (fraction: number) => {
+      if (!call.outcome) onProgress?.(fraction)
+    }
+    try {
+      const work = { task, mode, input, requestId }
+      const { signal } = controller
+      const answer = await this.remote?.run(work, { signal, onProgress: onRemoteProgress })
+      if (answer?.outcome === 'failed')
+        call.fail('failed', new TaskError(task, answer.error, answer.item))
+      return call.outcome ? undefined : answer
+    } catch (error) {
+      call.fail('failed', error)
+      return undefined
+    } finally {
+      this.#remoteCalls.delete(call)
+    }
+  }
+
+  #answerRun(call: Call, answer: RemoteAnswer | undefined) {
+    if (!answer) return
+    if (answer.outcome === 'done') call.succeed(answer.output)
+    else if (this.#isClosing) call.fail('cancelled', new PoolClosedError())
+    else this.#enqueue(call)
+  }
+
+  #answerChunk(call: Call, answer: RemoteAnswer | undefined) {
+    if (!answer) return
+    const unserved = { output: [], items: 0, runMs: 0 }
+    if (answer.outcome === 'lost') call.succeed(unserved)
+    else if (answer.outcome === 'too-large') call.succeed({ ...unserved, fits: answer.fits })
+    else if (answer.outcome === 'done') {
+      const { output, items, runMs } = answer
+      call.succeed({ output, items, runMs })
+      this.runTimes.learn(call, runMs / items)
+    }
+  }
+
+  #stopRemoteCalls() {
+    for (const call of this.#remoteCalls.keys()) this.stop(call, 'cancelled', new PoolClosedError())
+  }
+
+  /** By default, keeps one worker for requests. */
   #mayServeBatch(): boolean {
     let serving = 0
     for (const { calls } of this.#workers) if (calls[0]?.priority === 'batch') serving++
-    return serving < Math.max(1, this.#options.maxWorkers - 1)
+    return serving < this.#options.batchWorkers
   }
 
   #findSoonIdle(call: Call): PoolWorker | undefined {
@@ -507,6 +590,7 @@ export class Scheduler implements AsyncDisposable {
     if (drainMs === undefined) return
     setTimeout(() => {
       this.#refuseAll()
+      this.#stopRemoteCalls()
       for (const { calls } of this.#workers)
         for (const call of [...calls]) this.stop(call, 'cancelled', new PoolClosedError())
     }, drainMs * DRAIN_SHARE).unref()

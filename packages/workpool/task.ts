@@ -58,6 +58,9 @@ export interface Implementation {
 
 const implementations = new Map<string, Implementation>()
 
+export const listTasks = task<null, string[]>('workpool.list-tasks')
+implement(listTasks, () => [...implementations.keys()])
+
 /**
  * Registers a task's function, in a file that every worker loads.
  *
