@@ -180,6 +180,8 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       threads: data.COMPUTE_THREADS,
       minThreads: Math.ceil(data.COMPUTE_THREADS / 2),
       maxHeapMb: data.COMPUTE_MAX_HEAP_MB,
+      // No request needs a thread of its own there.
+      ...(data.ROLE === 'worker' && { batchThreads: data.COMPUTE_THREADS }),
     },
     jobs: {
       concurrency: data.ROLE === 'web' ? 0 : data.JOBS_CONCURRENCY,

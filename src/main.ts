@@ -54,9 +54,11 @@ export async function openService(
   await assertMigrated(database.withSignal())
   const { valkeyUrl } = config
   const valkey = valkeyUrl ? opening.use(await openValkey(valkeyUrl, log)) : undefined
+  const remote = valkey && opening.use(await openRemote(valkey, metrics))
   const compute = opening.use(
     await Pool.open({
       ...config.compute,
+      remote: remote?.client,
       entry: threadEntry,
       stopping: stopping.signal,
       drainMs: config.http.drainTimeoutMs,
@@ -104,7 +106,7 @@ export async function openService(
     }),
   )
   if (web) opening.defer(web.watchCredentials(realtime))
-  metrics.addGauges({ database, compute, jobs, realtime, valkey })
+  metrics.addGauges({ database, compute, jobs, realtime, valkey, remote: remote?.client })
 
   const opened = { config, database, compute, jobs, realtime, log, metrics }
   const deps: Deps = { ...opened, stopping: stopping.signal }
@@ -113,6 +115,7 @@ export async function openService(
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
     schedules: features.flatMap(({ schedules = [] }) => schedules),
   })
+  if (remote && config.role !== 'web') opening.use(await remote.serve(compute, stopping.signal))
   const url = await web?.listen(deps, { live, watchdog })
   readiness.begin((signal) => database.ping(signal), valkey)
   watchdog.start()
@@ -159,6 +162,11 @@ async function openValkey(url: string, log: Log) {
 async function openRelay(valkey: Valkey) {
   const { Relay } = await import('./realtime/relay.ts')
   return new Relay(valkey)
+}
+
+async function openRemote(valkey: Valkey, metrics: Metrics) {
+  const { RemoteCompute } = await import('./remote.ts')
+  return new RemoteCompute(valkey, metrics.observeRemoteChunk)
 }
 
 function announce({ signInUrl, log }: Service) {

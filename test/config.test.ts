@@ -124,7 +124,7 @@ test('what is set is taken', () => {
     access: { signUp: false, behindTls: true, signInLink: false },
     proxy: { proxies: ['10.0.0.0/8', 'fd00::/8'], header: 'forwarded' },
     limits: { unlimited: 'all', maxConnections: 50 },
-    compute: { threads: 3, minThreads: 2, maxHeapMb: 256 },
+    compute: { threads: 3, minThreads: 2, maxHeapMb: 256, batchThreads: 3 },
     jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
     // feature: reports
     reports: {

@@ -13,6 +13,7 @@ interface Parts {
   jobs: { running: number; counts(): Promise<Record<string, number>> }
   realtime: { connections: number }
   valkey: { isReady: boolean } | undefined
+  remote: { running: number } | undefined
 }
 
 /**
@@ -48,6 +49,11 @@ export class Metrics {
     'nodejs_eventloop_blocked_seconds_total',
     'Total time the event loop was blocked, in blocks longer than WATCHDOG_MS',
   )
+  readonly #remoteChunks = this.#counter(
+    'remote_chunks_total',
+    'Parts of distributed calls that were sent to other processes, by what became of them',
+    ['outcome'],
+  )
   readonly contentType = this.#registry.contentType
   /** Finished requests since the start. */
   requestCount = 0
@@ -75,13 +81,15 @@ export class Metrics {
 
   observeConnectionWait = (ms: number) => this.#connectionWaits.observe(ms / 1_000)
 
+  observeRemoteChunk = (outcome: string) => this.#remoteChunks.inc({ outcome })
+
   observeBlock({ blockedMs }: Block): void {
     this.#blocks.inc()
     this.#blockedSeconds.inc(blockedMs / 1_000)
   }
 
   /** Adds what is read at each scrape. */
-  addGauges({ database, compute, jobs, realtime, valkey }: Parts): void {
+  addGauges({ database, compute, jobs, realtime, valkey, remote }: Parts): void {
     const { semaphore } = database
     this.#gauge('database_pool_size', 'Maximum pool size', () => semaphore.permits)
     this.#gauge('database_pool_in_use', 'Connections in use', () => semaphore.inUse)
@@ -93,6 +101,12 @@ export class Metrics {
     this.#gauge('realtime_connections', 'Socket.IO clients', () => realtime.connections)
     if (valkey)
       this.#gauge('valkey_up', 'Whether Valkey answers, 1 or 0', () => Number(valkey.isReady))
+    if (remote)
+      this.#gauge(
+        'remote_chunks_running',
+        'Parts of distributed calls that other processes run or will run for this one',
+        () => remote.running,
+      )
     new Gauge({
       name: 'jobs',
       help: 'Jobs by state, of all processes',
@@ -112,8 +126,8 @@ export class Metrics {
     return new Histogram({ name, help, labelNames, buckets: BUCKETS, registers })
   }
 
-  #counter(name: string, help: string) {
-    return new Counter({ name, help, registers: [this.#registry] })
+  #counter<Label extends string>(name: string, help: string, labelNames: Label[] = []) {
+    return new Counter({ name, help, labelNames, registers: [this.#registry] })
   }
 
   #gauge(name: string, help: string, read: () => number) {

@@ -17,8 +17,16 @@ const Query = z
     from: withDefault(Bound, 0),
     to: Bound.openapi({ example: 1_400_000 }),
     mode: Mode.default('offload'),
+    distributed: z
+      .stringbool({ truthy: ['true'], falsy: ['false'], error: 'Must be true or false' })
+      .default(false)
+      .openapi({ type: 'boolean', default: false }),
   })
   .refine(({ from, to }) => from <= to, { path: ['to'], message: 'Must not be below from' })
+  .refine(({ mode, distributed }) => mode === 'offload' || !distributed, {
+    path: ['distributed'],
+    message: 'Must be false with mode=inline, which runs on the event loop',
+  })
 
 const PrimeCount = z
   .object({ from: z.int(), to: z.int(), count: z.int(), mode: Mode, elapsedMs: z.int() })
@@ -43,13 +51,14 @@ function primeRoutes({ compute, config }: Deps) {
     access: 'public',
     limit: 'heavy',
     summary: 'Count the primes p with from ≤ p < to',
+    description: 'With `distributed=true`, the threads of other processes take part.',
     request: { query: Query },
     responses: {
       200: json(PrimeCount, 'Counted'),
       403: { description: '`mode=inline` is not allowed here' },
     },
     handler: async (c) => {
-      const { mode, ...range } = c.req.valid('query')
+      const { mode, distributed, ...range } = c.req.valid('query')
       if (mode === 'inline' && !config.demoInline)
         throw new AppError(
           'forbidden',
@@ -59,7 +68,7 @@ function primeRoutes({ compute, config }: Deps) {
       const count =
         mode === 'inline'
           ? countPrimesIn(range, detachedContext)
-          : await compute.map(countPrimes, [range], taskOptions(c)).reduce(0)
+          : await compute.map(countPrimes, [range], { ...taskOptions(c), distributed }).reduce(0)
       const elapsedMs = Math.round(performance.now() - startedAt)
       return c.json({ ...range, count, mode, elapsedMs }, 200)
     },

@@ -70,6 +70,8 @@ describe('what does not fit is 422 and named', () => {
     ['to=10&to=20', 'query.to'],
     ['to=10&mode=sieve', 'query.mode'],
     ['to=10&until=20', 'query.until'],
+    ['to=10&distributed=1', 'query.distributed'],
+    ['to=10&distributed=true&mode=inline', 'query.distributed'],
   ])('?%s: %s', async (query, path) => {
     const { status, body } = await request(`${primes}?${query}`)
     expect([status, body.code]).toEqual([422, 'invalid'])
