@@ -17,6 +17,8 @@ export interface WorkOptions {
   key?: string | undefined
   /** Copied to the Timing. */
   requestId?: string | undefined
+  /** A W3C traceparent, copied to the Timing. */
+  trace?: string | undefined
 }
 
 export interface CallOptions extends WorkOptions {
