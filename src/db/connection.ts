@@ -113,7 +113,7 @@ export class MysqlConnection implements DatabaseConnection {
       signal?.addEventListener('abort', onAbort)
       const onEnd = this.#onStatement?.(sql, name, this)
       const onResult = (error: Error | null, result: unknown) => {
-        onEnd?.(error !== null)
+        onEnd?.(Boolean(error))
         signal?.removeEventListener('abort', onAbort)
         this.#stopped?.resolve()
         if (this.#stopped && error) return reject(signal?.reason)
@@ -187,13 +187,11 @@ export class MysqlConnection implements DatabaseConnection {
     using _listener = this.#signal && addAbortListener(this.#signal, onAbort)
     const onEnd = this.#onStatement?.(sql, undefined, this)
     this.#raw.query(sql, (error) => {
-      onEnd?.(error !== null)
+      onEnd?.(Boolean(error))
       if (error) reject(error)
       else resolve()
     })
-    await promise.finally(() => {
-      clearTimeout(timer)
-    })
+    await promise.finally(() => clearTimeout(timer))
   }
 }
 
