@@ -11,6 +11,7 @@ import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
 import { type Live, opsEvents, opsRoutes } from './ops/live.ts'
 import type { Profiler } from './ops/profiles.ts'
+import type { Tracing } from './ops/tracing.ts'
 
 const MAX_BODY_BYTES = 1024 * 1024
 
@@ -19,11 +20,12 @@ interface AppDeps extends Deps {
   identify: Identify
   live: Live
   watchdog: Profiler
+  tracing?: Tracing | undefined
 }
 
 /** Builds the HTTP app and starts nothing; tests call `app.request()`. */
 export function createApp(deps: AppDeps, features: readonly Feature[]) {
-  const { access, identify, log, metrics, live } = deps
+  const { access, identify, log, metrics, live, tracing } = deps
   const { corsOrigins, requestTimeoutMs } = deps.config.http
   const app = createRouter()
   app.onError(errorHandler(log))
@@ -31,11 +33,16 @@ export function createApp(deps: AppDeps, features: readonly Feature[]) {
 
   const logRequest = accessLog(log)
   app.use(
-    requestContext(requestTimeoutMs, (records) => {
-      for (const record of records) metrics.observeRequest(record)
-      live.requests.observe(records)
-      records.forEach(logRequest)
-    }),
+    requestContext(
+      requestTimeoutMs,
+      (records) => {
+        for (const record of records) metrics.observeRequest(record)
+        live.requests.observe(records)
+        records.forEach(logRequest)
+        tracing?.observeRequests(records)
+      },
+      tracing?.startRequest,
+    ),
   )
   if (corsOrigins.length > 0) app.use(allowOrigins(corsOrigins))
   const uploads = features.filter(({ takesUploads }) => takesUploads).map(({ path }) => path)

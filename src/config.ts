@@ -38,6 +38,15 @@ const origins = z
   .transform((text) => text.split(',').filter((item) => item.trim()))
   .pipe(z.array(origin))
 
+const RATIO_SAMPLERS = ['traceidratio', 'parentbased_traceidratio'] as const
+const sampler = z.enum([
+  'always_on',
+  'always_off',
+  'parentbased_always_on',
+  'parentbased_always_off',
+  ...RATIO_SAMPLERS,
+])
+
 const networks = z
   .string()
   .transform((text) => text.split(',').map((item) => item.trim()))
@@ -105,6 +114,12 @@ const environment = z
     // feature: primes
     DEMO_INLINE: z.stringbool().optional(),
     // /feature
+    SLOW_QUERY_MS: integer(0, 3_600_000).default(500),
+    OTEL_EXPORTER_OTLP_ENDPOINT: z
+      .url({ protocol: /^https?$/, error: 'must look like http://localhost:4318' })
+      .optional(),
+    OTEL_TRACES_SAMPLER: sampler.default('parentbased_always_on'),
+    OTEL_TRACES_SAMPLER_ARG: z.coerce.number().min(0).max(1).default(1),
     LOG_LEVEL: z
       .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
       .default('info'),
@@ -209,6 +224,14 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
           ? undefined
           : { host: data.OPS_HOST, port: data.OPS_PORT, maxBlockedMs: data.OPS_LIVE_LIMIT_MS },
     },
+    slowQueryMs: data.SLOW_QUERY_MS,
+    tracing: data.OTEL_EXPORTER_OTLP_ENDPOINT
+      ? {
+          endpoint: data.OTEL_EXPORTER_OTLP_ENDPOINT,
+          ratio: toRatio(data.OTEL_TRACES_SAMPLER, data.OTEL_TRACES_SAMPLER_ARG),
+          followsParent: data.OTEL_TRACES_SAMPLER.startsWith('parentbased'),
+        }
+      : undefined,
     log: {
       level: data.LOG_LEVEL,
       format:
@@ -219,6 +242,11 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     demoInline: data.DEMO_INLINE ?? isDevelopment,
     // /feature
   } as const)
+}
+
+function toRatio(name: z.infer<typeof sampler>, argument: number): number {
+  if ((RATIO_SAMPLERS as readonly string[]).includes(name)) return argument
+  return name.endsWith('always_on') ? 1 : 0
 }
 
 export const missingV8Flags = () => V8_FLAGS.filter((flag) => !process.execArgv.includes(flag))

@@ -21,14 +21,15 @@ const TOKENS = /of[sl]_[\w-]{43}/g
 const hooks = { streamWrite: (line: string) => line.replace(TOKENS, '[Redacted]') }
 
 /** JSON lines are collected, because a write costs more than a line. */
-export function openLog({ level, format }: Config['log']): Log {
+/** @param mixin adds fields to each line. */
+export function openLog({ level, format }: Config['log'], mixin?: () => object): Log {
   const stream =
     format === 'pretty'
       ? pretty({ sync: true, singleLine: true, translateTime: 'HH:MM:ss.l' })
       : new LineBuffer()
   // Processes of a supervisor write to one stream.
   const base = cluster.isWorker ? { pid: process.pid } : null
-  return pino({ level, base, redact, hooks }, stream)
+  return pino({ level, base, redact, hooks, ...(mixin && { mixin }) }, stream)
 }
 
 /** Writes the first line of a kind and counts the others. */

@@ -1,18 +1,20 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type JobSignal, Jobs } from '@offloop/jobs/jobs'
 import { Pool } from '@offloop/workpool/pool'
-import { loadConfig, missingV8Flags } from './config.ts'
+import { type Config, loadConfig, missingV8Flags } from './config.ts'
 import { Database } from './db/database.ts'
 import { assertMigrated } from './db/migrate.ts'
 import { afterCommit, transaction } from './db/transaction.ts'
 import { AppError } from './errors.ts'
 import type { Deps, Feature } from './feature.ts'
 import { features } from './features/index.ts'
+import { currentTrace, runJob } from './http/context.ts'
 import { toAppError } from './http/errors.ts'
 import { type Log, openLog } from './log.ts'
 import { Live } from './ops/live.ts'
 import { OPS } from './ops/live-samples.ts'
 import { Metrics } from './ops/metrics.ts'
+import { Statements } from './ops/statements.ts'
 import { openWatchdog, Readiness } from './ops/watchdog.ts'
 import { Realtime } from './realtime/realtime.ts'
 import type { Subject } from './roles.ts'
@@ -28,7 +30,7 @@ export async function openService(
   threadEntry = new URL('./thread.ts', import.meta.url),
 ): Promise<Service> {
   const config = loadConfig(env)
-  const log = openLog(config.log)
+  const log = openLog(config.log, config.tracing && traceFields)
   const missing = missingV8Flags()
   if (missing.length > 0)
     log.warn({ missing }, 'V8 flags are missing: start with `bin/node src/main.ts`')
@@ -44,11 +46,14 @@ export async function openService(
   const watchdog = opening.use(
     await openWatchdog(config.watchdog, { readiness, metrics, samples: live.samples, log }),
   )
+  const tracing = config.tracing && opening.use(await openTracing(config.tracing, log, metrics))
+  const { slowQueryMs: slowMs } = config
+  const statements = new Statements({ metrics, requests: live.requests, log, slowMs, tracing })
   const database = opening.use(
     await Database.open({
       ...config.database,
       onWait: metrics.observeConnectionWait,
-      onStatement: live.requests.observeStatement,
+      onStatement: statements.observe,
     }),
   )
   await assertMigrated(database.withSignal())
@@ -65,6 +70,7 @@ export async function openService(
       onTiming(timing) {
         metrics.observeTask(timing)
         live.observeTask(timing)
+        tracing?.observeTask(timing)
       },
       onCrash: (error, thread, task) =>
         log.error({ err: error, thread, task }, 'A worker thread ended'),
@@ -76,6 +82,8 @@ export async function openService(
       transaction,
       afterCommit,
       publicMessage: (error) => toAppError(error).message,
+      currentTrace: () => currentTrace()?.traceparent,
+      around: tracing?.runJob ?? ((attempt, run) => runJob(attempt, undefined, run)),
       log,
       signals: valkey && {
         publish: (signal) => valkey.publish('jobs', signal),
@@ -102,6 +110,7 @@ export async function openService(
         { name: OPS, access: 'operate' },
       ],
       corsOrigins: config.http.corsOrigins,
+      onPublish: tracing?.observePublish,
       ...web?.sockets,
     }),
   )
@@ -116,7 +125,7 @@ export async function openService(
     schedules: features.flatMap(({ schedules = [] }) => schedules),
   })
   if (remote && config.role !== 'web') opening.use(await remote.serve(compute, stopping.signal))
-  const url = await web?.listen(deps, { live, watchdog })
+  const url = await web?.listen(deps, { live, watchdog, tracing })
   readiness.begin((signal) => database.ping(signal), valkey)
   watchdog.start()
   opening.defer(live.start({ metrics, watchdog, compute, database, realtime, log }))
@@ -167,6 +176,17 @@ async function openRelay(valkey: Valkey) {
 async function openRemote(valkey: Valkey, metrics: Metrics) {
   const { RemoteCompute } = await import('./remote.ts')
   return new RemoteCompute(valkey, metrics.observeRemoteChunk)
+}
+
+/** Loaded only where there is a collector. */
+async function openTracing(tracing: NonNullable<Config['tracing']>, log: Log, metrics: Metrics) {
+  const { Tracing } = await import('./ops/tracing.ts')
+  return new Tracing(tracing, log, metrics.countDroppedSpans)
+}
+
+function traceFields() {
+  const trace = currentTrace()
+  return trace ? { traceId: trace.traceId } : {}
 }
 
 function announce({ signInUrl, log }: Service) {

@@ -9,6 +9,7 @@ import type { Deps, Feature } from './feature.ts'
 import { connectionLimit, HttpServer } from './http/server.ts'
 import type { Live } from './ops/live.ts'
 import type { Profiler } from './ops/profiles.ts'
+import type { Tracing } from './ops/tracing.ts'
 import { isRealtimeUpgrade, type Realtime } from './realtime/realtime.ts'
 import type { Valkey } from './valkey.ts'
 
@@ -20,6 +21,12 @@ interface WebParts {
   valkey: Valkey | undefined
   /** Aborts when responses should ask clients to go elsewhere. */
   leaving: AbortSignal
+}
+
+interface WebOps {
+  live: Live
+  watchdog: Profiler
+  tracing: Tracing | undefined
 }
 
 /** What clients meet: the HTTP server, who calls, and what limits them. A worker has none of it. */
@@ -68,7 +75,7 @@ export async function openWeb({ config, database, compute, features, valkey, lea
       }
     },
     /** Returns the URL. @throws AppError when the port is taken or not allowed. */
-    listen(deps: Deps, ops: { live: Live; watchdog: Profiler }): Promise<string> {
+    listen(deps: Deps, ops: WebOps): Promise<string> {
       const identify = identifyBy(authenticator, behindTls)
       const app = createApp({ ...deps, ...ops, access, identify }, features)
       return server.listen(app, config.http.host, config.http.port)

@@ -32,6 +32,8 @@ describe('what is not set has a default', () => {
     // /feature
     heapSnapshots: false,
     watchdog: { thresholdMs: 100, probes: { host: '127.0.0.1', port: 9464, maxBlockedMs: 10_000 } },
+    slowQueryMs: 500,
+    tracing: undefined,
     // feature: primes
     demoInline: false,
     // /feature
@@ -104,6 +106,10 @@ test('what is set is taken', () => {
     // feature: primes
     DEMO_INLINE: 'true',
     // /feature
+    SLOW_QUERY_MS: '0',
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'https://collector.example:4318',
+    OTEL_TRACES_SAMPLER: 'traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: '0.1',
     LOG_LEVEL: 'warn',
     LOG_FORMAT: 'json',
     OF_ANOTHER_PROGRAM: 'left alone',
@@ -142,11 +148,24 @@ test('what is set is taken', () => {
     // /feature
     heapSnapshots: false,
     watchdog: { thresholdMs: 250, probes: { host: '10.0.0.7', port: 9_000, maxBlockedMs: 30_000 } },
+    slowQueryMs: 0,
+    tracing: { endpoint: 'https://collector.example:4318', ratio: 0.1, followsParent: false },
     log: { level: 'warn', format: 'json' },
     // feature: primes
     demoInline: true,
     // /feature
   })
+})
+
+test.each([
+  [{}, 1, true],
+  [{ OTEL_TRACES_SAMPLER: 'always_off' }, 0, false],
+  [{ OTEL_TRACES_SAMPLER: 'always_on', OTEL_TRACES_SAMPLER_ARG: '0.1' }, 1, false],
+  [{ OTEL_TRACES_SAMPLER: 'parentbased_traceidratio', OTEL_TRACES_SAMPLER_ARG: '0.1' }, 0.1, true],
+])('%o samples a share of %d; a caller decides: %s', (env, ratio, followsParent) => {
+  const OTEL_EXPORTER_OTLP_ENDPOINT = 'http://localhost:4318'
+  const { tracing } = loadConfig({ DATABASE_URL, OTEL_EXPORTER_OTLP_ENDPOINT, ...env })
+  expect(tracing).toEqual({ endpoint: OTEL_EXPORTER_OTLP_ENDPOINT, ratio, followsParent })
 })
 
 test('in development nothing limits this machine, where that is said', () => {
@@ -202,6 +221,10 @@ describe('an invalid value', () => {
     // feature: primes
     ['DEMO_INLINE', 'perhaps'],
     // /feature
+    ['SLOW_QUERY_MS', '-1'],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318'],
+    ['OTEL_TRACES_SAMPLER', 'sometimes'],
+    ['OTEL_TRACES_SAMPLER_ARG', '2'],
     ['LOG_LEVEL', 'loud'],
     ['LOG_FORMAT', 'xml'],
   ])('%s=%s is refused by name', (name, value) => {

@@ -12,6 +12,7 @@ export const MAX_KEY_CHARACTERS = 200
 const MAX_RUN_AT = new Date('9999-12-31T23:59:59.999Z')
 export const REQUEST_ID = /^[!-~]{1,128}$/
 const SUBJECT = /^[!-~]{1,64}$/
+const TRACE = /^[!-~]{1,55}$/
 const DUPLICATE_KEY = 1062
 
 export interface EnqueueOptions {
@@ -25,6 +26,8 @@ export interface EnqueueOptions {
   requestId?: string | null
   /** Who enqueues it: 1 to 64 ASCII characters without spaces. */
   subject?: string | null
+  /** Of who enqueues it, such as a W3C traceparent: 1 to 55 ASCII characters without spaces. */
+  trace?: string | null
 }
 
 export type NewJob = ReturnType<typeof toNewJob>
@@ -32,8 +35,9 @@ export type NewJob = ReturnType<typeof toNewJob>
 export function toNewJob<Input>(
   { name, attempts }: Job<Input, unknown>,
   input: Input,
-  { runAt, priority = 0, dedupeKey, requestId = null, subject = null }: EnqueueOptions = {},
+  options: EnqueueOptions = {},
 ) {
+  const { runAt, priority = 0, dedupeKey, requestId = null, subject = null, trace = null } = options
   if (!Number.isInteger(priority) || priority < MIN_PRIORITY || priority > MAX_PRIORITY)
     throw unexpected(RangeError, 'priority', 'be an integer from -32768 to 32767', priority)
   const expected = (length: number) => `be 1 to ${length} ASCII characters without spaces`
@@ -41,6 +45,8 @@ export function toNewJob<Input>(
     throw unexpected(TypeError, 'requestId', expected(128), requestId)
   if (subject !== null && !SUBJECT.test(subject))
     throw unexpected(TypeError, 'subject', expected(64), subject)
+  if (trace !== null && !TRACE.test(trace))
+    throw unexpected(TypeError, 'trace', expected(55), trace)
   return {
     kind: name,
     input: toJson(input, `The input of ${name}`, MAX_INPUT_BYTES),
@@ -50,6 +56,7 @@ export function toNewJob<Input>(
     dedupe_key: dedupeKey === undefined ? null : toColumnKey(dedupeKey),
     request_id: requestId,
     subject,
+    trace,
   }
 }
 

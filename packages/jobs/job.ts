@@ -65,6 +65,7 @@ export const findDuplicate = (names: readonly string[]) =>
 
 export interface JobContext {
   id: string
+  kind: string
   /** Aborts on cancellation, timeout and shutdown, and when another process took the job over. */
   signal: AbortSignal
   /** Reports progress from 0 to 1, written a few times a second. */
@@ -72,6 +73,8 @@ export interface JobContext {
   requestId: string | null
   /** Who enqueued it; null for a schedule. */
   subject: string | null
+  /** Of who enqueued it. */
+  trace: string | null
   attempt: number
 }
 

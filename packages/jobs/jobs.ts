@@ -2,7 +2,15 @@ import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import { type EnqueueOptions, insertJob, toNewJob } from './enqueue.ts'
 import { JobError } from './errors.ts'
-import type { Job, JobChange, JobHandler, JobSchedule, RETRYABLE, UNFINISHED } from './job.ts'
+import type {
+  Job,
+  JobChange,
+  JobContext,
+  JobHandler,
+  JobSchedule,
+  RETRYABLE,
+  UNFINISHED,
+} from './job.ts'
 import { type Log, Loop, TIMING, type Timing } from './loop.ts'
 import { Maintenance, pruning } from './maintenance.ts'
 import {
@@ -47,6 +55,10 @@ export interface JobsOptions extends Omit<StoreOptions, 'open'> {
   concurrency: number
   /** What people may see of an error; by default only a `JobError`'s message. */
   publicMessage?(error: unknown): string
+  /** What `enqueue` takes as `trace` by default. */
+  currentTrace?(): string | undefined
+  /** Called with each attempt: calls `run` and returns what it does, such as within a trace. */
+  around?(attempt: JobContext, run: () => Promise<unknown>): Promise<unknown>
   /** A way to all other processes; signals may get lost, and come back to their sender. */
   signals?:
     | {
@@ -100,13 +112,14 @@ export class Jobs implements AsyncDisposable {
 
   /** Runs jobs. @throws Error for duplicate handlers or schedules, or a wrong cron expression. */
   start(all: { handlers: readonly JobHandler[]; schedules: readonly JobSchedule[] }): void {
-    const { log, concurrency, publicMessage = toPublicMessage } = this.#options
+    const { log, concurrency, publicMessage = toPublicMessage, around = runAlone } = this.#options
     const prune = pruning(this.#store)
     const common = { store: this.#store, log, timing: this.#timing, onChange: this.#notify }
     const handlers = [prune.handler, ...all.handlers]
     const schedules = [prune.schedule, ...all.schedules]
     const onNotice = (change: JobChange) => this.#tell(change, false)
-    const worker = new Worker({ ...common, onNotice, concurrency, publicMessage, handlers })
+    const own = { onNotice, publicMessage, around, handlers }
+    const worker = new Worker({ ...common, ...own, concurrency })
     const enqueue = async (trx: Trx, { name, job, input }: JobSchedule) => {
       const dedupeKey = `schedule:${name}`
       const enqueued = await this.enqueue(trx, job, input as never, { dedupeKey })
@@ -134,7 +147,8 @@ export class Jobs implements AsyncDisposable {
     input: Input,
     options?: EnqueueOptions,
   ): Promise<{ id: string }> {
-    const { id, state, isNew } = await insertJob(trx, toNewJob(job, input, options))
+    const trace = this.#options.currentTrace?.() ?? null
+    const { id, state, isNew } = await insertJob(trx, toNewJob(job, input, { trace, ...options }))
     const change = { id, kind: job.name, state, progress: 0, note: null, attempt: 0, error: null }
     // The other job with the same key has notified of itself.
     if (isNew) this.#options.afterCommit(trx, () => this.#notify([change]))
@@ -365,6 +379,8 @@ export class Jobs implements AsyncDisposable {
 function toChange({ id, kind, state, progress, note, attempt, error }: JobChange): JobChange {
   return { id, kind, state, progress, note, attempt, error }
 }
+
+const runAlone = (_: unknown, run: () => Promise<unknown>) => run()
 
 const toPublicMessage = (error: unknown) =>
   error instanceof JobError ? error.message : 'Something went wrong on our side'

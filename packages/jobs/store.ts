@@ -27,6 +27,8 @@ export interface Claim {
   maxAttempts: number
   requestId: string | null
   subject: string | null
+  /** Of who enqueued it. */
+  trace: string | null
   error: string | null
   input: string
 }
@@ -309,8 +311,8 @@ class Queue {
 }
 
 const CLAIM = sql`
-  id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, subject, error,
-  input
+  id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, subject, trace,
+  error, input
 `
 
 /** `force index`: with few rows, the planner may prefer another index and sort. */

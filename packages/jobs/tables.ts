@@ -31,6 +31,7 @@ interface JobTable {
   dedupe_key: string | null
   request_id: string | null
   subject: string | null
+  trace: string | null
   input: string
   result: string | null
   error: string | null

@@ -38,6 +38,8 @@ export interface WorkerOptions {
   timing: Timing
   handlers: readonly JobHandler[]
   publicMessage(error: unknown): string
+  /** Calls `run` and returns what it does. */
+  around(attempt: JobContext, run: () => Promise<unknown>): Promise<unknown>
   onChange(changes: readonly JobChange[]): void
   /** Called with a change that another process made. */
   onNotice(change: JobChange): void
@@ -184,7 +186,7 @@ export class Worker {
   }
 
   async #run(attempt: Attempt): Promise<void> {
-    const { value, ended } = attempt.start()
+    const { value, ended } = attempt.start(this.#options.around)
     void ended.then(() => this.#free(attempt))
     attempt.result = await value.then(
       (json): AttemptResult => ({ state: 'succeeded', result: json }),
@@ -292,13 +294,16 @@ class Attempt {
   }
 
   /** `value` is the result as JSON, or rejects with the failure. */
-  start(): { value: Promise<string>; ended: Promise<void> } {
+  start(around: WorkerOptions['around']): { value: Promise<string>; ended: Promise<void> } {
     const { job, run } = this.handler
     const timer = startTimer(job.timeoutMs, () => {
       const text = `It was not done within ${job.timeoutMs} ms`
       this.controller.abort(new JobError('deadline_exceeded', text))
     })
-    const returned = Promise.try(() => run(JSON.parse(this.claim.input), this.#context()))
+    const context = this.#context()
+    const returned = Promise.try(() =>
+      around(context, async () => run(JSON.parse(this.claim.input), context)),
+    )
     const end = () => {
       clearTimeout(timer)
       this.ended = true
@@ -318,12 +323,13 @@ class Attempt {
   }
 
   #context(): JobContext {
-    const { id, requestId, subject, attempt } = this.claim
+    const { id, kind, requestId, subject, trace, attempt } = this.claim
     const progress = (fraction: number, text?: string) => {
       const note = text?.slice(0, MAX_NOTE_CHARACTERS) ?? null
       this.progress = { fraction: Math.min(Math.max(fraction, 0), 1) || 0, note }
     }
-    return { id, requestId, subject, attempt, signal: this.controller.signal, progress }
+    const { signal } = this.controller
+    return { id, kind, requestId, subject, trace, attempt, signal, progress }
   }
 }
 

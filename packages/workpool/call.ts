@@ -19,6 +19,8 @@ export interface WorkOptions {
   requestId?: string | undefined
   /** Whether other processes take part, if there are any: see PoolOptions.remote. */
   distributed?: boolean | undefined
+  /** A W3C traceparent, copied to the Timing. */
+  trace?: string | undefined
 }
 
 export interface CallOptions extends WorkOptions {

@@ -420,11 +420,11 @@ class ChunkScheduler<Input, Output> {
   async #run(items: Input[], firstIndex: number, isRemote: boolean): Promise<ChunkResult<Output>> {
     if (this.#failure) throw this.#failure.reason
     const { scheduler, task, options } = this.#work
-    const { priority, key, requestId } = options
+    const { priority, key, requestId, trace } = options
     const { promise, resolve, reject } = Promise.withResolvers<ChunkResult<Output>>()
     const work = { task: task.name, mode: this.#mode, input: items, items: items.length }
     // Without limits: watching them per chunk costs a tenth of its round trip.
-    const callOptions = { priority, key, requestId }
+    const callOptions = { priority, key, requestId, trace }
     const call = new Call({ ...work, map: this.#entry }, callOptions, resolve, reject)
     const calls = isRemote ? this.#remoteCalls : this.#calls
     calls.add(call)

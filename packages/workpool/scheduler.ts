@@ -56,6 +56,7 @@ export interface Timing {
   queuedMs: number
   runMs: number
   requestId: string | undefined
+  trace: string | undefined
 }
 
 export type ItemCounts = Map<string, { queued: number; running: number }>
@@ -503,6 +504,7 @@ export class Scheduler implements AsyncDisposable {
       queuedMs: startedAt - call.queuedAt,
       runMs,
       requestId: call.options.requestId,
+      trace: call.options.trace,
     })
   }
 

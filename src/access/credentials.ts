@@ -159,7 +159,7 @@ export async function deleteExpired(db: Db, limit: number): Promise<void> {
 
 const isValid = sql<boolean>`(expires_at is null or expires_at > now(3))`
 
-const selectByToken = prepared((db, tokenHash: string) =>
+const selectByToken = prepared('credential.by-token', (db, tokenHash: string) =>
   db
     .selectFrom('credential')
     .innerJoin('account', 'account.id', 'credential.account_id')

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { Pool } from '@offloop/workpool/pool'
 import { type Task, task } from '@offloop/workpool/task'
 import { Semaphore } from '../db/semaphore.ts'
-import { currentContext } from '../http/context.ts'
+import { currentWork } from '../http/context.ts'
 
 /** OWASP's recommendation for argon2id: 19 MiB, two passes. */
 export const ARGON2 = { memory: 19 * 1024, passes: 2, parallelism: 1, tagLength: 32 }
@@ -47,13 +47,15 @@ export class Passwords {
   }
 
   async #run<Input, Output>(task: Task<Input, Output>, input: Input, signal: AbortSignal) {
+    const work = currentWork()
     await this.#turns.acquire(signal)
     try {
       return await this.#compute.run(task, input, {
         signal,
         timeoutMs: TIMEOUT_MS,
         key: 'password',
-        requestId: currentContext()?.requestId,
+        requestId: work?.requestId,
+        trace: work?.trace?.traceparent,
       })
     } finally {
       this.#turns.release()

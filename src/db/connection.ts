@@ -59,8 +59,20 @@ export function discard(connection: PoolConnection): void {
   socketOf(connection).destroy(Object.assign(new Error('No answer'), { code: 'ETIMEDOUT' }))
 }
 
-/** Called when a statement begins; returns what to call at its end. */
-export type OnStatement = (sql: string) => () => void
+/**
+ * Called when a statement begins; returns what to call at its end.
+ *
+ * @param name of a prepared query.
+ * @param session the same for all statements of a transaction.
+ */
+export type OnStatement = (
+  sql: string,
+  name: string | undefined,
+  session: object,
+) => (failed: boolean) => void
+
+/** `prepared` names its queries. */
+type Query = CompiledQuery & { name?: string }
 
 /**
  * Adapts a mysql2 connection to Kysely. An abort of its signal rejects at once and kills the
@@ -88,7 +100,7 @@ export class MysqlConnection implements DatabaseConnection {
     this.#onStatement = onStatement
   }
 
-  executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
+  executeQuery<R>({ sql, parameters, name }: Query): Promise<QueryResult<R>> {
     const signal = this.#signal
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason)
@@ -99,9 +111,9 @@ export class MysqlConnection implements DatabaseConnection {
         else reject(signal?.reason)
       }
       signal?.addEventListener('abort', onAbort)
-      const onEnd = this.#onStatement?.(sql)
+      const onEnd = this.#onStatement?.(sql, name, this)
       const onResult = (error: Error | null, result: unknown) => {
-        onEnd?.()
+        onEnd?.(Boolean(error))
         signal?.removeEventListener('abort', onAbort)
         this.#stopped?.resolve()
         if (this.#stopped && error) return reject(signal?.reason)
@@ -134,6 +146,8 @@ export class MysqlConnection implements DatabaseConnection {
 
   async rollback(): Promise<void> {
     if (!this.#stopped) await this.#end('rollback').catch(() => this.#raw.destroy())
+    // The server rolls a killed session back.
+    else this.#onStatement?.('rollback', undefined, this)(false)
   }
 
   streamQuery(): never {
@@ -171,12 +185,13 @@ export class MysqlConnection implements DatabaseConnection {
       timer = setTimeout(discard, ANSWER_GRACE_MS, this.#raw)
     }
     using _listener = this.#signal && addAbortListener(this.#signal, onAbort)
-    const onEnd = this.#onStatement?.(sql)
-    this.#raw.query(sql, (error) => (error ? reject(error) : resolve()))
-    await promise.finally(() => {
-      onEnd?.()
-      clearTimeout(timer)
+    const onEnd = this.#onStatement?.(sql, undefined, this)
+    this.#raw.query(sql, (error) => {
+      onEnd?.(Boolean(error))
+      if (error) reject(error)
+      else resolve()
     })
+    await promise.finally(() => clearTimeout(timer))
   }
 }
 

@@ -10,27 +10,31 @@ const MAX_LIST_LENGTH = 4_096
 /**
  * Compiles a hot query once, because building it costs as much as running it.
  *
- *     const byId = prepared((db, id: number) =>
+ *     const byId = prepared('order.by-id', (db, id: number) =>
  *       db.selectFrom('order').selectAll().where('id', '=', id))
  *     const [order] = await byId(db, 7)
  *
+ * @param name for metrics and traces.
  * @param build gets stand-ins, which it may only pass on to the query.
  * @throws Error on the first call, unless the query binds each parameter once, in order.
  */
-export function prepared<Params extends Parameters, Row>(build: Build<Params, Row>) {
-  const run = preparedWrite(build)
+export function prepared<Params extends Parameters, Row>(name: string, build: Build<Params, Row>) {
+  const run = preparedWrite(name, build)
   return async (db: Db, ...params: Params): Promise<Row[]> => (await run(db, ...params)).rows
 }
 
 /** Like `prepared`, with `insertId` and `numAffectedRows` in the result. */
-export function preparedWrite<Params extends Parameters, Row>(build: Build<Params, Row>) {
-  let compiled: CompiledQuery<Row> | undefined
+export function preparedWrite<Params extends Parameters, Row>(
+  name: string,
+  build: Build<Params, Row>,
+) {
+  let compiled: (CompiledQuery<Row> & { name: string }) | undefined
   return (db: Db, ...parameters: Params): Promise<QueryResult<Row>> => {
     const executor = db.getExecutor()
     // Each handle may have other plugins.
     if (executor.plugins.length > 0)
       return executor.executeQuery(build(db, ...parameters).compile())
-    compiled ??= compile(db, build, parameters.length)
+    compiled ??= { ...compile(db, build, parameters.length), name }
     const query = { ...compiled, parameters }
     // `executor.executeQuery()` would add four promises for plugins.
     return executor.provideConnection((connection) => connection.executeQuery<Row>(query))

@@ -35,6 +35,23 @@ export interface RequestRecord {
   /** The first 20. */
   statements: readonly Statement[]
   statementCount: number
+  trace: Trace | undefined
+}
+
+/** Of a request or job that is sampled; the others have none. */
+export interface Trace {
+  readonly traceId: string
+  /** For what it causes (W3C Trace Context). */
+  readonly traceparent: string
+}
+
+/** What the running code belongs to: a request, or an attempt at a job. */
+export interface Work {
+  readonly requestId: string | undefined
+  readonly trace: Trace | undefined
+  /** For the log. */
+  describe(): Record<string, string | undefined>
+  addStatement?(statement: Statement): void
 }
 
 /** SQL without values. */
@@ -57,7 +74,7 @@ export interface Limiter {
   isUnlimited(client: string | undefined): boolean
 }
 
-export class RequestContext {
+export class RequestContext implements Work {
   readonly requestId: string
   readonly startedAt: number
   /** Undefined for an anonymous client. */
@@ -66,21 +83,24 @@ export class RequestContext {
   identityError: AppError | undefined
   limiter: Limiter | undefined
   isBackground = false
+  trace: Trace | undefined
   readonly statements: Statement[] = []
   statementCount = 0
   readonly #timeoutMs: number
   readonly #outgoing: AppResponse | undefined
+  readonly #c: AppContext | undefined
   #deadline: number
   #timer: NodeJS.Timeout | undefined
   #controller: AbortController | undefined
   #isEnded = false
 
-  constructor(timeoutMs: number, outgoing: AppResponse | undefined) {
+  constructor(timeoutMs: number, outgoing: AppResponse | undefined, c?: AppContext) {
     this.requestId = outgoing?.requestId ?? newRequestId()
     this.startedAt = outgoing?.startedAt ?? performance.now()
     this.#timeoutMs = timeoutMs
     this.#deadline = this.startedAt + timeoutMs
     this.#outgoing = outgoing
+    this.#c = c
   }
 
   get client(): string | undefined {
@@ -102,6 +122,10 @@ export class RequestContext {
     if (this.#isEnded) this.#abortUnanswered()
     else this.#startTimer()
     return this.#controller.signal
+  }
+
+  describe() {
+    return { requestId: this.requestId, route: this.#c ? routePath(this.#c, -1) : '' }
   }
 
   addStatement(statement: Statement): void {
@@ -152,21 +176,31 @@ export const getContext = (c: AppContext): RequestContext => c.get('requestConte
 export const expectSubject = (c: AppContext) => getContext(c).subject as Subject
 
 export function taskOptions(c: AppContext) {
-  const { signal, timeLeftMs, subject, client, requestId } = getContext(c)
-  return { signal, timeoutMs: timeLeftMs, key: subject?.id ?? client, requestId }
+  const { signal, timeLeftMs, subject, client, requestId, trace } = getContext(c)
+  const key = subject?.id ?? client
+  return { signal, timeoutMs: timeLeftMs, key, requestId, trace: trace?.traceparent }
 }
 
 /** Emptied when a request ends: the timer of an idle connection keeps the object alive. */
-const current = new AsyncLocalStorage<{ context: AppContext | undefined }>()
+const current = new AsyncLocalStorage<{ work: Work | undefined }>()
 
-export function currentContext(): RequestContext | undefined {
-  const c = current.getStore()?.context
-  return c && getContext(c)
-}
+export const currentWork = (): Work | undefined => current.getStore()?.work
+
+export const currentTrace = (): Trace | undefined => current.getStore()?.work?.trace
 
 export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> | undefined {
-  const c = current.getStore()?.context
-  return c && { requestId: getContext(c).requestId, route: routePath(c, -1) }
+  const work = currentWork()
+  return work instanceof RequestContext ? work.describe() : undefined
+}
+
+/** Runs an attempt at a job, so that the log and traces know what it does. */
+export function runJob<T>(
+  { id, kind, requestId }: { id: string; kind: string; requestId: string | null },
+  trace: Trace | undefined,
+  run: () => T,
+): T {
+  const describe = () => ({ job: id, kind, requestId: requestId ?? undefined })
+  return current.run({ work: { requestId: requestId ?? undefined, trace, describe } }, run)
 }
 
 /**
@@ -178,6 +212,7 @@ export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> 
 export function requestContext(
   timeoutMs: number,
   onEnd: (records: readonly RequestRecord[]) => void,
+  startTrace?: (traceparent: unknown, startedAt: number) => Trace | undefined,
 ): MiddlewareHandler<Env> {
   let ended: RequestRecord[] = []
   const report = () => {
@@ -187,14 +222,16 @@ export function requestContext(
   }
   return (c, next) => {
     const outgoing = c.env?.outgoing
-    const context = new RequestContext(timeoutMs, outgoing)
+    const context = new RequestContext(timeoutMs, outgoing, c)
+    if (startTrace)
+      context.trace = startTrace(outgoing?.req.headers['traceparent'], context.startedAt)
     c.set('requestContext', context)
-    const store: { context: AppContext | undefined } = { context: c }
+    const store: { work: Work | undefined } = { work: context }
     // `run()` costs twice as much.
     current.enterWith(store)
     const end = (outgoing: AppResponse) => {
       context.end()
-      store.context = undefined
+      store.work = undefined
       if (ended.push(toRecord(c, context, outgoing)) === 1) setImmediate(report)
     }
     // The client left while its request waited.
@@ -214,11 +251,12 @@ export function requestContext(
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()
   return (record) => {
-    const { method, route, status, ms, client, requestId, subject } = record
+    const { method, route, status, ms, client, requestId, subject, trace } = record
     const logOthers = (refused: number) => log.info({ method, route, status, refused }, 'requests')
     const isRefusal = status === 503 || status === 429
     if (isRefusal && !refusals.isFirst(`${status} ${method} ${route}`, logOthers)) return
-    const fields = { method, route, status, ms, client, requestId, subject }
+    const traceId = trace?.traceId
+    const fields = { method, route, status, ms, client, requestId, subject, traceId }
     log[isRoutine(record) ? 'debug' : 'info'](fields, 'request')
   }
 }
@@ -230,7 +268,7 @@ export const isRoutine = ({ method, status, background, hasCredentials }: Reques
   (status < 400 || status === CLIENT_CLOSED_REQUEST || (status === 401 && !hasCredentials))
 
 function toRecord(c: AppContext, context: RequestContext, outgoing: AppResponse): RequestRecord {
-  const { startedAt, requestId, client, subject, statements, statementCount } = context
+  const { startedAt, requestId, client, subject, statements, statementCount, trace } = context
   const { headers } = outgoing.req
   return {
     method: c.req.method,
@@ -245,5 +283,6 @@ function toRecord(c: AppContext, context: RequestContext, outgoing: AppResponse)
     startedAt: TIME_ORIGIN + startedAt,
     statements,
     statementCount,
+    trace,
   }
 }

@@ -1,7 +1,7 @@
 import { performance } from 'node:perf_hooks'
 import { z } from '@hono/zod-openapi'
 import { createLRU } from 'lru.min'
-import { currentContext, isRoutine, type RequestRecord, type Statement } from '../http/context.ts'
+import { isRoutine, type RequestRecord } from '../http/context.ts'
 import { createRouter, json } from '../http/router.ts'
 import type { Log } from '../log.ts'
 import { event } from '../realtime/event.ts'
@@ -20,11 +20,6 @@ const ROUTE_SLICE_MS = 10_000
 const ROUTE_SLICES = 6
 const STATEMENT_SLICE_MS = 60_000
 const STATEMENT_SLICES = 10
-
-const MAX_TEXT_LENGTH = 200
-const MAX_SEARCHED_LENGTH = 1_000
-const MAX_REMEMBERED_LENGTH = 4_000
-const MAX_REMEMBERED = 500
 
 const Count = z.int().min(0)
 const Milliseconds = z.number().min(0)
@@ -114,7 +109,6 @@ export class LiveRequests {
     MAX_NAMES,
     () => new Recent(STATEMENT_SLICE_MS, STATEMENT_SLICES, () => new Durations()),
   )
-  readonly #textsBySql = createLRU<string, string>({ max: MAX_REMEMBERED })
   readonly #ring: RequestRecord[] = []
   readonly #tasksByRequest = createLRU<string, z.infer<typeof TaskRuns>[]>({ max: 2 * MAX_LATEST })
   #logged = 0
@@ -149,16 +143,11 @@ export class LiveRequests {
     }
   }
 
-  observeStatement = (sql: string): (() => void) => {
-    const sentAt = performance.now()
-    const statement: Statement = { text: this.#withoutValues(sql), ms: undefined }
-    currentContext()?.addStatement(statement)
-    return () => {
-      const now = performance.now()
-      statement.ms = now - sentAt
-      this.#statements.find(statement.text, now).current(now).add(statement.ms)
-      this.#hasChanged = true
-    }
+  /** @param text without values. */
+  addStatement(text: string, ms: number): void {
+    const now = performance.now()
+    this.#statements.find(text, now).current(now).add(ms)
+    this.#hasChanged = true
   }
 
   observeTask({ task, outcome, queuedMs, runMs, requestId, items }: RequestTask): void {
@@ -198,7 +187,14 @@ export class LiveRequests {
     }
   }
 
-  #toLogged({ background, hasCredentials, startedAt, statements, ...record }: RequestRecord) {
+  #toLogged({
+    background,
+    hasCredentials,
+    startedAt,
+    statements,
+    trace,
+    ...record
+  }: RequestRecord) {
     return {
       ...record,
       startedAt: round(startedAt),
@@ -212,28 +208,7 @@ export class LiveRequests {
       ),
     }
   }
-
-  #withoutValues(sql: string): string {
-    const known = this.#textsBySql.get(sql)
-    if (known !== undefined) return known
-    const text = withoutValues(sql)
-    if (sql.length <= MAX_REMEMBERED_LENGTH) this.#textsBySql.set(sql, text)
-    return text
-  }
 }
-
-const LITERALS = /`([^`]*)`|'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)|\b\d[\w.]*/g
-
-/** A list of any length is one statement: `?, …`. */
-const withoutValues = (sql: string): string =>
-  sql
-    .slice(0, MAX_SEARCHED_LENGTH)
-    .replace(LITERALS, (_, identifier?: string) => identifier ?? '?')
-    .replace(/\s+/g, ' ')
-    .replace(/\?(?:, ?\?)+/g, '?, …')
-    .replace(/(\([^()]*\))(?:, ?\1)+/g, '$1, …')
-    .trim()
-    .slice(0, MAX_TEXT_LENGTH)
 
 const recentByName = <Slice>(all: ByName<Recent<Slice>>, now: number) =>
   [...all].flatMap(([name, recent]): [string, Slice[]][] => {

@@ -41,6 +41,19 @@ export class Metrics {
     'database_pool_wait_seconds',
     'Time spent waiting for a pooled connection',
   )
+  readonly #statements = this.#histogram(
+    'sql_statement_seconds',
+    'Time of SQL statements by the name of the query, or by verb and table',
+    ['name'],
+  )
+  readonly #slowStatements = this.#counter(
+    'sql_slow_statements_total',
+    'SQL statements that took SLOW_QUERY_MS or longer',
+  )
+  readonly #droppedSpans = this.#counter(
+    'trace_spans_dropped_total',
+    'Spans that the OpenTelemetry collector did not take',
+  )
   readonly #blocks = this.#counter(
     'nodejs_eventloop_blocks_total',
     'Times the event loop was blocked for longer than WATCHDOG_MS',
@@ -82,6 +95,16 @@ export class Metrics {
   observeConnectionWait = (ms: number) => this.#connectionWaits.observe(ms / 1_000)
 
   observeRemoteChunk = (outcome: string) => this.#remoteChunks.inc({ outcome })
+  /** Returns what observes the seconds of each statement of this name. */
+  timeStatements(name: string): (seconds: number) => void {
+    return this.#statements.labels({ name }).observe
+  }
+
+  countSlowStatement(): void {
+    this.#slowStatements.inc()
+  }
+
+  countDroppedSpans = (spans: number) => this.#droppedSpans.inc(spans)
 
   observeBlock({ blockedMs }: Block): void {
     this.#blocks.inc()

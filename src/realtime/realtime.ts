@@ -54,6 +54,8 @@ interface RealtimeOptions {
   admit?: (request: IncomingMessage) => boolean
   /** @param token of `io(url, { auth: { token } })`. @throws AppError for an unknown token. */
   identify?: (request: IncomingMessage, token: unknown) => Promise<Subject | undefined>
+  /** Called when an event is published; returns what to call afterwards. */
+  onPublish?: ((topic: string, event: string) => (() => void) | undefined) | undefined
 }
 
 interface SocketData {
@@ -73,6 +75,7 @@ export class Realtime implements AsyncDisposable {
   readonly #io: Io
   readonly #topics: readonly Topic[]
   readonly #relay: Relay | undefined
+  readonly #onPublish: RealtimeOptions['onPublish']
   readonly #expiry: NodeJS.Timeout
   /** With the bytes that wait in Socket.IO's own buffer. */
   readonly #connections = new Map<Connection, number>()
@@ -85,6 +88,7 @@ export class Realtime implements AsyncDisposable {
   constructor(options: RealtimeOptions) {
     this.#topics = options.topics
     this.#relay = options.relay
+    this.#onPublish = options.onPublish
     this.#io = new Server({
       path: PATH,
       transports: ['websocket'],
@@ -215,8 +219,14 @@ export class Realtime implements AsyncDisposable {
   }
 
   #publish(event: RelayedEvent, reach: Reach) {
+    const onEnd = this.#onPublish?.(event.topic, event.name)
     this.#deliver(event)
-    if (!this.#relay || reach === 'local') return
+    if (reach === 'all') this.#relayToOthers(event)
+    onEnd?.()
+  }
+
+  #relayToOthers(event: RelayedEvent) {
+    if (!this.#relay) return
     if (!event.latest || this.#relay.hasSubscribers(event.topic)) this.#relay.publish(event)
   }
 

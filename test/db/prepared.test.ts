@@ -15,7 +15,7 @@ describe('a prepared query', () => {
       .values(['a', 'b', 'c'].map((name) => ({ name, price: '1.00', stock: 1 })))
       .execute()
     let built = 0
-    const namesAfter = prepared((db, id: number, limit: number) => {
+    const namesAfter = prepared('items.after', (db, id: number, limit: number) => {
       built++
       return db.selectFrom('item').select('name').where('id', '>', id).orderBy('id').limit(limit)
     })
@@ -32,7 +32,7 @@ describe('a prepared query', () => {
     'refuses to be built when its parameters would be bound to the wrong places, also where their values are %s',
     async (_, a, b) => {
       const { database } = await useDatabase()
-      const swapped = prepared((db, stock: number, id: number) =>
+      const swapped = prepared('items.swapped', (db, stock: number, id: number) =>
         db.selectFrom('item').select('name').where('id', '=', id).where('stock', '=', stock),
       )
       await expect(swapped(database.withSignal(), a, b)).rejects.toThrow(
@@ -59,7 +59,7 @@ describe('a prepared query', () => {
     ['a text with a parameter in it', (db, stock) => names(db).where('name', '=', `Lamp ${stock}`)],
   ])('refuses to bind %s', async (_, build) => {
     const { database } = await useDatabase()
-    await expect(prepared(build)(database.withSignal(), 1)).rejects.toThrow(
+    await expect(prepared('items.refused', build)(database.withSignal(), 1)).rejects.toThrow(
       'A prepared query must bind',
     )
   })
@@ -67,7 +67,7 @@ describe('a prepared query', () => {
   test('writes, and says what it wrote', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    const insert = preparedWrite((db, name: string, price: string, stock: number) =>
+    const insert = preparedWrite('items.insert', (db, name: string, price: string, stock: number) =>
       db.insertInto('item').values({ name, price, stock }),
     )
     expect(await insert(db, 'Lamp', '1.00', 1)).toMatchObject({ insertId: 1n, numAffectedRows: 1n })
@@ -85,7 +85,7 @@ describe('a prepared query', () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     await db.insertInto('item').values({ name: 'Lamp', price: '1.00', stock: 1 }).execute()
-    const createdById = prepared((db, id: number) =>
+    const createdById = prepared('items.created', (db, id: number) =>
       db.selectFrom('item').select('created_at').where('id', '=', id),
     )
     const [camel, plain] = [db.withPlugin(new CamelCasePlugin()), db]

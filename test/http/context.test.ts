@@ -253,6 +253,7 @@ describe('the access log', () => {
     startedAt: 0,
     statements: [],
     statementCount: 0,
+    trace: undefined,
   }
 
   /** At which level a request is logged, or nothing if it is not. */

@@ -46,6 +46,8 @@ export function startProcess(
         COMPUTE_THREADS: '1',
         PORT: '0',
         OPS_PORT: '0',
+        // On a busy machine any statement is slow.
+        SLOW_QUERY_MS: '0',
         ...env,
       },
     },

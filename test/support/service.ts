@@ -32,6 +32,8 @@ export async function startService(env: NodeJS.ProcessEnv = {}, open = openAll) 
     DRAIN_TIMEOUT_MS: '1000',
     COMPUTE_THREADS: '2',
     RATE_LIMITS: 'off',
+    // On a busy machine any statement is slow.
+    SLOW_QUERY_MS: '0',
     DATABASE_URL: databaseUrl,
     // feature: reports
     REPORT_DIR: reportDirectory,

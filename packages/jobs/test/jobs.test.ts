@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'kysely'
 import { pino } from 'pino'
@@ -258,6 +259,8 @@ describe('enqueuing', () => {
       await expect(put({ requestId })).rejects.toThrow(TypeError)
     for (const subject of ['é', '', 'x'.repeat(65)])
       await expect(put({ subject })).rejects.toThrow('Expected `subject` to be 1 to 64 ASCII')
+    for (const trace of ['é', '', 'x'.repeat(56)])
+      await expect(put({ trace })).rejects.toThrow('Expected `trace` to be 1 to 55 ASCII')
     for (const priority of [-32_768, 32_767]) expect(await put({ priority })).toHaveProperty('id')
   })
 
@@ -313,6 +316,32 @@ describe('a handler', () => {
       result: { id, attempt: 1, ...from },
     })
     expect(changes.filter(({ progress }) => progress === 0.1)).toEqual([])
+  })
+
+  test('runs within what is around it, which knows the trace of who enqueued the job', async () => {
+    const { database } = await useDatabase()
+    const context = new AsyncLocalStorage<string>()
+    const traced = job<null, unknown>('test.traced')
+    let current: string | undefined = 'trace-1'
+    const { jobs } = useJobs(database, {
+      handlers: [handle(traced, (_, { trace }) => [trace, context.getStore()])],
+      currentTrace: () => current,
+      around: ({ id, kind, trace }, run) => context.run(`${kind} ${id} ${trace}`, run),
+    })
+    const put = (trace?: string) =>
+      enqueue({ database, jobs }, traced, null, trace === undefined ? {} : { trace })
+    const [implied, given] = [await put(), await put('trace-2')]
+    current = undefined
+    const none = await put()
+    for (const [{ id }, trace] of [
+      [implied, 'trace-1'],
+      [given, 'trace-2'],
+      [none, null],
+    ] as const) {
+      const find = () => jobs.find(database.withSignal(), id)
+      await until(async () => (await find())?.state === 'succeeded', 'it is done')
+      expect((await find())?.result).toEqual([trace, `test.traced ${id} ${trace}`])
+    }
   })
 
   test('is aborted when its time is up, and the attempt fails even if it is unresponsive', async () => {

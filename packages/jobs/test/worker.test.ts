@@ -155,6 +155,7 @@ async function useWorker(concurrency: number) {
     timing: TIMING,
     handlers: [untilAborted, single].map((kind) => handle(kind, () => goOn.promise)),
     publicMessage: String,
+    around: (_, run) => run(),
     onChange: (some) => changes.push(...some),
     onNotice: (change) => changes.push(change),
   })

@@ -24,12 +24,14 @@ describe('a timing', () => {
 
   test('says on whose behalf a task, or each chunk of a map, ran', async () => {
     const { pool, timings } = await usePool({ threads: 1 })
-    await pool.run(echo, 'one', { requestId: 'who-ran' })
-    await pool.map(double, [1, 2, 3], { requestId: 'who-mapped' })
+    await pool.run(echo, 'one', { requestId: 'who-ran', trace: 'of-run' })
+    await pool.map(double, [1, 2, 3], { requestId: 'who-mapped', trace: 'of-map' })
     await pool.run(echo, 'nobody')
     const requestIds = timings.map(({ requestId }) => requestId)
     expect([requestIds[0], requestIds.at(-1)]).toEqual(['who-ran', undefined])
     expect(new Set(requestIds.slice(1, -1))).toEqual(new Set(['who-mapped']))
+    const traces = new Set(timings.map(({ trace }) => trace))
+    expect([...traces]).toEqual(['of-run', 'of-map', undefined])
   })
 
   test('of a chunk counts its items', async () => {

@@ -137,19 +137,20 @@ const COLUMNS = [
   'updated_at as updatedAt',
 ] as const
 
-const selectById = prepared((db, id: number) =>
+const selectById = prepared('product.by-id', (db, id: number) =>
   db.selectFrom('product').select(COLUMNS).where('id', '=', id),
 )
 
-const selectAfter = prepared((db, id: number, limit: number) =>
+const selectAfter = prepared('product.page', (db, id: number, limit: number) =>
   db.selectFrom('product').select(COLUMNS).where('id', '>', id).orderBy('id').limit(limit),
 )
 
-const selectVersion = prepared((db, id: number) =>
+const selectVersion = prepared('product.version', (db, id: number) =>
   db.selectFrom('product').select('version').where('id', '=', id).forUpdate(),
 )
 
 const insert = preparedWrite(
+  'product.insert',
   (db, name: string, price: string, stock: number, created_at: Date, updated_at: Date) =>
     db.insertInto('product').values({ name, price, stock, created_at, updated_at }),
 )

@@ -7,6 +7,7 @@ import { type NotNull, sql } from 'kysely'
 import type { Database, Db } from '../../db/database.ts'
 import { inPieces } from '../../db/prepared.ts'
 import { AppError } from '../../errors.ts'
+import { currentTrace } from '../../http/context.ts'
 import {
   isSmall,
   SUMMARY_VERSION,
@@ -56,6 +57,7 @@ export async function summariseUpload(
         priority: isSmall(Number(report.bytes)) ? 'interactive' : 'batch',
         signal,
         requestId: requestId ?? undefined,
+        trace: currentTrace()?.traceparent,
         key: subject ?? undefined,
         onProgress: progress,
       },
