@@ -132,7 +132,13 @@ async function measureOverhead(client: RemoteClient, chunk: Range[], count: numb
 
 /** Returns its time on the thread. A slow machine gives a part of it back. */
 async function runChunk(client: RemoteClient, input: Range[]): Promise<number> {
-  const work = { task: TASK, mode: 'joined', input, requestId: undefined } as const
+  const work = {
+    task: TASK,
+    mode: 'joined',
+    input,
+    requestId: undefined,
+    trace: undefined,
+  } as const
   const answer = await client.run(work, { signal: AbortSignal.timeout(CALL_TIMEOUT_MS) })
   if (answer.outcome !== 'done') throw new Error(`A chunk was not done: ${answer.outcome}`)
   const rest = input.slice(answer.items)

@@ -15,6 +15,7 @@ export interface Work {
   mode: 'one' | 'each' | 'joined'
   input: unknown
   requestId: string | undefined
+  trace: string | undefined
 }
 
 export type Answer =

@@ -6,6 +6,7 @@ export interface RemoteWork {
   mode: Mode
   input: unknown
   requestId: string | undefined
+  trace: string | undefined
 }
 
 export type RemoteAnswer =

@@ -275,7 +275,7 @@ export class Scheduler implements AsyncDisposable {
   /** The answer to a call that has not ended; one that failed has. */
   async #runRemotely(call: Call): Promise<RemoteAnswer | undefined> {
     const { task, mode, input } = call
-    const { requestId, onProgress } = call.options
+    const { requestId, trace, onProgress } = call.options
     const controller = new AbortController()
     this.#remoteCalls.set(call, controller)
     // It waits elsewhere.
@@ -284,7 +284,7 @@ export class Scheduler implements AsyncDisposable {
       if (!call.outcome) onProgress?.(fraction)
     }
     try {
-      const work = { task, mode, input, requestId }
+      const work = { task, mode, input, requestId, trace }
       const { signal } = controller
       const answer = await this.remote?.run(work, { signal, onProgress: onRemoteProgress })
       if (answer?.outcome === 'failed')

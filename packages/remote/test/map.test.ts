@@ -155,11 +155,12 @@ describe.runIf(hasValkey)('a distributed map', () => {
 
   test('names the request where it runs', async () => {
     const { pool, servers } = await useCluster()
-    await pool.map(give, UNEVEN, { ...DISTRIBUTED, requestId: 'request-1' })
+    await pool.map(give, UNEVEN, { ...DISTRIBUTED, requestId: 'request-1', trace: 'trace-1' })
     const [timing] = servers[0]?.timings() ?? []
     expect(timing).toMatchObject({
       task: 'test.give',
       requestId: 'request-1',
+      trace: 'trace-1',
       outcome: 'succeeded',
     })
   })

@@ -168,6 +168,7 @@ describe('serving another process', () => {
     mode,
     input,
     requestId: 'request-1',
+    trace: undefined,
   })
 
   test('runs on all threads that batch work may use, and names the request', async () => {
