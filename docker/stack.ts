@@ -1,6 +1,8 @@
+import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { devNull } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 const run = promisify(execFile)
@@ -10,6 +12,8 @@ const ROOT = join(import.meta.dirname, '..')
 const UP_TIMEOUT_MS = 15 * 60_000
 const COMMAND_TIMEOUT_MS = 90_000
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024
+const WAIT_TIMEOUT_MS = 60_000
+const POLL_MS = 50
 const LOG_LINES = 100
 const NEVER = new AbortController().signal
 
@@ -48,19 +52,22 @@ interface Options {
  * have running.
  */
 export class Stack {
+  /** As the README names it. */
+  readonly url = `http://localhost:${SETTINGS.PORT}`
   readonly #project: string
   readonly #interrupted: AbortSignal
+  readonly #profile: string
 
   /** @param interrupted when it aborts, every command ends but `remove()`. */
-  constructor(project: string, interrupted: AbortSignal) {
+  constructor(project: string, interrupted: AbortSignal, profile = '') {
     this.#project = project
     this.#interrupted = interrupted
+    this.#profile = profile
   }
 
-  /** Starts everything in its order, and gives the URL of the app as the README names it. */
-  async up(options: string[] = [], settings: Record<string, string> = {}): Promise<string> {
+  /** Starts everything in its order. */
+  async up(options: string[] = [], settings: Record<string, string> = {}): Promise<void> {
     await this.#compose(['up', '--detach', ...options], { timeout: UP_TIMEOUT_MS, settings })
-    return `http://localhost:${SETTINGS.PORT}`
   }
 
   /** SIGTERM to a service, and SIGKILL when its grace period is over. */
@@ -95,13 +102,24 @@ export class Stack {
 
   /** One field of a service's container, in the words of a Go template. */
   async inspect(service: string, field: string): Promise<string> {
-    return docker(['inspect', `--format={{${field}}}`, await this.#containerOf(service)])
+    return docker(['inspect', `--format={{${field}}}`, ...(await this.containers(service))])
+  }
+
+  /** Which services run. */
+  async services(): Promise<string[]> {
+    return (await this.#compose(['ps', '--services'])).split('\n')
+  }
+
+  /** The ids of a service's containers. */
+  async containers(service: string): Promise<string[]> {
+    return (await this.#compose(['ps', '--all', '--quiet', service])).split('\n')
   }
 
   /** What a service logged, one JSON object a line. */
   async logOf(service: string): Promise<Record<string, unknown>[]> {
-    const text = await docker(['logs', await this.#containerOf(service)])
-    return text.split('\n').map((line) => JSON.parse(line))
+    const containers = await this.containers(service)
+    const texts = await Promise.all(containers.map((id) => docker(['logs', id])))
+    return texts.flatMap((text) => text.split('\n')).map((line) => JSON.parse(line))
   }
 
   /** The tags of the images that were built. */
@@ -119,8 +137,22 @@ export class Stack {
     return this.#compose(['logs', `--tail=${LOG_LINES}`])
   }
 
-  #containerOf(service: string): Promise<string> {
-    return this.#compose(['ps', '--all', '--quiet', service])
+  /** Any other command of Docker. */
+  docker(...command: string[]): Promise<string> {
+    return docker(command, { signal: this.#interrupted })
+  }
+
+  /** Polls until it is so. What does not answer yet is no error. */
+  async eventually(
+    what: string,
+    isSo: () => Promise<boolean>,
+    timeoutMs = WAIT_TIMEOUT_MS,
+  ): Promise<void> {
+    const deadline = AbortSignal.timeout(timeoutMs)
+    while (!(await isSo().catch(() => false))) {
+      assert.ok(!deadline.aborted, `${what}: not within ${timeoutMs} ms`)
+      await sleep(POLL_MS, undefined, { signal: this.#interrupted })
+    }
   }
 
   #compose(command: string[], { settings, ...options }: Options = {}): Promise<string> {
@@ -129,7 +161,7 @@ export class Stack {
       '--file=docker-compose.yml',
       `--env-file=${devNull}`,
     ]
-    const env = { ...process.env, ...SETTINGS, ...settings }
+    const env = { ...process.env, ...SETTINGS, COMPOSE_PROFILES: this.#profile, ...settings }
     return docker(['compose', ...project, ...command], {
       signal: this.#interrupted,
       env,

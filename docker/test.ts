@@ -3,11 +3,13 @@ import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { readdir } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { io, type Socket } from 'socket.io-client'
 import type { ServerEvents } from '../src/feature.ts'
 import type { features } from '../src/features/index.ts'
 import type { ClientEvents } from '../src/realtime/realtime.ts'
+// feature: products, reports
+import { checkScale } from './scale.ts'
+// /feature
 import { Stack } from './stack.ts'
 
 const REQUEST_TIMEOUT_MS = 10_000
@@ -18,9 +20,7 @@ const REQUEST_TIMEOUT_MS = 10_000
  */
 const REPORT_TIMEOUT_MS = 60_000
 // /feature
-const WAIT_TIMEOUT_MS = 60_000
 const RECOVERY_TIMEOUT_MS = 5_000
-const POLL_MS = 50
 const TESTS_TIMEOUT_MS = 15 * 60_000
 const MESSAGE_LINES = 20
 
@@ -56,7 +56,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => in
 
 const project = `offloop-test-${randomBytes(4).toString('hex')}`
 const stack = new Stack(project, interrupted)
-let url = ''
+const { url } = stack
 /** What makes a request an operator's, once one has signed in. */
 let operator: Record<string, string> = {}
 let passed = 0
@@ -107,6 +107,13 @@ if (await check('docker compose up --build brings it up', comesUp)) {
   await check('the data survives docker compose down and up', keepsData)
   // /feature
   await check('two processes run on a range of ports', scales)
+  // feature: products, reports
+  await stack.down()
+  const scaled = new Stack(project, interrupted, 'scale')
+  await checkScale(scaled, operator, check)
+  if (failed > 0) console.error(await scaled.logs().catch(String))
+  await scaled.down()
+  // /feature
 }
 if (failed > 0) console.error(await stack.logs().catch(String))
 await check('docker compose down --volumes leaves nothing behind', () => stack.remove())
@@ -134,8 +141,9 @@ async function check(name: string, prove: () => Promise<void>): Promise<boolean>
 }
 
 async function comesUp() {
-  url = await stack.up(['--build'])
+  await stack.up(['--build'])
   await untilReady()
+  assert.deepEqual((await stack.services()).sort(), ['app', 'mysql'])
 }
 
 async function buildsOneImage() {
@@ -259,7 +267,7 @@ async function summarisesCsv() {
 // /feature
 
 async function isHealthy() {
-  await eventually(
+  await stack.eventually(
     'Docker finds it healthy',
     async () => (await stack.inspect('app', '.State.Health.Status')) === 'healthy',
   )
@@ -287,7 +295,7 @@ async function reapsOrphans() {
   assert.match(orphan, /^\d+$/)
   // A process that ended is a zombie, and stays in /proc, for as long as PID 1 does not ask for its
   // exit code.
-  await eventually(
+  await stack.eventually(
     'the orphan is gone',
     async () => (await stack.exec('app', 'test', '-e', `/proc/${orphan}`)).code === 1,
   )
@@ -295,15 +303,15 @@ async function reapsOrphans() {
 
 async function survivesOutage() {
   await stack.kill('mysql')
-  await eventually('reads are 503', async () => (await get('/v1/jobs')).status === 503)
+  await stack.eventually('reads are 503', async () => (await get('/v1/jobs')).status === 503)
   assert.equal((await readOps('/health/ready')).status, 503)
   assert.equal((await readOps('/health/live')).status, 200)
   await stack.start('mysql')
-  await eventually(
+  await stack.eventually(
     'MySQL is healthy',
     async () => (await stack.inspect('mysql', '.State.Health.Status')) === 'healthy',
   )
-  await eventually(
+  await stack.eventually(
     'reads are 200',
     async () => (await get('/v1/jobs')).status === 200,
     RECOVERY_TIMEOUT_MS,
@@ -328,11 +336,11 @@ async function stopsInOrder() {
 
 // feature: products
 async function keepsData() {
-  url = await stack.up()
+  await stack.up()
   await untilReady()
   const product = await createProduct('Lasting kettle')
   await stack.down()
-  url = await stack.up()
+  await stack.up()
   await untilReady()
   assert.deepEqual(await readProduct(product.id), product)
 }
@@ -350,7 +358,7 @@ async function refusesPassword() {
 async function scales() {
   await stack.up(['--scale', 'app=2'], { PORTS: '13581-13582' })
   for (const port of [13581, 13582])
-    await eventually(
+    await stack.eventually(
       `${port} answers`,
       async () => (await fetch(`http://localhost:${port}/v1/jobs`, { headers: operator })).ok,
     )
@@ -359,7 +367,7 @@ async function scales() {
 async function isClosed() {
   const production = new Stack(`${project}-production`, interrupted)
   try {
-    url = await production.up(['--build'], {
+    await production.up(['--build'], {
       NODE_ENV: 'production',
       MYSQL_PASSWORD: randomBytes(24).toString('hex'),
     })
@@ -434,7 +442,7 @@ async function passesTests() {
 
 function untilReady(on = stack) {
   const isReady = async () => (await readOps('/health/ready', on)).status === 200
-  return eventually('/health/ready says 200', isReady)
+  return on.eventually('/health/ready says 200', isReady)
 }
 
 /** Reads the ops port, which compose does not publish. */
@@ -473,15 +481,6 @@ async function readProduct(id: number) {
   return response.json()
 }
 // /feature
-
-/** Polls until it is so. What does not answer yet is no error. */
-async function eventually(what: string, isSo: () => Promise<boolean>, timeoutMs = WAIT_TIMEOUT_MS) {
-  const deadline = AbortSignal.timeout(timeoutMs)
-  while (!(await isSo().catch(() => false))) {
-    assert.ok(!deadline.aborted, `${what}: not within ${timeoutMs} ms`)
-    await sleep(POLL_MS, undefined, { signal: interrupted })
-  }
-}
 
 /** The end of it: Docker puts a whole build into a message. */
 function explain(error: unknown) {

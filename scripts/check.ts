@@ -9,6 +9,7 @@ const TOOLS = [
   'tsc -p tsconfig.page.json',
   'biome check',
   'node scripts/check-imports.ts',
+  'node scripts/check-manifests.ts',
   'knip',
 ]
 

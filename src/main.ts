@@ -115,7 +115,8 @@ export async function openService(
     }),
   )
   if (web) opening.defer(web.watchCredentials(realtime))
-  metrics.addGauges({ database, compute, jobs, realtime, valkey, remote: remote?.client })
+  const gauged = { database, compute, jobs, realtime, valkey, readiness }
+  metrics.addGauges({ ...gauged, remote: remote?.client })
 
   const opened = { config, database, compute, jobs, realtime, log, metrics }
   const deps: Deps = { ...opened, stopping: stopping.signal }

@@ -42,12 +42,14 @@ describe.runIf(canOwnServer)('a database killed with -9 under load', () => {
       code: 'unavailable',
     })
     expect((await request(`${service.opsUrl}/health/live`)).status).toBe(200)
+    await until(async () => (await readReady(service.opsUrl)) === '0', 'its metrics tell')
 
     await server.restart()
     await until(
       async () => (await request(`${service.opsUrl}/health/ready`)).status === 200,
       'it is ready',
     )
+    await until(async () => (await readReady(service.opsUrl)) === '1', 'its metrics tell')
     await until(
       async () => (await request(`${service.url}/v1/items/1`)).status === 200,
       'it serves',
@@ -245,4 +247,10 @@ async function listStatements(url: string): Promise<string> {
   const [rows] = await connection.query('show processlist')
   await connection.end()
   return JSON.stringify((rows as { Id: number }[]).filter(({ Id }) => Id !== connection.threadId))
+}
+
+/** Its value in `/metrics`. */
+async function readReady(opsUrl?: string) {
+  const text = await (await fetch(`${opsUrl}/metrics`)).text()
+  return text.match(/^service_ready (.+)$/m)?.[1]
 }

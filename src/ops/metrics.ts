@@ -14,6 +14,7 @@ interface Parts {
   realtime: { connections: number }
   valkey: { isReady: boolean } | undefined
   remote: { running: number } | undefined
+  readiness: { find(): Promise<{ ready: boolean }> }
 }
 
 /**
@@ -112,7 +113,7 @@ export class Metrics {
   }
 
   /** Adds what is read at each scrape. */
-  addGauges({ database, compute, jobs, realtime, valkey, remote }: Parts): void {
+  addGauges({ database, compute, jobs, realtime, valkey, remote, readiness }: Parts): void {
     const { semaphore } = database
     this.#gauge('database_pool_size', 'Maximum pool size', () => semaphore.permits)
     this.#gauge('database_pool_in_use', 'Connections in use', () => semaphore.inUse)
@@ -130,6 +131,14 @@ export class Metrics {
         'Parts of distributed calls that other processes run or will run for this one',
         () => remote.running,
       )
+    new Gauge({
+      name: 'service_ready',
+      help: 'Whether the readiness probe answers 200: 1 or 0',
+      registers: [this.#registry],
+      async collect() {
+        this.set((await readiness.find()).ready ? 1 : 0)
+      },
+    })
     new Gauge({
       name: 'jobs',
       help: 'Jobs by state, of all processes',

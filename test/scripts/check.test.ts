@@ -7,7 +7,9 @@ import { expect, onTestFinished, test } from 'vitest'
 const SCRIPT = join(import.meta.dirname, '../../scripts/check.ts')
 
 /** Runs the script with tools that print their name and exit as they are told. */
-function check(exitCodes: { tsc?: number; biome?: number; imports?: number; knip?: number }) {
+function check(
+  exitCodes: Partial<Record<'tsc' | 'biome' | 'imports' | 'manifests' | 'knip', number>>,
+) {
   const folder = mkdtempSync(join(tmpdir(), 'check-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
   for (const name of ['bin', 'scripts']) mkdirSync(join(folder, name))
@@ -17,10 +19,11 @@ function check(exitCodes: { tsc?: number; biome?: number; imports?: number; knip
       `#!/bin/sh\necho "ran ${name}"\nexit ${exitCodes[name] ?? 0}\n`,
       { mode: 0o755 },
     )
-  writeFileSync(
-    join(folder, 'scripts/check-imports.ts'),
-    `console.log('ran imports'); process.exitCode = ${exitCodes.imports ?? 0}`,
-  )
+  for (const name of ['imports', 'manifests'] as const)
+    writeFileSync(
+      join(folder, `scripts/check-${name}.ts`),
+      `console.log('ran ${name}'); process.exitCode = ${exitCodes[name] ?? 0}`,
+    )
   const path = [join(folder, 'bin'), dirname(process.execPath), '/usr/bin', '/bin'].join(delimiter)
   const { stdout, status } = spawnSync(process.execPath, [SCRIPT], {
     cwd: folder,
@@ -34,7 +37,7 @@ function check(exitCodes: { tsc?: number; biome?: number; imports?: number; knip
   }
 }
 
-const ALL = ['tsc', 'tsc', 'biome', 'imports', 'knip']
+const ALL = ['tsc', 'tsc', 'biome', 'imports', 'manifests', 'knip']
 
 test('all tools run, and none failed', () => {
   expect(check({})).toEqual({ status: 0, ran: ALL, failed: undefined })
