@@ -1,19 +1,17 @@
 import { type EnqueueOptions, insertJob, toNewJob } from '@offloop/jobs/enqueue'
 import { job } from '@offloop/jobs/job'
-import { JobStore } from '@offloop/jobs/store'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { useClaims } from '../../../packages/jobs/test/support/claims.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { request, startService } from '../../support/service.ts'
 
 let service: Awaited<ReturnType<typeof startService>>
 let url: string
-let store: JobStore
 
 beforeAll(async () => {
   // It runs none itself: the tests say what becomes of them.
-  service = await startService({ JOBS_CONCURRENCY: '0' })
+  service = await startService({ JOBS_QUEUES: 'off' })
   url = `${service.url}/v1/jobs`
-  store = new JobStore({ open: () => service.database.withSignal(), transaction, keepMs: 60_000 })
 })
 afterAll(() => service.close())
 
@@ -27,15 +25,10 @@ const create = async (kind = 'test.some', options: EnqueueOptions = {}) => {
 /** One that was begun, and failed for good. */
 const createFailed = async (kind: string) => {
   const id = await create(kind)
-  const { claims } = await store.claim({
-    worker: 'w:1',
-    rooms: new Map([[kind, 1]]),
-    limit: 1,
-    leaseMs: 30_000,
-    ids: [id],
-  })
+  const { store, claims } = useClaims(service.database.withSignal(), [job(kind)], { worker: 'w:1' })
+  const claimed = await claims.claimNamed(id)
   const result = { state: 'failed', error: 'It cannot be done', detail: 'Error: secret' } as const
-  await store.finish(claims.map((claim) => ({ claim, result })))
+  await store.finish(claimed.map((claim) => ({ claim, result })))
   return id
 }
 

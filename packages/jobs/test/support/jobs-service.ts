@@ -24,7 +24,7 @@ async function open() {
   const jobs = new Jobs({
     ...access(database),
     log,
-    concurrency: Number(CONCURRENCY),
+    queues: { '*': Number(CONCURRENCY) },
     keepMs: 600_000,
     timing: JSON.parse(TIMING),
   })
