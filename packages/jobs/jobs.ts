@@ -215,12 +215,12 @@ export class Jobs implements AsyncDisposable {
    *
    * @throws JobError `not_found` for a queue that no job and no process names.
    */
-  pauseQueue(db: Db, queue: string): Promise<QueueRow> {
+  pauseQueue(db: Db, queue: string): Promise<void> {
     return setPaused(db, queue, { paused: true, queues: this.#queues })
   }
 
   /** @throws JobError `not_found` for a queue that no job and no process names. */
-  resumeQueue(db: Db, queue: string): Promise<QueueRow> {
+  resumeQueue(db: Db, queue: string): Promise<void> {
     return setPaused(db, queue, { paused: false, queues: this.#queues })
   }
 

@@ -36,22 +36,24 @@ export async function renewQueues(db: Db, queues: Iterable<string>): Promise<voi
   `.execute(db)
 }
 
-/** @throws JobError `not_found` for a queue that no job and no process names. */
+/**
+ * @param queues those of the kinds that this process knows.
+ * @throws JobError `not_found` for a queue that no job and no process names.
+ */
 export async function setPaused(
   db: Db,
   queue: string,
   { paused, queues }: { paused: boolean; queues: ReadonlyMap<string, string> },
-): Promise<QueueRow> {
+): Promise<void> {
   const isKnown = (await listQueues(db, queues)).some((row) => row.queue === queue)
   if (!isKnown) throw new JobError('not_found', `There is no queue ${queue}`)
   await sql`
     insert into job_queue_state (queue, paused_at) values (${queue}, if(${paused}, now(3), null))
     on duplicate key update paused_at = if(${paused}, coalesce(paused_at, now(3)), null)
   `.execute(db)
-  return (await listQueues(db, queues)).find((row) => row.queue === queue) as QueueRow
 }
 
-/** @param queues those of the kinds that this process knows; others have that of their oldest job. */
+/** A kind that is not in `queues` has the queue of its next job. */
 export async function listQueues(db: Db, queues: ReadonlyMap<string, string>): Promise<QueueRow[]> {
   const rows = new Map<string, QueueRow>()
   const find = (queue: string) =>

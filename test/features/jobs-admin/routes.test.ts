@@ -181,6 +181,29 @@ test('the kinds are those that have jobs or a handler, and say which', async () 
   expect(kinds).toEqual([...new Set(kinds)].toSorted())
 })
 
+describe('the queues', () => {
+  const find = async (queue: string) =>
+    (await request(`${url}/queues`)).body.items.find(
+      (row: { queue: string }) => row.queue === queue,
+    )
+
+  test('have how many jobs wait and run, whether any process runs them, and can be paused', async () => {
+    const some = job('test.queued', { queue: 'test-queue' })
+    const row = toNewJob(some, null as never)
+    await transaction(service.database.withSignal(), (trx) => insertJob(trx, row))
+    const queue = { queue: 'test-queue', isRun: false, pausedAt: null, queued: 1, running: 0 }
+    expect(await find('test-queue')).toEqual(queue)
+    const act = async (verb: string, name = 'test-queue') =>
+      (await request(`${url}/queues/${name}/${verb}`, 'POST')).status
+    expect(await act('pause')).toBe(204)
+    expect(await find('test-queue')).toEqual({ ...queue, pausedAt: expect.stringMatching(/Z$/) })
+    for (let time = 0; time < 2; time++) expect(await act('resume')).toBe(204)
+    expect(await find('test-queue')).toEqual(queue)
+    expect(await act('pause', 'nowhere')).toBe(404)
+    expect(await act('resume', 'a%20b')).toBe(422)
+  })
+})
+
 describe('retrying and cancelling all that match', () => {
   const post = (verb: string, body: unknown) => request(`${url}/${verb}`, 'POST', body)
   /** A call on a slow machine changes less. */
