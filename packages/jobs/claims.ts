@@ -25,6 +25,7 @@ const MIN_PER_KIND = 10
 /** How long what was read ahead is used, or this multiple of the reading time if longer. */
 const MIN_FRESH_MS = 100
 const FRESH_PER_READ = 10
+
 export interface ClaimsOptions {
   store: JobStore
   worker: string
@@ -64,7 +65,8 @@ export class Claims {
   #heads: Head[] = []
   /** Kinds that have more than was read. */
   #cutKinds: ReadonlySet<string> = new Set()
-  #freshUntil = 0
+  #readAt = Number.NEGATIVE_INFINITY
+  #expiredAt = 0
   #readMs = 0
   #walkAgainAt = 0
   /** Kinds whose limits are reached, with the time of the next look. */
@@ -83,7 +85,7 @@ export class Claims {
 
   /** What was read ahead is no longer all there is. */
   expire(): void {
-    this.#freshUntil = 0
+    this.#expiredAt = performance.now()
   }
 
   /** A job of this kind has ended here. */
@@ -103,10 +105,10 @@ export class Claims {
     const claimed = this.#limited.has(first.kind)
       ? await this.#claimLimited(first.kind, heads.length)
       : { claims: await this.#claimFree(heads) }
-    const isShort = claimed.claims.length < heads.length
-    // Others were quicker.
-    if (isShort && !this.#full.has(first.kind)) this.expire()
-    return { ...claimed, more: isShort || this.#hasMore(subtract(rooms, heads.map(this.#queueOf))) }
+    const { length } = claimed.claims
+    // Others were quicker: what was read ahead is old.
+    if (length > 0 && length < heads.length) this.expire()
+    return { ...claimed, more: this.#hasMore(rooms, heads.slice(0, length)) }
   }
 
   /** Kinds with queued jobs and without a handler here. */
@@ -127,12 +129,17 @@ export class Claims {
 
   /** Takes heads that there is room for: those without limits, or else those of one kind. */
   async #choose(rooms: ReadonlyMap<string, number>): Promise<Head[]> {
-    const isFresh = performance.now() < this.#freshUntil
+    const isFresh = this.#isFresh
     if (!isFresh) await this.#read()
     const chosen = this.#take(rooms)
     if (chosen.length > 0 || !isFresh) return chosen
     await this.#read()
     return this.#take(rooms)
+  }
+
+  get #isFresh(): boolean {
+    const freshMs = Math.max(MIN_FRESH_MS, FRESH_PER_READ * this.#readMs)
+    return this.#readAt > this.#expiredAt && performance.now() < this.#readAt + freshMs
   }
 
   #take(rooms: ReadonlyMap<string, number>): Head[] {
@@ -150,9 +157,13 @@ export class Claims {
     return [...taken]
   }
 
-  #hasMore(rooms: ReadonlyMap<string, number>): boolean {
-    const kinds = new Set(this.#heads.map(({ kind }) => kind)).union(this.#cutKinds)
-    return [...kinds].some((kind) => this.#isOpen(kind, rooms))
+  /** Not of kinds whose jobs are all locked by others, for as long as that takes. */
+  #hasMore(rooms: ReadonlyMap<string, number>, claimed: readonly Head[]): boolean {
+    const left = new Map(rooms)
+    for (const queue of claimed.map(this.#queueOf)) left.set(queue, (left.get(queue) ?? 0) - 1)
+    const kinds = new Set(this.#heads.map(({ kind }) => kind))
+    const all = claimed.length > 0 ? kinds.union(this.#cutKinds) : kinds
+    return [...all].some((kind) => this.#isOpen(kind, left))
   }
 
   #isOpen(kind: string, rooms: ReadonlyMap<string, number>): boolean {
@@ -168,13 +179,12 @@ export class Claims {
     const startedAt = performance.now()
     const query = headsQuery([...handlers.keys()], this.#perKind)
     const { rows } = await query.execute(store.open(false))
-    const endedAt = performance.now()
+    this.#readAt = startedAt
+    this.#readMs = performance.now() - startedAt
     this.#heads = rows.sort((a, b) => a.priority - b.priority || (a.id < b.id ? -1 : 1))
     const counts = Map.groupBy(rows, ({ kind }) => kind)
     const cut = [...counts].filter(([, heads]) => heads.length === this.#perKind)
     this.#cutKinds = new Set(cut.map(([kind]) => kind))
-    this.#readMs = endedAt - startedAt
-    this.#freshUntil = endedAt + Math.max(MIN_FRESH_MS, FRESH_PER_READ * this.#readMs)
   }
 
   #claimFree(heads: readonly Head[]): Promise<Claim[]> {
@@ -202,6 +212,7 @@ export class Claims {
     const { rows, fullMs } = await store.transaction(false, (trx) =>
       claimWithinLimits(trx, job, limit, (rows) => this.#begin(trx, rows)),
     )
+    this.#full.delete(kind)
     if (fullMs === undefined) return { claims: rows }
     const retryMs = Math.min(fullMs, pollMs)
     this.#full.set(kind, performance.now() + retryMs)
@@ -244,10 +255,4 @@ const headsQuery = (kinds: readonly string[], limit: number) => {
     )`,
   )
   return sql<Head>`${sql.join(lists, sql` union all `)}`
-}
-
-const subtract = (rooms: ReadonlyMap<string, number>, taken: readonly string[]) => {
-  const left = new Map(rooms)
-  for (const queue of taken) left.set(queue, (left.get(queue) ?? 0) - 1)
-  return left
 }

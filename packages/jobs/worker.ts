@@ -169,7 +169,7 @@ export class Worker {
     const { claims, more, retryMs } = await this.#claims.claim(rooms)
     this.#begin(claims)
     if (retryMs !== undefined && retryMs < this.#options.timing.pollMs)
-      setTimeout(() => this.#claimLoop.wake(), retryMs).unref()
+      setTimeout(() => this.#claimLoop.wake(), retryMs + 1).unref()
     if (!more) await this.#warnOfUnknownKinds()
     return more && this.#rooms.size > 0
   }

@@ -183,6 +183,23 @@ describe('a claim', () => {
   })
 })
 
+test('a worker rests while other processes have all jobs locked', async () => {
+  const { database } = await useDatabase()
+  const db = database.withSignal()
+  await transaction(db, (trx) => insertJobs(trx, other, nulls(600)))
+  const { claims } = useClaims(db, [other])
+  const rooms = new Map([['default', 600]])
+  await transaction(db, async (trx) => {
+    await claimQuery(other.name, 600).execute(trx)
+    for (let more = true, turn = 0; more; turn++) {
+      const claimed = await claims.claim(rooms)
+      more = claimed.more
+      expect(claimed.claims).toEqual([])
+      expect(turn).toBeLessThan(3)
+    }
+  })
+})
+
 test('a mail that another process enqueued is found while the other queues are busy', async () => {
   const handlers = [handle(other, () => sleep(1)), handle(mail, () => {})]
   const { database, put, stateOf } = await useQueues({ queues: { '*': 5 }, handlers })
