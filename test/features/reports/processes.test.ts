@@ -86,8 +86,8 @@ test.runIf(hasValkey)(
     const { url: VALKEY_URL } = await useValkey()
     const { start } = await useProcesses()
     const [one, other] = await Promise.all([
-      start({ VALKEY_URL, JOBS_CONCURRENCY: '0' }),
-      start({ VALKEY_URL, JOBS_CONCURRENCY: '0' }),
+      start({ VALKEY_URL, JOBS_QUEUES: 'off' }),
+      start({ VALKEY_URL, JOBS_QUEUES: 'off' }),
     ])
     const { id } = await accept(one.url, slowCsv(12), { query })
     const senders = await recordSenders(VALKEY_URL, `report:${id}`)
