@@ -63,6 +63,31 @@ const storage = z
   })
 // /feature
 
+const queuePlaces = z
+  .string()
+  .trim()
+  .regex(/^(\*|[\w.-]{1,100}):(\d{1,3}|1000)$/)
+  .transform((text) => text.split(':') as [string, string])
+
+const queues = z.union(
+  [
+    z.literal('off').transform(() => ({})),
+    z
+      .string()
+      .transform((text) => text.split(','))
+      .pipe(z.array(queuePlaces))
+      .refine((places) => new Set(places.map(([queue]) => queue)).size === places.length)
+      .transform((places) =>
+        Object.fromEntries(places.map(([queue, count]) => [queue, Number(count)])),
+      ),
+  ],
+  {
+    error:
+      'must be a list of queues, each with how many of its jobs run at once, from 0 to 1000, such ' +
+      'as default:5,mail:20; * stands for every other queue, and off for none at all',
+  },
+)
+
 /** `.env.example` explains each variable. */
 const environment = z
   .object({
@@ -94,7 +119,8 @@ const environment = z
     DRAIN_TIMEOUT_MS: milliseconds.default(10_000),
     COMPUTE_THREADS: integer(1, 256).default(availableParallelism()),
     COMPUTE_MAX_HEAP_MB: integer(16, 1_048_576).default(1_024),
-    JOBS_CONCURRENCY: integer(0, 1_000).default(5),
+    JOBS_QUEUES: queues.default({ '*': 5 }),
+    JOBS_CONCURRENCY: z.never('is now JOBS_QUEUES, such as *:5, or off instead of 0').optional(),
     JOBS_KEEP_DAYS: integer(1, 3_650).default(7),
     // feature: reports
     REPORT_DIR: z.string().min(1).default('.data/reports'),
@@ -199,7 +225,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       ...(data.ROLE === 'worker' && { batchThreads: data.COMPUTE_THREADS }),
     },
     jobs: {
-      concurrency: data.ROLE === 'web' ? 0 : data.JOBS_CONCURRENCY,
+      queues: data.ROLE === 'web' ? {} : data.JOBS_QUEUES,
       keepMs: data.JOBS_KEEP_DAYS * DAY_MS,
     },
     // feature: reports

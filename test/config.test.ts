@@ -26,7 +26,7 @@ describe('what is not set has a default', () => {
       minThreads: Math.ceil(availableParallelism() / 2),
       maxHeapMb: 1_024,
     },
-    jobs: { concurrency: 5, keepMs: 7 * 86_400_000 },
+    jobs: { queues: { '*': 5 }, keepMs: 7 * 86_400_000 },
     // feature: reports
     reports: { directory: resolve('.data/reports'), memoryMb: 256, s3: undefined },
     // /feature
@@ -97,7 +97,7 @@ test('what is set is taken', () => {
     AWS_SECRET_ACCESS_KEY: 'secret',
     // /feature
     COMPUTE_MAX_HEAP_MB: '256',
-    JOBS_CONCURRENCY: '0',
+    JOBS_QUEUES: 'default:5, mail:20,*:0',
     JOBS_KEEP_DAYS: '30',
     WATCHDOG_MS: '250',
     OPS_HOST: '10.0.0.7',
@@ -131,7 +131,7 @@ test('what is set is taken', () => {
     proxy: { proxies: ['10.0.0.0/8', 'fd00::/8'], header: 'forwarded' },
     limits: { unlimited: 'all', maxConnections: 50 },
     compute: { threads: 3, minThreads: 2, maxHeapMb: 256, batchThreads: 3 },
-    jobs: { concurrency: 0, keepMs: 30 * 86_400_000 },
+    jobs: { queues: { default: 5, mail: 20, '*': 0 }, keepMs: 30 * 86_400_000 },
     // feature: reports
     reports: {
       directory: '/data/reports',
@@ -209,6 +209,12 @@ describe('an invalid value', () => {
     ['COMPUTE_THREADS', '-1'],
     ['COMPUTE_MAX_HEAP_MB', '1'],
     ['WATCHDOG_MS', '-1'],
+    ['JOBS_QUEUES', 'default'],
+    ['JOBS_QUEUES', 'default:5,'],
+    ['JOBS_QUEUES', 'default:5,default:6'],
+    ['JOBS_QUEUES', 'default:1001'],
+    ['JOBS_QUEUES', 'a b:1'],
+    ['JOBS_CONCURRENCY', '5'],
     ['OPS_PORT', 'on'],
     ['OPS_PORT', '65536'],
     ['OPS_LIVE_LIMIT_MS', '0'],

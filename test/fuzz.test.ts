@@ -30,7 +30,7 @@ test(
   `${REQUESTS} requests made up from the OpenAPI document, by anybody: nothing breaks, and every answer fits it`,
   async () => {
     const service = await useService(
-      { JOBS_CONCURRENCY: '0', REQUEST_TIMEOUT_MS: '2000' },
+      { JOBS_QUEUES: 'off', REQUEST_TIMEOUT_MS: '2000' },
       openAllAndFixture,
     )
     // One that can be cancelled and retried, whether or not a feature has jobs.

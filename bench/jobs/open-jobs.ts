@@ -23,7 +23,7 @@ export const openJobs = (
     transaction,
     afterCommit,
     log: pino({ level: 'silent' }),
-    concurrency,
+    queues: { '*': concurrency },
     keepMs: KEEP_MS,
     ...options,
   })

@@ -76,7 +76,7 @@ export const bench: Bench<ReportFigures> = {
     const env = { REPORT_DIR: folder, REPORT_MEMORY_MB: String(SETTINGS.memoryMb) }
     const app = started.use(await startApp(database.url, machine.cores, { env }))
     const other = started.use(
-      await startApp(database.url, 1, { env: { ...env, JOBS_CONCURRENCY: '0' } }),
+      await startApp(database.url, 1, { env: { ...env, JOBS_QUEUES: 'off' } }),
     )
     const prober = started.use(startProber())
     await probe(prober, app, SETTINGS.warmUpMs)

@@ -2,7 +2,7 @@ import { randomUUIDv7 } from 'node:crypto'
 import { inspect } from 'node:util'
 import { sql } from 'kysely'
 import { JobError } from './errors.ts'
-import type { Job } from './job.ts'
+import { type Job, NAME } from './job.ts'
 import { type JobState, type Trx, typed } from './tables.ts'
 
 const MAX_INPUT_BYTES = 64 * 1024
@@ -14,6 +14,9 @@ export const REQUEST_ID = /^[!-~]{1,128}$/
 const SUBJECT = /^[!-~]{1,64}$/
 const TRACE = /^[!-~]{1,55}$/
 const DUPLICATE_KEY = 1062
+const MAX_BATCH = 256
+/** Servers take 16 MiB at least. */
+const MAX_BATCH_BYTES = 4 * 1024 * 1024
 
 export interface EnqueueOptions {
   /** The earliest start, up to the year 9999. */
@@ -33,7 +36,7 @@ export interface EnqueueOptions {
 export type NewJob = ReturnType<typeof toNewJob>
 
 export function toNewJob<Input>(
-  { name, attempts }: Job<Input, unknown>,
+  { name, queue, attempts, key }: Job<Input, unknown>,
   input: Input,
   options: EnqueueOptions = {},
 ) {
@@ -49,6 +52,8 @@ export function toNewJob<Input>(
     throw unexpected(TypeError, 'trace', expected(55), trace)
   return {
     kind: name,
+    queue,
+    limit_key: key === undefined ? '' : toLimitKey(name, key(input)),
     input: toJson(input, `The input of ${name}`, MAX_INPUT_BYTES),
     max_attempts: attempts,
     priority,
@@ -86,10 +91,61 @@ export async function insertJob(
   return { ...(await inserted.where('id', '=', id).executeTakeFirstOrThrow()), isNew: true }
 }
 
+export async function insertJobs<Input>(
+  trx: Trx,
+  job: Job<Input, unknown>,
+  inputs: readonly Input[],
+  options: EnqueueOptions = {},
+): Promise<{ ids: string[]; state: JobState }> {
+  const { dedupeKey } = options
+  if (dedupeKey !== undefined)
+    throw unexpected(TypeError, 'dedupeKey', 'be left out: enqueue such jobs one by one', dedupeKey)
+  const jobs = inputs.map((input) => toNewJob(job, input, options))
+  const ids = jobs.map(() => randomUUIDv7()).sort()
+  const { state, dueAt } = await toStart(trx, jobs[0]?.runAt ?? null)
+  const rows = jobs.map(({ runAt: _, ...columns }, index) => ({
+    id: ids[index] as string,
+    ...columns,
+    state,
+    due_at: dueAt,
+  }))
+  for (const batch of inBatches(rows)) await typed(trx).insertInto('job').values(batch).execute()
+  return { ids, state }
+}
+
+/** By the database's clock. */
+async function toStart(trx: Trx, runAt: Date | null) {
+  if (!runAt) return { state: 'queued' as const, dueAt: null }
+  const { rows } = await sql<{ isLater: number | string }>`
+    select cast(${runAt} as datetime(3)) > now(3) as isLater
+  `.execute(trx)
+  return Number(rows[0]?.isLater) === 1
+    ? { state: 'scheduled' as const, dueAt: runAt }
+    : { state: 'queued' as const, dueAt: null }
+}
+
+/** Powers of two, because the server keeps every statement that it prepared. */
+function* inBatches<Row extends { input: string }>(rows: readonly Row[]): Iterable<Row[]> {
+  for (let start = 0, size = 0; start < rows.length; start += size) {
+    size = MAX_BATCH
+    const bytes = (count: number) =>
+      rows.slice(start, start + count).reduce((sum, { input }) => sum + Buffer.byteLength(input), 0)
+    while (size > rows.length - start || (size > 1 && bytes(size) > MAX_BATCH_BYTES)) size /= 2
+    yield rows.slice(start, start + size)
+  }
+}
+
 const isKeyTaken = (error: unknown) =>
   error instanceof Error &&
   (error as { errno?: unknown }).errno === DUPLICATE_KEY &&
   /for key '(\w+\.)?job_dedupe'$/.test(error.message)
+
+function toLimitKey(name: string, key: unknown): string {
+  if (typeof key === 'string' && NAME.test(key)) return key
+  const expected = '1 to 100 ASCII characters without spaces'
+  const text = `Expected \`key\` of the job ${name} to return ${expected}, got ${inspect(key)}`
+  throw new TypeError(text)
+}
 
 function toColumnDate(runAt: unknown): Date {
   if (!(runAt instanceof Date) || Number.isNaN(runAt.getTime()))

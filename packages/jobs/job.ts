@@ -7,51 +7,103 @@ declare const types: unique symbol
 export interface Job<Input, Result> {
   readonly name: string
   readonly [types]?: (input: Input) => Result
+  /** Whose places its jobs take: 1 to 100 letters, digits, `_`, `.` and `-`; `default` by default. */
+  readonly queue: string
   /** Maximum attempts, 5 by default. Failures, timeouts and lost processes all count. */
   readonly attempts: number
   /** When an attempt's signal aborts; 10 min by default, `Infinity` for no limit. */
   readonly timeoutMs: number
   /** The nth retry waits a random time up to `backoffMs * 2 ** (n - 1)`; 1 s by default. */
   readonly backoffMs: number
-  /** Maximum at once in each process; no limit by default. */
-  readonly concurrency: number
+  /** Maximum at once in all processes together; no limit by default. */
+  readonly limit: number
+  /** Jobs take turns by it: 1 to 100 ASCII characters without spaces, such as a customer's id. */
+  readonly key: ((input: Input) => string) | undefined
+  /** Maximum at once for each key in all processes together; no limit by default. */
+  readonly limitPerKey: number
+  /** Maximum starts in any `perMs` milliseconds in all processes together. */
+  readonly rate: Rate | undefined
+}
+
+export interface Rate {
+  readonly count: number
+  readonly perMs: number
 }
 
 const MAX_ATTEMPTS = 65_535
+const MIN_RATE_MS = 1_000
 
 /**
- * Declares a job: `job<{ id: string }, Receipt>('mail.send', { attempts: 3 })`.
+ * Declares a job: `job<{ id: string }, Receipt>('mail.send', { queue: 'mail', attempts: 3 })`.
  *
- * @throws TypeError for an invalid name; RangeError for an option out of range.
+ * @throws TypeError for an invalid name, queue or key; RangeError for a number out of range.
  */
 export function job<Input, Result = void>(
   name: string,
   {
+    queue = 'default',
     attempts = 5,
     timeoutMs = 600_000,
     backoffMs = 1_000,
-    concurrency = Number.POSITIVE_INFINITY,
+    limit = Number.POSITIVE_INFINITY,
+    key,
+    limitPerKey = Number.POSITIVE_INFINITY,
+    rate,
   }: Partial<Omit<Job<Input, Result>, 'name'>> = {},
 ): Job<Input, Result> {
-  const check = (option: string, value: number, isValid: boolean, expected: string) => {
-    if (typeof value === 'number' && isValid) return
+  const refuse = (
+    ErrorType: typeof TypeError,
+    option: string,
+    expected: string,
+    value: unknown,
+  ) => {
     const subject = `\`${option}\` of the job ${name}`
-    const message = `Expected ${subject} to be ${expected}, got ${inspect(value)}`
-    throw typeof value === 'number' ? new RangeError(message) : new TypeError(message)
+    throw new ErrorType(`Expected ${subject} to be ${expected}, got ${inspect(value)}`)
+  }
+  const check = (option: string, value: unknown, isValid: boolean, expected: string) => {
+    if (typeof value === 'number' && isValid) return
+    refuse(typeof value === 'number' ? RangeError : TypeError, option, expected, value)
   }
   const isCount = (value: number) => Number.isInteger(value) && value >= 1
   checkName('a job', name)
+  if (typeof queue !== 'string' || !QUEUE.test(queue)) refuse(TypeError, 'queue', QUEUE_FORM, queue)
   const hasAttempts = isCount(attempts) && attempts <= MAX_ATTEMPTS
   check('attempts', attempts, hasAttempts, `an integer from 1 to ${MAX_ATTEMPTS}`)
-  const limit = 'a positive number of milliseconds, or Infinity for no limit'
-  check('timeoutMs', timeoutMs, timeoutMs > 0, limit)
+  const time = 'a positive number of milliseconds, or Infinity for no limit'
+  check('timeoutMs', timeoutMs, timeoutMs > 0, time)
   const isPause = backoffMs > 0 && Number.isFinite(backoffMs)
   check('backoffMs', backoffMs, isPause, 'a positive, finite number of milliseconds')
-  const hasPlaces = concurrency === Number.POSITIVE_INFINITY || isCount(concurrency)
-  check('concurrency', concurrency, hasPlaces, 'a positive integer, or Infinity for no limit')
-  return Object.freeze({ name, attempts, timeoutMs, backoffMs, concurrency })
+  for (const [option, value] of Object.entries({ limit, limitPerKey })) {
+    const isLimit = value === Number.POSITIVE_INFINITY || isCount(value)
+    check(option, value, isLimit, 'a positive integer, or Infinity for no limit')
+  }
+  if (key !== undefined && typeof key !== 'function')
+    refuse(TypeError, 'key', 'a function from input to key', key)
+  if (limitPerKey !== Number.POSITIVE_INFINITY && !key)
+    refuse(TypeError, 'key', 'a function from input to key, because it has `limitPerKey`', key)
+  if (rate !== undefined) checkRate(check, rate)
+  const limits = { limit, key, limitPerKey, rate: rate && Object.freeze({ ...rate }) }
+  return Object.freeze({ name, queue, attempts, timeoutMs, backoffMs, ...limits })
 }
 
+function checkRate(
+  check: (option: string, value: unknown, isValid: boolean, expected: string) => void,
+  rate: Rate,
+): void {
+  const { count, perMs } = rate
+  check('rate.count', count, Number.isInteger(count) && count >= 1, 'a positive integer')
+  const isTime = perMs >= MIN_RATE_MS && Number.isFinite(perMs)
+  check('rate.perMs', perMs, isTime, `a finite number of milliseconds of at least ${MIN_RATE_MS}`)
+}
+
+export const hasLimits = ({ limit, key, rate }: Job<never, unknown>) =>
+  limit !== Number.POSITIVE_INFINITY || key !== undefined || rate !== undefined
+
+/** It can stand in a setting and in a path. */
+export const QUEUE = /^[\w.-]{1,100}$/
+export const QUEUE_FORM = '1 to 100 letters, digits, `_`, `.` and `-`'
+
+const MAX_NAME = 100
 export const NAME = /^[!-~]{1,100}$/
 
 function checkName(what: string, name: unknown): void {
@@ -81,13 +133,56 @@ export interface JobContext {
 export interface JobHandler {
   job: Job<never, unknown>
   run(input: unknown, context: JobContext): unknown
+  onFailed?: FailureHandler<unknown> | undefined
 }
 
-/** Declares a job's handler. It may run twice if a process dies. */
-export const handle = <Input, Result>(
+/** `context.id` is the failed job's, and `error` the public text of its last failure. */
+export type FailureHandler<Input> = (input: Input, context: JobContext, error: string) => unknown
+
+/**
+ * Declares a job's handler. It may run twice if a process dies.
+ *
+ * @param options `onFailed` is called after the job failed for good, whichever process found that:
+ *   as a job `NAME:failed` of its own, which is enqueued with the failure, and retried itself.
+ * @throws RangeError if the name leaves no room for that.
+ */
+export function handle<Input, Result>(
   job: Job<Input, Result>,
   run: (input: Input, context: JobContext) => Result | Promise<Result>,
-): JobHandler => ({ job, run: run as JobHandler['run'] })
+  { onFailed }: { onFailed?: FailureHandler<Input> } = {},
+): JobHandler {
+  if (onFailed && !NAME.test(toFailureName(job.name))) {
+    const { length } = job.name
+    const most = MAX_NAME - toFailureName('').length
+    const expected = `Expected the name of a job with \`onFailed\` to have at most ${most}`
+    throw new RangeError(`${expected} characters, got ${length}: ${job.name}`)
+  }
+  return { job, run: run as JobHandler['run'], onFailed: onFailed as JobHandler['onFailed'] }
+}
+
+export const toFailureName = (kind: string) => `${kind}:failed`
+
+/** What the job for a failure is enqueued with. */
+export interface Failure {
+  id: string
+  error: string
+  input: unknown
+}
+
+export const FAILURE_ATTEMPTS = 20
+
+/** With the handlers that call each `onFailed`. */
+export const withFailureHandlers = (handlers: readonly JobHandler[]) =>
+  handlers.flatMap((handler) => {
+    const { job: failed, onFailed } = handler
+    if (!onFailed) return [handler]
+    const options = { queue: failed.queue, attempts: FAILURE_ATTEMPTS }
+    const failure = job<Failure>(toFailureName(failed.name), options)
+    const call = async ({ id, error, input }: Failure, context: JobContext) => {
+      await onFailed(input, { ...context, id }, error)
+    }
+    return [handler, handle(failure, call)]
+  })
 
 export interface JobSchedule {
   name: string

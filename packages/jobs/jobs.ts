@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
-import { type EnqueueOptions, insertJob, toNewJob } from './enqueue.ts'
+import { type EnqueueOptions, insertJob, insertJobs, toNewJob } from './enqueue.ts'
 import { JobError } from './errors.ts'
 import type {
   Job,
@@ -23,6 +23,7 @@ import {
   listJobs,
   listKinds,
 } from './query.ts'
+import { listQueues, type QueueRow, setPaused } from './queues.ts'
 import { JobStore, readChanges, type StoreOptions } from './store.ts'
 import type { Db, JobState, Trx } from './tables.ts'
 import { Worker } from './worker.ts'
@@ -51,8 +52,11 @@ export interface JobsOptions extends Omit<StoreOptions, 'open'> {
   /** Calls `act` once `trx` has committed. */
   afterCommit(trx: Trx, act: () => void): void
   log: Log
-  /** Maximum jobs at once; 0 leaves them to other processes. */
-  concurrency: number
+  /**
+   * How many jobs of each queue run at once, such as `{ default: 5, mail: 20 }`; `*` stands for
+   * every other queue. The rest is left to other processes.
+   */
+  queues: Readonly<Record<string, number>>
   /** What people may see of an error; by default only a `JobError`'s message. */
   publicMessage?(error: unknown): string
   /** What `enqueue` takes as `trace` by default. */
@@ -112,18 +116,18 @@ export class Jobs implements AsyncDisposable {
 
   /** Runs jobs. @throws Error for duplicate handlers or schedules, or a wrong cron expression. */
   start(all: { handlers: readonly JobHandler[]; schedules: readonly JobSchedule[] }): void {
-    const { log, concurrency, publicMessage = toPublicMessage, around = runAlone } = this.#options
+    const { log, queues, publicMessage = toPublicMessage, around = runAlone } = this.#options
     const prune = pruning(this.#store)
     const common = { store: this.#store, log, timing: this.#timing, onChange: this.#notify }
     const handlers = [prune.handler, ...all.handlers]
     const schedules = [prune.schedule, ...all.schedules]
     const onNotice = (change: JobChange) => this.#tell(change, false)
     const own = { onNotice, publicMessage, around, handlers }
-    const worker = new Worker({ ...common, ...own, concurrency })
+    const worker = new Worker({ ...common, ...own, queues })
     const enqueue = async (trx: Trx, { name, job, input }: JobSchedule) => {
       const dedupeKey = `schedule:${name}`
       const enqueued = await this.enqueue(trx, job, input as never, { dedupeKey })
-      this.#options.afterCommit(trx, () => worker.claimScheduled(enqueued.id))
+      this.#options.afterCommit(trx, () => worker.claimScheduled(enqueued.id, job))
       return enqueued
     }
     this.#maintenance = new Maintenance({ ...common, schedules, enqueue })
@@ -147,12 +151,31 @@ export class Jobs implements AsyncDisposable {
     input: Input,
     options?: EnqueueOptions,
   ): Promise<{ id: string }> {
-    const trace = this.#options.currentTrace?.() ?? null
-    const { id, state, isNew } = await insertJob(trx, toNewJob(job, input, { trace, ...options }))
+    const all = { ...this.#traced, ...options }
+    const { id, state, isNew } = await insertJob(trx, toNewJob(job, input, all))
     const change = { id, kind: job.name, state, progress: 0, note: null, attempt: 0, error: null }
     // The other job with the same key has notified of itself.
     if (isNew) this.#options.afterCommit(trx, () => this.#notify([change]))
     return { id }
+  }
+
+  /**
+   * Enqueues jobs of one kind in the caller's transaction, some hundred by each statement; their
+   * ids are in the order of the inputs.
+   *
+   * @throws TypeError or RangeError for an invalid input or option, such as a `dedupeKey`, which
+   *   only one job can have; JobError `too_large`.
+   */
+  async enqueueMany<Input>(
+    trx: Trx,
+    job: Job<Input, unknown>,
+    inputs: readonly Input[],
+    options?: Omit<EnqueueOptions, 'dedupeKey'>,
+  ): Promise<{ ids: string[] }> {
+    const { ids, state } = await insertJobs(trx, job, inputs, { ...this.#traced, ...options })
+    const common = { kind: job.name, state, progress: 0, note: null, attempt: 0, error: null }
+    this.#options.afterCommit(trx, () => this.#notify(ids.map((id) => ({ id, ...common }))))
+    return { ids }
   }
 
   /**
@@ -197,6 +220,24 @@ export class Jobs implements AsyncDisposable {
     return [...all].sort().map((kind) => ({ kind, isHandled: handled.has(kind) }))
   }
 
+  queues(db: Db): Promise<QueueRow[]> {
+    return listQueues(db, this.#queues)
+  }
+
+  /**
+   * Workers claim no more of its jobs, within a second; those that run go on.
+   *
+   * @throws JobError `not_found` for a queue that no job and no process names.
+   */
+  pauseQueue(db: Db, queue: string): Promise<void> {
+    return setPaused(db, queue, { paused: true, queues: this.#queues })
+  }
+
+  /** @throws JobError `not_found` for a queue that no job and no process names. */
+  resumeQueue(db: Db, queue: string): Promise<void> {
+    return setPaused(db, queue, { paused: false, queues: this.#queues })
+  }
+
   readonly schedules = async (db: Db) => (await this.#maintenance?.list(db)) ?? []
 
   /** Jobs by state in all processes, each up to 100 000. */
@@ -238,6 +279,15 @@ export class Jobs implements AsyncDisposable {
 
   async [Symbol.asyncDispose]() {
     await this.stop()
+  }
+
+  /** By kind. */
+  get #queues(): ReadonlyMap<string, string> {
+    return this.#worker?.queues ?? new Map()
+  }
+
+  get #traced() {
+    return { trace: this.#options.currentTrace?.() ?? null }
   }
 
   async #stop(crashed: boolean): Promise<void> {

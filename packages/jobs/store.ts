@@ -1,6 +1,13 @@
-import { performance } from 'node:perf_hooks'
+import { randomUUIDv7 } from 'node:crypto'
 import { type RawBuilder, sql, type UpdateObject } from 'kysely'
-import { FINISHED, type JobChange, RETRYABLE, UNFINISHED } from './job.ts'
+import {
+  FAILURE_ATTEMPTS,
+  FINISHED,
+  type JobChange,
+  RETRYABLE,
+  toFailureName,
+  UNFINISHED,
+} from './job.ts'
 import { CHANGE } from './query.ts'
 import {
   type AttemptOutcome,
@@ -13,8 +20,6 @@ import {
 
 export const MAINTENANCE_BATCH = 100
 const PRUNE_BATCH = 500
-const KINDS_LOOKAHEAD = 1_000
-const MAX_QUEUES = 16
 const LOSS_BACKOFF_MS = 1_000
 const MAX_LOSS_BACKOFF_MS = 60_000
 
@@ -30,6 +35,7 @@ export interface Claim {
   /** Of who enqueued it. */
   trace: string | null
   error: string | null
+  limitKey: string
   input: string
 }
 
@@ -47,16 +53,6 @@ export interface FinishedAttempt {
   result: AttemptResult
 }
 
-export interface ClaimOptions {
-  worker: string
-  /** By kind. */
-  rooms: ReadonlyMap<string, number>
-  limit: number
-  leaseMs: number
-  /** The head of the queue if absent. */
-  ids?: readonly string[] | undefined
-}
-
 export interface StoreOptions {
   /** @param reserved for what must not wait behind requests: leases, progress, results. */
   open(reserved: boolean): Db
@@ -71,33 +67,9 @@ export interface StoreOptions {
  */
 export class JobStore {
   readonly #options: StoreOptions
-  readonly #queues = new Map<string, Queue>()
 
   constructor(options: StoreOptions) {
     this.#options = options
-  }
-
-  /** Gives queued jobs a lease, the next fencing token and one more attempt. */
-  claim(options: ClaimOptions): Promise<{ claims: Claim[]; more: boolean }> {
-    const { rooms, limit, ids } = options
-    const queue = this.#findQueue([...rooms.keys()])
-    return this.transaction(false, async (trx) => {
-      const { rows, more } = ids
-        ? { rows: await lockNamed(trx, ids), more: false }
-        : await queue.lock(trx, limit)
-      return { claims: await begin(trx, fitting(rows, rooms), options), more }
-    })
-  }
-
-  /** Other kinds near the head of the queue. */
-  async findOtherKinds(kinds: ReadonlySet<string>): Promise<string[]> {
-    const { rows } = await sql<{ kind: string }>`
-      select distinct kind from (
-        select kind from job force index (job_queue) where state = 'queued'
-        order by priority, id limit ${sql.lit(KINDS_LOOKAHEAD)}
-      ) as first
-    `.execute(this.open(false))
-    return rows.map(({ kind }) => kind).filter((kind) => !kinds.has(kind))
   }
 
   /** Writes the results of valid claims; returns the changes. */
@@ -112,7 +84,9 @@ export class JobStore {
         const [{ result }] = group as [FinishedAttempt]
         await this.#finish(trx, toIds(toClaims(group)), result)
       }
-      return readChanges(trx, toIds(toClaims(mine)))
+      const failed = mine.filter(({ result }) => result.state === 'failed')
+      const failures = await enqueueFailures(trx, toIds(toClaims(failed)))
+      return readChanges(trx, [...toIds(toClaims(mine)), ...failures])
     })
   }
 
@@ -147,9 +121,10 @@ export class JobStore {
   }
 
   promote(): Promise<JobChange[]> {
-    return this.#moveDue('scheduled', (trx, rows) =>
-      update(trx, toIds(rows), { state: 'queued', due_at: null }).execute(),
-    )
+    return this.#moveDue('scheduled', async (trx, rows) => {
+      await update(trx, toIds(rows), { state: 'queued', due_at: null }).execute()
+      return []
+    })
   }
 
   /**
@@ -168,6 +143,8 @@ export class JobStore {
           await update(trx, [id], { state: 'scheduled', due_at, worker: null }).execute()
         else await update(trx, [id], { state: 'failed', error, ...this.#ending }).execute()
       }
+      const failed = rows.filter(({ attempt, maxAttempts }) => attempt >= maxAttempts)
+      return enqueueFailures(trx, toIds(failed))
     })
   }
 
@@ -196,7 +173,8 @@ export class JobStore {
 
   async #moveDue(
     state: 'scheduled' | 'running',
-    move: (trx: Trx, rows: readonly Due[]) => Promise<unknown>,
+    /** Resolves with the ids of further jobs that it enqueued. */
+    move: (trx: Trx, rows: readonly Due[]) => Promise<readonly string[]>,
   ): Promise<JobChange[]> {
     // Found without locks, as `Queue` reads ahead.
     const { rows: found } = await sql<{ id: string }>`
@@ -210,8 +188,8 @@ export class JobStore {
         where id in (${idList(toIds(found))}) and state = ${state} and due_at <= now(3)
         order by id for update skip locked
       `.execute(trx)
-      if (rows.length > 0) await move(trx, rows)
-      return readChanges(trx, toIds(rows))
+      const further = rows.length > 0 ? await move(trx, rows) : []
+      return readChanges(trx, [...toIds(rows), ...further])
     })
   }
 
@@ -240,11 +218,6 @@ export class JobStore {
     return { worker: null, dedupe_key: null, due_at, finished_at: sql<Date>`now(3)` }
   }
 
-  #findQueue(kinds: readonly string[]): Queue {
-    if (this.#queues.size >= MAX_QUEUES) this.#queues.clear()
-    return this.#queues.getOrInsertComputed(kinds.join(' '), () => new Queue(kinds))
-  }
-
   open(reserved: boolean): Db {
     return this.#options.open(reserved)
   }
@@ -254,106 +227,26 @@ export class JobStore {
   }
 }
 
-const LONG_WALK_MS = 10
-/** The pause before another walk, if reads take less than SHORT_READ_MS. */
-const RETRY_WALK_MS = 2_000
-const SHORT_READ_MS = 5
-const READ_AHEAD = 500
-/** How long ids read ahead are used, or this multiple of the reading time if longer. */
-const MIN_FRESH_MS = 100
-const FRESH_PER_READ = 10
-
-/**
- * Finds the head of the queue. A claim usually walks the index and locks the first free jobs. If
- * many entries of other kinds or of old transactions are in the way, ids are read ahead without
- * locks, twenty times as fast.
- */
-class Queue {
-  readonly #kinds: readonly string[]
-  #walkAgainAt = 0
-  #ids: string[] = []
-  #freshUntil = 0
-  #readMs = 0
-
-  constructor(kinds: readonly string[]) {
-    this.#kinds = kinds
-  }
-
-  async lock(trx: Trx, limit: number): Promise<{ rows: Claim[]; more: boolean }> {
-    const now = performance.now()
-    if (now >= this.#walkAgainAt && this.#readMs < SHORT_READ_MS) return this.#walk(trx, limit)
-    if (this.#ids.length === 0 || now >= this.#freshUntil) await this.#read(trx)
-    let rows: Claim[] = []
-    while (rows.length === 0 && this.#ids.length > 0)
-      rows = await lockNamed(trx, this.#ids.splice(0, limit))
-    return { rows, more: this.#ids.length > 0 }
-  }
-
-  async #walk(trx: Trx, limit: number) {
-    const startedAt = performance.now()
-    const { rows } = await claimQuery(limit, this.#kinds).execute(trx)
-    const endedAt = performance.now()
-    this.#walkAgainAt = endedAt - startedAt > LONG_WALK_MS ? endedAt + RETRY_WALK_MS : endedAt
-    return { rows, more: rows.length === limit }
-  }
-
-  async #read(trx: Trx): Promise<void> {
-    const startedAt = performance.now()
-    const { rows } = await sql<{ id: string }>`
-      select id from job force index (job_queue)
-      where state = 'queued' ${ofKinds(this.#kinds)} order by priority, id limit ${READ_AHEAD}
-    `.execute(trx)
-    const endedAt = performance.now()
-    this.#ids = toIds(rows)
-    this.#readMs = endedAt - startedAt
-    this.#freshUntil = endedAt + Math.max(MIN_FRESH_MS, FRESH_PER_READ * this.#readMs)
-  }
-}
-
-const CLAIM = sql`
+export const CLAIM = sql`
   id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, subject, trace,
-  error, input
+  error, limit_key as limitKey, input
 `
 
 /** `force index`: with few rows, the planner may prefer another index and sort. */
-export const claimQuery = (limit: number, kinds?: readonly string[]) => sql<Claim>`
+export const claimQuery = (kind: string, limit: number) => sql<Claim>`
   select ${CLAIM} from job force index (job_queue)
-  where state = 'queued' ${ofKinds(kinds)}
-  order by priority, id limit ${limit} for update skip locked
+  where state = 'queued' and kind = ${kind} order by ${ORDER} limit ${limit} for update skip locked
 `
 
-const ofKinds = (kinds?: readonly string[]) => (kinds ? sql`and kind in (${idList(kinds)})` : sql``)
+/** All columns of `job_queue`: MariaDB takes no enum for a constant, and would sort. */
+export const ORDER = sql`state, kind, limit_key, priority, id`
 
-async function lockNamed(trx: Trx, ids: readonly string[]): Promise<Claim[]> {
+export async function lockNamed(trx: Trx, ids: readonly string[]): Promise<Claim[]> {
   const { rows } = await sql<Claim>`
     select ${CLAIM} from job force index (primary)
     where id in (${idList(ids)}) and state = 'queued' order by id for update skip locked
   `.execute(trx)
   return rows
-}
-
-function fitting(rows: readonly Claim[], rooms: ReadonlyMap<string, number>): Claim[] {
-  const left = new Map(rooms)
-  return rows.filter(({ kind }) => {
-    const room = left.get(kind) ?? 0
-    left.set(kind, room - 1)
-    return room > 0
-  })
-}
-
-async function begin(trx: Trx, rows: readonly Claim[], { worker, leaseMs }: ClaimOptions) {
-  if (rows.length === 0) return []
-  const ids = idList(toIds(rows))
-  await sql`
-    update job set state = 'running', attempt = attempt + 1, fence = fence + 1, worker = ${worker},
-      progress = 0, note = null, started_at = now(3), due_at = ${later(leaseMs)}
-    where id in (${ids})
-  `.execute(trx)
-  await sql`
-    insert into job_attempt (job_id, fence, attempt, worker)
-    select id, fence, attempt, worker from job where id in (${ids})
-  `.execute(trx)
-  return rows.map((row) => ({ ...row, fence: row.fence + 1, attempt: row.attempt + 1 }))
 }
 
 async function lockClaimed(trx: Trx, claims: readonly Claim[]): Promise<Set<Claim>> {
@@ -398,6 +291,24 @@ async function closeAttempts(
   `.execute(trx)
 }
 
+/** For jobs whose handlers have an `onFailed`. Resolves with the ids of all that may be enqueued. */
+async function enqueueFailures(trx: Trx, failed: readonly string[]): Promise<string[]> {
+  const ids: string[] = []
+  for (const id of failed) {
+    const failure = randomUUIDv7()
+    await sql`
+      insert into job
+        (id, kind, queue, state, priority, max_attempts, request_id, subject, input)
+      select ${failure}, concat(kind, ${toFailureName('')}), queue, 'queued', priority,
+        ${sql.lit(FAILURE_ATTEMPTS)}, request_id, subject,
+        concat('{"id":"', id, '","error":', json_quote(error), ',"input":', input, '}')
+      from job where id = ${id} and on_failed
+    `.execute(trx)
+    ids.push(failure)
+  }
+  return ids
+}
+
 type JobUpdate = UpdateObject<JobTables, 'job'>
 
 const update = (trx: Trx, ids: readonly string[], columns: JobUpdate) =>
@@ -412,15 +323,15 @@ export async function readChanges(db: Db, ids: readonly string[]): Promise<JobCh
   return (await sql<JobChange>`select ${CHANGE} from job where id in (${list})`.execute(db)).rows
 }
 
-const later = (ms: number) => sql<Date>`now(3) + interval (${ms} * 1000) microsecond`
+export const later = (ms: number) => sql<Date>`now(3) + interval (${ms} * 1000) microsecond`
 
 /** Padded to a power of two, because the server keeps every statement that it prepared. */
-function idList(ids: readonly string[]): RawBuilder<string> {
+export function idList(ids: readonly string[]): RawBuilder<string> {
   const length = 2 ** Math.ceil(Math.log2(ids.length))
   return sql.join(Array.from({ length }, (_, index) => ids[index] ?? ids.at(-1)))
 }
 
-const toIds = (rows: readonly { id: string }[]) => rows.map(({ id }) => id)
+export const toIds = (rows: readonly { id: string }[]) => rows.map(({ id }) => id)
 
 export const toClaims = (attempts: readonly { claim: Claim }[]) =>
   attempts.map(({ claim }) => claim)

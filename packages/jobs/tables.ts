@@ -5,6 +5,8 @@ export interface JobTables {
   job: JobTable
   job_attempt: AttemptTable
   job_slot: { schedule: string; slot: Date; job_id: string | null }
+  job_queue_state: { queue: string; run_at: Date | null; paused_at: Date | null }
+  job_limit: LimitTable
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: the tables of the app are not known here.
@@ -19,6 +21,10 @@ export type JobState = 'scheduled' | 'queued' | 'running' | 'succeeded' | 'faile
 interface JobTable {
   id: string
   kind: string
+  /** That of its kind when it was enqueued. */
+  queue: Generated<string>
+  /** Among which jobs of its kind take turns. */
+  limit_key: Generated<string>
   state: JobState
   priority: number
   /** When a scheduled job is promoted, a running one's lease expires, a finished one is pruned. */
@@ -29,6 +35,8 @@ interface JobTable {
   fence: Generated<number>
   worker: string | null
   dedupe_key: string | null
+  /** Whether its failure enqueues a job for its handler's `onFailed`. */
+  on_failed: Generated<number>
   request_id: string | null
   subject: string | null
   trace: string | null
@@ -40,6 +48,15 @@ interface JobTable {
   created_at: GeneratedAlways<Date>
   started_at: Date | null
   finished_at: Date | null
+}
+
+/** Locked to claim jobs of a kind with limits. */
+interface LimitTable {
+  kind: string
+  /** Whose turn was the last. */
+  last_key: Generated<string>
+  /** The recent starts, in JSON. */
+  starts: Generated<string>
 }
 
 export type AttemptOutcome = 'succeeded' | 'failed' | 'cancelled' | 'lost' | 'released'

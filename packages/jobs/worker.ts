@@ -2,10 +2,20 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises'
+import { Claims } from './claims.ts'
 import { toJson } from './enqueue.ts'
 import { JobError } from './errors.ts'
-import { findDuplicate, type JobChange, type JobContext, type JobHandler } from './job.ts'
+import {
+  findDuplicate,
+  hasLimits,
+  type Job,
+  type JobChange,
+  type JobContext,
+  type JobHandler,
+  withFailureHandlers,
+} from './job.ts'
 import { type Log, Loop, type Timing } from './loop.ts'
+import { findPaused, RENEW_QUEUES_MS, renewQueues } from './queues.ts'
 import {
   type AttemptResult,
   type Claim,
@@ -34,7 +44,8 @@ const STOPPING = new JobError('unavailable', 'The service is stopping')
 export interface WorkerOptions {
   store: JobStore
   log: Log
-  concurrency: number
+  /** How many jobs of each queue run at once; `*` stands for every other queue. */
+  queues: Readonly<Record<string, number>>
   timing: Timing
   handlers: readonly JobHandler[]
   publicMessage(error: unknown): string
@@ -51,24 +62,45 @@ export class Worker {
   readonly name = `${hostname().slice(0, 60)}:${process.pid}:${randomBytes(4).toString('hex')}`
   readonly #options: WorkerOptions
   readonly #handlers: ReadonlyMap<string, JobHandler>
+  /** By queue. */
+  readonly #places: ReadonlyMap<string, number>
+  readonly #claims: Claims
   readonly #attempts = new Set<Attempt>()
-  readonly #scheduledIds: string[] = []
-  /** Those with a handler, and those that the log has named. */
-  readonly #knownKinds: Set<string>
+  readonly #scheduled: { id: string; queue: string }[] = []
+  /** Kinds that the log has named. */
+  readonly #namedKinds = new Set<string>()
   readonly #claimLoop: Loop
   readonly #finishLoop: Loop
   readonly #watchLoop: Loop
+  #paused: ReadonlySet<string> = new Set()
+  #queuesReadAt = Number.NEGATIVE_INFINITY
+  #queuesRenewedAt = Number.NEGATIVE_INFINITY
   #searchedAt = Number.NEGATIVE_INFINITY
   #renewedAt = 0
   #releasesOnStop = false
 
   constructor(options: WorkerOptions) {
-    const { log, handlers, timing } = options
+    const { store, log, timing, queues } = options
     this.#options = options
-    this.#handlers = new Map(handlers.map((handler) => [handler.job.name, handler]))
-    this.#knownKinds = new Set(this.#handlers.keys())
-    const twice = findDuplicate(handlers.map(({ job }) => job.name))
+    const twice = findDuplicate(options.handlers.map(({ job }) => job.name))
     if (twice) throw new Error(`Two handlers for one kind of job: ${twice}`)
+    const handlers = withFailureHandlers(options.handlers)
+    this.#handlers = new Map(handlers.map((handler) => [handler.job.name, handler]))
+    const all = new Map(Object.entries(queues))
+    const placesOf = (queue: string) => all.get(queue) ?? all.get('*') ?? 0
+    const names = new Set(handlers.map(({ job }) => job.queue))
+    this.#places = new Map(
+      [...names]
+        .map((queue) => [queue, placesOf(queue)] as const)
+        .filter(([, places]) => places > 0),
+    )
+    this.#claims = new Claims({
+      store,
+      worker: this.name,
+      handlers: new Map([...this.#handlers].filter(([, { job }]) => this.#places.has(job.queue))),
+      leaseMs: timing.leaseMs,
+      pollMs: timing.pollMs,
+    })
     const loop = (name: string, restMs: number, runOnce: () => Promise<boolean>) =>
       new Loop({ name, log, restMs, maxBackoffMs: timing.maxBackoffMs, runOnce })
     this.#claimLoop = loop('claim', timing.pollMs, () => this.claimOnce())
@@ -84,18 +116,27 @@ export class Worker {
     return this.#handlers.keys()
   }
 
+  /** Of each kind with a handler, whether this process runs it or not. */
+  get queues(): ReadonlyMap<string, string> {
+    return new Map([...this.#handlers].map(([kind, { job }]) => [kind, job.queue]))
+  }
+
   start(): void {
-    if (this.#options.concurrency === 0) return
+    this.#warnOfOthers()
+    if (this.#places.size === 0) return
     for (const loop of [this.#claimLoop, this.#finishLoop, this.#watchLoop]) loop.start()
   }
 
+  /** Jobs were queued. */
   wake(): void {
+    this.#claims.expire()
     this.#claimLoop.wake()
   }
 
   /** One more place keeps a schedule's job from waiting for long jobs. */
-  claimScheduled(id: string): void {
-    if (this.#options.concurrency > 0) this.#scheduledIds.push(id)
+  claimScheduled(id: string, job: Job<never, unknown>): void {
+    if (this.#places.has(job.queue) && !hasLimits(job))
+      this.#scheduled.push({ id, queue: job.queue })
     this.wake()
   }
 
@@ -123,12 +164,16 @@ export class Worker {
   async claimOnce(): Promise<boolean> {
     // Attempts that end together share one claim.
     await immediate()
-    while (this.#scheduledIds.length > 0 && this.#count(({ isExtra }) => isExtra) === 0)
-      await this.#claim(1, this.#scheduledIds.splice(0, 1))
-    if (this.#room <= 0) return false
-    const more = await this.#claim(this.#room)
+    await this.#readQueues()
+    await this.#claimScheduled()
+    const rooms = this.#rooms
+    if (rooms.size === 0) return false
+    const { claims, more, retryMs } = await this.#claims.claim(rooms)
+    this.#begin(claims)
+    if (retryMs !== undefined && retryMs < this.#options.timing.pollMs)
+      setTimeout(() => this.#claimLoop.wake(), retryMs + 1).unref()
     if (!more) await this.#warnOfUnknownKinds()
-    return more && this.#room > 0
+    return more && this.#rooms.size > 0
   }
 
   async finishOnce(): Promise<boolean> {
@@ -153,36 +198,57 @@ export class Worker {
     return false
   }
 
-  get #room(): number {
-    const { concurrency } = this.#options
-    const running = this.#count(({ isExtra, ended }) => !isExtra && !ended)
-    const claims = this.#count(({ isExtra }) => !isExtra)
-    return Math.min(concurrency - running, MAX_CLAIMS_PER_PLACE * concurrency - claims)
+  /** How many jobs each queue has room for. */
+  get #rooms(): ReadonlyMap<string, number> {
+    const counts = new Map(
+      [...this.#places.keys()].map((queue) => [queue, { running: 0, claims: 0 }]),
+    )
+    for (const { handler, isExtra, ended } of this.#attempts) {
+      const count = counts.get(handler.job.queue)
+      if (!count || isExtra) continue
+      count.claims++
+      if (!ended) count.running++
+    }
+    const rooms = [...counts].map(([queue, { running, claims }]) => {
+      const places = this.#paused.has(queue) ? 0 : (this.#places.get(queue) as number)
+      const room = Math.min(places - running, MAX_CLAIMS_PER_PLACE * places - claims)
+      return [queue, room] as const
+    })
+    return new Map(rooms.filter(([, room]) => room > 0))
   }
 
   #count(matches: (attempt: Attempt) => boolean): number {
     return [...this.#attempts].filter(matches).length
   }
 
-  async #claim(limit: number, ids?: readonly string[]): Promise<boolean> {
-    const { store, timing, onChange } = this.#options
-    const rooms = new Map<string, number>()
-    for (const [kind, { job }] of this.#handlers) {
-      const running = this.#count(({ claim, ended }) => claim.kind === kind && !ended)
-      const room = Math.min(limit, job.concurrency - running)
-      if (room > 0) rooms.set(kind, room)
+  /** Other processes pause and resume queues. */
+  async #readQueues(): Promise<void> {
+    const { store, timing } = this.#options
+    const now = performance.now()
+    if (now - this.#queuesReadAt < timing.pollMs) return
+    this.#paused = await findPaused(store.open(false))
+    if (now - this.#queuesRenewedAt >= RENEW_QUEUES_MS) {
+      await renewQueues(store.open(false), this.#places.keys())
+      this.#queuesRenewedAt = now
     }
-    if (rooms.size === 0) return false
-    const options = { worker: this.name, rooms, limit, leaseMs: timing.leaseMs, ids }
-    const { claims, more } = await store.claim(options)
+    this.#queuesReadAt = now
+  }
+
+  /** Jobs of a paused queue wait with the others. */
+  async #claimScheduled(): Promise<void> {
+    while (this.#scheduled.length > 0 && this.#count(({ isExtra }) => isExtra) === 0) {
+      const { id, queue } = this.#scheduled.shift() as { id: string; queue: string }
+      if (!this.#paused.has(queue)) this.#begin(await this.#claims.claimNamed(id), true)
+    }
+  }
+
+  #begin(claims: readonly Claim[], isExtra = false): void {
     const attempts = claims.map(
-      (claim) =>
-        new Attempt(claim, this.#handlers.get(claim.kind) as JobHandler, ids !== undefined),
+      (claim) => new Attempt(claim, this.#handlers.get(claim.kind) as JobHandler, isExtra),
     )
     for (const attempt of attempts) this.#attempts.add(attempt)
-    onChange(claims.map((claim) => toRunning(claim)))
+    this.#options.onChange(claims.map((claim) => toRunning(claim)))
     for (const attempt of attempts) void this.#run(attempt)
-    return more
   }
 
   async #run(attempt: Attempt): Promise<void> {
@@ -198,7 +264,8 @@ export class Worker {
   /** Frees the place once the handler ended, the claim once its result is written. */
   #free(attempt: Attempt): void {
     if (attempt.ended && attempt.isWritten) this.#attempts.delete(attempt)
-    this.wake()
+    if (attempt.isWritten) this.#claims.release(attempt.claim.kind)
+    this.#claimLoop.wake()
   }
 
   #toFailure({ claim, handler, controller }: Attempt, error: unknown): AttemptResult {
@@ -247,11 +314,23 @@ export class Worker {
     }
   }
 
+  #warnOfOthers(): void {
+    const { log, queues } = this.#options
+    const known = new Set(this.queues.values())
+    for (const queue of Object.keys(queues))
+      if (queue !== '*' && !known.has(queue))
+        log.warn({ queue }, 'No job is declared with this queue')
+    const left = [...known].filter((queue) => !this.#places.has(queue))
+    if (this.#places.size > 0 && left.length > 0)
+      log.info({ queues: left }, 'Leaving the jobs of these queues to other processes')
+  }
+
   async #warnOfUnknownKinds(): Promise<void> {
     if (performance.now() - this.#searchedAt < SEARCH_EVERY_MS) return
     this.#searchedAt = performance.now()
-    for (const kind of await this.#options.store.findOtherKinds(this.#knownKinds)) {
-      this.#knownKinds.add(kind)
+    for (const kind of await this.#claims.findOtherKinds()) {
+      if (this.#handlers.has(kind) || this.#namedKinds.has(kind)) continue
+      this.#namedKinds.add(kind)
       const text = 'No handler for this kind of job here: leaving it to other processes'
       this.#options.log.warn({ kind }, text)
     }

@@ -1,6 +1,7 @@
 import { element, scrollRegion } from '../element.js'
 import { bulkAction } from './jobs/bulk.js'
 import { jobFilter, toQuery } from './jobs/filter.js'
+import { queues } from './jobs/queues.js'
 import { rowFor } from './jobs/row.js'
 import { schedules } from './jobs/schedules.js'
 import { throttled } from './jobs/throttled.js'
@@ -28,8 +29,9 @@ function mount(section, { api, live }) {
   section.append(filter.form, bulk.part, list.part, problem)
   section.append(element('nav', { className: 'row', 'aria-label': 'Pages of jobs' }))
   section.lastElementChild?.append(newer, pageNumber, older)
+  const queueTable = queues(api)
   const scheduleTable = schedules(api)
-  section.append(scheduleTable.part)
+  section.append(queueTable.part, scheduleTable.part)
 
   /** Of the pages from the second to this one. @type {string[]} */
   let cursors = []
@@ -116,6 +118,7 @@ function mount(section, { api, live }) {
   setInterval(() => {
     if (document.hidden) return
     read()
+    queueTable.read()
     scheduleTable.read()
   }, READ_EVERY_MS)
 }

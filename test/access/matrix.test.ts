@@ -18,7 +18,7 @@ let service: Awaited<ReturnType<typeof startService>>
 const callers: Record<string, Caller> = { anonymous: { token: undefined, scopes: undefined } }
 
 beforeAll(async () => {
-  service = await startService({ DOCS_ACCESS: 'operate', JOBS_CONCURRENCY: '0' })
+  service = await startService({ DOCS_ACCESS: 'operate', JOBS_QUEUES: 'off' })
   const db = service.database.withSignal()
   const add = async (name: string, role: Role, kind: 'session' | 'key', scopes?: Scope[]) => {
     const email = `${name.replaceAll(' ', '-')}@example.com`

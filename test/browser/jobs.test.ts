@@ -261,6 +261,24 @@ test('a kind without a handler is not retried from its row, and says why', async
   expect(await action(rowOf(id), 'Retry').count()).toBe(0)
 })
 
+test('queues show what waits in them, and stop while they are paused', async () => {
+  const { jobs } = await openJobs()
+  await insert('elsewhere.queued', 3, { state: 'queued', queue: 'elsewhere' })
+  await jobs.locator('summary', { hasText: 'Queues' }).click()
+  const row = jobs.getByRole('row', { name: /^reports/ })
+  await button(row, 'Pause reports').press('Enter')
+  await untilText(row, /paused/)
+  await untilText(jobs.locator('summary', { hasText: 'Queues' }), /reports: paused/)
+  await untilText(jobs, /elsewhere30no process runs it/)
+  const { id } = await accept(site.url, 'a,b\n1,2\n', {
+    query: '?groupBy=a',
+    headers: site.operator,
+  })
+  await button(row, 'Resume reports').press('Enter')
+  await untilText(row, /runs/)
+  await untilFinished(site.url, id, undefined, site.operator)
+})
+
 test('schedules are listed with their next run', async () => {
   const { jobs } = await openJobs()
   await jobs.getByText('Schedules', { exact: true }).click()
@@ -276,7 +294,7 @@ test('axe finds nothing serious in an open row, the schedules and the question',
   await untilState(rowOf(id), 'failed')
   await rowOf(id).getByRole('button', { expanded: false }).click()
   await untilText(rowOf(id), /Last error.*Input/s)
-  await jobs.getByText('Schedules', { exact: true }).click()
+  for (const hasText of ['Queues', 'Schedules']) await jobs.locator('summary', { hasText }).click()
   await untilText(jobs, /jobs\.prune/)
   await expectGoodLooks(page, 'jobs-open')
   await jobs.getByRole('button', { name: /^Retry all/ }).click()

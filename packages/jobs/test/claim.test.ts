@@ -5,8 +5,9 @@ import { useDatabase } from '../../../test/support/database.ts'
 import { until } from '../../../test/support/until.ts'
 import { insertJob, toNewJob } from '../enqueue.ts'
 import { job } from '../job.ts'
-import { claimQuery, JobStore, pruneQuery } from '../store.ts'
+import { claimQuery, pruneQuery } from '../store.ts'
 import type { Db, JobState, Trx } from '../tables.ts'
+import { useClaims } from './support/claims.ts'
 
 const JOBS = 200
 
@@ -14,22 +15,15 @@ const some = job<null>('test.some', { attempts: 1 })
 
 const insert = (trx: Trx, priority = 0) => insertJob(trx, toNewJob(some, null, { priority }))
 
-const useStore = (db: Db) => {
-  const store = new JobStore({ open: () => db, transaction, keepMs: 1_000 })
-  const claim = (limit: number) =>
-    store.claim({ worker: 'w', rooms: new Map([[some.name, limit]]), limit, leaseMs: 30_000 })
-  return { store, claim }
-}
-
 /** A queue with some finished and some running jobs beside it. */
 async function useQueue() {
   const { database } = await useDatabase()
   const db = database.withSignal()
-  const { store, claim } = useStore(db)
+  const { store, claim } = useClaims(db, [some])
   await transaction(db, async (trx) => {
     for (let index = 0; index < JOBS; index++) await insert(trx, index % 3)
   })
-  const { claims } = await claim(20)
+  const claims = await claim(20)
   await store.finish(
     claims
       .slice(10)
@@ -81,7 +75,7 @@ async function readsOf(trx: Db): Promise<number> {
 
 test('a claim sorts nothing: it walks the index of the queue', async () => {
   const { db } = await useQueue()
-  const { rows } = await sql`explain ${claimQuery(5)}`.execute(db)
+  const { rows } = await sql`explain ${claimQuery(some.name, 5)}`.execute(db)
   // A table of MariaDB's, a tree of MySQL's.
   const plan = JSON.stringify(rows)
   expect(plan).toContain('job_queue')
@@ -95,7 +89,7 @@ test('a claim reads the rows that it takes, and no others of the queue', async (
     async (trx) => {
       const before = await readsOf(trx)
       const looked = await readsOf(trx)
-      const { rows } = await claimQuery(5).execute(trx)
+      const { rows } = await claimQuery(some.name, 5).execute(trx)
       const cost = (await readsOf(trx)) - looked - (looked - before)
       expect(rows).toHaveLength(5)
       expect(cost).toBe(5)
@@ -109,8 +103,8 @@ test('a claim locks the rows that it takes and no others', async () => {
   await transaction(
     db,
     async (trx) => {
-      const { rows: mine } = await claimQuery(JOBS - 20 - 5).execute(trx)
-      const { claims: theirs } = await claim(10)
+      const { rows: mine } = await claimQuery(some.name, JOBS - 20 - 5).execute(trx)
+      const theirs = await claim(10)
       expect(theirs).toHaveLength(5)
       expect(mine.map(({ id }) => id)).not.toContain(theirs[0]?.id)
     },
@@ -120,7 +114,7 @@ test('a claim locks the rows that it takes and no others', async () => {
 
 test('a claim takes the most urgent first, and then the oldest', async () => {
   const { db } = await useQueue()
-  const { rows } = await claimQuery(JOBS).execute(db)
+  const { rows } = await claimQuery(some.name, JOBS).execute(db)
   const order = await db
     .selectFrom('job')
     .select('id')
@@ -136,7 +130,7 @@ test('a claim finds its kinds behind thousands of others, and leaves those where
   await insertMany(db, 20_000, { kind: 'test.foreign', state: 'queued' })
   const ids: string[] = []
   for (let turn = 0; turn < 10; turn++) {
-    const { claims } = await claim(5)
+    const claims = await claim(5)
     expect(claims).toHaveLength(5)
     ids.push(...claims.map(({ id }) => id))
   }
@@ -154,7 +148,7 @@ test('a claim finds its kinds behind thousands of others, and leaves those where
 test('claims go on under a long transaction, and find what is urgent within a moment', async () => {
   const { database } = await useDatabase()
   const db = database.withSignal()
-  const { claim } = useStore(db)
+  const { claim } = useClaims(db, [some])
   await db
     .transaction()
     .setIsolationLevel('repeatable read')
@@ -167,12 +161,11 @@ test('claims go on under a long transaction, and find what is urgent within a mo
         for (let index = 0; index < 6; index++) ids.push((await insert(trx, 1)).id)
       })
       const claimed: string[] = []
-      for (let turn = 0; turn < 6; turn++)
-        claimed.push(...(await claim(1)).claims.map(({ id }) => id))
+      for (let turn = 0; turn < 6; turn++) claimed.push(...(await claim(1)).map(({ id }) => id))
       expect(claimed.toSorted()).toEqual(ids.toSorted())
       const { id: urgent } = await transaction(db, (trx) => insert(trx))
       await until(
-        async () => (await claim(1)).claims[0]?.id === urgent,
+        async () => (await claim(1))[0]?.id === urgent,
         'the urgent job is claimed',
         5_000,
       )

@@ -538,11 +538,11 @@ describe('a process that may run one job at once', () => {
   })
 })
 
-describe('a kind with a concurrency of its own', () => {
+describe('a kind with a limit', () => {
   test('leaves the other places to other kinds, however many of its jobs wait', async () => {
     const { database } = await useDatabase()
     const over = Promise.withResolvers<void>()
-    const long = job<null>('test.long', { concurrency: 2 })
+    const long = job<null>('test.long', { limit: 2 })
     const { jobs, changes } = useJobs(database, {
       concurrency: 3,
       handlers: [adding, handle(long, () => over.promise)],
@@ -570,7 +570,7 @@ describe('a kind with a concurrency of its own', () => {
   test('never runs more of its jobs', async () => {
     const { database } = await useDatabase()
     let [atWork, most] = [0, 0]
-    const single = job<null>('test.single', { concurrency: 1 })
+    const single = job<null>('test.single', { limit: 1 })
     const handlers = [
       handle(single, async () => {
         most = Math.max(most, ++atWork)

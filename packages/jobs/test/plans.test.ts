@@ -4,7 +4,7 @@ import { MysqlConnection } from '../../../src/db/connection.ts'
 import type { Db } from '../../../src/db/database.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
-import { insertJob, toNewJob } from '../enqueue.ts'
+import { insertJob, insertJobs, toNewJob } from '../enqueue.ts'
 import { job, STATES, schedule } from '../job.ts'
 import { pruneSlots } from '../maintenance.ts'
 import {
@@ -16,15 +16,20 @@ import {
   listJobs,
   listKinds,
 } from '../query.ts'
-import { type Claim, JobStore } from '../store.ts'
+import { findPaused, listQueues } from '../queues.ts'
+import type { Claim } from '../store.ts'
+import { useClaims } from './support/claims.ts'
 import { useMaintenance } from './support/maintenance.ts'
 
 const ROWS_PER_STATE = 600
-const ROOMS = new Map([
-  ['test.some', 9],
-  ['test.other', 9],
-])
 const some = job<null>('test.some', { attempts: 2 })
+const other = job<null>('test.other')
+const limited = job<null>('test.limited', {
+  limit: 100,
+  key: () => 'key',
+  limitPerKey: 5,
+  rate: { count: 100, perMs: 60_000 },
+})
 
 /** A database with jobs of all states, each with an attempt, as many as make the planner choose. */
 async function useManyJobs() {
@@ -79,9 +84,7 @@ async function statementsOf(act: () => Promise<unknown>): Promise<CompiledQuery[
 
 /** Everything that the store and the schedules do, on a queue that has work for each of them. */
 async function doEverything(db: Db) {
-  const store = new JobStore({ open: () => db, transaction, keepMs: -1_000 })
-  const claim = async (limit: number) =>
-    (await store.claim({ worker: 'w', rooms: ROOMS, limit, leaseMs: 30_000 })).claims
+  const { store, claims, claim } = useClaims(db, [some, other, limited], { keepMs: -1_000 })
   const [first, second, third, ...rest] = (await claim(9)) as [Claim, Claim, Claim, ...Claim[]]
   await store.renew([first, second], 30_000)
   await store.writeProgress(first, 0.5, 'half')
@@ -95,15 +98,13 @@ async function doEverything(db: Db) {
       result: { state: 'scheduled', error: 'x', detail: 'x', delayMs: 1_000 } as const,
     })),
   ])
-  const named = await store.claim({
-    worker: 'w',
-    rooms: ROOMS,
-    limit: 1,
-    leaseMs: 30_000,
-    ids: [third.id],
-  })
-  expect(named.claims).toHaveLength(1)
-  await store.findOtherKinds(new Set(ROOMS.keys()))
+  await transaction(db, (trx) => insertJobs(trx, limited, [null, null, null]))
+  const limits = useClaims(db, [limited])
+  expect(await limits.claim(1)).toHaveLength(1)
+  expect(await limits.claim(2)).toHaveLength(2)
+  await transaction(db, (trx) => insertJob(trx, toNewJob(job<null>('test.unknown'), null)))
+  expect(await claims.claimNamed(third.id)).toHaveLength(1)
+  expect(await claims.findOtherKinds()).toContain('test.unknown')
   expect(await store.promote()).not.toHaveLength(0)
   expect(await store.rescue()).not.toHaveLength(0)
   await transaction(db, (trx) => store.cancel(trx, [third.id]))
@@ -111,6 +112,8 @@ async function doEverything(db: Db) {
   expect(await store.prune()).toBeGreaterThan(0)
   const keyed = toNewJob(some, null, { dedupeKey: 'key' })
   for (let time = 0; time < 2; time++) await transaction(db, (trx) => insertJob(trx, keyed))
+  await findPaused(db)
+  await listQueues(db, new Map())
   await findJob(db, third.id)
   await listAttempts(db, third.id)
   await listJobs(db, { limit: 20, before: third.id })
@@ -137,12 +140,12 @@ function everyFilter(): JobFilter[] {
   )
 }
 
-/** What the server would do, for the tables of the jobs. */
+/** What the server would do, for the tables of the jobs that grow. */
 async function explain(db: Db, { sql: text, parameters }: CompiledQuery) {
   const { rows } = await db.executeQuery<Record<string, string | null>>(
     CompiledQuery.raw(`explain format = traditional ${text}`, [...parameters]),
   )
-  const plan = rows.filter(({ table }) => /^job/.test(table ?? ''))
+  const plan = rows.filter(({ table }) => /^job(?!_queue_state)/.test(table ?? ''))
   return plan.map(({ type, Extra }) => `${type} ${Extra}`).join('\n')
 }
 

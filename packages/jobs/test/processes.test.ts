@@ -7,9 +7,11 @@ import { useDatabase } from '../../../test/support/database.ts'
 import { useProcess } from '../../../test/support/process.ts'
 import { until } from '../../../test/support/until.ts'
 import type { Jobs } from '../jobs.ts'
+import { countJobs } from '../query.ts'
 import type { JobState } from '../tables.ts'
+import { findMost } from './support/history.ts'
 import { enqueue, useJobs } from './support/jobs.ts'
-import { leaveMark, poison, sayWho, waitForSignal } from './support/test-jobs.ts'
+import { fair, leaveMark, limited, poison, sayWho, waitForSignal } from './support/test-jobs.ts'
 
 const TIMING = {
   leaseMs: 1_500,
@@ -96,6 +98,43 @@ test('two processes that are killed over and over do every job, its effect once,
   expect(marks.rows.map(({ name }) => name).toSorted()).toEqual(
     Array.from({ length: JOBS }, (_, index) => `mark ${index}`).toSorted(),
   )
+})
+
+test('four processes that are killed over and over never exceed a limit, and do every job', {
+  timeout: 90_000,
+}, async () => {
+  const { db, jobs, start } = await useQueue()
+  const length = 60
+  await transaction(db, async (trx) => {
+    await jobs.enqueueMany(
+      trx,
+      limited,
+      Array.from({ length }, () => ({ ms: 150 })),
+    )
+    await jobs.enqueueMany(
+      trx,
+      fair,
+      Array.from({ length }, (_, index) => ({ tenant: `tenant-${index % 4}`, ms: 100 })),
+    )
+  })
+  const processes = await Promise.all(Array.from({ length: 4 }, () => start()))
+  for (let kill = 0; kill < KILLS; kill++) {
+    await sleep(KILL_EVERY_MS * Math.random())
+    const victim = Math.floor(Math.random() * processes.length)
+    processes[victim]?.child.kill('SIGKILL')
+    await processes[victim]?.exitCode
+    processes[victim] = await start()
+  }
+  await until(async () => (await countJobs(db)).succeeded === 2 * length, 'all are done', 40_000)
+  expect((await findMost(db, 'kind')).get(limited.name)).toBe(3)
+  const byTenant = await findMost(db, 'limit_key')
+  for (let tenant = 0; tenant < 4; tenant++) expect(byTenant.get(`tenant-${tenant}`)).toBe(1)
+  const lost = await db
+    .selectFrom('job_attempt')
+    .select('job_id')
+    .where('outcome', '=', 'lost')
+    .execute()
+  expect(lost).not.toHaveLength(0)
 })
 
 /**

@@ -4,9 +4,9 @@ import { useDatabase } from '../../../test/support/database.ts'
 import { insertJob, toNewJob } from '../enqueue.ts'
 import { job } from '../job.ts'
 import { findJob, listAttempts } from '../query.ts'
-import { type AttemptResult, type Claim, JobStore } from '../store.ts'
+import type { AttemptResult, Claim } from '../store.ts'
+import { useClaims } from './support/claims.ts'
 
-const ROOMS = new Map([['test.some', 1]])
 const LEASE_MS = 30_000
 /** Runs out before anyone looks. */
 const NO_LEASE_MS = -1_000
@@ -14,8 +14,8 @@ const NO_LEASE_MS = -1_000
 async function useStore({ attempts = 5 } = {}) {
   const { database } = await useDatabase()
   const db = database.withSignal()
-  const store = new JobStore({ open: () => db, transaction, keepMs: 60_000 })
   const some = job<null>('test.some', { attempts })
+  const { store } = useClaims(db, [some])
   const { id } = await transaction(db, (trx) => insertJob(trx, toNewJob(some, null)))
   const claim = async (worker: string, leaseMs = LEASE_MS) => {
     // A lost job waits for a moment: here that is over at once.
@@ -24,8 +24,8 @@ async function useStore({ attempts = 5 } = {}) {
       .set({ state: 'queued', due_at: null })
       .where('state', '=', 'scheduled')
       .execute()
-    const { claims } = await store.claim({ worker, rooms: ROOMS, limit: 1, leaseMs })
-    return claims[0] as Claim
+    const [claimed] = await useClaims(db, [some], { worker, leaseMs }).claim(1)
+    return claimed as Claim
   }
   const finish = (attempt: Claim, result: AttemptResult) =>
     store.finish([{ claim: attempt, result }])

@@ -19,7 +19,7 @@ const JOBS = 60
 const note = job<{ name: string; ms?: number }>('test.note', { attempts: 3, backoffMs: 20 })
 const flaky = job<null, number>('test.flaky', { attempts: 3, backoffMs: 20 })
 const untilAborted = job<null>('test.until-aborted')
-const single = job<null>('test.single', { concurrency: 1 })
+const single = job<null>('test.single', { limit: 1 })
 
 /** The "processes" of a test, which share a database, and the names that their handlers noted. */
 async function useProcesses(concurrencies: number[], pollMs = TIMING.pollMs) {
@@ -151,7 +151,7 @@ async function useWorker(concurrency: number) {
   const worker = new Worker({
     store: new JobStore({ open: () => db, transaction, keepMs: 60_000 }),
     log: pino({ level: 'silent' }),
-    concurrency,
+    queues: { '*': concurrency },
     timing: TIMING,
     handlers: [untilAborted, single].map((kind) => handle(kind, () => goOn.promise)),
     publicMessage: String,
@@ -165,7 +165,7 @@ async function useWorker(concurrency: number) {
 }
 
 describe('one turn', () => {
-  test('of claiming takes as many jobs as there are places, and of a kind as many as it may have', async () => {
+  test('of claiming takes as many jobs as there are places, and of a kind with a limit as many as it may have', async () => {
     const { worker, changes, put } = await useWorker(3)
     for (let index = 0; index < 3; index++) await put(single)
     for (let index = 0; index < 4; index++) await put(untilAborted)
@@ -183,8 +183,8 @@ describe('one turn', () => {
     await put(untilAborted)
     await worker.claimOnce()
     const [first, second] = [await put(untilAborted), await put(untilAborted)]
-    worker.claimScheduled(first)
-    worker.claimScheduled(second)
+    worker.claimScheduled(first, untilAborted)
+    worker.claimScheduled(second, untilAborted)
     await worker.claimOnce()
     await worker.claimOnce()
     expect(changes.map(({ id }) => id)).toEqual([expect.any(String), first])

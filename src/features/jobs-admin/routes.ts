@@ -1,6 +1,14 @@
 import { z } from '@hono/zod-openapi'
 import { MAX_KEY_CHARACTERS, REQUEST_ID } from '@offloop/jobs/enqueue'
-import { type JobChange, NAME, RETRYABLE, STATES, UNFINISHED } from '@offloop/jobs/job'
+import {
+  type JobChange,
+  NAME,
+  QUEUE,
+  QUEUE_FORM,
+  RETRYABLE,
+  STATES,
+  UNFINISHED,
+} from '@offloop/jobs/job'
 import { type JobRow, MAX_COUNTED } from '@offloop/jobs/query'
 import { AppError } from '../../errors.ts'
 import { type Deps, feature } from '../../feature.ts'
@@ -127,6 +135,22 @@ const JobKinds = z
   })
   .openapi('JobKinds')
 
+const JobQueue = z
+  .strictObject({
+    queue: z.string().openapi({ example: 'mail' }),
+    isRun: z.boolean().describe('Whether any process runs its jobs'),
+    pausedAt: time.nullable().describe('Null while it is not paused'),
+    queued: count.describe(`Of each kind counted up to ${MAX_COUNTED}`),
+    running: count,
+  })
+  .openapi('JobQueue')
+
+const JobQueues = z.strictObject({ items: z.array(JobQueue) }).openapi('JobQueues')
+
+export type JobQueues = z.infer<typeof JobQueues>
+
+const QueueName = z.strictObject({ queue: z.string().regex(QUEUE, `must be ${QUEUE_FORM}`) })
+
 const JobSchedules = z
   .strictObject({
     items: z.array(
@@ -244,6 +268,44 @@ function jobRoutes({ database, jobs }: Deps) {
     summary: 'List the schedules with their last and next run',
     responses: { 200: json(JobSchedules, 'The schedules') },
     handler: async (c) => c.json({ items: await jobs.schedules(open(c)) }, 200),
+  })
+
+  router.openapi({
+    method: 'get',
+    path: '/queues',
+    operationId: 'listJobQueues',
+    access: 'operate',
+    summary: 'List the queues with how many jobs wait and run',
+    responses: { 200: json(JobQueues, 'The queues') },
+    handler: async (c) => c.json({ items: await jobs.queues(open(c)) }, 200),
+  })
+
+  router.openapi({
+    method: 'post',
+    path: '/queues/{queue}/pause',
+    operationId: 'pauseJobQueue',
+    access: 'operate',
+    summary: 'Let no process start jobs of a queue, within a second',
+    request: { params: QueueName },
+    responses: { 204: { description: 'Paused, now or before' } },
+    handler: async (c) => {
+      await jobs.pauseQueue(open(c), c.req.valid('param').queue)
+      return c.body(null, 204)
+    },
+  })
+
+  router.openapi({
+    method: 'post',
+    path: '/queues/{queue}/resume',
+    operationId: 'resumeJobQueue',
+    access: 'operate',
+    summary: 'Start jobs of a paused queue again',
+    request: { params: QueueName },
+    responses: { 204: { description: 'Resumed, now or before' } },
+    handler: async (c) => {
+      await jobs.resumeQueue(open(c), c.req.valid('param').queue)
+      return c.body(null, 204)
+    },
   })
 
   router.openapi({

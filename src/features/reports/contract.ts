@@ -143,14 +143,14 @@ export const summariseCsv = task<SummaryInput, SummaryOutcome>('report.summarise
 export const isSmall = (bytes: number) => bytes <= 1024 ** 2
 
 /**
- * The job's id is the report's. Retries leave some minutes to empty a full disk; low concurrency
- * bounds memory.
+ * The job's id is the report's. Retries leave some minutes to empty a full disk; a queue of its own
+ * keeps long reports from the places of other jobs, and bounds memory.
  */
 export const buildReport = job<null, Summary>('report.build', {
   attempts: 6,
   backoffMs: 20_000,
   timeoutMs: 600_000,
-  concurrency: 4,
+  queue: 'reports',
 })
 
 export const REPORT_TOPIC = /^report:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i

@@ -1,19 +1,17 @@
 import { type EnqueueOptions, insertJob, toNewJob } from '@offloop/jobs/enqueue'
 import { job } from '@offloop/jobs/job'
-import { JobStore } from '@offloop/jobs/store'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { useClaims } from '../../../packages/jobs/test/support/claims.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { request, startService } from '../../support/service.ts'
 
 let service: Awaited<ReturnType<typeof startService>>
 let url: string
-let store: JobStore
 
 beforeAll(async () => {
   // It runs none itself: the tests say what becomes of them.
-  service = await startService({ JOBS_CONCURRENCY: '0' })
+  service = await startService({ JOBS_QUEUES: 'off' })
   url = `${service.url}/v1/jobs`
-  store = new JobStore({ open: () => service.database.withSignal(), transaction, keepMs: 60_000 })
 })
 afterAll(() => service.close())
 
@@ -27,15 +25,10 @@ const create = async (kind = 'test.some', options: EnqueueOptions = {}) => {
 /** One that was begun, and failed for good. */
 const createFailed = async (kind: string) => {
   const id = await create(kind)
-  const { claims } = await store.claim({
-    worker: 'w:1',
-    rooms: new Map([[kind, 1]]),
-    limit: 1,
-    leaseMs: 30_000,
-    ids: [id],
-  })
+  const { store, claims } = useClaims(service.database.withSignal(), [job(kind)], { worker: 'w:1' })
+  const claimed = await claims.claimNamed(id)
   const result = { state: 'failed', error: 'It cannot be done', detail: 'Error: secret' } as const
-  await store.finish(claims.map((claim) => ({ claim, result })))
+  await store.finish(claimed.map((claim) => ({ claim, result })))
   return id
 }
 
@@ -186,6 +179,29 @@ test('the kinds are those that have jobs or a handler, and say which', async () 
   expect(items).toContainEqual({ kind: 'jobs.prune', isHandled: true })
   const kinds = items.map(({ kind }: { kind: string }) => kind)
   expect(kinds).toEqual([...new Set(kinds)].toSorted())
+})
+
+describe('the queues', () => {
+  const find = async (queue: string) =>
+    (await request(`${url}/queues`)).body.items.find(
+      (row: { queue: string }) => row.queue === queue,
+    )
+
+  test('have how many jobs wait and run, whether any process runs them, and can be paused', async () => {
+    const some = job('test.queued', { queue: 'test-queue' })
+    const row = toNewJob(some, null as never)
+    await transaction(service.database.withSignal(), (trx) => insertJob(trx, row))
+    const queue = { queue: 'test-queue', isRun: false, pausedAt: null, queued: 1, running: 0 }
+    expect(await find('test-queue')).toEqual(queue)
+    const act = async (verb: string, name = 'test-queue') =>
+      (await request(`${url}/queues/${name}/${verb}`, 'POST')).status
+    expect(await act('pause')).toBe(204)
+    expect(await find('test-queue')).toEqual({ ...queue, pausedAt: expect.stringMatching(/Z$/) })
+    for (let time = 0; time < 2; time++) expect(await act('resume')).toBe(204)
+    expect(await find('test-queue')).toEqual(queue)
+    expect(await act('pause', 'nowhere')).toBe(404)
+    expect(await act('resume', 'a%20b')).toBe(422)
+  })
 })
 
 describe('retrying and cancelling all that match', () => {

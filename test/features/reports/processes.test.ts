@@ -46,7 +46,7 @@ const query = '?groupBy=word&value=number'
 
 test('a report is cancelled from another process: its thread is free and its files are gone', async () => {
   const { start, spill, uploads } = await useProcesses()
-  const [runner, other] = [await start(), await start({ JOBS_CONCURRENCY: '0' })]
+  const [runner, other] = [await start(), await start({ JOBS_QUEUES: 'off' })]
   const { id } = await accept(other.url, slowCsv(80), { query })
   const filesIn = (directory: string) => readdir(directory, { recursive: true }).catch(() => [])
   await until(
@@ -69,7 +69,7 @@ test('a report is cancelled from another process: its thread is free and its fil
 
 test('the events of a report come from a process that does not run it', async () => {
   const { start } = await useProcesses()
-  const other = await start({ JOBS_CONCURRENCY: '0' })
+  const other = await start({ JOBS_QUEUES: 'off' })
   const { id } = await accept(other.url, slowCsv(12), { query })
   const stream = fetch(`${other.url}/v1/reports/${id}/events`, { headers: AS_OPERATOR }).then(
     (response) => response.text(),
@@ -86,8 +86,8 @@ test.runIf(hasValkey)(
     const { url: VALKEY_URL } = await useValkey()
     const { start } = await useProcesses()
     const [one, other] = await Promise.all([
-      start({ VALKEY_URL, JOBS_CONCURRENCY: '0' }),
-      start({ VALKEY_URL, JOBS_CONCURRENCY: '0' }),
+      start({ VALKEY_URL, JOBS_QUEUES: 'off' }),
+      start({ VALKEY_URL, JOBS_QUEUES: 'off' }),
     ])
     const { id } = await accept(one.url, slowCsv(12), { query })
     const senders = await recordSenders(VALKEY_URL, `report:${id}`)

@@ -162,7 +162,7 @@ describe('uploading', () => {
     async () => {
       const { url } = await useService({
         REPORT_DIR: await useSmallDisk('2m'),
-        JOBS_CONCURRENCY: '0',
+        JOBS_QUEUES: 'off',
       })
       const answers = await Promise.all(
         Array.from({ length: 20 }, () => post(url, Buffer.alloc(1.5 * MIB, 'a,b\n'))),
@@ -435,7 +435,7 @@ describe('events', () => {
   })
 
   test('go to each of many that watch, also to those that come while others watch already', async () => {
-    const { url, database } = await useService({ JOBS_CONCURRENCY: '0' })
+    const { url, database } = await useService({ JOBS_QUEUES: 'off' })
     const { id } = await accept(url, 'a,b\n1,2\n')
     const streams = [eventsOf(url, id)]
     for (let client = 0; client < 5; client++) streams.push(eventsOf(url, id))
@@ -453,7 +453,7 @@ describe('events', () => {
   })
 
   test('end when the service stops', async () => {
-    const { url, stop } = await useService({ JOBS_CONCURRENCY: '0' })
+    const { url, stop } = await useService({ JOBS_QUEUES: 'off' })
     const { id } = await accept(url, 'a,b\n1,2\n')
     const stream = await openEvents(url, id)
     const stopping = performance.now()

@@ -42,7 +42,7 @@ test('the sweep removes day-old uploads of finished reports, orphans, and folder
 })
 
 test('the sweep removes uploads of jobs that were cancelled an hour ago', async () => {
-  const { url, database, reportDirectory } = await useService({ JOBS_CONCURRENCY: '0' })
+  const { url, database, reportDirectory } = await useService({ JOBS_QUEUES: 'off' })
   const [earlier, lately] = [await accept(url, 'a\n1\n'), await accept(url, 'a\n2\n')]
   for (const { id } of [earlier, lately]) await request(`${url}/v1/jobs/${id}`, 'DELETE')
   await sql`update job set finished_at = now(3) - interval 61 minute where id = ${earlier.id}`.execute(

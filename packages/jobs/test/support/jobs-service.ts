@@ -8,7 +8,7 @@ import { runService } from '../../../../src/shutdown.ts'
 import { handle } from '../../job.ts'
 import { Jobs } from '../../jobs.ts'
 import { access } from './jobs.ts'
-import { leaveMark, poison, sayWho, waitForSignal } from './test-jobs.ts'
+import { fair, leaveMark, limited, poison, sayWho, waitForSignal } from './test-jobs.ts'
 
 /**
  * A service that runs only the jobs of test-jobs.ts, at a faster pace than a real one:
@@ -24,7 +24,7 @@ async function open() {
   const jobs = new Jobs({
     ...access(database),
     log,
-    concurrency: Number(CONCURRENCY),
+    queues: { '*': Number(CONCURRENCY) },
     keepMs: 600_000,
     timing: JSON.parse(TIMING),
   })
@@ -52,6 +52,8 @@ function handlersOn(database: Database) {
       })
       await sleep(ms / 2, undefined, { signal })
     }),
+    handle(limited, ({ ms }, { signal }) => sleep(ms, undefined, { signal })),
+    handle(fair, ({ ms }, { signal }) => sleep(ms, undefined, { signal })),
     handle(sayWho, async ({ ms }) => {
       await sleep(ms)
       return process.pid

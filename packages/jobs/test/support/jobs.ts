@@ -9,6 +9,8 @@ import { Jobs, type JobsOptions } from '../../jobs.ts'
 const DAY_MS = 86_400_000
 
 interface UseJobsOptions extends Partial<JobsOptions> {
+  /** How many jobs run at once, 5 by default, if there are no `queues`. */
+  concurrency?: number
   handlers?: JobHandler[]
   schedules?: JobSchedule[]
 }
@@ -28,12 +30,12 @@ export const access = (
  */
 export function useJobs(
   database: Database,
-  { handlers = [], schedules = [], ...options }: UseJobsOptions = {},
+  { handlers = [], schedules = [], concurrency = 5, ...options }: UseJobsOptions = {},
 ) {
   const jobs = new Jobs({
     ...access(database),
     log: pino({ level: 'silent' }),
-    concurrency: 5,
+    queues: { '*': concurrency },
     keepMs: 7 * DAY_MS,
     ...options,
   })

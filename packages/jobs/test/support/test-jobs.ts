@@ -6,6 +6,21 @@ export const leaveMark = job<{ mark: string; ms: number }>('test.leave-mark', {
   backoffMs: 10,
 })
 
+/** At most three at once in all processes. */
+export const limited = job<{ ms: number }>('test.limited', {
+  attempts: 50,
+  backoffMs: 10,
+  limit: 3,
+})
+
+/** At most one at once for each tenant. */
+export const fair = job<{ tenant: string; ms: number }>('test.fair', {
+  attempts: 50,
+  backoffMs: 10,
+  key: ({ tenant }) => tenant,
+  limitPerKey: 1,
+})
+
 /** Takes that long whatever its signal says, and gives the id of the process that did it. */
 export const sayWho = job<{ ms: number }, number>('test.say-who', { attempts: 5 })
 

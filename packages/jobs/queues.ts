@@ -1,0 +1,114 @@
+import { sql } from 'kysely'
+import { JobError } from './errors.ts'
+import { listKinds, MAX_COUNTED } from './query.ts'
+import { type Db, typed } from './tables.ts'
+
+/** How often a process says which queues it runs. */
+export const RENEW_QUEUES_MS = 10_000
+/** After that, nobody runs it. */
+const GONE_MS = 3 * RENEW_QUEUES_MS
+
+export interface QueueRow {
+  queue: string
+  /** Whether any process runs its jobs. */
+  isRun: boolean
+  pausedAt: Date | null
+  queued: number
+  running: number
+}
+
+/** Queues that are paused. */
+export async function findPaused(db: Db): Promise<Set<string>> {
+  const rows = await typed(db)
+    .selectFrom('job_queue_state')
+    .select('queue')
+    .where('paused_at', 'is not', null)
+    .execute()
+  return new Set(rows.map(({ queue }) => queue))
+}
+
+/** Sorted, so that processes which renew the same queues do not block each other. */
+export async function renewQueues(db: Db, queues: Iterable<string>): Promise<void> {
+  const rows = [...queues].sort().map((queue) => sql`(${queue}, now(3))`)
+  await sql`
+    insert into job_queue_state (queue, run_at) values ${sql.join(rows)}
+    on duplicate key update run_at = now(3)
+  `.execute(db)
+}
+
+/**
+ * @param queues those of the kinds that this process knows.
+ * @throws JobError `not_found` for a queue that no job and no process names.
+ */
+export async function setPaused(
+  db: Db,
+  queue: string,
+  { paused, queues }: { paused: boolean; queues: ReadonlyMap<string, string> },
+): Promise<void> {
+  const isKnown = (await listQueues(db, queues)).some((row) => row.queue === queue)
+  if (!isKnown) throw new JobError('not_found', `There is no queue ${queue}`)
+  await sql`
+    insert into job_queue_state (queue, paused_at) values (${queue}, if(${paused}, now(3), null))
+    on duplicate key update paused_at = if(${paused}, coalesce(paused_at, now(3)), null)
+  `.execute(db)
+}
+
+/** A kind that is not in `queues` has the queue of its next job. */
+export async function listQueues(db: Db, queues: ReadonlyMap<string, string>): Promise<QueueRow[]> {
+  const rows = new Map<string, QueueRow>()
+  const find = (queue: string) =>
+    rows.getOrInsertComputed(queue, () => ({
+      queue,
+      isRun: false,
+      pausedAt: null,
+      queued: 0,
+      running: 0,
+    }))
+  for (const queue of queues.values()) find(queue)
+  for (const { queue, pausedAt, isRun } of await readStates(db))
+    Object.assign(find(queue), { pausedAt, isRun: Number(isRun) === 1 })
+  for (const { kind, queue, queued, running } of await countKinds(db)) {
+    const row = find(queues.get(kind) ?? queue)
+    row.queued += Number(queued)
+    row.running += Number(running)
+  }
+  return [...rows.values()].sort((a, b) => (a.queue < b.queue ? -1 : 1))
+}
+
+/** Of queues that are run or paused. */
+async function readStates(db: Db) {
+  const { rows } = await sql<{ queue: string; pausedAt: Date | null; isRun: number | string }>`
+    select queue, paused_at as pausedAt, ${IS_RUN} as isRun from job_queue_state
+    where paused_at is not null or ${IS_RUN}
+  `.execute(db)
+  return rows
+}
+
+const IS_RUN = sql`coalesce(run_at > now(3) - interval ${sql.lit(GONE_MS / 1_000)} second, false)`
+
+/** Of kinds that have jobs which are queued or running. */
+async function countKinds(db: Db) {
+  const kinds = await listKinds(db)
+  if (kinds.length === 0) return []
+  const lists = kinds.map((kind) => {
+    const from = (state: 'queued' | 'running') =>
+      sql`from job force index (job_queue) where state = ${sql.lit(state)} and kind = ${kind}`
+    const count = (state: 'queued' | 'running') => sql`
+      (select count(*) from (select 1 as one ${from(state)} limit ${sql.lit(MAX_COUNTED)}) as some)
+    `
+    const queue = sql`(select queue ${from('queued')} limit 1), (select queue ${from('running')} limit 1)`
+    return sql`
+      select ${kind} as kind, coalesce(${queue}) as queue, ${count('queued')} as queued,
+        ${count('running')} as running
+    `
+  })
+  const { rows } = await sql<{
+    kind: string
+    queue: string | null
+    queued: string
+    running: string
+  }>`
+    ${sql.join(lists, sql` union all `)}
+  `.execute(db)
+  return rows.filter((row): row is typeof row & { queue: string } => row.queue !== null)
+}
