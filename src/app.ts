@@ -10,6 +10,7 @@ import { serveDocs } from './http/openapi.ts'
 import { createRouter, listAccess } from './http/router.ts'
 import { servePage } from './http/static.ts'
 import { type Live, opsEvents, opsRoutes } from './ops/live.ts'
+import type { Processes } from './ops/processes.ts'
 import type { Profiler } from './ops/profiles.ts'
 import type { Tracing } from './ops/tracing.ts'
 
@@ -19,6 +20,7 @@ interface AppDeps extends Deps {
   access: AccessDeps
   identify: Identify
   live: Live
+  processes: Pick<Processes, 'list'>
   watchdog: Profiler
   tracing?: Tracing | undefined
 }

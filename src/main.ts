@@ -14,6 +14,7 @@ import { type Log, openLog } from './log.ts'
 import { Live } from './ops/live.ts'
 import { OPS } from './ops/live-samples.ts'
 import { Metrics } from './ops/metrics.ts'
+import { Processes, uniqueProcessId } from './ops/processes.ts'
 import { Statements } from './ops/statements.ts'
 import { openWatchdog, Readiness } from './ops/watchdog.ts'
 import { Realtime } from './realtime/realtime.ts'
@@ -35,7 +36,8 @@ export async function openService(
   if (missing.length > 0)
     log.warn({ missing }, 'V8 flags are missing: start with `bin/node src/main.ts`')
   const metrics = new Metrics()
-  const live = new Live()
+  const processId = uniqueProcessId()
+  const live = new Live(processId)
   // `leaving` asks for no more traffic, `stopping` accepts no more.
   const leaving = new AbortController()
   const stopping = new AbortController()
@@ -78,6 +80,7 @@ export async function openService(
   )
   const jobs = opening.use(
     new Jobs({
+      worker: processId,
       open: (signal, options) => database.withSignal(signal, options),
       transaction,
       afterCommit,
@@ -125,13 +128,17 @@ export async function openService(
     handlers: features.flatMap((feature) => feature.jobs?.(deps) ?? []),
     schedules: features.flatMap(({ schedules = [] }) => schedules),
   })
-  if (remote && config.role !== 'web') opening.use(await remote.serve(compute, stopping.signal))
-  const url = await web?.listen(deps, { live, watchdog, tracing })
+  const { role } = config
+  if (remote && role !== 'web') opening.use(await remote.serve(compute, stopping.signal))
+  const processes = opening.use(
+    new Processes({ ...opened, id: processId, role, samples: live.samples }),
+  )
+  const url = await web?.listen(deps, { live, processes, watchdog, tracing })
+  processes.start(url ?? watchdog.url)
   readiness.begin((signal) => database.ping(signal), valkey)
   watchdog.start()
   opening.defer(live.start({ metrics, watchdog, compute, database, realtime, log }))
   const { threads } = config.compute
-  const { role } = config
   log.info({ role, url, ops: watchdog.url, threads, node: process.version }, 'listening')
 
   const resources = opening.move()
@@ -158,6 +165,7 @@ export async function openService(
       ])
       const requests = web?.server.inFlight ?? 0
       if (requests > 0) log.warn({ requests }, 'Unanswered after DRAIN_TIMEOUT_MS')
+      await processes.stop(crashed)
       await resources.disposeAsync()
     },
   }

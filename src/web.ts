@@ -8,6 +8,7 @@ import { createApp } from './app.ts'
 import type { Deps, Feature } from './feature.ts'
 import { connectionLimit, HttpServer } from './http/server.ts'
 import type { Live } from './ops/live.ts'
+import type { Processes } from './ops/processes.ts'
 import type { Profiler } from './ops/profiles.ts'
 import type { Tracing } from './ops/tracing.ts'
 import { isRealtimeUpgrade, type Realtime } from './realtime/realtime.ts'
@@ -25,6 +26,7 @@ interface WebParts {
 
 interface WebOps {
   live: Live
+  processes: Processes
   watchdog: Profiler
   tracing: Tracing | undefined
 }

@@ -83,6 +83,7 @@ test('each route says who may call it, and only these are public besides the fil
       'DELETE /v1/jobs/:id',
       'GET /v1/ops',
       'GET /v1/ops/spans',
+      'GET /v1/ops/processes',
       'POST /v1/ops/profiles',
       'DELETE /v1/ops/profiles/current',
       'GET /v1/ops/heap',

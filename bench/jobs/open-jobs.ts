@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import type { Job } from '@offloop/jobs/job'
 import { Jobs, type JobsOptions } from '@offloop/jobs/jobs'
@@ -23,6 +24,7 @@ export const openJobs = (
     transaction,
     afterCommit,
     log: pino({ level: 'silent' }),
+    worker: randomUUID(),
     queues: { '*': concurrency },
     keepMs: KEEP_MS,
     ...options,

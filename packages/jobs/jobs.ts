@@ -52,6 +52,8 @@ export interface JobsOptions extends Omit<StoreOptions, 'open'> {
   /** Calls `act` once `trx` has committed. */
   afterCommit(trx: Trx, act: () => void): void
   log: Log
+  /** Unique per process lifetime: a reused name could pass a previous owner's fencing check. */
+  worker: string
   /**
    * How many jobs of each queue run at once, such as `{ default: 5, mail: 20 }`; `*` stands for
    * every other queue. The rest is left to other processes.
@@ -116,13 +118,14 @@ export class Jobs implements AsyncDisposable {
 
   /** Runs jobs. @throws Error for duplicate handlers or schedules, or a wrong cron expression. */
   start(all: { handlers: readonly JobHandler[]; schedules: readonly JobSchedule[] }): void {
-    const { log, queues, publicMessage = toPublicMessage, around = runAlone } = this.#options
+    const { log, worker: name, queues } = this.#options
+    const { publicMessage = toPublicMessage, around = runAlone } = this.#options
     const prune = pruning(this.#store)
     const common = { store: this.#store, log, timing: this.#timing, onChange: this.#notify }
     const handlers = [prune.handler, ...all.handlers]
     const schedules = [prune.schedule, ...all.schedules]
     const onNotice = (change: JobChange) => this.#tell(change, false)
-    const own = { onNotice, publicMessage, around, handlers }
+    const own = { name, onNotice, publicMessage, around, handlers }
     const worker = new Worker({ ...common, ...own, queues })
     const enqueue = async (trx: Trx, { name, job, input }: JobSchedule) => {
       const dedupeKey = `schedule:${name}`

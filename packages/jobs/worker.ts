@@ -1,5 +1,3 @@
-import { randomBytes } from 'node:crypto'
-import { hostname } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises'
 import { Claims } from './claims.ts'
@@ -44,6 +42,7 @@ const STOPPING = new JobError('unavailable', 'The service is stopping')
 export interface WorkerOptions {
   store: JobStore
   log: Log
+  name: string
   /** How many jobs of each queue run at once; `*` stands for every other queue. */
   queues: Readonly<Record<string, number>>
   timing: Timing
@@ -58,8 +57,7 @@ export interface WorkerOptions {
 
 /** Claims and runs jobs in three loops. */
 export class Worker {
-  /** Unique per process lifetime: a reused name could pass a previous owner's fencing check. */
-  readonly name = `${hostname().slice(0, 60)}:${process.pid}:${randomBytes(4).toString('hex')}`
+  readonly name: string
   readonly #options: WorkerOptions
   readonly #handlers: ReadonlyMap<string, JobHandler>
   /** By queue. */
@@ -80,8 +78,9 @@ export class Worker {
   #releasesOnStop = false
 
   constructor(options: WorkerOptions) {
-    const { store, log, timing, queues } = options
+    const { store, log, name, timing, queues } = options
     this.#options = options
+    this.name = name
     const twice = findDuplicate(options.handlers.map(({ job }) => job.name))
     if (twice) throw new Error(`Two handlers for one kind of job: ${twice}`)
     const handlers = withFailureHandlers(options.handlers)

@@ -6,7 +6,7 @@ import { createRouter, json } from '../http/router.ts'
 import type { Log } from '../log.ts'
 import { event } from '../realtime/event.ts'
 import type { Realtime } from '../realtime/realtime.ts'
-import { every, OPS, round } from './live-samples.ts'
+import { every, OPS, ProcessId, round } from './live-samples.ts'
 import type { EndedTask } from './live-spans.ts'
 import { ByName, Durations, Recent } from './recent.ts'
 
@@ -71,6 +71,7 @@ const StatementFigures = z.object({
 
 const Batch = z
   .object({
+    process: ProcessId,
     routes: z
       .array(RouteFigures)
       .describe(
@@ -89,10 +90,13 @@ const Batch = z
   .openapi('OpsRequests')
 
 export type OpsRequests = z.infer<typeof Batch>
+type Figures = Omit<OpsRequests, 'process'>
 
 export const opsRequests = event('ops.requests', {
   topic: OPS,
-  when: 'Up to once a second. Earlier requests are at `GET /v1/ops/requests`.',
+  when:
+    'Up to once a second from each process. Earlier requests of one are at ' +
+    '`GET /v1/ops/requests`.',
   payload: Batch,
 })
 
@@ -100,6 +104,12 @@ type RequestTask = Pick<
   EndedTask,
   'task' | 'outcome' | 'queuedMs' | 'runMs' | 'requestId' | 'items'
 >
+
+interface Parts {
+  processId: string
+  realtime: Pick<Realtime, 'hasSubscribers' | 'emitLatest'>
+  log: Pick<Log, 'warn'>
+}
 
 /** What requests and SQL statements did lately, and how long it took. */
 export class LiveRequests {
@@ -115,12 +125,15 @@ export class LiveRequests {
   #published = 0
   #hasChanged = false
 
-  start(realtime: Pick<Realtime, 'hasSubscribers' | 'emitLatest'>, log: Pick<Log, 'warn'>) {
+  start({ processId, realtime, log }: Parts): () => void {
     let slice = 0
     const publish = () => {
       const current = Math.floor(performance.now() / ROUTE_SLICE_MS)
       if (realtime.hasSubscribers(OPS) && (this.#hasChanged || slice !== current))
-        realtime.emitLatest(OPS, opsRequests, this.#readSince(this.#published, MAX_PER_EVENT))
+        realtime.emitLatest(OPS, opsRequests, {
+          process: processId,
+          ...this.#readSince(this.#published, MAX_PER_EVENT),
+        })
       slice = current
       this.#published = this.#logged
       this.#hasChanged = false
@@ -164,11 +177,11 @@ export class LiveRequests {
     }
   }
 
-  read(): OpsRequests {
+  read(): Figures {
     return this.#readSince(Math.max(0, this.#logged - MAX_LATEST), MAX_LATEST)
   }
 
-  #readSince(since: number, limit: number): OpsRequests {
+  #readSince(since: number, limit: number): Figures {
     const now = performance.now()
     const first = Math.max(since, this.#logged - limit)
     const windowMs = ROUTE_SLICES * ROUTE_SLICE_MS + (now % ROUTE_SLICE_MS)
@@ -253,7 +266,7 @@ const toStatementFigures = (text: string, times: Durations) => ({
   max: round(times.maxMs),
 })
 
-export function requestRoutes(requests: LiveRequests) {
+export function requestRoutes(requests: LiveRequests, processId: string) {
   const router = createRouter()
   router.openapi({
     method: 'get',
@@ -263,7 +276,8 @@ export function requestRoutes(requests: LiveRequests) {
     summary: 'Read the latest requests, and the times of routes and SQL statements',
     description: 'Successful reads with `X-Background: 1` count, but are not among the latest.',
     responses: { 200: json(Batch, 'At most 200 requests') },
-    handler: (c) => c.json(requests.read(), 200, { 'Cache-Control': 'no-store' }),
+    handler: (c) =>
+      c.json({ process: processId, ...requests.read() }, 200, { 'Cache-Control': 'no-store' }),
   })
   return router
 }

@@ -112,13 +112,16 @@ const Sample = z
 
 export type OpsSample = z.infer<typeof Sample>
 
+export const ProcessId = z.string().describe('whose it is, as in `GET /v1/ops/processes`')
+
 export const opsSample = event('ops.sample', {
   topic: OPS,
-  when: 'Once a second. The last ten minutes are at `GET /v1/ops`.',
-  payload: Sample,
+  when: 'Once a second, from each process. The last ten minutes of one are at `GET /v1/ops`.',
+  payload: z.object({ process: ProcessId, ...Sample.shape }),
 })
 
 interface Parts {
+  processId: string
   metrics: Pick<Metrics, 'requestCount'>
   watchdog: Pick<Watchdog, 'readDelay'>
   compute: Pick<Pool, 'queued' | 'running' | 'workerStates' | 'measureMemory' | 'countItems'>
@@ -147,14 +150,15 @@ export class LiveSamples {
   }
 
   start(parts: Parts): () => void {
-    const { realtime, log } = parts
+    const { processId, realtime, log } = parts
     const sample = this.#sampler(parts)
     return every(
       SAMPLE_EVERY_MS,
       () => {
         const latest = sample()
         this.#keep(latest)
-        if (realtime.hasSubscribers(OPS)) realtime.emitLatest(OPS, opsSample, latest)
+        if (realtime.hasSubscribers(OPS))
+          realtime.emitLatest(OPS, opsSample, { process: processId, ...latest })
       },
       // Reading memory usage fails without a free file descriptor.
       (error) => log.warn({ err: error }, 'A sample for the live page failed'),
@@ -338,7 +342,7 @@ const shorten = (block: Block): Block => ({
 /** To three decimal places. */
 export const round = (value: number) => Math.round(value * 1_000) / 1_000
 
-export function sampleRoutes(samples: LiveSamples, databaseVersion: string) {
+export function sampleRoutes(samples: LiveSamples, processId: string, databaseVersion: string) {
   const { node, v8 } = process.versions
   const versions = { node, v8, database: databaseVersion }
   const router = createRouter()
@@ -347,7 +351,7 @@ export function sampleRoutes(samples: LiveSamples, databaseVersion: string) {
     path: '/',
     operationId: 'readOps',
     access: 'operate',
-    summary: 'Read the last ten minutes of the process',
+    summary: 'Read the last ten minutes of the process that answers',
     description:
       'The payloads of `ops.sample`, second by second, oldest first. Only the last one has ' +
       '`threads`, `processes` and `kinds`.',
@@ -355,6 +359,7 @@ export function sampleRoutes(samples: LiveSamples, databaseVersion: string) {
       200: json(
         z
           .object({
+            process: ProcessId,
             versions: z.object({ node: z.string(), v8: z.string(), database: z.string() }),
             samples: z.array(Sample),
           })
@@ -363,7 +368,9 @@ export function sampleRoutes(samples: LiveSamples, databaseVersion: string) {
       ),
     },
     handler: (c) =>
-      c.json({ versions, samples: samples.all }, 200, { 'Cache-Control': 'no-store' }),
+      c.json({ process: processId, versions, samples: samples.all }, 200, {
+        'Cache-Control': 'no-store',
+      }),
   })
   return router
 }

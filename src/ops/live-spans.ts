@@ -5,7 +5,7 @@ import { createRouter, json } from '../http/router.ts'
 import type { Log } from '../log.ts'
 import { event } from '../realtime/event.ts'
 import type { Realtime } from '../realtime/realtime.ts'
-import { every, OPS, round } from './live-samples.ts'
+import { every, OPS, ProcessId, round } from './live-samples.ts'
 import { Recent } from './recent.ts'
 
 const PUBLISH_EVERY_MS = 250
@@ -64,27 +64,26 @@ const Batch = z.object({
 
 export type SpanBatch = z.infer<typeof Batch>
 
-const Past = z
-  .object({
-    startedAt: z.int().describe('When the process started; earlier tasks are unknown'),
-    number: z.int().describe('Of the last batch that is included'),
-    spans: z.array(Span).describe('In the order in which they ended'),
-    leftOut: z.int(),
-    running: z.array(Running),
-  })
-  .openapi('PastSpans')
+const Past = z.object({
+  startedAt: z.int().describe('When the process started; earlier tasks are unknown'),
+  number: z.int().describe('Of the last batch that is included'),
+  spans: z.array(Span).describe('In the order in which they ended'),
+  leftOut: z.int(),
+  running: z.array(Running),
+})
 
 export type PastSpans = z.infer<typeof Past>
 
 export const opsSpans = event('ops.spans', {
   topic: OPS,
   when:
-    'Up to four times a second, when tasks have begun, ended or progressed. Those of the last ' +
-    'ten minutes are at `GET /v1/ops/spans`.',
-  payload: Batch,
+    'Up to four times a second from each process, when tasks have begun, ended or progressed. ' +
+    'Those of the last ten minutes of one are at `GET /v1/ops/spans`.',
+  payload: z.object({ process: ProcessId, ...Batch.shape }),
 })
 
 interface Parts {
+  processId: string
   compute: { workerStates(): WorkerState[] }
   realtime: Pick<Realtime, 'hasSubscribers' | 'emit'>
   log: Pick<Log, 'warn'>
@@ -103,11 +102,12 @@ export class LiveSpans {
   #kept: TaskSpan[] = []
   readonly #leftOutOfKept = new Recent(KEPT_MS / 10, 10, () => ({ tasks: 0 }))
 
-  start({ compute, realtime, log }: Parts): () => void {
+  start({ processId, compute, realtime, log }: Parts): () => void {
     const publish = () => {
       const batch = this.take(compute.workerStates())
       // No `emitLatest`: the next batch does not supersede it.
-      if (batch && realtime.hasSubscribers(OPS)) realtime.emit(OPS, opsSpans, batch)
+      if (batch && realtime.hasSubscribers(OPS))
+        realtime.emit(OPS, opsSpans, { process: processId, ...batch })
     }
     return every(PUBLISH_EVERY_MS, publish, (error) =>
       log.warn({ err: error }, 'A batch of spans for the live page failed'),
@@ -247,19 +247,25 @@ const toSpan = ({ task, thread, outcome, requestId, items, ...times }: EndedTask
   count: items,
 })
 
-export function spanRoutes(spans: LiveSpans) {
+export function spanRoutes(spans: LiveSpans, processId: string) {
   const router = createRouter()
   router.openapi({
     method: 'get',
     path: '/spans',
     operationId: 'readSpans',
     access: 'operate',
-    summary: 'Read the tasks of the last ten minutes',
+    summary: 'Read the tasks of the last ten minutes of the process that answers',
     description:
       'At most 2 000 spans: with more, short neighbours of a kind become one. Batches of ' +
       '`ops.spans` with a higher `number` come after them.',
-    responses: { 200: json(Past, 'Tasks that ended, and what runs') },
-    handler: (c) => c.json(spans.past(), 200, { 'Cache-Control': 'no-store' }),
+    responses: {
+      200: json(
+        z.object({ process: ProcessId, ...Past.shape }).openapi('PastSpans'),
+        'Tasks that ended, and what runs',
+      ),
+    },
+    handler: (c) =>
+      c.json({ process: processId, ...spans.past() }, 200, { 'Cache-Control': 'no-store' }),
   })
   return router
 }

@@ -337,6 +337,7 @@ describe('operations', () => {
       '/v1/ops',
       '/v1/ops/heap',
       '/v1/ops/heap-snapshot',
+      '/v1/ops/processes',
       '/v1/ops/profiles',
       '/v1/ops/profiles/current',
       '/v1/ops/requests',

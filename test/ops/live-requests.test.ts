@@ -249,13 +249,14 @@ describe('events', () => {
     const clock = stopClock()
     const published: OpsRequests[] = []
     let isSubscribed = false
-    const stop = requests.start(
-      {
+    const stop = requests.start({
+      processId: 'test',
+      realtime: {
         hasSubscribers: () => isSubscribed,
         emitLatest: (_topic, _event, payload) => published.push(payload as OpsRequests),
       },
-      { warn: expect.unreachable },
-    )
+      log: { warn: expect.unreachable },
+    })
     onTestFinished(() => {
       stop()
       vi.useRealTimers()

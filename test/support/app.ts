@@ -14,9 +14,12 @@ import { toAppError } from '../../src/http/errors.ts'
 import { openLog } from '../../src/log.ts'
 import { Live } from '../../src/ops/live.ts'
 import { Metrics } from '../../src/ops/metrics.ts'
+import { Processes } from '../../src/ops/processes.ts'
 import { Realtime } from '../../src/realtime/realtime.ts'
 import { createDatabase } from './database.ts'
 import { OPERATOR } from './operator.ts'
+
+const PROCESS = 'host:1:test'
 
 /**
  * What the app needs, on a migrated database of the test's own: threads, but no socket and no loop
@@ -36,18 +39,21 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
   const entry = new URL('../../src/thread.ts', import.meta.url)
   const compute = await Pool.open({ ...config.compute, entry, stopping })
   const realtime = new Realtime({ server: createServer(), topics: [], corsOrigins: [] })
+  const live = new Live(PROCESS)
+  const jobs = new Jobs({
+    worker: PROCESS,
+    open: (signal, options) => database.withSignal(signal, options),
+    transaction,
+    afterCommit,
+    publicMessage: (error) => toAppError(error).message,
+    log,
+    ...config.jobs,
+  })
   const deps: Parameters<typeof createApp>[0] = {
     config,
     database,
     compute,
-    jobs: new Jobs({
-      open: (signal, options) => database.withSignal(signal, options),
-      transaction,
-      afterCommit,
-      publicMessage: (error) => toAppError(error).message,
-      log,
-      ...config.jobs,
-    }),
+    jobs,
     realtime,
     log,
     stopping,
@@ -63,14 +69,23 @@ export async function openDeps(env: NodeJS.ProcessEnv = {}) {
       return undefined
     },
     metrics: new Metrics(),
-    live: new Live(),
+    live,
+    processes: new Processes({
+      id: PROCESS,
+      role: 'all',
+      database,
+      samples: live.samples,
+      compute,
+      jobs,
+      log,
+    }),
     watchdog: { profile: async () => new Uint8Array(), endProfile: () => false },
   }
   return {
     deps,
     async close() {
       await realtime[Symbol.asyncDispose]()
-      await deps.jobs[Symbol.asyncDispose]()
+      await jobs[Symbol.asyncDispose]()
       await compute[Symbol.asyncDispose]()
       await closeDatabase()
     },

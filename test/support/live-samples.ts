@@ -28,6 +28,7 @@ export function startSamples({
   }))
   const samples = new LiveSamples()
   const stop = samples.start({
+    processId: 'test',
     metrics: { requestCount: 0 },
     watchdog: { readDelay: () => ({ p50: 0, p99: 0, max: 0, withoutCoreMs: 0 }) },
     compute: {

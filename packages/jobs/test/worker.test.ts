@@ -151,6 +151,7 @@ async function useWorker(concurrency: number) {
   const worker = new Worker({
     store: new JobStore({ open: () => db, transaction, keepMs: 60_000 }),
     log: pino({ level: 'silent' }),
+    name: 'w',
     queues: { '*': concurrency },
     timing: TIMING,
     handlers: [untilAborted, single].map((kind) => handle(kind, () => goOn.promise)),

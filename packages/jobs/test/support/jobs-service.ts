@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'kysely'
@@ -24,6 +25,7 @@ async function open() {
   const jobs = new Jobs({
     ...access(database),
     log,
+    worker: randomUUID(),
     queues: { '*': Number(CONCURRENCY) },
     keepMs: 600_000,
     timing: JSON.parse(TIMING),

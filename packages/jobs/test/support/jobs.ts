@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { pino } from 'pino'
 import { onTestFinished } from 'vitest'
 import type { Database } from '../../../../src/db/database.ts'
@@ -35,6 +36,7 @@ export function useJobs(
   const jobs = new Jobs({
     ...access(database),
     log: pino({ level: 'silent' }),
+    worker: randomUUID(),
     queues: { '*': concurrency },
     keepMs: 7 * DAY_MS,
     ...options,
