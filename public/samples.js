@@ -1,80 +1,111 @@
-/** @typedef {import('../src/ops/live-samples.ts').OpsSample} Sample */
-/** @typedef {{ node: string, v8: string, database: string }} Versions */
+import { nameOf, Processes } from './processes.js'
 
-export const KEPT_MS = 600_000
+/** @typedef {import('./processes.js').Process} Process */
+/** @typedef {import('./processes.js').Sample} Sample */
+/** @typedef {{ name: string, versions: import('./processes.js').Versions | undefined }} Source */
+/** @typedef {(samples: Sample[], source: Source) => void} SamplesListener */
+/** @typedef {(processes: Processes, heard: Process | undefined) => void} ProcessesListener */
+
+const LIST_EVERY_MS = 5_000
+/** While a process is known that is not listed. */
+const LIST_AGAIN_MS = 1_000
 
 /** @type {ReturnType<typeof openSamples> | undefined} */
 let shared
 
 /**
- * Calls the listener once a second with the last ten minutes of samples, oldest first. All panels
- * share them. Only the newest has workers and kinds of tasks.
+ * Calls the listener once a second with the last ten minutes of samples, oldest first, of the
+ * process that serves the page. All panels share them. Only the newest has workers and kinds of
+ * tasks.
  *
  * @param {import('./live.js').PanelContext} context
- * @param {(samples: Sample[], versions: Versions | undefined) => void} listener
+ * @param {SamplesListener} listener
  */
-export function onSamples(context, listener) {
-  shared ??= openSamples(context)
-  shared.add(listener)
-}
+export const onSamples = (context, listener) => open(context).own.add(listener)
+
+/**
+ * The same, of the process that the visitor has chosen; its `name` is empty if there is no other.
+ *
+ * @param {import('./live.js').PanelContext} context
+ * @param {SamplesListener} listener
+ */
+export const onChosenSamples = (context, listener) => open(context).chosen.add(listener)
+
+/**
+ * Calls the listener with all processes, whenever one was heard or they were listed.
+ *
+ * @param {import('./live.js').PanelContext} context
+ * @param {ProcessesListener} listener
+ */
+export const onProcesses = (context, listener) => open(context).all.add(listener)
+
+/** Whose charts are shown. @param {string} id */
+export const chooseProcess = (id) => shared?.choose(id)
 
 /** The service's clock, by its last sample: the browser's clock may differ. */
 export const serviceNow = () => Date.now() + (shared?.ahead() ?? 0)
 
 /** @param {import('./live.js').PanelContext} context */
+function open(context) {
+  shared ??= openSamples(context)
+  return shared
+}
+
+/** @param {import('./live.js').PanelContext} context */
 function openSamples({ live, api }) {
-  /** @type {Sample[]} */
-  let samples = []
-  /** @type {Versions | undefined} */
-  let versions
+  const processes = new Processes()
   let aheadMs = 0
-  /** @type {Set<(samples: Sample[], versions: Versions | undefined) => void>} */
-  const listeners = new Set()
-  const notify = () => {
-    for (const listener of listeners) listener(samples, versions)
+  let listedAt = 0
+  /** @type {{ own: Set<SamplesListener>, chosen: Set<SamplesListener>, all: Set<ProcessesListener> }} */
+  const listeners = { own: new Set(), chosen: new Set(), all: new Set() }
+
+  /** @param {Process} [heard] all if undefined */
+  function notify(heard) {
+    for (const listener of listeners.all) listener(processes, heard)
+    for (const which of /** @type {const} */ (['own', 'chosen'])) {
+      const process = processes[which]
+      if (!process || (heard && heard !== process)) continue
+      const { samples, versions } = process
+      const name = processes.shown.length > 1 ? nameOf(process) : ''
+      for (const listener of listeners[which]) listener(samples, { name, versions })
+    }
   }
 
-  live.on('ops.sample', (/** @type {Sample} */ sample) => {
-    aheadMs = sample.at - Date.now()
-    samples = mergeSamples(samples, [sample])
+  async function list() {
+    listedAt = Date.now()
+    const listed = await api('GET', '/v1/ops/processes', { background: true }).catch(() => {})
+    if (listed) processes.list(listed)
+    notify()
+  }
+
+  live.on(
+    'ops.sample',
+    (/** @type {Sample & { process: string }} */ { process: id, ...sample }) => {
+      const heard = processes.hear(id, sample)
+      if (!heard) return
+      if (heard === processes.own) aheadMs = sample.at - Date.now()
+      notify(heard)
+      const pauseMs = processes.isOutdated ? LIST_AGAIN_MS : LIST_EVERY_MS
+      if (Date.now() - listedAt >= pauseMs) void list()
+    },
+  )
+  live.onReconnect(async () => {
+    const listing = list()
+    const past = await api('GET', '/v1/ops', { background: true }).catch(() => {})
+    if (past) processes.load(past)
+    await listing
     notify()
   })
-  live.onReconnect(async () => {
-    const past = await api('GET', '/v1/ops', { background: true }).catch(() => undefined)
-    if (!past) return
-    samples = mergeSamples(samples, past.samples)
-    versions = past.versions
-    notify()
+  live.onState((state) => {
+    if (state !== 'live') processes.disconnect()
   })
   live.subscribe('ops')
   return {
-    add: (/** @type {(samples: Sample[], versions: Versions | undefined) => void} */ listener) =>
-      listeners.add(listener),
+    ...listeners,
     ahead: () => aheadMs,
+    choose(/** @type {string} */ id) {
+      processes.choose(id)
+      notify()
+    },
   }
-}
-
-/**
- * Ten minutes of both, each sample once. What the service reads out later replaces what it sent.
- *
- * @param {Sample[]} known
- * @param {Sample[]} read in a row, without a gap
- */
-export function mergeSamples(known, read) {
-  if (read.length === 0) return known
-  const [first, last] = [read[0].at, read[read.length - 1].at]
-  const merged = [
-    ...known.filter(({ at }) => at < first).map(withoutDetails),
-    ...read,
-    ...known.filter(({ at }) => at > last),
-  ]
-  const from = (merged.at(-1)?.at ?? 0) - KEPT_MS
-  return merged.filter(({ at }) => at > from)
-}
-
-/** @param {Sample} sample @returns {Sample} */
-function withoutDetails(sample) {
-  if (sample.compute.threads.length === 0) return sample
-  const compute = { ...sample.compute, threads: [], processes: [], kinds: [] }
-  return { ...sample, compute }
 }

@@ -2,7 +2,7 @@ import { themeColour, timeChart } from '../chart.js'
 import { element, scrollRegion } from '../element.js'
 import { duration, percent, timeOfDay } from '../format.js'
 import { requestButton } from '../request-link.js'
-import { onSamples, serviceNow } from '../samples.js'
+import { onChosenSamples, serviceNow } from '../samples.js'
 
 /** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
 /** @typedef {Sample['blocks'][number]} Block */
@@ -57,7 +57,7 @@ function mount(section, context) {
   const showWithoutCore = withoutCoreLegend(container)
   const list = blockList(section)
 
-  onSamples(context, (samples) => {
+  onChosenSamples(context, (samples, { name }) => {
     charted = samples.filter(({ at }) => at > serviceNow() - CHART_MS)
     const points = withGaps(charted)
     show([
@@ -65,7 +65,8 @@ function mount(section, context) {
       points.map(({ loop }) => loop?.max),
       points.map(({ loop }) => loop?.p99),
     ])
-    busy.textContent = `${percent(samples.at(-1)?.loop.utilization)} busy`
+    const share = `${percent(samples.at(-1)?.loop.utilization)} busy`
+    busy.textContent = name ? `${name} · ${share}` : share
     showWithoutCore(charted)
     list(samples.filter(({ at }) => at > serviceNow() - LIST_MS))
   })

@@ -1,9 +1,13 @@
+import { oncePerFrame } from '../chart.js'
 import { element, scrollRegion } from '../element.js'
 import { duration, number } from '../format.js'
+import { nameOf } from '../processes.js'
 import { onRequestChosen } from '../request-link.js'
+import { onProcesses } from '../samples.js'
 import { nameRoute, requestLog } from './http/log.js'
 
 /** @typedef {import('../../src/ops/live-requests.ts').OpsRequests} OpsRequests */
+/** @typedef {Pick<OpsRequests, 'routes' | 'statements'>} Figures */
 
 /**
  * What routes and SQL statements cost lately, and the latest requests with what they did.
@@ -13,7 +17,8 @@ import { nameRoute, requestLog } from './http/log.js'
 export const panel = { title: 'HTTP', order: 40, access: 'operate', width: 'full', mount }
 
 /** @type {import('../live.js').Panel['mount']} */
-function mount(section, { api, live }) {
+function mount(section, context) {
+  const { api, live } = context
   const routes = figuresTable(
     'Routes in the last minute',
     /** @type {Column<OpsRequests['routes'][0]>[]} */ ([
@@ -37,27 +42,29 @@ function mount(section, { api, live }) {
     ]),
   )
   const log = requestLog({ api, read })
+  const hint = element('p', { className: 'hint', hidden: true })
   section.append(
+    hint,
     element('div', { className: 'tables' }, routes.block, statements.block),
     ...log.blocks,
   )
 
-  /** @type {OpsRequests | undefined} */
-  let shown
-  let isDrawing = false
+  /** The newest of each process. @type {Map<string, Figures>} */
+  const figures = new Map()
+  let chosenId = ''
 
-  /** Draws once per frame, however many events come. @param {OpsRequests} batch */
-  function show(batch) {
-    shown = batch
-    log.add(batch)
-    if (isDrawing) return
-    isDrawing = true
-    requestAnimationFrame(() => {
-      isDrawing = false
-      routes.show(shown?.routes ?? [])
-      statements.show(shown?.statements ?? [])
-      log.draw()
-    })
+  const draw = oncePerFrame(() => {
+    const shown = chosenId ? figures.get(chosenId) : [...figures.values()].at(-1)
+    routes.show(shown?.routes ?? [])
+    statements.show(shown?.statements ?? [])
+    log.draw()
+  })
+
+  /** @param {OpsRequests} batch */
+  function show({ process, routes, statements, ...requests }) {
+    figures.set(process, { routes, statements })
+    log.add(requests)
+    draw(undefined)
   }
 
   async function read() {
@@ -65,6 +72,14 @@ function mount(section, { api, live }) {
     if (batch) show(batch)
   }
 
+  onProcesses(context, ({ ids, shown, chosen }) => {
+    for (const id of figures.keys()) if (!ids.includes(id) && id !== chosen?.id) figures.delete(id)
+    hint.hidden = shown.length < 2
+    if (!chosen || chosen.id === chosenId) return
+    chosenId = chosen.id
+    hint.textContent = `Routes and statements are those of ${nameOf(chosen)}, requests those of all.`
+    draw(undefined)
+  })
   live.on('ops.requests', show)
   live.onReconnect(read)
   live.subscribe('ops')

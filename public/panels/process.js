@@ -1,7 +1,7 @@
 import { oncePerFrame, onThemeChange, themeColour } from '../chart.js'
 import { element } from '../element.js'
 import { bytes, duration, number } from '../format.js'
-import { onSamples } from '../samples.js'
+import { onChosenSamples } from '../samples.js'
 
 /** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
 
@@ -67,7 +67,8 @@ function mount(section, context) {
   let samples = []
   /** @type {string[]} */
   let known = []
-  const facts = element('p', { className: 'hint' })
+  let process = ''
+  const line = element('p', { className: 'hint' })
   const rows = FIGURES.map((figure) => ({
     ...figure,
     shown: element('dd', {}, '–'),
@@ -78,21 +79,24 @@ function mount(section, context) {
     spark.setAttribute('aria-hidden', 'true')
     list.append(element('div', {}, element('dt', {}, label), shown, spark))
   }
-  section.append(list, facts)
+  section.append(list, line)
   const draw = oncePerFrame(() => {
     const newest = samples.at(-1)
     if (!newest) return
-    facts.textContent = [`Up for ${duration(newest.uptime)}`, ...known].join(' · ')
+    const facts = [`Up for ${duration(newest.uptime)}`, ...known]
+    line.textContent = (process ? [process, ...facts] : facts).join(' · ')
     for (const { text, value, shown, spark } of rows) {
       shown.textContent = text(newest)
       if (value) drawSpark(spark, samples.slice(-MAX_SAMPLES).map(value))
     }
   })
 
-  onSamples(context, (past, versions) => {
+  onChosenSamples(context, (past, { name, versions }) => {
     samples = past
-    if (versions)
-      known = [`Node ${versions.node}`, `V8 ${versions.v8}`, `database ${versions.database}`]
+    process = name
+    known = versions
+      ? [`Node ${versions.node}`, `V8 ${versions.v8}`, `database ${versions.database}`]
+      : []
     draw(undefined)
   })
   onThemeChange(() => draw(undefined))

@@ -1,18 +1,15 @@
 import { onThemeChange } from '../chart.js'
 import { element } from '../element.js'
-import { bytes, number, percent } from '../format.js'
-import { KEPT_MS, onSamples, serviceNow } from '../samples.js'
-import { LOOP, toBlockBar, toOpenBar } from './threads/bars.js'
+import { bytes, number } from '../format.js'
+import { nameOf } from '../processes.js'
+import { chooseProcess, onChosenSamples, onProcesses } from '../samples.js'
+import { Groups, toBlockBars } from './threads/groups.js'
 import { Lanes } from './threads/lanes.js'
-import { SpanStore } from './threads/spans.js'
 import { kindsTable, latestTable } from './threads/tables.js'
 import { control, Timeline, toolbar } from './threads/timeline.js'
 
-/** @typedef {import('./threads/bars.js').Bar} Bar */
-/** @typedef {import('../../src/ops/live-samples.ts').OpsSample} Sample */
-
-/** A worker's occupancy is that of so many seconds. */
-const OCCUPANCY_SAMPLES = 5
+/** Names and figures beside the lanes are shown so often, however many processes are heard. */
+const SHOW_EVERY_MS = 200
 
 /**
  * A lane for the event loop and each worker thread, with blocks and tasks as bars in time.
@@ -26,10 +23,8 @@ function mount(
   /** @type {HTMLElement & { lanes?: object }} */ section,
   /** @type {import('../live.js').PanelContext} */ context,
 ) {
-  const store = new SpanStore()
-  /** @type {Sample[]} */
-  let samples = []
-  const occupancy = new Occupancy()
+  const groups = new Groups()
+  let isOutdated = true
   let isDirty = true
 
   const timeline = new Timeline(() => {
@@ -45,7 +40,8 @@ function mount(
   control(lanes.surface, timeline)
   const legend = new Legend()
   const kinds = kindsTable()
-  const latest = latestTable(() => allBars(store, samples))
+  const latest = latestTable((count) => groups.latest(count))
+  const totals = new Totals()
   section.append(
     element('div', { className: 'toolbar' }, section.firstElementChild ?? '', bar),
     element(
@@ -53,6 +49,7 @@ function mount(
       { className: 'hint', id: 'threads-keys' },
       'Each bar is a task on its thread. Drag or ← → to move, + − or the wheel to zoom, space to pause.',
     ),
+    totals.element,
     lanes.element,
     legend.element,
     kinds.element,
@@ -61,46 +58,42 @@ function mount(
   section.lanes = {
     timeline,
     get spans() {
-      return store.all
+      return groups.stores.flatMap(({ all }) => all)
     },
     get running() {
-      return store.running
+      return groups.stores.flatMap(({ running }) => running)
     },
     get gaps() {
-      return store.gaps
+      return groups.toLanes()[0].gaps
     },
     get blocks() {
-      return toBlockBars(samples)
+      return groups.toLanes().flatMap(({ samples }) => toBlockBars(samples))
     },
   }
 
   function show() {
-    lanes.show({ lanes: toLanes(store, samples, occupancy), samples, gaps: store.gaps })
-    legend.show(store.leftOut)
+    lanes.show(groups.toLanes())
+    legend.show(groups.leftOut)
     latest.show()
   }
 
   const { live, api } = context
-  live.on('ops.spans', (/** @type {import('./threads/spans.js').SpanBatch} */ batch) => {
-    store.add(batch)
-    show()
+  live.on('ops.spans', ({ process, ...batch }) => {
+    groups.add(process, batch)
+    isOutdated = true
   })
   live.onReconnect(async () => {
-    store.expectPast()
-    const past = await api('GET', '/v1/ops/spans', { background: true }).catch(() => undefined)
-    store.load(past, serviceNow())
-    show()
+    groups.expectPast()
+    groups.load(await api('GET', '/v1/ops/spans', { background: true }).catch(() => undefined))
+    isOutdated = true
   })
-  live.onState((state) => {
-    if (state !== 'live') store.disconnect(serviceNow())
+  live.onState((state) => groups.setLive(state === 'live'))
+  onProcesses(context, (processes, heard) => {
+    groups.update(processes, heard)
+    totals.show(processes)
+    isOutdated = true
   })
-  onSamples(context, (past) => {
-    samples = past
-    occupancy.add(samples.at(-1))
-    store.keepSince(serviceNow() - KEPT_MS, occupancy.workers)
-    kinds.show(samples.at(-1)?.compute.kinds ?? [])
-    show()
-  })
+  onChosenSamples(context, (samples) => kinds.show(samples.at(-1)?.compute.kinds ?? []))
   onThemeChange(() => {
     isDirty = true
   })
@@ -109,9 +102,16 @@ function mount(
   }).observe(lanes.surface)
 
   const isCalm = matchMedia('(prefers-reduced-motion: reduce)')
+  let shownAt = 0
   let shownEnd = 0
   /** Draws whenever the lanes move by a pixel; with reduced motion, once a second. */
   function animate() {
+    const now = performance.now()
+    if (isOutdated && now - shownAt >= SHOW_EVERY_MS) {
+      isOutdated = false
+      shownAt = now
+      show()
+    }
     const movedBy = Math.abs(timeline.end - shownEnd)
     const pixelMs = timeline.widthMs / Math.max(1, lanes.surface.clientWidth)
     if (isDirty || movedBy >= (isCalm.matches ? 1_000 : pixelMs)) {
@@ -125,65 +125,49 @@ function mount(
   animate()
 }
 
-/** @param {Sample[]} samples */
-const toBlockBars = (samples) =>
-  samples
-    .flatMap(({ blocks }) => blocks.map(toBlockBar))
-    .sort((one, other) => one.startedAt - other.startedAt)
+/** What all processes do, and whose charts are shown; nothing where there is one process alone. */
+class Totals {
+  #figures = element('p')
+  #select = element('select', { onchange: () => chooseProcess(this.#select.value) })
+  element = element(
+    'div',
+    { className: 'row totals', hidden: true },
+    this.#figures,
+    element('label', {}, 'Charts and figures of ', this.#select),
+  )
 
-/** @param {SpanStore} store @param {Sample[]} samples @returns {Bar[]} */
-const allBars = (store, samples) => [
-  ...toBlockBars(samples),
-  ...store.all,
-  ...store.running.map(toOpenBar),
-]
-
-/** @param {SpanStore} store @param {Sample[]} samples @param {Occupancy} occupancy */
-function toLanes(store, samples, occupancy) {
-  const newest = samples.at(-1)
-  const note = newest && `${percent(newest.loop.utilization)} · ${bytes(newest.memory.heapUsed)}`
-  return [
-    { name: LOOP, note: note ?? '', bars: toBlockBars(samples), open: undefined },
-    ...[...store.lanes].map(([name, bars]) => {
-      const running = store.running.find(({ thread }) => thread === name)
-      return {
-        name,
-        note: occupancy.describe(name),
-        bars,
-        open: running && toOpenBar(running),
-      }
-    }),
-  ]
-}
-
-/** How busy each worker was in the last seconds, and its memory. */
-class Occupancy {
-  /** @type {Map<string, { shares: number[], memoryBytes: number | null }>} */
-  #workers = new Map()
-
-  get workers() {
-    return [...this.#workers.keys()]
-  }
-
-  /** @param {Sample | undefined} sample */
-  add(sample) {
-    if (!sample) return
-    const { threads, processes } = sample.compute
-    this.#workers = new Map(
-      [...threads, ...processes].map(({ name, busy, memoryBytes }) => {
-        const before = this.#workers.get(name)?.shares ?? []
-        return [name, { shares: [...before, busy].slice(-OCCUPANCY_SAMPLES), memoryBytes }]
-      }),
+  /** @param {import('../processes.js').Processes} processes */
+  show(processes) {
+    const { shown, totals, leftOut } = processes
+    this.element.hidden = shown.length < 2
+    if (!totals || this.element.hidden) return
+    const dead = shown.filter((process) => !processes.isAlive(process)).length
+    this.#figures.replaceChildren(
+      element('b', {}, totals.alive === 1 ? '1 process' : `${number(totals.alive)} processes`),
+      [
+        '',
+        `${number(totals.busyThreads)} of ${number(totals.threads)} threads busy`,
+        `${number(totals.queued)} tasks queued`,
+        `${number(totals.jobs)} jobs`,
+        `${number(totals.requestsPerSecond)} requests/s`,
+        `${number(totals.cpu)} cores`,
+        bytes(totals.rss),
+        ...(leftOut > 0 ? [`${number(leftOut)} not shown`] : []),
+      ].join(' · '),
+      ...(dead > 0 ? [' · ', element('b', { className: 'bad' }, `${number(dead)} dead`)] : []),
     )
+    this.#list(processes)
   }
 
-  /** @param {string} name */
-  describe(name) {
-    const worker = this.#workers.get(name)
-    if (!worker) return 'ended'
-    const { shares, memoryBytes } = worker
-    const busy = shares.reduce((sum, share) => sum + share, 0) / shares.length
-    return `${percent(Math.round(busy * 100) / 100)} · ${bytes(memoryBytes)}`
+  /** An open list stays as it is while the processes do. @param {import('../processes.js').Processes} processes */
+  #list({ shown, chosen }) {
+    const texts = shown.map((process) => `${nameOf(process)} ${process.row?.role ?? ''}`)
+    const known = [...this.#select.options].map(({ text }) => text)
+    if (texts.join() !== known.join())
+      this.#select.replaceChildren(
+        ...shown.map(({ id }, place) => element('option', { value: id }, texts[place])),
+      )
+    this.#select.value = chosen?.id ?? ''
   }
 }
 

@@ -29,6 +29,8 @@ declare module '../db/tables.ts' {
 }
 
 const RENEW_EVERY_MS = 5_000
+/** Until there is a sample. */
+const FIRST_RENEW_MS = 1_000
 const PRUNE_EVERY_RENEWALS = 12
 const RENEW_TIMEOUT_MS = 4_000
 const STOP_TIMEOUT_MS = 1_000
@@ -82,7 +84,7 @@ const ProcessList = z
   .openapi('ProcessList')
 
 type Load = z.infer<typeof Load>
-type ProcessList = z.infer<typeof ProcessList>
+export type ProcessList = z.infer<typeof ProcessList>
 
 interface ProcessesOptions {
   id: string
@@ -181,7 +183,8 @@ export class Processes implements AsyncDisposable {
     const { signal } = this.#stopping
     while (!signal.aborted) {
       await this.renew()
-      await sleep(RENEW_EVERY_MS, undefined, { signal, ref: false }).catch(() => undefined)
+      const ms = this.#options.samples.all.length > 0 ? RENEW_EVERY_MS : FIRST_RENEW_MS
+      await sleep(ms, undefined, { signal, ref: false }).catch(() => undefined)
     }
   }
 

@@ -104,12 +104,11 @@ describe('hours of samples', () => {
   test('leave the memory of the page as it was', { timeout: 180_000 }, async () => {
     const page = await site.open({ init: KEEP_SOCKETS })
     await untilText(panel(page, 'light-request'), /\d of 2/)
-    const { samples } = await readOps()
+    const { process, samples } = await readOps()
+    const sample = { process, ...samples.at(-1) }
     const from = Date.now()
     const hear = (first: number, count: number) =>
-      page.evaluate(
-        `(${HEAR})(${JSON.stringify({ sample: samples.at(-1), from: from + first * 1_000, count })})`,
-      )
+      page.evaluate(`(${HEAR})(${JSON.stringify({ sample, from: from + first * 1_000, count })})`)
     // By then all that is kept of the past is full.
     await hear(0, 1_800)
     const before = await heapMiB(page)
@@ -125,6 +124,7 @@ const setHidden = (page: Page, isHidden: boolean) =>
     document.dispatchEvent(new Event('visibilitychange'))`)
 
 interface Ops {
+  process: string
   samples: { at: number }[]
 }
 

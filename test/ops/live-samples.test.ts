@@ -266,6 +266,20 @@ test('GET /v1/ops has the last ten minutes, and the versions', async () => {
   expect(body.samples.length).toBeLessThanOrEqual(MAX_SAMPLES)
 })
 
+test('all events name their process, as what is read of the past does', async () => {
+  const { body } = await request(`${service.url}/v1/ops/processes`)
+  const id = body.processes[0].id
+  const { socket } = await listen()
+  const named = new Map<string, string>()
+  for (const event of ['ops.sample', 'ops.spans', 'ops.requests'] as const)
+    socket.on(event, (payload: { process: string }) => named.set(event, payload.process))
+  await request(`${service.url}/v1/work?ms=1`)
+  await until(() => named.size === 3, 'one of each')
+  expect([...named.values()]).toEqual([id, id, id])
+  for (const path of ['', '/spans', '/requests'])
+    expect((await request(`${service.url}/v1/ops${path}`)).body.process).toBe(id)
+})
+
 describe('ops.spans', () => {
   test('has every task that ended, with its request', async () => {
     const { spans, samples } = await listen()

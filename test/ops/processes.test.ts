@@ -127,7 +127,8 @@ describe('several processes', () => {
       await open(id, { sample: samples[index], jobs: index }).processes.renew()
     await age('dead', 16)
     const { totals, processes } = await open('').processes.list(db)
-    expect(processes.map(({ id }) => id)).toEqual(['one', 'two', 'dead'])
+    expect(processes.map(({ isAlive }) => isAlive)).toEqual([true, true, false])
+    expect(processes.at(-1)?.id).toBe('dead')
     expect(totals).toEqual({
       alive: 2,
       dead: 1,

@@ -6,7 +6,7 @@ import type { PastSpans, SpanBatch, TaskSpan } from '../../src/ops/live-spans.ts
 const load = (path: string) => import(new URL(`../../public/${path}`, import.meta.url).href)
 const { SpanStore } = await load('panels/threads/spans.js')
 const { toSteps, describe: inWords, toBlockBar, toOpenBar } = await load('panels/threads/bars.js')
-const { mergeSamples } = await load('samples.js')
+const { mergeSamples } = await load('processes.js')
 
 const BEGIN = 1_800_000_000_000
 const MINUTE_MS = 60_000
@@ -48,6 +48,25 @@ describe('the tasks of a page', () => {
     expect(store.gaps.at(-1)).toEqual({ from: BEGIN + 1_000, to: BEGIN + 5_000 })
   })
 
+  test.each(['before', 'after'])(
+    'of the process before come first, with a gap in between, if they are put there %s the past was read',
+    (when) => {
+      const earlier = new SpanStore()
+      earlier.load(past({ number: 9, spans: [span(0)] }), BEGIN)
+      earlier.disconnect(BEGIN + 1_000)
+      const next = past({ number: 1, startedAt: BEGIN + 5_000, spans: [span(6_000)] })
+      if (when === 'before') store.adopt(earlier)
+      store.load(next, BEGIN + 7_000)
+      if (when === 'after') store.adopt(earlier)
+      store.add(batch(2, [span(8_000)]))
+      expect(starts()).toEqual([0, 6_000, 8_000])
+      expect(store.gaps).toEqual([
+        { from: 0, to: BEGIN - MINUTE_MS },
+        { from: BEGIN + 1_000, to: BEGIN + 5_000 },
+      ])
+    },
+  )
+
   test('go on where the past cannot be read', () => {
     store.expectPast()
     store.add(batch(1, [span(0)]))
@@ -75,24 +94,29 @@ describe('the tasks of a page', () => {
     expect([...store.lanes.keys()]).toEqual(['compute-2'])
   })
 
-  test('are bounded in eight hours, whatever runs', () => {
-    let most = 0
-    for (let second = 0; second < 8 * 60 * 60; second++) {
-      const now = BEGIN + second * 1_000
-      const spans = Array.from({ length: 60 }, (_, place) =>
-        span(second * 1_000 + place * 16, {
-          thread: `compute-${place % 8}`,
-          task: `task-${(place >> 3) % 2}`,
-        }),
-      )
-      store.add({ ...batch(second, spans), leftOut: 3 })
-      store.keepSince(now - 10 * MINUTE_MS, ['compute-1'])
-      if (second % 60 === 0) most = Math.max(most, store.all.length)
-    }
-    expect(most).toBeGreaterThan(MAX_SPANS / 2)
-    expect(most).toBeLessThanOrEqual(MAX_SPANS)
-    expect(store.leftOut).toBeLessThanOrEqual(3 * 60 * 10 + 3)
-  }, 60_000)
+  test.each([MAX_SPANS, 1_000])(
+    'are bounded to %i in eight hours, whatever runs',
+    (max) => {
+      store.max = max
+      let most = 0
+      for (let second = 0; second < 8 * 60 * 60; second++) {
+        const now = BEGIN + second * 1_000
+        const spans = Array.from({ length: 60 }, (_, place) =>
+          span(second * 1_000 + place * 16, {
+            thread: `compute-${place % 8}`,
+            task: `task-${(place >> 3) % 2}`,
+          }),
+        )
+        store.add({ ...batch(second, spans), leftOut: 3 })
+        store.keepSince(now - 10 * MINUTE_MS, ['compute-1'])
+        if (second % 60 === 0) most = Math.max(most, store.all.length)
+      }
+      expect(most).toBeGreaterThan(max / 2)
+      expect(most).toBeLessThanOrEqual(max)
+      expect(store.leftOut).toBeLessThanOrEqual(3 * 60 * 10 + 3)
+    },
+    60_000,
+  )
 })
 
 describe('the depth of the queue', () => {

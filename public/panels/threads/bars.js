@@ -89,12 +89,13 @@ export function describe({ block, ...bar }, now) {
   }
 }
 
-/** @param {Bar} bar @param {number} now */
-export function toTip(bar, now) {
+/** @param {Bar} bar @param {number} now @param {string} process its name, where there are several */
+export function toTip(bar, now, process) {
   const { what, length, waited, outcome } = describe(bar, now)
   return [
     element('b', {}, what),
     element('span', {}, `${length} on ${bar.block ? 'the ' : ''}${bar.thread}`),
+    ...(process ? [element('span', {}, process)] : []),
     ...(waited === '–' ? [] : [element('span', {}, `waited ${waited}`)]),
     element('span', {}, outcome),
     element('code', {}, bar.requestId ?? (bar.count === 1 ? 'no request' : 'several requests')),

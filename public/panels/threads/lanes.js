@@ -17,10 +17,26 @@ import { firstEndingAfter } from './spans.js'
  */
 
 /**
- * @typedef {object} Scene
+ * The lanes of a process.
+ *
+ * @typedef {object} Group
+ * @property {(Node | string)[]} [title] above them
+ * @property {string} id of the process
+ * @property {string} name of the process, empty if there is no other
  * @property {Lane[]} lanes
  * @property {Sample[]} samples for the queue's depth
  * @property {{ from: number, to: number }[]} gaps without data
+ */
+
+/**
+ * What has a name at the left, from top to bottom: a title, a lane, or the depth of a queue.
+ *
+ * @typedef {object} Row
+ * @property {Group} group
+ * @property {Lane} [lane]
+ * @property {'title' | 'lane' | 'queue'} kind
+ * @property {number} top
+ * @property {number} height
  */
 
 const LANE_HEIGHT = 36
@@ -29,6 +45,7 @@ const LOW_LANE_HEIGHT = 20
 const MANY_LANES = 12
 const AXIS_HEIGHT = 22
 const QUEUE_HEIGHT = 44
+const TITLE_HEIGHT = 36
 const PADDING = 4
 /** Maximum lines of the time axis, and the intervals between them. */
 const MAX_TICKS = 8
@@ -52,8 +69,8 @@ export class Lanes {
     this.#tip,
   )
   element = element('div', { className: 'lanes' }, this.#names, this.surface)
-  /** @type {Scene} */
-  #scene = { lanes: [], samples: [], gaps: [] }
+  /** @type {Row[]} */
+  #rows = []
   /** @type {Bar | undefined} */
   #chosen
   #timeline
@@ -66,6 +83,7 @@ export class Lanes {
   constructor(timeline, onChange) {
     this.#timeline = timeline
     this.#onChange = onChange
+    this.element.addEventListener('scroll', onChange)
     const point = (/** @type {PointerEvent} */ event) => this.#point(event)
     this.surface.addEventListener('pointermove', point)
     this.surface.addEventListener('pointerdown', point)
@@ -75,23 +93,24 @@ export class Lanes {
     })
   }
 
-  get #laneHeight() {
-    return this.#scene.lanes.length > MANY_LANES ? LOW_LANE_HEIGHT : LANE_HEIGHT
-  }
-
-  /** @param {Scene} scene */
-  show(scene) {
-    this.#scene = scene
-    const { lanes, samples } = scene
-    const height = this.#laneHeight
-    this.#names.style.setProperty('--lane', `${height}px`)
-    const queued = number(samples.at(-1)?.compute.queued)
-    const rows = [...lanes.map(({ name, note }) => [name, note]), ['queue', queued]]
-    this.#names.replaceChildren(
-      ...rows.map(([name, note]) => element('li', {}, name, ' ', element('small', {}, note))),
-    )
-    this.#names.lastElementChild?.classList.add('queue')
-    this.#canvas.style.height = `${lanes.length * height + QUEUE_HEIGHT + AXIS_HEIGHT}px`
+  /** @param {Group[]} groups */
+  show(groups) {
+    const count = groups.reduce((sum, { lanes }) => sum + lanes.length, 0)
+    const laneHeight = count > MANY_LANES ? LOW_LANE_HEIGHT : LANE_HEIGHT
+    this.#names.style.setProperty('--lane', `${laneHeight}px`)
+    this.#rows = []
+    let top = 0
+    const add = (/** @type {Omit<Row, 'top'>} */ row) => {
+      this.#rows.push({ ...row, top })
+      top += row.height
+    }
+    for (const group of groups) {
+      if (group.title) add({ kind: 'title', group, height: TITLE_HEIGHT })
+      for (const lane of group.lanes) add({ kind: 'lane', group, lane, height: laneHeight })
+      add({ kind: 'queue', group, height: QUEUE_HEIGHT })
+    }
+    this.#names.replaceChildren(...this.#rows.map(toName))
+    this.#canvas.style.height = `${top + AXIS_HEIGHT}px`
     this.#onChange()
   }
 
@@ -106,7 +125,6 @@ export class Lanes {
     if (this.#canvas.height !== Math.round(height * ratio))
       this.#canvas.height = Math.round(height * ratio)
     context.setTransform(ratio, 0, 0, ratio, 0, 0)
-    context.clearRect(0, 0, width, height)
     context.font = FONT
     const { start, end } = this.#timeline
     /** @type {View} */
@@ -119,14 +137,24 @@ export class Lanes {
       now: serviceNow(),
       toX: (time) => ((time - start) / (end - start)) * width,
     }
-    drawGaps(view, this.#scene.gaps)
+    // What is scrolled out of view is drawn when it is not.
+    const { scrollTop, clientHeight } = this.element
+    context.save()
+    context.beginPath()
+    context.rect(0, scrollTop, width, clientHeight)
+    context.clip()
+    context.clearRect(0, scrollTop, width, clientHeight)
+    const rows = this.#rows.filter(
+      ({ top, height }) => top < scrollTop + clientHeight && top + height > scrollTop,
+    )
+    for (const row of rows) if (row.kind !== 'title') drawGaps(view, row)
     drawTime(view)
-    let top = 0
-    for (const lane of this.#scene.lanes) {
-      drawLane(view, lane, { top, height: this.#laneHeight, chosen: this.#chosen })
-      top += this.#laneHeight
+    for (const { kind, group, lane, top, height } of rows) {
+      if (lane) drawLane(view, lane, { top, height, chosen: this.#chosen })
+      if (kind === 'queue') drawQueue(view, group.samples, top)
+      if (kind === 'title') context.clearRect(0, top, width, height)
     }
-    drawQueue(view, this.#scene.samples, top)
+    context.restore()
   }
 
   /** Chooses the bar under the pointer. @param {PointerEvent} event */
@@ -135,10 +163,12 @@ export class Lanes {
     const { clientWidth } = this.surface
     const time = start + (offsetX / clientWidth) * widthMs
     const reach = (REACH / clientWidth) * widthMs
-    const lane = this.#scene.lanes[Math.floor(offsetY / this.#laneHeight)]
+    const row = this.#rows.find(({ top, height }) => offsetY >= top && offsetY < top + height)
+    const lane = row?.lane
     const ended = lane?.bars[firstEndingAfter(lane.bars, time - reach)]
     const bar = [ended, lane?.open].find((bar) => bar && bar.startedAt <= time + reach)
-    this.#choose(bar && time - reach <= Math.max(bar.startedAt, serviceNow()) ? bar : undefined)
+    const isShown = bar && time - reach <= Math.max(bar.startedAt, serviceNow())
+    this.#choose(isShown ? bar : undefined, row?.group.name)
     const isLeft = offsetX < clientWidth / 2
     this.#tip.style.left = isLeft ? `${clientX + 12}px` : 'auto'
     this.#tip.style.right = isLeft
@@ -147,14 +177,24 @@ export class Lanes {
     this.#tip.style.top = `${clientY + 12}px`
   }
 
-  /** @param {Bar | undefined} bar */
-  #choose(bar) {
+  /** @param {Bar | undefined} bar @param {string} [process] its name */
+  #choose(bar, process = '') {
     this.#tip.hidden = !bar
-    if (bar) this.#tip.replaceChildren(...toTip(bar, serviceNow()))
+    if (bar) this.#tip.replaceChildren(...toTip(bar, serviceNow(), process))
     if (bar === this.#chosen) return
     this.#chosen = bar
     this.#onChange()
   }
+}
+
+/** @param {Row} row */
+function toName({ kind, group, lane }) {
+  if (group.title && kind === 'title')
+    return element('li', { className: kind, 'data-process': group.id }, ...group.title)
+  const [name, note] = lane
+    ? [lane.name, lane.note]
+    : ['queue', number(group.samples.at(-1)?.compute.queued)]
+  return element('li', { className: kind }, name, ' ', element('small', {}, note))
 }
 
 /**
@@ -290,13 +330,13 @@ function drawQueue({ context, width, start, end, toX }, samples, top) {
   context.stroke()
 }
 
-/** @param {View} view @param {Scene['gaps']} gaps */
-function drawGaps({ context, height, start, end, toX }, gaps) {
+/** @param {View} view @param {Row} row */
+function drawGaps({ context, start, end, toX }, { group, top, height }) {
   context.fillStyle = themeColour('--raised')
-  for (const { from, to } of gaps) {
+  for (const { from, to } of group.gaps) {
     if (to < start || from > end) continue
     const left = Math.max(0, toX(from))
-    context.fillRect(left, 0, toX(Math.min(to, end)) - left, height - AXIS_HEIGHT)
+    context.fillRect(left, top, toX(Math.min(to, end)) - left, height)
   }
 }
 

@@ -4,12 +4,13 @@
 /** @typedef {import('../../../src/ops/live-spans.ts').PastSpans} PastSpans */
 
 /** Beyond that, old spans are merged with their neighbours. */
-const MAX_SPANS = 30_000
+export const MAX_SPANS = 30_000
 const MERGED_MS = 500
 const FORGOTTEN_PARTS = 16
 
 /** The tasks of the last ten minutes, by worker, and what runs. */
 export class SpanStore {
+  max = MAX_SPANS
   /** The ended tasks of each worker, by time. @type {Map<string, Span[]>} */
   lanes = new Map()
   /** @type {RunningTask[]} */
@@ -61,11 +62,29 @@ export class SpanStore {
     for (const batch of newer) if (batch.number > past.number) this.add(batch)
   }
 
+  get isLost() {
+    return this.gaps.at(-1)?.to === Number.POSITIVE_INFINITY
+  }
+
   /** @param {number} time */
   disconnect(time) {
-    if (this.gaps.at(-1)?.to === Number.POSITIVE_INFINITY) return
+    if (this.isLost) return
     this.running = []
     this.gaps.push({ from: time, to: Number.POSITIVE_INFINITY })
+  }
+
+  /** Puts what the process before has run in front. @param {SpanStore} earlier */
+  adopt(earlier) {
+    const own = this.all
+    const from = this.gaps.find(({ from }) => from === 0)?.to ?? 0
+    this.lanes.clear()
+    this.#count = 0
+    this.#append([...earlier.all, ...own])
+    const before = earlier.gaps.map(({ from: start, to }) => ({
+      from: start,
+      to: Math.min(to, from),
+    }))
+    this.gaps = [...before, ...this.gaps.filter(({ from: start }) => start > 0)]
   }
 
   /** @param {number} time from which on nothing is missing */
@@ -110,7 +129,7 @@ export class SpanStore {
   #append(spans) {
     for (const span of spans) this.#findLane(span.thread).push(span)
     this.#count += spans.length
-    if (this.#count > MAX_SPANS) this.#shrink()
+    if (this.#count > this.max) this.#shrink()
   }
 
   /** @param {number} count @param {number} at */
@@ -137,7 +156,7 @@ export class SpanStore {
       this.lanes.set(thread, [...merge(spans.slice(0, half)), ...spans.slice(half)])
     }
     this.#count = this.all.length
-    if (this.#count < MAX_SPANS * 0.9) return
+    if (this.#count < this.max * 0.9) return
     for (const [thread, spans] of this.lanes)
       this.lanes.set(thread, spans.slice(Math.ceil(spans.length / 10)))
     this.#count = this.all.length

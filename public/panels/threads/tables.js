@@ -69,7 +69,7 @@ function toRow(kind) {
 /**
  * The latest bars as text, for keyboards and screen readers; filled only while it is open.
  *
- * @param {() => import('./bars.js').Bar[]} read
+ * @param {(count: number) => import('./bars.js').Bar[]} read at least so many of the latest
  */
 export function latestTable(read) {
   const body = element('tbody')
@@ -86,7 +86,7 @@ export function latestTable(read) {
   const show = () => {
     // A button that has the focus stays.
     if (!details.open || body.contains(document.activeElement)) return
-    const newest = read()
+    const newest = read(LATEST)
       .sort((one, other) => other.endedAt - one.endedAt || other.startedAt - one.startedAt)
       .slice(0, LATEST)
     body.replaceChildren(...newest.map(toLatestRow))

@@ -1,6 +1,7 @@
 import { element } from '../../element.js'
 import { duration } from '../../format.js'
-import { KEPT_MS, serviceNow } from '../../samples.js'
+import { KEPT_MS } from '../../processes.js'
+import { serviceNow } from '../../samples.js'
 
 const MIN_WIDTH_MS = 100
 const FIRST_WIDTH_MS = 30_000

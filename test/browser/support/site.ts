@@ -95,6 +95,7 @@ async function startMain(env: NodeJS.ProcessEnv) {
   const url = await main.url()
   return {
     url,
+    databaseUrl: DATABASE_URL,
     opsUrl: main.output().match(/"ops":"(.*?)"/)?.[1] ?? '',
     database,
     /** The header that makes a request the operator's. */
