@@ -1,11 +1,13 @@
 import type { Page } from 'playwright-core'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { useProcess } from '../support/process.ts'
 import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
+import { hasValkey, useValkey } from '../support/valkey.ts'
 import { expectGoodLooks } from './support/looks.ts'
 import { panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
+import { NOBODY_ANSWERS } from './support/trouble.ts'
 
 let site: Awaited<ReturnType<typeof startSite>>
 
@@ -67,15 +69,40 @@ describe('a page of several processes', () => {
   })
 })
 
+describe.runIf(hasValkey)('processes that share a Valkey', () => {
+  test('are all heard by the page, and a restarted one goes on where it was', {
+    timeout: 180_000,
+  }, async () => {
+    const { url: VALKEY_URL } = await useValkey()
+    const shared = await startSite({ VALKEY_URL })
+    onTestFinished(() => shared.close())
+    const page = await shared.open({ tolerate: [NOBODY_ANSWERS] })
+    await untilLive(page)
+    const { other } = await startWorker(shared, { VALKEY_URL, COMPUTE_THREADS: '1' })
+    const expected = [...LANES, other, 'event loop', 'compute-1', 'queue']
+    const hasAll = async () => (await names(page)).slice(1).join() === expected.join()
+    await until(hasAll, 'the lanes of both')
+
+    const [before] = await names(page)
+    await shared.kill()
+    await untilText(page.locator('#connection'), /^Connection lost/)
+    await shared.start()
+    await untilLive(page)
+    await until(async () => (await names(page))[0] !== before && (await hasAll()), 'two again')
+    expect(await panel(page, 'threads').locator('.totals').textContent()).not.toContain('dead')
+  })
+})
+
 const EMPTY = ['event loop', 'queue']
 const LANES = ['event loop', 'compute-1', 'compute-2', 'queue']
 
 /** A worker on the database of the site, and the ids of both. */
-async function startWorker() {
-  const worker = useProcess('src/main.ts', { DATABASE_URL: site.databaseUrl, ROLE: 'worker' })
-  const path = `${site.url}/v1/ops/processes`
+async function startWorker({ databaseUrl, url, operator } = site, env: NodeJS.ProcessEnv = {}) {
+  const settings = { DATABASE_URL: databaseUrl, ROLE: 'worker', ...env }
+  const worker = useProcess('src/main.ts', settings)
+  const path = `${url}/v1/ops/processes`
   const { processes } = await until(async () => {
-    const { body } = await request(path, 'GET', undefined, site.operator)
+    const { body } = await request(path, 'GET', undefined, operator)
     return body.totals.alive === 2 && body.processes[1].load && body
   }, 'it is listed with its load')
   return { worker, own: processes[0].id, other: processes[1].id }
