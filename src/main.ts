@@ -87,6 +87,7 @@ export async function openService(
       publicMessage: (error) => toAppError(error).message,
       currentTrace: () => currentTrace()?.traceparent,
       around: tracing?.runJob ?? ((attempt, run) => runJob(attempt, undefined, run)),
+      observer: metrics.jobObserver,
       log,
       signals: valkey && {
         publish: (signal) => valkey.publish('jobs', signal),

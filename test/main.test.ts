@@ -3,12 +3,12 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { insertJob, toNewJob } from '@offloop/jobs/enqueue'
-import { job } from '@offloop/jobs/job'
 import { findJob } from '@offloop/jobs/query'
 import { io } from 'socket.io-client'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { transaction } from '../src/db/transaction.ts'
 import { createEmptyDatabase, useDatabase } from './support/database.ts'
+import { idle } from './support/fixture/work.ts'
 import { useProcess } from './support/process.ts'
 import { connectTo } from './support/raw-http.ts'
 import { metric, request, untilRunning } from './support/service.ts'
@@ -90,8 +90,9 @@ describe('SIGTERM', () => {
       'it is not ready',
     )
     expect((await request(`${ops}/health/ready`)).body.detail).toBe('The service is stopping')
-    const prune = toNewJob(job<null>('jobs.prune'), null)
-    const { id } = await transaction(database.withSignal(), (trx) => insertJob(trx, prune))
+    const { id } = await transaction(database.withSignal(), (trx) =>
+      insertJob(trx, toNewJob(idle, null)),
+    )
     const { status, headers } = await request(`${url}/v1/work?ms=1`)
     expect([status, headers.get('connection')]).toEqual([200, 'close'])
     await until(() => isRefused(url), 'new connections are refused')

@@ -242,12 +242,15 @@ export class Claims {
       insert into job_attempt (job_id, fence, attempt, worker)
       select id, fence, attempt, worker from job where id in (${ids})
     `.execute(trx)
-    return rows.map((row) => ({ ...row, fence: row.fence + 1, attempt: row.attempt + 1 }))
+    return rows.map(({ waitMs: microseconds, ...row }) => {
+      const waitMs = Math.max(0, Number(microseconds) / 1_000)
+      return { ...row, waitMs, fence: row.fence + 1, attempt: row.attempt + 1 }
+    })
   }
 }
 
 /** A short range of the index for each kind. */
-const headsQuery = (kinds: readonly string[], limit: number) => {
+export const headsQuery = (kinds: readonly string[], limit: number) => {
   const lists = kinds.map(
     (kind) => sql`(
       select id, kind, priority from job force index (job_queue)

@@ -187,24 +187,34 @@ export const withFailureHandlers = (handlers: readonly JobHandler[]) =>
 export interface JobSchedule {
   name: string
   cron: string
+  /** `UTC` by default. */
+  timeZone: string
   job: Job<never, unknown>
   input: unknown
 }
 
 /**
- * `schedule('carts.sweep', '0 3 * * *', sweepCarts, {})`: daily at 03:00 UTC, in one process. A
- * slot is skipped while the job of an earlier one is unfinished.
+ * `schedule('carts.sweep', '0 3 * * *', sweepCarts, {}, { timeZone: 'Europe/Berlin' })`: daily at
+ * 03:00, in one process. A slot is skipped while the job of an earlier one is unfinished.
  *
- * @throws TypeError for an invalid name.
+ * @throws TypeError for an invalid name; RangeError for an unknown time zone.
  */
 export function schedule<Input>(
   name: string,
   cron: string,
   job: Job<Input, unknown>,
   input: Input,
+  { timeZone = 'UTC' }: { timeZone?: string } = {},
 ): JobSchedule {
   checkName('a schedule', name)
-  return { name, cron, job, input }
+  try {
+    new Intl.DateTimeFormat('en', { timeZone })
+  } catch {
+    const expected = 'an IANA time zone such as Europe/Berlin'
+    const subject = `\`timeZone\` of the schedule ${name}`
+    throw new RangeError(`Expected ${subject} to be ${expected}, got ${inspect(timeZone)}`)
+  }
+  return { name, cron, timeZone, job, input }
 }
 
 export interface JobChange {
@@ -218,11 +228,20 @@ export interface JobChange {
   error: string | null
 }
 
+/** What metrics are made of. Each process observes what it did itself. */
+export interface JobObserver {
+  /** An attempt began, so long after its job was queued or its time had come. */
+  started(kind: string, waitMs: number): void
+  ended(kind: string, runMs: number): void
+  /** The job failed for good. */
+  failed(kind: string): void
+}
+
 export const FINISHED = ['succeeded', 'failed', 'cancelled'] as const satisfies JobState[]
 
-export const UNFINISHED = ['scheduled', 'queued', 'running'] as const satisfies JobState[]
+export const UNFINISHED = ['scheduled', 'queued', 'running', 'parked'] as const satisfies JobState[]
 
-export const RETRYABLE = ['failed', 'cancelled'] as const satisfies JobState[]
+export const RETRYABLE = ['failed', 'cancelled', 'parked'] as const satisfies JobState[]
 
 export const STATES = [...UNFINISHED, ...FINISHED] as const
 

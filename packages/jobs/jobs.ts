@@ -1,18 +1,21 @@
 import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
+import { Cleanup } from './cleanup.ts'
 import { type EnqueueOptions, insertJob, insertJobs, toNewJob } from './enqueue.ts'
 import { JobError } from './errors.ts'
+import { type Figures, Health } from './health.ts'
 import type {
   Job,
   JobChange,
   JobContext,
   JobHandler,
+  JobObserver,
   JobSchedule,
   RETRYABLE,
   UNFINISHED,
 } from './job.ts'
 import { type Log, Loop, TIMING, type Timing } from './loop.ts'
-import { Maintenance, pruning } from './maintenance.ts'
+import { Maintenance, type RunBy } from './maintenance.ts'
 import {
   countJobs,
   findIds,
@@ -31,7 +34,6 @@ import { Worker } from './worker.ts'
 /** A connection that hangs must not block a loop. */
 const CALL_TIMEOUT_MS = 15_000
 const STOP_TIMEOUT_MS = 1_000
-const COUNT_TIMEOUT_MS = 1_000
 const READ_WATCHED_EVERY_MS = 1_000
 /** One signal for all changes within this time. */
 const SIGNAL_DELAY_MS = 5
@@ -72,6 +74,7 @@ export interface JobsOptions extends Omit<StoreOptions, 'open'> {
         subscribe(listener: (signal: JobSignal) => void): () => void
       }
     | undefined
+  observer?: JobObserver
   timing?: Partial<Timing>
 }
 
@@ -93,10 +96,10 @@ export class Jobs implements AsyncDisposable {
   readonly #watchLoop: Loop
   readonly #closing = new AbortController()
   #worker: Worker | undefined
+  readonly #health: Health
   #maintenance: Maintenance | undefined
+  #cleanup: Cleanup | undefined
   #stopped: Promise<void> | undefined
-  #counting: Promise<Record<JobState, number>> | undefined
-  #countFails = false
   readonly #id = randomUUID()
   #signal: JobSignal | undefined
   #unsubscribe: (() => void) | undefined
@@ -106,6 +109,7 @@ export class Jobs implements AsyncDisposable {
     this.#options = options
     this.#timing = { ...TIMING, ...options.timing }
     this.#store = new JobStore({ ...options, open: this.#open })
+    this.#health = new Health({ open: () => this.#open(true), log, timing: this.#timing })
     const { maxBackoffMs } = this.#timing
     const pace = { restMs: READ_WATCHED_EVERY_MS, maxBackoffMs }
     const runOnce = () => this.#readWatched()
@@ -118,29 +122,34 @@ export class Jobs implements AsyncDisposable {
 
   /** Runs jobs. @throws Error for duplicate handlers or schedules, or a wrong cron expression. */
   start(all: { handlers: readonly JobHandler[]; schedules: readonly JobSchedule[] }): void {
-    const { log, worker: name, queues } = this.#options
+    const { log, worker: name, queues, observer } = this.#options
     const { publicMessage = toPublicMessage, around = runAlone } = this.#options
-    const prune = pruning(this.#store)
-    const common = { store: this.#store, log, timing: this.#timing, onChange: this.#notify }
-    const handlers = [prune.handler, ...all.handlers]
-    const schedules = [prune.schedule, ...all.schedules]
+    const { handlers, schedules } = all
+    const common = {
+      store: this.#store,
+      log,
+      timing: this.#timing,
+      onChange: this.#notify,
+      observer,
+    }
     const onNotice = (change: JobChange) => this.#tell(change, false)
     const own = { name, onNotice, publicMessage, around, handlers }
     const worker = new Worker({ ...common, ...own, queues })
-    const enqueue = async (trx: Trx, { name, job, input }: JobSchedule) => {
-      const dedupeKey = `schedule:${name}`
-      const enqueued = await this.enqueue(trx, job, input as never, { dedupeKey })
+    const enqueue = async (trx: Trx, { name, job, input }: JobSchedule, by?: RunBy) => {
+      const options = { dedupeKey: `schedule:${name}`, ...by }
+      const enqueued = await this.enqueue(trx, job, input as never, options)
       this.#options.afterCommit(trx, () => worker.claimScheduled(enqueued.id, job))
       return enqueued
     }
     this.#maintenance = new Maintenance({ ...common, schedules, enqueue })
+    this.#cleanup = new Cleanup({ ...common, kinds: worker.runKinds })
     this.#worker = worker
     this.#unsubscribe = this.#options.signals?.subscribe(({ from, queued, cancelled }) => {
       if (from === this.#id) return
       if (queued) worker.wake()
       if (cancelled.length > 0) worker.abort(new Set(cancelled))
     })
-    for (const part of [worker, this.#maintenance.loop, this.#watchLoop]) part.start()
+    for (const part of [worker, ...this.#loops]) part.start()
   }
 
   /**
@@ -194,14 +203,14 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Queues a failed or cancelled job again with all attempts.
+   * Queues a failed, cancelled or parked job again with all attempts.
    *
    * @throws JobError `not_found`; `conflict` for other states.
    */
   async retry(db: Db, id: string): Promise<JobDetail> {
     const { job, changed } = await this.#changeOne(db, id, this.#retry)
     if (changed) return job
-    const expected = 'Only a failed or cancelled job can be retried'
+    const expected = 'Only a failed, cancelled or parked job can be retried'
     throw new JobError('conflict', `${expected}: this one is ${job.state}`)
   }
 
@@ -243,12 +252,38 @@ export class Jobs implements AsyncDisposable {
 
   readonly schedules = async (db: Db) => (await this.#maintenance?.list(db)) ?? []
 
-  /** Jobs by state in all processes, each up to 100 000. */
-  counts(): Promise<Record<JobState, number>> {
-    this.#counting ??= this.#count().finally(() => {
-      this.#counting = undefined
+  /**
+   * Enqueues a schedule's job now, or returns its unfinished one.
+   *
+   * @throws JobError `not_found`.
+   */
+  runSchedule(db: Db, name: string, by: RunBy = {}): Promise<JobDetail> {
+    return this.#inTransaction(db, async (trx) => {
+      const { id } = await this.#started.runNow(trx, name, by)
+      return (await findJob(trx, id, true)) as JobDetail
     })
-    return this.#counting
+  }
+
+  /** Leaves out the schedule's slots in all processes until it is resumed. @throws like above. */
+  async pauseSchedule(db: Db, name: string): Promise<void> {
+    await this.#started.pause(db, name)
+  }
+
+  async resumeSchedule(db: Db, name: string): Promise<void> {
+    await this.#started.resume(db, name)
+  }
+
+  /** Counts of all processes, for metrics; undefined without the database. */
+  figures(): Promise<Figures | undefined> {
+    return this.#health.figures()
+  }
+
+  get claimReadMs(): number | undefined {
+    return this.#health.claimReadMs
+  }
+
+  get historyLength(): number | undefined {
+    return this.#health.historyLength
   }
 
   /**
@@ -293,12 +328,22 @@ export class Jobs implements AsyncDisposable {
     return { trace: this.#options.currentTrace?.() ?? null }
   }
 
+  get #started(): Maintenance {
+    if (!this.#maintenance) throw new Error('Expected `start` to be called before')
+    return this.#maintenance
+  }
+
+  get #loops(): Loop[] {
+    const parts = [this.#maintenance, this.#cleanup, this.#health]
+    return [this.#watchLoop, ...parts.flatMap((part) => part?.loop ?? [])]
+  }
+
   async #stop(crashed: boolean): Promise<void> {
     const close = () => this.#closing.abort(new JobError('unavailable', 'The service is stopping'))
     // What a hanging database does not release is rescued later.
     const timer = setTimeout(close, 2 * this.#timing.graceMs + STOP_TIMEOUT_MS)
     try {
-      await Promise.all([this.#maintenance?.loop.stop(), this.#watchLoop.stop()])
+      await Promise.all(this.#loops.map((loop) => loop.stop()))
       await this.#worker?.stop(crashed)
     } catch (error) {
       const text = 'Could not release all jobs: others take them over when their leases expire'
@@ -336,6 +381,10 @@ export class Jobs implements AsyncDisposable {
       if (!job) throw new JobError('not_found', `There is no job ${id}`)
       return { job, changed }
     }
+    return this.#inTransaction(db, story)
+  }
+
+  #inTransaction<T>(db: Db, story: (trx: Trx) => Promise<T>): Promise<T> {
     const { transaction } = this.#options
     return db.isTransaction ? story(db as Trx) : transaction(db, story, 'read committed')
   }
@@ -361,21 +410,6 @@ export class Jobs implements AsyncDisposable {
     const changes = await change(trx, ids)
     if (changes.length > 0) this.#options.afterCommit(trx, () => this.#notify(changes))
     return changes.length
-  }
-
-  async #count(): Promise<Record<JobState, number>> {
-    const { open, log } = this.#options
-    try {
-      const db = open(AbortSignal.timeout(COUNT_TIMEOUT_MS), { reserved: true })
-      const counts = await countJobs(db)
-      this.#countFails = false
-      return counts
-    } catch (error) {
-      const text = 'Cannot count the jobs: their metrics are missing'
-      if (!this.#countFails) log.warn({ err: error }, text)
-      this.#countFails = true
-      throw error
-    }
   }
 
   readonly #notify = (changes: readonly JobChange[]) => {

@@ -10,6 +10,10 @@ export const TIMING = {
   pollMs: 500,
   /** How often a worker checks its claims, and writes progress. */
   watchMs: 250,
+  /** For what to prune, to park and to return to the queue. */
+  cleanUpMs: 10_000,
+  /** What makes claims slow: passing a hundred thousand old entries of an index. */
+  slowReadMs: 5,
   maxBackoffMs: 5_000,
   /** On stop: how long jobs may continue, then how long aborted ones may. */
   graceMs: 1_000,

@@ -1,23 +1,26 @@
 import { performance } from 'node:perf_hooks'
 import { Cron } from 'croner'
 import { sql } from 'kysely'
-import { toNewJob } from './enqueue.ts'
-import { findDuplicate, handle, type JobSchedule, job, schedule } from './job.ts'
+import { type EnqueueOptions, toNewJob } from './enqueue.ts'
+import { JobError } from './errors.ts'
+import { findDuplicate, type JobSchedule } from './job.ts'
 import { Loop } from './loop.ts'
-import { type JobStore, MAINTENANCE_BATCH } from './store.ts'
+import { MAINTENANCE_BATCH } from './store.ts'
 import { type Db, type JobState, type Trx, typed } from './tables.ts'
 import type { WorkerOptions } from './worker.ts'
 
-const SLOT_BATCH = 1_000
 /** Five fields, six with seconds, or `@daily`: a year would end some day. */
 const RECURRING = /^\s*(@\w+|\S+(\s+\S+){4,5})\s*$/
 
 export interface MaintenanceOptions
-  extends Pick<WorkerOptions, 'store' | 'log' | 'timing' | 'onChange'> {
+  extends Pick<WorkerOptions, 'store' | 'log' | 'timing' | 'onChange' | 'observer'> {
   schedules: readonly JobSchedule[]
   /** Enqueues a schedule's job in the transaction that marks its slot as fired. */
-  enqueue(trx: Trx, schedule: JobSchedule): Promise<{ id: string }>
+  enqueue(trx: Trx, schedule: JobSchedule, by?: RunBy): Promise<{ id: string }>
 }
+
+/** Who runs a schedule by hand. */
+export type RunBy = Pick<EnqueueOptions, 'requestId' | 'subject'>
 
 interface LastRun {
   slot: Date
@@ -55,11 +58,12 @@ export class Maintenance {
   }
 
   async runOnce(): Promise<boolean> {
-    const { store, onChange } = this.#options
+    const { store, observer, onChange } = this.#options
     const promoted = await store.promote()
     onChange(promoted)
     const rescued = this.#mayRescue() ? await store.rescue() : []
     onChange(rescued)
+    for (const { kind, state } of rescued) if (state === 'failed') observer?.failed(kind)
     await this.fireSchedules()
     return Math.max(promoted.length, rescued.length) >= MAINTENANCE_BATCH
   }
@@ -84,13 +88,39 @@ export class Maintenance {
       .select('slot')
       .where('schedule', '=', entry.name)
     const newest = await slots.orderBy('slot', 'desc').limit(1).executeTakeFirst()
-    if (newest && newest.slot >= slot) return
+    if ((newest && newest.slot >= slot) || (await isLeftOut(trx, entry.name, slot))) return
     const insert = typed(trx).insertInto('job_slot').ignore().values({ schedule: entry.name, slot })
     const { numInsertedOrUpdatedRows = 0n } = await insert.executeTakeFirstOrThrow()
     if (!newest || numInsertedOrUpdatedRows === 0n) return
     const { id: job_id } = await this.#options.enqueue(trx, entry)
     const fired = typed(trx).updateTable('job_slot').set({ job_id })
     await fired.where('schedule', '=', entry.name).where('slot', '=', slot).execute()
+  }
+
+  /** Its job counts as that of a slot, so an unfinished one is returned instead of another. */
+  async runNow(trx: Trx, name: string, by: RunBy): Promise<{ id: string }> {
+    const { schedule } = this.#find(name)
+    const { id } = await this.#options.enqueue(trx, schedule, by)
+    await sql`
+      insert into job_slot (schedule, slot, job_id) values (${name}, now(), ${id})
+      on duplicate key update job_id = ${id}
+    `.execute(trx)
+    return { id }
+  }
+
+  /** All processes leave its slots out, for good. */
+  async pause(db: Db, name: string): Promise<void> {
+    await sql`
+      insert into job_schedule (schedule, is_paused) values (${this.#find(name).schedule.name}, true)
+      on duplicate key update is_paused = true
+    `.execute(db)
+  }
+
+  async resume(db: Db, name: string): Promise<void> {
+    await sql`
+      update job_schedule set is_paused = false, resumed_at = now(3)
+      where schedule = ${this.#find(name).schedule.name} and is_paused
+    `.execute(db)
   }
 
   async list(db: Db) {
@@ -102,13 +132,22 @@ export class Maintenance {
       where fired.job_id is not null
     `.execute(db)
     const runs = new Map(rows.map(({ schedule, ...run }) => [schedule, run]))
-    return this.#entries.map(({ schedule: { name, job, cron: expression }, cron }) => ({
+    const paused = new Set(await findPaused(db))
+    return this.#entries.map(({ schedule: { name, job, cron: expression, timeZone }, cron }) => ({
       name,
       kind: job.name,
       cron: expression,
+      timeZone,
+      isPaused: paused.has(name),
       lastRun: runs.get(name) ?? null,
-      nextRun: cron.nextRun() as Date,
+      nextRun: paused.has(name) ? null : (cron.nextRun() as Date),
     }))
+  }
+
+  #find(name: string) {
+    const entry = this.#entries.find(({ schedule }) => schedule.name === name)
+    if (!entry) throw new JobError('not_found', `There is no schedule ${name}`)
+    return entry
   }
 
   /**
@@ -125,14 +164,27 @@ export class Maintenance {
   }
 }
 
-function toCron({ name, cron: expression }: JobSchedule): Cron {
+async function isLeftOut(trx: Trx, name: string, slot: Date): Promise<boolean> {
+  const settings = typed(trx).selectFrom('job_schedule').select(['is_paused', 'resumed_at'])
+  const found = await settings.where('schedule', '=', name).executeTakeFirst()
+  return Boolean(found?.is_paused || (found?.resumed_at && found.resumed_at >= slot))
+}
+
+async function findPaused(db: Db): Promise<string[]> {
+  const { rows } = await sql<{ schedule: string }>`
+    select schedule from job_schedule where is_paused
+  `.execute(db)
+  return rows.map(({ schedule }) => schedule)
+}
+
+function toCron({ name, cron: expression, timeZone }: JobSchedule): Cron {
   const text = JSON.stringify(expression)
   if (!RECURRING.test(expression))
     throw new Error(
       `The schedule ${name} needs five fields, or six with seconds: ${text} has others`,
     )
   // The first look-up of a time zone in Intl takes up to 0.2 s.
-  const cron = new Cron(expression, { utcOffset: 0 })
+  const cron = new Cron(expression, timeZone === 'UTC' ? { utcOffset: 0 } : { timezone: timeZone })
   if (!cron.nextRun()) throw new Error(`The schedule ${name} never fires: no date matches ${text}`)
   return cron
 }
@@ -140,33 +192,4 @@ function toCron({ name, cron: expression }: JobSchedule): Cron {
 async function readClock(db: Db): Promise<Date> {
   const { rows } = await sql<{ now: Date }>`select now(3) as now`.execute(db)
   return rows[0]?.now as Date
-}
-
-const pruneJobs = job<null>('jobs.prune')
-
-/** Hourly: deletes old finished jobs and slots. */
-export const pruning = (store: JobStore) => ({
-  schedule: schedule('jobs.prune', '17 * * * *', pruneJobs, null),
-  handler: handle(pruneJobs, async (_, { signal }) => {
-    while (!signal.aborted && (await store.prune()) > 0);
-    await pruneSlots(() => store.open(false), signal)
-  }),
-})
-
-/** Deletes slots older than a week, except each schedule's newest. */
-export async function pruneSlots(open: () => Db, signal?: AbortSignal): Promise<void> {
-  const newest = await typed(open())
-    .selectFrom('job_slot')
-    .select(['schedule', ({ fn }) => fn.max('slot').as('slot')])
-    .groupBy('schedule')
-    .execute()
-  const prune = async ({ schedule, slot }: { schedule: string; slot: Date }) => {
-    const { numAffectedRows } = await sql`
-      delete from job_slot
-      where schedule = ${schedule} and slot < ${slot} and slot < now() - interval 7 day
-      order by schedule, slot limit ${sql.lit(SLOT_BATCH)}
-    `.execute(open())
-    return Number(numAffectedRows)
-  }
-  for (const entry of newest) while (!signal?.aborted && (await prune(entry)) === SLOT_BATCH);
 }

@@ -6,6 +6,8 @@ import { type Db, type JobState, typed } from './tables.ts'
 /** Reading so many entries of an index takes about 10 ms. */
 export const MAX_COUNTED = 100_000
 const MAX_KINDS = 200
+/** Of each kind: the first by id need not be those that wait longest. */
+const OLDEST_READ = 100
 /** Read one by one for the rest of a filter. */
 const MAX_OF_REQUEST = 10_000
 
@@ -44,6 +46,7 @@ export interface Slice {
 }
 
 export const CHANGE = sql`job.id, job.kind, job.state, progress, note, attempt, error`
+export const QUEUED_AT = sql`coalesce(due_at, created_at)`
 const ROW = sql`
   ${CHANGE}, priority, subject, dedupe_key as \`key\`, max_attempts as maxAttempts,
   request_id as requestId, created_at as createdAt, started_at as startedAt,
@@ -112,6 +115,56 @@ export async function listKinds(db: Db): Promise<string[]> {
   return rows.map(({ kind }) => kind)
 }
 
+export interface Waiting {
+  /** How many wait, each kind up to 100 000, and for how long the longest of its oldest does. */
+  queues: { queue: string; queued: number; oldestMs: number }[]
+  parked: { kind: string; count: number }[]
+}
+
+/** Reads each kind's part of an index: not the queue, however long. */
+export async function countWaiting(db: Db): Promise<Waiting> {
+  const kinds = await listKinds(db)
+  if (kinds.length === 0) return { queues: [], parked: [] }
+  const count = (kind: string, state: JobState) => sql`(
+    select count(*) from (
+      select 1 as one from job force index (job_kind)
+      where kind = ${kind} and state = ${sql.lit(state)} limit ${sql.lit(MAX_COUNTED)}
+    ) as some
+  )`
+  const parts = kinds.map(
+    (kind) => sql`(
+    select ${kind} as kind, ${count(kind, 'queued')} as queued, ${count(kind, 'parked')} as parked,
+      max(queue) as queue, max(timestampdiff(microsecond, since, now(3))) as waited
+    from (
+      select queue, ${QUEUED_AT} as since from job force index (job_kind)
+      where kind = ${kind} and state = 'queued'
+      order by kind, state, id limit ${sql.lit(OLDEST_READ)}
+    ) as oldest
+  )`,
+  )
+  const { rows } = await sql<{
+    kind: string
+    queue: string | null
+    queued: string
+    parked: string
+    waited: string | null
+  }>`${sql.join(parts, sql` union all `)}`.execute(db)
+  const byQueue = Map.groupBy(
+    rows.filter(({ queue }) => queue !== null),
+    ({ queue }) => queue as string,
+  )
+  return {
+    queues: [...byQueue].map(([queue, ofQueue]) => ({
+      queue,
+      queued: ofQueue.reduce((sum, { queued }) => sum + Number(queued), 0),
+      oldestMs: Math.max(0, ...ofQueue.map(({ waited }) => Number(waited) / 1_000)),
+    })),
+    parked: rows
+      .filter(({ parked }) => Number(parked) > 0)
+      .map(({ kind, parked }) => ({ kind, count: Number(parked) })),
+  }
+}
+
 export const listAttempts = (db: Db, id: string) =>
   typed(db)
     .selectFrom('job_attempt')
@@ -128,7 +181,7 @@ function newest<Row>(columns: RawBuilder<unknown>, filter: JobFilter, { limit, b
   `
 }
 
-/** One range of an index, in the order of all its columns, as in `pruneQuery`. */
+/** One range of an index, in the order of all its columns, as in `dueQuery`. */
 function toRange({ state, kind, key, requestId, ...created }: JobFilter, before?: string) {
   const ids = toIdBounds({ ...created, before })
   const where = allOf(

@@ -8,7 +8,7 @@ import {
   toFailureName,
   UNFINISHED,
 } from './job.ts'
-import { CHANGE } from './query.ts'
+import { CHANGE, listKinds, QUEUED_AT } from './query.ts'
 import {
   type AttemptOutcome,
   type Db,
@@ -19,7 +19,8 @@ import {
 } from './tables.ts'
 
 export const MAINTENANCE_BATCH = 100
-const PRUNE_BATCH = 500
+export const CLEANUP_BATCH = 500
+const ORPHAN_AFTER_DAYS = 1
 const LOSS_BACKOFF_MS = 1_000
 const MAX_LOSS_BACKOFF_MS = 60_000
 
@@ -37,6 +38,8 @@ export interface Claim {
   error: string | null
   limitKey: string
   input: string
+  /** Since it was queued, or its time had come. */
+  waitMs: number
 }
 
 /** Completed, discarded, to be retried, or released by a stopping process. */
@@ -122,7 +125,7 @@ export class JobStore {
 
   promote(): Promise<JobChange[]> {
     return this.#moveDue('scheduled', async (trx, rows) => {
-      await update(trx, toIds(rows), { state: 'queued', due_at: null }).execute()
+      await update(trx, toIds(rows), { state: 'queued' }).execute()
       return []
     })
   }
@@ -156,19 +159,69 @@ export class JobStore {
     return changes
   }
 
-  retry(trx: Trx, ids: readonly string[]): Promise<JobChange[]> {
-    const fresh = { attempt: 0, progress: 0, note: null, error: null }
-    const queued: JobUpdate = { state: 'queued', due_at: null, finished_at: null, ...fresh }
-    return changeFrom(trx, ids, RETRYABLE, queued)
+  /** Their kinds have a day until such jobs are parked again. */
+  async retry(trx: Trx, ids: readonly string[]): Promise<JobChange[]> {
+    const fresh = { attempt: 0, progress: 0, note: null, error: null, finished_at: null }
+    const changes = await changeFrom(trx, ids, RETRYABLE, { ...QUEUED, ...fresh })
+    await renewKinds(trx, [...new Set(changes.map(({ kind }) => kind))])
+    return changes
   }
 
+  /** Deletes finished jobs that were kept long enough. */
   async prune(): Promise<number> {
-    let pruned = 0n
+    let pruned = 0
     for (const state of FINISHED) {
-      const prune = (trx: Trx) => pruneQuery(state).execute(trx)
-      pruned += (await this.transaction(false, prune)).numAffectedRows ?? 0n
+      const ids = toIds((await dueQuery(state, CLEANUP_BATCH).execute(this.open(false))).rows)
+      if (ids.length > 0) pruned += await this.transaction(false, (trx) => prune(trx, state, ids))
     }
-    return Number(pruned)
+    return pruned
+  }
+
+  /** Says that `kinds` have handlers, and that others which have jobs are known from now on. */
+  async renewKinds(kinds: readonly string[]): Promise<void> {
+    const known = await typed(this.open(false)).selectFrom('job_kind').select('kind').execute()
+    const knownKinds = new Set(known.map(({ kind }) => kind))
+    const found = await listKinds(this.open(false))
+    await renewKinds(this.open(false), kinds)
+    const newKinds = found.filter((kind) => !knownKinds.has(kind))
+    await renewKinds(this.open(false), newKinds, sql`handled_at`)
+  }
+
+  /** Parks queued jobs of kinds that no process has handled for a day. */
+  async park(): Promise<JobChange[]> {
+    const { rows } = await sql<{ kind: string }>`
+      select kind from job_kind where handled_at < now(3) - interval ${ORPHAN_AFTER_DAYS} day
+    `.execute(this.open(false))
+    const kinds = rows.map(({ kind }) => kind)
+    return this.#moveKinds(kinds, 'queued', { state: 'parked', due_at: null })
+  }
+
+  /** Returns parked jobs to the queue. */
+  unpark(kinds: readonly string[]): Promise<JobChange[]> {
+    return this.#moveKinds(kinds, 'parked', QUEUED)
+  }
+
+  async #moveKinds(
+    kinds: readonly string[],
+    from: 'queued' | 'parked',
+    columns: JobUpdate,
+  ): Promise<JobChange[]> {
+    if (kinds.length === 0) return []
+    // Found without locks, as `Queue` reads ahead.
+    const { rows: found } = await sql<{ id: string }>`
+      select id from job force index (job_kind)
+      where kind in (${idList(kinds)}) and state = ${from} limit ${sql.lit(CLEANUP_BATCH)}
+    `.execute(this.open(false))
+    if (found.length === 0) return []
+    return this.transaction(false, async (trx) => {
+      const { rows } = await sql<{ id: string }>`
+        select id from job force index (primary)
+        where id in (${idList(toIds(found))}) and state = ${from} order by id for update skip locked
+      `.execute(trx)
+      if (rows.length === 0) return []
+      await update(trx, toIds(rows), columns).execute()
+      return readChanges(trx, toIds(rows))
+    })
   }
 
   async #moveDue(
@@ -177,17 +230,10 @@ export class JobStore {
     move: (trx: Trx, rows: readonly Due[]) => Promise<readonly string[]>,
   ): Promise<JobChange[]> {
     // Found without locks, as `Queue` reads ahead.
-    const { rows: found } = await sql<{ id: string }>`
-      select id from job force index (job_due) where state = ${state} and due_at <= now(3)
-      order by state, due_at limit ${sql.lit(MAINTENANCE_BATCH)}
-    `.execute(this.open(true))
+    const { rows: found } = await dueQuery(state, MAINTENANCE_BATCH).execute(this.open(true))
     if (found.length === 0) return []
     return this.transaction(true, async (trx) => {
-      const { rows } = await sql<Due>`
-        select id, attempt, max_attempts as maxAttempts from job force index (primary)
-        where id in (${idList(toIds(found))}) and state = ${state} and due_at <= now(3)
-        order by id for update skip locked
-      `.execute(trx)
+      const rows = await lockDue(trx, state, toIds(found))
       const further = rows.length > 0 ? await move(trx, rows) : []
       return readChanges(trx, [...toIds(rows), ...further])
     })
@@ -203,7 +249,7 @@ export class JobStore {
     }
     if (state === 'queued') {
       const before = sql<number>`attempt - 1`
-      await update(trx, ids, { state, attempt: before, worker: null, due_at: null }).execute()
+      await update(trx, ids, { ...QUEUED, attempt: before, worker: null }).execute()
       return closeAttempts(trx, ids, 'released')
     }
     const { error, detail } = attempt
@@ -229,7 +275,8 @@ export class JobStore {
 
 export const CLAIM = sql`
   id, kind, fence, attempt, max_attempts as maxAttempts, request_id as requestId, subject, trace,
-  error, limit_key as limitKey, input
+  error, limit_key as limitKey, input,
+  timestampdiff(microsecond, ${QUEUED_AT}, now(3)) as waitMs
 `
 
 /** `force index`: with few rows, the planner may prefer another index and sort. */
@@ -274,10 +321,46 @@ async function changeFrom(
 }
 
 /** Ordered by both columns of the index: MariaDB takes no enum for a constant, and would sort. */
-export const pruneQuery = (state: JobState) => sql`
-  delete from job where state = ${state} and due_at < now(3)
-  order by state, due_at limit ${sql.lit(PRUNE_BATCH)}
+export const dueQuery = (state: JobState, limit: number) => sql<{ id: string }>`
+  select id from job force index (job_due) where state = ${state} and due_at <= now(3)
+  order by state, due_at limit ${sql.lit(limit)}
 `
+
+/** Those that another process has locked are left to it. */
+async function lockDue(trx: Trx, state: JobState, ids: readonly string[]): Promise<Due[]> {
+  const { rows } = await sql<Due>`
+    select id, attempt, max_attempts as maxAttempts from job force index (primary)
+    where id in (${idList(ids)}) and state = ${state} and due_at <= now(3)
+    order by id for update skip locked
+  `.execute(trx)
+  return rows
+}
+
+/** @param handledAt of kinds that are known. */
+async function renewKinds(
+  db: Db,
+  kinds: readonly string[],
+  handledAt: RawBuilder<unknown> = sql`now(3)`,
+): Promise<void> {
+  if (kinds.length === 0) return
+  await sql`
+    insert into job_kind (kind, handled_at)
+    values ${sql.join(kinds.toSorted().map((kind) => sql`(${kind}, now(3))`))}
+    on duplicate key update handled_at = ${handledAt}
+  `.execute(db)
+}
+
+async function prune(trx: Trx, state: JobState, ids: readonly string[]): Promise<number> {
+  const rows = await lockDue(trx, state, ids)
+  if (rows.length === 0) return 0
+  // A join, because a list of most ids may become a scan, which waits for rows that others lock.
+  await sql`
+    delete job from json_table(${JSON.stringify(toIds(rows))}, '$[*]' columns (
+      id char(36) character set ascii collate ascii_bin path '$'
+    )) as old straight_join job force index (primary) on job.id = old.id
+  `.execute(trx)
+  return rows.length
+}
 
 async function closeAttempts(
   trx: Trx,
@@ -310,6 +393,8 @@ async function enqueueFailures(trx: Trx, failed: readonly string[]): Promise<str
 }
 
 type JobUpdate = UpdateObject<JobTables, 'job'>
+
+const QUEUED = { state: 'queued', due_at: sql<Date>`now(3)` } satisfies JobUpdate
 
 const update = (trx: Trx, ids: readonly string[], columns: JobUpdate) =>
   typed(trx)

@@ -7,6 +7,8 @@ export interface JobTables {
   job_slot: { schedule: string; slot: Date; job_id: string | null }
   job_queue_state: { queue: string; run_at: Date | null; paused_at: Date | null }
   job_limit: LimitTable
+  job_kind: { kind: string; handled_at: Date }
+  job_schedule: { schedule: string; is_paused: boolean; resumed_at: Date | null }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: the tables of the app are not known here.
@@ -16,7 +18,14 @@ export type Trx = Transaction<any>
 
 export const typed = (db: Db): Kysely<JobTables> => db
 
-export type JobState = 'scheduled' | 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'
+export type JobState =
+  | 'scheduled'
+  | 'queued'
+  | 'running'
+  | 'parked'
+  | 'succeeded'
+  | 'failed'
+  | 'cancelled'
 
 interface JobTable {
   id: string
@@ -27,7 +36,10 @@ interface JobTable {
   limit_key: Generated<string>
   state: JobState
   priority: number
-  /** When a scheduled job is promoted, a running one's lease expires, a finished one is pruned. */
+  /**
+   * When a scheduled job is promoted, a running one's lease expires, a finished one is pruned.
+   * Since when a queued one waits, if not since its creation.
+   */
   due_at: Date | null
   attempt: Generated<number>
   max_attempts: number

@@ -10,6 +10,7 @@ import {
   type JobChange,
   type JobContext,
   type JobHandler,
+  type JobObserver,
   withFailureHandlers,
 } from './job.ts'
 import { type Log, Loop, type Timing } from './loop.ts'
@@ -53,6 +54,7 @@ export interface WorkerOptions {
   onChange(changes: readonly JobChange[]): void
   /** Called with a change that another process made. */
   onNotice(change: JobChange): void
+  observer?: JobObserver | undefined
 }
 
 /** Claims and runs jobs in three loops. */
@@ -113,6 +115,12 @@ export class Worker {
 
   get kinds(): Iterable<string> {
     return this.#handlers.keys()
+  }
+
+  /** Kinds that it claims. */
+  get runKinds(): string[] {
+    const handlers = [...this.#handlers.values()]
+    return handlers.filter(({ job }) => this.#places.has(job.queue)).map(({ job }) => job.name)
   }
 
   /** Of each kind with a handler, whether this process runs it or not. */
@@ -179,7 +187,7 @@ export class Worker {
     await immediate()
     const batch = [...this.#attempts].filter(isUnwritten).slice(0, FINISH_BATCH)
     if (batch.length === 0) return false
-    this.#options.onChange(await this.#options.store.finish(batch))
+    await this.#finish(batch)
     for (const attempt of batch) {
       attempt.isWritten = true
       this.#free(attempt)
@@ -247,16 +255,19 @@ export class Worker {
     )
     for (const attempt of attempts) this.#attempts.add(attempt)
     this.#options.onChange(claims.map((claim) => toRunning(claim)))
+    for (const { kind, waitMs } of claims) this.#options.observer?.started(kind, waitMs)
     for (const attempt of attempts) void this.#run(attempt)
   }
 
   async #run(attempt: Attempt): Promise<void> {
+    const startedAt = performance.now()
     const { value, ended } = attempt.start(this.#options.around)
     void ended.then(() => this.#free(attempt))
     attempt.result = await value.then(
       (json): AttemptResult => ({ state: 'succeeded', result: json }),
       (error: unknown) => this.#toFailure(attempt, error),
     )
+    this.#options.observer?.ended(attempt.claim.kind, performance.now() - startedAt)
     this.#finishLoop.wake()
   }
 
@@ -344,7 +355,14 @@ export class Worker {
     if (this.#releasesOnStop)
       for (const attempt of this.#attempts) attempt.result ??= { state: 'queued' }
     const finished = [...this.#attempts].filter(isUnwritten)
-    if (finished.length > 0) this.#options.onChange(await this.#options.store.finish(finished))
+    if (finished.length > 0) await this.#finish(finished)
+  }
+
+  async #finish(attempts: readonly FinishedAttempt[]): Promise<void> {
+    const { store, observer, onChange } = this.#options
+    const changes = await store.finish(attempts)
+    onChange(changes)
+    for (const { kind, state } of changes) if (state === 'failed') observer?.failed(kind)
   }
 }
 

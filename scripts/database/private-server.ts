@@ -174,7 +174,7 @@ DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1', ''@'localhost';
 CREATE DATABASE IF NOT EXISTS \`offloop\`;
 CREATE USER IF NOT EXISTS 'offloop'@'%';
 ALTER USER 'offloop'@'%' IDENTIFIED BY '${password}';
-GRANT ALL ON *.* TO 'offloop'@'%';
+GRANT ALL ON *.* TO 'offloop'@'%' WITH GRANT OPTION;
 `
 
 async function untilReady(server: ChildProcess, url: string, log: string) {

@@ -1,4 +1,6 @@
 import { performance } from 'node:perf_hooks'
+import type { JobObserver } from '@offloop/jobs/job'
+import type { Jobs } from '@offloop/jobs/jobs'
 import type { Block } from '@offloop/loopwatch/blocking-frame'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { RequestRecord } from '../http/context.ts'
@@ -6,11 +8,15 @@ import type { TaskSpan } from './live-spans.ts'
 
 /** In seconds, from a read by key to a request's deadline. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+/** From a job that does nothing to one that takes an hour. */
+const JOB_BUCKETS = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3_600]
+/** Those that come later count as `other`. */
+const MAX_JOB_KINDS = 50
 
 interface Parts {
   database: { semaphore: { permits: number; inUse: number }; waiting: number }
   compute: { threads: number; queued: number; running: number }
-  jobs: { running: number; counts(): Promise<Record<string, number>> }
+  jobs: Pick<Jobs, 'running' | 'claimReadMs' | 'historyLength' | 'figures'>
   realtime: { connections: number }
   valkey: { isReady: boolean } | undefined
   remote: { running: number } | undefined
@@ -68,6 +74,24 @@ export class Metrics {
     'Parts of distributed calls that were sent to other processes, by what became of them',
     ['outcome'],
   )
+  readonly #jobWaits = this.#histogram(
+    'jobs_wait_seconds',
+    'Time from a job being queued, or due, to the start of an attempt in this process',
+    ['kind'],
+    JOB_BUCKETS,
+  )
+  readonly #jobRuns = this.#histogram(
+    'jobs_run_seconds',
+    'Time an attempt of a job ran in this process',
+    ['kind'],
+    JOB_BUCKETS,
+  )
+  readonly #jobFailures = this.#counter(
+    'jobs_failed_total',
+    'Jobs that this process found to have failed for good',
+    ['kind'],
+  )
+  readonly #jobKinds = new Set<string>()
   readonly contentType = this.#registry.contentType
   /** Finished requests since the start. */
   requestCount = 0
@@ -112,6 +136,13 @@ export class Metrics {
     this.#blockedSeconds.inc(blockedMs / 1_000)
   }
 
+  readonly jobObserver: JobObserver = {
+    started: (kind, waitMs) =>
+      this.#jobWaits.observe({ kind: this.#toKindLabel(kind) }, waitMs / 1_000),
+    ended: (kind, runMs) => this.#jobRuns.observe({ kind: this.#toKindLabel(kind) }, runMs / 1_000),
+    failed: (kind) => this.#jobFailures.inc({ kind: this.#toKindLabel(kind) }),
+  }
+
   /** Adds what is read at each scrape. */
   addGauges({ database, compute, jobs, realtime, valkey, remote, readiness }: Parts): void {
     const { semaphore } = database
@@ -139,40 +170,85 @@ export class Metrics {
         this.set((await readiness.find()).ready ? 1 : 0)
       },
     })
-    new Gauge({
-      name: 'jobs',
-      help: 'Jobs by state, of all processes',
-      labelNames: ['state'],
-      registers: [this.#registry],
-      async collect() {
-        // Without the database, a scrape lacks these counts.
-        const counts = await jobs.counts().catch(() => ({}))
-        this.reset()
-        for (const [state, count] of Object.entries(counts)) this.set({ state }, count)
-      },
-    })
+    const claimRead = 'Time to find the first queued job, which old row versions make long'
+    this.#gauge('jobs_claim_read_seconds', claimRead, () => toSeconds(jobs.claimReadMs))
+    const history = "InnoDB's history list length, where the database's user may read it"
+    this.#gauge('innodb_history_length', history, () => jobs.historyLength)
+    this.#addJobCounts(jobs)
   }
 
-  #histogram<Label extends string>(name: string, help: string, labelNames: Label[] = []) {
-    const registers = [this.#registry]
-    return new Histogram({ name, help, labelNames, buckets: BUCKETS, registers })
+  /** Of all processes. Without the database, a scrape lacks them. */
+  #addJobCounts(jobs: Parts['jobs']): void {
+    this.#gauges('jobs', 'Jobs by state, of all processes', 'state', async () =>
+      Object.entries((await jobs.figures())?.states ?? {}),
+    )
+    this.#gauges('jobs_queued', 'Queued jobs, of all processes', 'queue', async () =>
+      ((await jobs.figures())?.queues ?? []).map(({ queue, queued }) => [queue, queued]),
+    )
+    const age = 'Time that the oldest queued job has waited'
+    this.#gauges('jobs_oldest_queued_seconds', age, 'queue', async () =>
+      ((await jobs.figures())?.queues ?? []).map(({ queue, oldestMs }) => [
+        queue,
+        oldestMs / 1_000,
+      ]),
+    )
+    const orphans = 'Jobs of kinds that no process has handled for a day'
+    this.#gauges('jobs_parked', orphans, 'kind', async () =>
+      ((await jobs.figures())?.parked ?? []).map(({ kind, count }) => [
+        this.#toKindLabel(kind),
+        count,
+      ]),
+    )
+  }
+
+  #toKindLabel(kind: string): string {
+    if (this.#jobKinds.size < MAX_JOB_KINDS) this.#jobKinds.add(kind)
+    return this.#jobKinds.has(kind) ? kind : 'other'
+  }
+
+  #histogram<Label extends string>(
+    name: string,
+    help: string,
+    labelNames: Label[] = [],
+    buckets = BUCKETS,
+  ) {
+    return new Histogram({ name, help, labelNames, buckets, registers: [this.#registry] })
   }
 
   #counter<Label extends string>(name: string, help: string, labelNames: Label[] = []) {
     return new Counter({ name, help, labelNames, registers: [this.#registry] })
   }
 
-  #gauge(name: string, help: string, read: () => number) {
+  /** A scrape lacks it while `read` returns nothing. */
+  #gauge(name: string, help: string, read: () => number | undefined) {
     new Gauge({
       name,
       help,
       registers: [this.#registry],
       collect() {
-        this.set(read())
+        const value = read()
+        if (value === undefined) this.remove()
+        else this.set(value)
+      },
+    })
+  }
+
+  #gauges(name: string, help: string, label: string, read: () => Promise<[string, number][]>) {
+    new Gauge({
+      name,
+      help,
+      labelNames: [label],
+      registers: [this.#registry],
+      async collect() {
+        const values = await read()
+        this.reset()
+        for (const [of, value] of values) this.inc({ [label]: of }, value)
       },
     })
   }
 }
+
+const toSeconds = (ms: number | undefined) => ms && ms / 1_000
 
 /** Returns a function that reads the event loop's utilization since its last call, 0 to 1. */
 export function trackUtilization(): () => number {

@@ -1,9 +1,14 @@
 import { sql } from 'kysely'
 import { io } from 'socket.io-client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Db } from '../../src/db/database.ts'
+import { Metrics } from '../../src/ops/metrics.ts'
 import { startFixture } from '../support/fixture/features.ts'
 import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
+
+/** Of one finished job. */
+const DOUBLINGS = 14
 
 let service: Awaited<ReturnType<typeof startFixture>>
 
@@ -161,4 +166,47 @@ async function readPage(): Promise<Map<string, number>> {
       return [line.slice(0, end), Number(line.slice(end + 1))]
     }),
   )
+}
+
+describe('jobs', () => {
+  test('have times and failures by kind, of at most fifty kinds', async () => {
+    const metrics = new Metrics()
+    for (let index = 0; index < 60; index++) {
+      metrics.jobObserver.started(`test.${index}`, 2_000)
+      metrics.jobObserver.ended(`test.${index}`, 40_000)
+      metrics.jobObserver.failed(`test.${index}`)
+    }
+    const page = await metrics.scrape()
+    const count = (name: string) => page.split('\n').filter((line) => line.startsWith(name)).length
+    for (const name of [
+      'jobs_wait_seconds_count{',
+      'jobs_run_seconds_count{',
+      'jobs_failed_total{',
+    ])
+      expect(count(name)).toBe(51)
+    expect(page).toContain('jobs_wait_seconds_sum{kind="test.49"} 2\n')
+    expect(page).toContain('jobs_run_seconds_bucket{le="60",kind="other"} 10\n')
+    expect(page).toContain('jobs_failed_total{kind="other"} 10\n')
+  })
+
+  test('that many processes ran are counted without holding up a scrape', async () => {
+    const db = service.database.withSignal()
+    await insertFinished(db)
+    const startedAt = performance.now()
+    await readPage()
+    expect(performance.now() - startedAt).toBeLessThan(1_000)
+    await until(async () => (await readPage()).get('jobs{state="succeeded"}'), 'they are counted')
+  })
+})
+
+async function insertFinished(db: Db): Promise<void> {
+  await sql`
+    insert into job (id, kind, state, priority, max_attempts, input, due_at)
+    values (uuid(), 'test.old', 'succeeded', 0, 1, 'null', now(3) + interval 1 day)
+  `.execute(db)
+  for (let doubling = 0; doubling < DOUBLINGS; doubling++)
+    await sql`
+      insert into job (id, kind, state, priority, max_attempts, input, due_at)
+      select uuid(), kind, state, priority, max_attempts, input, due_at from job
+    `.execute(db)
 }

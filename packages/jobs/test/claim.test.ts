@@ -5,7 +5,7 @@ import { useDatabase } from '../../../test/support/database.ts'
 import { until } from '../../../test/support/until.ts'
 import { insertJob, toNewJob } from '../enqueue.ts'
 import { job } from '../job.ts'
-import { claimQuery, pruneQuery } from '../store.ts'
+import { claimQuery, dueQuery } from '../store.ts'
 import type { Db, JobState, Trx } from '../tables.ts'
 import { useClaims } from './support/claims.ts'
 
@@ -175,7 +175,7 @@ test('claims go on under a long transaction, and find what is urgent within a mo
 test('pruning sorts nothing: it walks the index of what is due', async () => {
   const { db } = await useQueue()
   await insertMany(db, 2_000, { kind: 'test.some', state: 'succeeded' })
-  const { rows } = await sql`explain format = traditional ${pruneQuery('succeeded')}`.execute(db)
+  const { rows } = await sql`explain format = traditional ${dueQuery('succeeded', 500)}`.execute(db)
   expect(rows).toMatchObject([{ key: 'job_due' }])
   expect(JSON.stringify(rows)).not.toMatch(/filesort|temporary/i)
 })

@@ -394,51 +394,6 @@ describe('a handler', () => {
   })
 })
 
-describe('the counts', () => {
-  test('are made once for simultaneous calls, while requests take every connection', async () => {
-    const { database } = await useDatabase({ poolSize: 2 })
-    const { jobs } = useJobs(database, { concurrency: 0 })
-    await enqueue({ database, jobs }, add, { a: 1, b: 2 })
-    const leaving = new AbortController()
-    const requests = Promise.allSettled(
-      Array.from({ length: 20 }, () =>
-        sql`select sleep(60)`.execute(database.withSignal(leaving.signal)),
-      ),
-    )
-    const counts = Array.from({ length: 12 }, () => jobs.counts())
-    expect(new Set(counts).size).toBe(1)
-    expect(await counts[0]).toEqual({
-      scheduled: 0,
-      queued: 1,
-      running: 0,
-      succeeded: 0,
-      failed: 0,
-      cancelled: 0,
-    })
-    leaving.abort()
-    await requests
-  })
-
-  test('are logged when they begin to fail', async () => {
-    const { database } = await useDatabase()
-    const lines: string[] = []
-    const { jobs } = useJobs(database, {
-      concurrency: 0,
-      log: pino({}, { write: (line) => void lines.push(line) }),
-    })
-    const failures = () => lines.filter((line) => line.includes('Cannot count the jobs')).length
-    await sql`rename table job to gone`.execute(database.withSignal())
-    for (let time = 0; time < 3; time++) await expect(jobs.counts()).rejects.toThrow()
-    expect(failures()).toBe(1)
-    await sql`rename table gone to job`.execute(database.withSignal())
-    await jobs.counts()
-    await sql`rename table job to gone`.execute(database.withSignal())
-    await expect(jobs.counts()).rejects.toThrow()
-    expect(failures()).toBe(2)
-    await sql`rename table gone to job`.execute(database.withSignal())
-  })
-})
-
 describe('a listener', () => {
   test('is notified of a job that it waits for, wherever it runs, beginning with how it is', async () => {
     const { database } = await useDatabase()
@@ -529,7 +484,7 @@ describe('a process that may run one job at once', () => {
       expect(statesOf(String(ids[0]))).toEqual(['queued', 'running'])
       await until(() => jobs.running === 0, 'it has ended, too')
       // Time enough to claim the last one, if there were room.
-      for (let turn = 0; turn < 10; turn++) await jobs.counts()
+      for (let turn = 0; turn < 10; turn++) await jobs.count(db)
       expect(begun).toEqual([1, 2])
     })
     await until(() => begun.length === 3, 'the last has begun')
@@ -564,7 +519,10 @@ describe('a kind with a limit', () => {
     expect(begun(long.name)).toBe(2)
     expect(jobs.running).toBe(2)
     over.resolve()
-    await until(async () => (await jobs.counts()).succeeded === 25, 'all are done')
+    await until(
+      async () => (await jobs.count(database.withSignal())).succeeded === 25,
+      'all are done',
+    )
   })
 
   test('never runs more of its jobs', async () => {
@@ -580,7 +538,10 @@ describe('a kind with a limit', () => {
     ]
     const { jobs } = useJobs(database, { concurrency: 5, handlers })
     await Promise.all(Array.from({ length: 20 }, () => enqueue({ database, jobs }, single, null)))
-    await until(async () => (await jobs.counts()).succeeded === 20, 'all are done')
+    await until(
+      async () => (await jobs.count(database.withSignal())).succeeded === 20,
+      'all are done',
+    )
     expect(most).toBe(1)
   })
 })
@@ -592,7 +553,10 @@ describe('a job of a kind that this process has no handler for', () => {
     const lines: string[] = []
     const { jobs } = useJobs(database, { concurrency: 0 })
     const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 })
-    useJobs(database, { log: pino({}, { write: (line) => void lines.push(line) }) })
+    useJobs(database, {
+      handlers: [handle(job<null>('test.known'), () => {})],
+      log: pino({}, { write: (line) => void lines.push(line) }),
+    })
     await until(
       () => lines.some((line) => line.includes('No handler') && line.includes(add.name)),
       'the log says so',
@@ -609,7 +573,11 @@ describe('finished jobs', () => {
   test('are pruned after the time that they are kept, with their attempts, and no others', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    const { jobs } = useJobs(database, { handlers: [adding], keepMs: 1 })
+    const { jobs } = useJobs(database, {
+      handlers: [adding],
+      keepMs: 1,
+      timing: { cleanUpMs: 50 },
+    })
     const { id } = await enqueue({ database, jobs }, add, { a: 1, b: 2 })
     await until(async () => (await jobs.find(db, id))?.finishedAt, 'it is done')
     const { id: later } = await enqueue(
@@ -618,7 +586,6 @@ describe('finished jobs', () => {
       { a: 1, b: 2 },
       { runAt: new Date(Date.now() + 60_000) },
     )
-    await enqueue({ database, jobs }, job<null>('jobs.prune'), null)
     await until(async () => !(await jobs.find(db, id)), 'it is gone')
     expect(await jobs.attempts(db, id)).toEqual([])
     expect((await jobs.find(db, later))?.state).toBe('scheduled')

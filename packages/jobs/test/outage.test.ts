@@ -46,13 +46,13 @@ describe.runIf(canOwnServer)(
       await transaction(db, async (trx) => {
         for (let index = 0; index < JOBS; index++) await jobs.enqueue(trx, nap, null)
       })
-      await until(async () => (await jobs.counts()).succeeded >= 5, 'some are done')
+      await until(async () => (await jobs.count(db)).succeeded >= 5, 'some are done')
       await server.send('SIGKILL')
       // Longer than the leases last.
       await sleep(2_500)
       await server.restart()
       await until(
-        async () => (await jobs.counts().catch(() => undefined))?.succeeded === JOBS,
+        async () => (await jobs.count(db).catch(() => undefined))?.succeeded === JOBS,
         'all are done',
         25_000,
       )

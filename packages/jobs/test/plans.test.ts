@@ -4,11 +4,12 @@ import { MysqlConnection } from '../../../src/db/connection.ts'
 import type { Db } from '../../../src/db/database.ts'
 import { transaction } from '../../../src/db/transaction.ts'
 import { useDatabase } from '../../../test/support/database.ts'
+import { pruneSlots } from '../cleanup.ts'
 import { insertJob, insertJobs, toNewJob } from '../enqueue.ts'
 import { job, STATES, schedule } from '../job.ts'
-import { pruneSlots } from '../maintenance.ts'
 import {
   countJobs,
+  countWaiting,
   findIds,
   findJob,
   type JobFilter,
@@ -110,6 +111,7 @@ async function doEverything(db: Db) {
   await transaction(db, (trx) => store.cancel(trx, [third.id]))
   await transaction(db, (trx) => store.retry(trx, [third.id]))
   expect(await store.prune()).toBeGreaterThan(0)
+  expect(await store.unpark(['test.some'])).not.toHaveLength(0)
   const keyed = toNewJob(some, null, { dedupeKey: 'key' })
   for (let time = 0; time < 2; time++) await transaction(db, (trx) => insertJob(trx, keyed))
   await findPaused(db)
@@ -118,6 +120,7 @@ async function doEverything(db: Db) {
   await listAttempts(db, third.id)
   await listJobs(db, { limit: 20, before: third.id })
   await countJobs(db)
+  await countWaiting(db)
   await useMaintenance(db, [
     schedule('test.1', '* * * * *', some, null),
   ]).maintenance.fireSchedules()

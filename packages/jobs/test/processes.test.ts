@@ -91,7 +91,7 @@ test('two processes that are killed over and over do every job, its effect once,
     await processes[victim]?.exitCode
     processes[victim] = await start({ CONCURRENCY: '10' })
   }
-  await until(async () => (await jobs.counts()).succeeded === JOBS, 'all are done', 30_000)
+  await until(async () => (await jobs.count(db)).succeeded === JOBS, 'all are done', 30_000)
 
   await expectSoundHistories(database, KILLS)
   const marks = await sql<{ name: string }>`select name from mark`.execute(db)
@@ -203,7 +203,7 @@ describe('a job that ends its process', () => {
           await jobs.enqueue(trx, leaveMark, { mark: `beside ${index}`, ms: 50 })
       })
       const lives = keepAlive(start)
-      await until(async () => (await jobs.counts()).succeeded === 20, 'the rest is done', 15_000)
+      await until(async () => (await jobs.count(db)).succeeded === 20, 'the rest is done', 15_000)
       await isIn('failed', queue, id)
       expect(await jobs.find(db, id)).toMatchObject({
         attempt: 3,

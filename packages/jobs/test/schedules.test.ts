@@ -3,8 +3,10 @@ import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Database } from '../../../src/db/database.ts'
 import { useDatabase } from '../../../test/support/database.ts'
 import { until } from '../../../test/support/until.ts'
+import { pruneSlots } from '../cleanup.ts'
 import { handle, job, schedule } from '../job.ts'
-import { pruneSlots } from '../maintenance.ts'
+
+import type { Db } from '../tables.ts'
 import { enqueue, useJobs } from './support/jobs.ts'
 import { useMaintenance } from './support/maintenance.ts'
 
@@ -87,7 +89,7 @@ describe('a schedule', () => {
     }, 'one has run')
     expect(first).toMatchObject({ name: 'test.often', kind: sweep.name, cron: '* * * * * *' })
     expect(second).toMatchObject({ name: 'test.daily', lastRun: null })
-    expect(second?.nextRun.toISOString()).toMatch(/T03:00:00/)
+    expect(second?.nextRun?.toISOString()).toMatch(/T03:00:00/)
     const lastRun = (first as NonNullable<typeof first>).lastRun
     expect(await jobs.find(db, lastRun?.jobId ?? '')).toMatchObject({ kind: sweep.name })
   })
@@ -216,3 +218,135 @@ describe('a schedule', () => {
     )
   })
 })
+
+describe('a time zone', () => {
+  const inBerlin = (cron: string) =>
+    schedule('test.berlin', cron, sweep, { of: 'files' }, { timeZone: 'Europe/Berlin' })
+
+  /** The slots that fire between two times, looked for every ten minutes as a process does. */
+  async function fireAll(cron: string, from: string, to: string) {
+    const { database } = await useDatabase({ poolSize: 1 })
+    const db = database.withSignal()
+    const { maintenance } = useMaintenance(db, [inBerlin(cron)])
+    const clock = Date.parse(from)
+    await setClock(db, new Date(clock - 1_000))
+    await maintenance.fireSchedules()
+    for (let at = clock; at <= Date.parse(to); at += 600_000) {
+      await setClock(db, new Date(at))
+      await maintenance.fireSchedules()
+    }
+    await sql`set timestamp = default`.execute(db)
+    const slots = (await slotsOf(database)).filter((row) => row.job_id !== null)
+    return slots.map(({ slot }) => slot.toISOString().slice(5, 16))
+  }
+
+  /** Of the session, of which the pool has one. */
+  const setClock = (db: Db, time: Date) =>
+    sql`set timestamp = ${sql.lit(time.getTime() / 1_000)}`.execute(db)
+
+  test('decides when it fires, in summer and in winter', async () => {
+    expect(await fireAll('0 3 * * *', '2026-03-27T12:00Z', '2026-03-30T12:00Z')).toEqual([
+      '03-28T02:00',
+      '03-29T01:00',
+      '03-30T01:00',
+    ])
+  })
+
+  test('that skips an hour fires what lies in it once, right after it', async () => {
+    expect(await fireAll('30 2 * * *', '2026-03-28T12:00Z', '2026-03-30T12:00Z')).toEqual([
+      '03-29T01:00',
+      '03-30T00:30',
+    ])
+  })
+
+  test('that repeats an hour fires what lies in it once', async () => {
+    expect(await fireAll('30 2 * * *', '2026-10-24T12:00Z', '2026-10-26T12:00Z')).toEqual([
+      '10-25T00:30',
+      '10-26T01:30',
+    ])
+  })
+
+  test('that repeats an hour fires what is due every half hour in both', async () => {
+    expect(await fireAll('*/30 * * * *', '2026-10-25T00:00Z', '2026-10-25T02:00Z')).toEqual([
+      '10-25T00:00',
+      '10-25T00:30',
+      '10-25T01:00',
+      '10-25T01:30',
+      '10-25T02:00',
+    ])
+  })
+
+  test.each(['Europe/Bern', '', 'summer'])('that there is not is refused: %j', (timeZone) => {
+    expect(() => schedule('test.lost', '@daily', sweep, { of: '' }, { timeZone })).toThrow(
+      'Expected `timeZone` of the schedule test.lost to be an IANA time zone such as Europe/Berlin',
+    )
+  })
+})
+
+describe('a paused schedule', () => {
+  async function usePaused() {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const [first, second] = [1, 2].map(() => useSchedules(database)) as [Driven, Driven]
+    await insertSlot(database, '3 day')
+    await first.maintenance.pause(db, daily.name)
+    return { database, db, first, second }
+  }
+
+  test('leaves out its slots in all processes', async () => {
+    const { database, first, second } = await usePaused()
+    for (const { maintenance } of [first, second]) await maintenance.fireSchedules()
+    expect([...first.fired, ...second.fired]).toEqual([])
+    expect(await slotsOf(database)).toHaveLength(1)
+  })
+
+  test('that is resumed does not make up for them, but fires the next', async () => {
+    const { database, db, first, second } = await usePaused()
+    await second.maintenance.resume(db, daily.name)
+    await useSchedules(database).maintenance.fireSchedules()
+    const later = useSchedules(database)
+    await later.maintenance.fireSchedules()
+    expect(later.fired).toEqual([])
+    await sql`update job_schedule set resumed_at = resumed_at - interval 2 day`.execute(db)
+    await first.maintenance.fireSchedules()
+    expect(first.fired).toEqual([daily.name])
+  })
+
+  test('keeps the time at which it was resumed when it is resumed again', async () => {
+    const { db, first } = await usePaused()
+    await first.maintenance.resume(db, daily.name)
+    await sql`update job_schedule set resumed_at = resumed_at - interval 2 day`.execute(db)
+    await first.maintenance.resume(db, daily.name)
+    await first.maintenance.fireSchedules()
+    expect(first.fired).toEqual([daily.name])
+  })
+
+  test('still runs by hand, and is listed as paused without a next run', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const handlers = [handle(sweep, () => {})]
+    const { jobs } = useJobs(database, { handlers, schedules: [daily] })
+    await jobs.pauseSchedule(db, daily.name)
+    const { id } = await jobs.runSchedule(db, daily.name, { subject: 'account:7' })
+    const done = async () => (await jobs.find(db, id))?.state === 'succeeded'
+    await until(done, 'it is done')
+    expect(await jobs.find(db, id)).toMatchObject({ kind: sweep.name, subject: 'account:7' })
+    expect(await jobs.schedules(db)).toMatchObject([
+      { isPaused: true, nextRun: null, lastRun: { jobId: id, state: 'succeeded' } },
+    ])
+    await jobs.resumeSchedule(db, daily.name)
+    expect(await jobs.schedules(db)).toMatchObject([{ isPaused: false, nextRun: expect.any(Date) }])
+  })
+
+  test('and one that runs by hand must exist', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const { jobs } = useJobs(database)
+    const missing = { code: 'not_found', message: 'There is no schedule test.none' }
+    await expect(jobs.runSchedule(db, 'test.none')).rejects.toMatchObject(missing)
+    await expect(jobs.pauseSchedule(db, 'test.none')).rejects.toMatchObject(missing)
+    await expect(jobs.resumeSchedule(db, 'test.none')).rejects.toMatchObject(missing)
+  })
+})
+
+type Driven = ReturnType<typeof useSchedules>

@@ -60,10 +60,10 @@ describe('a worker', () => {
   })
 
   test('shares the queue with others: each job runs once, wherever there is room', async () => {
-    const { put, noted, jobs, processes } = await useProcesses([3, 3])
+    const { put, noted, db, jobs, processes } = await useProcesses([3, 3])
     const names = Array.from({ length: JOBS }, (_, index) => `job ${index}`)
     for (const name of names) await put({ name, ms: 30 })
-    await until(async () => (await jobs.counts()).succeeded === JOBS, 'all are done')
+    await until(async () => (await jobs.count(db)).succeeded === JOBS, 'all are done')
     expect(noted.toSorted()).toEqual(names.toSorted())
     for (const { changes } of processes)
       expect(changes.some(({ state }) => state === 'running')).toBe(true)

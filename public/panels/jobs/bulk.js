@@ -8,6 +8,7 @@ const VERBS = {
   scheduled: 'cancel',
   queued: 'cancel',
   running: 'cancel',
+  parked: 'cancel',
   succeeded: undefined,
   failed: 'retry',
   cancelled: 'retry',

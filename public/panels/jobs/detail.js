@@ -65,7 +65,7 @@ function timeline({ createdAt, runAt, startedAt, finishedAt, state, attempts, ..
     bar.append(segment(attempt.outcome ?? 'running', span(startAt, attempt.finishedAt)))
     at = attempt.finishedAt ?? new Date().toISOString()
   }
-  const isWaiting = state === 'queued' || state === 'scheduled'
+  const isWaiting = ['scheduled', 'queued', 'parked'].includes(state)
   if (isWaiting) bar.append(segment('wait', span(at, null)))
   /** @type {(string | false | null)[]} */
   const words = [

@@ -5,6 +5,7 @@ export const STATES = /** @type {const} */ ([
   'scheduled',
   'queued',
   'running',
+  'parked',
   'succeeded',
   'failed',
   'cancelled',

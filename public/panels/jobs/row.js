@@ -7,6 +7,7 @@ export const TONES = {
   scheduled: 'warn',
   queued: '',
   running: 'info',
+  parked: 'warn',
   succeeded: 'good',
   failed: 'bad',
   cancelled: '',
@@ -91,8 +92,7 @@ export function rowFor(first, { act, api, isHandled }) {
     state.dataset.tone = TONES[job.state]
     progress.value = job.progress
     progress.hidden = job.state !== 'running'
-    note.textContent =
-      job.state === 'running' ? [percent(job.progress), job.note].filter(Boolean).join(', ') : ''
+    note.textContent = toNote(job)
     attempts.textContent = `${job.attempt} of ${job.maxAttempts}`
     error.textContent = job.state === 'succeeded' ? '' : (job.error ?? '')
     const isUnhandled = !isHandled(job.kind) && job.state !== 'succeeded'
@@ -111,4 +111,10 @@ export function rowFor(first, { act, api, isHandled }) {
     /** Whether it stays though it is not in the list any more. */
     isInUse: () => !detailRow.hidden || body.contains(document.activeElement),
   }
+}
+
+/** @param {Job} job */
+function toNote({ state, progress, note }) {
+  if (state === 'parked') return 'No process has handled this kind for a day.'
+  return state === 'running' ? [percent(progress), note].filter(Boolean).join(', ') : ''
 }

@@ -20,10 +20,14 @@ import { event } from '../../realtime/event.ts'
 
 const State = z
   .enum(STATES)
-  .describe('`scheduled` jobs wait for their time or a retry; `failed` ones used up their attempts')
+  .describe(
+    '`scheduled` jobs wait for their time or a retry; `failed` ones used up their attempts; ' +
+      '`parked` ones wait for a process that handles their kind, since none had for a day',
+  )
 
 const time = z.iso.datetime()
 const KIND_EXAMPLE = 'order.send-receipt'
+const NAME_RULE = 'must be 1 to 100 ASCII characters without spaces'
 
 const Job = z
   .strictObject({
@@ -88,11 +92,7 @@ const pastTime = (which: string) =>
     .openapi({ type: 'string', format: 'date-time', description: `Created ${which}` })
 
 const Filter = z.strictObject({
-  kind: z
-    .string()
-    .regex(NAME, 'must be 1 to 100 ASCII characters without spaces')
-    .optional()
-    .openapi({ example: KIND_EXAMPLE }),
+  kind: z.string().regex(NAME, NAME_RULE).optional().openapi({ example: KIND_EXAMPLE }),
   key: text()
     .min(1)
     .max(2 * MAX_KEY_CHARACTERS)
@@ -151,27 +151,31 @@ export type JobQueues = z.infer<typeof JobQueues>
 
 const QueueName = z.strictObject({ queue: z.string().regex(QUEUE, `must be ${QUEUE_FORM}`) })
 
-const JobSchedules = z
+const JobSchedule = z
   .strictObject({
-    items: z.array(
-      z.strictObject({
-        name: z.string(),
-        kind: z.string(),
-        cron: z.string().describe('Five fields in UTC, or six that begin with seconds'),
-        lastRun: z
-          .strictObject({
-            slot: time,
-            jobId: z.uuid().describe('An earlier one if that was unfinished'),
-            state: State.nullable().describe('Null once the job was pruned'),
-          })
-          .nullable(),
-        nextRun: time,
-      }),
-    ),
+    name: z.string(),
+    kind: z.string(),
+    cron: z.string().describe('Five fields, or six that begin with seconds'),
+    timeZone: z.string().openapi({ example: 'Europe/Berlin' }),
+    isPaused: z.boolean().describe('Whether its slots are left out'),
+    lastRun: z
+      .strictObject({
+        slot: time.describe('Or when it was run by hand'),
+        jobId: z.uuid().describe('An earlier one if that was unfinished'),
+        state: State.nullable().describe('Null once the job was pruned'),
+      })
+      .nullable(),
+    nextRun: time.nullable().describe('Null while it is paused'),
   })
-  .openapi('JobSchedules')
+  .openapi('JobSchedule')
 
-export type JobSchedules = z.infer<typeof JobSchedules>
+export type JobSchedule = z.infer<typeof JobSchedule>
+
+const JobSchedules = z.strictObject({ items: z.array(JobSchedule) }).openapi('JobSchedules')
+
+const ScheduleName = z.strictObject({
+  name: z.string().regex(NAME, NAME_RULE).openapi({ example: 'report.sweep' }),
+})
 
 const RetryFilter = z.strictObject({ state: z.enum(RETRYABLE), ...Filter.shape })
 const CancelFilter = z.strictObject({ state: z.enum(UNFINISHED), ...Filter.shape })
@@ -310,10 +314,54 @@ function jobRoutes({ database, jobs }: Deps) {
 
   router.openapi({
     method: 'post',
+    path: '/schedules/{name}/run',
+    operationId: 'runJobSchedule',
+    access: 'operate',
+    summary: "Enqueue a schedule's job now, paused or not",
+    request: { params: ScheduleName },
+    responses: { 202: json(Job, 'Enqueued, or the unfinished one of an earlier run') },
+    handler: async (c) => {
+      const { requestId, subject } = getContext(c)
+      const by = { requestId, subject: subject?.id ?? null }
+      const job = await jobs.runSchedule(open(c), c.req.valid('param').name, by)
+      return c.json(toBrief(job), 202)
+    },
+  })
+
+  router.openapi({
+    method: 'post',
+    path: '/schedules/{name}/pause',
+    operationId: 'pauseJobSchedule',
+    access: 'operate',
+    summary: 'Leave out the slots of a schedule until it is resumed',
+    request: { params: ScheduleName },
+    responses: { 204: { description: 'Paused, now or before' } },
+    handler: async (c) => {
+      await jobs.pauseSchedule(open(c), c.req.valid('param').name)
+      return c.body(null, 204)
+    },
+  })
+
+  router.openapi({
+    method: 'post',
+    path: '/schedules/{name}/resume',
+    operationId: 'resumeJobSchedule',
+    access: 'operate',
+    summary: 'Fire the slots of a schedule again, from the next one on',
+    request: { params: ScheduleName },
+    responses: { 204: { description: 'Resumed, now or before' } },
+    handler: async (c) => {
+      await jobs.resumeSchedule(open(c), c.req.valid('param').name)
+      return c.body(null, 204)
+    },
+  })
+
+  router.openapi({
+    method: 'post',
     path: '/retry',
     operationId: 'retryJobs',
     access: 'operate',
-    summary: 'Queue all failed or cancelled jobs that match again, newest first',
+    summary: 'Queue all failed, cancelled or parked jobs that match again, newest first',
     request: jsonBody(RetryFilter),
     responses: { 200: json(JobsChanged, 'Queued') },
     handler: async (c) => c.json(await jobs.retryAll(open(c), c.req.valid('json')), 200),
@@ -353,11 +401,11 @@ function jobRoutes({ database, jobs }: Deps) {
     path: '/{id}/retry',
     operationId: 'retryJob',
     access: 'operate',
-    summary: 'Queue a failed or cancelled job again, with all of its attempts',
+    summary: 'Queue a failed, cancelled or parked job again, with all of its attempts',
     request: { params: JobId },
     responses: {
       202: json(Job, 'Queued'),
-      409: { description: 'It is neither failed nor cancelled' },
+      409: { description: 'It is in another state' },
     },
     handler: async (c) => c.json(toBrief(await jobs.retry(open(c), c.req.valid('param').id)), 202),
   })

@@ -197,7 +197,8 @@ const toBrief = (row: Row) => ({
   bytes: Number(row.bytes),
 })
 
-export const toState = (state: JobChange['state']) => (state === 'scheduled' ? 'queued' : state)
+export const toState = (state: JobChange['state']) =>
+  state === 'scheduled' || state === 'parked' ? 'queued' : state
 
 function missing(id: string): never {
   throw new AppError('not_found', `There is no report ${id}`)

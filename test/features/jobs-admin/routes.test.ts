@@ -3,14 +3,17 @@ import { job } from '@offloop/jobs/job'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { useClaims } from '../../../packages/jobs/test/support/claims.ts'
 import { transaction } from '../../../src/db/transaction.ts'
+import { openAllAndFixture } from '../../support/fixture/features.ts'
+import { idle } from '../../support/fixture/work.ts'
 import { request, startService } from '../../support/service.ts'
+import { until } from '../../support/until.ts'
 
 let service: Awaited<ReturnType<typeof startService>>
 let url: string
 
 beforeAll(async () => {
   // It runs none itself: the tests say what becomes of them.
-  service = await startService({ JOBS_QUEUES: 'off' })
+  service = await startService({ JOBS_QUEUES: 'off' }, openAllAndFixture)
   url = `${service.url}/v1/jobs`
 })
 afterAll(() => service.close())
@@ -161,7 +164,7 @@ describe('the counts', () => {
     await create('test.counts', { requestId: 'r-counts' })
     await create('test.counts')
     await createFailed('test.counts')
-    const none = { scheduled: 0, running: 0, succeeded: 0, cancelled: 0 }
+    const none = { scheduled: 0, running: 0, parked: 0, succeeded: 0, cancelled: 0 }
     const count = async (query: string) => (await request(`${url}/counts?${query}`)).body
     expect(await count('kind=test.counts')).toEqual({ ...none, queued: 2, failed: 1 })
     expect(await count('requestId=r-counts')).toEqual({ ...none, queued: 1, failed: 0 })
@@ -176,7 +179,7 @@ test('the kinds are those that have jobs or a handler, and say which', async () 
   await create('test.kinds')
   const { items } = (await request(`${url}/kinds`)).body
   expect(items).toContainEqual({ kind: 'test.kinds', isHandled: false })
-  expect(items).toContainEqual({ kind: 'jobs.prune', isHandled: true })
+  expect(items).toContainEqual({ kind: idle.name, isHandled: true })
   const kinds = items.map(({ kind }: { kind: string }) => kind)
   expect(kinds).toEqual([...new Set(kinds)].toSorted())
 })
@@ -264,21 +267,57 @@ describe('retrying and cancelling all that match', () => {
   })
 })
 
-test('the schedules have their cron, their next run, and the last with its job', async () => {
+describe('the schedules', () => {
+  const name = 'work.yearly'
   const read = async () => {
     const { items } = (await request(`${url}/schedules`)).body
-    return items.find(({ name }: { name: string }) => name === 'jobs.prune')
+    return items.find((item: { name: string }) => item.name === name)
   }
-  const schedule = await read()
-  expect(schedule).toMatchObject({ kind: 'jobs.prune', cron: '17 * * * *' })
-  expect(schedule.nextRun).toMatch(/:17:00\.000Z$/)
-  expect(Date.parse(schedule.nextRun)).toBeGreaterThan(Date.now())
-  const id = await createFailed('jobs.prune')
-  const db = service.database.withSignal()
-  const slot = new Date('2098-01-01T00:17:00Z')
-  await db.insertInto('job_slot').values({ schedule: 'jobs.prune', slot, job_id: id }).execute()
-  const lastRun = { slot: slot.toISOString(), jobId: id, state: 'failed' }
-  expect(await read()).toMatchObject({ lastRun })
+  const post = (verb: string, of = name) => request(`${url}/schedules/${of}/${verb}`, 'POST')
+
+  test('have their cron and its time zone, their next run, and the last with its job', async () => {
+    const schedule = await read()
+    const timeZone = 'Asia/Kolkata'
+    expect(schedule).toMatchObject({ kind: idle.name, cron: '30 3 1 1 *', timeZone })
+    expect(schedule.nextRun).toMatch(/-12-31T22:00:00\.000Z$/)
+    expect(Date.parse(schedule.nextRun)).toBeGreaterThan(Date.now())
+    const id = await createFailed(idle.name)
+    const db = service.database.withSignal()
+    const slot = new Date('2098-01-01T00:17:00Z')
+    await db.insertInto('job_slot').values({ schedule: name, slot, job_id: id }).execute()
+    const lastRun = { slot: slot.toISOString(), jobId: id, state: 'failed' }
+    expect(await read()).toMatchObject({ lastRun })
+    await db.deleteFrom('job_slot').where('slot', '=', slot).execute()
+  })
+
+  test('run now, for who asks, once as long as that is unfinished', async () => {
+    const { status, body } = await post('run')
+    expect([status, body.kind, body.state]).toEqual([202, idle.name, 'queued'])
+    expect(body.subject).toMatch(/^account:\d+$/)
+    expect(body.requestId).not.toBeNull()
+    expect((await post('run')).body.id).toBe(body.id)
+    expect((await read()).lastRun).toMatchObject({ jobId: body.id, state: 'queued' })
+  })
+
+  test('pause and resume, as often as one asks', async () => {
+    for (let time = 0; time < 2; time++) {
+      expect((await post('pause')).status).toBe(204)
+      expect(await read()).toMatchObject({ isPaused: true, nextRun: null })
+    }
+    expect((await post('run')).status).toBe(202)
+    for (let time = 0; time < 2; time++) {
+      expect((await post('resume')).status).toBe(204)
+      expect(await read()).toMatchObject({ isPaused: false, nextRun: expect.any(String) })
+    }
+  })
+
+  test.each(['run', 'pause', 'resume'])('that are not there get 404: %s', async (verb) => {
+    expect((await post(verb, 'no.such')).body).toMatchObject({
+      status: 404,
+      detail: 'There is no schedule no.such',
+    })
+    expect((await post(verb, 'not%20a%20name')).status).toBe(422)
+  })
 })
 
 describe('one job', () => {
@@ -356,14 +395,20 @@ describe('cancelling', () => {
   })
 })
 
-test('the metrics count jobs by state, in all processes together', async () => {
-  const before = await countOf('failed')
+test('the metrics count jobs by state and queue, in all processes together', async () => {
+  const failed = await readMetric('jobs{state="failed"}')
   await createFailed('test.counted')
-  expect(await countOf('failed')).toBe(before + 1)
-  expect(await countOf('running')).toBe(0)
+  await create('test.counted')
+  const isCounted = async () => (await readMetric('jobs{state="failed"}')) > failed
+  await until(isCounted, 'it is counted within a few seconds')
+  expect(await readMetric('jobs{state="running"}')).toBe(0)
+  expect(await readMetric('jobs_queued{queue="default"}')).toBeGreaterThan(0)
+  expect(await readMetric('jobs_oldest_queued_seconds{queue="default"}')).toBeGreaterThan(0)
+  expect(await readMetric('jobs_claim_read_seconds')).toBeLessThan(1)
 })
 
-async function countOf(state: string): Promise<number> {
+async function readMetric(name: string): Promise<number> {
   const page = await (await fetch(`${service.opsUrl}/metrics`)).text()
-  return Number(page.match(new RegExp(`^jobs\\{state="${state}"\\} (\\d+)$`, 'm'))?.[1])
+  const line = page.split('\n').find((each) => each.startsWith(`${name} `))
+  return Number(line?.slice(name.length))
 }
