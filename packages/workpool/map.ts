@@ -221,7 +221,7 @@ class ChunkScheduler<Input, Output> {
       }
     } finally {
       this.#entry.stopWatching?.()
-      clearTimeout(this.#remoteTimer)
+      clearInterval(this.#remoteTimer)
       if (!this.#source?.isExhausted) this.#source?.close()
       if (this.#calls.size + this.#remoteCalls.size > 0 || this.#taking)
         this.#fail(new Error('Nobody reads the rest'))
@@ -234,8 +234,8 @@ class ChunkScheduler<Input, Output> {
     try {
       this.#source = openSource(this.#split())
       this.#begunAt = performance.now()
-      // By then an item without a result is known to be worth sending.
-      if (this.#remote) this.#remoteTimer = setTimeout(() => this.#advance(), REMOTE_CHUNK_MS)
+      // An item without a result is worth sending by then, and other processes come and go.
+      if (this.#remote) this.#remoteTimer = setInterval(() => this.#advance(), REMOTE_CHUNK_MS)
       this.#advance()
     } catch (error) {
       this.#fail(error)

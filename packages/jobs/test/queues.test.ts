@@ -12,7 +12,7 @@ import { useClaims } from './support/claims.ts'
 import { enqueue, useJobs } from './support/jobs.ts'
 import { readsOf } from './support/reads.ts'
 
-const report = job<null>('test.report', { queue: 'reports' })
+const report = job<null>('test.report', { queue: 'slow' })
 const mail = job<null>('test.mail', { queue: 'mail' })
 const other = job<null>('test.other')
 const nulls = (count: number) => Array.from({ length: count }, () => null)
@@ -56,7 +56,7 @@ describe('a queue', () => {
     for (const kind of [report, mail, other]) await put(kind, 5)
     await until(() => jobs.running === 5, 'the places are taken')
     expect(await rowOf('mail')).toMatchObject({ running: 3, queued: 2 })
-    expect(await rowOf('reports')).toMatchObject({ running: 1, queued: 4 })
+    expect(await rowOf('slow')).toMatchObject({ running: 1, queued: 4 })
     expect(await rowOf('default')).toMatchObject({ running: 1, queued: 4 })
     over.resolve()
   })
@@ -71,17 +71,17 @@ describe('a queue', () => {
     const [sent] = await put(mail)
     await until(async () => (await stateOf(sent)) === 'succeeded', 'the mail is sent')
     await until(async () => (await rowOf('mail')).isRun, 'its queue is run')
-    expect(await rowOf('reports')).toMatchObject({ isRun: false, queued: 1 })
+    expect(await rowOf('slow')).toMatchObject({ isRun: false, queued: 1 })
     expect(await stateOf(left)).toBe('queued')
     const texts = lines.map(({ msg, queue, queues }) => [msg, queue ?? queues])
     expect(texts).toContainEqual(['No job is declared with this queue', 'typo'])
     expect(texts).toContainEqual([
       'Leaving the jobs of these queues to other processes',
-      expect.arrayContaining(['reports']),
+      expect.arrayContaining(['slow']),
     ])
-    useJobs(database, { queues: { reports: 1 }, handlers })
+    useJobs(database, { queues: { slow: 1 }, handlers })
     await until(async () => (await stateOf(left)) === 'succeeded', 'another process runs it')
-    expect(await rowOf('reports')).toMatchObject({ isRun: true, queued: 0 })
+    expect(await rowOf('slow')).toMatchObject({ isRun: true, queued: 0 })
   })
 
   test('is that of the declaration, whatever it was when the job was enqueued', async () => {
