@@ -73,6 +73,9 @@ export class Claims {
   readonly #full = new Map<string, number>()
   /** Kinds that have a row to lock. */
   readonly #lockable = new Set<string>()
+  /** The number of its last claim, by kind with limits; '' for all others. */
+  readonly #turns = new Map<string, number>()
+  #claimCount = 0
 
   constructor(options: ClaimsOptions) {
     this.#options = options
@@ -94,7 +97,7 @@ export class Claims {
   }
 
   /**
-   * Claims jobs without limits in one transaction, or else those of one kind with limits.
+   * Claims jobs without limits in one transaction, or those of one kind with limits.
    *
    * @param rooms how many jobs each queue has room for.
    */
@@ -127,7 +130,7 @@ export class Claims {
     )
   }
 
-  /** Takes heads that there is room for: those without limits, or else those of one kind. */
+  /** Takes heads that there is room for: those without limits, or those of one kind, in turn. */
   async #choose(rooms: ReadonlyMap<string, number>): Promise<Head[]> {
     const isFresh = this.#isFresh
     if (!isFresh) await this.#read()
@@ -150,9 +153,12 @@ export class Claims {
       left.set(queue, (left.get(queue) ?? 0) - 1)
       return true
     })
-    const free = fitting.filter(({ kind }) => !this.#limited.has(kind))
-    const first = fitting.filter(({ kind }) => kind === fitting[0]?.kind)
-    const taken = new Set(free.length > 0 ? free : first)
+    const groups = Map.groupBy(fitting, ({ kind }) => (this.#limited.has(kind) ? kind : ''))
+    const turnOf = (group: string) => this.#turns.get(group) ?? 0
+    const [group] = [...groups.keys()].sort((a, b) => turnOf(a) - turnOf(b))
+    if (group === undefined) return []
+    this.#turns.set(group, ++this.#claimCount)
+    const taken = new Set(groups.get(group))
     this.#heads = this.#heads.filter((head) => !taken.has(head))
     return [...taken]
   }

@@ -77,6 +77,22 @@ describe('a limit of a kind', () => {
     ).not.toHaveLength(0)
   })
 
+  test('is not put off by kinds whose jobs always find room, with or without limits', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const free = job<null>('test.free')
+    const busy = job<null>('test.busy', { queue: 'busy', limit: 100 })
+    const mail = job<null>('test.mail', { queue: 'mail', limit: 3 })
+    for (const kind of [free, busy]) await putMany(db, kind, nulls(50))
+    await putMany(db, mail, nulls(1))
+    const { claims } = useClaims(db, [free, busy, mail])
+    const rooms = new Map(['default', 'busy', 'mail'].map((queue) => [queue, 2]))
+    const kinds: string[] = []
+    for (let turn = 0; turn < 3; turn++)
+      kinds.push(...(await claims.claim(rooms)).claims.map(({ kind }) => kind))
+    expect(new Set(kinds)).toEqual(new Set([free.name, busy.name, mail.name]))
+  })
+
   test('leaves the places to other kinds while thousands of its jobs wait before them', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
