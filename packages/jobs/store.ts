@@ -374,18 +374,22 @@ async function closeAttempts(
   `.execute(trx)
 }
 
-/** For jobs whose handlers have an `onFailed`. Resolves with the ids of all that may be enqueued. */
+/** For jobs whose handlers have an `onFailed`. Resolves with the ids of those enqueued. */
 async function enqueueFailures(trx: Trx, failed: readonly string[]): Promise<string[]> {
+  if (failed.length === 0) return []
+  const { rows } = await sql<{ id: string }>`
+    select id from job where id in (${idList(failed)}) and on_failed
+  `.execute(trx)
   const ids: string[] = []
-  for (const id of failed) {
+  for (const { id } of rows) {
     const failure = randomUUIDv7()
     await sql`
       insert into job
-        (id, kind, queue, state, priority, max_attempts, request_id, subject, input)
+        (id, kind, queue, state, priority, max_attempts, request_id, subject, trace, input)
       select ${failure}, concat(kind, ${toFailureName('')}), queue, 'queued', priority,
-        ${sql.lit(FAILURE_ATTEMPTS)}, request_id, subject,
+        ${sql.lit(FAILURE_ATTEMPTS)}, request_id, subject, trace,
         concat('{"id":"', id, '","error":', json_quote(error), ',"input":', input, '}')
-      from job where id = ${id} and on_failed
+      from job where id = ${id}
     `.execute(trx)
     ids.push(failure)
   }

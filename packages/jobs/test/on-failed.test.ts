@@ -13,16 +13,18 @@ interface Pay {
 }
 
 const pay = job<Pay>('test.pay', { attempts: 2, backoffMs: 10 })
+const BY = { requestId: 'r-1', subject: 'account:7', trace: '00-4bf9-00f0-01' }
 const TIMING = { pollMs: 50, watchMs: 20 }
 
 async function usePayments(run: (context: JobContext) => unknown, kind = pay) {
   const { database } = await useDatabase()
   const db = database.withSignal()
-  const failed: { input: Pay; id: string; error: string; attempt: number }[] = []
+  const failed: (Pick<JobContext, 'id' | 'attempt' | 'trace'> & { input: Pay; error: string })[] =
+    []
   let failures = 0
-  const onFailed = (input: Pay, { id, attempt }: JobContext, error: string) => {
+  const onFailed = (input: Pay, { id, attempt, trace }: JobContext, error: string) => {
     if (failures-- > 0) throw new Error('Not yet')
-    failed.push({ input, id, error, attempt })
+    failed.push({ input, id, error, attempt, trace })
   }
   const handler = handle(
     kind,
@@ -32,8 +34,7 @@ async function usePayments(run: (context: JobContext) => unknown, kind = pay) {
     { onFailed },
   )
   const { jobs } = useJobs(database, { handlers: [handler], timing: TIMING })
-  const put = () =>
-    enqueue({ database, jobs }, kind, { amount: 7 }, { requestId: 'r-1', subject: 'account:7' })
+  const put = () => enqueue({ database, jobs }, kind, { amount: 7 }, BY)
   const failFirst = (count: number) => {
     failures = count
   }
@@ -51,12 +52,12 @@ const refuse = () => {
 }
 
 describe('onFailed', () => {
-  test('is called once the last attempt has failed, with the input and the public text', async () => {
+  test('is called once the last attempt has failed, with the input, the public text and the trace', async () => {
     const { put, failed, handled } = await usePayments(refuse)
     const { id } = await put()
     await until(() => failed.length > 0, 'it is called')
     expect(failed).toEqual([
-      { input: { amount: 7 }, id, error: 'The card was refused', attempt: 1 },
+      { input: { amount: 7 }, id, error: 'The card was refused', attempt: 1, trace: BY.trace },
     ])
     expect(await handled()).toMatchObject({ requestId: 'r-1', subject: 'account:7' })
   })
