@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import { Cleanup } from './cleanup.ts'
 import { type EnqueueOptions, insertJob, insertJobs, toNewJob } from './enqueue.ts'
@@ -100,7 +99,6 @@ export class Jobs implements AsyncDisposable {
   #maintenance: Maintenance | undefined
   #cleanup: Cleanup | undefined
   #stopped: Promise<void> | undefined
-  readonly #id = randomUUID()
   #signal: JobSignal | undefined
   #unsubscribe: (() => void) | undefined
 
@@ -135,17 +133,18 @@ export class Jobs implements AsyncDisposable {
     const onNotice = (change: JobChange) => this.#tell(change, false)
     const own = { name, onNotice, publicMessage, around, handlers }
     const worker = new Worker({ ...common, ...own, queues })
-    const enqueue = async (trx: Trx, { name, job, input }: JobSchedule, by?: RunBy) => {
-      const options = { dedupeKey: `schedule:${name}`, ...by }
+    const enqueue = async (trx: Trx, { name: schedule, job, input }: JobSchedule, by?: RunBy) => {
+      const options = { dedupeKey: `schedule:${schedule}`, ...by }
       const enqueued = await this.enqueue(trx, job, input as never, options)
-      this.#options.afterCommit(trx, () => worker.claimScheduled(enqueued.id, job))
+      this.#options.afterCommit(trx, () => worker.claimScheduled(schedule, enqueued.id, job))
       return enqueued
     }
-    this.#maintenance = new Maintenance({ ...common, schedules, enqueue })
+    const runs = (queue: string) => worker.runs(queue)
+    this.#maintenance = new Maintenance({ ...common, schedules, runs, enqueue })
     this.#cleanup = new Cleanup({ ...common, kinds: worker.runKinds })
     this.#worker = worker
     this.#unsubscribe = this.#options.signals?.subscribe(({ from, queued, cancelled }) => {
-      if (from === this.#id) return
+      if (from === name) return
       if (queued) worker.wake()
       if (cancelled.length > 0) worker.abort(new Set(cancelled))
     })
@@ -343,8 +342,9 @@ export class Jobs implements AsyncDisposable {
     // What a hanging database does not release is rescued later.
     const timer = setTimeout(close, 2 * this.#timing.graceMs + STOP_TIMEOUT_MS)
     try {
-      await Promise.all(this.#loops.map((loop) => loop.stop()))
+      const loops = Promise.all(this.#loops.map((loop) => loop.stop()))
       await this.#worker?.stop(crashed)
+      await loops
     } catch (error) {
       const text = 'Could not release all jobs: others take them over when their leases expire'
       this.#options.log.warn({ err: error }, text)
@@ -428,7 +428,7 @@ export class Jobs implements AsyncDisposable {
   #publishSignal({ queued = false, cancelled = new Set<string>() }) {
     if (!this.#options.signals || (!queued && cancelled.size === 0)) return
     if (!this.#signal) setTimeout(() => this.#flushSignal(), SIGNAL_DELAY_MS).unref()
-    this.#signal ??= { from: this.#id, queued: false, cancelled: [] }
+    this.#signal ??= { from: this.#options.worker, queued: false, cancelled: [] }
     this.#signal.queued ||= queued
     this.#signal.cancelled.push(...cancelled)
   }

@@ -15,6 +15,8 @@ const RECURRING = /^\s*(@\w+|\S+(\s+\S+){4,5})\s*$/
 export interface MaintenanceOptions
   extends Pick<WorkerOptions, 'store' | 'log' | 'timing' | 'onChange' | 'observer'> {
   schedules: readonly JobSchedule[]
+  /** Whether this process runs jobs of the queue. */
+  runs(queue: string): boolean
   /** Enqueues a schedule's job in the transaction that marks its slot as fired. */
   enqueue(trx: Trx, schedule: JobSchedule, by?: RunBy): Promise<{ id: string }>
 }
@@ -68,12 +70,15 @@ export class Maintenance {
     return Math.max(promoted.length, rescued.length) >= MAINTENANCE_BATCH
   }
 
-  /** Fires each slot once; of those missed while no process ran, the last. */
+  /**
+   * Fires each slot once; of those missed while no process ran, the last. Only a process that runs
+   * the job's queue has the extra place for it.
+   */
   async fireSchedules(): Promise<void> {
-    const { store } = this.#options
+    const { store, runs } = this.#options
     const now = await readClock(store.open(true))
     for (const entry of this.#entries) {
-      if (now.getTime() < entry.nextSlot) continue
+      if (now.getTime() < entry.nextSlot || !runs(entry.schedule.job.queue)) continue
       const soon = new Date(Math.floor(now.getTime() / 1_000) * 1_000 + 1_000)
       const [slot] = entry.cron.previousRuns(1, soon)
       if (slot) await store.transaction(true, (trx) => this.#fireSlot(trx, entry.schedule, slot))

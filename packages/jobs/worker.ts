@@ -66,7 +66,8 @@ export class Worker {
   readonly #places: ReadonlyMap<string, number>
   readonly #claims: Claims
   readonly #attempts = new Set<Attempt>()
-  readonly #scheduled: { id: string; queue: string }[] = []
+  /** The newest job of each schedule. */
+  readonly #scheduled = new Map<string, { id: string; queue: string }>()
   /** Kinds that the log has named. */
   readonly #namedKinds = new Set<string>()
   readonly #claimLoop: Loop
@@ -141,10 +142,15 @@ export class Worker {
   }
 
   /** One more place keeps a schedule's job from waiting for long jobs. */
-  claimScheduled(id: string, job: Job<never, unknown>): void {
-    if (this.#places.has(job.queue) && !hasLimits(job))
-      this.#scheduled.push({ id, queue: job.queue })
+  claimScheduled(schedule: string, id: string, { name, queue }: Job<never, unknown>): void {
+    const handler = this.#handlers.get(name)
+    if (handler && this.runs(queue) && !hasLimits(handler.job))
+      this.#scheduled.set(schedule, { id, queue })
     this.wake()
+  }
+
+  runs(queue: string): boolean {
+    return this.#places.has(queue)
   }
 
   abort(ids: ReadonlySet<string>): void {
@@ -243,8 +249,9 @@ export class Worker {
 
   /** Jobs of a paused queue wait with the others. */
   async #claimScheduled(): Promise<void> {
-    while (this.#scheduled.length > 0 && this.#count(({ isExtra }) => isExtra) === 0) {
-      const { id, queue } = this.#scheduled.shift() as { id: string; queue: string }
+    for (const [schedule, { id, queue }] of this.#scheduled) {
+      if (this.#count(({ isExtra }) => isExtra) > 0) return
+      this.#scheduled.delete(schedule)
       if (!this.#paused.has(queue)) this.#begin(await this.#claims.claimNamed(id), true)
     }
   }

@@ -5,7 +5,6 @@ import { useDatabase } from '../../../test/support/database.ts'
 import { until } from '../../../test/support/until.ts'
 import { pruneSlots } from '../cleanup.ts'
 import { handle, job, schedule } from '../job.ts'
-
 import type { Db } from '../tables.ts'
 import { enqueue, useJobs } from './support/jobs.ts'
 import { useMaintenance } from './support/maintenance.ts'
@@ -137,6 +136,39 @@ describe('a schedule', () => {
     await until(() => swept >= 3, 'the schedule goes on')
     expect(jobs.running).toBeLessThanOrEqual(3)
     over.resolve()
+  })
+
+  test('is fired by a process that runs its queue, and so has the place for it', async () => {
+    const { database } = await useDatabase()
+    const over = Promise.withResolvers<void>()
+    const long = job<null>('test.long')
+    let swept = 0
+    const handlers = [handle(long, () => over.promise), handle(sweep, () => void swept++)]
+    const schedules = [schedule('test.often', '* * * * * *', sweep, { of: 'uploads' })]
+    const common = { handlers, schedules }
+    const { jobs } = useJobs(database, { ...common, concurrency: 1, timing: { pollMs: 200 } })
+    useJobs(database, { ...common, concurrency: 0, timing: { pollMs: 20 } })
+    for (let index = 0; index < 3; index++) await enqueue({ database, jobs }, long, null)
+    await until(() => jobs.running === 1, 'the place is taken')
+    await until(() => swept >= 3, 'the schedule goes on')
+    over.resolve()
+  })
+
+  test('whose job has no handler here does not stop the other jobs', async () => {
+    const { database } = await useDatabase()
+    const other = job<null>('test.other')
+    let done = 0
+    const { jobs } = useJobs(database, {
+      handlers: [handle(other, () => void done++)],
+      schedules: [schedule('test.often', '* * * * * *', sweep, { of: 'uploads' })],
+      timing: { pollMs: 50 },
+    })
+    const fired = async () => (await slotsOf(database)).some((row) => row.job_id !== null)
+    await until(fired, 'it was fired')
+    await enqueue({ database, jobs }, other, null)
+    await until(() => done === 1, 'the other job is done')
+    const [left] = await jobs.list(database.withSignal(), { limit: 1, kind: sweep.name })
+    expect(left).toMatchObject({ state: 'queued', attempt: 0 })
   })
 
   test.each(['0 0 30 2 *', '0 0 31 2,4,6,9,11 *', '0 0 0 30 2 *'])(

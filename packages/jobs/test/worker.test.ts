@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { sql } from 'kysely'
 import { pino } from 'pino'
 import { describe, expect, test } from 'vitest'
 import { transaction } from '../../../src/db/transaction.ts'
@@ -14,6 +15,7 @@ import { enqueue, useJobs } from './support/jobs.ts'
 
 /** So rarely that no test sees it. */
 const NEVER_MS = 3_600_000
+const now = sql<Date>`now(3)`
 const JOBS = 60
 
 const note = job<{ name: string; ms?: number }>('test.note', { attempts: 3, backoffMs: 20 })
@@ -131,6 +133,24 @@ describe('a worker', () => {
     expect(processes[0]?.statesOf(id)).toEqual(['queued'])
   })
 
+  test('releases its jobs when it stops, though its clean-up hangs', async () => {
+    const { database, db, jobs } = await useProcesses([0])
+    const over = Promise.withResolvers<void>()
+    await db.insertInto('job_kind').values({ kind: untilAborted.name, handled_at: now }).execute()
+    const locking = db.transaction().execute(async (trx) => {
+      await trx.selectFrom('job_kind').selectAll().forUpdate().execute()
+      await over.promise
+    })
+    const handlers = [handle(untilAborted, (_, { signal }) => sleep(60_000, undefined, { signal }))]
+    const stopping = useJobs(database, { handlers })
+    const { id } = await enqueue({ database, jobs }, untilAborted, null)
+    await until(() => stopping.jobs.running === 1, 'it runs')
+    await stopping.jobs.stop()
+    expect(await jobs.find(db, id)).toMatchObject({ state: 'queued', attempt: 0 })
+    over.resolve()
+    await locking
+  })
+
   test('claims no more before it stops, and finishes what runs', async () => {
     const { jobs, put, processes, stateOf } = await useProcesses([2, 0])
     const running = await put({ name: 'a', ms: 300 })
@@ -179,13 +199,15 @@ describe('one turn', () => {
     expect(worker.running).toBe(3)
   })
 
-  test('of claiming takes one more that a schedule enqueued, and the next when that has ended', async () => {
+  test('of claiming takes one more that a schedule enqueued, and the newest of the next when that has ended', async () => {
     const { worker, changes, put, end } = await useWorker(1)
     await put(untilAborted)
     await worker.claimOnce()
-    const [first, second] = [await put(untilAborted), await put(untilAborted)]
-    worker.claimScheduled(first, untilAborted)
-    worker.claimScheduled(second, untilAborted)
+    const first = await put(untilAborted)
+    const [stale, second] = [await put(untilAborted), await put(untilAborted)]
+    worker.claimScheduled('one', first, untilAborted)
+    worker.claimScheduled('two', stale, untilAborted)
+    worker.claimScheduled('two', second, untilAborted)
     await worker.claimOnce()
     await worker.claimOnce()
     expect(changes.map(({ id }) => id)).toEqual([expect.any(String), first])
@@ -194,7 +216,8 @@ describe('one turn', () => {
     await until(() => worker.running === 0, 'both have ended')
     await worker.finishOnce()
     await worker.claimOnce()
-    expect(changes.at(-1)).toMatchObject({ id: second, state: 'running' })
+    const begun = changes.filter(({ state }) => state === 'running').map(({ id }) => id)
+    expect(begun.slice(2)).toEqual([second, stale])
   })
 
   test('of finishing writes what has ended', async () => {

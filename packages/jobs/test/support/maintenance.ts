@@ -15,6 +15,7 @@ export function useMaintenance(db: Db, schedules: JobSchedule[]) {
     log: pino({ level: 'silent' }),
     timing: TIMING,
     schedules,
+    runs: () => true,
     enqueue: async (_, { name }) => {
       fired.push(name)
       return { id: `job of ${name}` }
