@@ -21,6 +21,8 @@ interface HealthOptions {
   open(): Db
   log: Log
   timing: Timing
+  /** By kind. */
+  queues(): ReadonlyMap<string, string>
 }
 
 interface OpenTransaction {
@@ -74,10 +76,11 @@ export class Health {
   }
 
   async #count(): Promise<void> {
-    const { open, log } = this.#options
+    const { open, log, queues } = this.#options
     try {
       const db = open()
-      this.#figures = { states: await countJobs(db), ...(await countWaiting(db)) }
+      const waiting = await countWaiting(db, queues())
+      this.#figures = { states: await countJobs(db), ...waiting }
       this.#countFails = false
     } catch (error) {
       const text = 'Cannot count the jobs: their metrics are missing'

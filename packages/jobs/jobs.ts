@@ -107,7 +107,12 @@ export class Jobs implements AsyncDisposable {
     this.#options = options
     this.#timing = { ...TIMING, ...options.timing }
     this.#store = new JobStore({ ...options, open: this.#open })
-    this.#health = new Health({ open: () => this.#open(true), log, timing: this.#timing })
+    this.#health = new Health({
+      open: () => this.#open(true),
+      log,
+      timing: this.#timing,
+      queues: () => this.#queues,
+    })
     const { maxBackoffMs } = this.#timing
     const pace = { restMs: READ_WATCHED_EVERY_MS, maxBackoffMs }
     const runOnce = () => this.#readWatched()

@@ -121,8 +121,12 @@ export interface Waiting {
   parked: { kind: string; count: number }[]
 }
 
-/** Reads each kind's part of an index: not the queue, however long. */
-export async function countWaiting(db: Db): Promise<Waiting> {
+/**
+ * Reads each kind's part of an index: not the queue, however long.
+ *
+ * @param queueOf by kind, where known; of others, that of a job counts.
+ */
+export async function countWaiting(db: Db, queueOf: ReadonlyMap<string, string>): Promise<Waiting> {
   const kinds = await listKinds(db)
   if (kinds.length === 0) return { queues: [], parked: [] }
   const count = (kind: string, state: JobState) => sql`(
@@ -151,7 +155,7 @@ export async function countWaiting(db: Db): Promise<Waiting> {
   }>`${sql.join(parts, sql` union all `)}`.execute(db)
   const byQueue = Map.groupBy(
     rows.filter(({ queue }) => queue !== null),
-    ({ queue }) => queue as string,
+    ({ kind, queue }) => queueOf.get(kind) ?? (queue as string),
   )
   return {
     queues: [...byQueue].map(([queue, ofQueue]) => ({

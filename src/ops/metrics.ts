@@ -120,6 +120,7 @@ export class Metrics {
   observeConnectionWait = (ms: number) => this.#connectionWaits.observe(ms / 1_000)
 
   observeRemoteChunk = (outcome: string) => this.#remoteChunks.inc({ outcome })
+
   /** Returns what observes the seconds of each statement of this name. */
   timeStatements(name: string): (seconds: number) => void {
     return this.#statements.labels({ name }).observe

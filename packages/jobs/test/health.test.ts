@@ -15,11 +15,11 @@ import { enqueue, useJobs } from './support/jobs.ts'
 const some = job<null>('test.some')
 const HOUR_MS = 3_600_000
 
-function useHealth(db: Db) {
+function useHealth(db: Db, queues = new Map<string, string>()) {
   const lines: Record<string, unknown>[] = []
   const log = pino({}, { write: (line) => void lines.push(JSON.parse(line)) })
   const timing = { ...TIMING, slowReadMs: 0.5 }
-  const health = new Health({ open: () => db, log, timing })
+  const health = new Health({ open: () => db, log, timing, queues: () => queues })
   return { health, lines }
 }
 
@@ -41,6 +41,19 @@ describe('the figures', () => {
     const oldestMs = figures.queues[0]?.oldestMs ?? 0
     expect(oldestMs).toBeGreaterThan(HOUR_MS - 1_000)
     expect(oldestMs).toBeLessThan(HOUR_MS + 60_000)
+  })
+
+  test('count jobs in the queue that their kind is declared with, as they are claimed', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    await insertJobs(db, 2, { queue: 'before' })
+    await insertJobs(db, 1, { kind: 'test.stranger', queue: 'theirs' })
+    const { health } = useHealth(db, new Map([['test.some', 'mail']]))
+    const figures = await until(() => health.figures(), 'they are counted')
+    expect(figures.queues).toMatchObject([
+      { queue: 'mail', queued: 2 },
+      { queue: 'theirs', queued: 1 },
+    ])
   })
 
   test('count the waiting time of a scheduled or retried job from when it was queued', async () => {

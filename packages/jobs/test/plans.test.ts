@@ -120,7 +120,7 @@ async function doEverything(db: Db) {
   await listAttempts(db, third.id)
   await listJobs(db, { limit: 20, before: third.id })
   await countJobs(db)
-  await countWaiting(db)
+  await countWaiting(db, new Map())
   await useMaintenance(db, [
     schedule('test.1', '* * * * *', some, null),
   ]).maintenance.fireSchedules()

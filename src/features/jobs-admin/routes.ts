@@ -140,8 +140,8 @@ const JobQueue = z
     queue: z.string().openapi({ example: 'mail' }),
     isRun: z.boolean().describe('Whether any process runs its jobs'),
     pausedAt: time.nullable().describe('Null while it is not paused'),
-    queued: count.describe(`Of each kind counted up to ${MAX_COUNTED}`),
-    running: count,
+    queued: z.int().min(0).describe(`Of each kind counted up to ${MAX_COUNTED}`),
+    running: z.int().min(0),
   })
   .openapi('JobQueue')
 
