@@ -1,11 +1,11 @@
 import { type Kysely, sql } from 'kysely'
 
 /**
- * A row for each process that runs, renewed by itself: `seen_at` is the database's clock, so that
- * one who reads needs no other. A clean stop deletes the row.
+ * A row for each process that runs, renewed by itself at the database's time and deleted by a clean
+ * stop.
  *
- * - `sample` is JSON in plain text, because MySQL and MariaDB differ in what a JSON column gives
- * back; null until the first second has passed.
+ * - `sample` is JSON as text, because MySQL and MariaDB return JSON columns differently; null in the
+ * first second.
  * - `process_seen` serves the pruning of those that were killed.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {

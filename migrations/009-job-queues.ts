@@ -1,17 +1,13 @@
 import { type Kysely, sql } from 'kysely'
 
 /**
- * Queues and limits of jobs.
- *
- * - A job's `queue` is that of its kind when it was enqueued. Processes claim by kind: where they
- * run a kind's jobs is for its declaration to say, however old the row is.
- * - `job_queue` has a range for each kind, in the order in which its jobs are claimed, and in that
- * one for each key of a kind with turns. Kinds without keys have `''`.
- * - `on_failed` says that the job's failure is to be handled: set by the claim, because whoever
- * finds the failure may not have the handler.
+ * - `queue` is that of the job's kind when it was enqueued; where it runs is for its declaration to
+ * say.
+ * - `job_queue` has a range for each kind, and in that for each key, in the order of claims.
+ * - `on_failed` is set by the claim, because whoever finds the failure may lack the handler.
  * - `job_queue_state` says when a process last ran a queue, and since when it is paused.
- * - `job_limit` is locked to claim jobs of a kind with a limit. What runs is counted in `job`, so
- * that it cannot drift; only turns and recent starts are stored.
+ * - `job_limit` is locked by claims within limits. What runs is counted in `job`, so that it cannot
+ * drift; only turns and recent starts are stored.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`

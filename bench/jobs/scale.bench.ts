@@ -107,7 +107,7 @@ class Queue implements AsyncDisposable {
     this.#resources = resources
   }
 
-  /** Has so many jobs done by so many processes, and returns how many they did in a second. */
+  /** Returns how many jobs the processes did in a second. */
   async drain(processes: number, jobs: number): Promise<number> {
     await enqueueAll(this.database, nothing, Array(jobs).fill(0))
     await using stack = new AsyncDisposableStack()
@@ -166,7 +166,7 @@ async function measureFinished(
   return { rows: finished, perSecond: median(rates.full), ofEmpty, countMs }
 }
 
-/** Multiplies the finished jobs, with all columns that they have, until there are `wanted`. */
+/** Copies finished jobs until there are `wanted`. */
 async function copyFinished(db: Db, wanted: number): Promise<void> {
   const columns = await readColumns(db, 'job', 'id')
   const { rows } = await sql<{ jobs: number }>`select count(*) as jobs from job`.execute(db)
@@ -185,7 +185,7 @@ async function copyFinished(db: Db, wanted: number): Promise<void> {
     cross join (select * from job_attempt limit 1) as sample
     where own.job_id is null
   `
-  // Otherwise it would lock each row that it reads.
+  // Otherwise it locks each row that it reads.
   await transaction(db, (trx) => attempts.execute(trx), 'read committed')
 }
 
@@ -198,7 +198,7 @@ async function readColumns(db: Db, table: string, key: string): Promise<RawBuild
   return rows.map(({ name }) => sql`${sql.ref(name)}`)
 }
 
-/** An open snapshot keeps InnoDB from removing old versions of the rows, which claims then pass. */
+/** An open snapshot keeps old row versions, which claims then pass. */
 async function measureSnapshot(queue: Queue, sizes: Sizes, progress: Progress) {
   const { jobs, rounds, snapshotMs } = sizes
   const measure = async (what: string) => {
@@ -221,7 +221,7 @@ async function measureSnapshot(queue: Queue, sizes: Sizes, progress: Progress) {
   return { seconds: snapshotMs / 1_000, perSecond, ofBefore: perSecond / before, warnings }
 }
 
-/** Enqueues by the clock, and returns how many warnings were logged. */
+/** Returns how many warnings were logged. */
 async function runSteadily(database: Database, ms: number): Promise<number> {
   let warnings = 0
   const log = { info: () => {}, error: () => {}, warn: () => void warnings++ }

@@ -2,10 +2,7 @@ import { Database } from '../../src/db/database.ts'
 import { openJobs, POOL_SIZE } from './open-jobs.ts'
 import { handlersOn } from './work.ts'
 
-/**
- * Runs jobs from the first message on, CONCURRENCY at once and at the pace of TIMING, and sends how
- * many it has done.
- */
+/** Runs jobs from the first message on, and sends how many it has done. */
 const { DATABASE_URL: url = '', CONCURRENCY, TIMING = '{}' } = process.env
 const REPORT_EVERY_MS = 20
 

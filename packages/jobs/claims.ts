@@ -16,31 +16,29 @@ import {
 import { type Trx, typed } from './tables.ts'
 
 const LONG_WALK_MS = 10
-/** The pause before another walk, if reads take less than SHORT_READ_MS. */
+/** After a long walk, if reads take less than SHORT_READ_MS. */
 const RETRY_WALK_MS = 2_000
 const SHORT_READ_MS = 5
-/** Divided among the kinds, of each of which at least MIN_PER_KIND are read. */
+/** Divided among the kinds. */
 const READ_AHEAD = 500
 const MIN_PER_KIND = 10
-/** How long what was read ahead is used, or this multiple of the reading time if longer. */
+/** How long heads are used, or this multiple of the reading time if longer. */
 const MIN_FRESH_MS = 100
 const FRESH_PER_READ = 10
 
 export interface ClaimsOptions {
   store: JobStore
   worker: string
-  /** By kind. */
   handlers: ReadonlyMap<string, JobHandler>
   leaseMs: number
-  /** How long a kind is left alone whose limit is reached. */
+  /** After which a kind is tried again whose limit is reached. */
   pollMs: number
 }
 
 export interface Claimed {
   claims: Claim[]
-  /** Whether another claim would find more at once. */
+  /** Whether to claim again at once. */
   more: boolean
-  /** When to look again at a kind whose limit is reached. */
   retryMs?: number | undefined
 }
 
@@ -52,9 +50,8 @@ interface Head {
 
 /**
  * Claims queued jobs, the most urgent and then the oldest of each queue first. The heads of all
- * kinds are read ahead without locks. A claim then walks the index of each kind in turn and locks
- * its first free jobs, so that processes do not get in each other's way. If entries of old
- * transactions are in the way, the jobs read ahead are locked by id, twenty times as fast.
+ * kinds are read ahead without locks. A claim then walks each kind's part of the index and locks
+ * the first free jobs. Where old row versions make that slow, it locks those read ahead by id.
  */
 export class Claims {
   readonly #options: ClaimsOptions
@@ -63,13 +60,12 @@ export class Claims {
   readonly #perKind: number
   /** In the order in which they are claimed. */
   #heads: Head[] = []
-  /** Kinds that have more than was read. */
   #cutKinds: ReadonlySet<string> = new Set()
   #readAt = Number.NEGATIVE_INFINITY
   #expiredAt = 0
   #readMs = 0
   #walkAgainAt = 0
-  /** Kinds whose limits are reached, with the time of the next look. */
+  /** When to try again kinds whose limits are reached. */
   readonly #full = new Map<string, number>()
   /** Kinds that have a row to lock. */
   readonly #lockable = new Set<string>()
@@ -86,12 +82,12 @@ export class Claims {
     this.#perKind = Math.max(MIN_PER_KIND, Math.floor(READ_AHEAD / handlers.length))
   }
 
-  /** What was read ahead is no longer all there is. */
+  /** Reads the heads again before the next claim. */
   expire(): void {
     this.#expiredAt = performance.now()
   }
 
-  /** A job of this kind has ended here. */
+  /** Tries the kind again, of which a job has ended here. */
   release(kind: string): void {
     this.#full.delete(kind)
   }
@@ -109,7 +105,7 @@ export class Claims {
       ? await this.#claimLimited(first.kind, heads.length)
       : { claims: await this.#claimFree(heads) }
     const { length } = claimed.claims
-    // Others were quicker: what was read ahead is old.
+    // Others were quicker.
     if (length > 0 && length < heads.length) this.expire()
     return { ...claimed, more: this.#hasMore(rooms, heads.slice(0, length)) }
   }
@@ -123,14 +119,14 @@ export class Claims {
     return rows.map(({ kind }) => kind)
   }
 
-  /** Claims a job that may be anywhere in its queue. */
+  /** Claims a job wherever it is in its queue. */
   claimNamed(id: string): Promise<Claim[]> {
     return this.#options.store.transaction(false, async (trx) =>
       this.#begin(trx, await lockNamed(trx, [id])),
     )
   }
 
-  /** Takes heads that there is room for: those without limits, or those of one kind, in turn. */
+  /** Takes heads that fit: in turn those without limits, or those of one kind. */
   async #choose(rooms: ReadonlyMap<string, number>): Promise<Head[]> {
     const isFresh = this.#isFresh
     if (!isFresh) await this.#read()
@@ -163,7 +159,7 @@ export class Claims {
     return [...taken]
   }
 
-  /** Not of kinds whose jobs are all locked by others, for as long as that takes. */
+  /** Not while all jobs of a kind are locked by others. */
   #hasMore(rooms: ReadonlyMap<string, number>, claimed: readonly Head[]): boolean {
     const left = new Map(rooms)
     for (const queue of claimed.map(this.#queueOf)) left.set(queue, (left.get(queue) ?? 0) - 1)
@@ -255,7 +251,6 @@ export class Claims {
   }
 }
 
-/** A short range of the index for each kind. */
 export const headsQuery = (kinds: readonly string[], limit: number) => {
   const lists = kinds.map(
     (kind) => sql`(

@@ -7,7 +7,7 @@ import type { WorkerOptions } from './worker.ts'
 
 const RENEW_EVERY_MS = 60_000
 const SLOT_BATCH = 1_000
-/** Less than a batch, because processes that clean up at once share one. */
+/** Less than a batch, which processes may share. */
 const WORTHWHILE = CLEANUP_BATCH / 10
 
 export interface CleanupOptions
@@ -16,10 +16,7 @@ export interface CleanupOptions
   kinds: readonly string[]
 }
 
-/**
- * Deletes what was kept long enough, parks orphaned jobs and returns those that have a handler
- * again, in small batches and in every process: what one has locked, the others leave out.
- */
+/** Prunes finished jobs, parks orphaned ones and returns them, in every process at once. */
 export class Cleanup {
   readonly #options: CleanupOptions
   readonly loop: Loop

@@ -113,7 +113,6 @@ export async function insertJobs<Input>(
   return { ids, state }
 }
 
-/** By the database's clock. */
 async function toStart(trx: Trx, runAt: Date | null) {
   if (!runAt) return { state: 'queued' as const, dueAt: null }
   const { rows } = await sql<{ isLater: number | string }>`
@@ -124,7 +123,7 @@ async function toStart(trx: Trx, runAt: Date | null) {
     : { state: 'queued' as const, dueAt: null }
 }
 
-/** Powers of two, because the server keeps every statement that it prepared. */
+/** Powers of two: the server keeps every statement that it prepared. */
 function* inBatches<Row extends { input: string }>(rows: readonly Row[]): Iterable<Row[]> {
   for (let start = 0, size = 0; start < rows.length; start += size) {
     size = MAX_BATCH
@@ -154,7 +153,7 @@ function toColumnDate(runAt: unknown): Date {
   return new Date(Math.max(0, runAt.getTime()))
 }
 
-/** The column ignores trailing spaces: such keys get a bar, as do those that end in a bar. */
+/** The column ignores trailing spaces: such keys get a bar, as do those that end in one. */
 export const encodeKey = (key: string) => (/[ |]$/.test(key) ? `${key}|` : key)
 
 export const decodeKey = (column: string) => column.replace(/\|$/, '')

@@ -7,7 +7,7 @@ import { countJobs, countWaiting, listKinds, type Waiting } from './query.ts'
 import type { Db, JobState } from './tables.ts'
 
 const COUNT_EVERY_MS = 5_000
-/** Who asks while jobs are counted gets the figures before if it takes longer. */
+/** Whoever asks during a longer count gets the last figures. */
 const MAX_WAIT_MS = 50
 const CHECK_EVERY_MS = 30_000
 const MAX_READS = 5
@@ -21,7 +21,6 @@ interface HealthOptions {
   open(): Db
   log: Log
   timing: Timing
-  /** By kind. */
   queues(): ReadonlyMap<string, string>
 }
 
@@ -39,9 +38,9 @@ export class Health {
   #countedAt = Number.NEGATIVE_INFINITY
   #countFails = false
   #isSlow = false
-  /** How long it takes to find the first queued job of a kind, as claims do. */
+  /** Of a kind's first queued job; of the kinds, the longest. */
   claimReadMs: number | undefined
-  /** InnoDB's, in transactions, where the database's user may read it. */
+  /** InnoDB's, where the database's user may read it. */
   historyLength: number | undefined
 
   constructor(options: HealthOptions) {
@@ -103,14 +102,13 @@ export class Health {
   }
 }
 
-/** Of the kind for which it takes longest. */
 async function timeClaimRead(db: Db, slowMs: number): Promise<number> {
   const times: number[] = []
   for (const kind of await listKinds(db)) times.push(await timeHead(db, kind, slowMs))
   return Math.max(0, ...times)
 }
 
-/** The shortest of some times, without the round trip: a busy machine makes one long, too. */
+/** The shortest of some, without the round trip: a busy machine makes reads long, too. */
 async function timeHead(db: Db, kind: string, slowMs: number): Promise<number> {
   let [roundTripMs, readMs] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]
   for (let read = 0; read < MAX_READS && readMs >= slowMs; read++) {
@@ -126,7 +124,7 @@ async function time(query: RawBuilder<unknown>, db: Db): Promise<number> {
   return performance.now() - startedAt
 }
 
-/** MariaDB tells every user, MySQL those who have the privilege PROCESS. */
+/** On MySQL it takes the privilege PROCESS. */
 async function readHistoryLength(db: Db): Promise<number | undefined> {
   const { rows } = await sql<{ Value: string }>`
     show global status like 'Innodb_history_list_length'

@@ -7,9 +7,9 @@ declare const types: unique symbol
 export interface Job<Input, Result> {
   readonly name: string
   readonly [types]?: (input: Input) => Result
-  /** Whose places its jobs take: 1 to 100 letters, digits, `_`, `.` and `-`; `default` by default. */
+  /** 1 to 100 letters, digits, `_`, `.` and `-`; `default` by default. */
   readonly queue: string
-  /** Maximum attempts, 5 by default. Failures, timeouts and lost processes all count. */
+  /** 5 by default. Failures, timeouts and lost processes all count. */
   readonly attempts: number
   /** When an attempt's signal aborts; 10 min by default, `Infinity` for no limit. */
   readonly timeoutMs: number
@@ -17,11 +17,11 @@ export interface Job<Input, Result> {
   readonly backoffMs: number
   /** Maximum at once in all processes together; no limit by default. */
   readonly limit: number
-  /** Jobs take turns by it: 1 to 100 ASCII characters without spaces, such as a customer's id. */
+  /** Jobs take turns by it, such as a customer's id: 1 to 100 ASCII characters without spaces. */
   readonly key: ((input: Input) => string) | undefined
-  /** Maximum at once for each key in all processes together; no limit by default. */
+  /** The same for each key. */
   readonly limitPerKey: number
-  /** Maximum starts in any `perMs` milliseconds in all processes together. */
+  /** Maximum starts in any `perMs` in all processes together. */
   readonly rate: Rate | undefined
 }
 
@@ -99,7 +99,7 @@ function checkRate(
 export const hasLimits = ({ limit, key, rate }: Job<never, unknown>) =>
   limit !== Number.POSITIVE_INFINITY || key !== undefined || rate !== undefined
 
-/** It can stand in a setting and in a path. */
+/** Fit for a setting and a path. */
 export const QUEUE = /^[\w.-]{1,100}$/
 export const QUEUE_FORM = '1 to 100 letters, digits, `_`, `.` and `-`'
 
@@ -125,7 +125,6 @@ export interface JobContext {
   requestId: string | null
   /** Who enqueued it; null for a schedule. */
   subject: string | null
-  /** Of who enqueued it. */
   trace: string | null
   attempt: number
 }
@@ -136,14 +135,13 @@ export interface JobHandler {
   onFailed?: FailureHandler<unknown> | undefined
 }
 
-/** `context.id` is the failed job's, and `error` the public text of its last failure. */
+/** `context.id` is the failed job's, `error` the public text of its last failure. */
 export type FailureHandler<Input> = (input: Input, context: JobContext, error: string) => unknown
 
 /**
  * Declares a job's handler. It may run twice if a process dies.
  *
- * @param options `onFailed` is called after the job failed for good, whichever process found that:
- *   as a job `NAME:failed` of its own, which is enqueued with the failure, and retried itself.
+ * @param options `onFailed` runs once the job failed for good, as a job `NAME:failed` of its own.
  * @throws RangeError if the name leaves no room for that.
  */
 export function handle<Input, Result>(
@@ -162,7 +160,6 @@ export function handle<Input, Result>(
 
 export const toFailureName = (kind: string) => `${kind}:failed`
 
-/** What the job for a failure is enqueued with. */
 export interface Failure {
   id: string
   error: string
@@ -171,7 +168,6 @@ export interface Failure {
 
 export const FAILURE_ATTEMPTS = 20
 
-/** With the handlers that call each `onFailed`. */
 export const withFailureHandlers = (handlers: readonly JobHandler[]) =>
   handlers.flatMap((handler) => {
     const { job: failed, onFailed } = handler
@@ -187,7 +183,6 @@ export const withFailureHandlers = (handlers: readonly JobHandler[]) =>
 export interface JobSchedule {
   name: string
   cron: string
-  /** `UTC` by default. */
   timeZone: string
   job: Job<never, unknown>
   input: unknown
@@ -228,12 +223,11 @@ export interface JobChange {
   error: string | null
 }
 
-/** What metrics are made of. Each process observes what it did itself. */
+/** For metrics of what this process did. */
 export interface JobObserver {
-  /** An attempt began, so long after its job was queued or its time had come. */
+  /** An attempt began, so long after its job was queued. */
   started(kind: string, waitMs: number): void
   ended(kind: string, runMs: number): void
-  /** The job failed for good. */
   failed(kind: string): void
 }
 

@@ -39,10 +39,9 @@ const SIGNAL_DELAY_MS = 5
 const BULK_BATCH = 500
 const MAX_BULK = 10_000
 
-/** What processes tell each other, so that none has to wait for its next poll. */
+/** Between processes, so that none waits for its next poll. */
 export interface JobSignal {
   from: string
-  /** Whether jobs were queued. */
   queued: boolean
   cancelled: string[]
 }
@@ -50,23 +49,19 @@ export interface JobSignal {
 export interface JobsOptions extends Omit<StoreOptions, 'open'> {
   /** Opens a handle whose statements end with `signal`; `reserved` ones do not wait for others. */
   open(signal: AbortSignal, options: { reserved: boolean }): Db
-  /** Calls `act` once `trx` has committed. */
   afterCommit(trx: Trx, act: () => void): void
   log: Log
   /** Unique per process lifetime: a reused name could pass a previous owner's fencing check. */
   worker: string
-  /**
-   * How many jobs of each queue run at once, such as `{ default: 5, mail: 20 }`; `*` stands for
-   * every other queue. The rest is left to other processes.
-   */
+  /** How many jobs of each queue run at once here; `*` stands for every other queue. */
   queues: Readonly<Record<string, number>>
   /** What people may see of an error; by default only a `JobError`'s message. */
   publicMessage?(error: unknown): string
-  /** What `enqueue` takes as `trace` by default. */
+  /** The default of `trace` in `enqueue`. */
   currentTrace?(): string | undefined
-  /** Called with each attempt: calls `run` and returns what it does, such as within a trace. */
+  /** Calls `run`, such as within a trace, and returns what it does. */
   around?(attempt: JobContext, run: () => Promise<unknown>): Promise<unknown>
-  /** A way to all other processes; signals may get lost, and come back to their sender. */
+  /** To all processes, the sender included; signals may get lost. */
   signals?:
     | {
         publish(signal: JobSignal): void
@@ -123,7 +118,7 @@ export class Jobs implements AsyncDisposable {
     return this.#worker?.running ?? 0
   }
 
-  /** Runs jobs. @throws Error for duplicate handlers or schedules, or a wrong cron expression. */
+  /** @throws Error for duplicate handlers or schedules, or a wrong cron expression. */
   start(all: { handlers: readonly JobHandler[]; schedules: readonly JobSchedule[] }): void {
     const { log, worker: name, queues, observer } = this.#options
     const { publicMessage = toPublicMessage, around = runAlone } = this.#options
@@ -170,17 +165,15 @@ export class Jobs implements AsyncDisposable {
     const all = { ...this.#traced, ...options }
     const { id, state, isNew } = await insertJob(trx, toNewJob(job, input, all))
     const change = { id, kind: job.name, state, progress: 0, note: null, attempt: 0, error: null }
-    // The other job with the same key has notified of itself.
+    // The earlier job with the key has notified of itself.
     if (isNew) this.#options.afterCommit(trx, () => this.#notify([change]))
     return { id }
   }
 
   /**
-   * Enqueues jobs of one kind in the caller's transaction, some hundred by each statement; their
-   * ids are in the order of the inputs.
+   * Enqueues jobs of one kind in the caller's transaction; the ids are in the order of the inputs.
    *
-   * @throws TypeError or RangeError for an invalid input or option, such as a `dedupeKey`, which
-   *   only one job can have; JobError `too_large`.
+   * @throws as `enqueue`.
    */
   async enqueueMany<Input>(
     trx: Trx,
@@ -195,8 +188,7 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Ends an unfinished job, in the caller's transaction if `db` is one. Its signal aborts within a
-   * second.
+   * Ends an unfinished job, whose signal aborts within a second; in the transaction if `db` is one.
    *
    * @throws JobError `not_found`; `conflict` when it has succeeded or failed.
    */
@@ -249,7 +241,7 @@ export class Jobs implements AsyncDisposable {
     return setPaused(db, queue, { paused: true, queues: this.#queues })
   }
 
-  /** @throws JobError `not_found` for a queue that no job and no process names. */
+  /** @throws as `pauseQueue`. */
   resumeQueue(db: Db, queue: string): Promise<void> {
     return setPaused(db, queue, { paused: false, queues: this.#queues })
   }
@@ -268,11 +260,12 @@ export class Jobs implements AsyncDisposable {
     })
   }
 
-  /** Leaves out the schedule's slots in all processes until it is resumed. @throws like above. */
+  /** Leaves out its slots in all processes until it is resumed. @throws as `runSchedule`. */
   async pauseSchedule(db: Db, name: string): Promise<void> {
     await this.#started.pause(db, name)
   }
 
+  /** @throws as `runSchedule`. */
   async resumeSchedule(db: Db, name: string): Promise<void> {
     await this.#started.resume(db, name)
   }
@@ -291,8 +284,8 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Calls `notify` after each change that this process makes (`isOwn`) or notices; jobs that
-   * `watched` names are read every second.
+   * Calls `notify` after each change that this process makes (`isOwn`) or notices. Those of
+   * `watched` are read every second.
    */
   onChange(
     notify: (change: JobChange, isOwn: boolean) => void,
@@ -304,15 +297,14 @@ export class Jobs implements AsyncDisposable {
     return () => this.#listeners.delete(listener)
   }
 
-  /** Leaves further jobs to other processes. */
   stopClaiming(): void {
     this.#worker?.stopClaiming()
   }
 
   /**
-   * Claims no more jobs, and releases those not done soon. Jobs may still be enqueued.
+   * Releases jobs that are not done soon. Others may still be enqueued.
    *
-   * @param crashed releases nothing, so that attempts count: a job may be the cause.
+   * @param crashed releases nothing: a job may be the cause, so its attempt must count.
    */
   stop(crashed = false): Promise<void> {
     this.#stopped ??= this.#stop(crashed)
@@ -323,7 +315,6 @@ export class Jobs implements AsyncDisposable {
     await this.stop()
   }
 
-  /** By kind. */
   get #queues(): ReadonlyMap<string, string> {
     return this.#worker?.queues ?? new Map()
   }

@@ -5,19 +5,18 @@ import { type Trx, typed } from './tables.ts'
 
 /** Another process is claiming jobs of the kind. */
 const RETRY_LOCKED_MS = 50
-/** Into how many parts of a rate's time starts are counted. */
+/** Starts are counted by so many parts of a rate's time. */
 const RATE_STEPS = 20
 
 interface Claimed {
   rows: Claim[]
-  /** If a limit allows no more: when it may, at the latest. */
+  /** Until a limit may allow more, at the longest; undefined if none is reached. */
   fullMs?: number
 }
 
 /**
- * Claims jobs of one kind within its limits over all processes. The kind's row is locked while
- * running jobs are counted, so that no two processes take the last place. Nobody waits for that
- * lock, and a job that was lost keeps its place until it is rescued.
+ * Claims jobs of one kind within its limits. Its row is locked, so that no two processes take the
+ * last place; none waits for that lock. A lost job keeps its place until it is rescued.
  */
 export async function claimWithinLimits(
   trx: Trx,
@@ -61,7 +60,6 @@ async function countRunning(trx: Trx, { name, limit, limitPerKey }: Job<never, u
 
 interface Allowed {
   room: number
-  /** By key. */
   running: Map<string, number>
   lastKey: string
 }
@@ -77,7 +75,7 @@ async function lockJobs(
   return { rows, lastKey, isFull: false }
 }
 
-/** One job of each key in turn, after the key whose turn was the last. */
+/** One job of each key in turn. */
 async function lockInTurns(
   trx: Trx,
   { name, limitPerKey }: Job<never, unknown>,
@@ -103,7 +101,7 @@ async function lockInTurns(
   }
 }
 
-/** The servers make ranges between the keys that are left out, and read no rows of those. */
+/** Servers read ranges between the keys left out, not their rows. */
 export const turnQuery = (
   kind: string,
   after: string | undefined,
@@ -118,10 +116,7 @@ export const turnQuery = (
   order by ${ORDER} limit 1 for update skip locked
 `
 
-/**
- * Starts are counted until `perMs` after the end of the part of the time that they fall into: never
- * too many, and none more than a twentieth too late.
- */
+/** A start counts until `perMs` after the end of its part of the time: never too many run. */
 async function countStarts(trx: Trx, { count, perMs }: Rate, text: string) {
   const now = await readClock(trx)
   const all: [number, number][] = JSON.parse(text)

@@ -4,20 +4,18 @@ import { setTimeout as sleep } from 'node:timers/promises'
 export const TIMING = {
   /** Validity of a claim after its last renewal. */
   leaseMs: 30_000,
-  /** How often it is renewed. */
   heartbeatMs: 10_000,
-  /** For queued, due and orphaned jobs. */
+  /** How often jobs are looked for. */
   pollMs: 500,
   /** How often a worker checks its claims, and writes progress. */
   watchMs: 250,
-  /** For what to prune, to park and to return to the queue. */
+  /** How often jobs are pruned, parked and returned. */
   cleanUpMs: 10_000,
-  /** What makes claims slow: passing a hundred thousand old entries of an index. */
+  /** As long as passing a hundred thousand old entries of an index. */
   slowReadMs: 5,
   maxBackoffMs: 5_000,
   /** On stop: how long jobs may continue, then how long aborted ones may. */
   graceMs: 1_000,
-  /** The time of a bulk change. */
   bulkMs: 2_000,
 }
 

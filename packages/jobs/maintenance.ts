@@ -9,19 +9,18 @@ import { MAINTENANCE_BATCH } from './store.ts'
 import { type Db, type JobState, type Trx, typed } from './tables.ts'
 import type { WorkerOptions } from './worker.ts'
 
-/** Five fields, six with seconds, or `@daily`: a year would end some day. */
+/** Without a year, which would end some day. */
 const RECURRING = /^\s*(@\w+|\S+(\s+\S+){4,5})\s*$/
 
 export interface MaintenanceOptions
   extends Pick<WorkerOptions, 'store' | 'log' | 'timing' | 'onChange' | 'observer'> {
   schedules: readonly JobSchedule[]
-  /** Whether this process runs jobs of the queue. */
+  /** Whether this process has places for the queue. */
   runs(queue: string): boolean
   /** Enqueues a schedule's job in the transaction that marks its slot as fired. */
   enqueue(trx: Trx, schedule: JobSchedule, by?: RunBy): Promise<{ id: string }>
 }
 
-/** Who runs a schedule by hand. */
 export type RunBy = Pick<EnqueueOptions, 'requestId' | 'subject'>
 
 interface LastRun {
@@ -32,8 +31,8 @@ interface LastRun {
 }
 
 /**
- * Promotes due jobs, rescues orphaned ones and fires schedules, in every process: row locks and
- * slot keys ensure that each is done once.
+ * Promotes due jobs, rescues lost ones and fires schedules, in every process: row locks and slot
+ * keys ensure that each is done once.
  */
 export class Maintenance {
   readonly #options: MaintenanceOptions
@@ -70,10 +69,7 @@ export class Maintenance {
     return Math.max(promoted.length, rescued.length) >= MAINTENANCE_BATCH
   }
 
-  /**
-   * Fires each slot once; of those missed while no process ran, the last. Only a process that runs
-   * the job's queue has the extra place for it.
-   */
+  /** Fires each slot once, where the job's queue is run; of missed ones, the last. */
   async fireSchedules(): Promise<void> {
     const { store, runs } = this.#options
     const now = await readClock(store.open(true))
@@ -102,7 +98,7 @@ export class Maintenance {
     await fired.where('schedule', '=', entry.name).where('slot', '=', slot).execute()
   }
 
-  /** Its job counts as that of a slot, so an unfinished one is returned instead of another. */
+  /** Its job counts as that of a slot: an unfinished one is returned. */
   async runNow(trx: Trx, name: string, by: RunBy): Promise<{ id: string }> {
     const { schedule } = this.#find(name)
     const { id } = await this.#options.enqueue(trx, schedule, by)
@@ -113,10 +109,11 @@ export class Maintenance {
     return { id }
   }
 
-  /** All processes leave its slots out, for good. */
+  /** Its slots are left out for good. */
   async pause(db: Db, name: string): Promise<void> {
     await sql`
-      insert into job_schedule (schedule, is_paused) values (${this.#find(name).schedule.name}, true)
+      insert into job_schedule (schedule, is_paused)
+      values (${this.#find(name).schedule.name}, true)
       on duplicate key update is_paused = true
     `.execute(db)
   }
@@ -155,10 +152,7 @@ export class Maintenance {
     return entry
   }
 
-  /**
-   * After an outage, a suspension or a start, leases may have expired though no worker died:
-   * workers get time to renew.
-   */
+  /** After an outage, a suspension or a start, workers get time to renew their leases. */
   #mayRescue(): boolean {
     const { pollMs, heartbeatMs, maxBackoffMs } = this.#options.timing
     const now = performance.now()
@@ -188,7 +182,7 @@ function toCron({ name, cron: expression, timeZone }: JobSchedule): Cron {
     throw new Error(
       `The schedule ${name} needs five fields, or six with seconds: ${text} has others`,
     )
-  // The first look-up of a time zone in Intl takes up to 0.2 s.
+  // Intl takes up to 0.2 s for its first time zone.
   const cron = new Cron(expression, timeZone === 'UTC' ? { utcOffset: 0 } : { timezone: timeZone })
   if (!cron.nextRun()) throw new Error(`The schedule ${name} never fires: no date matches ${text}`)
   return cron

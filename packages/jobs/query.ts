@@ -3,10 +3,10 @@ import { decodeKey, encodeKey } from './enqueue.ts'
 import { type JobChange, STATES } from './job.ts'
 import { type Db, type JobState, typed } from './tables.ts'
 
-/** Reading so many entries of an index takes about 10 ms. */
+/** Takes about 10 ms by an index. */
 export const MAX_COUNTED = 100_000
 const MAX_KINDS = 200
-/** Of each kind: the first by id need not be those that wait longest. */
+/** Of each kind: the first by id may not have waited longest. */
 const OLDEST_READ = 100
 /** Read one by one for the rest of a filter. */
 const MAX_OF_REQUEST = 10_000
@@ -116,16 +116,12 @@ export async function listKinds(db: Db): Promise<string[]> {
 }
 
 export interface Waiting {
-  /** How many wait, each kind up to 100 000, and for how long the longest of its oldest does. */
+  /** Each kind counts up to 100 000. */
   queues: { queue: string; queued: number; oldestMs: number }[]
   parked: { kind: string; count: number }[]
 }
 
-/**
- * Reads each kind's part of an index: not the queue, however long.
- *
- * @param queueOf by kind, where known; of others, that of a job counts.
- */
+/** @param queueOf by kind; for other kinds, what a job has. */
 export async function countWaiting(db: Db, queueOf: ReadonlyMap<string, string>): Promise<Waiting> {
   const kinds = await listKinds(db)
   if (kinds.length === 0) return { queues: [], parked: [] }
@@ -185,7 +181,7 @@ function newest<Row>(columns: RawBuilder<unknown>, filter: JobFilter, { limit, b
   `
 }
 
-/** One range of an index, in the order of all its columns, as in `dueQuery`. */
+/** One range of an index, in the order of all its columns. */
 function toRange({ state, kind, key, requestId, ...created }: JobFilter, before?: string) {
   const ids = toIdBounds({ ...created, before })
   const where = allOf(

@@ -3,21 +3,18 @@ import { JobError } from './errors.ts'
 import { listKinds, MAX_COUNTED } from './query.ts'
 import { type Db, typed } from './tables.ts'
 
-/** How often a process says which queues it runs. */
 export const RENEW_QUEUES_MS = 10_000
-/** After that, nobody runs it. */
+/** Without renewal for so long, no process runs a queue. */
 const GONE_MS = 3 * RENEW_QUEUES_MS
 
 export interface QueueRow {
   queue: string
-  /** Whether any process runs its jobs. */
   isRun: boolean
   pausedAt: Date | null
   queued: number
   running: number
 }
 
-/** Queues that are paused. */
 export async function findPaused(db: Db): Promise<Set<string>> {
   const rows = await typed(db)
     .selectFrom('job_queue_state')
@@ -27,7 +24,7 @@ export async function findPaused(db: Db): Promise<Set<string>> {
   return new Set(rows.map(({ queue }) => queue))
 }
 
-/** Sorted, so that processes which renew the same queues do not block each other. */
+/** Sorted against deadlocks. */
 export async function renewQueues(db: Db, queues: Iterable<string>): Promise<void> {
   const rows = [...queues].sort().map((queue) => sql`(${queue}, now(3))`)
   await sql`
@@ -37,7 +34,7 @@ export async function renewQueues(db: Db, queues: Iterable<string>): Promise<voi
 }
 
 /**
- * @param queues those of the kinds that this process knows.
+ * @param queues by kind.
  * @throws JobError `not_found` for a queue that no job and no process names.
  */
 export async function setPaused(
@@ -53,7 +50,7 @@ export async function setPaused(
   `.execute(db)
 }
 
-/** A kind that is not in `queues` has the queue of its next job. */
+/** @param queues by kind; for other kinds, what a job has. */
 export async function listQueues(db: Db, queues: ReadonlyMap<string, string>): Promise<QueueRow[]> {
   const rows = new Map<string, QueueRow>()
   const find = (queue: string) =>
@@ -75,7 +72,6 @@ export async function listQueues(db: Db, queues: ReadonlyMap<string, string>): P
   return [...rows.values()].sort((a, b) => (a.queue < b.queue ? -1 : 1))
 }
 
-/** Of queues that are run or paused. */
 async function readStates(db: Db) {
   const { rows } = await sql<{ queue: string; pausedAt: Date | null; isRun: number | string }>`
     select queue, paused_at as pausedAt, ${IS_RUN} as isRun from job_queue_state
@@ -86,7 +82,6 @@ async function readStates(db: Db) {
 
 const IS_RUN = sql`coalesce(run_at > now(3) - interval ${sql.lit(GONE_MS / 1_000)} second, false)`
 
-/** Of kinds that have jobs which are queued or running. */
 async function countKinds(db: Db) {
   const kinds = await listKinds(db)
   if (kinds.length === 0) return []
@@ -96,9 +91,9 @@ async function countKinds(db: Db) {
     const count = (state: 'queued' | 'running') => sql`
       (select count(*) from (select 1 as one ${from(state)} limit ${sql.lit(MAX_COUNTED)}) as some)
     `
-    const queue = sql`(select queue ${from('queued')} limit 1), (select queue ${from('running')} limit 1)`
+    const first = (state: 'queued' | 'running') => sql`(select queue ${from(state)} limit 1)`
     return sql`
-      select ${kind} as kind, coalesce(${queue}) as queue, ${count('queued')} as queued,
+      select ${kind} as kind, coalesce(${first('queued')}, ${first('running')}) as queue, ${count('queued')} as queued,
         ${count('running')} as running
     `
   })

@@ -33,16 +33,15 @@ export interface Claim {
   maxAttempts: number
   requestId: string | null
   subject: string | null
-  /** Of who enqueued it. */
   trace: string | null
   error: string | null
   limitKey: string
   input: string
-  /** Since it was queued, or its time had come. */
+  /** Since it was queued. */
   waitMs: number
 }
 
-/** Completed, discarded, to be retried, or released by a stopping process. */
+/** Completed, discarded, to be retried, or released. */
 export type AttemptResult =
   | { state: 'succeeded'; result: string }
   | { state: 'failed'; error: string; detail: string }
@@ -59,14 +58,13 @@ export interface FinishedAttempt {
 export interface StoreOptions {
   /** @param reserved for what must not wait behind requests: leases, progress, results. */
   open(reserved: boolean): Db
-  /** Runs a transaction, again after a deadlock. */
   transaction<T>(db: Db, story: (trx: Trx) => Promise<T>, isolation: 'read committed'): Promise<T>
   keepMs: number
 }
 
 /**
- * Changes enqueued jobs. READ COMMITTED locks only the rows meant: a job before its attempts, jobs
- * by id. All times are the database's.
+ * Changes enqueued jobs, by the database's clock. READ COMMITTED locks only the rows meant: jobs by
+ * id, each before its attempts.
  */
 export class JobStore {
   readonly #options: StoreOptions
@@ -114,7 +112,6 @@ export class JobStore {
     return new Map(lost.map((claim) => [claim, jobs.get(claim.id)]))
   }
 
-  /** Resolves with whether the claim was valid. */
   async writeProgress({ id, fence }: Claim, progress: number, note: string | null) {
     const { numAffectedRows = 0n } = await sql`
       update job set progress = ${progress}, note = ${note}
@@ -131,8 +128,8 @@ export class JobStore {
   }
 
   /**
-   * Reschedules jobs whose leases expired. One may have crashed the process: random delays keep
-   * them from running together again.
+   * Reschedules jobs whose leases expired, at random times: one of them may crash the process that
+   * runs it.
    */
   rescue(): Promise<JobChange[]> {
     return this.#moveDue('running', async (trx, rows) => {
@@ -151,7 +148,6 @@ export class JobStore {
     })
   }
 
-  /** Workers notice that their claims are invalid. */
   async cancel(trx: Trx, ids: readonly string[]): Promise<JobChange[]> {
     const cancelled: JobUpdate = { state: 'cancelled', ...this.#ending }
     const changes = await changeFrom(trx, ids, UNFINISHED, cancelled)
@@ -159,7 +155,7 @@ export class JobStore {
     return changes
   }
 
-  /** Their kinds have a day until such jobs are parked again. */
+  /** They are not parked again for a day. */
   async retry(trx: Trx, ids: readonly string[]): Promise<JobChange[]> {
     const fresh = { attempt: 0, progress: 0, note: null, error: null, finished_at: null }
     const changes = await changeFrom(trx, ids, RETRYABLE, { ...QUEUED, ...fresh })
@@ -167,7 +163,6 @@ export class JobStore {
     return changes
   }
 
-  /** Deletes finished jobs that were kept long enough. */
   async prune(): Promise<number> {
     let pruned = 0
     for (const state of FINISHED) {
@@ -177,7 +172,7 @@ export class JobStore {
     return pruned
   }
 
-  /** Says that `kinds` have handlers, and that others which have jobs are known from now on. */
+  /** Says that `kinds` have handlers; others get a day from when they are first seen. */
   async renewKinds(kinds: readonly string[]): Promise<void> {
     const known = await typed(this.open(false)).selectFrom('job_kind').select('kind').execute()
     const knownKinds = new Set(known.map(({ kind }) => kind))
@@ -207,7 +202,6 @@ export class JobStore {
     columns: JobUpdate,
   ): Promise<JobChange[]> {
     if (kinds.length === 0) return []
-    // Found without locks, as `Queue` reads ahead.
     const { rows: found } = await sql<{ id: string }>`
       select id from job force index (job_kind)
       where kind in (${idList(kinds)}) and state = ${from} limit ${sql.lit(CLEANUP_BATCH)}
@@ -226,10 +220,9 @@ export class JobStore {
 
   async #moveDue(
     state: 'scheduled' | 'running',
-    /** Resolves with the ids of further jobs that it enqueued. */
+    /** Resolves with the ids of jobs that it enqueued. */
     move: (trx: Trx, rows: readonly Due[]) => Promise<readonly string[]>,
   ): Promise<JobChange[]> {
-    // Found without locks, as `Queue` reads ahead.
     const { rows: found } = await dueQuery(state, MAINTENANCE_BATCH).execute(this.open(true))
     if (found.length === 0) return []
     return this.transaction(true, async (trx) => {
@@ -320,13 +313,13 @@ async function changeFrom(
   return readChanges(trx, toIds(rows))
 }
 
-/** Ordered by both columns of the index: MariaDB takes no enum for a constant, and would sort. */
+/** Ordered like `ORDER`, for the same reason. */
 export const dueQuery = (state: JobState, limit: number) => sql<{ id: string }>`
   select id from job force index (job_due) where state = ${state} and due_at <= now(3)
   order by state, due_at limit ${sql.lit(limit)}
 `
 
-/** Those that another process has locked are left to it. */
+/** Leaves locked ones to other processes. */
 async function lockDue(trx: Trx, state: JobState, ids: readonly string[]): Promise<Due[]> {
   const { rows } = await sql<Due>`
     select id, attempt, max_attempts as maxAttempts from job force index (primary)
@@ -336,7 +329,6 @@ async function lockDue(trx: Trx, state: JobState, ids: readonly string[]): Promi
   return rows
 }
 
-/** @param handledAt of kinds that are known. */
 async function renewKinds(
   db: Db,
   kinds: readonly string[],
@@ -353,7 +345,7 @@ async function renewKinds(
 async function prune(trx: Trx, state: JobState, ids: readonly string[]): Promise<number> {
   const rows = await lockDue(trx, state, ids)
   if (rows.length === 0) return 0
-  // A join, because a list of most ids may become a scan, which waits for rows that others lock.
+  // A long list of ids may become a scan, which waits for rows that others lock.
   await sql`
     delete job from json_table(${JSON.stringify(toIds(rows))}, '$[*]' columns (
       id char(36) character set ascii collate ascii_bin path '$'
@@ -374,7 +366,7 @@ async function closeAttempts(
   `.execute(trx)
 }
 
-/** For jobs whose handlers have an `onFailed`. Resolves with the ids of those enqueued. */
+/** For jobs whose handlers have an `onFailed`. Resolves with the new ids. */
 async function enqueueFailures(trx: Trx, failed: readonly string[]): Promise<string[]> {
   if (failed.length === 0) return []
   const { rows } = await sql<{ id: string }>`
@@ -414,7 +406,7 @@ export async function readChanges(db: Db, ids: readonly string[]): Promise<JobCh
 
 export const later = (ms: number) => sql<Date>`now(3) + interval (${ms} * 1000) microsecond`
 
-/** Padded to a power of two, because the server keeps every statement that it prepared. */
+/** Padded to a power of two: the server keeps every statement that it prepared. */
 export function idList(ids: readonly string[]): RawBuilder<string> {
   const length = 2 ** Math.ceil(Math.log2(ids.length))
   return sql.join(Array.from({ length }, (_, index) => ids[index] ?? ids.at(-1)))

@@ -30,15 +30,15 @@ export type JobState =
 interface JobTable {
   id: string
   kind: string
-  /** That of its kind when it was enqueued. */
+  /** Its kind's when it was enqueued. */
   queue: Generated<string>
-  /** Among which jobs of its kind take turns. */
+  /** By which jobs of a kind take turns. */
   limit_key: Generated<string>
   state: JobState
   priority: number
   /**
-   * When a scheduled job is promoted, a running one's lease expires, a finished one is pruned.
-   * Since when a queued one waits, if not since its creation.
+   * When a scheduled job is promoted, a running one's lease expires, a finished one is pruned;
+   * since when a queued one waits, if not since its creation.
    */
   due_at: Date | null
   attempt: Generated<number>
@@ -47,7 +47,7 @@ interface JobTable {
   fence: Generated<number>
   worker: string | null
   dedupe_key: string | null
-  /** Whether its failure enqueues a job for its handler's `onFailed`. */
+  /** Whether its handler has an `onFailed`. */
   on_failed: Generated<number>
   request_id: string | null
   subject: string | null
@@ -62,18 +62,17 @@ interface JobTable {
   finished_at: Date | null
 }
 
-/** Locked to claim jobs of a kind with limits. */
+/** Locked by claims within limits. */
 interface LimitTable {
   kind: string
-  /** Whose turn was the last. */
+  /** Of the last turn. */
   last_key: Generated<string>
-  /** The recent starts, in JSON. */
+  /** In JSON. */
   starts: Generated<string>
 }
 
 export type AttemptOutcome = 'succeeded' | 'failed' | 'cancelled' | 'lost' | 'released'
 
-/** One row per claim. */
 interface AttemptTable {
   job_id: string
   fence: number

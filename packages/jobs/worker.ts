@@ -24,7 +24,7 @@ import {
 } from './store.ts'
 
 const FINISH_BATCH = 100
-/** Jobs are claimed while results are written, up to this number. */
+/** Jobs are claimed while results are written. */
 const MAX_CLAIMS_PER_PLACE = 2
 const SEARCH_EVERY_MS = 10_000
 const MAX_RESULT_BYTES = 4 * 1024 * 1024
@@ -44,15 +44,13 @@ export interface WorkerOptions {
   store: JobStore
   log: Log
   name: string
-  /** How many jobs of each queue run at once; `*` stands for every other queue. */
   queues: Readonly<Record<string, number>>
   timing: Timing
   handlers: readonly JobHandler[]
   publicMessage(error: unknown): string
-  /** Calls `run` and returns what it does. */
   around(attempt: JobContext, run: () => Promise<unknown>): Promise<unknown>
   onChange(changes: readonly JobChange[]): void
-  /** Called with a change that another process made. */
+  /** Called with another process's change. */
   onNotice(change: JobChange): void
   observer?: JobObserver | undefined
 }
@@ -62,13 +60,11 @@ export class Worker {
   readonly name: string
   readonly #options: WorkerOptions
   readonly #handlers: ReadonlyMap<string, JobHandler>
-  /** By queue. */
   readonly #places: ReadonlyMap<string, number>
   readonly #claims: Claims
   readonly #attempts = new Set<Attempt>()
   /** The newest job of each schedule. */
   readonly #scheduled = new Map<string, { id: string; queue: string }>()
-  /** Kinds that the log has named. */
   readonly #namedKinds = new Set<string>()
   readonly #claimLoop: Loop
   readonly #finishLoop: Loop
@@ -124,7 +120,7 @@ export class Worker {
     return handlers.filter(({ job }) => this.#places.has(job.queue)).map(({ job }) => job.name)
   }
 
-  /** Of each kind with a handler, whether this process runs it or not. */
+  /** By kind, also of those that it does not claim. */
   get queues(): ReadonlyMap<string, string> {
     return new Map([...this.#handlers].map(([kind, { job }]) => [kind, job.queue]))
   }
@@ -135,7 +131,6 @@ export class Worker {
     for (const loop of [this.#claimLoop, this.#finishLoop, this.#watchLoop]) loop.start()
   }
 
-  /** Jobs were queued. */
   wake(): void {
     this.#claims.expire()
     this.#claimLoop.wake()
@@ -162,7 +157,7 @@ export class Worker {
     void this.#claimLoop.stop()
   }
 
-  /** Lets jobs finish for a moment, then aborts and releases them. */
+  /** Lets jobs finish, then aborts and releases them. */
   async stop(crashed: boolean): Promise<void> {
     await this.#claimLoop.stop()
     this.#releasesOnStop = !crashed
@@ -201,7 +196,7 @@ export class Worker {
     return batch.length === FINISH_BATCH
   }
 
-  /** Renews leases when due, writes progress, and aborts attempts that lost their claims. */
+  /** Renews leases, writes progress, and aborts attempts that lost their claims. */
   async watchOnce(): Promise<boolean> {
     const attempts = [...this.#attempts]
     if (attempts.length === 0) return false
@@ -211,7 +206,6 @@ export class Worker {
     return false
   }
 
-  /** How many jobs each queue has room for. */
   get #rooms(): ReadonlyMap<string, number> {
     const counts = new Map(
       [...this.#places.keys()].map((queue) => [queue, { running: 0, claims: 0 }]),
@@ -234,7 +228,6 @@ export class Worker {
     return [...this.#attempts].filter(matches).length
   }
 
-  /** Other processes pause and resume queues. */
   async #readQueues(): Promise<void> {
     const { store, timing } = this.#options
     const now = performance.now()
@@ -376,14 +369,13 @@ export class Worker {
 class Attempt {
   readonly claim: Claim
   readonly handler: JobHandler
-  /** Whether it has the extra place for scheduled jobs. */
+  /** Whether it has the extra place of schedules. */
   readonly isExtra: boolean
-  /** An unresponsive handler keeps its place until it has ended. */
+  /** An unresponsive handler keeps its place until then. */
   ended = false
   result: AttemptResult | undefined
   isWritten = false
   readonly controller = new AbortController()
-  /** Not written yet. */
   progress: { fraction: number; note: string | null } | undefined
 
   constructor(claim: Claim, handler: JobHandler, isExtra: boolean) {

@@ -7,7 +7,7 @@ import { schedules } from './jobs/schedules.js'
 import { throttled } from './jobs/throttled.js'
 
 const SHOWN = 12
-/** Other processes do not notify of their jobs, and messages may be lost. */
+/** Messages may be lost. */
 const READ_EVERY_MS = 15_000
 const READ_KINDS_EVERY_MS = 5_000
 
@@ -33,7 +33,7 @@ function mount(section, { api, live }) {
   const scheduleTable = schedules(api)
   section.append(queueTable.part, scheduleTable.part)
 
-  /** Of the pages from the second to this one. @type {string[]} */
+  /** From the second page to this one. @type {string[]} */
   let cursors = []
   /** @type {string | null} */
   let nextCursor = null
@@ -48,13 +48,13 @@ function mount(section, { api, live }) {
         api('GET', `/v1/jobs?${query}`, { background: true }),
         readCounts(),
       ])
-      // Others were chosen meanwhile, which are read next.
+      // Others were chosen meanwhile.
       if (asked !== identify()) return
       problem.textContent = ''
       show(page, counts)
       shown = asked
     } catch (error) {
-      // An outage leaves what was read, which only another choice makes wrong.
+      // After an outage, what was read still holds unless others were chosen.
       if (shown !== asked) problem.textContent = explain(/** @type {Error} */ (error))
     }
   })

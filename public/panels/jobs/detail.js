@@ -13,7 +13,8 @@ const TONES = { succeeded: 'good', failed: 'bad', lost: 'bad', cancelled: '', re
 export function moment(text) {
   const when = new Date(text)
   if (when.toDateString() === new Date().toDateString()) return timeOfDay(when)
-  return `${when.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })} ${timeOfDay(when)}`
+  const day = when.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })
+  return `${day} ${timeOfDay(when)}`
 }
 
 /** @typedef {{ id: string, kind: string }} Named */
@@ -55,7 +56,7 @@ function facts({ subject, key, priority, requestId, ...job }) {
   return list
 }
 
-/** From its creation to its end: waits and attempts as a bar, and in words. @param {JobDetail} job */
+/** Waits and attempts as a bar, and in words. @param {JobDetail} job */
 function timeline({ createdAt, runAt, startedAt, finishedAt, state, attempts, ...job }) {
   const bar = element('div', { className: 'timeline', 'aria-hidden': 'true' })
   let at = createdAt

@@ -1,10 +1,11 @@
 import { element, scrollRegion } from '../../element.js'
 import { number } from '../../format.js'
 
-/** @typedef {import('../../../src/features/jobs-admin/routes.ts').JobQueues['items'][number]} Queue */
+/** @typedef {import('../../../src/features/jobs-admin/routes.ts').JobQueues} JobQueues */
+/** @typedef {JobQueues['items'][number]} Queue */
 
 /**
- * Folded; what is wrong with a queue stands beside the heading.
+ * Folded, with what is wrong beside the heading.
  *
  * @param {typeof import('../../api.js').api} api
  */
@@ -24,7 +25,7 @@ export function queues(api) {
   const rows = new Map()
 
   async function read() {
-    /** @type {{ items: Queue[] } | undefined} */
+    /** @type {JobQueues | undefined} */
     const found = await api('GET', '/v1/jobs/queues', { background: true }).catch(() => {})
     if (found) show(found.items)
   }
@@ -73,7 +74,7 @@ function troubleOf({ pausedAt, isRun, queued }) {
 }
 
 /**
- * A row that stays while it changes, and so does the focus on its button.
+ * A row that stays while it changes, so that its button keeps the focus.
  *
  * @param {string} name @param {(queue: string, verb: 'pause' | 'resume') => void} act
  */

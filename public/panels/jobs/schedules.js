@@ -51,7 +51,7 @@ export function schedules(api) {
 }
 
 /**
- * The buttons stay where they are while the rest changes, and so does the focus.
+ * The buttons stay while the rest changes, so that they keep the focus.
  *
  * @param {string} name
  * @param {(name: string, verb: 'run' | 'pause' | 'resume') => void} act
