@@ -21,7 +21,7 @@ interface HealthOptions {
   open(): Db
   log: Log
   timing: Timing
-  queues(): ReadonlyMap<string, string>
+  queueOf(): ReadonlyMap<string, string>
 }
 
 interface OpenTransaction {
@@ -75,10 +75,10 @@ export class Health {
   }
 
   async #count(): Promise<void> {
-    const { open, log, queues } = this.#options
+    const { open, log, queueOf } = this.#options
     try {
       const db = open()
-      const waiting = await countWaiting(db, queues())
+      const waiting = await countWaiting(db, queueOf())
       this.#figures = { states: await countJobs(db), ...waiting }
       this.#countFails = false
     } catch (error) {

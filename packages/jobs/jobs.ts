@@ -106,7 +106,7 @@ export class Jobs implements AsyncDisposable {
       open: () => this.#open(true),
       log,
       timing: this.#timing,
-      queues: () => this.#queues,
+      queueOf: () => this.#queueOf,
     })
     const { maxBackoffMs } = this.#timing
     const pace = { restMs: READ_WATCHED_EVERY_MS, maxBackoffMs }
@@ -229,7 +229,7 @@ export class Jobs implements AsyncDisposable {
   }
 
   queues(db: Db): Promise<QueueRow[]> {
-    return listQueues(db, this.#queues)
+    return listQueues(db, this.#queueOf)
   }
 
   /**
@@ -238,12 +238,12 @@ export class Jobs implements AsyncDisposable {
    * @throws JobError `not_found` for a queue that no job and no process names.
    */
   pauseQueue(db: Db, queue: string): Promise<void> {
-    return setPaused(db, queue, { paused: true, queues: this.#queues })
+    return setPaused(db, queue, { paused: true, queueOf: this.#queueOf })
   }
 
   /** @throws as `pauseQueue`. */
   resumeQueue(db: Db, queue: string): Promise<void> {
-    return setPaused(db, queue, { paused: false, queues: this.#queues })
+    return setPaused(db, queue, { paused: false, queueOf: this.#queueOf })
   }
 
   readonly schedules = async (db: Db) => (await this.#maintenance?.list(db)) ?? []
@@ -315,8 +315,8 @@ export class Jobs implements AsyncDisposable {
     await this.stop()
   }
 
-  get #queues(): ReadonlyMap<string, string> {
-    return this.#worker?.queues ?? new Map()
+  get #queueOf(): ReadonlyMap<string, string> {
+    return this.#worker?.queueOf ?? new Map()
   }
 
   get #traced() {

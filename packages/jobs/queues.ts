@@ -34,15 +34,15 @@ export async function renewQueues(db: Db, queues: Iterable<string>): Promise<voi
 }
 
 /**
- * @param queues by kind.
+ * @param queueOf by kind.
  * @throws JobError `not_found` for a queue that no job and no process names.
  */
 export async function setPaused(
   db: Db,
   queue: string,
-  { paused, queues }: { paused: boolean; queues: ReadonlyMap<string, string> },
+  { paused, queueOf }: { paused: boolean; queueOf: ReadonlyMap<string, string> },
 ): Promise<void> {
-  const isKnown = (await listQueues(db, queues)).some((row) => row.queue === queue)
+  const isKnown = (await listQueues(db, queueOf)).some((row) => row.queue === queue)
   if (!isKnown) throw new JobError('not_found', `There is no queue ${queue}`)
   await sql`
     insert into job_queue_state (queue, paused_at) values (${queue}, if(${paused}, now(3), null))
@@ -50,8 +50,11 @@ export async function setPaused(
   `.execute(db)
 }
 
-/** @param queues by kind; for other kinds, what a job has. */
-export async function listQueues(db: Db, queues: ReadonlyMap<string, string>): Promise<QueueRow[]> {
+/** @param queueOf by kind; for other kinds, what a job has. */
+export async function listQueues(
+  db: Db,
+  queueOf: ReadonlyMap<string, string>,
+): Promise<QueueRow[]> {
   const rows = new Map<string, QueueRow>()
   const find = (queue: string) =>
     rows.getOrInsertComputed(queue, () => ({
@@ -61,11 +64,11 @@ export async function listQueues(db: Db, queues: ReadonlyMap<string, string>): P
       queued: 0,
       running: 0,
     }))
-  for (const queue of queues.values()) find(queue)
+  for (const queue of queueOf.values()) find(queue)
   for (const { queue, pausedAt, isRun } of await readStates(db))
     Object.assign(find(queue), { pausedAt, isRun: Number(isRun) === 1 })
   for (const { kind, queue, queued, running } of await countKinds(db)) {
-    const row = find(queues.get(kind) ?? queue)
+    const row = find(queueOf.get(kind) ?? queue)
     row.queued += Number(queued)
     row.running += Number(running)
   }

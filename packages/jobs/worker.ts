@@ -121,7 +121,7 @@ export class Worker {
   }
 
   /** By kind, also of those that it does not claim. */
-  get queues(): ReadonlyMap<string, string> {
+  get queueOf(): ReadonlyMap<string, string> {
     return new Map([...this.#handlers].map(([kind, { job }]) => [kind, job.queue]))
   }
 
@@ -326,7 +326,7 @@ export class Worker {
 
   #warnOfOthers(): void {
     const { log, queues } = this.#options
-    const known = new Set(this.queues.values())
+    const known = new Set(this.queueOf.values())
     for (const queue of Object.keys(queues))
       if (queue !== '*' && !known.has(queue))
         log.warn({ queue }, 'No job is declared with this queue')

@@ -15,11 +15,11 @@ import { enqueue, useJobs } from './support/jobs.ts'
 const some = job<null>('test.some')
 const HOUR_MS = 3_600_000
 
-function useHealth(db: Db, queues = new Map<string, string>()) {
+function useHealth(db: Db, queueOf = new Map<string, string>()) {
   const lines: Record<string, unknown>[] = []
   const log = pino({}, { write: (line) => void lines.push(JSON.parse(line)) })
   const timing = { ...TIMING, slowReadMs: 0.5 }
-  const health = new Health({ open: () => db, log, timing, queues: () => queues })
+  const health = new Health({ open: () => db, log, timing, queueOf: () => queueOf })
   return { health, lines }
 }
 
