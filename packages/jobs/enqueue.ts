@@ -23,13 +23,13 @@ export interface EnqueueOptions {
   runAt?: Date
   /** An integer from -32 768 to 32 767, 0 by default; smaller ones go first. */
   priority?: number
-  /** At most 200 characters. While a job of this kind and key is unfinished, it is returned. */
+  /** At most 200 characters. An unfinished job of this kind and key is returned instead. */
   dedupeKey?: string
   /** 1 to 128 ASCII characters without spaces. */
   requestId?: string | null
-  /** Who enqueues it: 1 to 64 ASCII characters without spaces. */
+  /** Who enqueues it: the same, to 64. */
   subject?: string | null
-  /** Of who enqueues it, such as a W3C traceparent: 1 to 55 ASCII characters without spaces. */
+  /** Such as a W3C traceparent: the same, to 55. */
   trace?: string | null
 }
 

@@ -51,7 +51,7 @@ export class Health {
     this.loop = new Loop({ name: 'health', log, restMs: CHECK_EVERY_MS, maxBackoffMs, runOnce })
   }
 
-  /** At most a few seconds old, unless counting takes longer; undefined without the database. */
+  /** A few seconds old, unless counting takes longer; undefined without the database. */
   async figures(): Promise<Figures | undefined> {
     if (performance.now() - this.#countedAt >= COUNT_EVERY_MS)
       this.#counting ??= this.#count().finally(() => {

@@ -47,7 +47,7 @@ export interface JobSignal {
 }
 
 export interface JobsOptions extends Omit<StoreOptions, 'open'> {
-  /** Opens a handle whose statements end with `signal`; `reserved` ones do not wait for others. */
+  /** A handle whose statements end with `signal`; `reserved` ones do not wait for others. */
   open(signal: AbortSignal, options: { reserved: boolean }): Db
   afterCommit(trx: Trx, act: () => void): void
   log: Log
@@ -81,7 +81,6 @@ interface Listener {
 
 type Change = (trx: Trx, ids: readonly string[]) => Promise<JobChange[]>
 
-/** Durable jobs, shared by all processes. */
 export class Jobs implements AsyncDisposable {
   readonly #options: JobsOptions
   readonly #timing: Timing
@@ -154,7 +153,7 @@ export class Jobs implements AsyncDisposable {
   /**
    * Enqueues a job in the caller's transaction.
    *
-   * @throws TypeError or RangeError for an invalid input or option; JobError `too_large`.
+   * @throws TypeError or RangeError for an invalid option; JobError `too_large`.
    */
   async enqueue<Input>(
     trx: Trx,
@@ -233,7 +232,7 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Workers claim no more of its jobs, within a second; those that run go on.
+   * Stops claims of its jobs within a second; those that run go on.
    *
    * @throws JobError `not_found` for a queue that no job and no process names.
    */
@@ -270,7 +269,7 @@ export class Jobs implements AsyncDisposable {
     await this.#started.resume(db, name)
   }
 
-  /** Counts of all processes, for metrics; undefined without the database. */
+  /** Of all processes; undefined without the database. */
   figures(): Promise<Figures | undefined> {
     return this.#health.figures()
   }

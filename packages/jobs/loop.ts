@@ -2,19 +2,18 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 /** Times in milliseconds, overridden only by tests. */
 export const TIMING = {
-  /** Validity of a claim after its last renewal. */
   leaseMs: 30_000,
   heartbeatMs: 10_000,
   /** How often jobs are looked for. */
   pollMs: 500,
-  /** How often a worker checks its claims, and writes progress. */
+  /** How often claims are checked, and progress is written. */
   watchMs: 250,
   /** How often jobs are pruned, parked and returned. */
   cleanUpMs: 10_000,
   /** As long as passing a hundred thousand old entries of an index. */
   slowReadMs: 5,
   maxBackoffMs: 5_000,
-  /** On stop: how long jobs may continue, then how long aborted ones may. */
+  /** On stop: for running jobs, then again for aborted ones. */
   graceMs: 1_000,
   bulkMs: 2_000,
 }
@@ -38,10 +37,7 @@ export interface LoopOptions {
 
 const MIN_BACKOFF_MS = 250
 
-/**
- * Calls `runOnce` until stopped. Pauses after failures, longer each time unless the error's code is
- * `overloaded`.
- */
+/** Calls `runOnce` until stopped. Pauses longer after each failure but `overloaded`. */
 export class Loop {
   readonly #options: LoopOptions
   readonly #stopping = new AbortController()

@@ -17,7 +17,7 @@ export interface MaintenanceOptions
   schedules: readonly JobSchedule[]
   /** Whether this process has places for the queue. */
   runs(queue: string): boolean
-  /** Enqueues a schedule's job in the transaction that marks its slot as fired. */
+  /** In the transaction that marks the slot as fired. */
   enqueue(trx: Trx, schedule: JobSchedule, by?: RunBy): Promise<{ id: string }>
 }
 
@@ -72,9 +72,11 @@ export class Maintenance {
   /** Fires each slot once, where the job's queue is run; of missed ones, the last. */
   async fireSchedules(): Promise<void> {
     const { store, runs } = this.#options
+    const entries = this.#entries.filter(({ schedule }) => runs(schedule.job.queue))
+    if (entries.length === 0) return
     const now = await readClock(store.open(true))
-    for (const entry of this.#entries) {
-      if (now.getTime() < entry.nextSlot || !runs(entry.schedule.job.queue)) continue
+    for (const entry of entries) {
+      if (now.getTime() < entry.nextSlot) continue
       const soon = new Date(Math.floor(now.getTime() / 1_000) * 1_000 + 1_000)
       const [slot] = entry.cron.previousRuns(1, soon)
       if (slot) await store.transaction(true, (trx) => this.#fireSlot(trx, entry.schedule, slot))

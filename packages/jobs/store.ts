@@ -99,7 +99,7 @@ export class JobStore {
     })
   }
 
-  /** Invalid claims, each with its job as it is, if it exists. */
+  /** Invalid claims, each with its job if it exists. */
   async findLost(claims: readonly Claim[]): Promise<Map<Claim, JobChange | undefined>> {
     const { rows } = await sql<JobChange & { fence: number }>`
       select ${CHANGE}, fence from job where id in (${idList(toIds(claims))})
@@ -182,7 +182,7 @@ export class JobStore {
     await renewKinds(this.open(false), newKinds, sql`handled_at`)
   }
 
-  /** Parks queued jobs of kinds that no process has handled for a day. */
+  /** Parks queued jobs of orphaned kinds. */
   async park(): Promise<JobChange[]> {
     const { rows } = await sql<{ kind: string }>`
       select kind from job_kind where handled_at < now(3) - interval ${ORPHAN_AFTER_DAYS} day

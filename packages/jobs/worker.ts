@@ -32,7 +32,7 @@ const MAX_BACKOFF_MS = 600_000
 const MAX_NOTE_CHARACTERS = 200
 const MAX_ERROR_CHARACTERS = 1_000
 const MAX_DETAIL_CHARACTERS = 4_000
-/** How long an aborted handler may take before its attempt fails. */
+/** After which the attempt of an aborted handler fails. */
 const UNRESPONSIVE_MS = 1_000
 const MAX_TIMER_MS = 2 ** 31 - 1
 
@@ -114,7 +114,6 @@ export class Worker {
     return this.#handlers.keys()
   }
 
-  /** Kinds that it claims. */
   get runKinds(): string[] {
     const handlers = [...this.#handlers.values()]
     return handlers.filter(({ job }) => this.#places.has(job.queue)).map(({ job }) => job.name)
@@ -271,7 +270,7 @@ export class Worker {
     this.#finishLoop.wake()
   }
 
-  /** Frees the place once the handler ended, the claim once its result is written. */
+  /** Frees the claim once the handler has ended and its result is written. */
   #free(attempt: Attempt): void {
     if (attempt.ended && attempt.isWritten) this.#attempts.delete(attempt)
     if (attempt.isWritten) this.#claims.release(attempt.claim.kind)
@@ -285,7 +284,7 @@ export class Worker {
     const text = isLast ? 'Job failed' : 'Job attempt failed, retrying'
     const fields = { err: error, job: id, kind, attempt, requestId }
     if (!controller.signal.aborted) this.#options.log.warn(fields, text)
-    // Shutdown may be the cause: the attempt does not count.
+    // Shutdown may be the cause.
     if (this.#releasesOnStop && isRetryable) return { state: 'queued' }
     const message = this.#options.publicMessage(error).slice(0, MAX_ERROR_CHARACTERS)
     const failure = { error: message, detail: toDetail(error) }

@@ -121,7 +121,7 @@ export class Metrics {
 
   observeRemoteChunk = (outcome: string) => this.#remoteChunks.inc({ outcome })
 
-  /** Returns what observes the seconds of each statement of this name. */
+  /** Returns what observes each statement of this name. */
   timeStatements(name: string): (seconds: number) => void {
     return this.#statements.labels({ name }).observe
   }
