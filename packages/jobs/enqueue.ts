@@ -27,9 +27,9 @@ export interface EnqueueOptions {
   dedupeKey?: string
   /** 1 to 128 ASCII characters without spaces. */
   requestId?: string | null
-  /** Who enqueues it: the same, to 64. */
+  /** Who enqueues it, in at most 64 such characters. */
   subject?: string | null
-  /** Such as a W3C traceparent: the same, to 55. */
+  /** Such as a W3C traceparent, in at most 55 such characters. */
   trace?: string | null
 }
 

@@ -19,7 +19,7 @@ export interface Job<Input, Result> {
   readonly limit: number
   /** Jobs take turns by it, such as a customer's id: 1 to 100 ASCII characters without spaces. */
   readonly key: ((input: Input) => string) | undefined
-  /** The same for each key. */
+  /** The `limit` of each key. */
   readonly limitPerKey: number
   /** Maximum starts in any `perMs` in all processes together. */
   readonly rate: Rate | undefined

@@ -135,7 +135,7 @@ export class Jobs implements AsyncDisposable {
     const enqueue = async (trx: Trx, { name: schedule, job, input }: JobSchedule, by?: RunBy) => {
       const options = { dedupeKey: `schedule:${schedule}`, ...by }
       const enqueued = await this.enqueue(trx, job, input as never, options)
-      this.#options.afterCommit(trx, () => worker.claimScheduled(schedule, enqueued.id, job))
+      this.#options.afterCommit(trx, () => worker.claimScheduled(schedule, enqueued.id, job.name))
       return enqueued
     }
     const runs = (queue: string) => worker.runs(queue)
@@ -153,7 +153,7 @@ export class Jobs implements AsyncDisposable {
   /**
    * Enqueues a job in the caller's transaction.
    *
-   * @throws TypeError or RangeError for an invalid option; JobError `too_large`.
+   * @throws TypeError or RangeError for an invalid input or option; JobError `too_large`.
    */
   async enqueue<Input>(
     trx: Trx,

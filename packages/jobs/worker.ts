@@ -6,7 +6,6 @@ import { JobError } from './errors.ts'
 import {
   findDuplicate,
   hasLimits,
-  type Job,
   type JobChange,
   type JobContext,
   type JobHandler,
@@ -136,10 +135,10 @@ export class Worker {
   }
 
   /** One more place keeps a schedule's job from waiting for long jobs. */
-  claimScheduled(schedule: string, id: string, { name, queue }: Job<never, unknown>): void {
-    const handler = this.#handlers.get(name)
-    if (handler && this.runs(queue) && !hasLimits(handler.job))
-      this.#scheduled.set(schedule, { id, queue })
+  claimScheduled(schedule: string, id: string, kind: string): void {
+    const job = this.#handlers.get(kind)?.job
+    if (job && this.runs(job.queue) && !hasLimits(job))
+      this.#scheduled.set(schedule, { id, queue: job.queue })
     this.wake()
   }
 

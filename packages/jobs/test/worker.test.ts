@@ -205,9 +205,9 @@ describe('one turn', () => {
     await worker.claimOnce()
     const first = await put(untilAborted)
     const [stale, second] = [await put(untilAborted), await put(untilAborted)]
-    worker.claimScheduled('one', first, untilAborted)
-    worker.claimScheduled('two', stale, untilAborted)
-    worker.claimScheduled('two', second, untilAborted)
+    worker.claimScheduled('one', first, untilAborted.name)
+    worker.claimScheduled('two', stale, untilAborted.name)
+    worker.claimScheduled('two', second, untilAborted.name)
     await worker.claimOnce()
     await worker.claimOnce()
     expect(changes.map(({ id }) => id)).toEqual([expect.any(String), first])
