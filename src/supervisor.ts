@@ -57,12 +57,15 @@ export async function supervise(
   }
   const keep = async (index: number) => {
     let delayMs = RESTART_DELAY_MS
+    let hasServed = false
     while (!stopping.signal.aborted) {
       const startedAt = performance.now()
       const { code, hasListened } = await run(toEnv(env, config, index, count), onListening)
-      if (stopping.signal.aborted || !hasListened) {
+      hasServed ||= hasListened
+      if (stopping.signal.aborted || !hasServed) {
         if (code !== 0) exitCode = 1
-        if (!hasListened) stop('SIGTERM')
+        // A second signal would end the others at once.
+        if (!stopping.signal.aborted) stop('SIGTERM')
         return
       }
       if (performance.now() - startedAt > STABLE_MS) delayMs = RESTART_DELAY_MS

@@ -2,6 +2,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { readProcesses } from '../src/supervisor.ts'
 import { useDatabase } from './support/database.ts'
 import { isAlive, useProcess } from './support/process.ts'
+import { useProxy } from './support/proxy.ts'
 import { until } from './support/until.ts'
 import { freePort, hasValkey, useValkey } from './support/valkey.ts'
 
@@ -22,6 +23,20 @@ describe.runIf(hasValkey)('npm run serve -- --processes 2', () => {
     await until(() => isReached(port), 'the other one answers')
     await until(() => lines().length === 3, 'another one listens')
     expect(output()).toMatch(/A process ended: starting it again/)
+  })
+
+  test('goes on while one cannot start again, until it can', async () => {
+    const { url } = await useDatabase()
+    let isAway = false
+    const { urlOf } = await useProxy(() => (isAway ? 'mysql://127.0.0.1:1' : url))
+    const { lines, port, output } = await useProcesses({ DATABASE_URL: urlOf(url) })
+    const [{ pid }] = lines() as [Line]
+    isAway = true
+    process.kill(pid, 'SIGKILL')
+    await until(() => output().match(/starting it again/g)?.length === 2, 'it has failed to start')
+    await until(() => isReached(port), 'the other one answers')
+    isAway = false
+    await until(() => lines().length === 3, 'it listens')
   })
 
   test('stops all of them on SIGTERM, each in order', async () => {
