@@ -10,7 +10,7 @@ const KNOWN_MS = 5_000
 const MAX_ANNOUNCED = 1_000
 const MAX_KNOWN = 50_000
 const ANY = '*'
-/** After an outage each process reports a gap: one event to clients for several of them. */
+/** After an outage each process reports a gap: all within this time count as one. */
 const RESYNC_DELAY_MS = 1_000
 
 export interface RelayedEvent {
@@ -130,9 +130,9 @@ export class Relay implements Disposable {
   }
 
   #noteGap() {
-    this.#announce([...this.#followed.keys()], true)
     this.#resyncing ??= setTimeout(() => {
       this.#resyncing = undefined
+      this.#announce([...this.#followed.keys()], true)
       this.#receiver?.resync()
     }, RESYNC_DELAY_MS).unref()
   }
