@@ -42,8 +42,10 @@ export const QUEUE = 'remote'
 export const SERVERS = 'remote.servers'
 export const CANCELLED = 'remote.cancelled'
 
-/** BullMQ waits while Valkey is away. */
+/** BullMQ waits while Valkey is away. A connection that was cut without a word is opened again. */
 export const QUEUE_CONNECTION = {
+  // Longer than an idle worker's blocking command.
+  socketTimeout: 8_000,
   commandTimeout: undefined,
   maxRetriesPerRequest: null,
   enableOfflineQueue: true,
