@@ -6,8 +6,6 @@ const PREFIX = 'offloop:'
 /** Where each process says that others may have missed signals of its own. */
 const GAPS = 'gaps'
 const CONNECT_TIMEOUT_MS = 2_000
-const COMMAND_TIMEOUT_MS = 200
-/** No request waits for these. */
 const SUBSCRIBE_TIMEOUT_MS = 1_000
 const RETRY_MS = 1_000
 const PING_EVERY_MS = 1_000
@@ -61,7 +59,6 @@ export class Valkey implements Disposable {
   connect(options: Omit<RedisOptions, 'replyMapping'> = {}): Redis {
     const connection = new Redis(this.#url, {
       connectTimeout: CONNECT_TIMEOUT_MS,
-      commandTimeout: COMMAND_TIMEOUT_MS,
       maxRetriesPerRequest: 0,
       enableOfflineQueue: false,
       retryStrategy: () => RETRY_MS,

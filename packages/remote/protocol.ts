@@ -46,7 +46,6 @@ export const CANCELLED = 'remote.cancelled'
 export const QUEUE_CONNECTION = {
   // Longer than an idle worker's blocking command.
   socketTimeout: 8_000,
-  commandTimeout: undefined,
   maxRetriesPerRequest: null,
   enableOfflineQueue: true,
 }
