@@ -30,6 +30,8 @@ import {
 /** Without an announcement for so long, a server is gone, or Valkey is. */
 const SERVER_TIMEOUT_MS = 3_000
 const CALLS_PER_THREAD = 2
+/** After a call that could not be sent, none is. */
+const PAUSE_MS = 1_000
 /** Of BullMQ's own events, which nobody reads. */
 const MAX_EVENTS = 10
 
@@ -68,6 +70,7 @@ export class RemoteClient implements AsyncDisposable {
   readonly #stops: (() => void)[]
   #lastNumber = 0
   #isRenewing = false
+  #pausedUntil = 0
 
   constructor({ valkey, id, onOutcome = () => {} }: ClientOptions) {
     this.#valkey = valkey
@@ -96,6 +99,7 @@ export class RemoteClient implements AsyncDisposable {
 
   /** None while a server lacks the task, as in a rolling update. */
   places(task: string): number {
+    if (performance.now() < this.#pausedUntil) return 0
     let threads = 0
     for (const server of this.#servers.values()) {
       if (server.threads > 0 && !server.tasks.has(task)) return 0
@@ -152,6 +156,7 @@ export class RemoteClient implements AsyncDisposable {
       const call = this.#calls.get(id)
       if (call) call.isSent = true
     } catch (error) {
+      this.#pausedUntil = performance.now() + PAUSE_MS
       this.#valkey.report(error)
       this.#lose(id)
     }

@@ -107,6 +107,18 @@ describe.runIf(hasValkey)('a distributed map', () => {
     }, 'it serves')
   })
 
+  test('runs here while Valkey takes no data, and tries that now and then', async () => {
+    const { pool, connections, outcomes } = await useCluster()
+    await connections.commands.config('SET', 'maxmemory', 1)
+    const endAt = performance.now() + 3_000
+    const items = function* () {
+      while (performance.now() < endAt) yield 40
+    }
+    expect(new Set(await pool.map(give, items(), DISTRIBUTED))).toEqual(new Set([40]))
+    expect(new Set(outcomes)).toEqual(new Set(['lost']))
+    expect(outcomes.length).toBeLessThan(10)
+  })
+
   test('is complete though Valkey forgets everything at once', async () => {
     const { pool, valkey, starts, outcomes } = await useCluster()
     const map = pool.map(give, ITEMS, DISTRIBUTED).then((outputs) => outputs)
