@@ -11,7 +11,7 @@ import { type Log, openLog } from './log.ts'
 const MAX_PROCESSES = 256
 const RESTART_DELAY_MS = 1_000
 const MAX_RESTART_DELAY_MS = 30_000
-/** A process that ran for as long is started again without a longer delay. */
+/** After this the delay is short again. */
 const STABLE_MS = 60_000
 
 /** @throws AppError `invalid` for other arguments than `--processes N`. */
@@ -28,8 +28,8 @@ export function readProcesses(args: readonly string[]): number {
 }
 
 /**
- * Runs `count` processes of the service, which share its port and its threads, until a signal, and
- * returns the exit code. One that crashes is started again.
+ * Runs `count` processes, which share port and threads, until a signal; returns the exit code. One
+ * that crashes is started again.
  *
  * @param onReady called once all of them serve.
  * @throws AppError `invalid` for a configuration that several processes cannot have.

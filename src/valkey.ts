@@ -3,7 +3,7 @@ import { Redis, type RedisOptions } from 'ioredis'
 import { type Log, Repeats } from './log.ts'
 
 const PREFIX = 'offloop:'
-/** Where each process says that others may have missed signals of its own. */
+/** Where processes say that others may have missed signals. */
 const GAPS = 'gaps'
 const CONNECT_TIMEOUT_MS = 2_000
 const SUBSCRIBE_TIMEOUT_MS = 1_000
@@ -13,8 +13,8 @@ const PING_EVERY_MS = 1_000
 const SILENCE_MS = 3_000
 
 /**
- * What processes share besides the database: signals between them, and connections for limits and
- * remote tasks. While it fails, each process goes on by itself.
+ * Signals between processes, and connections for what else they share. While it fails, each process
+ * goes on by itself.
  */
 export class Valkey implements Disposable {
   readonly #url: string
@@ -69,7 +69,7 @@ export class Valkey implements Disposable {
     return connection
   }
 
-  /** Sends a signal to all processes, this one included; it is lost while Valkey fails. */
+  /** To all processes, this one included; lost while Valkey fails. */
   publish(channel: string, message: unknown): void {
     if (!isReady(this.commands)) {
       this.#hasDropped = true
@@ -111,7 +111,7 @@ export class Valkey implements Disposable {
     if (this.#failures.isFirst('', logOthers)) this.#log.warn({ err: error }, message)
   }
 
-  /** While there is no connection, `#resubscribe` will do it. */
+  /** Otherwise `#resubscribe` does it. */
   #send(verb: 'subscribe' | 'unsubscribe', channel: string) {
     if (isReady(this.#subscriber)) this.#subscriber[verb](PREFIX + channel).catch(this.report)
   }

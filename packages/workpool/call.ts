@@ -15,11 +15,10 @@ export interface WorkOptions {
   priority?: Priority | undefined
   /** Callers, such as customers, get equal shares of the workers. */
   key?: string | undefined
-  /** Copied to the Timing. */
+  /** This and `trace`, a W3C traceparent, are copied to the Timing. */
   requestId?: string | undefined
-  /** Whether other processes take part, if there are any: see PoolOptions.remote. */
+  /** Whether other processes take part: see PoolOptions.remote. */
   distributed?: boolean | undefined
-  /** A W3C traceparent, copied to the Timing. */
   trace?: string | undefined
 }
 
@@ -105,7 +104,6 @@ export class MapEntry extends QueueEntry {
   readonly kind = 'map'
   readonly items = 1
   readonly begin: () => void
-  /** Known items that are in no chunk. */
   readonly countUnsent: () => number
 
   constructor(

@@ -113,10 +113,10 @@ export async function runChunk(
 
 interface ChunkResult<Output> {
   output: Output[]
-  /** Fewer than sent if the chunk took too long, or must be served elsewhere. */
+  /** Fewer than sent if the chunk took too long or was lost. */
   items: number
   runMs: number
-  /** About so many items would not have been too large for another process. */
+  /** About how many items another process would take. */
   fits?: number
 }
 
@@ -127,28 +127,28 @@ interface Remainder<Input, Output> {
 }
 
 /**
- * Runs a map's items, or pieces of them, in chunks sized by the time per item. The source is opened
- * only at the map's turn.
+ * Runs a map's items, or pieces of them, in chunks sized by the time per item, once it is the map's
+ * turn.
  */
 class ChunkScheduler<Input, Output> {
   readonly #work: MapWork<Input, Output>
   readonly #mode: 'each' | 'joined'
-  /** Maximum chunks launched but not read. */
+  /** Of chunks not read. */
   readonly #maxAhead: number
   readonly #maxInFlight: number
   readonly #remote: Remote | undefined
   readonly #maxRemoteCalls: number
   readonly #entry: MapEntry
   readonly #turn = Promise.withResolvers<void>()
-  /** The number of pieces up to the end of each item, once split. */
+  /** Of split items: the number of pieces up to the end of each. */
   #ends: number[] | undefined
   #source: Source<Input> | undefined
   readonly #calls = new Set<Call>()
   readonly #remoteCalls = new Set<Call>()
-  /** Unread outputs of chunks, in order. */
+  /** Unread, in order. */
   readonly #results: Promise<Output[]>[] = []
   readonly #remainders: Remainder<Input, Output>[] = []
-  /** Pending while an async source is asked for items. */
+  /** While an async source is asked. */
   #taking: PromiseWithResolvers<void> | undefined
   #failure: { reason: unknown } | undefined
   #startedAt = 0
@@ -159,7 +159,6 @@ class ChunkScheduler<Input, Output> {
   #chunksDone = 0
   runMs = 0
   #lastSize = 1
-  /** Known once a chunk was too large for another process. */
   #maxRemoteItems: number | undefined
   #msPerItem: number | undefined
 
@@ -403,7 +402,6 @@ class ChunkScheduler<Input, Output> {
     return rest.length > 0 ? [output, ...(await Promise.all(rest))].flat() : output
   }
 
-  /** Makes new chunks of the inputs that a chunk had no time for. */
   #addRemainders(items: Input[], firstIndex: number): Promise<Output[]>[] {
     const size = this.#nextSize()
     const outputs: Promise<Output[]>[] = []

@@ -43,18 +43,17 @@ export interface Topic {
 }
 
 interface RealtimeOptions {
-  /** A process without one publishes, and has no clients of its own. */
+  /** Absent if the process has no clients. */
   server?: NodeServer
   topics: readonly Topic[]
-  /** To the other processes, if there may be any. */
+  /** To other processes. */
   relay?: Relay | undefined
   /** Whose pages may connect, besides our own. */
   corsOrigins: readonly string[]
-  /** Whether a client may open one more. */
   admit?: (request: IncomingMessage) => boolean
   /** @param token of `io(url, { auth: { token } })`. @throws AppError for an unknown token. */
   identify?: (request: IncomingMessage, token: unknown) => Promise<Subject | undefined>
-  /** Called when an event is published; returns what to call afterwards. */
+  /** Returns what to call afterwards. */
   onPublish?: ((topic: string, event: string) => (() => void) | undefined) | undefined
 }
 
@@ -62,7 +61,6 @@ interface SocketData {
   subject?: Subject | undefined
 }
 
-/** `local` is for what other processes find out themselves. */
 type Reach = 'all' | 'local'
 
 type ServerEvents = Record<string, (payload?: unknown) => void>
@@ -77,7 +75,7 @@ export class Realtime implements AsyncDisposable {
   readonly #relay: Relay | undefined
   readonly #onPublish: RealtimeOptions['onPublish']
   readonly #expiry: NodeJS.Timeout
-  /** With the bytes that wait in Socket.IO's own buffer. */
+  /** With the bytes in Socket.IO's own buffer. */
   readonly #connections = new Map<Connection, number>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
   readonly #relayListeners = new Set<(event: RelayedEvent) => void>()
@@ -146,8 +144,8 @@ export class Realtime implements AsyncDisposable {
   }
 
   /**
-   * Like `emit`, but dropped for slow clients, because the next value supersedes it, and for
-   * processes without subscribers.
+   * Like `emit`, but the next value supersedes it: dropped for slow clients, and processes without
+   * subscribers.
    */
   emitLatest<E extends Event>(
     topic: string,
@@ -168,13 +166,12 @@ export class Realtime implements AsyncDisposable {
     }
   }
 
-  /** Calls `listener` with what other processes publish to topics with subscribers here. */
+  /** Subscribes to what other processes publish to topics with subscribers here. */
   onRelayed(listener: (event: RelayedEvent) => void): () => void {
     this.#relayListeners.add(listener)
     return () => this.#relayListeners.delete(listener)
   }
 
-  /** Whether events of other processes arrive. */
   get isRelaying(): boolean {
     return this.#relay?.isReady === true
   }
@@ -184,13 +181,12 @@ export class Realtime implements AsyncDisposable {
     return this.#hasLocal(topic) || this.#relay?.hasSubscribers(topic) === true
   }
 
-  /** The topics that match `pattern` and have subscribers in this process. */
+  /** The topics with subscribers in this process. */
   subscribed(pattern: RegExp): string[] {
     const topics = new Set([...this.#rooms.keys(), ...(this.#listeners.eventNames() as string[])])
     return [...topics].filter((topic) => pattern.test(topic))
   }
 
-  /** Whose sockets and event streams are open. */
   get subjects(): Subject[] {
     const sockets = [...this.#io.of('/').sockets.values()]
     return [...sockets.flatMap(({ data }) => data.subject ?? []), ...this.#streams.values()]
@@ -261,7 +257,7 @@ export class Realtime implements AsyncDisposable {
     return this.#rooms.has(topic) || this.#listeners.listenerCount(topic) > 0
   }
 
-  /** Sockets and credentials have rooms, too. */
+  /** Not all rooms are topics. */
   #updateRelay(room: string) {
     if (this.#relay && 'name' in this.#findTopic(room))
       this.#relay.follow(room, this.#hasLocal(room))
@@ -315,7 +311,7 @@ export class Realtime implements AsyncDisposable {
     }
     if (isFull(socket, name)) return TOO_MANY
     socket.join(name)
-    // Who reads after the acknowledgement misses no event of another process.
+    // Who reads afterwards misses no event of another process.
     await this.#relay?.following()
     return { ok: true }
   }
@@ -371,7 +367,7 @@ const UNAVAILABLE: Refusal = {
   message: 'The database does not answer: try again later',
 }
 
-/** Each socket is also in a room of its own, and in one of its credential. */
+/** A socket is also in rooms of its own and of its credential. */
 const isFull = ({ rooms, data }: ClientSocket, topic: string) =>
   !rooms.has(topic) && rooms.size - (data.subject ? 2 : 1) >= MAX_TOPICS
 
@@ -379,7 +375,7 @@ function reply(acknowledge: unknown, answer: Acknowledgement) {
   if (typeof acknowledge === 'function') acknowledge(answer)
 }
 
-/** Whether a request is for Socket.IO's websocket, the only upgrade accepted. */
+/** The only upgrade accepted. */
 export const isRealtimeUpgrade = ({ method, url, headers }: IncomingMessage): boolean =>
   method === 'GET' &&
   url?.startsWith(PATH) === true &&
