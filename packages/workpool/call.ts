@@ -19,6 +19,8 @@ export interface WorkOptions {
   requestId?: string | undefined
   /** Whether other processes take part: see PoolOptions.remote. */
   distributed?: boolean | undefined
+  /** Another process sent it, and takes it back if no worker begins it soon. */
+  isRemote?: boolean
   trace?: string | undefined
 }
 

@@ -161,7 +161,8 @@ export class Pool implements AsyncDisposable {
   /** Does what the pool of another process sends, as `batch` work. @throws the signal's reason. */
   async serve(work: RemoteWork, { signal, onProgress }: RemoteOptions): Promise<RemoteAnswer> {
     const { requestId, trace } = work
-    const options = { signal, requestId, trace, priority: 'batch', key: REMOTE_KEY } as const
+    const sender = { isRemote: true, priority: 'batch', key: REMOTE_KEY } as const
+    const options = { ...sender, signal, requestId, trace }
     try {
       if (work.mode !== 'one') return await runChunk(this.#threads, work, options)
       const output = await this.run(task(work.task), work.input, { ...options, onProgress })
