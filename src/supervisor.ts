@@ -86,14 +86,19 @@ export function reportListening(log: Log): void {
 }
 
 async function run(env: NodeJS.ProcessEnv, onListening: () => void) {
-  const worker = cluster.fork(env)
   let hasListened = false
-  worker.once('message', () => {
-    hasListened = true
-    onListening()
-  })
-  const [code, signal] = await once(worker, 'exit')
-  return { code: code ?? signal, hasListened }
+  try {
+    const worker = cluster.fork(env)
+    worker.once('message', () => {
+      hasListened = true
+      onListening()
+    })
+    const [code, signal] = await once(worker, 'exit')
+    return { code: code ?? signal, hasListened }
+  } catch (error) {
+    // The system lets no process start.
+    return { code: (error as Error).message, hasListened }
+  }
 }
 
 function assertShareable({ role, http, valkeyUrl }: Config) {
