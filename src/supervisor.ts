@@ -96,7 +96,6 @@ async function run(env: NodeJS.ProcessEnv, onListening: () => void) {
     const [code, signal] = await once(worker, 'exit')
     return { code: code ?? signal, hasListened }
   } catch (error) {
-    // The system lets no process start.
     return { code: (error as Error).message, hasListened }
   }
 }

@@ -41,9 +41,9 @@ export const QUEUE = 'remote'
 export const SERVERS = 'remote.servers'
 export const CANCELLED = 'remote.cancelled'
 
-/** BullMQ waits while Valkey is away. A connection that was cut without a word is opened again. */
+/** BullMQ waits while Valkey is away. */
 export const QUEUE_CONNECTION = {
-  // Longer than an idle worker's blocking command.
+  // Connections may be cut without a word; an idle worker's blocking command takes 5 s.
   socketTimeout: 8_000,
   maxRetriesPerRequest: null,
   enableOfflineQueue: true,

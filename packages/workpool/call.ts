@@ -43,7 +43,6 @@ export interface Link {
   next: Link
 }
 
-/** A call, or a map that has not begun. */
 export type Entry = Call | MapEntry
 
 abstract class QueueEntry {
@@ -53,9 +52,9 @@ abstract class QueueEntry {
   readonly options: WorkOptions
   readonly #reject: (reason: unknown) => void
   readonly queuedAt = now()
-  /** The entry is refused if it still waits at this time. */
+  /** It is refused if it waits at this time. */
   latestStartAt = Number.POSITIVE_INFINITY
-  /** The expected run time; undefined once sent if the task never ran before. */
+  /** Undefined once sent if the task never ran before. */
   estimateMs: number | undefined = undefined
   outcome: Outcome | undefined = undefined
   stopWatching: (() => void) | undefined = undefined

@@ -242,7 +242,7 @@ class ChunkScheduler<Input, Output> {
     this.#turn.resolve()
   }
 
-  /** Splits items that are too few for all threads. */
+  /** Items that are too few for all threads. */
   #split(): Items<Input> {
     const { task, items, threads } = this.#work
     if (!task.split || !Array.isArray(items)) return items
@@ -385,7 +385,6 @@ class ChunkScheduler<Input, Output> {
 
   #launch(items: Input[], firstIndex: number, isRemote = false): Promise<Output[]> {
     const outputs = this.#serve(items, firstIndex, isRemote)
-    // The source or `onProgress` may throw.
     outputs.catch((error) => this.#fail(error))
     return outputs
   }
@@ -394,7 +393,6 @@ class ChunkScheduler<Input, Output> {
     const chunk = await this.#run(items, firstIndex, isRemote)
     if (chunk.items > 0) this.#finished(chunk)
     if (chunk.fits) this.#maxRemoteItems = Math.min(chunk.fits, this.#maxRemoteItems ?? chunk.fits)
-    // What the chunk had no time for would wait for ever.
     if (this.#failure) throw this.#failure.reason
     const { output, items: served } = chunk
     const rest = this.#addRemainders(items.slice(served), firstIndex + served)
@@ -421,7 +419,7 @@ class ChunkScheduler<Input, Output> {
     const { priority, key, requestId, trace } = options
     const { promise, resolve, reject } = Promise.withResolvers<ChunkResult<Output>>()
     const work = { task: task.name, mode: this.#mode, input: items, items: items.length }
-    // Without limits: watching them per chunk costs a tenth of its round trip.
+    // Without limits: watching them costs a tenth of a round trip.
     const callOptions = { priority, key, requestId, trace }
     const call = new Call({ ...work, map: this.#entry }, callOptions, resolve, reject)
     const calls = isRemote ? this.#remoteCalls : this.#calls
@@ -433,7 +431,6 @@ class ChunkScheduler<Input, Output> {
     } catch (error) {
       if (!this.#failure && error instanceof TaskError && error.item !== undefined)
         throw new TaskError(task.name, error.cause, this.#toItemIndex(firstIndex + error.item))
-      // Fails before more chunks are launched.
       this.#fail(error)
       throw error
     } finally {
@@ -483,7 +480,7 @@ class ChunkScheduler<Input, Output> {
 interface Source<Item> {
   total?: number
   isExhausted: boolean
-  /** At most `count` items; none at the end. */
+  /** None at the end. */
   take(count: number): Item[] | Promise<Item[]>
   /** Only called while there may be more. */
   close(): void

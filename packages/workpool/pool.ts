@@ -45,7 +45,7 @@ interface ArrayClass<Name extends ArrayName> {
   readonly BYTES_PER_ELEMENT: number
 }
 
-/** Runs tasks on worker threads or in child processes. */
+/** Worker threads and child processes that run tasks. */
 export class Pool implements AsyncDisposable {
   readonly threads: number
   readonly batchThreads: number

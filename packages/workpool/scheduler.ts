@@ -31,7 +31,7 @@ export interface Limits {
   stopping?: AbortSignal
   drainMs?: number
   onTiming?: (timing: Timing) => void
-  /** Called when a worker ends by itself; code of `task` ended it. */
+  /** When a worker ends by itself, by code of `task`. */
   onCrash?: (error: Error, worker: string, task?: string) => void
 }
 
@@ -435,7 +435,6 @@ export class Scheduler implements AsyncDisposable {
     call.options.onProgress?.(fraction)
   }
 
-  /** Asks a call to end, otherwise terminates its worker. */
   #cancel(call: Call, worker: PoolWorker) {
     this.#queue.unshift(this.#revoke(worker))
     // Another call has begun: this one's answer is on its way.
@@ -582,7 +581,6 @@ export class Scheduler implements AsyncDisposable {
     this.#sweepLater(Math.max(nextAt, time + SWEEP_INTERVAL_MS))
   }
 
-  /** Ends accepted work while it can still be answered. */
   #startDrain() {
     const { drainMs } = this.#options
     if (drainMs === undefined) return

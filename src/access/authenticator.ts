@@ -22,7 +22,7 @@ interface Entry {
 
 type Signals = Pick<Valkey, 'publish' | 'subscribe'>
 
-/** Finds out whose a token is, and remembers it. */
+/** Finds out whose a token is; cached. */
 export class Authenticator {
   readonly #db: Db
   readonly #cache = createLRU<string, Entry>({ max: MAX_CACHED })

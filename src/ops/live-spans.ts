@@ -9,7 +9,7 @@ import { every, OPS, ProcessId, round } from './live-samples.ts'
 import { Recent } from './recent.ts'
 
 const PUBLISH_EVERY_MS = 250
-/** Per batch, which then has some 10 KiB. */
+/** Per batch: some 10 KiB. */
 const MAX_SPANS = 50
 const MAX_COLLECTED = 500
 /** Shorter ones are merged at once. */
@@ -36,7 +36,7 @@ const Span = z
   })
   .openapi('TaskSpan')
 
-/** A task, or several short ones of a kind in a row. */
+/** Of a task, or several short ones of a kind in a row. */
 export type TaskSpan = z.infer<typeof Span>
 
 export type EndedTask = Omit<TaskSpan, 'count'> & { items: number }

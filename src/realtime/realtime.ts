@@ -79,7 +79,7 @@ export class Realtime implements AsyncDisposable {
   readonly #connections = new Map<Connection, number>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
   readonly #relayListeners = new Set<(event: RelayedEvent) => void>()
-  /** Each ends the event stream of a known client. */
+  /** Each ends an event stream. */
   readonly #streams = new Map<() => void, Subject>()
   #closing = false
 
@@ -233,7 +233,7 @@ export class Realtime implements AsyncDisposable {
 
   #deliver({ topic, name, payload, latest }: RelayedEvent) {
     if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
-    // Socket.IO encodes a message before it looks for recipients.
+    // Socket.IO would encode it without recipients, too.
     if (!this.#rooms.has(topic)) return
     const clients = this.#io.to(topic)
     // Socket.IO's `volatile` would drop the second of two events at once for all clients.
@@ -263,7 +263,7 @@ export class Realtime implements AsyncDisposable {
       this.#relay.follow(room, this.#hasLocal(room))
   }
 
-  /** Bounds a client's unread bytes, which Socket.IO and `ws` do not. */
+  /** Socket.IO and `ws` do not bound a client's unread bytes. */
   #limit(connection: Connection) {
     this.#connections.set(connection, 0)
     // Engine.IO's own `close` comes too early.
@@ -297,7 +297,6 @@ export class Realtime implements AsyncDisposable {
     })
   }
 
-  /** A client may send anything. */
   async #subscribe(socket: ClientSocket, topic: unknown): Promise<Acknowledgement> {
     const found = this.#findTopic(topic)
     if (!('name' in found)) return found
@@ -404,7 +403,7 @@ interface Websocket {
   terminate(): void
 }
 
-/** The `ws` socket of a connection, which Engine.IO hides. */
+/** Engine.IO hides it. */
 const toWebsocket = ({ transport }: Connection) =>
   (transport as unknown as { socket: Websocket }).socket
 

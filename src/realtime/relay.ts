@@ -21,7 +21,7 @@ export interface RelayedEvent {
 
 interface Receiver {
   receive(event: RelayedEvent): void
-  /** Called when events of other processes may have been missed. */
+  /** Events of other processes may have been missed. */
   resync(): void
 }
 
@@ -88,7 +88,7 @@ export class Relay implements Disposable {
     }
   }
 
-  /** Resolves once the events of followed topics arrive, or Valkey fails. */
+  /** Resolves once followed topics arrive, or Valkey fails. */
   following(): Promise<void> {
     return this.#valkey.subscribed()
   }
