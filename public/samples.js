@@ -56,8 +56,14 @@ function openSamples({ live, api }) {
   const processes = new Processes()
   let aheadMs = 0
   let listedAt = 0
-  /** @type {{ own: Set<SamplesListener>, chosen: Set<SamplesListener>, all: Set<ProcessesListener> }} */
-  const listeners = { own: new Set(), chosen: new Set(), all: new Set() }
+  const listeners = {
+    /** @type {Set<SamplesListener>} */
+    own: new Set(),
+    /** @type {Set<SamplesListener>} */
+    chosen: new Set(),
+    /** @type {Set<ProcessesListener>} */
+    all: new Set(),
+  }
 
   /** @param {Process} [heard] all if undefined */
   function notify(heard) {

@@ -172,7 +172,7 @@ export async function openService(
   }
 }
 
-/** Its package is loaded only where it is used. */
+/** Loaded only where it is used. */
 async function openValkey(url: string, log: Log) {
   const { Valkey } = await import('./valkey.ts')
   return new Valkey(url, log)

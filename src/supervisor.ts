@@ -11,7 +11,7 @@ import { type Log, openLog } from './log.ts'
 const MAX_PROCESSES = 256
 const RESTART_DELAY_MS = 1_000
 const MAX_RESTART_DELAY_MS = 30_000
-/** A process that ran for as long is started again without a longer delay. */
+/** After this the delay is short again. */
 const STABLE_MS = 60_000
 
 /** @throws AppError `invalid` for other arguments than `--processes N`. */
@@ -28,8 +28,8 @@ export function readProcesses(args: readonly string[]): number {
 }
 
 /**
- * Runs `count` processes of the service, which share its port and its threads, until a signal, and
- * returns the exit code. One that crashes is started again.
+ * Runs `count` processes, which share port and threads, until a signal; returns the exit code. One
+ * that crashes is started again.
  *
  * @param onReady called once all of them serve.
  * @throws AppError `invalid` for a configuration that several processes cannot have.
@@ -57,12 +57,15 @@ export async function supervise(
   }
   const keep = async (index: number) => {
     let delayMs = RESTART_DELAY_MS
+    let hasServed = false
     while (!stopping.signal.aborted) {
       const startedAt = performance.now()
       const { code, hasListened } = await run(toEnv(env, config, index, count), onListening)
-      if (stopping.signal.aborted || !hasListened) {
+      hasServed ||= hasListened
+      if (stopping.signal.aborted || !hasServed) {
         if (code !== 0) exitCode = 1
-        if (!hasListened) stop('SIGTERM')
+        // A second signal would end the others at once.
+        if (!stopping.signal.aborted) stop('SIGTERM')
         return
       }
       if (performance.now() - startedAt > STABLE_MS) delayMs = RESTART_DELAY_MS
@@ -83,14 +86,18 @@ export function reportListening(log: Log): void {
 }
 
 async function run(env: NodeJS.ProcessEnv, onListening: () => void) {
-  const worker = cluster.fork(env)
   let hasListened = false
-  worker.once('message', () => {
-    hasListened = true
-    onListening()
-  })
-  const [code, signal] = await once(worker, 'exit')
-  return { code: code ?? signal, hasListened }
+  try {
+    const worker = cluster.fork(env)
+    worker.once('message', () => {
+      hasListened = true
+      onListening()
+    })
+    const [code, signal] = await once(worker, 'exit')
+    return { code: code ?? signal, hasListened }
+  } catch (error) {
+    return { code: (error as Error).message, hasListened }
+  }
 }
 
 function assertShareable({ role, http, valkeyUrl }: Config) {

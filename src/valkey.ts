@@ -3,11 +3,9 @@ import { Redis, type RedisOptions } from 'ioredis'
 import { type Log, Repeats } from './log.ts'
 
 const PREFIX = 'offloop:'
-/** Where each process says that others may have missed signals of its own. */
+/** Where processes say that others may have missed signals. */
 const GAPS = 'gaps'
 const CONNECT_TIMEOUT_MS = 2_000
-const COMMAND_TIMEOUT_MS = 200
-/** No request waits for these. */
 const SUBSCRIBE_TIMEOUT_MS = 1_000
 const RETRY_MS = 1_000
 const PING_EVERY_MS = 1_000
@@ -15,8 +13,8 @@ const PING_EVERY_MS = 1_000
 const SILENCE_MS = 3_000
 
 /**
- * What processes share besides the database: signals between them, and connections for limits and
- * remote tasks. While it fails, each process goes on by itself.
+ * Signals between processes, and connections for what else they share. While it fails, each process
+ * goes on by itself.
  */
 export class Valkey implements Disposable {
   readonly #url: string
@@ -61,7 +59,6 @@ export class Valkey implements Disposable {
   connect(options: Omit<RedisOptions, 'replyMapping'> = {}): Redis {
     const connection = new Redis(this.#url, {
       connectTimeout: CONNECT_TIMEOUT_MS,
-      commandTimeout: COMMAND_TIMEOUT_MS,
       maxRetriesPerRequest: 0,
       enableOfflineQueue: false,
       retryStrategy: () => RETRY_MS,
@@ -72,7 +69,7 @@ export class Valkey implements Disposable {
     return connection
   }
 
-  /** Sends a signal to all processes, this one included; it is lost while Valkey fails. */
+  /** To all processes, this one included; lost while Valkey fails. */
   publish(channel: string, message: unknown): void {
     if (!isReady(this.commands)) {
       this.#hasDropped = true
@@ -114,7 +111,7 @@ export class Valkey implements Disposable {
     if (this.#failures.isFirst('', logOthers)) this.#log.warn({ err: error }, message)
   }
 
-  /** While there is no connection, `#resubscribe` will do it. */
+  /** Otherwise `#resubscribe` does it. */
   #send(verb: 'subscribe' | 'unsubscribe', channel: string) {
     if (isReady(this.#subscriber)) this.#subscriber[verb](PREFIX + channel).catch(this.report)
   }

@@ -57,9 +57,8 @@ export async function openWeb({ config, database, compute, features, valkey, lea
   })
   return {
     server,
-    /** The path of a sign-in link, in development. */
+    /** A sign-in link, in development. */
     link,
-    /** How sockets connect. */
     sockets: {
       server: server.node,
       identify: identifySocketBy(authenticator, behindTls, findClient),
@@ -85,7 +84,7 @@ export async function openWeb({ config, database, compute, features, valkey, lea
   }
 }
 
-/** Its packages are loaded only where they are used. */
+/** Loaded only where it is used. */
 async function openShared(valkey: Valkey) {
   const { SharedCounters } = await import('./access/shared-counters.ts')
   return new SharedCounters(valkey)

@@ -1,9 +1,13 @@
+import { execFileSync, spawnSync } from 'node:child_process'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { readProcesses } from '../src/supervisor.ts'
 import { useDatabase } from './support/database.ts'
 import { isAlive, useProcess } from './support/process.ts'
+import { useProxy } from './support/proxy.ts'
 import { until } from './support/until.ts'
 import { freePort, hasValkey, useValkey } from './support/valkey.ts'
+
+const hasPrlimit = spawnSync('prlimit', ['--version']).status === 0
 
 describe.runIf(hasValkey)('npm run serve -- --processes 2', () => {
   test('runs two processes on one port, with the threads divided among them', async () => {
@@ -22,6 +26,32 @@ describe.runIf(hasValkey)('npm run serve -- --processes 2', () => {
     await until(() => isReached(port), 'the other one answers')
     await until(() => lines().length === 3, 'another one listens')
     expect(output()).toMatch(/A process ended: starting it again/)
+  })
+
+  test('goes on while one cannot start again, until it can', async () => {
+    const { url } = await useDatabase()
+    let isAway = false
+    const { urlOf } = await useProxy(() => (isAway ? 'mysql://127.0.0.1:1' : url))
+    const { lines, port, output } = await useProcesses({ DATABASE_URL: urlOf(url) })
+    const [{ pid }] = lines() as [Line]
+    isAway = true
+    process.kill(pid, 'SIGKILL')
+    await until(() => output().match(/starting it again/g)?.length === 2, 'it has failed to start')
+    await until(() => isReached(port), 'the other one answers')
+    isAway = false
+    await until(() => lines().length === 3, 'it listens')
+  })
+
+  test.runIf(hasPrlimit)('goes on while the system lets none start', async () => {
+    const { lines, port, output, child } = await useProcesses()
+    const [{ pid }] = lines() as [Line]
+    limitFiles(child.pid, 1)
+    process.kill(pid, 'SIGKILL')
+    await until(() => output().match(/starting it again/g)?.length === 2, 'it has failed to start')
+    expect(output()).toMatch(/EMFILE/)
+    await until(() => isReached(port), 'the other one answers')
+    limitFiles(child.pid, 1_000)
+    await until(() => lines().length === 3, 'it listens')
   })
 
   test('stops all of them on SIGTERM, each in order', async () => {
@@ -57,6 +87,10 @@ test('takes a number from 1 to 256', () => {
     expect(() => readProcesses([`--processes=${wrong}`])).toThrow(/number from 1 to 256/)
   expect(() => readProcesses(['--process', '2'])).toThrow(/--process/)
 })
+
+/** How many files and connections a process may have open. */
+const limitFiles = (pid: number | undefined, most: number) =>
+  execFileSync('prlimit', ['--pid', `${pid}`, `--nofile=${most}:`])
 
 interface Line {
   pid: number

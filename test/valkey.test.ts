@@ -1,5 +1,7 @@
+import { setImmediate } from 'node:timers/promises'
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { blockEventLoop } from '../packages/workpool/test/support/pool.ts'
 import { Valkey } from '../src/valkey.ts'
 import { until } from './support/until.ts'
 import { freePort, hasValkey, useValkey } from './support/valkey.ts'
@@ -50,6 +52,18 @@ describe.runIf(hasValkey)('signals', () => {
     expect(heard).toEqual([2])
     expect(lines.filter((line) => line.includes('Cannot handle a signal'))).toHaveLength(2)
   })
+})
+
+test.runIf(hasValkey)('a blocked event loop is no failure of Valkey', async () => {
+  const { url } = await useValkey()
+  const lines: string[] = []
+  const valkey = await useConnected(url, lines)
+  await setImmediate()
+  // Timers come next, before the answer is read.
+  valkey.publish('a', 1)
+  blockEventLoop(500)
+  await marked(valkey)
+  expect(lines).toEqual([])
 })
 
 describe.runIf(hasValkey)('a Valkey that fails', () => {

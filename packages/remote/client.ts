@@ -30,14 +30,16 @@ import {
 /** Without an announcement for so long, a server is gone, or Valkey is. */
 const SERVER_TIMEOUT_MS = 3_000
 const CALLS_PER_THREAD = 2
-/** Of BullMQ's own events, which nobody reads. */
+/** After a call that could not be sent, none is. */
+const PAUSE_MS = 1_000
+/** Of BullMQ, which nobody reads. */
 const MAX_EVENTS = 10
 
 export type Outcome = Answer['outcome'] | 'cancelled'
 
 interface ClientOptions {
   valkey: Valkey
-  /** Of the process: its own server gets nothing from it on purpose. */
+  /** The same as of the process's server, to which nothing is sent. */
   id: string
   onOutcome?: (outcome: Outcome) => void
 }
@@ -56,7 +58,7 @@ interface Call {
   server: string | undefined
 }
 
-/** Sends calls to the servers of other processes. A call that is lost is given back. */
+/** Sends calls to the servers of other processes. */
 export class RemoteClient implements AsyncDisposable {
   readonly #valkey: Valkey
   readonly #id: string
@@ -68,6 +70,7 @@ export class RemoteClient implements AsyncDisposable {
   readonly #stops: (() => void)[]
   #lastNumber = 0
   #isRenewing = false
+  #pausedUntil = 0
 
   constructor({ valkey, id, onOutcome = () => {} }: ClientOptions) {
     this.#valkey = valkey
@@ -96,6 +99,7 @@ export class RemoteClient implements AsyncDisposable {
 
   /** None while a server lacks the task, as in a rolling update. */
   places(task: string): number {
+    if (performance.now() < this.#pausedUntil) return 0
     let threads = 0
     for (const server of this.#servers.values()) {
       if (server.threads > 0 && !server.tasks.has(task)) return 0
@@ -152,6 +156,7 @@ export class RemoteClient implements AsyncDisposable {
       const call = this.#calls.get(id)
       if (call) call.isSent = true
     } catch (error) {
+      this.#pausedUntil = performance.now() + PAUSE_MS
       this.#valkey.report(error)
       this.#lose(id)
     }
@@ -201,7 +206,7 @@ export class RemoteClient implements AsyncDisposable {
     return starts >= MAX_LOST_SERVERS && this.#connection.status === 'ready'
   }
 
-  /** Also finds outputs whose signal was missed, and calls that a restarted Valkey forgot. */
+  /** Also finds missed outputs, and calls that Valkey forgot. */
   async #renew() {
     const ids = [...this.#calls].filter(([, { isSent }]) => isSent).map(([id]) => id)
     if (ids.length === 0 || this.#isRenewing) return
@@ -231,7 +236,6 @@ export class RemoteClient implements AsyncDisposable {
     this.#calls.get(id)?.answer({ outcome: 'lost' })
   }
 
-  /** Stops a call wherever it is, and leaves nothing of it. */
   #forget(id: string) {
     this.#valkey.publish(CANCELLED, { id })
     this.#connection.del(toInputKey(id), toOutputKey(id)).catch(this.#valkey.report)

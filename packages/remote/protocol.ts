@@ -1,7 +1,7 @@
 import { DefaultSerializer, deserialize } from 'node:v8'
 import type { Redis, RedisOptions } from 'ioredis'
 
-/** Connections to Valkey that are closed elsewhere, and signals between processes. */
+/** Connections, which are closed elsewhere, and signals between processes. */
 export interface Valkey {
   connect(options: Omit<RedisOptions, 'replyMapping'>): Redis
   publish(channel: string, message: unknown): void
@@ -9,7 +9,6 @@ export interface Valkey {
   report(error: unknown): void
 }
 
-/** One run, or one for each item of an array, perhaps with neighbouring outputs joined. */
 export interface Work {
   task: string
   mode: 'one' | 'each' | 'joined'
@@ -24,14 +23,14 @@ export type Answer =
   | { outcome: 'lost' }
   | { outcome: 'too-large'; fits: number }
 
-/** Each server's, every `TICK_MS`; with no threads while it stops. */
+/** Each server's, every `TICK_MS`; without threads while it stops. */
 export interface Announcement {
   server: string
   threads: number
   tasks: string[]
 }
 
-/** To the client of a call: that a server begins it, how far it is, or that its output is there. */
+/** To the client of a call: its server, its progress, or that its output is there. */
 export type CallSignal =
   | { id: string; server: string }
   | { id: string; progress: number }
@@ -44,7 +43,8 @@ export const CANCELLED = 'remote.cancelled'
 
 /** BullMQ waits while Valkey is away. */
 export const QUEUE_CONNECTION = {
-  commandTimeout: undefined,
+  // Connections may be cut without a word; an idle worker's blocking command takes 5 s.
+  socketTimeout: 8_000,
   maxRetriesPerRequest: null,
   enableOfflineQueue: true,
 }
@@ -54,14 +54,14 @@ export const MAX_CHUNK_BYTES = 4 * 2 ** 20
 /** Clients renew their inputs: one that is gone is no longer wanted. */
 export const INPUT_TTL_MS = 5_000
 export const OUTPUT_TTL_MS = 10_000
-/** Servers that may end while they run the same call. */
+/** Servers that may end while they run one call. */
 export const MAX_LOST_SERVERS = 2
 export const endedServers: Answer = {
   outcome: 'failed',
   error: new Error(`${MAX_LOST_SERVERS} processes ended while they ran it`),
   item: undefined,
 }
-/** Of several items, what is planned for a chunk: sizes differ. */
+/** Sizes of items differ. */
 const PLANNED_SHARE = 0.75
 
 export const toChannel = (client: string) => `remote.client.${client}`
@@ -73,7 +73,6 @@ export const toJobKey = (id: string) => `${PREFIX}:${QUEUE}:${id}`
 export const toId = (client: string, number: number) => `${client}.${number}`
 export const toClient = (id: string) => id.slice(0, id.lastIndexOf('.'))
 
-/** How many items fit, of `items` that have `bytes`. */
 export const countFitting = (items: number, bytes: number) =>
   Math.max(1, Math.floor((PLANNED_SHARE * items * MAX_CHUNK_BYTES) / bytes))
 

@@ -27,7 +27,7 @@ import {
   type Work,
 } from './protocol.ts'
 
-/** A server that was killed is noticed within these two together. */
+/** Within these two together, the death of a server is noticed. */
 const LOCK_MS = 3_000
 const STALLED_CHECK_MS = 1_500
 const RETRY_MS = 1_000
@@ -35,9 +35,8 @@ const CLOSE_TIMEOUT_MS = 1_000
 
 interface ServerOptions {
   valkey: Valkey
-  /** The same as of the process' client. */
+  /** The same as of the process's client. */
   id: string
-  /** How many calls it runs at once. */
   threads: number
   tasks: string[]
   run(

@@ -15,11 +15,12 @@ export interface WorkOptions {
   priority?: Priority | undefined
   /** Callers, such as customers, get equal shares of the workers. */
   key?: string | undefined
-  /** Copied to the Timing. */
+  /** This and `trace`, a W3C traceparent, are copied to the Timing. */
   requestId?: string | undefined
-  /** Whether other processes take part, if there are any: see PoolOptions.remote. */
+  /** Whether other processes take part: see PoolOptions.remote. */
   distributed?: boolean | undefined
-  /** A W3C traceparent, copied to the Timing. */
+  /** Another process sent it, and takes it back if no worker begins it soon. */
+  isRemote?: boolean
   trace?: string | undefined
 }
 
@@ -42,7 +43,6 @@ export interface Link {
   next: Link
 }
 
-/** A call, or a map that has not begun. */
 export type Entry = Call | MapEntry
 
 abstract class QueueEntry {
@@ -52,9 +52,9 @@ abstract class QueueEntry {
   readonly options: WorkOptions
   readonly #reject: (reason: unknown) => void
   readonly queuedAt = now()
-  /** The entry is refused if it still waits at this time. */
+  /** It is refused if it waits at this time. */
   latestStartAt = Number.POSITIVE_INFINITY
-  /** The expected run time; undefined once sent if the task never ran before. */
+  /** Undefined once sent if the task never ran before. */
   estimateMs: number | undefined = undefined
   outcome: Outcome | undefined = undefined
   stopWatching: (() => void) | undefined = undefined
@@ -105,7 +105,6 @@ export class MapEntry extends QueueEntry {
   readonly kind = 'map'
   readonly items = 1
   readonly begin: () => void
-  /** Known items that are in no chunk. */
   readonly countUnsent: () => number
 
   constructor(

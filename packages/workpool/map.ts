@@ -113,10 +113,10 @@ export async function runChunk(
 
 interface ChunkResult<Output> {
   output: Output[]
-  /** Fewer than sent if the chunk took too long, or must be served elsewhere. */
+  /** Fewer than sent if the chunk took too long or was lost. */
   items: number
   runMs: number
-  /** About so many items would not have been too large for another process. */
+  /** About how many items another process would take. */
   fits?: number
 }
 
@@ -127,28 +127,28 @@ interface Remainder<Input, Output> {
 }
 
 /**
- * Runs a map's items, or pieces of them, in chunks sized by the time per item. The source is opened
- * only at the map's turn.
+ * Runs a map's items, or pieces of them, in chunks sized by the time per item, once it is the map's
+ * turn.
  */
 class ChunkScheduler<Input, Output> {
   readonly #work: MapWork<Input, Output>
   readonly #mode: 'each' | 'joined'
-  /** Maximum chunks launched but not read. */
+  /** Of chunks not read. */
   readonly #maxAhead: number
   readonly #maxInFlight: number
   readonly #remote: Remote | undefined
   readonly #maxRemoteCalls: number
   readonly #entry: MapEntry
   readonly #turn = Promise.withResolvers<void>()
-  /** The number of pieces up to the end of each item, once split. */
+  /** Of split items: the number of pieces up to the end of each. */
   #ends: number[] | undefined
   #source: Source<Input> | undefined
   readonly #calls = new Set<Call>()
   readonly #remoteCalls = new Set<Call>()
-  /** Unread outputs of chunks, in order. */
+  /** Unread, in order. */
   readonly #results: Promise<Output[]>[] = []
   readonly #remainders: Remainder<Input, Output>[] = []
-  /** Pending while an async source is asked for items. */
+  /** While an async source is asked. */
   #taking: PromiseWithResolvers<void> | undefined
   #failure: { reason: unknown } | undefined
   #startedAt = 0
@@ -159,7 +159,6 @@ class ChunkScheduler<Input, Output> {
   #chunksDone = 0
   runMs = 0
   #lastSize = 1
-  /** Known once a chunk was too large for another process. */
   #maxRemoteItems: number | undefined
   #msPerItem: number | undefined
 
@@ -243,7 +242,7 @@ class ChunkScheduler<Input, Output> {
     this.#turn.resolve()
   }
 
-  /** Splits items that are too few for all threads. */
+  /** Items that are too few for all threads. */
   #split(): Items<Input> {
     const { task, items, threads } = this.#work
     if (!task.split || !Array.isArray(items)) return items
@@ -386,7 +385,6 @@ class ChunkScheduler<Input, Output> {
 
   #launch(items: Input[], firstIndex: number, isRemote = false): Promise<Output[]> {
     const outputs = this.#serve(items, firstIndex, isRemote)
-    // The source or `onProgress` may throw.
     outputs.catch((error) => this.#fail(error))
     return outputs
   }
@@ -395,7 +393,6 @@ class ChunkScheduler<Input, Output> {
     const chunk = await this.#run(items, firstIndex, isRemote)
     if (chunk.items > 0) this.#finished(chunk)
     if (chunk.fits) this.#maxRemoteItems = Math.min(chunk.fits, this.#maxRemoteItems ?? chunk.fits)
-    // What the chunk had no time for would wait for ever.
     if (this.#failure) throw this.#failure.reason
     const { output, items: served } = chunk
     const rest = this.#addRemainders(items.slice(served), firstIndex + served)
@@ -403,7 +400,6 @@ class ChunkScheduler<Input, Output> {
     return rest.length > 0 ? [output, ...(await Promise.all(rest))].flat() : output
   }
 
-  /** Makes new chunks of the inputs that a chunk had no time for. */
   #addRemainders(items: Input[], firstIndex: number): Promise<Output[]>[] {
     const size = this.#nextSize()
     const outputs: Promise<Output[]>[] = []
@@ -423,7 +419,7 @@ class ChunkScheduler<Input, Output> {
     const { priority, key, requestId, trace } = options
     const { promise, resolve, reject } = Promise.withResolvers<ChunkResult<Output>>()
     const work = { task: task.name, mode: this.#mode, input: items, items: items.length }
-    // Without limits: watching them per chunk costs a tenth of its round trip.
+    // Without limits: watching them costs a tenth of a round trip.
     const callOptions = { priority, key, requestId, trace }
     const call = new Call({ ...work, map: this.#entry }, callOptions, resolve, reject)
     const calls = isRemote ? this.#remoteCalls : this.#calls
@@ -435,7 +431,6 @@ class ChunkScheduler<Input, Output> {
     } catch (error) {
       if (!this.#failure && error instanceof TaskError && error.item !== undefined)
         throw new TaskError(task.name, error.cause, this.#toItemIndex(firstIndex + error.item))
-      // Fails before more chunks are launched.
       this.#fail(error)
       throw error
     } finally {
@@ -485,7 +480,7 @@ class ChunkScheduler<Input, Output> {
 interface Source<Item> {
   total?: number
   isExhausted: boolean
-  /** At most `count` items; none at the end. */
+  /** None at the end. */
   take(count: number): Item[] | Promise<Item[]>
   /** Only called while there may be more. */
   close(): void

@@ -1,3 +1,5 @@
+import type { WorkOptions } from './call.ts'
+
 /** README.md explains each threshold. */
 
 // Admission: work is refused once it has waited too long.
@@ -42,6 +44,7 @@ export const MIN_CHUNKS_TO_JUDGE = 4
 // Calls to other processes.
 export const REMOTE_CHUNK_MS = 250
 export const MAX_REMOTE_CHUNK_MS = 1_000
+export const MAX_REMOTE_WAIT_MS = 1_000
 export const MAX_REMOTE_CHUNK_ITEMS = 16_384
 export const CHUNKS_AHEAD_OF_REMOTE = 64
 
@@ -60,9 +63,10 @@ export const PROGRESS_INTERVAL_MS = 100
 
 /** How long work may wait. @param leastMs its shortest recent run time; 0 if unknown. */
 export function maxWaitMs(
-  { timeoutMs, priority }: { timeoutMs?: number | undefined; priority?: string | undefined },
+  { timeoutMs, priority, isRemote }: Pick<WorkOptions, 'timeoutMs' | 'priority' | 'isRemote'>,
   leastMs: number,
 ): number {
+  if (isRemote) return MAX_REMOTE_WAIT_MS
   // Jobs have their own deadline.
   if (timeoutMs === undefined) return priority === 'batch' ? Number.POSITIVE_INFINITY : MAX_WAIT_MS
   const mostMs = Math.min(timeoutMs * MAX_WAIT_SHARE, timeoutMs - RUN_TIME_MARGIN * leastMs)

@@ -11,7 +11,7 @@ import { ProcessWorker, ThreadWorker, type WorkerState } from './worker.ts'
 export type { ItemCounts, Timing, WorkerState }
 
 const MAX_HEAP_MB = 1_024
-/** The caller that all calls of other processes belong to. */
+/** Calls of other processes count as those of one caller. */
 const REMOTE_KEY = 'remote'
 
 export interface PoolOptions extends Partial<Limits> {
@@ -45,7 +45,7 @@ interface ArrayClass<Name extends ArrayName> {
   readonly BYTES_PER_ELEMENT: number
 }
 
-/** Runs tasks on worker threads or in child processes. */
+/** Worker threads and child processes that run tasks. */
 export class Pool implements AsyncDisposable {
   readonly threads: number
   readonly batchThreads: number
@@ -120,8 +120,7 @@ export class Pool implements AsyncDisposable {
    * Rejects at once when the signal aborts or the time is up. A running task is asked to end and,
    * after `graceMs`, terminated.
    *
-   * A `distributed` run is done by another process if no thread is idle here, and it takes long
-   * enough to be sent.
+   * A `distributed` run that takes long goes to another process if no thread is idle here.
    *
    * @throws PoolError; TaskError; the signal's reason; DataCloneError for an uncloneable input.
    */
@@ -137,10 +136,9 @@ export class Pool implements AsyncDisposable {
   }
 
   /**
-   * Runs a task for each item on all threads. Items may be endless: they are taken as needed. The
-   * map starts when its results are wanted; maps of one caller run one after the other.
-   *
-   * Of a `distributed` map, other processes take what is worth sending.
+   * Runs a task for each item on all threads, and on those of other processes if it is
+   * `distributed`. Items are taken as needed. The map starts when its results are wanted; maps of
+   * one caller run one after the other.
    *
    * The first error ends the rest: a TaskError that names the item, or an error of `run`.
    *
@@ -163,7 +161,8 @@ export class Pool implements AsyncDisposable {
   /** Does what the pool of another process sends, as `batch` work. @throws the signal's reason. */
   async serve(work: RemoteWork, { signal, onProgress }: RemoteOptions): Promise<RemoteAnswer> {
     const { requestId, trace } = work
-    const options = { signal, requestId, trace, priority: 'batch', key: REMOTE_KEY } as const
+    const sender = { isRemote: true, priority: 'batch', key: REMOTE_KEY } as const
+    const options = { ...sender, signal, requestId, trace }
     try {
       if (work.mode !== 'one') return await runChunk(this.#threads, work, options)
       const output = await this.run(task(work.task), work.input, { ...options, onProgress })
@@ -176,7 +175,7 @@ export class Pool implements AsyncDisposable {
     }
   }
 
-  /** The names of the tasks that its threads implement. */
+  /** What its threads implement. */
   listTasks(): Promise<string[]> {
     return this.run(listTasks, null)
   }

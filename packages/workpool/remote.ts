@@ -10,13 +10,13 @@ export interface RemoteWork {
 }
 
 export type RemoteAnswer =
-  /** Of a chunk, `output` is an array, and `items` may be fewer than it has. */
+  /** Of a chunk, `output` is an array; `items` may be fewer than it had. */
   | { outcome: 'done'; output: unknown; items: number; runMs: number }
   /** The task threw; `item` is the index of the input. */
   | { outcome: 'failed'; error: unknown; item: number | undefined }
   /** The work must be done here. */
   | { outcome: 'lost' }
-  /** About so many inputs would not have been too large. */
+  /** About so many inputs would fit. */
   | { outcome: 'too-large'; fits: number }
 
 export interface RemoteOptions {
@@ -26,7 +26,7 @@ export interface RemoteOptions {
 
 /** Other processes that do a pool's work. */
 export interface Remote {
-  /** How many calls of the task may be sent now. */
+  /** How many calls may be sent now. */
   places(task: string): number
   /** Registers the call before it returns. Whatever it resolves with once aborted is ignored. */
   run(work: RemoteWork, options: RemoteOptions): Promise<RemoteAnswer>

@@ -31,7 +31,7 @@ export interface Limits {
   stopping?: AbortSignal
   drainMs?: number
   onTiming?: (timing: Timing) => void
-  /** Called when a worker ends by itself; code of `task` ended it. */
+  /** When a worker ends by itself, by code of `task`. */
   onCrash?: (error: Error, worker: string, task?: string) => void
 }
 
@@ -39,7 +39,6 @@ interface SchedulerOptions extends Limits {
   start: (number: number, events: WorkerEvents) => PoolWorker
   minWorkers: number
   maxWorkers: number
-  /** Most workers that run batch work at once. */
   batchWorkers: number
   remote?: Remote | undefined
 }
@@ -64,19 +63,19 @@ export type ItemCounts = Map<string, { queued: number; running: number }>
 let lastId = 0
 
 /**
- * The workers of one kind and their queue. Short calls are sent ahead, because workers must not
- * wait for the event loop. Those not begun can be revoked: none is stuck or lost with its worker.
+ * The workers of one kind and their queue. Short calls are sent ahead, so that workers do not wait
+ * for the event loop; those not begun can be revoked.
  */
 export class Scheduler implements AsyncDisposable {
   readonly #options: SchedulerOptions
   readonly #queue = new Queue()
   readonly runTimes = new RunTimes()
   readonly #workers = new Set<PoolWorker>()
-  /** A replacement takes over the number, and so the name. */
+  /** A replacement takes over the number. */
   readonly #numbers = new Map<PoolWorker, number>()
-  /** The worker that was busy last is at the end, and gets the next call. */
+  /** The one that was busy last is at the end, and gets the next call. */
   readonly #idle: PoolWorker[] = []
-  /** What other processes do, and how to stop it. */
+  /** What other processes do; the controllers stop it. */
   readonly #remoteCalls = new Map<Call, AbortController>()
   readonly #closing = new AbortController()
   #starting = 0
@@ -160,13 +159,12 @@ export class Scheduler implements AsyncDisposable {
     this.#enqueue(call)
   }
 
-  /** The call serves no items if they must be served here. */
+  /** Serves no items if they must be served here. */
   addRemoteChunk(call: Call): void {
     if (this.#isClosing) throw new PoolClosedError()
     void this.#runRemotely(call).then((answer) => this.#answerChunk(call, answer))
   }
 
-  /** Lets others begin meanwhile. */
   pauseMap(map: MapEntry): void {
     if (this.#queue.of(map.priority).activeMaps.delete(map)) this.#dispatch()
   }
@@ -262,7 +260,7 @@ export class Scheduler implements AsyncDisposable {
     return true
   }
 
-  /** Whether another process would probably begin a run sooner, and it is worth sending. */
+  /** Whether another process would probably begin the run sooner. */
   #isWorthSending(call: Call): boolean {
     const { remote } = this.#options
     if (!remote || !call.options.distributed) return false
@@ -272,13 +270,12 @@ export class Scheduler implements AsyncDisposable {
     return expectedMs >= REMOTE_CHUNK_MS && remote.places(call.task) > 0
   }
 
-  /** The answer to a call that has not ended; one that failed has. */
+  /** Undefined if the call has ended. */
   async #runRemotely(call: Call): Promise<RemoteAnswer | undefined> {
     const { task, mode, input } = call
     const { requestId, trace, onProgress } = call.options
     const controller = new AbortController()
     this.#remoteCalls.set(call, controller)
-    // It waits elsewhere.
     call.latestStartAt = Number.POSITIVE_INFINITY
     const onRemoteProgress = (fraction: number) => {
       if (!call.outcome) onProgress?.(fraction)
@@ -321,7 +318,6 @@ export class Scheduler implements AsyncDisposable {
     for (const call of this.#remoteCalls.keys()) this.stop(call, 'cancelled', new PoolClosedError())
   }
 
-  /** By default, keeps one worker for requests. */
   #mayServeBatch(): boolean {
     let serving = 0
     for (const { calls } of this.#workers) if (calls[0]?.priority === 'batch') serving++
@@ -439,7 +435,6 @@ export class Scheduler implements AsyncDisposable {
     call.options.onProgress?.(fraction)
   }
 
-  /** Asks a call to end, otherwise terminates its worker. */
   #cancel(call: Call, worker: PoolWorker) {
     this.#queue.unshift(this.#revoke(worker))
     // Another call has begun: this one's answer is on its way.
@@ -586,7 +581,6 @@ export class Scheduler implements AsyncDisposable {
     this.#sweepLater(Math.max(nextAt, time + SWEEP_INTERVAL_MS))
   }
 
-  /** Ends accepted work while it can still be answered. */
   #startDrain() {
     const { drainMs } = this.#options
     if (drainMs === undefined) return
@@ -633,7 +627,6 @@ class RunTimes {
     chunk: new Map<string, RunTime>(),
     map: new Map<string, RunTime>(),
   }
-  /** For new tasks. */
   #overallMs = 0
 
   find({ kind, task }: Pick<Entry, 'kind' | 'task'>): RunTime | undefined {

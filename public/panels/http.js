@@ -77,7 +77,8 @@ function mount(section, context) {
     hint.hidden = shown.length < 2
     if (!chosen || chosen.id === chosenId) return
     chosenId = chosen.id
-    hint.textContent = `Routes and statements are those of ${nameOf(chosen)}, requests those of all.`
+    const name = nameOf(chosen)
+    hint.textContent = `Routes and statements are those of ${name}, requests those of all.`
     draw(undefined)
   })
   live.on('ops.requests', show)

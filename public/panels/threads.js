@@ -47,7 +47,8 @@ function mount(
     element(
       'p',
       { className: 'hint', id: 'threads-keys' },
-      'Each bar is a task on its thread. Drag or ← → to move, + − or the wheel to zoom, space to pause.',
+      'Each bar is a task on its thread. Drag or ← → to move, + − or the wheel to zoom, ' +
+        'space to pause.',
     ),
     totals.element,
     lanes.element,
@@ -159,7 +160,11 @@ class Totals {
     this.#list(processes)
   }
 
-  /** An open list stays as it is while the processes do. @param {import('../processes.js').Processes} processes */
+  /**
+   * An open list stays as it is while the processes do.
+   *
+   * @param {import('../processes.js').Processes} processes
+   */
   #list({ shown, chosen }) {
     const texts = shown.map((process) => `${nameOf(process)} ${process.row?.role ?? ''}`)
     const known = [...this.#select.options].map(({ text }) => text)

@@ -5,12 +5,12 @@ import type { Valkey } from '../valkey.ts'
 import { deleteCredentials, findSubject, findValid, isToken } from './credentials.ts'
 import type { RateLimits } from './limits.ts'
 
-/** Without a word of the process that revoked it, a credential is valid here for as long. */
+/** A credential whose revocation was not signalled is valid for as long. */
 const CACHED_MS = 10_000
 const MAX_CACHED = 10_000
 const CHECK_OPEN_MS = 5_000
 
-/** Where processes say what they have revoked. */
+/** For revoked credentials. */
 const CHANNEL = 'access'
 
 type Found = Subject | undefined
@@ -22,7 +22,7 @@ interface Entry {
 
 type Signals = Pick<Valkey, 'publish' | 'subscribe'>
 
-/** Finds out whose a token is, and remembers it. */
+/** Finds out whose a token is; cached. */
 export class Authenticator {
   readonly #db: Db
   readonly #cache = createLRU<string, Entry>({ max: MAX_CACHED })
@@ -66,8 +66,7 @@ export class Authenticator {
   }
 
   /**
-   * Checks now and then whether another process has revoked what clients are connected by, or has
-   * taken scopes from their accounts.
+   * Checks now and then whether open connections have lost their credential or scopes.
    */
   watch(listOpen: () => Subject[]): () => void {
     const timer = setInterval(() => void this.#check(listOpen()), CHECK_OPEN_MS).unref()

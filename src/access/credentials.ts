@@ -21,7 +21,7 @@ declare module '../db/tables.ts' {
   }
 }
 
-/** Scanners recognise a leaked token by them. A link is no token that identifies a client. */
+/** Scanners recognise a leaked token by them; a link identifies no client. */
 const PREFIXES = { session: 'ofs_', key: 'ofl_', link: '' }
 const TOKEN = /^of[sl]_[\w-]{43}$/
 const TOKEN_BYTES = 32
@@ -84,7 +84,7 @@ export async function findSubject(db: Db, token: string): Promise<Subject | unde
   }
 }
 
-/** Uses a sign-in link up, and returns whose it was; undefined if it was used or has expired. */
+/** Uses a sign-in link up; returns whose it was, or undefined if it is not valid. */
 export async function takeLink(db: Db, token: string): Promise<number | undefined> {
   const link = await db
     .selectFrom('credential')

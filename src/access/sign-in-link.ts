@@ -11,8 +11,7 @@ const PATH = '/sign-in'
 const VALID_MS = 10 * 60_000
 
 /**
- * Returns the path of a link that signs the local operator in without a password, once, in any
- * process.
+ * Returns the path of a link that signs the local operator in once, in any process.
  */
 export async function createSignInLink(db: Db): Promise<string> {
   const accountId = await findOrCreateOperator(db)

@@ -9,16 +9,15 @@ import { every, OPS, ProcessId, round } from './live-samples.ts'
 import { Recent } from './recent.ts'
 
 const PUBLISH_EVERY_MS = 250
-/** Per batch, which then has some 10 KiB. */
+/** Per batch: some 10 KiB. */
 const MAX_SPANS = 50
-/** More are reduced before the next batch is due. */
 const MAX_COLLECTED = 500
 /** Shorter ones are merged at once. */
 const SHORT_MS = 1
 const MERGED_MS = 1_024
 
 const KEPT_MS = 600_000
-/** Some 400 KiB as JSON. */
+/** Some 400 KiB. */
 const MAX_KEPT = 2_000
 const THINNED_SHARE = 0.75
 const THINNED_MS = 16_384
@@ -37,7 +36,7 @@ const Span = z
   })
   .openapi('TaskSpan')
 
-/** A task, or several short ones of a kind in a row. */
+/** Of a task, or several short ones of a kind in a row. */
 export type TaskSpan = z.infer<typeof Span>
 
 export type EndedTask = Omit<TaskSpan, 'count'> & { items: number }
@@ -91,7 +90,6 @@ interface Parts {
 
 /** Keeps the tasks of the last ten minutes, and publishes new ones. */
 export class LiveSpans {
-  /** Ended since the last batch. */
   #ended: TaskSpan[] = []
   readonly #lastByThread = new Map<string, TaskSpan>()
   #leftOut = 0

@@ -99,7 +99,7 @@ interface ProcessesOptions {
 export const uniqueProcessId = () =>
   `${hostname().slice(0, 60)}:${process.pid}:${randomBytes(RANDOM_BYTES).toString('hex')}`
 
-/** Tells all processes of this one by a row in the database, and of the others. */
+/** Keeps a row for this process, and lists all. */
 export class Processes implements AsyncDisposable {
   readonly #options: ProcessesOptions
   readonly #stopping = new AbortController()
@@ -118,7 +118,7 @@ export class Processes implements AsyncDisposable {
     this.#ended = this.#run()
   }
 
-  /** Takes a second at most. @param crashed leaves the row, so that people see a dead process. */
+  /** Takes a second at most. @param crashed leaves the row, so that people see it. */
   stop(crashed = false): Promise<void> {
     this.#stopped ??= this.#stop(crashed)
     return this.#stopped
@@ -234,7 +234,7 @@ export class Processes implements AsyncDisposable {
   }
 }
 
-/** In the order of an index, and few at a time: every process does it. */
+/** Few at a time: every process does it. */
 async function prune(db: Db) {
   await db
     .deleteFrom('process')

@@ -43,18 +43,17 @@ export interface Topic {
 }
 
 interface RealtimeOptions {
-  /** A process without one publishes, and has no clients of its own. */
+  /** Absent if the process has no clients. */
   server?: NodeServer
   topics: readonly Topic[]
-  /** To the other processes, if there may be any. */
+  /** To other processes. */
   relay?: Relay | undefined
   /** Whose pages may connect, besides our own. */
   corsOrigins: readonly string[]
-  /** Whether a client may open one more. */
   admit?: (request: IncomingMessage) => boolean
   /** @param token of `io(url, { auth: { token } })`. @throws AppError for an unknown token. */
   identify?: (request: IncomingMessage, token: unknown) => Promise<Subject | undefined>
-  /** Called when an event is published; returns what to call afterwards. */
+  /** Returns what to call afterwards. */
   onPublish?: ((topic: string, event: string) => (() => void) | undefined) | undefined
 }
 
@@ -62,7 +61,6 @@ interface SocketData {
   subject?: Subject | undefined
 }
 
-/** `local` is for what other processes find out themselves. */
 type Reach = 'all' | 'local'
 
 type ServerEvents = Record<string, (payload?: unknown) => void>
@@ -77,11 +75,11 @@ export class Realtime implements AsyncDisposable {
   readonly #relay: Relay | undefined
   readonly #onPublish: RealtimeOptions['onPublish']
   readonly #expiry: NodeJS.Timeout
-  /** With the bytes that wait in Socket.IO's own buffer. */
+  /** With the bytes in Socket.IO's own buffer. */
   readonly #connections = new Map<Connection, number>()
   readonly #listeners = new EventEmitter().setMaxListeners(0)
   readonly #relayListeners = new Set<(event: RelayedEvent) => void>()
-  /** Each ends the event stream of a known client. */
+  /** Each ends an event stream. */
   readonly #streams = new Map<() => void, Subject>()
   #closing = false
 
@@ -146,8 +144,8 @@ export class Realtime implements AsyncDisposable {
   }
 
   /**
-   * Like `emit`, but dropped for slow clients, because the next value supersedes it, and for
-   * processes without subscribers.
+   * Like `emit`, but the next value supersedes it: dropped for slow clients, and processes without
+   * subscribers.
    */
   emitLatest<E extends Event>(
     topic: string,
@@ -168,13 +166,12 @@ export class Realtime implements AsyncDisposable {
     }
   }
 
-  /** Calls `listener` with what other processes publish to topics with subscribers here. */
+  /** Subscribes to what other processes publish to topics with subscribers here. */
   onRelayed(listener: (event: RelayedEvent) => void): () => void {
     this.#relayListeners.add(listener)
     return () => this.#relayListeners.delete(listener)
   }
 
-  /** Whether events of other processes arrive. */
   get isRelaying(): boolean {
     return this.#relay?.isReady === true
   }
@@ -184,13 +181,12 @@ export class Realtime implements AsyncDisposable {
     return this.#hasLocal(topic) || this.#relay?.hasSubscribers(topic) === true
   }
 
-  /** The topics that match `pattern` and have subscribers in this process. */
+  /** The topics with subscribers in this process. */
   subscribed(pattern: RegExp): string[] {
     const topics = new Set([...this.#rooms.keys(), ...(this.#listeners.eventNames() as string[])])
     return [...topics].filter((topic) => pattern.test(topic))
   }
 
-  /** Whose sockets and event streams are open. */
   get subjects(): Subject[] {
     const sockets = [...this.#io.of('/').sockets.values()]
     return [...sockets.flatMap(({ data }) => data.subject ?? []), ...this.#streams.values()]
@@ -237,7 +233,7 @@ export class Realtime implements AsyncDisposable {
 
   #deliver({ topic, name, payload, latest }: RelayedEvent) {
     if (this.#listeners.listenerCount(topic) > 0) this.#listeners.emit(topic, name, payload)
-    // Socket.IO encodes a message before it looks for recipients.
+    // Socket.IO would encode it without recipients, too.
     if (!this.#rooms.has(topic)) return
     const clients = this.#io.to(topic)
     // Socket.IO's `volatile` would drop the second of two events at once for all clients.
@@ -261,13 +257,13 @@ export class Realtime implements AsyncDisposable {
     return this.#rooms.has(topic) || this.#listeners.listenerCount(topic) > 0
   }
 
-  /** Sockets and credentials have rooms, too. */
+  /** Not all rooms are topics. */
   #updateRelay(room: string) {
     if (this.#relay && 'name' in this.#findTopic(room))
       this.#relay.follow(room, this.#hasLocal(room))
   }
 
-  /** Bounds a client's unread bytes, which Socket.IO and `ws` do not. */
+  /** Socket.IO and `ws` do not bound a client's unread bytes. */
   #limit(connection: Connection) {
     this.#connections.set(connection, 0)
     // Engine.IO's own `close` comes too early.
@@ -301,7 +297,6 @@ export class Realtime implements AsyncDisposable {
     })
   }
 
-  /** A client may send anything. */
   async #subscribe(socket: ClientSocket, topic: unknown): Promise<Acknowledgement> {
     const found = this.#findTopic(topic)
     if (!('name' in found)) return found
@@ -315,7 +310,7 @@ export class Realtime implements AsyncDisposable {
     }
     if (isFull(socket, name)) return TOO_MANY
     socket.join(name)
-    // Who reads after the acknowledgement misses no event of another process.
+    // Who reads afterwards misses no event of another process.
     await this.#relay?.following()
     return { ok: true }
   }
@@ -371,7 +366,7 @@ const UNAVAILABLE: Refusal = {
   message: 'The database does not answer: try again later',
 }
 
-/** Each socket is also in a room of its own, and in one of its credential. */
+/** A socket is also in rooms of its own and of its credential. */
 const isFull = ({ rooms, data }: ClientSocket, topic: string) =>
   !rooms.has(topic) && rooms.size - (data.subject ? 2 : 1) >= MAX_TOPICS
 
@@ -379,7 +374,7 @@ function reply(acknowledge: unknown, answer: Acknowledgement) {
   if (typeof acknowledge === 'function') acknowledge(answer)
 }
 
-/** Whether a request is for Socket.IO's websocket, the only upgrade accepted. */
+/** The only upgrade accepted. */
 export const isRealtimeUpgrade = ({ method, url, headers }: IncomingMessage): boolean =>
   method === 'GET' &&
   url?.startsWith(PATH) === true &&
@@ -408,7 +403,7 @@ interface Websocket {
   terminate(): void
 }
 
-/** The `ws` socket of a connection, which Engine.IO hides. */
+/** Engine.IO hides it. */
 const toWebsocket = ({ transport }: Connection) =>
   (transport as unknown as { socket: Websocket }).socket
 

@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import type { Valkey } from '../valkey.ts'
 
-/** Where processes say which topics have subscribers of theirs. */
 const TOPICS = 'topics'
 const ANNOUNCE_EVERY_MS = 2_000
 const KNOWN_MS = 5_000
@@ -10,20 +9,19 @@ const KNOWN_MS = 5_000
 const MAX_ANNOUNCED = 1_000
 const MAX_KNOWN = 50_000
 const ANY = '*'
-/** After an outage each process reports a gap: one event to clients for several of them. */
+/** After an outage each process reports a gap: all within this time count as one. */
 const RESYNC_DELAY_MS = 1_000
 
 export interface RelayedEvent {
   topic: string
   name: string
   payload: unknown
-  /** Whether the next one supersedes it. */
   latest: boolean
 }
 
 interface Receiver {
   receive(event: RelayedEvent): void
-  /** Called when events of other processes may have been missed. */
+  /** Events of other processes may have been missed. */
   resync(): void
 }
 
@@ -33,15 +31,15 @@ type Message = { from: string } & Omit<RelayedEvent, 'topic'>
 type Announcement = { from: string; topics: string[]; asks: boolean }
 
 /**
- * Carries events between processes, in order for each of them. Each topic has a channel of its own,
- * so that a process receives only what has subscribers in it.
+ * Carries events between processes, those of each in order. Each topic has a channel: a process
+ * receives only what has subscribers in it.
  */
 export class Relay implements Disposable {
   readonly #id = randomUUID()
   readonly #valkey: Valkey
-  /** Topics with subscribers in this process; each function ends that. */
+  /** Topics with subscribers here, and what unsubscribes. */
   readonly #followed = new Map<string, () => void>()
-  /** Until when topics count as subscribed to in other processes. */
+  /** Until when topics count as subscribed to elsewhere. */
   readonly #known = new Map<string, number>()
   readonly #stops: (() => void)[] = []
   #receiver: Receiver | undefined
@@ -77,7 +75,6 @@ export class Relay implements Disposable {
     this.#valkey.publish(toChannel(topic), { from: this.#id, ...event })
   }
 
-  /** Begins or ends to receive the events of a topic. */
   follow(topic: string, wanted: boolean): void {
     const stop = this.#followed.get(topic)
     if (wanted === (stop !== undefined)) return
@@ -91,7 +88,7 @@ export class Relay implements Disposable {
     }
   }
 
-  /** Resolves once the events of followed topics arrive, or Valkey fails. */
+  /** Resolves once followed topics arrive, or Valkey fails. */
   following(): Promise<void> {
     return this.#valkey.subscribed()
   }
@@ -130,9 +127,9 @@ export class Relay implements Disposable {
   }
 
   #noteGap() {
-    this.#announce([...this.#followed.keys()], true)
     this.#resyncing ??= setTimeout(() => {
       this.#resyncing = undefined
+      this.#announce([...this.#followed.keys()], true)
       this.#receiver?.resync()
     }, RESYNC_DELAY_MS).unref()
   }

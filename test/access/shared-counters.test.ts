@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { blockEventLoop } from '../../packages/workpool/test/support/pool.ts'
 import { LIMITS, RateLimits } from '../../src/access/limits.ts'
 import { SharedCounters } from '../../src/access/shared-counters.ts'
 import { Valkey } from '../../src/valkey.ts'
@@ -27,6 +28,15 @@ describe.runIf(hasValkey)('processes that share a Valkey', () => {
     await until(() => other.guess().then(Boolean, () => false), 'another may try again')
   })
 
+  test('count together though the event loop was blocked', async () => {
+    const { url } = await useValkey()
+    const { shared, lines } = await useLimits(url)
+    const usage = shared.add('read', CLIENT)
+    blockEventLoop(500)
+    expect(await usage).toMatchObject({ count: 1 })
+    expect(lines).toEqual([])
+  })
+
   test('let requests pass while it fails, count for themselves, and say so once', async () => {
     const { url, send } = await useValkey()
     const { guess, lines } = await useLimits(url)
@@ -51,5 +61,5 @@ async function useLimits(url: string, isThere = true) {
   const shared = new SharedCounters(valkey)
   if (isThere) await until(() => shared.add('read', 'ready'), 'it is connected')
   const limits = new RateLimits({ unlimited: 'none', shared })
-  return { lines, guess: () => limits.countGuess('a@example.com', CLIENT, true) }
+  return { lines, shared, guess: () => limits.countGuess('a@example.com', CLIENT, true) }
 }

@@ -135,6 +135,23 @@ describe.runIf(hasValkey)('while Valkey fails', () => {
   )
 })
 
+test.runIf(hasValkey)('several gaps at once are asked about once', async () => {
+  const { url } = await useValkey()
+  const { valkey, following } = await usePeer(url)
+  const asked: unknown[] = []
+  valkey.subscribe('topics', (message) => {
+    if ((message as { asks: boolean }).asks) asked.push(message)
+  })
+  await until(() => asked.length === 1, 'it has asked at its beginning')
+  for (let gap = 0; gap < 20; gap++) valkey.publish('gaps', null)
+  let heard = 0
+  valkey.onGap(() => heard++)
+  await until(() => heard >= 20, 'all have arrived')
+  await until(() => asked.length > 1, 'it asks')
+  await following()
+  expect(asked).toHaveLength(2)
+})
+
 /** What a process has for push, without clients of its own. */
 async function usePeer(url: string) {
   const valkey = new Valkey(url, pino({ level: 'silent' }))

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { useProxy } from '../../../test/support/proxy.ts'
 import { until } from '../../../test/support/until.ts'
 import { hasValkey } from '../../../test/support/valkey.ts'
 import { TaskError } from '../../workpool/errors.ts'
@@ -86,6 +87,36 @@ describe.runIf(hasValkey)('a distributed map', () => {
     const before = outcomes.length
     expect(await pool.map(give, ITEMS.slice(0, 40), DISTRIBUTED)).toHaveLength(40)
     expect(outcomes.slice(before)).toContain('done')
+  })
+
+  test('finds its servers again after all connections were cut without a word', async () => {
+    let silence = () => {}
+    const route = async (url: string) => {
+      const proxy = await useProxy(() => url)
+      silence = proxy.silence
+      return proxy.urlOf(url)
+    }
+    const { pool, places, outcomes } = await useCluster({ route })
+    silence()
+    await until(() => places() === 0, 'the loss is noticed')
+    await until(() => places() === 2, 'the server is found again')
+    expect(await pool.map(give, ITEMS, DISTRIBUTED)).toEqual(ITEMS)
+    await until(async () => {
+      await pool.map(give, ITEMS.slice(0, 40), DISTRIBUTED)
+      return outcomes.includes('done')
+    }, 'it serves')
+  })
+
+  test('runs here while Valkey takes no data, and tries that now and then', async () => {
+    const { pool, connections, outcomes } = await useCluster()
+    await connections.commands.config('SET', 'maxmemory', 1)
+    const endAt = performance.now() + 3_000
+    const items = function* () {
+      while (performance.now() < endAt) yield 40
+    }
+    expect(new Set(await pool.map(give, items(), DISTRIBUTED))).toEqual(new Set([40]))
+    expect(new Set(outcomes)).toEqual(new Set(['lost']))
+    expect(outcomes.length).toBeLessThan(10)
   })
 
   test('is complete though Valkey forgets everything at once', async () => {

@@ -192,6 +192,17 @@ describe('serving another process', () => {
     expect(answer.output).toEqual(inputs.slice(0, answer.items))
   })
 
+  test.each(['one', 'each'] as const)(
+    'gives back what no thread begins in time (%s)',
+    async (mode) => {
+      const { pool } = await usePool({ threads: 1 })
+      const { latch } = await occupy(pool, { priority: 'batch' })
+      const answer = await pool.serve(toWork('test.give', mode, [1]), { signal })
+      latch.release()
+      expect(answer).toEqual({ outcome: 'lost' })
+    },
+  )
+
   test('says what failed, and gives back what a pool refuses that stops', async () => {
     const stopping = new AbortController()
     const { pool } = await usePool({ threads: 1, stopping: stopping.signal })

@@ -89,7 +89,7 @@ export function describe({ block, ...bar }, now) {
   }
 }
 
-/** @param {Bar} bar @param {number} now @param {string} process its name, where there are several */
+/** @param {Bar} bar @param {number} now @param {string} process its name, if there are others */
 export function toTip(bar, now, process) {
   const { what, length, waited, outcome } = describe(bar, now)
   return [

@@ -99,7 +99,7 @@ export class Groups {
     })
   }
 
-  /** Some of the latest bars, of each lane at least `count`. @param {number} count @returns {Bar[]} */
+  /** The latest bars, of each lane at least `count`. @param {number} count @returns {Bar[]} */
   latest(count) {
     return this.toLanes().flatMap(({ name, lanes }) =>
       lanes

@@ -18,17 +18,21 @@ interface ClusterOptions extends Partial<PoolOptions> {
   servers?: number
   /** Of each. */
   serverThreads?: number
+  /** The way to Valkey of the client and of the servers. */
+  route?: (url: string) => string | Promise<string>
 }
 
 /** A pool with one thread, and processes that serve its distributed calls. */
 export async function useCluster({
   servers: count = 1,
   serverThreads = 1,
+  route = (url) => url,
   ...options
 }: ClusterOptions = {}) {
   const valkey = await useValkey()
+  const url = await route(valkey.url)
   const outcomes: Outcome[] = []
-  const connections = new Valkey(valkey.url, log)
+  const connections = new Valkey(url, log)
   const client = new RemoteClient({
     valkey: connections,
     id: 'client',
@@ -45,7 +49,7 @@ export async function useCluster({
   const servers: ReturnType<typeof startServer>[] = []
   const addServer = (env: NodeJS.ProcessEnv = {}) => {
     const server = startServer({
-      VALKEY_URL: valkey.url,
+      VALKEY_URL: url,
       SERVER: `server-${servers.length}`,
       THREADS: `${serverThreads}`,
       ...env,
