@@ -121,9 +121,8 @@ async function commitReport(
       return report
     })
   } catch (error) {
-    // A commit whose reply was lost may have succeeded. If it did not, the sweep removes the
-    // upload.
-    if (!mayBeCommitted) await storage.remove(upload.upload)
+    // A commit whose reply was lost may have succeeded. The sweep removes what is left.
+    if (!mayBeCommitted) await storage.remove(upload.upload).catch(() => {})
     if (!isDuplicateKey(error, 'report_idempotency_key')) throw error
     return repeatReport(open(), request, upload.sha256)
   }

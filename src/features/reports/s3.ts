@@ -93,10 +93,9 @@ export class S3Storage implements Storage {
       if (incomplete) await this.#complete(incomplete, etags, { key, size })
       return size
     } catch (error) {
-      const signal = AbortSignal.timeout(BRIEF_MS)
       const names = incomplete ? [incomplete, key] : [key]
       // What cannot be removed now is left to the sweep.
-      await Promise.allSettled(names.map((name) => this.remove(name, signal)))
+      await Promise.allSettled(names.map((name) => this.remove(name)))
       throw error
     } finally {
       this.#uploads.release()
@@ -133,7 +132,7 @@ export class S3Storage implements Storage {
     return file
   }
 
-  async remove(name: string, signal?: AbortSignal): Promise<void> {
+  async remove(name: string, signal = AbortSignal.timeout(BRIEF_MS)): Promise<void> {
     await this.#send('DELETE', name, { signal }).catch((error) => {
       if (!isMissing(error)) throw error
     })
