@@ -8,6 +8,7 @@ import { until } from '../../../test/support/until.ts'
 import { Health } from '../health.ts'
 import { handle, job } from '../job.ts'
 import { TIMING } from '../loop.ts'
+import { setPaused } from '../queues.ts'
 import type { Db } from '../tables.ts'
 import { insertJobs } from './support/insert-jobs.ts'
 import { enqueue, useJobs } from './support/jobs.ts'
@@ -41,6 +42,16 @@ describe('the figures', () => {
     const oldestMs = figures.queues[0]?.oldestMs ?? 0
     expect(oldestMs).toBeGreaterThan(HOUR_MS - 1_000)
     expect(oldestMs).toBeLessThan(HOUR_MS + 60_000)
+  })
+
+  test('say of a paused queue how many wait, but not that somebody should start them', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const { health } = useHealth(db)
+    await insertJobs(db, 3, { created_at: new Date(Date.now() - HOUR_MS) })
+    await setPaused(db, 'default', { paused: true, queues: new Map([[some.name, 'default']]) })
+    const { queues } = await until(() => health.figures(), 'they are counted')
+    expect(queues).toEqual([{ queue: 'default', queued: 3, oldestMs: 0 }])
   })
 
   test('count the waiting time of a scheduled or retried job from when it was queued', async () => {
