@@ -111,7 +111,7 @@ export class Tracing implements AsyncDisposable {
     const { name, text, ms, failed, session } = statement
     const startedAt = TIME_ORIGIN + statement.startedAt
     const endedAt = startedAt + ms
-    if (text === 'begin' && !failed)
+    if (text === 'begin' && !failed && ++trace.root.spans <= MAX_SPANS)
       this.#transactions.set(session, new Recording(this.#toChild(trace), trace, startedAt))
     const transaction = this.#transactions.get(session)
     const attributes = {

@@ -180,6 +180,22 @@ describe('a trace', () => {
     expect(root.attributes['spans_left_out']).toBe(50)
   })
 
+  test('has no more of them for many transactions', async () => {
+    const collector = await useCollector()
+    await using tracing = openTracing(collector.url)
+    const traced = startRequest(tracing)
+    for (let turn = 0; turn < 250; turn++) {
+      const session = {}
+      for (const text of ['begin', 'commit'])
+        tracing.observeStatement(traced, { ...STATEMENT, name: text, text, session })
+    }
+    tracing.observeRequests([toRecord(traced)])
+    await tracing[Symbol.asyncDispose]()
+    const root = find(collector, 'GET /v1/items')
+    expect(collector.spans).toHaveLength(201)
+    expect(root.attributes['spans_left_out']).toBe(3 * 250 - 200)
+  })
+
   test('shows that a transaction was rolled back, also because its connection was killed', async () => {
     const collector = await useCollector()
     const slow = feature({
