@@ -56,7 +56,7 @@ const networks = z
 const STORAGE_FORM = 's3://bucket/folder'
 const storage = z
   .string()
-  .regex(/^s3:\/\/[a-z\d][a-z\d.-]+\/[\w./-]*\w$/, `must look like ${STORAGE_FORM}`)
+  .regex(/^s3:\/\/[a-z\d][a-z\d.-]+(\/(?!\.+(\/|$))[\w.-]+)+$/, `must look like ${STORAGE_FORM}`)
   .transform((text) => {
     const [, bucket = '', folder = ''] = /^s3:\/\/(.*?)\/(.*)$/.exec(text) ?? []
     return { bucket, folder }
