@@ -17,13 +17,12 @@ import { getReport, toState } from './reports.ts'
 
 type Progress = z.infer<typeof reportProgress.payload>
 
-/** An end that no other process has published within this time is published here. */
+/** After that, an end that no other process has published is published here. */
 const RELAYED_MS = 1_000
 
 /**
- * Publishes changes of reports that have subscribers: its own to all processes, those that it reads
- * to its own clients. A finished report publishes nothing until it is retried: a cancelled task may
- * still report progress.
+ * Publishes changes of reports with subscribers: its own to all processes, those that it reads to
+ * its clients. After an end, nothing until a retry: a cancelled task may still report progress.
  */
 export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
   const lastSent = new Map<string, Pick<Progress, 'state'>>()
