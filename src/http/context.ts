@@ -180,7 +180,7 @@ export function taskOptions(c: AppContext) {
   return { signal, timeoutMs: timeLeftMs, key, requestId, trace: trace?.traceparent }
 }
 
-/** Emptied when a request ends, because an idle connection's timer keeps it alive. */
+/** Emptied at the end of the work, because an idle connection's timer keeps it alive. */
 const current = new AsyncLocalStorage<{ work: Work | undefined }>()
 
 export const currentWork = (): Work | undefined => current.getStore()?.work
@@ -193,13 +193,19 @@ export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> 
 }
 
 /** Runs an attempt at a job as `currentWork()`. */
-export function runJob<T>(
+export async function runJob<T>(
   { id, kind, requestId }: { id: string; kind: string; requestId: string | null },
   trace: Trace | undefined,
-  run: () => T,
-): T {
+  run: () => Promise<T>,
+): Promise<T> {
   const describe = () => ({ job: id, kind, requestId: requestId ?? undefined })
-  return current.run({ work: { requestId: requestId ?? undefined, trace, describe } }, run)
+  const work: Work = { requestId: requestId ?? undefined, trace, describe }
+  const store: { work: Work | undefined } = { work }
+  try {
+    return await current.run(store, run)
+  } finally {
+    store.work = undefined
+  }
 }
 
 /**

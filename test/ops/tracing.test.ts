@@ -332,7 +332,9 @@ test.each([
   )
   await service.url()
   expect(service.output()).toMatch(/^loads .*\/node_modules\/hono\//m)
-  expect(/^loads .*\/node_modules\/@opentelemetry\/sdk-trace\//m.test(service.output())).toBe(isLoaded)
+  expect(/^loads .*\/node_modules\/@opentelemetry\/sdk-trace\//m.test(service.output())).toBe(
+    isLoaded,
+  )
 })
 
 const STATEMENT = {
