@@ -2,9 +2,8 @@ import { globSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 
 /**
- * Part of `npm run check`: imports in `src/` go one way, main → web → app → features → access → {http,
- * db, realtime, ops} → leaves, and never from one feature to another. Whoever adds a folder says here
- * what it may use.
+ * Part of `npm run check`: imports in `src/` go one way, main → web → app → features →
+ * access → {http, db, realtime, ops} → leaves, and never from one feature to another.
  */
 const SRC = join(import.meta.dirname, '../src')
 const IMPORT = /(?:from|import)\s*\(?'([^']+)'/g

@@ -86,7 +86,8 @@ function findBadSettings({ manifest, spec }: { manifest: Manifest; spec: PodSpec
       const graceMs = (spec.terminationGracePeriodSeconds ?? 30) * 1_000
       if (manifest.kind === 'Deployment' && graceMs <= neededMs)
         found.push(
-          `terminationGracePeriodSeconds must exceed DRAIN_DELAY_MS and DRAIN_TIMEOUT_MS together, ${neededMs} ms, and is ${graceMs} ms`,
+          'terminationGracePeriodSeconds must exceed DRAIN_DELAY_MS and DRAIN_TIMEOUT_MS ' +
+            `together, ${neededMs} ms, and is ${graceMs} ms`,
         )
     } catch (error) {
       found.push(String(error))
@@ -105,10 +106,7 @@ function findSettings({ env = [], envFrom = [] }: Container): Record<string, str
   return Object.assign({}, ...maps, ...env.map(({ name, value = '' }) => ({ [name]: value })))
 }
 
-/**
- * By TypeScript, which refuses properties that a literal's type lacks; JSON schemas of Kubernetes
- * allow them.
- */
+/** By TypeScript, which refuses unknown properties; JSON schemas of Kubernetes allow them. */
 function findBadTypes(): string[] {
   mkdirSync(CACHE, { recursive: true })
   const folder = mkdtempSync(join(CACHE, 'manifests-'))

@@ -56,7 +56,7 @@ const networks = z
 const STORAGE_FORM = 's3://bucket/folder'
 const storage = z
   .string()
-  .regex(/^s3:\/\/[a-z\d][a-z\d.-]+\/[\w./-]*\w$/, `must look like ${STORAGE_FORM}`)
+  .regex(/^s3:\/\/[a-z\d][a-z\d.-]+(\/(?!\.+(\/|$))[\w.-]+)+$/, `must look like ${STORAGE_FORM}`)
   .transform((text) => {
     const [, bucket = '', folder = ''] = /^s3:\/\/(.*?)\/(.*)$/.exec(text) ?? []
     return { bucket, folder }
@@ -83,8 +83,8 @@ const queues = z.union(
   ],
   {
     error:
-      'must be a list of queues, each with how many of its jobs run at once, from 0 to 1000, such ' +
-      'as default:5,mail:20; * stands for every other queue, and off for none at all',
+      'must be a list of queues, each with how many of its jobs run at once, from 0 to 1000, ' +
+      'such as default:5,mail:20; * stands for every other queue, and off for none at all',
   },
 )
 
@@ -221,7 +221,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       threads: data.COMPUTE_THREADS,
       minThreads: Math.ceil(data.COMPUTE_THREADS / 2),
       maxHeapMb: data.COMPUTE_MAX_HEAP_MB,
-      // No request needs a thread of its own there.
+      // No request needs one there.
       ...(data.ROLE === 'worker' && { batchThreads: data.COMPUTE_THREADS }),
     },
     jobs: {

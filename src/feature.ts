@@ -44,7 +44,7 @@ export interface Feature {
   topics?: readonly FeatureTopic[]
   /** What subscribers receive, for `/docs`. */
   events?: readonly Event[]
-  /** Starts background work, and returns what stops it. If it throws, the service does not start. */
+  /** Starts background work and returns what stops it. If it throws, the service does not start. */
   start?(deps: Deps): Stop | Promise<Stop>
   /** Whether its requests wait in the backlog under load. */
   usesDatabase?: boolean

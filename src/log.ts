@@ -13,21 +13,19 @@ const MAX_UNREAD_BYTES = 32 * 1024 ** 2
 const REPEATS_MS = 5_000
 
 const SECRETS = ['authorization', 'cookie', 'set-cookie', 'password', 'newPassword', 'token']
-/** Where secrets are redacted; wildcards would cost many times the line. */
+/** Wildcards would cost many times the line. */
 const PLACES = ['', 'headers', 'body', 'err']
 const redact = PLACES.flatMap((place) => SECRETS.map((name) => `${place}["${name}"]`))
 /** Of sessions and API keys. */
 const TOKENS = /of[sl]_[\w-]{43}/g
 const hooks = { streamWrite: (line: string) => line.replace(TOKENS, '[Redacted]') }
 
-/** JSON lines are collected, because a write costs more than a line. */
 /** @param mixin adds fields to each line. */
 export function openLog({ level, format }: Config['log'], mixin?: () => object): Log {
   const stream =
     format === 'pretty'
       ? pretty({ sync: true, singleLine: true, translateTime: 'HH:MM:ss.l' })
       : new LineBuffer()
-  // Processes of a supervisor write to one stream.
   const base = cluster.isWorker ? { pid: process.pid } : null
   return pino({ level, base, redact, hooks, ...(mixin && { mixin }) }, stream)
 }
@@ -56,12 +54,11 @@ export class Repeats {
 }
 
 /**
- * Replaces pino's `minLength`, which measures all that waits for each new line. A full disk or a
- * stalled reader costs lines, never the service.
+ * Collects lines, because a write costs more. Pino's `minLength` measures all that waits for each
+ * new line. A full disk or a stalled reader costs lines, never the service.
  */
 class LineBuffer {
   readonly #output = pino.destination({ sync: false, maxLength: MAX_UNREAD_BYTES })
-  /** For the end of the process. */
   readonly #urgent = pino.destination({ sync: true })
   #lines = ''
   #timer: NodeJS.Timeout | undefined

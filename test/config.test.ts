@@ -222,6 +222,8 @@ describe('an invalid value', () => {
     ['REPORT_STORAGE', 'bucket/folder'],
     ['REPORT_STORAGE', 's3://bucket'],
     ['REPORT_STORAGE', 's3://bucket/'],
+    ['REPORT_STORAGE', 's3://bucket/../other'],
+    ['REPORT_STORAGE', 's3://bucket/a//b'],
     ['AWS_ENDPOINT_URL', 'minio:9000'],
     // /feature
     // feature: primes

@@ -1,11 +1,9 @@
-import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { useDatabase } from './support/database.ts'
-import { useProcess } from './support/process.ts'
+import { RECORD_LOADS, useProcess } from './support/process.ts'
 import { until } from './support/until.ts'
 import { hasValkey, useValkey } from './support/valkey.ts'
 
-const RECORD = ['--import', join(import.meta.dirname, 'support/record-loads.ts')]
 /** What only several processes need. */
 const SHARED = /\/(ioredis|bullmq|src\/valkey|src\/realtime\/relay|shared-counters)\b/
 
@@ -30,7 +28,7 @@ async function start(env: NodeJS.ProcessEnv) {
   const { output, url } = useProcess(
     'test/support/fixture/main.ts',
     { DATABASE_URL, ...env },
-    RECORD,
+    RECORD_LOADS,
   )
   await url()
   const find = (pattern: RegExp) => [...output().matchAll(pattern)].map(([, found = '']) => found)

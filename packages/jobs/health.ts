@@ -4,6 +4,7 @@ import { type RawBuilder, sql } from 'kysely'
 import { headsQuery } from './claims.ts'
 import { type Log, Loop, type Timing } from './loop.ts'
 import { countJobs, countWaiting, listKinds, type Waiting } from './query.ts'
+import { findPaused } from './queues.ts'
 import type { Db, JobState } from './tables.ts'
 
 const COUNT_EVERY_MS = 5_000
@@ -78,8 +79,12 @@ export class Health {
     const { open, log, queueOf } = this.#options
     try {
       const db = open()
-      const waiting = await countWaiting(db, queueOf())
-      this.#figures = { states: await countJobs(db), ...waiting }
+      const states = await countJobs(db)
+      const { queues, parked } = await countWaiting(db, queueOf())
+      const paused = await findPaused(db)
+      // More workers would not start jobs that wait for an operator.
+      for (const row of queues) if (paused.has(row.queue)) row.oldestMs = 0
+      this.#figures = { states, queues, parked }
       this.#countFails = false
     } catch (error) {
       const text = 'Cannot count the jobs: their metrics are missing'

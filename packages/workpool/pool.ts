@@ -68,13 +68,15 @@ export class Pool implements AsyncDisposable {
 
   private constructor(options: PoolOptions) {
     const { entry, threads, minThreads = threads, maxHeapMb = MAX_HEAP_MB } = options
-    const { remote, batchThreads = Math.max(1, threads - 1), ...others } = options
+    const allButOne = Math.max(1, threads - 1)
+    const { remote, batchThreads = allButOne, ...others } = options
     this.threads = threads
     this.batchThreads = batchThreads
     const defaults = { maxQueued: MAX_QUEUED, idleMs: IDLE_TIMEOUT_MS }
-    const limits = { ...defaults, ...others, batchWorkers: batchThreads }
+    const limits = { ...defaults, ...others }
     this.#threads = new Scheduler({
       ...limits,
+      batchWorkers: batchThreads,
       remote,
       minWorkers: Math.min(minThreads, threads),
       maxWorkers: threads,
@@ -83,6 +85,7 @@ export class Pool implements AsyncDisposable {
     })
     this.#processes = new Scheduler({
       ...limits,
+      batchWorkers: allButOne,
       minWorkers: 0,
       maxWorkers: threads,
       start: (number, events) =>

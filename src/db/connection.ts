@@ -32,7 +32,7 @@ const READING = /^\s*(select|show|set|begin)\b/i
 
 const servers = new WeakMap<PoolConnection, string>()
 
-/** mysql2 sends these statements before the borrower's. */
+/** Sent before the borrower's statements. */
 export function prepareSession(connection: PoolConnection): void {
   // Otherwise a broken connection's second error would end the process.
   connection.on('error', () => {})
@@ -45,7 +45,7 @@ export function prepareSession(connection: PoolConnection): void {
 
 export function answersPing(connection: PoolConnection): Promise<boolean> {
   return new Promise((resolve) => {
-    // The immediate lets an answer be read that came while the event loop was blocked.
+    // The answer may have come while the event loop was blocked.
     const timer = setTimeout(() => setImmediate(() => resolve(false)), PING_TIMEOUT_MS)
     connection.ping((error) => {
       clearTimeout(timer)
@@ -63,7 +63,7 @@ export function discard(connection: PoolConnection): void {
  * Called when a statement begins; returns what to call at its end.
  *
  * @param name of a prepared query.
- * @param session the same for all statements of a transaction.
+ * @param session one for each transaction.
  */
 export type OnStatement = (
   sql: string,
@@ -71,7 +71,6 @@ export type OnStatement = (
   session: object,
 ) => (failed: boolean) => void
 
-/** `prepared` names its queries. */
 type Query = CompiledQuery & { name?: string }
 
 /**
@@ -87,7 +86,6 @@ export class MysqlConnection implements DatabaseConnection {
   #stopped: PromiseWithResolvers<void> | undefined
   isInTransaction = false
 
-  /** @param url for killing the session. */
   constructor(
     raw: PoolConnection,
     url: string,
@@ -146,7 +144,7 @@ export class MysqlConnection implements DatabaseConnection {
 
   async rollback(): Promise<void> {
     if (!this.#stopped) await this.#end('rollback').catch(() => this.#raw.destroy())
-    // The server rolls a killed session back.
+    // As the server does.
     else this.#onStatement?.('rollback', undefined, this)(false)
   }
 
@@ -212,8 +210,7 @@ const hasEnded = (session: PoolConnection) => socketOf(session).destroyed
 
 /**
  * Kills a session through a new connection, retried until it reaches the right server: on others,
- * the id is another client's. Returns false when the session's server is unknown or cannot be
- * reached. Never rejects.
+ * the id is another client's. Returns false if it cannot. Never rejects.
  */
 async function killSession(url: string, session: PoolConnection) {
   const server = servers.get(session)

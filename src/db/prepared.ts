@@ -63,7 +63,7 @@ function refuseValue(): never {
  *     const jobs = await inPieces(ids, (piece) =>
  *       db.selectFrom('job').select('id').where('id', 'in', piece).execute())
  *
- * Pads each piece to a power of two with its last value, to bound the prepared statements. Not for
+ * Pads each piece to a power of two by its last value, to bound the statements. Not for
  * `values (…)` or `not in`.
  */
 export async function inPieces<Value, Row>(

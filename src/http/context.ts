@@ -38,18 +38,17 @@ export interface RequestRecord {
   trace: Trace | undefined
 }
 
-/** Of a request or job that is sampled; the others have none. */
+/** Of a request or job that is sampled. */
 export interface Trace {
   readonly traceId: string
-  /** For what it causes (W3C Trace Context). */
+  /** By W3C Trace Context. */
   readonly traceparent: string
 }
 
-/** What the running code belongs to: a request, or an attempt at a job. */
+/** A request, or an attempt at a job. */
 export interface Work {
   readonly requestId: string | undefined
   readonly trace: Trace | undefined
-  /** For the log. */
   describe(): Record<string, string | undefined>
   addStatement?(statement: Statement): void
 }
@@ -79,7 +78,7 @@ export class RequestContext implements Work {
   readonly startedAt: number
   /** Undefined for an anonymous client. */
   subject: Subject | undefined
-  /** Why the caller is unknown; public routes are served all the same. */
+  /** Why the caller is unknown, which public routes ignore. */
   identityError: AppError | undefined
   limiter: Limiter | undefined
   isBackground = false
@@ -146,7 +145,7 @@ export class RequestContext implements Work {
     this.#abortUnanswered()
   }
 
-  /** HEAD gets no body, so its producer must be aborted. */
+  /** HEAD gets no body: its producer must stop. */
   #abortUnanswered() {
     if (!this.#outgoing?.writableFinished || this.#outgoing.req.method === 'HEAD')
       this.#controller?.abort(clientClosedRequest())
@@ -172,7 +171,7 @@ const deadlineExceeded = (ms: number) =>
 
 export const getContext = (c: AppContext): RequestContext => c.get('requestContext')
 
-/** Who calls a route that is not public. */
+/** Of a route that is not public. */
 export const expectSubject = (c: AppContext) => getContext(c).subject as Subject
 
 export function taskOptions(c: AppContext) {
@@ -181,7 +180,7 @@ export function taskOptions(c: AppContext) {
   return { signal, timeoutMs: timeLeftMs, key, requestId, trace: trace?.traceparent }
 }
 
-/** Emptied when a request ends: the timer of an idle connection keeps the object alive. */
+/** Emptied at the end of the work, because an idle connection's timer keeps it alive. */
 const current = new AsyncLocalStorage<{ work: Work | undefined }>()
 
 export const currentWork = (): Work | undefined => current.getStore()?.work
@@ -193,21 +192,27 @@ export function requestInProgress(): Pick<RequestRecord, 'requestId' | 'route'> 
   return work instanceof RequestContext ? work.describe() : undefined
 }
 
-/** Runs an attempt at a job, so that the log and traces know what it does. */
-export function runJob<T>(
+/** Runs an attempt at a job as `currentWork()`. */
+export async function runJob<T>(
   { id, kind, requestId }: { id: string; kind: string; requestId: string | null },
   trace: Trace | undefined,
-  run: () => T,
-): T {
+  run: () => Promise<T>,
+): Promise<T> {
   const describe = () => ({ job: id, kind, requestId: requestId ?? undefined })
-  return current.run({ work: { requestId: requestId ?? undefined, trace, describe } }, run)
+  const work: Work = { requestId: requestId ?? undefined, trace, describe }
+  const store: { work: Work | undefined } = { work }
+  try {
+    return await current.run(store, run)
+  } finally {
+    store.work = undefined
+  }
 }
 
 /**
  * Must be the first middleware.
  *
- * @param onEnd gets the requests that ended in one turn of the event loop: one by one would cost a
- * tenth of the rate or more.
+ * @param onEnd gets all that ended in one turn of the event loop; one by one costs a tenth of the
+ * rate.
  */
 export function requestContext(
   timeoutMs: number,
@@ -234,7 +239,7 @@ export function requestContext(
       store.work = undefined
       if (ended.push(toRecord(c, context, outgoing)) === 1) setImmediate(report)
     }
-    // The client left while its request waited.
+    // The client left early.
     if (outgoing?.req.socket.destroyed) {
       end(outgoing)
       throw clientClosedRequest()
@@ -244,10 +249,7 @@ export function requestContext(
   }
 }
 
-/**
- * Logs routine requests at `debug`, and counts repeated 429s and 503s: lines would add to the
- * overload.
- */
+/** Logs routine requests at `debug`, and counts repeated 429s and 503s. */
 export function accessLog(log: Log): (record: RequestRecord) => void {
   const refusals = new Repeats()
   return (record) => {
@@ -261,7 +263,7 @@ export function accessLog(log: Log): (record: RequestRecord) => void {
   }
 }
 
-/** `X-Background` must not hide a change or a failure. Anonymous pages and those left are none. */
+/** `X-Background` must not hide a change or a failure. */
 export const isRoutine = ({ method, status, background, hasCredentials }: RequestRecord): boolean =>
   background &&
   (method === 'GET' || method === 'HEAD') &&

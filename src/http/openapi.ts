@@ -21,7 +21,7 @@ by \`socket.emit('subscribe', topic, answer => …)\`, and end it by \`'unsubscr
 the answer is \`{ ok: true }\` or \`{ ok: false, code, message }\`.
 
 An event is a hint, sent after the commit: read the state by HTTP, and read it again after each
-reconnection, and upon \`server.resync\`: events of other processes may have been missed. All clients
+reconnection and upon \`server.resync\`, which says that events may have been missed. All clients
 receive \`server.stopping\` before the server stops.
 `
 

@@ -31,7 +31,6 @@ export interface Backlog {
 }
 
 interface HttpServerOptions {
-  /** Aborts when responses should ask clients to close the connection. */
   leaving: AbortSignal
   /** Other requests are served as they are (RFC 9110, 7.8). */
   shouldUpgrade?: (request: IncomingMessage) => boolean
@@ -102,13 +101,12 @@ export class HttpServer implements AsyncDisposable {
         return problemResponse(new AppError('bad_request', message), '')
       },
     })
-    // With the other processes of a supervisor; elsewhere than on Linux, it hands connections out.
+    // Only Linux spreads connections over the processes of a supervisor.
     this.node.listen({ port, host, reusePort: cluster.isWorker && process.platform === 'linux' })
     await once(this.node, 'listening').catch((error) => {
       const message = listenErrorMessage(error, host, port, 'PORT')
       throw new AppError('unavailable', message, { cause: error })
     })
-    // A connection that cannot be accepted must not end the process.
     this.node.on('error', () => {})
     const { address, family, port: ownPort } = this.node.address() as AddressInfo
     if (['0.0.0.0', '::', '127.0.0.1', '::1'].includes(address))
@@ -172,7 +170,6 @@ export class HttpServer implements AsyncDisposable {
     else start(refusal)
   }
 
-  /** Rejects malformed requests without corrupting a response. */
   #rejectBytes(error: NodeJS.ErrnoException, socket: Socket) {
     const { last, inFlight = 0, isPaused = false } = this.#connections.get(socket) ?? {}
     if (!socket.writable || error.code === 'ECONNRESET' || last?.headersSent)

@@ -30,7 +30,7 @@ interface Parts {
   tracing: Pick<Tracing, 'observeStatement'> | undefined
 }
 
-/** Observes each SQL statement: for the metrics, the live page, the log and traces. */
+/** Observes SQL for the metrics, the live page, the log and traces. */
 export class Statements {
   readonly #parts: Parts
   readonly #slowMs: number
@@ -92,11 +92,22 @@ export class Statements {
   }
 }
 
-const COMMENTS_AND_LITERALS =
-  /\/\*[\s\S]*?(?:\*\/|$)|(?:--\s|#)[^\n]*|`([^`]*)`|'(?:[^'\\]|\\[\s\S]?)*(?:'|$)|"(?:[^"\\]|\\[\s\S]?)*(?:"|$)|\b\d[\w.]*/g
+const COMMENTS_AND_LITERALS = new RegExp(
+  [
+    /\/\*[\s\S]*?(?:\*\/|$)/,
+    /(?:--\s|#)[^\n]*/,
+    /`([^`]*)`/,
+    /'(?:[^'\\]|\\[\s\S]?)*(?:'|$)/,
+    /"(?:[^"\\]|\\[\s\S]?)*(?:"|$)/,
+    /\b\d[\w.]*/,
+  ]
+    .map(({ source }) => source)
+    .join('|'),
+  'g',
+)
 const COMMENT = /^(?:\/\*|--|#)/
 
-/** A list of any length is one statement: `?, …`. */
+/** A list of any length becomes `?, …`. */
 const withoutValues = (sql: string, maxLength: number): string =>
   sql
     .slice(0, maxLength)

@@ -28,11 +28,11 @@ import { currentTrace, type RequestRecord, runJob, type Trace } from '../http/co
 import type { Log } from '../log.ts'
 
 const SEND_EVERY_MS = 1_000
-/** Encoded at once, on the event loop: half a millisecond. */
+/** Encoded on the event loop in half a millisecond. */
 const MAX_BATCH = 512
 const MAX_WAITING = 8_192
 const CLOSE_TIMEOUT_MS = 1_000
-/** Per request or job, which may run any number of statements. */
+/** Per request or job. */
 const MAX_SPANS = 200
 const TIME_ORIGIN = performance.timeOrigin
 const SCOPE = { name: 'offloop' }
@@ -58,7 +58,7 @@ interface EndedSpan {
   links?: Link[]
 }
 
-/** Sends what requests and jobs do to an OpenTelemetry collector. Loaded only if one is set. */
+/** Sends what requests and jobs do to an OpenTelemetry collector. */
 export class Tracing implements AsyncDisposable {
   readonly #followsParent: boolean
   readonly #ratio: number
@@ -111,7 +111,7 @@ export class Tracing implements AsyncDisposable {
     const { name, text, ms, failed, session } = statement
     const startedAt = TIME_ORIGIN + statement.startedAt
     const endedAt = startedAt + ms
-    if (text === 'begin' && !failed)
+    if (text === 'begin' && !failed && ++trace.root.spans <= MAX_SPANS)
       this.#transactions.set(session, new Recording(this.#toChild(trace), trace, startedAt))
     const transaction = this.#transactions.get(session)
     const attributes = {
@@ -125,7 +125,7 @@ export class Tracing implements AsyncDisposable {
     const hasCommitted = text === 'commit' && !failed
     if (text === 'rollback' || hasCommitted)
       this.#endTransaction(transaction, endedAt, !hasCommitted)
-    // After a rollback it stays: a killed statement ends later.
+    // A killed statement ends after the rollback.
     if (hasCommitted) this.#transactions.delete(session)
   }
 
@@ -158,7 +158,7 @@ export class Tracing implements AsyncDisposable {
       this.#add({ ...span, endedAt: TIME_ORIGIN + performance.now(), failed: false }, trace)
   }
 
-  /** Its trace links to that of the request that enqueued it, which may have ended long ago. */
+  /** Its trace links to that of the request that enqueued it. */
   runJob = async (job: JobContext, run: () => Promise<unknown>): Promise<unknown> => {
     const enqueuer = job.trace === null ? null : parseTraceParent(job.trace)
     if (!enqueuer && Math.random() >= this.#ratio) return runJob(job, undefined, run)
@@ -185,7 +185,6 @@ export class Tracing implements AsyncDisposable {
     }
   }
 
-  /** Sends what waits, for a second at most. */
   async [Symbol.asyncDispose]() {
     await Promise.race([this.#sender.close(), sleep(CLOSE_TIMEOUT_MS, undefined, { ref: false })])
   }
@@ -267,7 +266,7 @@ class Recording implements Trace, SpanContext {
   readonly parent: SpanContext | undefined
   readonly root: Recording
   readonly startedAt: number
-  /** Of a root: all below it. */
+  /** Below a root. */
   spans = 0
   hasEnded = false
 
@@ -285,7 +284,7 @@ class Recording implements Trace, SpanContext {
   }
 }
 
-/** Bounds what waits for the collector, and counts what it did not take. */
+/** Bounds what waits for the collector. */
 class Sender {
   readonly #batches: BatchSpanProcessor
   readonly #log: Pick<Log, 'info' | 'warn'>

@@ -5,10 +5,13 @@ import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import {
   type AppContext,
   accessLog,
+  currentTrace,
+  currentWork,
   getContext,
   RequestContext,
   type RequestRecord,
   requestContext,
+  runJob,
 } from '../../src/http/context.ts'
 import { errorHandler } from '../../src/http/errors.ts'
 import { createRouter } from '../../src/http/router.ts'
@@ -19,6 +22,18 @@ import { connectTo } from '../support/raw-http.ts'
 import { until } from '../support/until.ts'
 
 const LONG_MS = 60_000
+
+test('what a job leaves behind, such as a connection, does not belong to it any more', async () => {
+  const trace = { traceId: 't', traceparent: 'p' }
+  const { promise: ended, resolve: end } = Promise.withResolvers<void>()
+  let later: Promise<unknown> | undefined
+  await runJob({ id: '1', kind: 'test', requestId: null }, trace, async () => {
+    expect(currentTrace()).toBe(trace)
+    later = ended.then(() => currentWork())
+  })
+  end()
+  expect(await later).toBeUndefined()
+})
 
 const log = openLog({ level: 'silent', format: 'json' })
 

@@ -11,6 +11,9 @@ const { PATH, NODE_COMPILE_CACHE } = process.env
 /** Node with the service's V8 flags. */
 const NODE = join(ROOT, 'bin/node')
 
+/** For `nodeOptions`: prints what the process loads, and where it connects to. */
+export const RECORD_LOADS = ['--import', join(import.meta.dirname, 'record-loads.ts')]
+
 /**
  * A `node` of its own that runs a file of the project, killed at the end of the test if it still
  * runs.

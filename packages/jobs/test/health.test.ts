@@ -8,6 +8,7 @@ import { until } from '../../../test/support/until.ts'
 import { Health } from '../health.ts'
 import { handle, job } from '../job.ts'
 import { TIMING } from '../loop.ts'
+import { setPaused } from '../queues.ts'
 import type { Db } from '../tables.ts'
 import { insertJobs } from './support/insert-jobs.ts'
 import { enqueue, useJobs } from './support/jobs.ts'
@@ -54,6 +55,16 @@ describe('the figures', () => {
       { queue: 'mail', queued: 2 },
       { queue: 'theirs', queued: 1 },
     ])
+  })
+
+  test('say of a paused queue how many wait, but not that somebody should start them', async () => {
+    const { database } = await useDatabase()
+    const db = database.withSignal()
+    const { health } = useHealth(db)
+    await insertJobs(db, 3, { created_at: new Date(Date.now() - HOUR_MS) })
+    await setPaused(db, 'default', { paused: true, queueOf: new Map([[some.name, 'default']]) })
+    const { queues } = await until(() => health.figures(), 'they are counted')
+    expect(queues).toEqual([{ queue: 'default', queued: 3, oldestMs: 0 }])
   })
 
   test('count the waiting time of a scheduled or retried job from when it was queued', async () => {

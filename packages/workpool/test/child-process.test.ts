@@ -62,6 +62,17 @@ describe('a task in a child process', () => {
     ])
   })
 
+  test('waits for no batch work, however many threads that may use', async () => {
+    const { pool } = await usePool({ threads: 2, batchThreads: 2 })
+    await Promise.all([1, 2].map((input) => pool.run(echo, input, isolated)))
+    const { signal, abort } = cancellation()
+    const options = { ...isolated, priority: 'batch', signal, graceMs: 0 } as const
+    const ended = Promise.allSettled([1, 2].map(() => pool.run(endlessly, null, options)))
+    expect(await pool.run(echo, 'short', { ...isolated, timeoutMs: 5_000 })).toBe('short')
+    abort()
+    await ended
+  })
+
   test('runs in another process, with nothing of the environment and little memory', async () => {
     const { pool } = await usePool({ maxHeapMb: 64 })
     const { pid, ppid, environment, heapLimitMb } = await pool.run(describeProcess, null, isolated)

@@ -143,8 +143,8 @@ export const summariseCsv = task<SummaryInput, SummaryOutcome>('report.summarise
 export const isSmall = (bytes: number) => bytes <= 1024 ** 2
 
 /**
- * The job's id is the report's. Retries leave some minutes to empty a full disk; a queue of its own
- * keeps long reports from the places of other jobs, and bounds memory.
+ * The job's id is the report's. Retries leave minutes to empty a full disk; its queue bounds memory
+ * and leaves other jobs their places.
  */
 export const buildReport = job<null, Summary>('report.build', {
   attempts: 6,

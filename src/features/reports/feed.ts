@@ -17,16 +17,17 @@ import { getReport, toState } from './reports.ts'
 
 type Progress = z.infer<typeof reportProgress.payload>
 
-/** An end that no other process has published within this time is published here. */
+/** After that, an end that no other process has published is published here. */
 const RELAYED_MS = 1_000
 
 /**
- * Publishes changes of reports that have subscribers: its own to all processes, those that it reads
- * to its own clients. A finished report publishes nothing until it is retried: a cancelled task may
- * still report progress.
+ * Publishes changes of reports with subscribers: its own to all processes, those that it reads to
+ * its clients. After an end, nothing until a retry: a cancelled task may still report progress.
  */
 export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime'>): () => void {
   const lastSent = new Map<string, Pick<Progress, 'state'>>()
+  /** Ends that this process read before another has published them. */
+  const unpublished = new Map<string, Progress>()
   const hasFinished = (id: string) => isFinished(lastSent.get(id)?.state ?? 'queued')
   const findWatched = () => {
     for (const id of lastSent.keys()) if (!realtime.hasSubscribers(toTopic(id))) lastSent.delete(id)
@@ -46,15 +47,23 @@ export function publishReports({ jobs, realtime }: Pick<Deps, 'jobs' | 'realtime
   }
   const stops = [
     realtime.onRelayed(({ topic, payload }) => {
-      if (REPORT_TOPIC.test(topic)) lastSent.set(toReportId(topic), payload as Progress)
+      if (!REPORT_TOPIC.test(topic)) return
+      const progress = payload as Pick<Progress, 'state'>
+      lastSent.set(toReportId(topic), progress)
+      // It has ended, or ended and is retried.
+      if (progress.state !== 'running') unpublished.delete(toReportId(topic))
     }),
     jobs.onChange(({ kind, ...change }, isOwn) => {
       if (kind !== buildReport.name || !realtime.hasSubscribers(toTopic(change.id))) return
       const progress = toProgress({ ...change, state: toState(change.state) })
       if (isOwn) publish(progress, 'all')
       else if (!realtime.isRelaying) publish(progress, 'local')
-      else if (isFinished(progress.state))
-        setTimeout(() => publish(progress, 'local'), RELAYED_MS).unref()
+      else if (isFinished(progress.state)) {
+        unpublished.set(progress.id, progress)
+        setTimeout(() => {
+          if (unpublished.delete(progress.id)) publish(progress, 'local')
+        }, RELAYED_MS).unref()
+      }
     }, findWatched),
   ]
   return () => {

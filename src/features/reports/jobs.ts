@@ -44,15 +44,13 @@ export async function summariseUpload(
   const { groupBy, value, delimiter } = report
   const outcome = await withFolder(spillDirectory, id, async (folder) => {
     const file = await storage.locate(upload, folder, signal)
-    // The last close of a removed file may take seconds. This handle keeps that wait out of the
-    // child process.
+    // The last close of a removed file may take seconds, which the child process must not.
     await using _open = await open(file)
     return await compute.run(
       summariseCsv,
       { file, folder, memoryMb, groupBy, value, delimiter },
       {
         isolation: 'process',
-        // DuckDB's process can be killed at any moment.
         graceMs: 0,
         priority: isSmall(Number(report.bytes)) ? 'interactive' : 'batch',
         signal,
@@ -67,7 +65,7 @@ export async function summariseUpload(
   return outcome.summary
 }
 
-/** Never another owner's result: how soon it comes would tell that somebody else has the file. */
+/** Never another owner's: its speed would tell that somebody else has the file. */
 async function findResult(
   db: Db,
   {
@@ -105,7 +103,6 @@ function rethrow(cause: unknown): never {
   throw new AppError('deadline_exceeded', detail, { cause, retryable: false })
 }
 
-/** The folder is removed here, because the task's process may be killed. */
 async function withFolder<T>(
   directory: string,
   id: string,
@@ -123,7 +120,7 @@ async function withFolder<T>(
   }
 }
 
-/** Retries, because a task that is still ending may add a file. */
+/** A task that is ending may still add a file. */
 const removeFolder = (folder: string) =>
   rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
 

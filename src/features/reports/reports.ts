@@ -26,7 +26,6 @@ declare module '../../db/tables.ts' {
       value_column: string | null
       delimiter: string | null
       idempotency_key: string | null
-      /** Of those from before there were owners, null. */
       owner: string | null
       created_at: GeneratedAlways<Date>
     }
@@ -48,13 +47,12 @@ interface NewReport extends SummaryOptions {
   idempotencyKey: string | null
   requestId: string
   owner: Subject
-  /** Whether the owner's quota counts. */
   isLimited: boolean
 }
 
 /**
- * Stores an upload and enqueues its report. A repeat under the owner's Idempotency-Key gets the
- * first.
+ * Stores an upload and enqueues its report; a repeat under the owner's
+ * Idempotency-Key gets the first.
  *
  * @param open is called again after the upload.
  * @throws AppError `conflict` if the key was used for something else; `rate_limited` beyond the
@@ -97,10 +95,7 @@ interface Upload extends SummaryOptions {
   sha256: string
 }
 
-/**
- * Commits the report with its job. Reads the response before, so that nothing can fail after the
- * commit.
- */
+/** Reads the response before the commit, so that nothing can fail after it. */
 async function commitReport(
   { jobs, storage }: ReportDeps,
   open: () => Db,
@@ -121,9 +116,8 @@ async function commitReport(
       return report
     })
   } catch (error) {
-    // A commit whose reply was lost may have succeeded. If it did not, the sweep removes the
-    // upload.
-    if (!mayBeCommitted) await storage.remove(upload.upload)
+    // A commit without a reply may have succeeded. The sweep removes what is left.
+    if (!mayBeCommitted) await storage.remove(upload.upload).catch(() => {})
     if (!isDuplicateKey(error, 'report_idempotency_key')) throw error
     return repeatReport(open(), request, upload.sha256)
   }

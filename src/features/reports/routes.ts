@@ -80,7 +80,6 @@ export const reports = feature({
 const openStorage = ({ config: { reports } }: Deps) =>
   reports.s3 ? new S3Storage(reports.s3) : new DirectoryStorage(join(reports.directory, 'uploads'))
 
-/** Uploads wait for the storage, everything else need not. */
 const unlessUnavailable = (log: Log) => (error: AppError) => {
   if (error.code !== 'unavailable') throw error
   log.warn({ err: error }, error.message)

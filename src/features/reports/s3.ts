@@ -7,9 +7,8 @@ import { Semaphore } from '../../db/semaphore.ts'
 import { AppError } from '../../errors.ts'
 import { assertRoom, type Storage, storageFull, uploadGone } from './storage.ts'
 
-/** An upload keeps one in memory, to be sent again. Only the last may be smaller than 5 MiB. */
+/** Each upload keeps one in memory. S3 refuses less than 5 MiB, except as the last. */
 const PART_BYTES = 8 * 1024 ** 2
-/** Take at most 256 MiB together. */
 const MAX_UPLOADS = 32
 const MAX_WAIT_MS = 2_000
 const SLICE_BYTES = 256 * 1024
@@ -17,9 +16,8 @@ const ATTEMPTS = 4
 const ATTEMPT_MS = 20_000
 const RETRY_MS = 100
 const RETRY_SECONDS = 10
-/** A start, and a client whose upload failed, wait no longer. */
 const BRIEF_MS = 5_000
-/** Objects are dated by the start of their upload, so a slow upload looks old once complete. */
+/** Objects are dated by the start of their upload. */
 const MAX_UPLOAD_MS = 86_400_000
 /** Objects with other names belong to somebody else. */
 const NAME = /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}(\?|$)/
@@ -37,7 +35,7 @@ interface S3Request<Result> {
   body?: Uint8Array
   headers?: Record<string, string>
   signal?: AbortSignal | undefined
-  /** Reads the response; if that fails, the request is repeated. */
+  /** The request is repeated if this fails. */
   read?(response: Response): Promise<Result>
 }
 
@@ -45,7 +43,6 @@ interface S3Request<Result> {
 export class S3Storage implements Storage {
   readonly #options: S3Options
   readonly #bucket: string
-  /** Each day's signing key. */
   readonly #cache = new Map<string, ArrayBuffer>()
   readonly #uploads = new Semaphore(MAX_UPLOADS, {
     maxWaiters: 10 * MAX_UPLOADS,
@@ -93,10 +90,9 @@ export class S3Storage implements Storage {
       if (incomplete) await this.#complete(incomplete, etags, { key, size })
       return size
     } catch (error) {
-      const signal = AbortSignal.timeout(BRIEF_MS)
       const names = incomplete ? [incomplete, key] : [key]
-      // What cannot be removed now is left to the sweep.
-      await Promise.allSettled(names.map((name) => this.remove(name, signal)))
+      // The sweep removes what is left.
+      await Promise.allSettled(names.map((name) => this.remove(name)))
       throw error
     } finally {
       this.#uploads.release()
@@ -133,7 +129,7 @@ export class S3Storage implements Storage {
     return file
   }
 
-  async remove(name: string, signal?: AbortSignal): Promise<void> {
+  async remove(name: string, signal = AbortSignal.timeout(BRIEF_MS)): Promise<void> {
     await this.#send('DELETE', name, { signal }).catch((error) => {
       if (!isMissing(error)) throw error
     })
@@ -181,14 +177,14 @@ export class S3Storage implements Storage {
       body: Buffer.from(`<CompleteMultipartUpload>${parts.join('')}</CompleteMultipartUpload>`),
       async read(response) {
         const text = await response.text()
-        // S3 may fail after it has sent 200.
+        // S3 may fail after 200.
         if (text.includes('<Error>'))
           throw new S3Error(`S3 answered POST with 200 ${read(text, 'Code')}`, {
             isTransient: true,
           })
       },
     }).catch(async (error) => {
-      // An upload whose completion got no reply may be complete.
+      // The reply may be lost.
       if ((await this.#readSize(key).catch(() => undefined)) !== size) throw error
     })
   }
@@ -207,7 +203,7 @@ export class S3Storage implements Storage {
     return this.#request(method, `${this.#bucket}/${this.#options.folder}/${name}`, request)
   }
 
-  /** @throws AppError `unavailable`, `storage_full`; the signal's reason; what else `read` throws. */
+  /** @throws AppError `unavailable`, `storage_full`; the signal's reason; what `read` throws. */
   async #request<Result = string>(
     method: string,
     url: string,
@@ -228,14 +224,13 @@ export class S3Storage implements Storage {
 
   async #attempt<Result>(method: string, url: string, request: S3Request<Result>): Promise<Result> {
     const { body, headers, signal, read = (response) => response.text() as Result } = request
-    // Most processes never need it.
     const { AwsV4Signer } = await import('aws4fetch')
     const options = { ...this.#options, service: 's3', cache: this.#cache, method, url }
     const signed = await new AwsV4Signer(options).sign()
     const limit = AbortSignal.timeout(ATTEMPT_MS)
     const response = await fetch(signed.url, {
       method,
-      // Not signed, because proxies may change them.
+      // Not signed: proxies may change them.
       headers: {
         ...Object.fromEntries(signed.headers),
         'accept-encoding': 'identity',
@@ -256,7 +251,7 @@ interface Part {
   isLast: boolean
 }
 
-/** Yields all of them in the same memory. */
+/** All in the same memory. */
 async function* toParts(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Part> {
   const memory = new Uint8Array(PART_BYTES)
   let used = 0
@@ -283,18 +278,15 @@ function toBody(bytes: Uint8Array) {
   return { body: ReadableStream.from(slice()), duplex: 'half' as const }
 }
 
-/** The query of its key is how S3 removes its parts. */
 const toIncomplete = (key: string, uploadId: string) =>
   `${key}?uploadId=${encodeURIComponent(uploadId)}`
 
-/** The content of all elements of this name. */
 const readAll = (xml: string, name: string): string[] =>
   [...xml.matchAll(new RegExp(`<${name}>(.*?)</${name}>`, 'gs'))].map(([, content = '']) => content)
 
 const read = (xml: string, name: string): string => readAll(xml, name)[0] ?? ''
 
 interface S3ErrorOptions extends ErrorOptions {
-  /** Undefined if there was no answer. */
   status?: number
   code?: string
   isTransient: boolean
@@ -323,7 +315,7 @@ function toRefusal(method: string, status: number, xml: string): S3Error {
   })
 }
 
-/** @throws `thrown` if it has another reason than the store or the network. */
+/** @throws `thrown` unless the store or the network is its reason. */
 function toS3Error(method: string, thrown: unknown): S3Error {
   if (thrown instanceof S3Error) return thrown
   const isTimeout = thrown instanceof DOMException && thrown.name === 'TimeoutError'

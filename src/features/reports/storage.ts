@@ -2,23 +2,22 @@ import { type FileHandle, mkdir, open, opendir, rename, rm, stat, statfs } from 
 import { join } from 'node:path'
 import { AppError, overloaded } from '../../errors.ts'
 
-/** Where uploads are kept: in a directory, or in S3 for machines without a shared one. */
 export interface Storage {
   /** Stores all bytes or none and returns the size. */
   save(key: string, bytes: AsyncIterable<Uint8Array>, expectedBytes?: number): Promise<number>
   /** The upload as a local file, if need be in `folder`. @throws AppError `not_found`. */
   locate(key: string, folder: string, signal: AbortSignal): Promise<string>
   remove(name: string, signal?: AbortSignal): Promise<void>
-  /** Names uploads, complete or not, that were not written to for `ms`, or longer. */
+  /** Uploads, complete or not, that were not written to for `ms`, or longer. */
   listUntouched(ms: number, signal: AbortSignal): Promise<string[]>
 }
 
-/** Stores uploads in a local directory, which processes may share. */
+/** Stores uploads in a directory, which processes may share. */
 export class DirectoryStorage implements Storage {
   readonly #directory: string
   /** Oldest first: what aborts an upload, and what resolves when it has ended. */
   readonly #arriving = new Map<AbortController, Promise<void>>()
-  /** Failed uploads, which freed space. */
+  /** Failed uploads. */
   #removed = 0
 
   constructor(directory: string) {
@@ -26,9 +25,9 @@ export class DirectoryStorage implements Storage {
   }
 
   /**
-   * Stores all bytes or none and returns the size. On a full disk the youngest upload fails.
+   * On a full disk the youngest upload fails.
    *
-   * @param expectedBytes if known: what cannot fit is refused at once.
+   * @param expectedBytes if known, refused at once if they cannot fit.
    * @throws AppError `storage_full`; `overloaded` if too many files are open; what `bytes` throws.
    */
   async save(key: string, bytes: AsyncIterable<Uint8Array>, expectedBytes = 0): Promise<number> {
@@ -42,7 +41,7 @@ export class DirectoryStorage implements Storage {
       await assertRoom(this.#directory, expectedBytes)
       const size = await this.#receive(part, bytes, giveWay)
       await rename(part, file)
-      // A rename is durable once the directory is synced.
+      // Only this makes the rename durable.
       await using directory = await open(this.#directory)
       await directory.sync()
       return size
@@ -81,7 +80,6 @@ export class DirectoryStorage implements Storage {
     }
     // A complete upload is not removed to make room.
     this.#arriving.delete(giveWay)
-    // Synced before the rename: a power failure leaves a complete file or a part.
     await handle.sync()
     return size
   }
@@ -128,7 +126,6 @@ export async function listOldNames(directory: string, ms: number): Promise<strin
   return old
 }
 
-/** Throws when `signal` aborts, even while waiting. */
 async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
   const { promise: aborted, reject } = Promise.withResolvers<never>()
   aborted.catch(() => {})
@@ -146,7 +143,6 @@ const RETRY_SECONDS = 10
 
 /** Limits the reports and the bytes on disk of each owner. */
 export class Quota {
-  /** Uploads without a report yet. */
   readonly #arriving = new Set<{ owner: string; bytes: number }>()
 
   /**

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Jobs } from '@offloop/jobs/jobs'
 import type { Transaction } from 'kysely'
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { useJobs } from '../../../packages/jobs/test/support/jobs.ts'
 import type { Db } from '../../../src/db/database.ts'
 import type { Tables } from '../../../src/db/tables.ts'
@@ -38,6 +38,7 @@ async function useReports(
     (await database.withSignal().selectFrom('report').select('id').execute()).length
   return {
     database,
+    storage,
     create,
     createOn,
     cancel,
@@ -105,6 +106,23 @@ test.each(['unavailable', 'cancelled', 'deadline_exceeded', 'overloaded'] as con
     expect([await countReports(), await countFiles()]).toEqual([0, 0])
   },
 )
+
+test('a repeat that loses the race is answered although its upload cannot be removed', async () => {
+  let second: Promise<unknown> | undefined
+  const { createOn, database, storage, countReports } = await useReports()
+  const db = database.withSignal()
+  const save = storage.save.bind(storage)
+  const raced = vi.spyOn(storage, 'save').mockImplementationOnce(async (...args) => {
+    second = createOn(db)
+    await second
+    return save(...args)
+  })
+  const away = new AppError('unavailable', 'The storage is away')
+  vi.spyOn(storage, 'remove').mockRejectedValue(away)
+  const first = await createOn(db)
+  expect(first).toEqual(await second)
+  expect([raced.mock.calls.length, await countReports()]).toEqual([2, 1])
+})
 
 test('an owner with too many unfinished reports waits, but repeats are answered', async () => {
   const { database, createOn, cancel, countFiles } = await useReports()

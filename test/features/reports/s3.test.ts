@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { S3Storage } from '../../../src/features/reports/s3.ts'
 import { useDatabase } from '../../support/database.ts'
-import { useProcess } from '../../support/process.ts'
+import { RECORD_LOADS, useProcess } from '../../support/process.ts'
 import { accept, post, untilFinished } from '../../support/reports.ts'
 import { useS3 } from '../../support/s3-server.ts'
 import { request, useService } from '../../support/service.ts'
@@ -264,14 +264,11 @@ test('a store that stays silent does not keep a service from starting', async ()
 test('only a service with a store loads its client', async () => {
   const { url: DATABASE_URL } = await useDatabase()
   const s3 = await useS3()
-  const script = `import { registerHooks } from 'node:module'
-    registerHooks({ load: (url, context, next) => (console.log(url), next(url, context)) })`
-  const options = ['--import', `data:text/javascript,${encodeURIComponent(script)}`]
   const outputWith = async (env: NodeJS.ProcessEnv) => {
     const { url, output } = useProcess(
       'src/main.ts',
       { DATABASE_URL, LOG_LEVEL: 'info', ...env },
-      options,
+      RECORD_LOADS,
     )
     await url()
     return output()
