@@ -17,7 +17,8 @@ describe('one process without a Valkey', () => {
   test.runIf(hasValkey)('differs in that from one with a Valkey', async () => {
     const { url } = await useValkey()
     const { loads, ports, databasePort } = await start({ VALKEY_URL: url })
-    expect(loads.some((url) => /\/ioredis\//.test(url))).toBe(true)
+    for (const name of ['ioredis', 'bullmq'])
+      expect(loads.some((url) => url.includes(`/${name}/`))).toBe(true)
     expect(ports).toEqual([databasePort, new URL(url).port].sort())
   })
 })
