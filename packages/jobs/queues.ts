@@ -96,8 +96,8 @@ async function countKinds(db: Db) {
     `
     const first = (state: 'queued' | 'running') => sql`(select queue ${from(state)} limit 1)`
     return sql`
-      select ${kind} as kind, coalesce(${first('queued')}, ${first('running')}) as queue, ${count('queued')} as queued,
-        ${count('running')} as running
+      select ${kind} as kind, coalesce(${first('queued')}, ${first('running')}) as queue,
+        ${count('queued')} as queued, ${count('running')} as running
     `
   })
   const { rows } = await sql<{
