@@ -13,9 +13,12 @@ import { useCleanup } from './support/maintenance.ts'
 const some = job<null>('test.some')
 const other = job<null>('test.other')
 
-/** As if nothing had handled, seen or retried them for that long. */
+/** As if nothing had handled, seen or retried jobs of `some` for that long. */
 const letPass = (db: Db, time: string) =>
-  sql`update job_kind set handled_at = handled_at - interval ${sql.raw(time)}`.execute(db)
+  sql`
+    update job_kind set handled_at = handled_at - interval ${sql.raw(time)}
+    where kind = ${some.name}
+  `.execute(db)
 
 /** One job that nobody handles, and a process without handlers. */
 async function useOrphan(options = {}) {
