@@ -91,13 +91,17 @@ export async function countJobs(
   if (filter.requestId !== undefined) return countOfRequest(db, filter)
   const counts = STATES.map((state) => {
     const { from, where } = toRange({ ...filter, state })
-    const some = sql`select 1 as one from ${from} where ${where} limit ${sql.lit(MAX_COUNTED)}`
-    return sql`(select count(*) from (${some}) as some) as ${sql.ref(state)}`
+    return sql`${countSome(sql`${from} where ${where}`)} as ${sql.ref(state)}`
   })
   const { rows } = await sql<Record<JobState, string>>`select ${sql.join(counts)}`.execute(db)
   const entries = STATES.map((state) => [state, Number(rows[0]?.[state])])
   return Object.fromEntries(entries) as Record<JobState, number>
 }
+
+/** The number of rows, up to MAX_COUNTED. @param from what follows `from`. */
+export const countSome = (from: RawBuilder<unknown>) => sql`(
+  select count(*) from (select 1 as one from ${from} limit ${sql.lit(MAX_COUNTED)}) as some
+)`
 
 async function countOfRequest(db: Db, filter: JobFilter) {
   const { from, where } = toRange(filter)
@@ -125,12 +129,8 @@ export interface Waiting {
 export async function countWaiting(db: Db, queueOf: ReadonlyMap<string, string>): Promise<Waiting> {
   const kinds = await listKinds(db)
   if (kinds.length === 0) return { queues: [], parked: [] }
-  const count = (kind: string, state: JobState) => sql`(
-    select count(*) from (
-      select 1 as one from job force index (job_kind)
-      where kind = ${kind} and state = ${sql.lit(state)} limit ${sql.lit(MAX_COUNTED)}
-    ) as some
-  )`
+  const count = (kind: string, state: JobState) =>
+    countSome(sql`job force index (job_kind) where kind = ${kind} and state = ${sql.lit(state)}`)
   const parts = kinds.map(
     (kind) => sql`(
     select ${kind} as kind, ${count(kind, 'queued')} as queued, ${count(kind, 'parked')} as parked,

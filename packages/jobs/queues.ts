@@ -1,6 +1,6 @@
 import { sql } from 'kysely'
 import { JobError } from './errors.ts'
-import { listKinds, MAX_COUNTED } from './query.ts'
+import { countSome, listKinds } from './query.ts'
 import { type Db, typed } from './tables.ts'
 
 export const RENEW_QUEUES_MS = 10_000
@@ -89,15 +89,12 @@ async function countKinds(db: Db) {
   const kinds = await listKinds(db)
   if (kinds.length === 0) return []
   const lists = kinds.map((kind) => {
-    const from = (state: 'queued' | 'running') =>
-      sql`from job force index (job_queue) where state = ${sql.lit(state)} and kind = ${kind}`
-    const count = (state: 'queued' | 'running') => sql`
-      (select count(*) from (select 1 as one ${from(state)} limit ${sql.lit(MAX_COUNTED)}) as some)
-    `
-    const first = (state: 'queued' | 'running') => sql`(select queue ${from(state)} limit 1)`
+    const jobs = (state: 'queued' | 'running') =>
+      sql`job force index (job_queue) where state = ${sql.lit(state)} and kind = ${kind}`
+    const first = (state: 'queued' | 'running') => sql`(select queue from ${jobs(state)} limit 1)`
     return sql`
       select ${kind} as kind, coalesce(${first('queued')}, ${first('running')}) as queue,
-        ${count('queued')} as queued, ${count('running')} as running
+        ${countSome(jobs('queued'))} as queued, ${countSome(jobs('running'))} as running
     `
   })
   const { rows } = await sql<{
