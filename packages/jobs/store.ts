@@ -207,15 +207,9 @@ export class JobStore {
       where kind in (${idList(kinds)}) and state = ${from} limit ${sql.lit(CLEANUP_BATCH)}
     `.execute(this.open(false))
     if (found.length === 0) return []
-    return this.transaction(false, async (trx) => {
-      const { rows } = await sql<{ id: string }>`
-        select id from job force index (primary)
-        where id in (${idList(toIds(found))}) and state = ${from} order by id for update skip locked
-      `.execute(trx)
-      if (rows.length === 0) return []
-      await update(trx, toIds(rows), columns).execute()
-      return readChanges(trx, toIds(rows))
-    })
+    return this.transaction(false, (trx) =>
+      changeFrom(trx, toIds(found), [from], columns, sql`skip locked`),
+    )
   }
 
   async #moveDue(
@@ -303,10 +297,12 @@ async function changeFrom(
   ids: readonly string[],
   states: readonly JobState[],
   columns: JobUpdate,
+  unlessLocked = sql``,
 ): Promise<JobChange[]> {
   const { rows } = await sql<{ id: string }>`
     select id from job force index (primary)
-    where id in (${idList(ids)}) and state in (${sql.join(states)}) order by id for update
+    where id in (${idList(ids)}) and state in (${sql.join(states)})
+    order by id for update ${unlessLocked}
   `.execute(trx)
   if (rows.length === 0) return []
   await update(trx, toIds(rows), columns).execute()
