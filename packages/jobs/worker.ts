@@ -61,6 +61,10 @@ export class Worker {
   readonly #handlers: ReadonlyMap<string, JobHandler>
   readonly #places: ReadonlyMap<string, number>
   readonly #claims: Claims
+  /** Of the handlers whose queues have places here. */
+  readonly runKinds: readonly string[]
+  /** By kind, also of those that it does not claim. */
+  readonly queueOf: ReadonlyMap<string, string>
   readonly #attempts = new Set<Attempt>()
   /** The newest job of each schedule. */
   readonly #scheduled = new Map<string, { id: string; queue: string }>()
@@ -91,10 +95,13 @@ export class Worker {
         .map((queue) => [queue, placesOf(queue)] as const)
         .filter(([, places]) => places > 0),
     )
+    this.queueOf = new Map(handlers.map(({ job }) => [job.name, job.queue]))
+    const run = new Map([...this.#handlers].filter(([, { job }]) => this.#places.has(job.queue)))
+    this.runKinds = [...run.keys()]
     this.#claims = new Claims({
       store,
       worker: this.name,
-      handlers: new Map([...this.#handlers].filter(([, { job }]) => this.#places.has(job.queue))),
+      handlers: run,
       leaseMs: timing.leaseMs,
       pollMs: timing.pollMs,
     })
@@ -111,16 +118,6 @@ export class Worker {
 
   get kinds(): Iterable<string> {
     return this.#handlers.keys()
-  }
-
-  get runKinds(): string[] {
-    const handlers = [...this.#handlers.values()]
-    return handlers.filter(({ job }) => this.#places.has(job.queue)).map(({ job }) => job.name)
-  }
-
-  /** By kind, also of those that it does not claim. */
-  get queueOf(): ReadonlyMap<string, string> {
-    return new Map([...this.#handlers].map(([kind, { job }]) => [kind, job.queue]))
   }
 
   start(): void {
