@@ -8,7 +8,7 @@ import { findPaused } from './queues.ts'
 import type { Db, JobState } from './tables.ts'
 
 const COUNT_EVERY_MS = 5_000
-/** Whoever asks during a longer count gets the last figures. */
+/** A caller during a longer count gets the last figures. */
 const MAX_WAIT_MS = 50
 const CHECK_EVERY_MS = 30_000
 const MAX_READS = 5

@@ -124,7 +124,7 @@ describe('the figures', () => {
 })
 
 describe('an observer', () => {
-  test('is told of waits, runs and jobs that failed for good, by kind', async () => {
+  test('is notified of waits, runs and jobs that failed for good, by kind', async () => {
     const { database } = await useDatabase()
     const { jobs, observed } = useObserved(database)
     await enqueue({ database, jobs }, good, null)
@@ -139,7 +139,7 @@ describe('an observer', () => {
     for (const { ms } of observed.started) expect(ms).toBeLessThan(10_000)
   })
 
-  test('is told how long a job waited for its turn, and no more of one that was scheduled', async () => {
+  test('is notified how long a job waited for its turn, and no more of one that was scheduled', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const created_at = new Date(Date.now() - HOUR_MS)
@@ -153,7 +153,7 @@ describe('an observer', () => {
     expect(observed.started[1]?.ms).toBeLessThan(HOUR_MS / 2)
   })
 
-  test('is told of a job that failed with its process', async () => {
+  test('is notified of a job that failed with its process', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
     const due_at = new Date(Date.now() - 1_000)

@@ -100,7 +100,7 @@ test('jobs that a process releases when it stops wake the others', async () => {
   expect(sent.slice(count)).toMatchObject([{ queued: true }])
 })
 
-test('who made a change, listeners are told', async () => {
+test('listeners are notified of who made a change', async () => {
   const { db, database, web, worker } = await useTwo()
   const { id } = await enqueue({ database, jobs: web.jobs }, long, null)
   await until(() => worker.statesOf(id).includes('running'), 'it runs')
