@@ -134,14 +134,14 @@ async function passesOn(stack: Stack, service: Service) {
     'X-Forwarded-For': claimed,
   })
   assert.equal(response.headers.get('x-request-id'), requestId)
-  const line = (await stack.logOf('web')).find((line) => line['requestId'] === requestId)
+  const { client } = await stack.line('web', (line) => line['requestId'] === requestId)
   const addresses = await stack.inspect(
     'nginx',
     'range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end',
   )
   const [nginx, gateway] = addresses.split(' ')
-  assert.ok(![nginx, claimed, undefined].includes(String(line?.['client'])), `by ${nginx}`)
-  assert.equal(line?.['client'], gateway)
+  assert.ok(![nginx, claimed].includes(String(client)), `by ${nginx}`)
+  assert.equal(client, gateway)
 }
 
 async function seesJob(stack: Stack, service: Service) {

@@ -122,6 +122,19 @@ export class Stack {
     return texts.flatMap((text) => text.split('\n')).map((line) => JSON.parse(line))
   }
 
+  /** The line that a service logs: those of the last moment may not have reached Docker. */
+  async line(
+    service: string,
+    isIt: (line: Record<string, unknown>) => boolean,
+  ): Promise<Record<string, unknown>> {
+    let line: Record<string, unknown> | undefined
+    await this.eventually(`a line of ${service} is logged`, async () => {
+      line = (await this.logOf(service)).find(isIt)
+      return line !== undefined
+    })
+    return line ?? {}
+  }
+
   /** The tags of the images that were built. */
   async images(): Promise<string[]> {
     const images = await docker([

@@ -158,13 +158,13 @@ async function hasExamples() {
 // /feature
 
 async function logsAddress() {
-  const log = await stack.logOf('app')
-  assert.equal(log.find(({ msg }) => msg === 'listening')?.['url'], url)
+  const line = await stack.line('app', ({ msg }) => msg === 'listening')
+  assert.equal(line['url'], url)
 }
 
 async function signsIn() {
-  const log = await stack.logOf('app')
-  const link = String(log.find(({ signInUrl }) => signInUrl)?.['signInUrl'])
+  const { signInUrl } = await stack.line('app', ({ signInUrl }) => Boolean(signInUrl))
+  const link = String(signInUrl)
   const open = () => fetch(link, { redirect: 'manual' })
   const { status, headers } = await open()
   assert.equal(status, 303)
