@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { parse, stringify } from 'yaml'
+import { findFreePort } from '../scripts/database/private-server.ts'
 import { useDatabase } from './support/database.ts'
 import { useProcess } from './support/process.ts'
 import { until } from './support/until.ts'
-import { freePort, hasValkey, useValkey } from './support/valkey.ts'
+import { hasValkey, useValkey } from './support/valkey.ts'
 
 const OBSERVE = join(import.meta.dirname, '../docker/observe')
 /** Also how long a scrape may take. */
@@ -140,7 +141,7 @@ async function usePrometheus(opsUrls: string[]) {
   delete job.dns_sd_configs
   job.static_configs = [{ targets: opsUrls.map((url) => new URL(url).host) }]
   await writeFile(file, stringify(config))
-  const address = `127.0.0.1:${await freePort()}`
+  const address = `127.0.0.1:${await findFreePort()}`
   const flags = [`--config.file=${file}`, `--storage.tsdb.path=${folder}/data`]
   const prometheus = spawn('prometheus', [...flags, `--web.listen-address=${address}`], {
     stdio: 'ignore',

@@ -1,12 +1,15 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { findFreePort } from '../scripts/database/private-server.ts'
 import { readProcesses } from '../src/supervisor.ts'
 import { useDatabase } from './support/database.ts'
 import { isAlive, useProcess } from './support/process.ts'
 import { useProxy } from './support/proxy.ts'
 import { until } from './support/until.ts'
-import { freePort, hasValkey, useValkey } from './support/valkey.ts'
+import { hasValkey, useValkey } from './support/valkey.ts'
 
+const BOTH_LISTEN = /"msg":"listening".*"msg":"listening"/s
+const FAILED_TO_START = /starting it again.*starting it again/s
 const hasPrlimit = spawnSync('prlimit', ['--version']).status === 0
 
 describe.runIf(hasValkey)('npm run serve -- --processes 2', () => {
@@ -32,22 +35,22 @@ describe.runIf(hasValkey)('npm run serve -- --processes 2', () => {
     const { url } = await useDatabase()
     let isAway = false
     const { urlOf } = await useProxy(() => (isAway ? 'mysql://127.0.0.1:1' : url))
-    const { lines, port, output } = await useProcesses({ DATABASE_URL: urlOf(url) })
+    const { lines, port, printed } = await useProcesses({ DATABASE_URL: urlOf(url) })
     const [{ pid }] = lines() as [Line]
     isAway = true
     process.kill(pid, 'SIGKILL')
-    await until(() => output().match(/starting it again/g)?.length === 2, 'it has failed to start')
+    await printed(FAILED_TO_START)
     await until(() => isReached(port), 'the other one answers')
     isAway = false
     await until(() => lines().length === 3, 'it listens')
   })
 
   test.runIf(hasPrlimit)('goes on while the system lets none start', async () => {
-    const { lines, port, output, child } = await useProcesses()
+    const { lines, port, output, printed, child } = await useProcesses()
     const [{ pid }] = lines() as [Line]
     limitFiles(child.pid, 1)
     process.kill(pid, 'SIGKILL')
-    await until(() => output().match(/starting it again/g)?.length === 2, 'it has failed to start')
+    await printed(FAILED_TO_START)
     expect(output()).toMatch(/EMFILE/)
     await until(() => isReached(port), 'the other one answers')
     limitFiles(child.pid, 1_000)
@@ -64,8 +67,8 @@ describe.runIf(hasValkey)('npm run serve -- --processes 2', () => {
 
   test('ends with 1 when none can start', async () => {
     const { url: VALKEY_URL } = await useValkey()
-    const DATABASE_URL = `mysql://root@127.0.0.1:${await freePort()}/none`
-    const main = start({ VALKEY_URL, DATABASE_URL, PORT: String(await freePort()) })
+    const DATABASE_URL = `mysql://root@127.0.0.1:${await findFreePort()}/none`
+    const main = start({ VALKEY_URL, DATABASE_URL, PORT: String(await findFreePort()) })
     expect(await main.exitCode).toBe(1)
     expect(main.output()).not.toMatch(/starting it again/)
   })
@@ -108,7 +111,7 @@ const start = (env: NodeJS.ProcessEnv) => {
 async function useProcesses(env: NodeJS.ProcessEnv = {}) {
   const { url: DATABASE_URL } = await useDatabase()
   const { url: VALKEY_URL } = await useValkey()
-  const [port, opsPort] = [await freePort(), await freePort()]
+  const [port, opsPort] = [await findFreePort(), await findFreePort(2)]
   const ports = { PORT: String(port), OPS_PORT: String(opsPort) }
   const main = start({ DATABASE_URL, VALKEY_URL, ...ports, ...env })
   const lines = () =>
@@ -117,7 +120,7 @@ async function useProcesses(env: NodeJS.ProcessEnv = {}) {
       .split('\n')
       .filter((line) => line.includes('"msg":"listening"'))
       .map((line): Line => JSON.parse(line))
-  await until(() => lines().length === 2, 'both listen')
+  await main.printed(BOTH_LISTEN)
   return { ...main, lines, port, opsPort }
 }
 

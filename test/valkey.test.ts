@@ -2,9 +2,10 @@ import { setImmediate } from 'node:timers/promises'
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { blockEventLoop } from '../packages/workpool/test/support/pool.ts'
+import { findFreePort } from '../scripts/database/private-server.ts'
 import { Valkey } from '../src/valkey.ts'
 import { until } from './support/until.ts'
-import { freePort, hasValkey, useValkey } from './support/valkey.ts'
+import { hasValkey, useValkey } from './support/valkey.ts'
 
 /** How long the loss of a server goes unnoticed, and how long its return. */
 const NOTICED_MS = 5_000
@@ -100,7 +101,7 @@ describe.runIf(hasValkey)('a Valkey that fails', () => {
   })
 
   test('and is there only after the process has begun is found', async () => {
-    const port = await freePort()
+    const port = await findFreePort()
     const valkey = open(`redis://127.0.0.1:${port}`)
     const heard = listen(valkey, 'a')
     const gaps = listen(valkey, 'gaps')

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { AppError } from '../../src/errors.ts'
 import { hasDocker, installPackages, type LocalDatabase } from './local-database.ts'
-import { bindable, findInFolders } from './private-server.ts'
+import { findFreePort, findInFolders } from './private-server.ts'
 
 const GUARD = join(import.meta.dirname, 'guard.ts')
 const PACKAGE = 'redis-server'
@@ -46,7 +46,7 @@ export function installValkey(): string {
 }
 
 async function startPrivate(program: string): Promise<LocalDatabase> {
-  const port = String(await bindable(0))
+  const port = String(await findFreePort())
   const args = [GUARD, program, '--port', port, ...VALKEY_OPTIONS]
   const server = spawn(process.execPath, args, { stdio: ['pipe', 'ignore', 'ignore'] })
   const url = `redis://127.0.0.1:${port}`

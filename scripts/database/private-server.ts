@@ -1,9 +1,9 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { type AddressInfo, createServer } from 'node:net'
+import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -15,6 +15,8 @@ const run = promisify(execFile)
 
 const START_TIMEOUT_MS = 60_000
 const POLL_MS = 50
+const MIN_PORT = 20_000
+const MAX_PORT = 32_768
 const GUARD = join(import.meta.dirname, 'guard.ts')
 const FOLDERS = [
   ...(process.env['PATH'] ?? '').split(':'),
@@ -97,7 +99,7 @@ async function readConnection(file: string): Promise<URL | undefined> {
 async function chooseUrl(known?: URL): Promise<URL> {
   const url =
     known ?? new URL(`mysql://offloop:${randomBytes(16).toString('hex')}@127.0.0.1/offloop`)
-  url.port = String((known && (await bindable(Number(known.port)))) || (await bindable(0)))
+  if (!known || !(await isFree(Number(known.port)))) url.port = String(await findFreePort())
   return url
 }
 
@@ -206,16 +208,27 @@ async function errorsIn(file: string): Promise<string> {
   return (errors.length > 0 ? errors : lines).slice(-8).join('\n')
 }
 
-/** The port, or any free one for 0; undefined when the port is taken. */
-export async function bindable(port: number): Promise<number | undefined> {
+/**
+ * The first of `count` free ports in a row. None of them is one that the system would give to a
+ * connection before they are used: Linux has those from 32768 on, macOS from 49152.
+ */
+export async function findFreePort(count = 1): Promise<number> {
+  for (;;) {
+    const first = randomInt(MIN_PORT, MAX_PORT - count)
+    const ports = Array.from({ length: count }, (_, index) => first + index)
+    if ((await Promise.all(ports.map(isFree))).every(Boolean)) return first
+  }
+}
+
+async function isFree(port: number): Promise<boolean> {
   const probe = createServer().listen(port, '127.0.0.1')
   try {
     await once(probe, 'listening')
-    return (probe.address() as AddressInfo).port
-  } catch {
-    return undefined
-  } finally {
     probe.close()
+    await once(probe, 'close')
+    return true
+  } catch {
+    return false
   }
 }
 

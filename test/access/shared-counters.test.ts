@@ -1,11 +1,12 @@
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { blockEventLoop } from '../../packages/workpool/test/support/pool.ts'
+import { findFreePort } from '../../scripts/database/private-server.ts'
 import { LIMITS, RateLimits } from '../../src/access/limits.ts'
 import { SharedCounters } from '../../src/access/shared-counters.ts'
 import { Valkey } from '../../src/valkey.ts'
 import { until } from '../support/until.ts'
-import { freePort, hasValkey, useValkey } from '../support/valkey.ts'
+import { hasValkey, useValkey } from '../support/valkey.ts'
 
 const CLIENT = '192.0.2.1'
 
@@ -49,7 +50,7 @@ describe.runIf(hasValkey)('processes that share a Valkey', () => {
 })
 
 test('a Valkey that is not there lets requests pass', async () => {
-  const { guess, lines } = await useLimits(`redis://127.0.0.1:${await freePort()}`, false)
+  const { guess, lines } = await useLimits(`redis://127.0.0.1:${await findFreePort()}`, false)
   await guess()
   await until(() => lines.some((line) => line.includes('Valkey fails')), 'the log says so')
 })

@@ -1,11 +1,14 @@
+import { once } from 'node:events'
 import { globSync } from 'node:fs'
 import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createConnection } from 'mysql2/promise'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import {
   canConnect,
+  findFreePort,
   findProgram,
   startPrivateServer,
 } from '../../scripts/database/private-server.ts'
@@ -25,7 +28,7 @@ function useOwner(folder: string) {
   const owner = useProcess('test/support/server-owner.ts', { FOLDER: folder })
   return {
     ...owner,
-    url: () => until(() => owner.output().match(/at (\S+)/)?.[1], 'the server runs', 15_000),
+    url: async () => (await owner.printed(/at (\S+)/))[1] as string,
   }
 }
 
@@ -99,4 +102,18 @@ describe.runIf(program)('a private server', () => {
       message: expect.stringMatching(/did not start(.|\n)*no-such-option/),
     })
   })
+})
+
+test('free ports are free in a row, and none of those that connections are given', async () => {
+  const first = await findFreePort(3)
+  for (const port of [first, first + 1, first + 2]) {
+    const server = createServer().listen(port, '127.0.0.1')
+    await once(server, 'listening')
+    server.close()
+  }
+  if (process.platform !== 'linux') return
+  const [lowest = ''] = (await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8')).split(
+    '\t',
+  )
+  expect(first + 2).toBeLessThan(Number(lowest))
 })

@@ -2,14 +2,14 @@ import { execFile } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { findFreePort } from '../../scripts/database/private-server.ts'
 import { Database } from '../../src/db/database.ts'
 import { MIGRATIONS } from '../../src/db/migrate.ts'
 import type { Feature } from '../../src/feature.ts'
 import { features } from '../../src/features/index.ts'
 import { createEmptyDatabase } from '../support/database.ts'
 import { useProcess } from '../support/process.ts'
-import { until } from '../support/until.ts'
-import { freePort, hasValkey } from '../support/valkey.ts'
+import { hasValkey } from '../support/valkey.ts'
 
 const run = promisify(execFile)
 const names = readdirSync(MIGRATIONS).map((file) => file.replace('.ts', ''))
@@ -22,12 +22,12 @@ async function useEmptyDatabase() {
 
 describe('npm start', () => {
   test('migrates, adds examples, listens, and prints commands that work', async () => {
-    const { output, url } = useProcess('scripts/start.ts', {
+    const { output, printed, url } = useProcess('scripts/start.ts', {
       NODE_ENV: 'development',
       DATABASE_URL: await useEmptyDatabase(),
     })
     await url()
-    await until(() => output().includes('Ctrl-C'), 'it has printed all')
+    await printed(/Ctrl-C/)
     expect(output()).toContain(`Migrated: ${names.join(', ')}\n`)
     // feature: products
     expect(output()).toContain('Added 1000 example products')
@@ -75,12 +75,12 @@ describe('npm start', () => {
   })
 
   test('signs nobody in and gives no key with NODE_ENV=production', async () => {
-    const { output, url } = useProcess('scripts/start.ts', {
+    const { output, printed, url } = useProcess('scripts/start.ts', {
       NODE_ENV: 'production',
       DATABASE_URL: await useEmptyDatabase(),
     })
     await url()
-    await until(() => output().includes('Ctrl-C'), 'it has printed all')
+    await printed(/Ctrl-C/)
     expect(output()).not.toMatch(/sign-in|ofl_|undefined/)
   })
 
@@ -96,18 +96,18 @@ describe('npm start', () => {
   })
 
   test.runIf(hasValkey)('-- --processes 2 starts a Valkey, and both processes', async () => {
-    const { child, output, exitCode } = useProcess(
+    const { child, output, printed, exitCode } = useProcess(
       'scripts/start.ts',
       {
         DATABASE_URL: await useEmptyDatabase(),
-        PORT: String(await freePort()),
-        OPS_PORT: String(await freePort()),
+        PORT: String(await findFreePort()),
+        OPS_PORT: String(await findFreePort(2)),
       },
       [],
       undefined,
       ['--processes', '2'],
     )
-    await until(() => output().includes('Ctrl-C'), 'both listen')
+    await printed(/Ctrl-C/)
     expect(output()).toMatch(/^Valkey: .*-server$/m)
     child.kill('SIGINT')
     expect(await exitCode).toBe(0)

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
+import { findFreePort } from '../../scripts/database/private-server.ts'
 import { until } from './until.ts'
 
 export const hasNginx = spawnSync('nginx', ['-v']).status === 0
@@ -55,14 +55,6 @@ http {
   }
 }
 `
-
-async function findFreePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  return port
-}
 
 async function end(child: ChildProcess, folder: string) {
   const exited = once(child, 'exit')

@@ -55,18 +55,38 @@ export function startProcess(
       },
     },
   )
-  const output: string[] = []
+  const chunks: string[] = []
   for (const stream of [child.stdout, child.stderr])
-    stream.on('data', (chunk) => output.push(String(chunk)))
+    stream.on('data', (chunk) => chunks.push(String(chunk)))
+  const output = () => chunks.join('')
+  const exitCode = exitCodeOf(child)
+  let hasEnded = false
+  void exitCode.then(() => {
+    hasEnded = true
+  })
+  const printed = async (pattern: RegExp) => {
+    const find = () => {
+      const match = output().match(pattern)
+      if (!match && hasEnded) throw new Error('It has ended')
+      return match
+    }
+    try {
+      return await until(find, `it prints ${pattern}`)
+    } catch (error) {
+      throw new Error(`${(error as Error).message}; it printed:\n${output()}`)
+    }
+  }
   return {
     child,
     /** What it has printed so far, on both streams. */
-    output: () => output.join(''),
-    exitCode: exitCodeOf(child),
+    output,
+    exitCode,
+    /** The match, once it has printed what matches. Fails when it ends before, with its output. */
+    printed,
     /** The URL that it prints once it listens. */
-    url: () => until(() => output.join('').match(/http:\/\/localhost:\d+/)?.[0], 'it listens'),
+    url: async () => (await printed(/http:\/\/localhost:\d+/))[0],
     /** The URL of its ops port, once it listens. */
-    opsUrl: () => output.join('').match(/"ops":"(.*?)"/)?.[1] ?? '',
+    opsUrl: () => output().match(/"ops":"(.*?)"/)?.[1] ?? '',
   }
 }
 

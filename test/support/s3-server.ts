@@ -2,12 +2,12 @@ import crypto from 'node:crypto'
 import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 // @ts-expect-error It has no types.
 import S3rver from '@20minutes/s3rver'
 import { onTestFinished, vi } from 'vitest'
+import { findFreePort } from '../../scripts/database/private-server.ts'
 
 const BUCKET = 'bucket'
 const FOLDER = 'some/uploads'
@@ -28,7 +28,7 @@ export async function useS3() {
   const incomplete = join(directory, BUCKET, '._S3rver_uploads')
   const requests: { method: string; url: string; bytes: number }[] = []
   let fault: Fault = () => false
-  const server = useRestartable((request, response) => {
+  const server = await useRestartable((request, response) => {
     const { method = '', url = '', headers } = request
     requests.push({ method, url, bytes: Number(headers['content-length'] ?? 0) })
     if (!fault(request, response) && !answerForIncomplete(incomplete, request, response))
@@ -93,14 +93,15 @@ export async function useS3() {
 }
 
 /** On the same port each time. */
-function useRestartable(handle: (request: IncomingMessage, response: ServerResponse) => void) {
+async function useRestartable(
+  handle: (request: IncomingMessage, response: ServerResponse) => void,
+) {
   let server: Server
-  let port = 0
+  const port = await findFreePort()
   return {
     async start() {
       server = createServer(handle).listen(port, '127.0.0.1')
       await new Promise((resolve) => server.once('listening', resolve))
-      port = (server.address() as AddressInfo).port
       return `http://127.0.0.1:${port}`
     },
     async stop() {

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
 import { onTestFinished } from 'vitest'
 import { findValkey, VALKEY_OPTIONS } from '../../scripts/database/local-valkey.ts'
+import { findFreePort } from '../../scripts/database/private-server.ts'
 import { until } from './until.ts'
 
 const PROGRAM = findValkey()
@@ -19,7 +19,7 @@ export async function useValkey(port?: number) {
 
 /** The same, for whoever kills it himself. */
 export async function startValkey(wanted?: number) {
-  const port = wanted ?? (await freePort())
+  const port = wanted ?? (await findFreePort())
   let valkey = await spawnValkey(port)
   return {
     url: `redis://127.0.0.1:${port}`,
@@ -42,13 +42,4 @@ async function spawnValkey(port: number) {
   })
   await until(() => /ready to accept/i.test(log), 'Valkey listens')
   return valkey
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { BrowserContextOptions, Page } from 'playwright-core'
 import { expect, onTestFinished } from 'vitest'
+import { findFreePort } from '../../../scripts/database/private-server.ts'
 import { createAccount } from '../../../src/access/accounts.ts'
 import { createCredential } from '../../../src/access/credentials.ts'
 import type { Db } from '../../../src/db/database.ts'
@@ -88,6 +89,7 @@ async function startMain(env: NodeJS.ProcessEnv) {
     // /feature
     // Its worker threads yield to the browser, and there may not be a core for both.
     REQUEST_TIMEOUT_MS: '20000',
+    PORT: String(await findFreePort()),
     OPS_PORT: '0',
     ...env,
   }
@@ -111,7 +113,7 @@ async function startMain(env: NodeJS.ProcessEnv) {
     },
     /** On the same port as before. */
     async start() {
-      main = startProcess('src/main.ts', { ...settings, PORT: new URL(url).port })
+      main = startProcess('src/main.ts', settings)
       await main.url()
     },
     async close() {
