@@ -10,6 +10,17 @@ import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
 import { REFUSED_WHILE_BLOCKED } from './support/trouble.ts'
 
+/** Where the first link is, frame by frame. */
+const RECORD_LINKS = `
+  globalThis.places = new Set()
+  const record = () => {
+    const link = document.querySelector('nav a')
+    if (link) places.add(JSON.stringify(link.getBoundingClientRect()))
+    requestAnimationFrame(record)
+  }
+  record()
+`
+
 let site: Awaited<ReturnType<typeof startSite>>
 
 beforeAll(async () => {
@@ -64,6 +75,16 @@ test('the examples fold away, and stay so', async () => {
   await heading.click()
   await untilText(panel(page, 'mandelbrot'), /1 ×.* pixels in/)
 })
+
+test.each(['operator', 'nobody'] as const)(
+  'its links stay where they are, for %s, while it finds out who is there',
+  async (as) => {
+    const page = await site.open({ as, init: RECORD_LINKS, tolerate: [/401/] })
+    await untilLive(page)
+    await page.getByRole('button', { name: /^Sign (in|out)$/ }).waitFor()
+    expect(await page.evaluate('places.size')).toBe(1)
+  },
+)
 
 describe('the keyboard', () => {
   test('reaches every control, and the focus is seen on each', async () => {
