@@ -13,8 +13,8 @@ const messagesIn = (output: string) => output.match(/(?<="msg":").*?(?=")/g)
 
 describe('a line of the log', () => {
   test('is collected, and written before long', async () => {
-    const { exitCode, output } = logLines('killed soon')
-    await exitCode
+    const { printed, output } = logLines('never')
+    await printed(/the second/)
     expect(messagesIn(output())).toEqual(['the first', 'the second'])
   })
 

@@ -15,7 +15,6 @@ const ends: Record<string, () => void> = {
     log.fatal('the second')
     kill()
   },
-  'killed soon': () => later(() => setTimeout(kill, 500)),
   flooded: () => flood(FLOOD_LINES),
   secrets() {
     const token = `ofs_${'t'.repeat(43)}`
