@@ -92,7 +92,9 @@ describe('a report', () => {
     onTestFinished(() => run.mockRestore())
     const { id } = await accept(url, 'a\nturn\n', { headers: bob.as })
     await untilFinished(url, id, undefined, bob.as)
-    expect(run.mock.calls.map(([, , options]) => options?.key)).toEqual([bob.id])
+    // Reports of earlier tests may still be summarised.
+    const calls = run.mock.calls.filter(([, input]) => JSON.stringify(input).includes(id))
+    expect(calls.map(([, , options]) => options?.key)).toEqual([bob.id])
   })
 })
 
