@@ -87,23 +87,21 @@ test('a session that is ended loses its sockets within a second, and others keep
   ]
   const spared = await connect(withCookie(other.token, url))
   const headers = { cookie: `session=${ended.token}`, 'sec-fetch-site': 'same-origin' }
-  const startedAt = performance.now()
   await fetch(`${url}/v1/sessions/current`, { method: 'DELETE', headers })
-  await until(() => sockets.every((socket) => socket.disconnected), 'the sockets are closed')
-  expect(performance.now() - startedAt).toBeLessThan(1_000)
+  await until(() => sockets.every((socket) => socket.disconnected), 'the sockets are closed', 1_000)
   expect(spared.connected).toBe(true)
   expect((await fetch(`${url}/v1/accounts/me`, { headers })).status).toBe(401)
 })
 
 test('a session that expires loses its sockets within a second', async () => {
   const { id, token } = await addSession()
-  const expiresAt = new Date(Date.now() + 1_500)
+  const expiresAt = new Date(Date.now() + 3_000)
   const db = service.database.withSignal()
   await db.updateTable('credential').set({ expires_at: expiresAt }).where('id', '=', id).execute()
   const socket = await connect(withCookie(token, url))
-  await until(() => socket.disconnected, 'the socket is closed')
+  const leftMs = expiresAt.getTime() - Date.now()
+  await until(() => socket.disconnected, 'the socket is closed', leftMs + 1_000)
   expect(Date.now()).toBeGreaterThanOrEqual(expiresAt.getTime())
-  expect(Date.now() - expiresAt.getTime()).toBeLessThan(1_000)
 })
 
 test('a session that ends while its socket connects gets no socket', async () => {
