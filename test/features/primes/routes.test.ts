@@ -163,11 +163,15 @@ describe('many counts at once', () => {
       REQUEST_TIMEOUT_MS: '60000',
       DRAIN_TIMEOUT_MS: '60000',
     })
+    const endless = startRequest(`${url}/v1/primes?${ENDLESS}`)
+    await untilRunning(opsUrl, 2)
     const counts = Array.from({ length: 12 }, () => request(`${url}${COUNT}`))
     await until(
-      async () => (await metric(opsUrl, 'compute_queued')) >= 5,
-      'many of them wait for a thread',
+      // Of the endless one, as many chunks as run.
+      async () => (await metric(opsUrl, 'compute_queued')) === 2 + 12,
+      'all of them wait for a thread',
     )
+    endless.abort()
     await stop()
     for (const { status, body } of await Promise.all(counts))
       expect([status, body.count]).toEqual([200, 107_126])
