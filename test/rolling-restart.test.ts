@@ -20,7 +20,7 @@ const THINK_MS = 5
 
 /** How often somebody asks each process whether it is ready. */
 const CHECK_MS = 200
-const DRAIN_DELAY_MS = '1000'
+const DRAIN_DELAY_MS = '3000'
 
 const ITEM = () => ({ name: `Rolled ${crypto.randomUUID()}`, price: '1.00', stock: 1 })
 
