@@ -98,11 +98,14 @@ export async function accept(url: string, body: Body, options?: PostOptions): Pr
 export const readReport = async (url: string, id: string, headers?: Headers): Promise<Report> =>
   (await request(`${url}/v1/reports/${id}`, 'GET', undefined, headers)).body
 
-/** The report once it is finished. */
+/**
+ * The report once it is finished. On a machine whose cores others have, the first one of a service
+ * may take 20 s: its process has the lowest priority.
+ */
 export const untilFinished = (
   url: string,
   id: string,
-  timeoutMs?: number,
+  timeoutMs = 55_000,
   headers?: Headers,
 ): Promise<Report> =>
   until(

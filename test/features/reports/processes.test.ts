@@ -125,12 +125,12 @@ test('the report of a killed process is finished by another one, which removes w
   expect(left).toMatch(id)
   await endLease(database.withSignal(), id)
   const heir = await start()
-  expect(await untilFinished(heir.url, id, 30_000)).toMatchObject({
+  expect(await untilFinished(heir.url, id)).toMatchObject({
     state: 'succeeded',
     attempt: 2,
   })
   expect(await readdir(spill)).toEqual([])
-}, 60_000)
+}, 120_000)
 
 test('machines without a shared directory have their uploads in S3', async () => {
   const { env } = await useS3()
