@@ -20,11 +20,12 @@ const letPass = (db: Db, time: string) =>
     where kind = ${some.name}
   `.execute(db)
 
-/** One job that nobody handles, and a process without handlers. */
+/** One job that nobody handles, and a process without handlers that has stopped its clean-up. */
 async function useOrphan(options = {}) {
   const { database } = await useDatabase()
   const db = database.withSignal()
-  const { jobs } = useJobs(database, { concurrency: 0 })
+  const { jobs } = useJobs(database, { concurrency: 0, timing: { bulkMs: 60_000 } })
+  await jobs.stop()
   const { id } = await enqueue({ database, jobs }, some, null, options)
   const { runToEnd, changes } = useCleanup(db, [])
   const park = async () => {
