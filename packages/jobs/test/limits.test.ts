@@ -240,12 +240,14 @@ describe('a rate', () => {
   test('says when it allows more', async () => {
     const { database } = await useDatabase()
     const db = database.withSignal()
-    await putMany(db, rated, nulls(COUNT + 1))
-    const { claims, claim } = useClaims(db, [rated], { pollMs: 60_000 })
+    const perMs = 60_000
+    const slow = job<null>('test.slow', { rate: { count: COUNT, perMs } })
+    await putMany(db, slow, nulls(COUNT + 1))
+    const { claims, claim } = useClaims(db, [slow], { pollMs: 2 * perMs })
     expect(await claim(COUNT)).toHaveLength(COUNT)
     const { claims: none, retryMs } = await claims.claim(new Map([['default', 1]]))
     expect(none).toEqual([])
     expect(retryMs).toBeGreaterThan(0)
-    expect(retryMs).toBeLessThanOrEqual(1.1 * PER_MS)
+    expect(retryMs).toBeLessThanOrEqual(1.1 * perMs)
   })
 })

@@ -101,7 +101,7 @@ describe('onFailed', () => {
     const { put, failed, failFirst, handled } = await usePayments(refuse)
     failFirst(1)
     await put()
-    await until(() => failed.length > 0, 'it is called again', 5_000)
+    await until(() => failed.length > 0, 'it is called again')
     await until(async () => (await handled())?.state === 'succeeded', 'it is done')
     expect(await handled()).toMatchObject({ attempt: 2 })
   })
