@@ -28,7 +28,7 @@ function useLog() {
 describe.runIf(canOwnServer)(
   'a database that is killed and started again under running jobs',
   () => {
-    test('costs none of them, and the log a line for each loop', { timeout: 40_000 }, async () => {
+    test('costs none of them, and the log a line for each loop', async () => {
       const server = await useOwnServer()
       const database = await Database.open({ url: server.url, poolSize: 10 })
       onTestFinished(() => database[Symbol.asyncDispose]())
@@ -54,7 +54,6 @@ describe.runIf(canOwnServer)(
       await until(
         async () => (await jobs.count(db).catch(() => undefined))?.succeeded === JOBS,
         'all are done',
-        25_000,
       )
       const unlucky = await db
         .selectFrom('job_attempt')
@@ -66,7 +65,8 @@ describe.runIf(canOwnServer)(
       expect(unlucky.every(({ outcome }) => outcome === 'lost')).toBe(true)
       expect(unlucky.length).toBeLessThanOrEqual(2 * CONCURRENCY)
       const incidents = lines.filter(({ msg }) => msg === 'Job loop failed, retrying')
-      expect(incidents.length).toBeLessThanOrEqual(8)
+      for (const [loop, { length }] of Map.groupBy(incidents, (line) => line['loop']))
+        expect(length, `${loop} in both processes`).toBeLessThanOrEqual(2)
     })
   },
 )
