@@ -69,8 +69,9 @@ describe('a schedule', () => {
       .select('id')
       .where('kind', '=', sweep.name)
       .execute()
-    const slots = (await slotsOf(database)).filter((row) => row.schedule === 'test.often')
-    expect(rows.length).toBe(slots.length - 1)
+    const slots = (await slotsOf(database)).filter((row) => row.job_id !== null)
+    // A slot has the job of an earlier one if that is unfinished.
+    expect(new Set(slots.map((row) => row.job_id))).toEqual(new Set(rows.map(({ id }) => id)))
     expect(new Set(done)).toEqual(new Set(['uploads']))
   })
 
@@ -105,6 +106,7 @@ describe('a schedule', () => {
     ]
     const schedules = [schedule('test.long', '* * * * * *', sweep, { of: 'uploads' })]
     useJobs(database, { handlers, schedules, timing: { pollMs: 50 } })
+    await until(() => begun === 1, 'the first has begun')
     await until(async () => (await slotsOf(database)).length >= 4, 'several slots have passed')
     const rows = await database
       .withSignal()
