@@ -18,7 +18,14 @@ const NEVER_MS = 3_600_000
 const now = sql<Date>`now(3)`
 const JOBS = 60
 
-const note = job<{ name: string; ms?: number }>('test.note', { attempts: 3, backoffMs: 20 })
+interface Note {
+  name: string
+  ms?: number
+  /** Goes on only once so many have begun. */
+  begun?: number
+}
+
+const note = job<Note>('test.note', { attempts: 3, backoffMs: 20 })
 const flaky = job<null, number>('test.flaky', { attempts: 3, backoffMs: 20 })
 const untilAborted = job<null>('test.until-aborted')
 const single = job<null>('test.single', { limit: 1 })
@@ -28,8 +35,9 @@ async function useProcesses(concurrencies: number[], pollMs = TIMING.pollMs) {
   const { database } = await useDatabase({ poolSize: 10 })
   const noted: string[] = []
   const handlers = [
-    handle(note, async ({ name, ms = 0 }) => {
+    handle(note, async ({ name, ms = 0, begun = 0 }) => {
       noted.push(name)
+      await until(() => noted.length >= begun, 'others have begun')
       await sleep(ms)
     }),
     handle(flaky, (_, { attempt }) =>
@@ -41,8 +49,7 @@ async function useProcesses(concurrencies: number[], pollMs = TIMING.pollMs) {
     useJobs(database, { handlers, concurrency, timing: { pollMs } }),
   )
   const jobs = processes[0]?.jobs ?? expect.unreachable()
-  const put = (input: { name: string; ms?: number }, options = {}) =>
-    enqueue({ database, jobs }, note, input, options)
+  const put = (input: Note, options = {}) => enqueue({ database, jobs }, note, input, options)
   const db = database.withSignal()
   const stateOf = async (id: string) => (await jobs.find(db, id))?.state
   return { database, db, jobs, processes, noted, put, stateOf }
@@ -64,7 +71,8 @@ describe('a worker', () => {
   test('shares the queue with others: each job runs once, wherever there is room', async () => {
     const { put, noted, db, jobs, processes } = await useProcesses([3, 3])
     const names = Array.from({ length: JOBS }, (_, index) => `job ${index}`)
-    for (const name of names) await put({ name, ms: 30 })
+    // More than one process has places for: the other takes part, however late it looks.
+    for (const name of names) await put({ name, ms: 30, begun: 4 })
     await until(async () => (await jobs.count(db)).succeeded === JOBS, 'all are done')
     expect(noted.toSorted()).toEqual(names.toSorted())
     for (const { changes } of processes)
@@ -75,7 +83,7 @@ describe('a worker', () => {
     const { put, jobs, processes } = await useProcesses([2])
     const running: number[] = []
     jobs.onChange(() => running.push(jobs.running))
-    for (let index = 0; index < 8; index++) await put({ name: `job ${index}`, ms: 20 })
+    for (let index = 0; index < 8; index++) await put({ name: `job ${index}`, ms: 20, begun: 2 })
     await until(
       () => processes[0]?.changes.filter(({ state }) => state === 'succeeded').length === 8,
       'all are done',
@@ -97,10 +105,10 @@ describe('a worker', () => {
   })
 
   test('begins what is for later when its time has come', async () => {
-    const { db, jobs, put, stateOf } = await useProcesses([1])
-    const runAt = new Date(Date.now() + 700)
+    const { db, jobs, processes, put, stateOf } = await useProcesses([1])
+    const runAt = new Date(Date.now() + 1_500)
     const { id } = await put({ name: 'a' }, { runAt })
-    expect(await stateOf(id)).toBe('scheduled')
+    expect(processes[0]?.statesOf(id)[0]).toBe('scheduled')
     await until(async () => (await stateOf(id)) === 'succeeded', 'it is done')
     const startedAt = (await jobs.find(db, id))?.startedAt?.getTime()
     expect(startedAt).toBeGreaterThanOrEqual(runAt.getTime())
