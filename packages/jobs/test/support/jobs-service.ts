@@ -6,6 +6,7 @@ import { pino } from 'pino'
 import { Database } from '../../../../src/db/database.ts'
 import { isDuplicateKey } from '../../../../src/db/errors.ts'
 import { runService } from '../../../../src/shutdown.ts'
+import { until } from '../../../../test/support/until.ts'
 import { handle } from '../../job.ts'
 import { Jobs } from '../../jobs.ts'
 import { access } from './jobs.ts'
@@ -56,8 +57,10 @@ function handlersOn(database: Database) {
     }),
     handle(limited, ({ ms }, { signal }) => sleep(ms, undefined, { signal })),
     handle(fair, ({ ms }, { signal }) => sleep(ms, undefined, { signal })),
-    handle(sayWho, async ({ ms }) => {
-      await sleep(ms)
+    handle(sayWho, async ({ mark }) => {
+      const find = () =>
+        sql`select name from mark where name = ${mark}`.execute(database.withSignal())
+      await until(async () => (await find()).rows.length > 0, 'the mark is there')
       return process.pid
     }),
     handle(waitForSignal, async (_, { signal }) => {

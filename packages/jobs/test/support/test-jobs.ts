@@ -21,8 +21,8 @@ export const fair = job<{ tenant: string; ms: number }>('test.fair', {
   limitPerKey: 1,
 })
 
-/** Takes that long whatever its signal says, and gives the id of the process that did it. */
-export const sayWho = job<{ ms: number }, number>('test.say-who', { attempts: 5 })
+/** Ends once there is the mark, whatever its signal says, and gives the id of its process. */
+export const sayWho = job<{ mark: string }, number>('test.say-who', { attempts: 5 })
 
 /** Runs until its signal aborts. */
 export const waitForSignal = job<null>('test.wait-for-signal', { attempts: 5 })
