@@ -36,7 +36,7 @@ describe.runIf(hasValkey)('a distributed map', () => {
   test('is complete though the process that serves is killed', async () => {
     const { pool, servers, starts, outcomes } = await useCluster()
     const map = pool.map(give, ITEMS, DISTRIBUTED).then((outputs) => outputs)
-    await until(() => starts.length === 1, 'a chunk has begun')
+    await until(() => starts.length > 0, 'a chunk has begun')
     servers[0]?.kill()
     expect(await map).toEqual(ITEMS)
     expect(outcomes).toContain('lost')
@@ -45,11 +45,11 @@ describe.runIf(hasValkey)('a distributed map', () => {
   test('is complete though one of several is killed: another runs its chunks', async () => {
     const { pool, servers, starts, outcomes } = await useCluster({ servers: 2 })
     const map = pool.map(give, ITEMS, DISTRIBUTED).then((outputs) => outputs)
-    await until(() => starts.length === 2, 'both have begun')
+    await until(() => starts.some(({ server }) => server === 'server-0'), 'it has begun')
     servers[0]?.kill()
     expect(await map).toEqual(ITEMS)
     expect(outcomes).not.toContain('failed')
-    expect(new Set(starts).size).toBeLessThan(starts.length)
+    expect(new Set(starts.map(({ id }) => id)).size).toBeLessThan(starts.length)
   })
 
   test.each([
@@ -76,7 +76,7 @@ describe.runIf(hasValkey)('a distributed map', () => {
   ] as const)('goes on in this process when Valkey %s, and finds it again', async (_, signal) => {
     const { pool, valkey, starts, outcomes, places } = await useCluster()
     const map = pool.map(give, ITEMS, DISTRIBUTED).then((outputs) => outputs)
-    await until(() => starts.length === 1, 'a chunk has begun')
+    await until(() => starts.length > 0, 'a chunk has begun')
     valkey.send(signal)
     expect(await map).toEqual(ITEMS)
     expect(outcomes).toContain('lost')
@@ -85,8 +85,10 @@ describe.runIf(hasValkey)('a distributed map', () => {
     else await valkey.restart()
     await until(() => places() === 2, 'the server is found again')
     const before = outcomes.length
-    expect(await pool.map(give, ITEMS.slice(0, 40), DISTRIBUTED)).toHaveLength(40)
-    expect(outcomes.slice(before)).toContain('done')
+    await until(async () => {
+      expect(await pool.map(give, ITEMS.slice(0, 40), DISTRIBUTED)).toHaveLength(40)
+      return outcomes.slice(before).includes('done')
+    }, 'it serves')
   })
 
   test('finds its servers again after all connections were cut without a word', async () => {
@@ -122,7 +124,7 @@ describe.runIf(hasValkey)('a distributed map', () => {
   test('is complete though Valkey forgets everything at once', async () => {
     const { pool, valkey, starts, outcomes } = await useCluster()
     const map = pool.map(give, ITEMS, DISTRIBUTED).then((outputs) => outputs)
-    await until(() => starts.length === 1, 'a chunk has begun')
+    await until(() => starts.length > 0, 'a chunk has begun')
     await valkey.restart()
     expect(await map).toEqual(ITEMS)
     expect(outcomes).not.toContain('failed')
@@ -131,7 +133,7 @@ describe.runIf(hasValkey)('a distributed map', () => {
   test('loses nothing to a process that stops, and sends it no more', async () => {
     const { pool, servers, starts, outcomes } = await useCluster()
     const map = pool.map(give, ITEMS, DISTRIBUTED).then((outputs) => outputs)
-    await until(() => starts.length === 1, 'a chunk has begun')
+    await until(() => starts.length > 0, 'a chunk has begun')
     servers[0]?.kill('SIGTERM')
     expect(await map).toEqual(ITEMS)
     expect(await servers[0]?.exitCode).toBe(0)

@@ -28,7 +28,7 @@ describe.runIf(hasValkey)('a distributed map', () => {
     const { pool, timings, servers, outcomes, client } = await useCluster({ servers: 2 })
     expect(await pool.map(give, UNEVEN, DISTRIBUTED)).toEqual(UNEVEN)
     expect(timings.length).toBeGreaterThan(0)
-    for (const server of servers) expect(server.timings().length).toBeGreaterThan(0)
+    await until(() => servers.every((server) => server.timings().length > 0), 'both took part')
     expect(new Set(outcomes)).toEqual(new Set(['done']))
     expect(client.running).toBe(0)
   })
@@ -103,10 +103,13 @@ describe.runIf(hasValkey)('a distributed map', () => {
 
   test('sends items of unknown length after a quarter of a second', async () => {
     const { pool, timings, starts } = await useCluster({ servers: 2 })
-    const map = pool.map(computeFor, [2_000, 2_000, 2_000], DISTRIBUTED).then(() => {})
+    const { signal, reason, abort } = cancellation()
+    const items = [30_000, 30_000, 30_000]
+    const map = failure(pool.map(computeFor, items, { ...DISTRIBUTED, signal }))
     await until(() => starts.length === 2, 'both other items have begun')
     expect(timings).toEqual([])
-    await map
+    abort()
+    expect(await map).toBe(reason)
   })
 
   test('keeps what is not worth sending', async () => {
@@ -156,7 +159,10 @@ describe.runIf(hasValkey)('a distributed map', () => {
   test('names the request where it runs', async () => {
     const { pool, servers } = await useCluster()
     await pool.map(give, UNEVEN, { ...DISTRIBUTED, requestId: 'request-1', trace: 'trace-1' })
-    const [timing] = servers[0]?.timings() ?? []
+    const [timing] = await until(() => {
+      const all = servers[0]?.timings() ?? []
+      return all.length > 0 ? all : undefined
+    }, 'the other process says so')
     expect(timing).toMatchObject({
       task: 'test.give',
       requestId: 'request-1',
@@ -200,14 +206,16 @@ describe.runIf(hasValkey)('the first error of a distributed map', () => {
       cause: expect.any(RangeError),
     })
     expect((error.cause as Error).stack).toContain('worker.ts')
-    const failed = [...timings, ...(servers[0]?.timings() ?? [])]
-    expect(failed.some(({ outcome }) => outcome === 'failed')).toBe(true)
+    await until(() => {
+      const all = [...timings, ...(servers[0]?.timings() ?? [])]
+      return all.some(({ outcome }) => outcome === 'failed')
+    }, 'one of them says so')
   })
 
   test('comes from another process with the index of the item there', async () => {
     const { pool, timings } = await useCluster()
     // The thread here is at work on the first one until the end.
-    const items = [3_000, 400, -1].map((ms, number) => ({ number, ms }))
+    const items = [30_000, 400, -1].map((ms, number) => ({ number, ms }))
     const error = await failure(pool.map(writeAfter, items, DISTRIBUTED))
     expect(error).toMatchObject({ item: 2, cause: expect.any(RangeError) })
     expect(timings.filter(({ outcome }) => outcome === 'failed')).toEqual([])

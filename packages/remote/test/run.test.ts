@@ -32,6 +32,7 @@ describe.runIf(hasValkey)('a distributed run', () => {
     const value = { when: new Date(5), bytes: new Float64Array([1, 2]), big: 3n }
     expect(await pool.run(echo, value, { ...DISTRIBUTED, requestId: 'request-2' })).toEqual(value)
     expect(outcomes).toEqual(['done'])
+    await until(() => servers[0]?.timings().length, 'it says so')
     expect(servers[0]?.timings()).toMatchObject([{ task: 'test.echo', requestId: 'request-2' }])
   })
 
@@ -166,7 +167,7 @@ describe.runIf(hasValkey)('chunks of more than 4 MiB', () => {
 
   test('fail with an item that is too large by itself', async () => {
     const { pool } = await useCluster()
-    const items = [2_000, 300, 300].map((ms) => ({ bytes: new Uint8Array(5 * MIB), ms }))
+    const items = [30_000, 300, 300].map((ms) => ({ bytes: new Uint8Array(5 * MIB), ms }))
     const error = await failure(pool.map(measure, items, DISTRIBUTED))
     expect(error).toBeInstanceOf(RangeError)
     expect(error.message).toContain('put large data into storage that all processes share')

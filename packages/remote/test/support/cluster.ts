@@ -38,9 +38,10 @@ export async function useCluster({
     id: 'client',
     onOutcome: (outcome) => outcomes.push(outcome),
   })
-  const starts: string[] = []
-  connections.subscribe(toChannel('client'), (signal) => {
-    if ('server' in (signal as CallSignal)) starts.push((signal as CallSignal).id)
+  const starts: { id: string; server: string }[] = []
+  connections.subscribe(toChannel('client'), (message) => {
+    const signal = message as CallSignal
+    if ('server' in signal) starts.push(signal)
   })
   onTestFinished(async () => {
     await client[Symbol.asyncDispose]()
