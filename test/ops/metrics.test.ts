@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Db } from '../../src/db/database.ts'
 import { Metrics } from '../../src/ops/metrics.ts'
 import { startFixture } from '../support/fixture/features.ts'
-import { request } from '../support/service.ts'
+import { readMetrics, request } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
 /** Of one finished job. */
@@ -118,11 +118,11 @@ test('the database shows its connections, who waits for one, and how long they w
     .execute(async (db) => {
       await sql`lock tables item write`.execute(db)
       const reads = Array.from({ length: 12 }, () => request(`${service.url}/v1/items`))
-      await until(
-        async () => ((await readPage()).get('database_pool_waiting') ?? 0) >= 2,
-        'those beyond the pool wait',
-      )
-      expect(pool(await readPage())).toEqual([10, 10, expect.any(Number)])
+      const page = await until(async () => {
+        const page = await readPage()
+        return (page.get('database_pool_waiting') ?? 0) >= 2 ? page : undefined
+      }, 'those beyond the pool wait')
+      expect(pool(page)).toEqual([10, 10, expect.any(Number)])
       await sql`unlock tables`.execute(db)
       await Promise.all(reads)
     })
@@ -158,7 +158,7 @@ test.each([
 
 /** Every series with its value. */
 async function readPage(): Promise<Map<string, number>> {
-  const text = await (await fetch(`${service.opsUrl}/metrics`)).text()
+  const text = await readMetrics(service.opsUrl)
   const lines = text.split('\n').filter((line) => line && !line.startsWith('#'))
   return new Map(
     lines.map((line) => {

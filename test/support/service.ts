@@ -96,9 +96,19 @@ export function startRequest(url: string): AbortController {
   return controller
 }
 
-/** A figure without labels of `/metrics` on the ops port. */
+/** `/metrics` on the ops port as of now: while the event loop is blocked, an older page comes. */
+export async function readMetrics(opsUrl: string): Promise<string> {
+  const from = performance.now()
+  return until(async () => {
+    const page = await (await fetch(`${opsUrl}/metrics`)).text()
+    const [, ageSeconds] = page.match(/^metrics_snapshot_age_seconds (.*)$/m) ?? []
+    return Number(ageSeconds) * 1_000 < performance.now() - from ? page : undefined
+  }, 'a page of now')
+}
+
+/** A figure without labels of `/metrics`. */
 export async function metric(opsUrl: string, name: string): Promise<number> {
-  const page = await (await fetch(`${opsUrl}/metrics`)).text()
+  const page = await readMetrics(opsUrl)
   return Number(page.match(new RegExp(`^${name} (.*)$`, 'm'))?.[1])
 }
 
