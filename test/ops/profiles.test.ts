@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Watchdog } from '@offloop/loopwatch/watchdog'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { useDatabase } from '../support/database.ts'
 import { startFixture, useFixture } from '../support/fixture/features.ts'
 import { AS_OPERATOR } from '../support/operator.ts'
@@ -18,10 +19,17 @@ afterAll(() => service.close())
 const record = (input: object, url = profiles) => request(url, 'POST', input)
 const end = (url = profiles) => request(`${url}/current`, 'DELETE')
 
-/** Returns once the service has begun: it has answered a later request. */
+const begin = vi.spyOn(Watchdog.prototype, 'profile')
+
+/** Resolves once the service, which runs in this process, has begun another recording. */
+async function untilBegun() {
+  begin.mockClear()
+  await until(() => begin.mock.calls.length > 0, 'it is being recorded')
+}
+
 async function startRecording(input: object, base = service.url) {
   const recording = record(input, `${base}/v1/ops/profiles`)
-  await request(`${base}/v1/ops/heap`)
+  await untilBegun()
   return { recording }
 }
 
@@ -102,10 +110,10 @@ describe('POST /v1/ops/profiles', () => {
     const headers = { ...AS_OPERATOR, 'content-type': 'application/json' }
     const recording = fetch(profiles, { method: 'POST', headers, body: '{"seconds":30}', signal })
     recording.catch(() => {})
-    await until(async () => (await record({})).status === 409, 'it is being recorded')
+    await untilBegun()
     leaving.abort()
     const canRecord = async () => (await record({ seconds: 5 })).status === 200
-    await until(canRecord, 'another profile can be recorded', 15_000)
+    await until(canRecord, 'another profile can be recorded')
   })
 
   test('a service that stops ends it, and answers', async () => {
