@@ -86,9 +86,11 @@ describe('a process', () => {
   test('is dead when it was not seen for 15 s, and alive again when it is', async () => {
     const { processes } = open('one')
     await processes.renew()
-    await age('one', 14)
-    expect((await processes.list(db)).processes).toMatchObject([{ id: 'one', isAlive: true }])
-    await age('one', 2)
+    expect(await listAfter(14.9, 'one', processes)).toMatchObject({
+      totals: { alive: 1, dead: 0 },
+      processes: [{ id: 'one', isAlive: true }],
+    })
+    await age('one', 15)
     expect(await processes.list(db)).toMatchObject({
       totals: { alive: 0, dead: 1 },
       processes: [{ id: 'one', isAlive: false }],
@@ -100,7 +102,7 @@ describe('a process', () => {
   test('that was killed is forgotten an hour later by another', async () => {
     await open('old').processes.renew()
     await open('older').processes.renew()
-    await age('old', 3_590)
+    await age('old', 3_540)
     await age('older', 3_610)
     const { processes } = open('new')
     await processes.renew()
@@ -176,7 +178,8 @@ describe('when it stops', () => {
       processes.start(undefined)
       const stoppedAt = performance.now()
       await processes.stop()
-      expect(performance.now() - stoppedAt).toBeLessThan(3_000)
+      // Less than MySQL waits for a lock.
+      expect(performance.now() - stoppedAt).toBeLessThan(20_000)
       hold.resolve()
     })
     await Promise.all([held, hold.promise])
@@ -258,6 +261,16 @@ const age = (id: string, seconds: number) =>
   sql`update process set seen_at = seen_at - interval ${seconds} second where id = ${id}`.execute(
     db,
   )
+
+/** Lists as if the process had been seen exactly so much earlier, whatever the time is. */
+const listAfter = (seconds: number, id: string, processes: Processes) =>
+  db.connection().execute(async (connection) => {
+    const seen = sql`(select unix_timestamp(seen_at) from process where id = ${id})`
+    await sql`set timestamp = ${seen} + ${seconds}`.execute(connection)
+    const list = await processes.list(connection)
+    await sql`set timestamp = default`.execute(connection)
+    return list
+  })
 
 const listIds = async (processes: Processes) =>
   (await processes.list(db)).processes.map(({ id }) => id)
