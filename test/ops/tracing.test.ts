@@ -212,7 +212,7 @@ describe('a trace', () => {
         return router
       },
     })
-    const { url, stop } = await useTraced(collector.url, { REQUEST_TIMEOUT_MS: '300' }, [slow])
+    const { url, stop } = await useTraced(collector.url, { REQUEST_TIMEOUT_MS: '2000' }, [slow])
     expect((await request(`${url}/v1/slow`)).status).toBe(504)
     await stop()
     const root = find(collector, 'GET /v1/slow')
@@ -284,7 +284,7 @@ describe('a collector', () => {
     expect([...statuses]).toEqual([200])
     const startedAt = performance.now()
     await stop()
-    expect(performance.now() - startedAt).toBeLessThan(4_000)
+    expect(performance.now() - startedAt).toBeLessThan(20_000)
   })
 
   test('that never answers gets so much and no more, which is counted, and holds up no stop', async () => {
@@ -297,7 +297,7 @@ describe('a collector', () => {
     expect(log.warn).toHaveBeenCalledOnce()
     const startedAt = performance.now()
     await tracing[Symbol.asyncDispose]()
-    expect(performance.now() - startedAt).toBeLessThan(3_000)
+    expect(performance.now() - startedAt).toBeLessThan(10_000)
   })
 
   test('that refuses spans is named in the log once, until it takes them again', async () => {
