@@ -190,7 +190,7 @@ async function useEverything(page: Page) {
   await zoomInto(picture, 0.45, 0.3)
   await untilText(picture, /9 ×/)
   await button(products, 'Restock a product by 20').click()
-  await untilText(reports.getByRole('status'), /^Done$/, 20_000)
+  await untilText(reports.getByRole('status'), /^Done$/, 60_000)
   await accept(site.url, newSlowCsv(), { headers: site.operator })
   await untilText(panel(page, 'jobs'), /running/)
 }
