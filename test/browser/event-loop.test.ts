@@ -132,7 +132,10 @@ type Facts = Partial<OpsSample['loop']> & Pick<Partial<OpsSample>, 'blocks'>
 /** The page of a service that has had a minute like this, and says no more; `age` is in seconds. */
 async function openWith(factsAt: (at: number, age: number) => Facts): Promise<Page> {
   const page = await site.open()
-  const { body } = await request(`${site.url}/v1/ops`, 'GET', undefined, site.operator)
+  const body = await until(async () => {
+    const { body } = await request(`${site.url}/v1/ops`, 'GET', undefined, site.operator)
+    return body.samples.length > 0 && body
+  }, 'a sample')
   await page.route('**/v1/ops', (route) => {
     const samples = Array.from({ length: 60 }, (_, index) => {
       const age = 60 - index

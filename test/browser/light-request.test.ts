@@ -28,17 +28,18 @@ describe('the first panel', () => {
     const page = await site.open()
     const first = panel(page, 'light-request')
     await untilText(first, /now\d/)
-    const isSlow = async () => Math.max(...(await pointsOf(page, 'light-request', 0, 0))) >= 300
-    expect(await isSlow()).toBe(false)
+    const slowest = async () => Math.max(...(await pointsOf(page, 'light-request', 0, 0)))
+    // On a busy machine some have been slow already.
+    const latency = Math.ceil(await slowest()) + 300
     const session = await page.context().newCDPSession(page)
     await session.send('Network.enable')
     await session.send('Network.emulateNetworkConditions', {
       offline: false,
-      latency: 300,
+      latency,
       downloadThroughput: -1,
       uploadThroughput: -1,
     })
-    await until(isSlow, 'its latency is in the chart')
+    await until(async () => (await slowest()) >= latency, 'its latency is in the chart')
     await untilText(first, /^Light request(very )?slow/)
   })
 

@@ -47,7 +47,7 @@ const focused = (page: Page): Promise<string> =>
   page.evaluate('document.activeElement.id || document.activeElement.type')
 
 test('the link that a development start prints signs an operator in at one click, and once', async () => {
-  const [, link = ''] = site.output().match(/"signInUrl":"(.*?)"/) ?? []
+  const [, link = ''] = await site.printed(/"signInUrl":"(.*?)"/)
   const page = await openAnonymous(new URL(link).pathname + new URL(link).search)
   await untilText(who(page), /^operator@localhost, operator$/)
   expect(page.url()).toBe(`${site.url}/`)

@@ -105,6 +105,7 @@ async function startMain(env: NodeJS.ProcessEnv) {
     sessions: { operator: operator.session, member: member.session, nobody: undefined },
     /** What the service has printed since its last start. */
     output: () => main.output(),
+    printed: (pattern: RegExp) => main.printed(pattern),
     pid: () => main.child.pid as number,
     /** At once, as a crash would. */
     async kill() {
