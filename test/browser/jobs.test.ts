@@ -4,6 +4,7 @@ import type { Locator } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { accept, untilFinished } from '../support/reports.ts'
 import { until } from '../support/until.ts'
+import { holdReports } from './support/hold-reports.ts'
 import { expectGoodLooks } from './support/looks.ts'
 import { newSlowCsv } from './support/new-slow-csv.ts'
 import { button, panel, untilLive, untilText } from './support/panels.ts'
@@ -106,6 +107,7 @@ test('a job comes to the top, shows how far it is and how it ended', async () =>
 
 test('a running job is cancelled, and tried again', async () => {
   const { rowOf } = await openJobs()
+  await holdReports(site)
   const { id } = await accept(site.url, newSlowCsv(), { headers: site.operator })
   await untilState(rowOf(id), 'running')
   await action(rowOf(id), 'Cancel').click()
@@ -142,6 +144,7 @@ test('what others queue and nobody pushes is found by reading', async () => {
 
 test('a row opens by Enter to all about its job, and stays open while that changes', async () => {
   const { page, jobs, rowOf } = await openJobs()
+  const release = await holdReports(site)
   const { id } = await accept(site.url, newSlowCsv(), { headers: site.operator })
   const row = rowOf(id)
   await untilState(row, 'running')
@@ -152,6 +155,7 @@ test('a row opens by Enter to all about its job, and stays open while that chang
   expect(await row.getByRole('region', { name: /^Attempts of/ }).textContent()).toMatch(/so far/)
   await insert('elsewhere.newer', 20)
   await until(async () => (await idsOf(jobs)).length > 12, 'it is past the end of the list')
+  release()
   await untilState(row, 'succeeded')
   await untilText(row, /succeeded.*after.*Result.*columns/s)
   const focused = row.getByRole('button', { expanded: true })

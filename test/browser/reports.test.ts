@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { accept, untilFinished } from '../support/reports.ts'
 import { request } from '../support/service.ts'
 import { until } from '../support/until.ts'
+import { holdReports } from './support/hold-reports.ts'
 import { newSlowCsv } from './support/new-slow-csv.ts'
 import { button, panel, untilLive, untilText } from './support/panels.ts'
 import { startSite } from './support/site.ts'
@@ -106,6 +107,7 @@ test('the example is at hand for those who have no CSV', async () => {
 
 test('cancelling ends the job, and the upload before it', async () => {
   const { reports, file, status } = await openReports()
+  await holdReports(site)
   await file.setInputFiles(slow)
   await button(reports, 'Summarise').click()
   await untilText(status, /^Summarising/)
@@ -194,6 +196,7 @@ test('a button that cannot be used says why', async () => {
   expect([await submit.isDisabled(), await reason()]).toEqual([true, 'Choose a file first'])
   await file.setInputFiles(slow)
   expect([await submit.isDisabled(), await reason()]).toEqual([false, ''])
+  await holdReports(site)
   await submit.click()
   await untilText(status, /^(Queued|Summarising) slow\.csv/)
   expect([await submit.isDisabled(), await reason()]).toEqual([

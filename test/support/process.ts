@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { until } from './until.ts'
@@ -104,3 +104,14 @@ export function isAlive(pid: number): boolean {
     return false
   }
 }
+
+/** The processes that a process has started; none where there is no `/proc`. */
+export const childrenOf = (pid: number): number[] =>
+  process.platform === 'linux'
+    ? readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
+        readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8')
+          .split(' ')
+          .filter(Boolean)
+          .map(Number),
+      )
+    : []

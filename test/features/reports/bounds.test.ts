@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { useDatabase } from '../../support/database.ts'
-import { useProcess } from '../../support/process.ts'
+import { childrenOf, useProcess } from '../../support/process.ts'
 import { accept, readReport, slowCsv, untilFinished } from '../../support/reports.ts'
 import { request, untilThreadsFree } from '../../support/service.ts'
 import { until } from '../../support/until.ts'
@@ -140,14 +140,6 @@ async function isPast(url: string, id: string, progress: number): Promise<boolea
   const report = await readReport(url, id)
   return report.progress >= progress || report.state === 'succeeded'
 }
-
-const childrenOf = (pid: number) =>
-  readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
-    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8')
-      .split(' ')
-      .filter(Boolean)
-      .map(Number),
-  )
 
 function childrenPeakMib(pid: number): number {
   const peaks = childrenOf(pid).map(peakMib)
