@@ -98,7 +98,7 @@ async function startMain(env: NodeJS.ProcessEnv) {
   return {
     url,
     databaseUrl: DATABASE_URL,
-    opsUrl: main.output().match(/"ops":"(.*?)"/)?.[1] ?? '',
+    opsUrl: main.opsUrl(),
     database,
     /** The header that makes a request the operator's. */
     operator: { authorization: `Bearer ${operator.key}` },
